@@ -1,0 +1,49 @@
+# demo · test · lint · bench: each makes the environment it needs in .venv, with uv where there is one, else venv and pip.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/understudy demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/understudy bench
+
+$(BIN)/python:
+ifdef UV
+	uv venv --python $(PYTHON) $(VENV)
+else
+	$(PYTHON) -m venv $(VENV)
+endif
+
+# requirements.lock pins everything; the editable install then finds nothing left to fetch.
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
+ifdef UV
+	uv pip install --python $(BIN)/python --constraints requirements.lock --editable .
+else
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+endif
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+ifdef UV
+	uv pip install --python $(BIN)/python --constraints requirements.lock --editable ".[dev]"
+else
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"
+endif
+	touch $@
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info

@@ -1,0 +1,155 @@
+"""The command line: one table of verbs. Each verb imports what it needs when it is called.
+
+Standard output holds what was asked for (text, or one JSON document with --json); everything said to people goes to
+standard error. Exit status: 0 done, 2 the user's mistake in one sentence, 130 interrupted with the state saved,
+1 a defect of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from understudy.commands import Arguments, data, machine, training, using
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments.command(arguments)
+    except ValueError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        print("understudy: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}")
+    return int(arguments.status)
+
+
+def parse(argv: list[str]) -> Arguments:
+    """The arguments of one command; training verbs take dotted settings beside their own options.
+
+    Raises:
+        ValueError: anything that no command understands.
+    """
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if "command" not in arguments:
+        parser.print_help(sys.stderr)
+        raise ValueError("say what to do: one of the commands above")
+    arguments.status = 0
+    arguments.overrides = _settings(rest, arguments.options if arguments.settings else None, arguments.verb)
+    return arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="understudy",
+        description="Train your own ChatGPT, from raw text to a chat window.",
+        allow_abbrev=False,
+    )
+    from understudy import __version__
+
+    parser.add_argument("--version", action="version", version=f"understudy {__version__}")
+    verbs = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    for verb in VERBS:
+        sub = verbs.add_parser(
+            verb.name,
+            help=verb.help,
+            description=verb.help,
+            epilog=SETTINGS_EPILOG if verb.settings else None,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.arguments(sub)
+        options = [option for action in sub._actions for option in action.option_strings]
+        sub.set_defaults(command=verb.run, verb=verb.name, options=options, settings=verb.settings)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, complaining the way everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; `{self.prog} --help` shows what is accepted")
+
+
+def _settings(rest: list[str], options: list[str] | None, verb: str) -> dict[str, str]:
+    """Dotted settings from what argparse left over: `--optim.lr 3e-4` or `--optim.lr=3e-4`."""
+    overrides: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        if options is None or not word.startswith("--"):
+            raise ValueError(
+                f"{word!r} means nothing to `understudy {verb}`; `understudy {verb} --help` shows what it takes"
+            )
+        name, equals, value = word[2:].partition("=")
+        if "." not in name and name != "depth":
+            close = difflib.get_close_matches(word, options, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(
+                f"--{name} is not an option of `understudy {verb}`{hint}; settings are dotted, as --train.steps"
+            )
+        if not equals:
+            value = next(words, "")
+            if value == "" or value.startswith("--"):
+                raise ValueError(f"--{name} needs a value")
+        overrides[name] = value
+    return overrides
+
+
+def _complain(sentence: str) -> int:
+    print(f"understudy: {sentence}", file=sys.stderr)
+    return 2
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A row of the table: ``arguments`` names what it takes, ``run`` does it. ``settings``: takes dotted settings."""
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Arguments], None]
+    settings: bool = False
+
+
+SETTINGS_EPILOG = """\
+Any setting can be given by its dotted name, as --train.steps 500 --optim.lr 3e-4;
+`understudy presets --settings` lists them all."""
+
+VERBS = (
+    Verb("demo", "the whole path on the embedded corpus", training.demo_arguments, training.demo),
+    Verb("prepare", "turn text into token files", data.prepare_arguments, data.prepare),
+    Verb("tokenizer", "train, inspect or compare tokenizers", data.tokenizer_arguments, data.tokenizer),
+    Verb(
+        "pretrain",
+        "train a base model, or continue or finetune one",
+        training.pretrain_arguments,
+        training.pretrain,
+        True,
+    ),
+    Verb("evaluate", "loss, perplexity and bits per byte of a run", using.evaluate_arguments, using.evaluate),
+    Verb("sample", "continue a prompt", using.sample_arguments, using.sample),
+    Verb("report", "one self-contained page that compares runs", using.report_arguments, using.report),
+    Verb("presets", "list presets and settings", machine.presets_arguments, machine.presets),
+    Verb(
+        "doctor",
+        "what this machine can do, and whether a preset fits",
+        machine.doctor_arguments,
+        machine.doctor,
+        True,
+    ),
+    Verb("bench", "how fast this machine trains and samples", machine.bench_arguments, machine.bench, True),
+)

@@ -1,0 +1,165 @@
+"""Verbs about text and tokens: prepare, tokenizer."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.commands import Arguments, print_json
+
+if TYPE_CHECKING:
+    from understudy.tokenizer import Tokenizer
+
+
+def prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="a named source, hf:owner/name[:config][#field], files, folders, globs",
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help="prepare what this preset expects: its source, tokenizer and folder"
+    )
+    parser.add_argument("--out", type=Path, metavar="PATH", help="the folder to make (default: data/NAME)")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="KIND",
+        help="char, bpe (trained here), gpt2, or the path of a tokenizer (default: bpe)",
+    )
+    parser.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
+    parser.add_argument(
+        "--pattern", choices=("gpt2", "gpt4"), help="of bpe: how text is split before merging (default: gpt2)"
+    )
+    parser.add_argument(
+        "--field", metavar="NAME", help="field of jsonl or column of parquet with the text (default: text)"
+    )
+    parser.add_argument("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many documents of each source")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
+    parser.add_argument("--force", action="store_true", help="replace what is there already")
+    parser.add_argument("--json", action="store_true", help="print the manifest")
+
+
+def prepare(arguments: Arguments) -> None:
+    from understudy.data.prepare import prepare as prepare_data
+    from understudy.data.prepare import progress_bars
+
+    sources, out = arguments.sources, arguments.out
+    tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
+    if arguments.preset:
+        from understudy.config import load_config
+
+        config = load_config(arguments.preset)
+        sources = sources or ([config.data.source] if config.data.source else [])
+        out = out or Path(config.data.path)
+        tokenizer = tokenizer or config.tokenizer.kind
+        vocab_size = vocab_size or (config.tokenizer.vocab_size if tokenizer == "bpe" else None)
+    if not sources:
+        raise ValueError("say what to prepare: `understudy prepare SOURCE`, or --preset NAME")
+    with progress_bars() as report:
+        summary = prepare_data(
+            sources, out, tokenizer or "bpe", vocab_size, arguments.pattern, arguments.field, arguments.val_fraction,
+            arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
+        )  # fmt: skip
+    if arguments.json:
+        print_json(dataclasses.asdict(summary.manifest))
+    else:
+        print(summary, file=sys.stderr)
+
+
+def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+    train = actions.add_parser("train", help="train a byte-level BPE, or collect the characters")
+    train.add_argument("sources", nargs="+", metavar="FILE", help="text to learn from: files, folders, globs")
+    train.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="where to write it, such as tokenizer.json"
+    )
+    train.add_argument("--kind", choices=("bpe", "char"), default="bpe", help="(default: bpe)")
+    train.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
+    train.add_argument("--pattern", choices=("gpt2", "gpt4"), default="gpt2", help="of bpe (default: gpt2)")
+    train.add_argument(
+        "--field", default="text", metavar="NAME", help="field of jsonl, column of parquet (default: text)"
+    )
+    inspect = actions.add_parser("inspect", help="show how a text is split")
+    inspect.add_argument("tokenizer", metavar="TOKENIZER", help="a tokenizer file or folder, a run, or gpt2")
+    inspect.add_argument("text", metavar="TEXT", help="the text; - reads standard input")
+    compare = actions.add_parser("compare", help="bytes per token of several tokenizers on a text")
+    compare.add_argument("tokenizers", nargs="+", metavar="TOKENIZER", help="tokenizer files or folders, runs, or gpt2")
+    compare.add_argument("--text", required=True, type=Path, metavar="FILE", help="the text to measure on")
+    for sub in (train, inspect, compare):
+        sub.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def tokenizer(arguments: Arguments) -> None:
+    {"train": _train, "inspect": _inspect, "compare": _compare}[arguments.action](arguments)
+
+
+def _train(arguments: Arguments) -> None:
+    from understudy.data.documents import find_files, read_file
+    from understudy.tokenizer import train_tokenizer
+
+    found = find_files(arguments.sources)
+    texts = (piece.text for path in found.files for piece in read_file(path, arguments.field))
+    size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
+    made = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
+    if not arguments.out.parent.is_dir():
+        raise ValueError(f"the folder {arguments.out.parent} of --out does not exist; make it first")
+    made.save(arguments.out)
+    facts = {
+        "path": str(arguments.out),
+        "kind": made.kind,
+        "vocab_size": made.vocab_size,
+        "sha256": made.sha256,
+    }
+    if arguments.json:
+        print_json(facts)
+    else:
+        print(f"{arguments.out}: {made.kind} of {made.vocab_size:,} tokens", file=sys.stderr)
+
+
+def _inspect(arguments: Arguments) -> None:
+    from rich.console import Console
+
+    from understudy.tokenizer.commands import inspect, render_pieces
+
+    text = sys.stdin.read() if arguments.text == "-" else arguments.text
+    pieces = inspect(_named(arguments.tokenizer), text)
+    if arguments.json:
+        print_json([{"id": piece.id, "text": piece.shown} for piece in pieces])
+    else:
+        Console().print(render_pieces(pieces))
+
+
+def _compare(arguments: Arguments) -> None:
+    from rich.console import Console
+
+    from understudy.tokenizer.commands import compare, render_comparison
+
+    try:
+        text = arguments.text.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{arguments.text} is not UTF-8 text (byte {error.start})") from None
+    rows = compare({name: _named(name) for name in arguments.tokenizers}, text)
+    if arguments.json:
+        print_json([dataclasses.asdict(row) | {"bytes_per_token": row.bytes_per_token} for row in rows])
+    else:
+        Console().print(render_comparison(rows))
+
+
+def _named(name: str) -> Tokenizer:
+    """A tokenizer by file or folder, by run, or GPT-2's own."""
+    from understudy.data.prepare import CACHE
+    from understudy.data.sources import fetch_gpt2_vocabulary
+    from understudy.run import find_run
+    from understudy.tokenizer import gpt2_tokenizer, load_tokenizer
+
+    if Path(name).exists():
+        return load_tokenizer(Path(name))
+    if name == "gpt2":
+        return gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE, lambda progress: None))
+    return load_tokenizer(find_run(name).path / "tokenizer.json")

@@ -1,0 +1,104 @@
+"""Verbs that train."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from understudy.commands import Arguments
+
+
+def pretrain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", nargs="?", metavar="PRESET", help="a name `understudy presets` lists, or a YAML file")
+    parser.add_argument(
+        "--run",
+        "--run-name",  # torchrun of some Pythons stumbles over --run, which begins options of its own
+        metavar="NAME",
+        help="folder under runs/ (default: the name of the preset)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run where its last checkpoint is")
+    parser.add_argument("--init-from", metavar="RUN", help="start from the weights, shape and tokenizer of a run")
+    parser.add_argument("--data", metavar="PATH", help="folder that `understudy prepare` made (data.path)")
+    parser.add_argument("--seed", metavar="N", help="train.seed")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
+
+
+def pretrain(arguments: Arguments) -> None:
+    from understudy.config import apply_overrides, build_config, read_preset
+    from understudy.run import RunFolder, load_run, run_path
+    from understudy.train import stages
+
+    name = arguments.run or (Path(arguments.preset).stem if arguments.preset else None)
+    if name is None:
+        raise ValueError("say what to train: `understudy pretrain PRESET`, or --run NAME --resume")
+    folder = RunFolder(run_path(name))
+    if arguments.resume and not folder.exists():
+        raise ValueError(f"there is no run {folder.path} to resume; leave --resume out to start it")
+    overrides = dict(arguments.overrides)
+    for option, setting in (
+        ("data", "data.path"),
+        ("seed", "train.seed"),
+        ("device", "train.device"),
+        ("init_from", "init_from"),
+    ):
+        if getattr(arguments, option) is not None:
+            overrides[setting] = getattr(arguments, option)
+    base = read_preset(arguments.preset) if arguments.preset else read_preset(str(folder.path / "config.yaml"))
+    tree = apply_overrides(base, overrides)
+    parent = None
+    if tree.get("init_from"):
+        parent = load_run(str(tree["init_from"]))
+        tree["model"] = stages.model_from_parent(tree.get("model") or {}, parent.config.model)
+    config = build_config(tree)
+    if arguments.resume:
+        config = stages.check_resume(folder.config(), config)
+    run_stage(arguments, lambda: stages.pretrain(config, folder, arguments.resume, parent))
+
+
+def run_stage(arguments: Arguments, stage: Callable[[], Any]) -> None:
+    """Run a stage and close with a table."""
+    from understudy.train.metrics import final_table
+    from understudy.train.stages import Interrupted
+
+    try:
+        result = stage()
+    except Interrupted as note:
+        print(f"understudy: {note}", file=sys.stderr)
+        arguments.status = 130
+        return
+    if os.environ.get("RANK", "0") != "0":
+        return
+    progress, final = result.progress, result.final
+    rows = {
+        "run": str(result.folder.path),
+        "parameters": f"{result.parameters:,}",
+        "steps": f"{progress.step:,}",
+        "tokens": f"{progress.tokens:,}",
+        "time training": f"{progress.train_seconds:,.1f} s",
+        "validation loss": f"{final.loss:.4f} (95% interval {final.loss_low:.4f} to {final.loss_high:.4f})",
+        "best validation loss": f"{progress.best_loss:.4f}",
+    }
+    if final.bits_per_byte is not None:
+        rows["bits per byte"] = f"{final.bits_per_byte:.4f}"
+    rows["next"] = f"understudy sample {result.folder.name}"
+    final_table(rows)
+
+
+def demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", default="demo", metavar="NAME", help="folder under runs/ (default: demo)")
+    parser.add_argument("--fresh", action="store_true", help="begin anew, deleting an earlier demo of this name")
+
+
+def demo(arguments: Arguments) -> None:
+    from understudy.demo import run_demo
+    from understudy.train.stages import Interrupted
+
+    try:
+        run_demo(arguments.run, arguments.fresh)
+    except Interrupted as note:
+        print(f"understudy: {note}; `understudy demo` goes on where it stopped", file=sys.stderr)
+        arguments.status = 130

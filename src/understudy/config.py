@@ -1,0 +1,545 @@
+"""The configuration of a run: one typed, frozen tree, read from YAML and dotted overrides.
+
+A setting left at ``None`` means "the default of the family, optimiser or schedule chosen here"; the tree
+that comes out of :func:`load_config` has every such default filled in, so that the saved file explains the
+run by itself. A setting that the choices made elsewhere in the tree would ignore is an error, as is one that
+does not exist. This file knows no torch, no files of a run, and no command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+
+def _whole(value: Any) -> Any:
+    """Let people write 1e9 or 1_000_000 where a whole number is wanted."""
+    if isinstance(value, bool):
+        raise ValueError("a whole number is wanted, not true or false")
+    if isinstance(value, str):
+        try:
+            number = float(value.replace("_", ""))
+        except ValueError:
+            return value
+        return int(number) if number.is_integer() else value
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# What each family of model means by a setting left at None.
+FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "position": "learned", "norm": "layernorm", "norm_eps": 1e-5, "activation": "gelu",
+        "bias": True, "qk_norm": False, "tied": True,
+    },
+    "portable": {
+        "position": "rope", "norm": "rmsnorm", "norm_eps": 1e-6, "activation": "swiglu",
+        "bias": False, "qk_norm": True, "tied": True,
+    },
+}  # fmt: skip
+
+
+class ModelConfig(Section):
+    """The shape of a model. Widths are in features, ``context_length`` in tokens.
+
+    >>> ModelConfig(family="portable", vocab_size=65, n_layers=2, n_heads=2, d_model=64).d_ff
+    192
+    """
+
+    family: Literal["gpt2", "portable", "bigram"] = "gpt2"
+    vocab_size: Count | None = None
+    """Number of token ids; taken from the tokenizer when left out."""
+    context_length: Count = 256
+    n_layers: Count | None = None
+    n_heads: Count | None = None
+    d_model: Count | None = None
+    n_kv_heads: Count | None = None
+    """Key and value heads shared by groups of query heads; all of them when left out."""
+    head_width: Count | None = None
+    """Width of one head, ``d_model / n_heads`` when left out."""
+    d_ff: Count | None = None
+    """Hidden width of the MLP: 4 x d_model, or 8/3 x d_model rounded up to 64 for SwiGLU."""
+    position: Literal["learned", "rope"] | None = None
+    rope_theta: Positive | None = None
+    norm: Literal["layernorm", "rmsnorm"] | None = None
+    norm_eps: Positive | None = None
+    activation: Literal["gelu", "gelu_tanh", "relu2", "swiglu"] | None = None
+    """gelu_tanh is what OpenAI trained GPT-2 with; gelu is the same to three digits, and twice as fast on a CPU."""
+    bias: bool | None = None
+    qk_norm: bool | None = None
+    tied: bool | None = None
+    """Whether the output head is the token embedding."""
+    dropout: Dropout | None = None
+    zero_init_projections: bool | None = None
+    """Start the projections into the residual stream, and a head of its own, at zero: each block starts as identity."""
+    logit_softcap: NotNegative | None = None
+    """Squash logits to (-c, c) as c * tanh(logits / c); 0 is off."""
+    value_embeddings: bool | None = None
+    """Add an embedding of the token itself to the values of every second layer."""
+    ngram_orders: tuple[Annotated[int, Field(ge=2, le=8)], ...] | None = None
+    """Add hashed embeddings of the last n tokens to the input, for each n listed."""
+    ngram_buckets: Count | None = None
+    """Rows of the table of each n-gram order."""
+    ngram_dropout: Dropout | None = None
+    """Share of positions whose n-gram embedding of one order is left out while training."""
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding: the vocabulary rounded up to 64, which matrix products prefer."""
+        assert self.vocab_size is not None, "the vocabulary is known once a tokenizer is"
+        return _round_up(self.vocab_size, 64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        given = {name: value for name, value in raw.items() if value is not None}
+        family = given.get("family", "gpt2")
+        if family == "bigram":
+            _refuse(
+                given,
+                "model",
+                "family bigram",
+                set(cls.model_fields) - {"family", "vocab_size", "context_length"},
+            )
+            return given
+        if family not in FAMILY_DEFAULTS:
+            return given
+        filled = {
+            "n_layers": 4, "n_heads": 4, "d_model": 128, "dropout": 0.0, "zero_init_projections": False,
+            "logit_softcap": 0.0, "value_embeddings": False, "ngram_orders": (),
+        } | FAMILY_DEFAULTS[family] | given  # fmt: skip
+        if filled["position"] == "rope":
+            filled.setdefault("rope_theta", 10_000.0)
+        else:
+            _refuse(given, "model", "learned positions", {"rope_theta"})
+        if filled["ngram_orders"]:
+            filled.setdefault("ngram_buckets", 8192)
+            filled.setdefault("ngram_dropout", 0.0)
+        else:
+            _refuse(given, "model", "no ngram_orders", {"ngram_buckets", "ngram_dropout"})
+        return filled
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        if self.family == "bigram":
+            return self
+        assert self.n_heads and self.d_model, "filled in above"
+        set_ = object.__setattr__  # the one place where a frozen value is completed
+        if self.head_width is None:
+            if self.d_model % self.n_heads:
+                raise ValueError(
+                    f"model.n_heads {self.n_heads} does not divide model.d_model {self.d_model}; choose a divisor, "
+                    "or give model.head_width"
+                )
+            set_(self, "head_width", self.d_model // self.n_heads)
+        if self.n_kv_heads is None:
+            set_(self, "n_kv_heads", self.n_heads)
+        if self.n_heads % self.n_kv_heads:  # type: ignore[operator]
+            raise ValueError(
+                f"model.n_kv_heads {self.n_kv_heads} does not divide model.n_heads {self.n_heads}; choose a divisor"
+            )
+        if self.position == "rope" and self.head_width % 2:  # type: ignore[operator]
+            raise ValueError(f"rotary positions turn pairs, so model.head_width {self.head_width} must be even")
+        if self.d_ff is None:
+            wide = 8 * self.d_model // 3 if self.activation == "swiglu" else 4 * self.d_model
+            set_(self, "d_ff", _round_up(wide, 64) if self.activation == "swiglu" else wide)
+        return self
+
+
+class DataConfig(Section):
+    """Where the tokens are, and from what they can be prepared."""
+
+    path: str
+    """A folder with train.bin and val.bin."""
+    source: str | None = None
+    """What `understudy prepare` is told to make that folder; only named in advice."""
+
+
+class TokenizerConfig(Section):
+    """Which tokenizer the data is expected to have been prepared with; a mismatch is refused."""
+
+    kind: Literal["char", "bpe", "gpt2"] | None = None
+    vocab_size: Count | None = None
+    """For bpe: the size trained to."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.vocab_size is not None and self.kind != "bpe":
+            raise ValueError("tokenizer.vocab_size is only read by tokenizer.kind bpe; leave it out")
+        return self
+
+
+MUON_ONLY = {"momentum", "embedding_lr", "head_lr", "vector_lr", "newton_schulz_steps"}
+
+
+class OptimConfig(Section):
+    """The optimiser and its schedule. Learning rates are peaks."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: Positive = 1e-3
+    """AdamW: of everything. Muon: of the matrices inside the blocks."""
+    embedding_lr: Positive | None = None
+    """Muon's AdamW part: token, position, value and n-gram embeddings."""
+    head_lr: Positive | None = None
+    """Muon's AdamW part: an output head of its own."""
+    vector_lr: Positive | None = None
+    """Muon's AdamW part: biases and norm weights."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.1
+    """Decoupled; applied to matrices and n-gram tables, never to vectors, and not to other embeddings under Muon."""
+    momentum: Fraction | None = None
+    newton_schulz_steps: Count | None = None
+    grad_clip: NotNegative = 1.0
+    """Largest gradient norm; 0 is off."""
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    warmup_steps: CountOrZero = 0
+    min_lr_fraction: Fraction | None = None
+    """Where the decay ends, as a share of the peak."""
+    decay_fraction: Fraction | None = None
+    """wsd: the share of all steps spent decaying."""
+    ema: Fraction | None = None
+    """Evaluate and keep an exponential moving average of the weights with this decay; 0 is off."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        given = {name: value for name, value in raw.items() if value is not None}
+        filled: dict[str, Any] = {"ema": 0.0} | given
+        if given.get("name") == "muon":
+            filled.setdefault("lr", 0.02)
+            filled.setdefault("momentum", 0.95)
+            filled.setdefault("newton_schulz_steps", 5)
+            for name in ("embedding_lr", "head_lr", "vector_lr"):
+                filled.setdefault(name, 3e-3)
+        else:
+            _refuse(given, "optim", "optim.name adamw", MUON_ONLY)
+        schedule = given.get("schedule", "cosine")
+        if schedule == "constant":
+            _refuse(given, "optim", "optim.schedule constant", {"min_lr_fraction"})
+        else:
+            filled.setdefault("min_lr_fraction", 0.1 if schedule == "cosine" else 0.0)
+        if schedule == "wsd":
+            filled.setdefault("decay_fraction", 0.2)
+        else:
+            _refuse(given, "optim", f"optim.schedule {schedule}", {"decay_fraction"})
+        return filled
+
+
+class TrainConfig(Section):
+    """How long and how to train."""
+
+    seed: CountOrZero = 1337
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the matrix products; weights stay fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    steps: Count = 1000
+    """Optimiser steps; the schedule ends here."""
+    batch_size: Count = 32
+    """Samples in one optimiser step, over all processes."""
+    micro_batch_size: Count | None = None
+    """Samples in one forward of one process; the largest share of batch_size when left out."""
+    stop_at_tokens: Count | None = None
+    stop_at_seconds: Positive | None = None
+    """Seconds of training, evaluation and start-up excluded."""
+    stop_at_loss: Positive | None = None
+    """Stop when an evaluation's validation loss is at or under this."""
+    loss_chunk_tokens: CountOrZero = 0
+    """Compute logits and loss for this many tokens at a time, so that logits never exist whole; 0 is off."""
+    activation_checkpointing: bool = False
+    """Keep only the inputs of the blocks, and compute the rest again in the backward pass."""
+    deterministic: bool = False
+    """On a GPU, use only kernels that give the same bits each time, which are slower; a CPU always does."""
+
+
+class EvalConfig(Section):
+    """Validation while training."""
+
+    every_steps: CountOrZero = 250
+    """0: only at the end."""
+    max_tokens: Count | None = None
+    """Evaluate on the first so many tokens of the validation split; all of it when left out."""
+    batch_size: Count | None = None
+    """Windows in one forward; the micro-batch when left out."""
+
+
+class CheckpointConfig(Section):
+    """What is kept of a run."""
+
+    every_steps: CountOrZero = 250
+    """0: only at the end, and when interrupted."""
+    keep: Count = 2
+    """The newest so many, beside the best."""
+    best: bool = True
+    """Keep the checkpoint with the lowest validation loss."""
+
+
+class LogConfig(Section):
+    """What is written and shown beside the checkpoints."""
+
+    every_steps: Count = 10
+    tensorboard: bool = False
+    wandb: bool = False
+    trackio: bool = False
+    project: str = "understudy"
+    """Name of the project at wandb and trackio."""
+    samples: CountOrZero = 3
+    """Texts sampled at each evaluation."""
+    sample_tokens: Count = 200
+    prompt: str = "\n"
+
+
+class RunConfig(Section):
+    """Everything that decides a run."""
+
+    depth: Count | None = None
+    """One dial for the portable family: sets width, heads, batch, learning rates and steps not given."""
+    init_from: str | None = None
+    """The run whose weights, shape and tokenizer to start from."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        micro = self.train.micro_batch_size
+        if micro is not None and self.train.batch_size % micro:
+            raise ValueError(
+                f"train.micro_batch_size {micro} does not divide train.batch_size {self.train.batch_size}; choose a divisor"
+            )
+        if self.optim.warmup_steps > self.train.steps:
+            raise ValueError(
+                f"optim.warmup_steps {self.optim.warmup_steps} is longer than train.steps {self.train.steps}; shorten one"
+            )
+        return self
+
+
+def _refuse(given: Mapping[str, Any], section: str, because: str, names: set[str]) -> None:
+    """Refuse settings that nothing would read. Values that say "off" are let through."""
+    for name in sorted(names & given.keys()):
+        if given[name] not in (False, 0, (), []):
+            raise ValueError(f"{section}.{name} would be ignored with {because}; leave it out, or set it to null")
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
+    """The portable family by its number of layers: width 64 a layer, heads of 64, and a budget to match.
+
+    Tokens are 20 for each weight inside the blocks (Hoffmann et al. 2022, table 3). The batch grows with the
+    power 0.383 of the tokens from 2^19 tokens at depth 12, rounded to a power of two, but is kept small enough
+    for 500 steps; learning rates grow with the root of the batch.
+    """
+    d_model, context = 64 * depth, min(2048, 2 ** math.ceil(math.log2(128 * depth)))
+    tokens, reference = 20 * 12 * depth * d_model**2, 20 * 12 * 12 * 768**2
+    batch_tokens = min(2**19 * (tokens / reference) ** 0.383, tokens / 500)
+    batch_tokens = 2 ** round(math.log2(max(batch_tokens, context)))
+    lr_scale = min(1.0, (batch_tokens / 2**19) ** 0.5 * 4)
+    width_scale = (d_model / 768) ** -0.5
+    steps = max(1, tokens // batch_tokens)
+    return {
+        "model": {
+            "family": "portable", "n_layers": depth, "d_model": d_model, "n_heads": depth,
+            "n_kv_heads": next(depth // share for share in (4, 2, 1) if depth % share == 0),
+            "context_length": context, "zero_init_projections": True,
+        },
+        "optim": {
+            "name": "muon", "lr": round(0.02 * lr_scale, 5), "embedding_lr": round(3e-3 * width_scale * lr_scale, 6),
+            "head_lr": round(3e-3 * width_scale * lr_scale, 6), "vector_lr": round(3e-3 * width_scale * lr_scale, 6),
+            "schedule": "wsd", "decay_fraction": 0.5, "warmup_steps": min(40, steps // 10),
+        },
+        "train": {"batch_size": max(1, batch_tokens // context), "steps": steps},
+    }  # fmt: skip
+
+
+def preset_names() -> list[str]:
+    """Names that stand for the YAML files in understudy/presets."""
+    folder = resources.files("understudy") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The raw settings of a preset by name, or of a YAML file by path.
+
+    Raises:
+        ValueError: neither a preset nor a readable YAML file of settings.
+    """
+    if name.endswith((".yaml", ".yml")):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"the configuration file {name} cannot be read: {error.strerror}") from error
+    elif name in preset_names():
+        text = (resources.files("understudy") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise ValueError(
+            f"there is no preset {name!r}{_nearest(name, preset_names())}; `understudy presets` lists them, "
+            "and a path to a .yaml file works too"
+        )
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{name} must hold settings by name, such as `train: {{steps: 100}}`")
+    return raw
+
+
+def load_config(preset: str, overrides: Mapping[str, str] | None = None) -> RunConfig:
+    """Read a preset or YAML file, lay dotted overrides over it, and resolve every default.
+
+    Example: ``load_config("shakespeare-char", {"train.steps": "500", "optim.lr": "3e-4"})``.
+
+    Raises:
+        ValueError: one sentence about the first setting that is unknown, of a wrong type, out of range or unused.
+    """
+    return build_config(apply_overrides(read_preset(preset), overrides or {}))
+
+
+def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Raw settings with dotted overrides laid over them; the text of each is read as YAML reads a value.
+
+    Raises:
+        ValueError: an override that is no setting.
+    """
+    tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+    known = [name for name, _ in setting_names()]
+    for dotted, text in overrides.items():
+        if dotted not in known:
+            raise ValueError(
+                f"{dotted} is not a setting{_nearest(dotted, known)}; `understudy presets --settings` lists them"
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        *sections, leaf = dotted.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[leaf] = value
+    return tree
+
+
+def build_config(tree: Mapping[str, Any]) -> RunConfig:
+    """Resolve a tree of raw settings; see :func:`load_config`."""
+    tree = dict(tree)
+    if tree.get("depth") is not None:
+        _fill_by_depth(tree)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved tree as YAML; `load_config` reads it back to an equal tree."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def setting_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted name of the tree with its pydantic field, in order."""
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None:
+            yield from setting_names(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
+
+
+def _fill_by_depth(tree: dict[str, Any]) -> None:
+    try:
+        depth = int(_whole(tree["depth"]))
+        if depth < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(f"depth is {tree['depth']!r}; a whole number of layers from 1 is wanted") from None
+    for section, settings in size_by_depth(depth).items():
+        tree[section] = settings | {key: value for key, value in (tree.get(section) or {}).items() if value is not None}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """', did you mean X?' for the closest known name, comparing last parts as well as whole names."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not close:
+        leaves = {candidate.rpartition(".")[2]: candidate for candidate in reversed(known)}
+        close = [leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.75)]
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of pydantic as one sentence of ours."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    dotted = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = [name for name, _ in setting_names()]
+        return f"{dotted} is not a setting{_nearest(dotted, known)}; `understudy presets --settings` lists them"
+    if first["type"] == "missing":
+        return f"{dotted} is missing; give it in the configuration or as --{dotted}"
+    if first["type"] == "value_error" and len(path) < 2:
+        return str(first["ctx"]["error"])
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return (
+        f"{dotted} is {first['input']!r}, but it {message}"
+        if first["type"] != "value_error"
+        else f"{dotted}: {message}"
+    )
+
+
+def preset_summaries() -> dict[str, str]:
+    """What each preset says of itself in its first line, by name."""
+    folder = resources.files("understudy") / "presets"
+    lines = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0] for name in preset_names()}
+    return {name: line.removeprefix("#").strip() for name, line in lines.items()}
+
+
+def setting_rows() -> dict[str, str]:
+    """Every setting by dotted name, with its type and default."""
+    rows = {}
+    for name, field in setting_names():
+        kind = str(field.annotation).replace("typing.", "").replace("<class '", "").removesuffix("'>")
+        kind = re.sub(r"Annotated\[(\w+),.*?\](?=[,\]|]| \||$)", r"\1", kind)
+        default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
+        rows[name] = f"{kind}{default}"
+    return rows

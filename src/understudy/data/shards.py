@@ -1,0 +1,165 @@
+"""A data folder, opened: token files as they lie on the disk, and the manifest that says what they are.
+
+A data folder holds train.bin and val.bin (token ids one after another, little-endian, uint16 where the
+vocabulary has at most 65,536 ids and uint32 otherwise, no header), manifest.json and tokenizer.json.
+nanoGPT's folders, which have the two .bin files and at most a meta.pkl, are read too; a pickle is never
+opened. Making batches of the tokens is loader.py's work, writing them prepare.py's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+SPLITS = ("train", "val")
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+PARTIAL = ".partial"
+SCAN_TOKENS = 1 << 24
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """What a split holds. `bytes`: of its text in UTF-8, what bits per byte are counted over; end-of-text
+    tokens are among `tokens` and have no bytes. `sha256`: of the .bin file."""
+
+    tokens: int
+    bytes: int
+    documents: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a data folder says of itself. `request`: what was asked for, by which a second run knows it is
+    done."""
+
+    tokenizer_sha256: str
+    tokenizer_kind: str
+    vocab_size: int
+    eot_id: int | None
+    dtype: str
+    splits: dict[str, SplitInfo]
+    sources: list[dict[str, Any]]
+    request: dict[str, Any]
+    empty_documents: int = 0
+    seed: int = 0
+    understudy: str = ""
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """One split, mapped and not loaded: `tokens` has shape (N,) and may be many times the machine's memory.
+
+    `path` is the data folder. `manifest`, `tokenizer_sha256` and `bytes` (the split's text in UTF-8 bytes)
+    are None for folders that nanoGPT wrote.
+    """
+
+    path: Path
+    split: str
+    tokens: np.memmap
+    dtype: np.dtype
+    manifest: Manifest | None
+    tokenizer_sha256: str | None
+    bytes: int | None
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The type of a token file: uint16 where every id fits, uint32 otherwise; little-endian on every
+    machine."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a data folder; None where it has none.
+
+    Raises:
+        ValueError: the manifest is damaged or of a later format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        if raw["format"] != FORMAT:
+            raise ValueError(f"{path} has format {raw['format']}, this version reads {FORMAT}: prepare the data again")
+        splits = {name: SplitInfo(**info) for name, info in raw.pop("splits").items()}
+        return Manifest(splits=splits, **raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as problem:
+        raise ValueError(f"{path} is damaged ({problem}): prepare the data again with --force") from problem
+
+
+def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenData:
+    """Open one split of a data folder. `vocab_size`: of the model that will read it, checked where given.
+
+    Where a manifest vouches for the tokens its vocabulary is compared; otherwise every token is looked at
+    once.
+
+    Raises:
+        ValueError: no such folder or split, a token file cut short or empty, tokens outside the vocabulary.
+    """
+    if not path.is_dir():
+        raise ValueError(f"no data folder at {path}: make it with `understudy prepare SOURCE --out {path}`")
+    manifest = read_manifest(path)
+    if manifest is None and (path / PARTIAL).is_dir():
+        raise ValueError(f"the preparation of {path} is not finished: run the same prepare command again")
+    file = path / f"{split}.bin"
+    if not file.is_file():
+        held = ", ".join(sorted(p.stem for p in path.glob("*.bin"))) or "no token files"
+        raise ValueError(f"{path} has no split {split!r}; it holds {held}: prepare it again, or choose another split")
+    dtype = np.dtype(manifest.dtype) if manifest else np.dtype("<u2")
+    _check_size(file, dtype, manifest.splits.get(split) if manifest else None)
+    tokens = np.memmap(file, dtype=dtype, mode="r")
+    if vocab_size is not None:
+        _check_vocabulary(file, tokens, manifest, vocab_size)
+    info = manifest.splits.get(split) if manifest else None
+    return TokenData(
+        path=path,
+        split=split,
+        tokens=tokens,
+        dtype=dtype,
+        manifest=manifest,
+        tokenizer_sha256=manifest.tokenizer_sha256 if manifest else None,
+        bytes=info.bytes if info else None,
+    )
+
+
+def _check_size(file: Path, dtype: np.dtype, info: SplitInfo | None) -> None:
+    size = file.stat().st_size
+    if info is not None and size != info.tokens * dtype.itemsize:
+        raise ValueError(
+            f"{file} has {size:,} bytes where its manifest says {info.tokens * dtype.itemsize:,}: it was "
+            "cut short or replaced; prepare the data again with --force"
+        )
+    if size == 0 or size % dtype.itemsize:
+        raise ValueError(f"{file} has {size:,} bytes, no whole number of {dtype.name} tokens: it was cut short")
+
+
+def _check_vocabulary(file: Path, tokens: np.memmap, manifest: Manifest | None, vocab_size: int) -> None:
+    if manifest is not None:
+        if manifest.vocab_size > vocab_size:
+            raise ValueError(
+                f"{file} was prepared with a vocabulary of {manifest.vocab_size:,} tokens and the model has "
+                f"{vocab_size:,}: use the data's tokenizer for the model, or prepare the data with the "
+                "model's"
+            )
+        return
+    for start in range(0, len(tokens), SCAN_TOKENS):
+        chunk = tokens[start : start + SCAN_TOKENS]
+        largest = int(chunk.max())
+        if largest >= vocab_size:
+            at = start + int(chunk.argmax())
+            raise ValueError(
+                f"{file} holds token {largest:,} at position {at:,}, outside the model's vocabulary of "
+                f"{vocab_size:,}: the data was made with another tokenizer"
+            )

@@ -1,0 +1,127 @@
+"""What this machine can do, what would be chosen on it and why, and whether a preset fits. It changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from typing import Any
+
+import torch
+
+import understudy
+from understudy.config import RunConfig
+from understudy.runtime import Runtime, choose_dtype
+from understudy.train.memory import free_bytes, largest_micro_batch, plan_memory
+
+
+def examine(runtime: Runtime, config: RunConfig | None = None) -> dict[str, Any]:
+    """Facts by section; ``plan`` is there when a configuration is given."""
+    import psutil
+
+    facts: dict[str, Any] = {
+        "versions": {
+            "understudy": understudy.__version__, "python": platform.python_version(), "torch": torch.__version__,
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "machine": {
+            "cpu": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "free_bytes": free_bytes(runtime),
+            "disk_free_bytes": shutil.disk_usage(".").free,
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "chosen": {
+            "device": f"{runtime.device} ({runtime.reasons['device']})",
+            "dtype": f"{str(runtime.dtype).removeprefix('torch.')} ({runtime.reasons['dtype']})",
+            "compile": _compiler(runtime),
+        },
+        "speed": {name: matmul_flops(runtime.device, dtype) for name, dtype in _dtypes(runtime).items()},
+    }  # fmt: skip
+    if config is not None:
+        facts["plan"] = plan(config, runtime)
+    return facts
+
+
+def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
+    """The memory of one step of a configuration, and the largest micro-batch that fits."""
+    vocab = config.model.vocab_size or {"gpt2": 50257, "char": 128, None: 50257}.get(config.tokenizer.kind)
+    vocab = vocab or config.tokenizer.vocab_size
+    config = config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab})})
+    largest = largest_micro_batch(config, runtime)
+    used = config.train.micro_batch_size or largest
+    memory = plan_memory(config, used, runtime.dtype)
+    return {
+        "parameters": memory.parameters,
+        "vocab_size": vocab,
+        "micro_batch_size": used,
+        "largest_micro_batch_that_fits": largest,
+        "weights_bytes": memory.weights_bytes,
+        "gradients_bytes": memory.gradients_bytes,
+        "optimizer_bytes": memory.optimizer_bytes,
+        "activations_bytes": memory.activations_bytes,
+        "logits_bytes": memory.logits_bytes,
+        "total_bytes": memory.total_bytes,
+        "free_bytes": free_bytes(runtime),
+        "tokens_per_step": config.train.batch_size * config.model.context_length,
+        "tokens": config.train.steps * config.train.batch_size * config.model.context_length,
+    }
+
+
+def matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+    """Floating-point operations a second of a square matrix product, the best of what fits in ``seconds``."""
+    runtime = Runtime(device)
+    size = size * 8 if device.type == "cuda" else size
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    if dtype == torch.bfloat16 and device.type == "cpu":
+        a, b, size = a[:256, :256].contiguous(), b[:256, :256].contiguous(), 256  # emulated bf16 is very slow
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        runtime.synchronize()
+        start = time.perf_counter()
+        a @ b
+        runtime.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The facts as lines for people."""
+    lines = []
+    for section, rows in facts.items():
+        lines.append(section)
+        for name, value in rows.items():
+            lines.append(f"  {name.removesuffix('_bytes').replace('_', ' '):<32}{_shown(section, name, value)}")
+    return "\n".join(lines)
+
+
+def _shown(section: str, name: str, value: Any) -> str:
+    if section == "speed":
+        return f"{value / 1e9:,.0f} GFLOP/s in matrix products"
+    if name.endswith("_bytes"):
+        return f"{value / 2**30:,.2f} GiB" if value >= 2**30 else f"{value / 2**20:,.1f} MiB"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _dtypes(runtime: Runtime) -> dict[str, torch.dtype]:
+    best, _ = choose_dtype(runtime.device)
+    return {"fp32": torch.float32, "bf16": torch.bfloat16} | ({"fp16": best} if best == torch.float16 else {})
+
+
+def _compiler(runtime: Runtime) -> str:
+    if runtime.device.type == "cuda":
+        import importlib.util
+
+        return "auto compiles" if importlib.util.find_spec("triton") else "off: triton is not installed"
+    compiler = shutil.which("cl" if sys.platform == "win32" else os.environ.get("CXX", "g++")) or shutil.which(
+        "clang++"
+    )
+    return f"off by default on {runtime.device.type}; " + (
+        f"possible with {compiler}" if compiler else "no C++ compiler is here"
+    )

@@ -1,0 +1,398 @@
+"""Generating: one loop (:func:`continue_rows`) under three ways in: tokens, texts, a stream of text.
+
+At the end of the context, the same for every model and position encoding:
+
+- A prompt longer than the context is cut to its last ``context_length`` tokens.
+- A row that has filled the context goes on from its most recent half, which is read again from position 0.
+  What came before is forgotten at once. (Sliding by one token would be wrong with a cache: learned positions
+  would have to move, and what was computed for the tokens that stay has already seen those that go.)
+
+A bigram looks at one token and has no context to fill. Not here: choosing a token (sampling.py), serving many
+requests that come and go.
+
+Shapes: B batch (rows asked for), R rows still being continued, T time, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from understudy.inference import sampling
+from understudy.inference.sampling import SamplingSettings
+from understudy.model import GPT, Bigram, KVCache
+from understudy.tokenizer import StreamDecoder, Tokenizer
+
+Model = GPT | Bigram
+Tokens = TypeVar("Tokens", Tensor, list[list[int]])
+
+
+def generate(
+    model: Model,
+    tokens: Tokens,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+    stop_tokens: Collection[int] = (),
+    autocast: torch.dtype | None = None,
+) -> Tokens:
+    """Continue each row of ``tokens`` by up to ``max_new_tokens`` tokens.
+
+    Args:
+        model: on any device and in either mode, which it is in again afterwards; dropout never acts here.
+        tokens: a (B, T) tensor of token ids, or a list of rows of any lengths.
+        max_new_tokens: for each row, unless it stops; may exceed the context (see the top of this file).
+        temperature, top_k, top_p, min_p, repetition_penalty, seed: see :class:`SamplingSettings`. What a row
+            draws depends on the seed and its place in the batch, not on the other rows.
+        stop_tokens: ids that end a row; the one that did is the row's last token.
+        autocast: precision of matrix products, as in training; the weights' own when left out.
+
+    Returns:
+        The rows with their continuation, in the form they came in: a list of lists, or a (B, T + new) tensor
+        on the same device, where a row that stopped early is filled up with its stop token.
+
+    Raises:
+        ValueError: an empty row, a token outside the vocabulary, a setting out of its range.
+
+    >>> from understudy.config import ModelConfig
+    >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
+    >>> generate(model, torch.zeros(2, 3, dtype=torch.long), max_new_tokens=20, top_k=10).shape
+    torch.Size([2, 23])
+    >>> rows = generate(model, [[1, 2, 3], [4]], max_new_tokens=5, seed=1)
+    >>> [len(row) for row in rows]
+    [8, 6]
+    >>> rows == generate(model, [[1, 2, 3], [4]], max_new_tokens=5, seed=1)
+    True
+    """
+    settings = SamplingSettings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    if isinstance(tokens, Tensor) and (tokens.ndim != 2 or tokens.is_floating_point()):
+        raise ValueError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}; give whole numbers (B, T)")
+    if not isinstance(tokens, Tensor) and any(isinstance(row, int) for row in tokens):
+        raise ValueError("tokens are one row; give a list of rows, such as [tokens]")
+    prompts = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+    check_request(model, prompts, max_new_tokens)
+    rows, finished = [list(prompt) for prompt in prompts], set[int]()
+    for row, token, _ in continue_rows(model, prompts, max_new_tokens, settings, finished, autocast):
+        rows[row].append(token)
+        if token in stop_tokens:
+            finished.add(row)
+    if not isinstance(tokens, Tensor):
+        return rows
+    longest = max((len(row) for row in rows), default=tokens.shape[1])
+    filled = [row + row[-1:] * (longest - len(row)) for row in rows]
+    return torch.tensor(filled, dtype=torch.long, device=tokens.device).view(len(rows), longest)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model added to a prompt."""
+
+    text: str
+    """The new text, up to a stop string or the end-of-text token, neither of them shown."""
+    tokens: list[int]
+    """Every token sampled, those that spelled the stop string or ended the text included."""
+    logprobs: list[float]
+    """Of each token, in nats, under the distribution it was sampled from."""
+    finish_reason: Literal["stop", "length"]
+    """``stop`` at a stop string or the end-of-text token, ``length`` after ``max_new_tokens``."""
+
+
+def generate_text(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    settings: SamplingSettings | None = None,
+    stop: str | Sequence[str] = (),
+    stop_at_end_of_text: bool = True,
+    autocast: torch.dtype | None = None,
+) -> list[Completion]:
+    """Continue each prompt, all in one batch from which finished rows leave.
+
+    Args:
+        model, max_new_tokens, autocast: as for :func:`generate`.
+        tokenizer: the one the model was trained with.
+        prompts: texts of any lengths. An empty one starts after an end-of-text token, or after a line break
+            where the tokenizer has no such token.
+        settings: how tokens are chosen; from the model's own distribution when left out.
+        stop: a string, or several, before which the text ends, whatever tokens spell it.
+        stop_at_end_of_text: whether the tokenizer's end-of-text token ends a row, or is text like any other.
+
+    Raises:
+        ValueError: an empty prompt that nothing can stand for, an empty stop string, text the tokenizer
+            cannot encode, tokens outside the model's vocabulary.
+    """
+    end_id = tokenizer.eot_id if stop_at_end_of_text else None
+    texts = [RowText(tokenizer, stop, end_id) for _ in prompts]
+    for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast):
+        pass  # every piece is kept by its text
+    return [text.completion() for text in texts]
+
+
+def stream_text(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    settings: SamplingSettings | None = None,
+    stop: str | Sequence[str] = (),
+    stop_at_end_of_text: bool = True,
+    autocast: torch.dtype | None = None,
+) -> Iterator[str]:
+    """Continue one prompt, yielding its text as it comes; arguments and errors as for :func:`generate_text`.
+
+    Joined, the pieces are the text that :func:`generate_text` gives for this prompt alone. No piece is empty
+    or ends inside a character, and what may turn out to begin a stop string is held back until that is known.
+    The model is in evaluation mode until the iterator ends or is dropped.
+    """
+    texts = [RowText(tokenizer, stop, tokenizer.eot_id if stop_at_end_of_text else None)]
+    return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
+
+
+def _continue_texts(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    texts: Sequence[RowText],
+    max_new_tokens: int,
+    settings: SamplingSettings | None,
+    autocast: torch.dtype | None,
+) -> Iterator[str]:
+    """Check at once, then lazily feed what is sampled to the texts, yielding what each releases."""
+    tokens = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    check_request(model, tokens, max_new_tokens)
+    finished: set[int] = set()
+    steps = continue_rows(model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast)
+
+    def pieces() -> Iterator[str]:
+        for row, token, logprob in steps:
+            if piece := texts[row].push(token, logprob):
+                yield piece
+            if texts[row].stopped:
+                finished.add(row)
+        for text in texts:
+            if piece := text.finish():
+                yield piece
+
+    return pieces()
+
+
+@torch.no_grad()
+def continue_rows(
+    model: Model,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    settings: SamplingSettings,
+    finished: Collection[int] = (),
+    autocast: torch.dtype | None = None,
+) -> Iterator[tuple[int, int, float]]:
+    """The loop: sample a token for each row, hand them out, drop finished rows, read the tokens, again.
+
+    Args:
+        model, max_new_tokens, settings, autocast: the same for all rows.
+        prompts: the token ids of each row, as :func:`check_request` lets them through.
+        finished: row numbers, which the caller adds to on the way; such rows leave before the next step.
+
+    Yields:
+        (row, token, log-probability it was sampled with), step by step and row by row.
+
+    Raises:
+        ValueError: the model's logits are not finite.
+    """
+    if not prompts or not max_new_tokens:
+        return
+    rows = list(range(len(prompts)))
+    generators = sampling.row_generators(settings.seed, len(rows))
+    with evaluating(model):
+        logits, cache = _prefill(model, prompts, max_new_tokens, autocast)  # (R, V)
+        seen = sampling.seen_tokens(prompts, logits) if settings.repetition_penalty != 1 else None  # (R, V)
+        for step in range(max_new_tokens):
+            logprobs = sampling.next_token_logprobs(logits, settings, seen)  # (R, V)
+            tokens = sampling.sample(logprobs, sampling.draw_uniforms(generators))  # (R,)
+            chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+            if not all(math.isfinite(logprob) for logprob in chosen):
+                raise ValueError("the logits are not finite: training diverged; use an earlier checkpoint")
+            yield from zip(rows, tokens.tolist(), chosen)
+
+            stay = [place for place, row in enumerate(rows) if row not in finished]
+            if not stay or step + 1 == max_new_tokens:
+                return
+            if len(stay) < len(rows):
+                rows, generators = [rows[place] for place in stay], [generators[place] for place in stay]
+                kept = torch.tensor(stay, device=tokens.device)
+                tokens, seen = tokens[kept], None if seen is None else seen[kept]
+                if cache:
+                    cache.keep(kept)
+                    cache.set_lengths(cache.lengths)  # the longest row may have left
+            if seen is not None:
+                seen.scatter_(1, tokens[:, None], True)
+            if cache and cache.longest == cache.max_tokens:
+                _make_room(model, cache, autocast)
+            logits = _read(model, tokens[:, None], cache, autocast)
+
+
+def _prefill(
+    model: Model, prompts: Sequence[list[int]], max_new_tokens: int, autocast: torch.dtype | None
+) -> tuple[Tensor, KVCache | None]:
+    """Read the prompts: logits (B, V) after each one's last token, and the cache that holds them.
+
+    Rows are padded on the right: no real token attends to the padding, and the next tokens overwrite it.
+    """
+    config, weight = model.config, next(model.parameters())
+    window = 1 if isinstance(model, Bigram) else config.context_length
+    prompts = [prompt[-window:] for prompt in prompts]
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
+    longest = max(len(prompt) for prompt in prompts)
+    padded = [prompt + [0] * (longest - len(prompt)) for prompt in prompts]
+    cache = None
+    if not isinstance(model, Bigram):
+        room = min(window, longest + max_new_tokens - 1)  # the last token sampled is not read
+        cache = KVCache(config, len(prompts), room, weight.device, autocast or weight.dtype)
+    logits = _read(model, torch.tensor(padded, device=weight.device), cache, autocast, lengths - 1)
+    if cache:
+        cache.set_lengths(lengths)
+    return logits, cache
+
+
+def _read(
+    model: Model,
+    tokens: Tensor,
+    cache: KVCache | None,
+    autocast: torch.dtype | None,
+    at: Tensor | None = None,
+) -> Tensor:
+    """Logits (R, V) after the last of ``tokens`` (R, T), or after each row's token at place ``at`` (R,).
+
+    The other places get no logits, which would be most of the memory of a long prompt.
+    """
+    device = tokens.device
+    with contextlib.nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast):
+        hidden = model.hidden(tokens) if isinstance(model, Bigram) else model.hidden(tokens, cache)
+        last = hidden[:, -1] if at is None else hidden[torch.arange(len(at), device=device), at]  # (R, D)
+        return model.logits(last)
+
+
+def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> None:
+    """Have rows that fill the context hold only their recent tokens, with the next one half as many as fit.
+
+    Those are read again from position 0; the other rows stay as they are.
+    """
+    full = (cache.lengths == cache.max_tokens).nonzero()[:, 0]  # (F,)
+    kept = max(0, cache.max_tokens // 2 - 1)
+    if kept:
+        recent = cache.tokens[full, -kept:]  # (F, kept)
+        fresh = KVCache(model.config, len(full), kept, recent.device, cache.keys.dtype)
+        _read(model, recent, fresh, autocast)
+        cache.keys[:, full, :, :kept] = fresh.keys
+        cache.values[:, full, :, :kept] = fresh.values
+        cache.tokens[full, :kept] = recent
+    cache.set_lengths(cache.lengths.index_fill(0, full, kept))
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Every part of the model in evaluation mode, and afterwards each in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class RowText:
+    """The text of one row while its tokens come: whole characters only, and never part of a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str], end_id: int | None) -> None:
+        self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in self.stop:
+            raise ValueError("a stop string is empty, which would end every text at once; leave it out")
+        self.end_id, self.decoder = end_id, StreamDecoder(tokenizer)
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.shown = ""
+        self.held = ""  # what may begin a stop string
+        self.stopped = False
+
+    def push(self, token: int, logprob: float) -> str:
+        """Take the next token; return the text that is now certain to be shown."""
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        if token == self.end_id:
+            piece, self.stopped = self.finish(), True
+            return piece
+        return self._release(self.decoder.push([token]), last=False)
+
+    def finish(self) -> str:
+        """The text still held back, now that none follows."""
+        return "" if self.stopped else self._release(self.decoder.finish(), last=True)
+
+    def completion(self) -> Completion:
+        return Completion(self.shown, self.tokens, self.logprobs, "stop" if self.stopped else "length")
+
+    def _release(self, new: str, last: bool) -> str:
+        text = self.held + new
+        # The stop string that is complete first wins, so that the cut does not depend on how tokens split the
+        # text; of those complete at the same character, the longest.
+        found = [(at + len(stop), at) for stop in self.stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped, cut = True, min(found)[1]
+        else:
+            cut = len(text) - (0 if last else max((_overlap(text, stop) for stop in self.stop), default=0))
+        piece, self.held = text[:cut], text[cut:]
+        self.shown += piece
+        return piece
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` with which ``stop`` begins, short of all of it."""
+    return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The tokens of a prompt, at least one: an end-of-text token or a line break stands for nothing.
+
+    Raises:
+        ValueError: the prompt is empty and the tokenizer has neither, or it cannot encode the prompt.
+    """
+    if not prompt and tokenizer.eot_id is not None:
+        return [tokenizer.eot_id]
+    try:
+        return tokenizer.encode(prompt or "\n")
+    except ValueError as error:
+        if prompt:
+            raise
+        raise ValueError(
+            f"the prompt is empty, and nothing can stand for it ({error}); give a prompt"
+        ) from None
+
+
+def check_request(model: Model, prompts: Sequence[list[int]], max_new_tokens: int) -> None:
+    """Refuse what cannot be continued.
+
+    Raises:
+        ValueError: a negative number of tokens, an empty row, a token outside the vocabulary.
+    """
+    vocab_size = model.config.vocab_size
+    assert vocab_size is not None, "a built model knows its vocabulary"
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; give 0 or more")
+    for row, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"row {row} is empty; give at least one token to continue from")
+        for token in (min(prompt), max(prompt)):
+            if not 0 <= token < vocab_size:
+                raise ValueError(
+                    f"token {token} in row {row} is not among the model's {vocab_size}; use its tokenizer"
+                )

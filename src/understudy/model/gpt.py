@@ -1,0 +1,312 @@
+"""GPT in two families: `gpt2` as OpenAI made it, and `portable`, shaped like Qwen3. One file, one forward.
+
+The model maps token ids to logits and knows nothing of what tokens mean, of files, or of training. Options that
+only serve the speed of learning (n-gram and value embeddings, ReLU squared, zero-initialised projections, soft
+capped logits) are fields of the same configuration.
+
+Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from understudy.config import ModelConfig
+from understudy.model.kv_cache import KVCache
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer.
+
+    Sources: Radford et al. 2019 (gpt2); Su et al. 2021 (rotary positions); Shazeer 2020 (SwiGLU); Ainslie et
+    al. 2023 (grouped queries); Henry et al. 2020 (query-key norm).
+
+    >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
+    >>> model(torch.zeros(1, 8, dtype=torch.long)).shape
+    torch.Size([1, 8, 65])
+    """
+
+    rope: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.family == "bigram":
+            raise ValueError("model.family bigram is a table, not a GPT; build it with Bigram or build_model")
+        if config.vocab_size is None:
+            raise ValueError("model.vocab_size is not set; it comes from the tokenizer of the data")
+        assert config.n_layers and config.d_model, "filled in by ModelConfig"
+        self.config = config
+        vocab, width = config.padded_vocab_size, config.d_model
+        self.token_embedding = nn.Embedding(vocab, width)
+        if config.position == "learned":
+            self.position_embedding = nn.Embedding(config.context_length, width)
+        if config.ngram_orders:
+            self.ngram_embedding = NgramEmbedding(config)
+        self.dropout = nn.Dropout(config.dropout or 0.0)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = make_norm(config, width)
+        self.head = nn.Linear(width, vocab, bias=False)
+        if config.tied:
+            self.head.weight = self.token_embedding.weight
+        if config.position == "rope":
+            self.register_buffer("rope", rope_table(config), persistent=False)
+        self.activation_checkpointing = False
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """GPT-2's start: normal 0.02, and projections into the residual stream divided by sqrt(2 x layers)."""
+        assert self.config.n_layers
+        zero = bool(self.config.zero_init_projections)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+            elif name.startswith("ngram_embedding") or (name == "head.weight" and zero):
+                nn.init.zeros_(parameter)
+            elif name.endswith(("project.weight", "down.weight")):
+                nn.init.normal_(parameter, std=0.0 if zero else 0.02 / math.sqrt(2 * self.config.n_layers))
+            else:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of ``tokens`` (B, T).
+
+        With a cache, ``tokens`` continue what it holds, and are added to it.
+
+        Raises:
+            ValueError: more tokens than the context holds.
+        """
+        return self.logits(self.hidden(tokens, cache))
+
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The last hidden states (B, T, D), from which :meth:`logits` reads."""
+        held = cache.longest if cache else 0
+        limit = cache.max_tokens if cache else self.config.context_length
+        if held + tokens.shape[1] > limit:
+            raise ValueError(
+                f"{held + tokens.shape[1]} tokens do not fit the context of {limit}; pass the last ones only"
+            )
+        x, positions = self._embed(tokens, cache)
+        mask, rope = self._attention_inputs(tokens, positions, cache)
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(block, x, tokens, rope, mask, cache, positions, use_reentrant=False)
+            else:
+                x = block(x, tokens, rope, mask, cache, positions)
+        if cache:
+            cache.advance(tokens.shape[1])
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (B, T, V) from hidden states (B, T, D); the rows that pad the vocabulary are cut off."""
+        logits = self.head(hidden)[..., : self.config.vocab_size]
+        if self.config.logit_softcap:
+            logits = self.config.logit_softcap * torch.tanh(logits.float() / self.config.logit_softcap)
+        return logits
+
+    def set_activation_checkpointing(self, on: bool) -> None:
+        """Trade a second forward of each block for the memory of its activations."""
+        self.activation_checkpointing = on
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations of forward and backward for one token at full context.
+
+        Six for each weight that multiplies (the embedding look-ups do not), and 12 T H K for each layer's
+        attention (Chowdhery et al. 2022, appendix B).
+        """
+        config = self.config
+        assert config.n_layers and config.n_heads and config.head_width
+        weights = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2) + self.head.weight.numel()
+        weights -= sum(p.numel() for name, p in self.blocks.named_parameters() if "value_embedding" in name)
+        return 6 * weights + 12 * config.n_layers * config.n_heads * config.head_width * config.context_length
+
+    def _embed(self, tokens: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor | None]:
+        x = self.token_embedding(tokens)  # (B, T, D)
+        positions = cache.positions(tokens.shape[1]) if cache else None  # (B, T), or None for 0, 1, 2, …
+        if cache and positions is not None:
+            cache.tokens.scatter_(1, positions, tokens)
+        if self.config.position == "learned":
+            table = self.position_embedding.weight
+            x = x + (table[: tokens.shape[1]] if positions is None else table[positions])
+        if self.config.ngram_orders:
+            x = x + self.ngram_embedding(tokens, cache, positions)
+        return self.dropout(x), positions
+
+    def _attention_inputs(
+        self, tokens: Tensor, positions: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The mask (B, 1, T, keys), or None for a plain causal one, and the rotary table of these positions."""
+        mask = rope = None
+        if cache and positions is not None:
+            keys = torch.arange(cache.longest + tokens.shape[1], device=tokens.device)
+            mask = (keys <= positions[:, :, None])[:, None]  # (B, 1, T, keys)
+        if self.config.position == "rope":
+            rope = self.rope[:, : tokens.shape[1]] if positions is None else self.rope[:, positions][:, :, None]
+        return mask, rope
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to the residual stream after a norm of its input."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        assert config.d_model
+        self.attention_norm = make_norm(config, config.d_model)
+        self.attention = Attention(config, layer)
+        self.mlp_norm = make_norm(config, config.d_model)
+        self.mlp = MLP(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        tokens: Tensor,
+        rope: Tensor | None,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        positions: Tensor | None,
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), tokens, rope, mask, cache, positions)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped key and value heads."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        assert config.n_heads and config.n_kv_heads and config.head_width and config.d_model
+        self.config, self.layer = config, layer
+        bias = bool(config.bias)
+        self.widths = [n * config.head_width for n in (config.n_heads, config.n_kv_heads, config.n_kv_heads)]
+        self.qkv = nn.Linear(config.d_model, sum(self.widths), bias=bias)
+        self.project = nn.Linear(self.widths[0], config.d_model, bias=bias)
+        if config.qk_norm:
+            self.query_norm = make_norm(config, config.head_width)
+            self.key_norm = make_norm(config, config.head_width)
+        if config.value_embeddings and layer % 2 == 0:
+            self.value_embedding = nn.Embedding(config.padded_vocab_size, self.widths[2])
+        self.dropout = nn.Dropout(config.dropout or 0.0)
+
+    def forward(
+        self,
+        x: Tensor,
+        tokens: Tensor,
+        rope: Tensor | None,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        positions: Tensor | None,
+    ) -> Tensor:
+        q, k, v = self.qkv(x).split(self.widths, dim=-1)
+        if self.config.value_embeddings and self.layer % 2 == 0:
+            v = v + self.value_embedding(tokens)
+        q, k, v = (
+            part.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2) for part in (q, k, v)
+        )  # (B, H, T, K)
+        if self.config.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        if cache is not None and positions is not None:
+            k, v = cache.write(self.layer, k, v, positions)
+            k, v = k.to(q.dtype), v.to(q.dtype)
+        y = F.scaled_dot_product_attention(
+            q, k, v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            dropout_p=self.dropout.p if self.training else 0.0,
+            enable_gqa=self.config.n_kv_heads != self.config.n_heads,
+        )  # fmt: skip
+        return self.dropout(self.project(y.transpose(1, 2).flatten(2)))
+
+
+class MLP(nn.Module):
+    """Two matrices around a nonlinearity; SwiGLU's gate is the first half of ``up``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.d_model and config.d_ff
+        self.activation = config.activation
+        bias = bool(config.bias)
+        self.up = nn.Linear(config.d_model, config.d_ff * (2 if config.activation == "swiglu" else 1), bias=bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=bias)
+        self.dropout = nn.Dropout(config.dropout or 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        if self.activation == "swiglu":
+            gate, x = x.chunk(2, dim=-1)
+            x = F.silu(gate) * x
+        elif self.activation == "relu2":
+            x = F.relu(x).square()
+        else:
+            x = F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        return self.dropout(self.down(x))
+
+
+class NgramEmbedding(nn.Module):
+    """Embeddings of the last n tokens, found by hashing them into ``ngram_buckets`` rows of a table for each order.
+
+    A small model learns what follows common pairs and triples from these at once, and spends its blocks on the
+    rest. Positions before the start of the text count as one token of their own. The tables start at zero.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.ngram_orders and config.ngram_buckets and config.d_model
+        self.orders, self.buckets = sorted(set(config.ngram_orders)), config.ngram_buckets
+        self.dropped = len(self.orders) * self.buckets  # a last row that is never read
+        self.drop = config.ngram_dropout or 0.0
+        self.table = nn.Embedding(self.dropped + 1, config.d_model)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+        """The sum over orders of the n-gram embeddings (B, T, D) of ``tokens`` (B, T)."""
+        rows = self._rows(tokens, cache, positions)  # (B, T, orders)
+        scale = 1.0
+        if self.training and self.drop:
+            rows = rows.masked_fill(torch.rand(rows.shape, device=rows.device) < self.drop, self.dropped)
+            scale = 1 / (1 - self.drop)
+        bags = F.embedding_bag(rows.flatten(0, 1), self.table.weight, mode="sum", padding_idx=self.dropped)
+        return bags.view(*tokens.shape, -1) * scale
+
+    def _rows(self, tokens: Tensor, cache: KVCache | None, positions: Tensor | None) -> Tensor:
+        """The table's row for each order: a hash that takes in one earlier token at a time, 0 where there is none."""
+        hashed = tokens + 1
+        rows: list[Tensor] = []
+        for back in range(1, self.orders[-1]):
+            if cache is None or positions is None:
+                earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
+            else:
+                at = positions - back
+                earlier = (cache.tokens.gather(1, at.clamp(min=0)) + 1).masked_fill(at < 0, 0)
+            hashed = (hashed * 1_000_003 + earlier) & 0x3FFFFFFFFF  # 38 bits, so that the products fit 64
+            if back + 1 in self.orders:
+                rows.append(((hashed * 40_503) >> 15) % self.buckets + len(rows) * self.buckets)
+        return torch.stack(rows, dim=-1)
+
+
+def make_norm(config: ModelConfig, width: int) -> nn.Module:
+    """The family's norm over the last ``width`` features."""
+    assert config.norm_eps
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(width, eps=config.norm_eps)
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=bool(config.bias))
+
+
+def rope_table(config: ModelConfig) -> Tensor:
+    """(2, context, K) cosines and sines of rotary positions, each pair's angle in both halves of K."""
+    assert config.head_width and config.rope_theta
+    frequencies = config.rope_theta ** (-torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width)
+    angles = torch.arange(config.context_length, dtype=torch.float32)[:, None] * frequencies  # (context, K / 2)
+    angles = torch.cat((angles, angles), dim=-1)
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn feature pairs (k, k + K/2) of ``x`` (B, H, T, K) by the angles of ``rope`` (2, [B, 1,] T, K)."""
+    cos, sin = rope.to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin

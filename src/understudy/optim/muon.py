@@ -1,0 +1,101 @@
+"""Muon: momentum whose update for a matrix is made orthogonal before it is applied.
+
+Only for the matrices inside a model's blocks; everything else is AdamW's. Not here: which parameter is which.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024).
+
+    Matrices of equal shape are stacked and orthogonalised together. A matrix that holds several (queries, keys and
+    values in one) is given with its ``splits``, and each part is made orthogonal by itself.
+
+    Args:
+        params: groups, each with ``params``, ``lr``, ``weight_decay`` and optionally ``splits``, the row counts of
+            the parts of each of its matrices.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        newton_schulz_steps: int = 5,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "steps": newton_schulz_steps,
+            "splits": None,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None, "Muon takes no closure"
+        # Parts of equal shape from all groups: (part of a parameter, its update, learning rate).
+        by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p, update in zip(params, self._momentum(params, group["momentum"])):
+                splits = group["splits"] or [len(p)]
+                for part, part_update in zip(p.split(splits), update.split(splits)):
+                    by_shape[tuple(part.shape)].append((part, part_update, group["lr"]))
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        for (rows, columns), parts in by_shape.items():
+            scale = max(1.0, rows / columns) ** 0.5  # wide and tall matrices change their outputs alike
+            updates = orthogonalise(torch.stack([update for _, update, _ in parts]), self.defaults["steps"])
+            for (part, _, lr), update in zip(parts, updates):
+                part.add_(update, alpha=-lr * scale)
+
+    def _momentum(self, params: list[Tensor], momentum: float) -> list[Tensor]:
+        """Take the gradients into the running means, and look one step ahead (Nesterov)."""
+        for p in params:
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        grads = [p.grad for p in params if p.grad is not None]
+        buffers = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        return list(torch._foreach_lerp(grads, buffers, momentum))
+
+
+# The first coefficients suit singular values anywhere in (0, 1], each next row what the one before leaves
+# (Amsel et al. 2025, "The Polar Express", their table for a lower bound of 1e-3).
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """(N, R, C) matrices with their singular values brought near 1, by ``steps`` rounds of an odd quintic.
+
+    More steps than there are coefficients repeat the last ones. Runs in bf16 on a GPU.
+    """
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)  # the margin keeps rounding from passing 1
+    for step in range(steps):
+        a, b, c = POLAR_EXPRESS[min(step, len(POLAR_EXPRESS) - 1)]
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)

@@ -1,0 +1,173 @@
+"""Byte-level byte-pair encoding, start to finish, to be read: training and encoding in plain Python.
+
+Not the fast path: `bpe_tokenizer.py` trains with `tokenizers` and encodes with `tiktoken`, and the tests
+hold both to what stands here, merge by merge and id by id.
+
+The idea (Gage 1994; Sennrich et al. 2016, arXiv:1508.07909; over bytes, Radford et al. 2019). A text is
+cut into words by a regular expression, and a word starts as its UTF-8 bytes: 256 tokens, so nothing is
+ever unknown. Training finds the pair of neighbouring tokens that is most frequent within words, gives
+the pair an id of its own, replaces it everywhere, and starts over. The vocabulary is the 256 bytes and
+then the pairs, in the order they were found. Encoding repeats that history on a new word: of all
+neighbouring pairs that have an id, the one found first is replaced first, from left to right.
+
+Ids here count bytes and merges only (byte order as in `byte_characters`, merge i is 256 + i). A
+vocabulary that numbers its tokens otherwise is renumbered by `BPETokenizer`.
+
+Which characters are letters is for each engine's Unicode tables to say. `tiktoken` and `tokenizers` agree
+on every character; the `regex` package, used here, is sometimes a Unicode version ahead of them, and may
+then cut differently around letters that are newer than their tables.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cache
+from itertools import pairwise
+
+# How a text is cut into words. Written so that Rust's fancy-regex (tiktoken), Oniguruma (tokenizers) and
+# Python's regex read the same: no possessive {1,3}+, which Oniguruma takes for a repeat, and no $.
+# `tiktoken` ships a rewritten GPT-4 pattern that keeps "\n  " at the very end of a text in one word; the
+# one below is the one in circulation (Hugging Face, llama.cpp) and gives "\n", "  ".
+SPLIT_PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "gpt4": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
+# A pair that was seen once is a coincidence.
+MIN_PAIR_COUNT = 2
+
+Pair = tuple[int, int]
+
+
+def byte_characters() -> dict[int, str]:
+    """A visible character for each byte, in the order of their ids: GPT-2's way to write tokens as text.
+
+    Bytes that print in Latin-1 stand for themselves and come first; the others borrow the characters from
+    U+0100 on. So a space is written Ġ (U+0120).
+    """
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+
+
+@cache
+def _id_of_byte() -> bytes:
+    """The id of each byte, as a table for bytes.translate."""
+    order = list(byte_characters())
+    return bytes(order.index(byte) for byte in range(256))
+
+
+def count_words(texts: Iterable[str], pattern: str) -> Counter[bytes]:
+    """How often each word occurs, in UTF-8; `pattern` names a row of SPLIT_PATTERNS."""
+    import regex
+
+    split = regex.compile(SPLIT_PATTERNS[pattern])
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(split.findall(text))
+    return Counter({word.encode(): count for word, count in words.items()})
+
+
+def learn_merges(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
+    """The first `n_merges` merges; fewer when no pair is left that occurs MIN_PAIR_COUNT times.
+
+    Of equally frequent pairs the one with the smaller left id goes first, then the smaller right id, as in
+    `tokenizers`. Counting anew for every merge would read the whole text each time; instead counts are
+    kept, and only words that hold the merged pair are touched.
+    """
+    spellings = [list(word.translate(_id_of_byte())) for word in words]
+    weights = list(words.values())
+
+    counts: Counter[Pair] = Counter()
+    found_in: defaultdict[Pair, set[int]] = defaultdict(set)
+    for index, spelling in enumerate(spellings):
+        for pair in pairwise(spelling):
+            counts[pair] += weights[index]
+            found_in[pair].add(index)
+
+    queue = [(-count, pair) for pair, count in counts.items()]
+    heapq.heapify(queue)
+    merges: list[Pair] = []
+    while queue and len(merges) < n_merges:
+        queued_count, pair = heapq.heappop(queue)
+        if counts[pair] != -queued_count:
+            # Its count fell since it was queued. Counts never rise: a merge makes new pairs only with the
+            # new token in them, and all of those at once.
+            heapq.heappush(queue, (-counts[pair], pair))
+            continue
+        if counts[pair] < MIN_PAIR_COUNT:
+            break
+        new_id = 256 + len(merges)
+        merges.append(pair)
+        new_pairs: set[Pair] = set()
+        for index in found_in.pop(pair):
+            old = spellings[index]
+            new = replace_pair(old, pair, new_id)
+            for gone in pairwise(old):
+                counts[gone] -= weights[index]
+            for here in pairwise(new):
+                counts[here] += weights[index]
+                if new_id in here:
+                    found_in[here].add(index)
+                    new_pairs.add(here)
+            spellings[index] = new
+        for new_pair in new_pairs:
+            heapq.heappush(queue, (-counts[new_pair], new_pair))
+    return merges
+
+
+def replace_pair(spelling: list[int], pair: Pair, new_id: int) -> list[int]:
+    """The spelling with every `pair` replaced, from left to right: (a, a) in a a a gives aa a."""
+    replaced: list[int] = []
+    position = 0
+    while position < len(spelling):
+        if tuple(spelling[position : position + 2]) == pair:
+            replaced.append(new_id)
+            position += 2
+        else:
+            replaced.append(spelling[position])
+            position += 1
+    return replaced
+
+
+def encode_text(text: str, pattern: str, merges: Mapping[Pair, int]) -> list[int]:
+    """The ids of a text; `merges` gives each pair its id."""
+    import regex
+
+    known: dict[str, list[int]] = {}
+    ids: list[int] = []
+    for word in regex.findall(SPLIT_PATTERNS[pattern], text):
+        if word not in known:
+            known[word] = encode_word(word.encode(), merges)
+        ids += known[word]
+    return ids
+
+
+def encode_word(word: bytes, merges: Mapping[Pair, int]) -> list[int]:
+    """The ids of one word, in O(n log n): a word may be a megabyte of the same letter.
+
+    The tokens are a linked list, and the queue holds every pair that has an id, smallest id first, then
+    leftmost. A merged token stays at the place of its left half; the right half's place is struck out.
+    """
+    struck_out, end = -1, len(word)
+    ids = list(word.translate(_id_of_byte()))
+    left = list(range(-1, end - 1))
+    right = list(range(1, end + 1))
+    queue = [(merges[pair], place) for place, pair in enumerate(pairwise(ids)) if pair in merges]
+    heapq.heapify(queue)
+    while queue:
+        new_id, place = heapq.heappop(queue)
+        neighbour = right[place]
+        if neighbour == end or merges.get((ids[place], ids[neighbour])) != new_id:
+            continue  # one of the two has been merged with someone else since
+        ids[place], ids[neighbour] = new_id, struck_out
+        right[place] = right[neighbour]
+        if right[place] != end:
+            left[right[place]] = place
+        for start in (left[place], place):
+            if start >= 0 and right[start] != end and (pair := (ids[start], ids[right[start]])) in merges:
+                heapq.heappush(queue, (merges[pair], start))
+    return [id for id in ids if id != struck_out]

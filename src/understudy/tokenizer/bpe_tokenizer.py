@@ -1,0 +1,197 @@
+"""The byte-level BPE tokenizer for real work: trained by `tokenizers`, encoded by `tiktoken`.
+
+Not the algorithm, which stands in `bpe.py` to be read, and which both libraries are held to by the tests.
+
+Why `tiktoken` may encode: it merges the neighbours whose joined bytes have the lowest rank, whichever pair
+the merge was learned from. In a vocabulary where every token is what its own bytes encode to, that is the
+same thing; training makes only such vocabularies, and `load.py` refuses others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+from understudy.tokenizer.base import Tokenizer, clean, split_at
+from understudy.tokenizer.bpe import MIN_PAIR_COUNT, SPLIT_PATTERNS, Pair, byte_characters, encode_text
+
+if TYPE_CHECKING:
+    import tiktoken
+
+    from understudy.tokenizer.base import Ids
+
+# `tiktoken`'s regex gives up (and panics) somewhere between 300,000 and 1,000,000 blanks in a row. Words of
+# at least this many are encoded apart.
+LONG_BLANK = 50_000
+# `tokenizers` trains in time quadratic in the length of a word (100,000 letters: 8 s), so training sees a
+# run of this many characters without a blank, or blanks only, as several words.
+LONGEST_TRAINING_RUN = 1000
+TRAINING_PART = 100_000
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE: any text has ids, and they decode to the same text.
+
+    merges: pairs of ids in the numbering of `bpe.py`. pattern: a row of SPLIT_PATTERNS. ids: where this
+    vocabulary numbers its 256 bytes and merges otherwise, their ids in that order; None for 0, 1, 2, ...
+    Raises ValueError for merges that name later tokens or make the same token twice.
+    """
+
+    kind = "bpe"
+    # Between a word's last letter and the blank before the next word, and after a single line break: both
+    # patterns end a word there, and neither looks further back.
+    safe_cut = re.compile(r"[A-Za-z](?= [A-Za-z])|\S\n(?=\S)")
+
+    def __init__(
+        self,
+        merges: Sequence[Pair],
+        pattern: str,
+        special_tokens: Mapping[str, int],
+        ids: Sequence[int] | None = None,
+    ) -> None:
+        check_pattern(pattern)
+        tokens = [bytes([byte]) for byte in byte_characters()]
+        for i, (left, right) in enumerate(merges):
+            if not (0 <= left < 256 + i and 0 <= right < 256 + i):
+                raise ValueError(f"merge {i} joins tokens {left} and {right}, and only {256 + i} exist by then")
+            tokens.append(tokens[left] + tokens[right])
+        self._rank_of = {token: rank for rank, token in enumerate(tokens)}
+        if len(self._rank_of) != len(tokens):
+            twice = next(token for rank, token in enumerate(tokens) if self._rank_of[token] != rank)
+            raise ValueError(f"two merges make the same token, {twice!r}")
+        if ids is not None and len(ids) != len(tokens):
+            raise ValueError(f"{len(ids)} ids are given for {len(tokens)} tokens")
+        super().__init__(tokens, special_tokens, ids)
+        self.merges = list(merges)
+        self.pattern = pattern
+        self.ids = None if ids is None or list(ids) == list(range(len(tokens))) else list(ids)
+
+    def to_document(self) -> dict[str, Any]:
+        spelled = list(byte_characters().values())
+        lines = []
+        for left, right in self.merges:
+            lines.append(f"{spelled[left]} {spelled[right]}")
+            spelled.append(spelled[left] + spelled[right])
+        document = {"pattern": self.pattern, "merges": lines, "special_tokens": self.special_tokens}
+        return document if self.ids is None else document | {"ids": self.ids}
+
+    def _with_special_table(self, special_tokens: dict[str, int]) -> Self:
+        return type(self)(self.merges, self.pattern, special_tokens, self.ids)
+
+    def encode_readably(self, text: str) -> list[int]:
+        """What `encode` gives, by the plain Python of `bpe.py`: slow, for tests and for the curious."""
+        merges = {pair: 256 + i for i, pair in enumerate(self.merges)}
+        ranks = encode_text(clean(text), self.pattern, merges)
+        return ranks if self.ids is None else [self.ids[rank] for rank in ranks]
+
+    def _encode_part(self, text: str) -> Ids:
+        import numpy as np
+
+        text = clean(text)
+        # A run of LONG_BLANK covers one of these windows entirely; most are dismissed at their first letter.
+        window = LONG_BLANK // 2
+        if any(text[at : at + window].isspace() for at in range(0, len(text) - window + 1, window)):
+            ranks = [rank for part in self._around_long_blanks(text) for rank in part]
+        else:
+            # tiktoken also has encode_to_numpy, but that looks for special tokens at every character first.
+            ranks = self._engine.encode_ordinary(text)
+        array: Ids = np.array(ranks, dtype=np.uint32)
+        return array if self.ids is None else self._id_of_rank[array]
+
+    def _around_long_blanks(self, text: str) -> Iterator[list[int]]:
+        """Ranks, part by part, of a text that may hold so many blanks that the regex would give up."""
+        import regex
+
+        done = 0
+        for word in regex.finditer(SPLIT_PATTERNS[self.pattern], text):
+            if word.end() - word.start() >= LONG_BLANK and word[0].isspace():
+                yield self._engine.encode_ordinary(text[done : word.start()])
+                yield self._one_word_engine.encode_ordinary(word[0])
+                done = word.end()
+        yield self._engine.encode_ordinary(text[done:])
+
+    @cached_property
+    def _engine(self) -> tiktoken.Encoding:
+        return self._new_engine(SPLIT_PATTERNS[self.pattern])
+
+    @cached_property
+    def _one_word_engine(self) -> tiktoken.Encoding:
+        return self._new_engine("(?s:.+)")
+
+    def _new_engine(self, pattern: str) -> tiktoken.Encoding:
+        import tiktoken
+
+        # Special tokens stay out of it, so that their names in a text are plain text.
+        return tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=self._rank_of, special_tokens={})
+
+    @cached_property
+    def _id_of_rank(self) -> Ids:
+        import numpy as np
+
+        return np.array(self.ids, dtype=np.uint32)
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str, special_tokens: Sequence[str]) -> BPETokenizer:
+    """A vocabulary of exactly `vocab_size` tokens: 256 bytes, merges learned from the texts, special tokens.
+
+    The texts are read once, one at a time; what is kept is how often each word occurs.
+    Raises ValueError when the size is too small for the bytes, or too large for the texts.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    check_pattern(pattern)
+    special_tokens = list(dict.fromkeys(special_tokens))
+    smallest = 256 + len(special_tokens)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} tokens is too small: 256 bytes and {len(special_tokens)} special"
+            f" tokens need {smallest}"
+        )
+    split = pre_tokenizers.Split(Regex(SPLIT_PATTERNS[pattern]), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(special_tokens),
+        min_frequency=MIN_PAIR_COUNT,
+        initial_alphabet=list(byte_characters().values()),
+        show_progress=False,
+    )
+    learner.train_from_iterator(training_parts(texts), trainer)
+    # The library has no other way to hand over its merges than the JSON of the whole tokenizer.
+    merges = _pairs_of(learner.to_str())
+    if smallest + len(merges) < vocab_size:
+        raise ValueError(
+            f"the text has too few repeated pairs for a vocabulary of {vocab_size} tokens: ask for "
+            f"{smallest + len(merges)} or less, or give more text"
+        )
+    return BPETokenizer(merges, pattern, {}).with_special_tokens(special_tokens)
+
+
+def training_parts(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, cut for training: between words where there are any, and within endless words."""
+    endless = re.compile(rf"\S{{{LONGEST_TRAINING_RUN}}}|\s{{{LONGEST_TRAINING_RUN}}}")
+    for text in texts:
+        for part in split_at(BPETokenizer.safe_cut, clean(text), TRAINING_PART):
+            for start, end in pairwise([0, *(run.end() for run in endless.finditer(part)), len(part)]):
+                yield part[start:end]
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise ValueError for a splitting pattern that is not in the table."""
+    if pattern not in SPLIT_PATTERNS:
+        raise ValueError(f"there is no splitting pattern {pattern!r}: choose one of {', '.join(SPLIT_PATTERNS)}")
+
+
+def _pairs_of(tokenizer_json: str) -> list[Pair]:
+    import json
+
+    id_of = {char: id for id, char in enumerate(byte_characters().values())}
+    merges: list[Pair] = []
+    for left, right in json.loads(tokenizer_json)["model"]["merges"]:
+        merges.append((id_of[left], id_of[right]))
+        id_of[left + right] = 255 + len(merges)
+    return merges

@@ -1,0 +1,224 @@
+"""Reads a tokenizer from a file or folder: ours, Hugging Face's tokenizer.json, or GPT-2's two files.
+
+Not a downloader, and not a converter of everything: what our two kinds cannot do exactly (WordPiece,
+Unigram, normalizers, other splitting patterns) is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from understudy.tokenizer.base import END_OF_TEXT, FILE_FORMAT, Tokenizer
+from understudy.tokenizer.bpe import SPLIT_PATTERNS, byte_characters, encode_word
+from understudy.tokenizer.bpe_tokenizer import BPETokenizer
+from understudy.tokenizer.char import CharTokenizer
+
+FILE_NAME = "tokenizer.json"
+# The merges and the ids of GPT-2, under OpenAI's names and under Hugging Face's.
+GPT2_FILES = (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json"))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a file, or in a folder with tokenizer.json or with vocab.bpe and encoder.json.
+
+    Raises ValueError, naming the file, when there is none, when it is damaged, and when it asks for what
+    our tokenizers cannot do.
+    """
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    if file.is_file():
+        return _named(file, _from_document, _read_json(file))
+    pair = _gpt2_files(path)
+    if pair is None:
+        wanted = f"{FILE_NAME}, or a folder with it, or with vocab.bpe and encoder.json"
+        raise ValueError(f"there is no tokenizer at {path}: give a {wanted}")
+    return _from_gpt2_files(*pair)
+
+
+def gpt2_tokenizer(folder: Path) -> BPETokenizer:
+    """GPT-2's own tokenizer, 50257 tokens, from a folder with vocab.bpe and encoder.json.
+
+    Raises ValueError when the files are missing, damaged, or of another vocabulary.
+    """
+    pair = _gpt2_files(Path(folder))
+    if pair is None:
+        raise ValueError(f"{folder} does not hold GPT-2's vocabulary: it needs vocab.bpe and encoder.json")
+    tokenizer = _from_gpt2_files(*pair)
+    if (tokenizer.vocab_size, tokenizer.eot_id) != (50257, 50256):
+        raise ValueError(
+            f"{folder} holds {tokenizer.vocab_size} tokens and not GPT-2's 50257: load it as a tokenizer by "
+            "its path, or fetch GPT-2's files again"
+        )
+    return tokenizer
+
+
+def _from_document(document: Any) -> Tokenizer:
+    if not isinstance(document, dict):
+        raise ValueError("this is not a tokenizer file: it should hold one JSON object")
+    if document.get("format") == FILE_FORMAT:
+        return _from_our_document(document)
+    if isinstance(document.get("model"), dict):
+        return _from_huggingface(document)
+    raise ValueError("this is not a tokenizer file: neither Understudy's nor Hugging Face's")
+
+
+def _from_our_document(document: dict[str, Any]) -> Tokenizer:
+    if document.get("version") != 1:
+        raise ValueError(f"this tokenizer file has version {document.get('version')}, and only 1 is known")
+    match document:
+        case {"kind": "char", "characters": str(characters), "special_tokens": special_tokens}:
+            return CharTokenizer(characters, _table_of_ids(special_tokens))
+        case {"kind": "bpe", "pattern": str(pattern), "merges": merges, "special_tokens": special_tokens}:
+            ids = document.get("ids")
+            if ids is not None and not (isinstance(ids, list) and all(type(id) is int for id in ids)):
+                raise ValueError("its ids are not a list of whole numbers")
+            return BPETokenizer(_pairs(_halves(merges)), pattern, _table_of_ids(special_tokens), ids)
+    raise ValueError(f"this tokenizer file of kind {document.get('kind')!r} is damaged: it lacks what it needs")
+
+
+def _from_huggingface(document: dict[str, Any]) -> BPETokenizer:
+    model = document["model"]
+    kind = model.get("type", "BPE" if "merges" in model else None)
+    if kind != "BPE":
+        raise ValueError(f"its model is {kind}, and only byte-level BPE can be used here")
+    if document.get("normalizer") is not None:
+        raise ValueError(f"it normalizes text first ({_type(document['normalizer'])}), which is not done here")
+    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(option):
+            raise ValueError(f"its model uses {option}, which byte-level BPE here does not have")
+    pattern = _pattern_of(document.get("pre_tokenizer"))
+    added = document.get("added_tokens") or []
+    try:
+        special_tokens = {token["content"]: token["id"] for token in added}
+        vocabulary, merges = model["vocab"], model["merges"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it is damaged: {error} is missing or of the wrong type") from None
+    return _from_vocabulary(vocabulary, merges, _table_of_ids(special_tokens), pattern)
+
+
+def _pattern_of(pre_tokenizer: Any) -> str:
+    """The name of the pattern by which a Hugging Face tokenizer splits."""
+    steps = pre_tokenizer.get("pretokenizers") if _type(pre_tokenizer) == "Sequence" else [pre_tokenizer]
+    match steps:
+        case [{"type": "ByteLevel"} as to_bytes] if to_bytes.get("use_regex", True):
+            pattern = "gpt2"
+        case [
+            {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "use_regex": False} as to_bytes,
+        ]:
+            known = {regex: name for name, regex in SPLIT_PATTERNS.items()}
+            if regex not in known:
+                raise ValueError(f"it splits text by a pattern other than {' and '.join(SPLIT_PATTERNS)}'s: {regex}")
+            pattern = known[regex]
+        case _:
+            names = " and ".join(map(_type, steps)) if isinstance(steps, list) else _type(steps)
+            raise ValueError(f"it splits text by {names}, and only ByteLevel, alone or after Split, is known")
+    if to_bytes.get("add_prefix_space"):
+        raise ValueError("it puts a space before every text (add_prefix_space), which is not done here")
+    return pattern
+
+
+def _from_gpt2_files(merges_file: Path, ids_file: Path) -> BPETokenizer:
+    lines = _read_text(merges_file).splitlines()
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    vocabulary = _read_json(ids_file)
+    if not isinstance(vocabulary, dict):
+        raise ValueError(f"{ids_file}: this should be one JSON object, from tokens to ids")
+    special_tokens = {END_OF_TEXT: vocabulary[END_OF_TEXT]} if END_OF_TEXT in vocabulary else {}
+    both = f"{merges_file} with {ids_file.name}"
+    return _named(both, _from_vocabulary, vocabulary, merges, special_tokens, "gpt2")
+
+
+def _from_vocabulary(vocabulary: Any, merges: Any, special_tokens: Mapping[str, int], pattern: str) -> BPETokenizer:
+    """Merges give the order, `vocabulary` the ids; it must hold the bytes, the merges and nothing else."""
+    vocabulary, pairs = _table_of_ids(vocabulary), _pairs(_halves(merges))
+    tokens = list(byte_characters().values())
+    for left, right in pairs:
+        tokens.append(tokens[left] + tokens[right])
+    if unknown := next((token for token in tokens if token not in vocabulary), None):
+        raise ValueError(f"the token {unknown!r} has no id: this is not a whole byte-level vocabulary")
+    unmade = vocabulary.keys() - special_tokens.keys() - set(tokens)
+    if unmade:
+        raise ValueError(f"no merge makes the token {min(unmade)!r}, nor is it a special token")
+    tokenizer = BPETokenizer(pairs, pattern, special_tokens, [vocabulary[token] for token in tokens])
+    _check_reachable(tokenizer)
+    return tokenizer
+
+
+def _check_reachable(tokenizer: BPETokenizer) -> None:
+    """Every token must be what its own bytes encode to, or libraries would disagree about it."""
+    merges = {pair: 256 + i for i, pair in enumerate(tokenizer.merges)}
+    for rank in merges.values():
+        token = tokenizer.token_bytes(rank if tokenizer.ids is None else tokenizer.ids[rank])
+        if encode_word(token, merges) != [rank]:
+            raise ValueError(
+                f"its merge {rank - 256} makes {token!r}, which earlier merges keep from ever being made: "
+                "this vocabulary was not trained as byte-level BPE"
+            )
+
+
+def _halves(merges: Any) -> Iterable[tuple[str, str]]:
+    """Merges as files hold them, "left right" or [left, right]."""
+    if not isinstance(merges, list):
+        raise ValueError("its merges are not a list")
+    for i, merge in enumerate(merges):
+        match merge.split(" ") if isinstance(merge, str) else merge:
+            case [str(left), str(right)]:
+                yield left, right
+            case _:
+                raise ValueError(f"its merge {i} is not a pair of tokens: {merge!r}")
+
+
+def _pairs(halves: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
+    rank_of = {char: rank for rank, char in enumerate(byte_characters().values())}
+    pairs = []
+    for i, (left, right) in enumerate(halves):
+        if left not in rank_of or right not in rank_of:
+            raise ValueError(f"its merge {i} joins {left!r} and {right!r}, and one does not exist by then")
+        pairs.append((rank_of[left], rank_of[right]))
+        rank_of[left + right] = 256 + i
+    return pairs
+
+
+def _table_of_ids(table: Any) -> dict[str, int]:
+    if isinstance(table, dict) and all(type(k) is str and type(v) is int for k, v in table.items()):
+        return table
+    raise ValueError("a table from tokens to ids is missing or holds something else")
+
+
+def _type(step: Any) -> str:
+    return str(step.get("type")) if isinstance(step, dict) else str(step)
+
+
+def _gpt2_files(folder: Path) -> tuple[Path, Path] | None:
+    for merges, ids in GPT2_FILES:
+        if (folder / merges).is_file() and (folder / ids).is_file():
+            return folder / merges, folder / ids
+    return None
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: this is not a tokenizer: it is not UTF-8 text") from None
+
+
+def _read_json(file: Path) -> Any:
+    text = _read_text(file)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}"
+        raise ValueError(f"{file}: this is not JSON at {where}: it is damaged or cut short") from None
+
+
+def _named(file: Path | str, build: Any, *arguments: Any) -> Any:
+    """build(*arguments), with the file's name before what it complains of."""
+    try:
+        return build(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None

@@ -1,0 +1,46 @@
+"""What a stage minimises: a module that owns the model and turns a batch into a summed loss.
+
+The loop divides by :meth:`count`, summed over all micro-batches and processes before the first forward, so that
+however a batch is cut up, its gradient is the same. Not here: the loop, the batches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from understudy.losses import IGNORE, chunked_cross_entropy_sum, cross_entropy_sum
+from understudy.model import GPT, Bigram
+
+
+class Objective(nn.Module):
+    """The contract of every objective."""
+
+    model: GPT | Bigram
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the summed loss of this batch is divided by, known before the forward."""
+        raise NotImplementedError
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The summed loss, and further sums to be logged."""
+        raise NotImplementedError
+
+
+class NextToken(Objective):
+    """Cross-entropy of every next token; ``loss_chunk_tokens`` as in TrainConfig."""
+
+    def __init__(self, model: GPT | Bigram, loss_chunk_tokens: int = 0) -> None:
+        super().__init__()
+        self.model, self.loss_chunk_tokens = model, loss_chunk_tokens
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        return (batch["targets"] != IGNORE).sum().to(torch.float32)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.loss_chunk_tokens:
+            return cross_entropy_sum(self.model(batch["tokens"]), batch["targets"]), {}
+        hidden = self.model.hidden(batch["tokens"])
+        return chunked_cross_entropy_sum(
+            hidden, batch["targets"], self.model.logits, self.loss_chunk_tokens
+        ), {}

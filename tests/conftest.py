@@ -1,0 +1,60 @@
+"""What tests share: a small prepared text, a small configuration, and the real data where there is some."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORDS = "the quick brown fox jumps over a lazy dog while seven wizards quietly juggle boxes of ripe plums ".split()
+
+
+def small_text(words: int = 6000) -> str:
+    """Deterministic prose with something to learn in it."""
+    state, out = 7, []
+    for _ in range(words):
+        state = (state * 1103515245 + 12345) % 2**31
+        out.append(WORDS[(state >> 16) % len(WORDS)])
+        if (state >> 8) % 9 == 0:
+            out.append("\n")
+    return " ".join(out)
+
+
+@pytest.fixture(scope="session")
+def char_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of characters, prepared by the real command."""
+    from understudy.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "text.txt").write_text(small_text(), encoding="utf-8")
+    return prepare([str(folder / "text.txt")], folder / "char", "char").folder
+
+
+@pytest.fixture
+def small_config(char_data: Path) -> Any:
+    """A function from dotted overrides to a configuration that trains in a second."""
+    from understudy.config import apply_overrides, build_config
+
+    base = {
+        "model": {"family": "portable", "context_length": 16, "n_layers": 2, "n_heads": 2, "d_model": 16},
+        "data": {"path": str(char_data)},
+        "optim": {"name": "muon", "schedule": "linear"},
+        "train": {"steps": 8, "batch_size": 8},
+        "eval": {"every_steps": 4, "max_tokens": 640},
+        "checkpoint": {"every_steps": 2, "keep": 3},
+        "log": {"every_steps": 1, "samples": 1, "sample_tokens": 5},
+    }
+    return lambda **overrides: build_config(
+        apply_overrides(base, {k.replace("__", "."): str(v) for k, v in overrides.items()})
+    )
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real texts and vocabularies that UNDERSTUDY_TEST_DATA names."""
+    folder = os.environ.get("UNDERSTUDY_TEST_DATA")
+    if not folder:
+        pytest.skip("UNDERSTUDY_TEST_DATA is not set; it names a folder with tinyshakespeare.txt and gpt2/")
+    return Path(folder)

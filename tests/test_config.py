@@ -1,0 +1,106 @@
+"""Configuration: what is refused, in which words, and what is filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from understudy.config import apply_overrides, build_config, dump_config, load_config, read_preset, setting_names
+
+BASE: dict[str, Any] = {"data": {"path": "x"}, "model": {"family": "portable"}}
+
+
+def refused(**overrides: str) -> str:
+    dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+    with pytest.raises(ValueError) as caught:
+        build_config(apply_overrides(BASE, dotted))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_mistakes_are_named_with_what_to_do() -> None:
+    assert "did you mean optim.lr?" in refused(optim__lrr="1")
+    assert "did you mean train.steps?" in refused(trian__steps="1")
+    assert "did you mean model.n_layers?" in refused(n_layer="1")
+    assert "valid integer" in refused(train__steps="many")
+    assert "greater than or equal to 1" in refused(train__steps="-3")
+    assert "greater than or equal to 1" in refused(model__n_layers="0")
+    assert "does not divide model.d_model 128" in refused(model__n_heads="3")
+    assert "does not divide model.n_heads" in refused(model__n_kv_heads="3")
+    assert "must be even" in refused(model__head_width="5")
+    assert "'relu2'" in refused(model__activation="relu3")
+    assert "does not divide train.batch_size" in refused(train__micro_batch_size="5")
+    assert "longer than train.steps" in refused(optim__warmup_steps="5000")
+    assert "less than 1" in refused(model__dropout="1")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"optim__momentum": "0.9"},
+        {"optim__embedding_lr": "0.1"},
+        {"optim__decay_fraction": "0.3"},
+        {"optim__schedule": "constant", "optim__min_lr_fraction": "0.5"},
+        {"model__ngram_buckets": "100"},
+        {"model__position": "learned", "model__rope_theta": "500"},
+        {"model__family": "bigram", "model__n_layers": "2"},
+        {"tokenizer__kind": "char", "tokenizer__vocab_size": "99"},
+    ],
+)
+def test_settings_nothing_would_read_are_refused(overrides: dict[str, str]) -> None:
+    assert "ignored" in refused(**overrides) or "only read by" in refused(**overrides)
+
+
+def test_whole_numbers_may_be_written_as_people_write_them() -> None:
+    config = build_config(apply_overrides(BASE, {"train.stop_at_tokens": "1e9", "train.steps": "2_000"}))
+    assert (config.train.stop_at_tokens, config.train.steps) == (10**9, 2000)
+    assert "whole number" in refused(train__steps="true")
+    assert "valid integer" in refused(train__steps="1.5")
+
+
+def test_missing_and_unreadable_configurations(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match="did you mean gpt2"):
+        read_preset("gtp2")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_preset(str(tmp_path / "none.yaml"))
+    for text, sentence in (("a: [", "not valid YAML"), ("[1]", "settings by name"), ("model: {}", "data is missing")):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            load_config(str(tmp_path / "c.yaml"))
+
+
+def test_family_defaults_fill_what_is_left_out() -> None:
+    gpt2 = build_config({"data": {"path": "x"}}).model
+    assert (gpt2.position, gpt2.norm, gpt2.bias, gpt2.d_ff) == ("learned", "layernorm", True, 512)
+    portable = build_config(BASE).model
+    assert (portable.position, portable.norm, portable.bias, portable.d_ff) == ("rope", "rmsnorm", False, 384)
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "model.n_layers": st.integers(1, 48),
+            "model.dropout": st.floats(0, 0.9),
+            "optim.lr": st.floats(1e-6, 1.0),
+            "optim.name": st.sampled_from(["adamw", "muon"]),
+            "train.steps": st.integers(1, 10**9),
+            "log.prompt": st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"))).map(
+                lambda s: f'"{s.encode("unicode_escape").decode().replace(chr(34), "x")}"'
+            ),
+        }
+    )
+)
+def test_a_resolved_configuration_reads_back_to_itself(values: dict[str, Any]) -> None:
+    import yaml
+
+    config = build_config(apply_overrides(BASE, {k: str(v) for k, v in values.items()}))
+    assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_setting_names_are_unique() -> None:
+    names = [name for name, _ in setting_names()]
+    assert len(names) == len(set(names)) > 50

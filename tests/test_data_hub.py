@@ -1,0 +1,183 @@
+"""The hub: which files stand for a dataset, fetched one by one, from a small server that does as it does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from understudy.data.download import UnavailableError
+from understudy.data.hub import HubDataset, fetch_file, list_dataset, parse_hub_name
+from understudy.data.sources import Source, open_feed
+
+MAIN = "1" * 40
+CONVERTED = "2" * 40
+
+
+def parquet(texts: list[str]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": texts}), buffer)
+    return buffer.getvalue()
+
+
+class FakeHub:
+    """Datasets as {repo: {commit: {path: bytes}}}, and the configs of their cards."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.configs: dict[str, list[dict[str, Any]]] = {}
+        self.fetched: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.answer(with_body=False)
+
+            def do_GET(self) -> None:
+                self.answer(with_body=True)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+            def answer(self, with_body: bool) -> None:
+                status, headers, body = hub.respond(unquote(urlsplit(self.path).path), with_body)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if with_body:
+                    self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def respond(self, path: str, with_body: bool) -> tuple[int, dict[str, str], bytes]:
+        for repo, commits in self.repos.items():
+            known = {"main": MAIN, "refs/convert/parquet": CONVERTED, MAIN: MAIN, CONVERTED: CONVERTED}
+            for name, commit in known.items():
+                if commit not in commits:
+                    if path in (f"/api/datasets/{repo}/revision/{name}",):
+                        return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+                    continue
+                files = commits[commit]
+                if path in (f"/api/datasets/{repo}", f"/api/datasets/{repo}/revision/{name}"):
+                    card = {"configs": self.configs.get(repo)}
+                    info = {"id": repo, "sha": commit, "private": False, "tags": [], "likes": 0}
+                    return 200, {}, json.dumps({**info, "cardData": card}).encode()
+                if path == f"/api/datasets/{repo}/tree/{name}":
+                    return 200, {}, json.dumps([self.entry(p, data) for p, data in files.items()]).encode()
+                for file, data in files.items():
+                    if path == f"/datasets/{repo}/resolve/{name}/{file}":
+                        if with_body:
+                            self.fetched.append(file)
+                        tag = hashlib.sha256(data).hexdigest()
+                        return 200, {"ETag": f'"{tag}"', "X-Repo-Commit": commit}, data
+        return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+    def entry(self, path: str, data: bytes) -> dict[str, Any]:
+        oid = hashlib.sha256(data).hexdigest()
+        lfs = {"oid": oid, "size": len(data), "pointerSize": 100}
+        return {"type": "file", "path": path, "size": len(data), "oid": "0" * 40, "lfs": lfs}
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    fake = FakeHub()
+    yield fake
+    fake.server.shutdown()
+    fake.server.server_close()
+
+
+def listed(hub: FakeHub, name: str) -> list[str]:
+    return [file.path for file in list_dataset(parse_hub_name(name), hub.url).files]
+
+
+def test_names() -> None:
+    assert parse_hub_name("hf:a/b") == HubDataset("a/b")
+    assert parse_hub_name("hf:a/b-c.d:en#content") == HubDataset("a/b-c.d", config="en", field="content")
+    with pytest.raises(ValueError, match="names no dataset"):
+        parse_hub_name("hf:a/b/c")
+
+
+def test_reads_the_repository_s_own_parquet_one_file_at_a_time(hub: FakeHub, tmp_path: Path) -> None:
+    first, second = parquet(["one", "two"]), parquet(["three"])
+    hub.repos["a/b"] = {MAIN: {"data/train-1.parquet": second, "data/train-0.parquet": first, "README.md": b"x"}}
+    source = Source("hf:a/b", HubDataset("a/b"))
+    feed = open_feed(source, None, tmp_path, 0, None, lambda progress: None, endpoint=hub.url)
+    assert [part.name for part in feed.parts] == ["data/train-0.parquet", "data/train-1.parquet"]
+    assert feed.parts[0].sha256 == hashlib.sha256(first).hexdigest() and feed.revision == MAIN
+    assert [piece.text for piece in feed.read(0)] == ["one", "two"]
+    assert hub.fetched == ["data/train-0.parquet"]
+    assert [piece.text for piece in feed.read(1)] == ["three"]
+    assert [piece.text for piece in feed.read(0)] == ["one", "two"]
+    assert hub.fetched == [part.name for part in feed.parts], "what is in the cache is not fetched again"
+
+
+def test_training_split_by_name_where_the_card_says_nothing(hub: FakeHub) -> None:
+    data = parquet(["x"])
+    hub.repos["a/b"] = {MAIN: {f"en/{split}-0.parquet": data for split in ("train", "test", "validation")}}
+    assert listed(hub, "hf:a/b") == ["en/train-0.parquet"]
+    hub.repos["a/b"][MAIN] = {"x.parquet": data, "x.test.parquet": data}
+    assert listed(hub, "hf:a/b") == ["x.parquet"]
+
+
+def test_configs_of_the_card(hub: FakeHub) -> None:
+    data = parquet(["x"])
+    paths = ["de/train-0.parquet", "en/test-0.parquet", "en/train-0.parquet", "en/train-1.parquet"]
+    hub.repos["a/b"] = {MAIN: dict.fromkeys(paths, data)}
+    hub.configs["a/b"] = [
+        {"config_name": "en", "data_files": [{"split": s, "path": f"en/{s}-*"} for s in ("train", "test")]},
+        {"config_name": "de", "data_files": "de/*"},
+    ]
+    assert listed(hub, "hf:a/b:en") == ["en/train-0.parquet", "en/train-1.parquet"]
+    assert listed(hub, "hf:a/b:de") == ["de/train-0.parquet"]
+    with pytest.raises(ValueError, match="several configs; write hf:a/b:CONFIG with one of de, en"):
+        listed(hub, "hf:a/b")
+    with pytest.raises(ValueError, match="no config 'fr'"):
+        listed(hub, "hf:a/b:fr")
+
+
+def test_falls_back_on_the_hub_s_conversion_and_says_when_it_is_partial(hub: FakeHub) -> None:
+    data = parquet(["x"])
+    hub.repos["a/b"] = {
+        MAIN: {"subsets/urlsf_00.tar": b"tar"},
+        CONVERTED: {"plain_text/partial-train/0000.parquet": data, "plain_text/test/0000.parquet": data},
+    }
+    listing = list_dataset(HubDataset("a/b"), hub.url)
+    assert [file.path for file in listing.files] == ["plain_text/partial-train/0000.parquet"]
+    assert listing.revision == CONVERTED and "only the beginning" in listing.note
+
+
+def test_nothing_to_read(hub: FakeHub) -> None:
+    hub.repos["a/b"] = {MAIN: {"data.tar": b"tar"}}
+    with pytest.raises(ValueError, match="holds no parquet files, nor has the hub converted it"):
+        list_dataset(HubDataset("a/b"), hub.url)
+    with pytest.raises(ValueError, match="there is no dataset no/such"):
+        list_dataset(HubDataset("no/such"), hub.url)
+
+
+def test_a_damaged_file_is_removed(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repos["a/b"] = {MAIN: {"train.parquet": parquet(["right"])}}
+    file = list_dataset(HubDataset("a/b"), hub.url).files[0]
+    hub.repos["a/b"][MAIN]["train.parquet"] = parquet(["wrong"])
+    with pytest.raises(ValueError, match="arrived damaged"):
+        fetch_file("a/b", MAIN, file, tmp_path, hub.url)
+    hub.repos["a/b"][MAIN]["train.parquet"] = parquet(["right"])
+    assert fetch_file("a/b", MAIN, file, tmp_path, hub.url).is_file()
+
+
+def test_no_hub_in_reach(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="fetch its parquet files on another machine"):
+        list_dataset(HubDataset("a/b"), "http://127.0.0.1:9")

@@ -1,0 +1,445 @@
+"""`prepare` from end to end: what is in the files, and that no interruption changes a byte of it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from understudy.data import encoding, sources
+from understudy.data.download import UnavailableError
+from understudy.data.prepare import Summary, prepare, progress_bars
+from understudy.data.shards import open_split
+from understudy.data.sources import Progress, WebText, without_gutenberg
+from understudy.tokenizer import load_tokenizer
+
+FILES = ("train.bin", "val.bin", "tokenizer.json", "manifest.json")
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small text is many batches and many journals."""
+    monkeypatch.setattr(encoding, "BATCH_CHARS", 700)
+    monkeypatch.setattr(encoding, "JOURNAL_BYTES", 2000)
+
+
+def story(i: int) -> str:
+    words = ["the", "miller", "walks", "to", "a", "mill", "and", "größer", "€", "night"]
+    return f"Story {i}. " + " ".join(words[(i * 7 + j * j) % 10] for j in range(3 + i % 40)) + ".\n"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """322 documents in three files, one of them gzipped; two are empty, and a picture is in the way."""
+    import gzip
+
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rows = [story(i) for i in range(150)] + ["  \n", ""] + [story(i) for i in range(150, 170)]
+    (folder / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), "utf-8")
+    more = "".join(json.dumps({"text": story(i)}) + "\n" for i in range(170, 319))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(more.encode()))
+    (folder / "c.txt").write_text("".join(story(i) for i in range(20)), "utf-8")
+    (folder / "d.png").write_bytes(b"\0")
+    return folder
+
+
+def run(corpus: Path, out: Path, **settings: Any) -> Summary:
+    return prepare([str(corpus)], out, **{"tokenizer": "char", **settings})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    assert sorted(p.name for p in folder.iterdir()) == sorted(FILES), "nothing else is left"
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def documents(folder: Path, split: str) -> list[str]:
+    tokenizer = load_tokenizer(folder)
+    text = tokenizer.decode(open_split(folder, split, tokenizer.vocab_size).tokens)
+    whole = text.split("<|endoftext|>")
+    assert whole.pop() == "", "an end-of-text token follows every document"
+    return whole
+
+
+def test_tiny_shakespeare_as_nanogpt_has_it(tmp_path: Path) -> None:
+    data = os.environ.get("UNDERSTUDY_TEST_DATA")
+    if not data:
+        pytest.skip("UNDERSTUDY_TEST_DATA names no folder with tinyshakespeare.txt and gpt2/")
+    text = Path(data, "tinyshakespeare.txt")
+    summary = prepare([str(text)], tmp_path / "char", tokenizer="char")
+    assert summary.manifest.vocab_size == 65 and summary.manifest.eot_id is None
+    assert {k: v.tokens for k, v in summary.manifest.splits.items()} == {"train": 1_003_854, "val": 111_540}
+    train = np.fromfile(tmp_path / "char" / "train.bin", dtype=np.uint16)
+    id_of = {character: id for id, character in enumerate(sorted(set(text.read_text("utf-8"))))}
+    assert train.tolist() == [id_of[c] for c in text.read_text("utf-8")[:1_003_854]]
+    summary = prepare([str(text)], tmp_path / "gpt2", tokenizer=str(Path(data, "gpt2")))
+    assert {k: v.tokens for k, v in summary.manifest.splits.items()} == {"train": 301_966, "val": 36_059}
+    sha256 = hashlib.sha256(text.read_bytes()).hexdigest()
+    assert sources.NAMED["shakespeare"].urls[0][1] == sha256  # type: ignore[union-attr]
+    for name, sha256 in sources.GPT2_FILES.items():
+        assert hashlib.sha256(Path(data, "gpt2", name).read_bytes()).hexdigest() == sha256
+
+
+@pytest.mark.parametrize("tokenizer", [{"tokenizer": "char"}, {"tokenizer": "bpe", "vocab_size": 300}])
+def test_documents_in_and_out(corpus: Path, tmp_path: Path, tokenizer: dict[str, Any]) -> None:
+    summary = run(corpus, tmp_path / "out", **tokenizer)
+    rows = [json.loads(line)["text"] for line in (corpus / "a.jsonl").read_text("utf-8").splitlines()]
+    expected = [row for row in rows if row.strip()] + [story(i) for i in range(170, 319)]
+    expected.append((corpus / "c.txt").read_text("utf-8"))
+    train, val = documents(tmp_path / "out", "train"), documents(tmp_path / "out", "val")
+    assert sorted(train + val) == sorted(expected)
+    assert [d for d in expected if d in set(train)] == train, "their order is kept"
+    manifest = summary.manifest
+    for split, docs in (("train", train), ("val", val)):
+        info = manifest.splits[split]
+        assert (info.documents, info.bytes) == (len(docs), sum(len(d.encode()) for d in docs))
+        assert info.sha256 == hashlib.sha256((tmp_path / "out" / f"{split}.bin").read_bytes()).hexdigest()
+    assert manifest.tokenizer_sha256 == load_tokenizer(tmp_path / "out").sha256
+    assert manifest.empty_documents == 2
+    [source] = manifest.sources
+    assert source["validation"] == "hash" and source["skipped"] == {".png": 1} and source["documents"] == 320
+    assert source["parts"][0]["sha256"] == hashlib.sha256((corpus / "a.jsonl").read_bytes()).hexdigest()
+    assert "dropped empty documents: 2" in str(summary) and "1 .png" in str(summary)
+
+
+def test_neither_workers_nor_batches_change_a_byte(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(corpus, tmp_path / "one", workers=1)
+    monkeypatch.setattr(encoding, "BATCH_CHARS", 1 << 20)
+    run(corpus, tmp_path / "three", workers=3)
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from understudy.data import encoding
+from understudy.data.prepare import prepare
+encoding.BATCH_CHARS, encoding.JOURNAL_BYTES = 700, 2000
+left = int(sys.argv[3])
+def report(progress):
+    global left
+    left -= progress.stage == "encoding"
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+print(prepare([sys.argv[1]], Path(sys.argv[2]), tokenizer="bpe", vocab_size=300, report=report).status)
+"""
+
+
+def test_killed_and_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
+
+    def killed_after(batches: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED, str(corpus), str(tmp_path / "out"), str(batches)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    journaled = []
+    for batches in (2, 9):
+        assert killed_after(batches).returncode == -signal.SIGKILL
+        journal = json.loads((tmp_path / "out" / ".partial" / "progress.json").read_text())
+        journaled.append(journal["text_bytes"])
+    with pytest.raises(ValueError, match="is not finished: run the same prepare command again"):
+        open_split(tmp_path / "out", "train")
+    assert journaled[0] < 3000 < journaled[1] < 12_000, "the second run goes on where the first was killed"
+    done = killed_after(10**6)
+    assert (done.returncode, done.stdout.strip()) == (0, "continued")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_interrupted_at_every_batch(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "whole")
+    calls = 0
+
+    def interrupt(progress: Progress) -> None:
+        nonlocal calls
+        calls += progress.stage == "encoding"
+        if progress.stage == "encoding" and calls % 4 == 0:
+            raise KeyboardInterrupt
+
+    interruptions = 0
+    while True:
+        try:
+            assert run(corpus, tmp_path / "out", report=interrupt).status == "continued"
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+            assert interruptions < 100
+    assert interruptions > 5
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_interrupted_within_one_long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.data.documents.read_file.__defaults__", ("text", 333))
+    text = tmp_path / "long.txt"
+    text.write_text("".join(story(i) for i in range(300)), "utf-8")
+    run(text, tmp_path / "whole")
+    first = True
+
+    def interrupt(progress: Progress) -> None:
+        nonlocal first
+        if progress.stage == "encoding" and progress.done > 10_000 and first:
+            first = False
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(text, tmp_path / "out", report=interrupt)
+    assert run(text, tmp_path / "out").status == "continued"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    tokenizer = load_tokenizer(tmp_path / "out")
+    decoded = [tokenizer.decode(open_split(tmp_path / "out", split).tokens) for split in ("train", "val")]
+    assert "".join(decoded) == text.read_text("utf-8")
+
+
+def test_a_full_disk_keeps_what_was_done(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(corpus, tmp_path / "whole")
+    append = encoding.TokenWriter._append
+    written = 0
+
+    def full(self: encoding.TokenWriter, split: str, ids: np.ndarray) -> None:
+        nonlocal written
+        written += len(ids)
+        if written > 5000:
+            self.files[split].write(b"half of a block")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, split, ids)
+
+    monkeypatch.setattr(encoding.TokenWriter, "_append", full)
+    with pytest.raises(UnavailableError, match=r"the disk is full: .* run the same command again"):
+        run(corpus, tmp_path / "out")
+    monkeypatch.setattr(encoding.TokenWriter, "_append", append)
+    assert run(corpus, tmp_path / "out").status == "continued"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 3])
+def test_killed_between_the_last_renames(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    run(corpus, tmp_path / "whole")
+    run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300)
+    replace, moves = Path.replace, 0
+
+    def stop(self: Path, target: Path) -> Path:
+        nonlocal moves
+        if self.parent.name == ".partial" and target.parent == tmp_path / "out":
+            if moves == renamed:
+                raise KeyboardInterrupt
+            moves += 1
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, tmp_path / "out", force=True)
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(ValueError, match="is not finished"):
+        open_split(tmp_path / "out", "train")
+    assert run(corpus, tmp_path / "out", force=True).status == "continued"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_the_same_request_again_does_nothing_and_another_is_refused(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(corpus, out)
+    before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
+    moved = corpus.rename(tmp_path / "moved")
+    assert run(moved, out, workers=3).status == "already prepared", "neither paths nor workers count"
+    assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    with pytest.raises(ValueError, match=r"prepared otherwise \(other val_fraction, limit\): .*--force"):
+        run(moved, out, val_fraction=0.2, limit=200)
+    (moved / "c.txt").write_text("something else", "utf-8")
+    with pytest.raises(ValueError, match=r"\(other sources\)"):
+        run(moved, out)
+    assert run(moved, out, force=True).status == "prepared"
+    assert "something else" in documents(out, "train") + documents(out, "val")
+
+
+def test_an_unfinished_folder_is_kept_for_its_own_request(corpus: Path, tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "encoding" and progress.tokens > 3000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, tmp_path / "out", report=interrupt)
+    with pytest.raises(ValueError, match=r"unfinished preparation of another kind \(other limit\)"):
+        run(corpus, tmp_path / "out", limit=200)
+    assert run(corpus, tmp_path / "out", limit=200, force=True).status == "prepared"
+    assert contents(tmp_path / "out")
+
+
+def test_other_people_s_files_are_left_alone(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.bin").write_bytes(b"12")
+    with pytest.raises(ValueError, match="holds token files that were not made here"):
+        run(corpus, tmp_path)
+    with pytest.raises(ValueError, match="is a file: give --out a folder"):
+        run(corpus, tmp_path / "train.bin")
+    (tmp_path / "gone").mkdir()
+    run(corpus, tmp_path / "gone")
+    (tmp_path / "gone" / "val.bin").unlink()
+    with pytest.raises(ValueError, match="has no split 'val'"):
+        run(corpus, tmp_path / "gone")
+
+
+BAD = [
+    ({"a.txt": b""}, "there is no text in .*a.txt: every document is empty"),
+    ({"a.txt": b" \n ", "b.jsonl": b'{"text": ""}'}, "there is no text in files"),
+    ({"a.txt": b"x"}, "too short to split: of 1 bytes in 1 documents none fell to train"),
+    ({"a.txt": b"text\0"}, "NUL byte"),
+    ({"a.jsonl": b'{"text": "good"}\n' * 500 + b"{"}, "line 501 is not JSON"),
+]
+
+
+@pytest.mark.parametrize(("files", "sentence"), BAD)
+def test_bad_input_leaves_nothing_behind(tmp_path: Path, files: dict[str, bytes], sentence: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    # GPT-2's pattern and bytes: no pass over the whole text comes before the encoding.
+    from understudy.tokenizer import train_tokenizer
+
+    train_tokenizer("bpe", [], vocab_size=257).save(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match=sentence):
+        run(folder, tmp_path / "out", tokenizer=str(tmp_path / "tokenizer.json"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_character_the_tokenizer_does_not_have(corpus: Path, tmp_path: Path) -> None:
+    run(corpus / "c.txt", tmp_path / "first")
+    other = tmp_path / "other.txt"
+    other.write_text("Story ∞" * 5000, "utf-8")
+    with pytest.raises(ValueError, match="∞"):
+        run(other, tmp_path / "out", tokenizer=str(tmp_path / "first"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=r"has no <\|endoftext\|> token to put between documents"):
+        run(corpus, tmp_path / "out", tokenizer=str(tmp_path / "first"))
+
+
+SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"vocab_size": 300}, "vocab_size is a setting of the tokenizer 'bpe' and does nothing for 'char'"),
+    ({"pattern": "gpt4"}, "pattern is a setting of the tokenizer 'bpe'"),
+    ({"tokenizer": "bpe", "pattern": "gpt9"}, "no pattern 'gpt9': choose one of"),
+    ({"tokenizer": "bpe", "vocab_size": 0}, "vocab_size must be a positive number"),
+    ({"tokenizer": "wordpiece"}, "no tokenizer 'wordpiece': give 'char', 'bpe', 'gpt2'"),
+    ({"seed": 3}, "seed=3 would do nothing"),
+    ({"val_fraction": 0.0}, "val_fraction must be above 0"),
+    ({"limit": 0}, "limit must be at least 1"),
+    ({"workers": 0}, "workers must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), SETTINGS)
+def test_settings_that_make_no_sense(corpus: Path, tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        run(corpus, tmp_path / "out", **settings)
+
+
+def test_field_without_anything_that_has_fields(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="field='body' would do nothing"):
+        run(corpus / "c.txt", tmp_path / "out", field="body")
+    with pytest.raises(ValueError, match="has no field 'body'; its fields are text: choose one with --field"):
+        run(corpus, tmp_path / "out", field="body")
+
+
+def test_names(corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(corpus / "c.txt", None).folder == Path("data/c")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="say where the data goes, --out FOLDER"):
+        run(corpus, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'shakespear' is neither .*: did you mean 'shakespeare'"):
+        prepare(["shakespear"], tokenizer="char")
+    with pytest.raises(ValueError, match="nothing to prepare"):
+        prepare([], tokenizer="char")
+    with pytest.raises(ValueError, match="named twice"):
+        prepare(["shakespeare", "shakespeare"], tokenizer="char")
+
+
+BOOK = (
+    "\ufeffThe Project Gutenberg eBook\r\n\r\n*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r\n\r\n\r\n"
+    "Chapter 1\r\n\r\nIt was a dark night.\r\n\r\n"
+    "*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***\r\nLicence\r\n"
+)
+
+
+def test_a_book_without_what_gutenberg_adds() -> None:
+    assert without_gutenberg(BOOK, "x") == "Chapter 1\n\nIt was a dark night.\n"
+    with pytest.raises(ValueError, match="its START and END lines are missing"):
+        without_gutenberg("no book", "x")
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, dict[str, bytes]]]:
+    files: dict[str, bytes] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = files[self.path.strip("/")]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", files
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_named_source_is_fetched_once_and_pinned(
+    web: tuple[str, dict[str, bytes]], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, files = web
+    files["book.txt"] = BOOK.encode()
+    monkeypatch.setitem(sources.NAMED, "book", WebText(((url + "book.txt", None),), gutenberg=True))
+    monkeypatch.chdir(tmp_path)
+    summary = prepare(["book"], tokenizer="char")
+    assert summary.folder == Path("data/book")
+    [part] = summary.manifest.sources[0]["parts"]
+    assert part["name"] == url + "book.txt"
+    assert part["sha256"] == hashlib.sha256(BOOK.encode()).hexdigest()
+    tokenizer = load_tokenizer(summary.folder)
+    text = "".join(tokenizer.decode(open_split(summary.folder, split).tokens) for split in ("train", "val"))
+    assert text == "Chapter 1\n\nIt was a dark night.\n"
+    files["book.txt"] = b"another text altogether"
+    assert prepare(["book"], tokenizer="char").status == "already prepared"
+    (tmp_path / "data/.cache/web/book/book.txt").unlink()
+    with pytest.raises(ValueError, match="seen at the first download"):
+        prepare(["book"], tokenizer="char", force=True)
+
+
+def test_offline_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = WebText((("http://no-such-host.invalid/a.txt", None),))
+    monkeypatch.setitem(sources.NAMED, "away", away)
+    with pytest.raises(UnavailableError, match="seems to be offline; fetch the file on another machine"):
+        prepare(["away"], tmp_path / "out", tokenizer="char", cache=tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_is_told_and_drawn_only_for_people(corpus: Path, tmp_path: Path, capfd: Any) -> None:
+    seen: list[Progress] = []
+    run(corpus, tmp_path / "out", report=seen.append)
+    stages = list(dict.fromkeys(progress.stage for progress in seen))
+    assert stages[:4] == ["hashing files", "looking through the text", "collecting characters", "encoding"]
+    encoding_steps = [progress for progress in seen if progress.stage == "encoding"]
+    assert [p.done for p in encoding_steps] == sorted(p.done for p in encoding_steps)
+    assert encoding_steps[-1].done == encoding_steps[-1].total
+    with progress_bars() as report:
+        run(corpus, tmp_path / "again", report=report)
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err.strip() == ""

@@ -1,0 +1,183 @@
+"""The models: causality, caches, gradients in every combination, and the arithmetic of their parts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from understudy.config import ModelConfig
+from understudy.model import GPT, Bigram, KVCache, build_model
+from understudy.model.gpt import rope_table, rotate
+
+TINY = {"vocab_size": 50, "context_length": 24, "n_layers": 2, "n_heads": 4, "d_model": 32}
+RICH = {"ngram_orders": (2, 4), "ngram_buckets": 64, "value_embeddings": True, "logit_softcap": 5.0, "n_kv_heads": 2}
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"family": "gpt2"},
+    "portable": {"family": "portable", "n_kv_heads": 2},
+    "portable-rich": {"family": "portable", **RICH},
+    "gpt2-rich": {"family": "gpt2", **RICH, "head_width": 6, "tied": False},
+}
+
+
+def make(name: str, **more: Any) -> GPT:
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(**(TINY | SHAPES[name] | more)))
+    with torch.no_grad():  # move away from the start, where n-gram tables are zero and norms are ones
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.05)
+    return model.eval()
+
+
+def tokens(rows: int = 3, length: int = 20) -> torch.Tensor:
+    return torch.randint(0, 50, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_later_token_changes_no_earlier_logit(name: str) -> None:
+    model, text = make(name), tokens()
+    changed = text.clone()
+    changed[:, 12:] = (changed[:, 12:] + 7) % 50
+    before, after = model(text), model(changed)
+    assert torch.equal(before[:, :12], after[:, :12])
+    assert not torch.allclose(before[:, 12:], after[:, 12:])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_cached_equals_uncached_in_any_steps(name: str) -> None:
+    model, text = make(name), tokens()
+    cache = KVCache(model.config, 3)
+    parts = [model(text[:, a:b], cache) for a, b in itertools.pairwise((0, 7, 8, 9, 20))]
+    torch.testing.assert_close(torch.cat(parts, 1), model(text), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_rows_of_different_length_share_a_cache(name: str) -> None:
+    model, text = make(name), tokens()
+    lengths, cache = [3, 9, 6], KVCache(model.config, 3)
+    model(text[:, :9], cache)
+    cache.set_lengths(torch.tensor(lengths))
+    got = model(text[:, 12:14], cache)
+    for row, length in enumerate(lengths):
+        alone = torch.cat((text[row : row + 1, :length], text[row : row + 1, 12:14]), 1)
+        torch.testing.assert_close(got[row], model(alone)[0, -2:], atol=1e-5, rtol=1e-5)
+
+
+OPTIONS = {
+    "position": ("learned", "rope"),
+    "norm": ("layernorm", "rmsnorm"),
+    "activation": ("gelu", "gelu_tanh", "relu2", "swiglu"),
+    "bias": (True, False),
+    "qk_norm": (True, False),
+    "tied": (True, False),
+    "extras": (
+        {},
+        {"n_kv_heads": 1, "dropout": 0.2, "ngram_orders": (3,), "ngram_dropout": 0.3},
+        {"value_embeddings": True, "logit_softcap": 10.0, "head_width": 6},
+    ),
+}
+
+
+def test_any_combination_of_options_trains_every_parameter() -> None:
+    text = tokens(2, 8)
+    for number, values in enumerate(itertools.product(*OPTIONS.values())):
+        options = dict(zip(OPTIONS, values))
+        extras = options.pop("extras")
+        torch.manual_seed(number)
+        model = build_model(ModelConfig(**TINY, **options, **extras))
+        loss = F.cross_entropy(model(text[:, :-1]).flatten(0, 1), text[:, 1:].flatten())
+        assert loss.item() == pytest.approx(math.log(50), abs=0.5)
+        loss.backward()
+        for name, p in model.named_parameters():
+            assert p.grad is not None and p.grad.isfinite().all(), (options, extras, name)
+            assert p.grad.abs().sum() > 0, (options, extras, name)
+
+
+def test_padding_rows_of_the_vocabulary_are_never_seen() -> None:
+    model = make("gpt2", tied=False)
+    assert model.head.weight.shape[0] == 64 and model(tokens()).shape == (3, 20, 50)
+    model(tokens()).logsumexp(-1).sum().backward()
+    assert model.head.weight.grad is not None
+    assert model.head.weight.grad[50:].abs().sum() == 0 and model.head.weight.grad[:50].abs().sum() > 0
+
+
+def test_projections_into_the_stream_start_smaller_with_depth_or_at_zero() -> None:
+    for layers in (2, 8):
+        model = GPT(ModelConfig(vocab_size=50, n_layers=layers, d_model=128))
+        for p in (model.blocks[0].attention.project.weight, model.blocks[0].mlp.down.weight):  # type: ignore[union-attr]
+            assert p.std().item() == pytest.approx(0.02 / math.sqrt(2 * layers), rel=0.05)
+    start = GPT(ModelConfig(vocab_size=50, zero_init_projections=True, tied=False))
+    torch.testing.assert_close(start(tokens()), torch.zeros(3, 20, 50))
+
+
+def test_rotary_scores_depend_on_distance_alone() -> None:
+    table = rope_table(ModelConfig(family="portable", vocab_size=8, context_length=32, n_heads=1, d_model=8))
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+
+    def score(m: int, n: int) -> float:
+        return (rotate(q, table[:, m : m + 1]) * rotate(k, table[:, n : n + 1])).sum().item()
+
+    assert score(5, 2) == pytest.approx(score(25, 22), abs=1e-5)
+    assert score(5, 2) != pytest.approx(score(5, 3), abs=1e-3)
+
+
+def test_grouped_queries_equal_repeated_keys_and_values() -> None:
+    grouped = make("portable", n_kv_heads=2)
+    full = GPT(ModelConfig(**(TINY | {"family": "portable"}))).eval()
+    weights = grouped.state_dict()
+    for name in [n for n in weights if n.endswith("qkv.weight")]:
+        q, k, v = weights[name].split([32, 16, 16])
+        weights[name] = torch.cat([q, *(part.view(2, 8, 32).repeat_interleave(2, 0).flatten(0, 1) for part in (k, v))])
+    full.load_state_dict(weights)
+    torch.testing.assert_close(full(tokens()), grouped(tokens()), atol=1e-5, rtol=1e-5)
+
+
+def test_activation_checkpointing_changes_no_gradient() -> None:
+    grads = []
+    for on in (False, True):
+        model = make("portable-rich").train()
+        model.set_activation_checkpointing(on)
+        model(tokens()).square().mean().backward()
+        grads.append([p.grad for p in model.parameters()])
+    for plain, checkpointed in zip(*grads):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_ngram_dropout_drops_while_training_only() -> None:
+    model = make("gpt2-rich", ngram_dropout=0.5)
+    assert torch.equal(model(tokens()), model(tokens()))
+    model.train()
+    first, second = model.ngram_embedding(tokens()), model.ngram_embedding(tokens())
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    mean = torch.stack([model.ngram_embedding(tokens()) for _ in range(400)]).mean(0)
+    torch.testing.assert_close(mean, model.eval().ngram_embedding(tokens()), atol=0.03, rtol=0)
+
+
+def test_too_many_tokens_are_refused_with_and_without_a_cache() -> None:
+    model = make("gpt2")
+    with pytest.raises(ValueError, match="25 tokens do not fit the context of 24"):
+        model(tokens(1, 25))
+    cache = KVCache(model.config, 1, max_tokens=10)
+    model(tokens(1, 8), cache)
+    with pytest.raises(ValueError, match="11 tokens"):
+        model(tokens(1, 3), cache)
+
+
+def test_the_bigram_sees_one_token() -> None:
+    model = build_model(ModelConfig(family="bigram", vocab_size=50))
+    assert isinstance(model, Bigram)
+    torch.nn.init.normal_(model.table.weight)
+    text = tokens()
+    assert torch.equal(model(text)[0, 5], model(text[:1, 5:6])[0, 0]) and model(text).shape == (3, 20, 50)
+
+
+def test_flops_count_the_products_of_gpt2() -> None:
+    config = ModelConfig(vocab_size=50257, context_length=1024, n_layers=12, n_heads=12, d_model=768)
+    with torch.device("meta"):
+        flops = GPT(config).flops_per_token()
+    assert flops == 6 * (12 * 12 * 768**2 + 50304 * 768) + 12 * 12 * 768 * 1024

@@ -1,0 +1,295 @@
+"""The loop and the pretrain stage: equal ways to cut a batch, exact resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from understudy.config import ModelConfig, OptimConfig, dump_config
+from understudy.data.loader import Windows
+from understudy.losses import IGNORE
+from understudy.model import GPT
+from understudy.optim import build_optimizers
+from understudy.run import RunFolder, load_run, read_tensors
+from understudy.runtime import Runtime
+from understudy.train.loop import Progress, Trainer
+from understudy.train.metrics import read_metrics
+from understudy.train.objectives import NextToken
+from understudy.train.stages import Interrupted, check_resume, model_from_parent, pretrain
+
+CPU = Runtime(torch.device("cpu"))
+
+
+def step_once(cuts: list[int], chunk: int = 0) -> tuple[dict[str, torch.Tensor], float]:
+    """One step on 8 windows of unequal length cut into micro-batches; the weights and loss after it."""
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(vocab_size=40, context_length=16, n_layers=1, n_heads=2, d_model=16))
+    whole = Windows(np.arange(4000) % 37, 16, seed=5).batch(0, 8)
+    for row in range(8):
+        whole["targets"][row, 2 + row :] = IGNORE
+    micro = [{k: v[a:b] for k, v in whole.items()} for a, b in zip([0, *cuts], [*cuts, 8])]
+    measured: dict[str, float] = {}
+    trainer = Trainer(
+        NextToken(model, chunk), build_optimizers(model, OptimConfig(lr=1e-2, eps=1e-3)), lambda step: micro,
+        lambda step: 1.0, CPU, Progress(), 1, 1.0, after_step=lambda p, m: bool(measured.update(m)),
+    )  # fmt: skip
+    trainer.run()
+    return {n: p.detach() for n, p in model.named_parameters()}, measured["train/loss"]
+
+
+@pytest.mark.parametrize("cuts", [[1, 2, 3, 4, 5, 6, 7], [1, 6], [4]])
+def test_a_batch_cut_anyhow_gives_the_same_step(cuts: list[int]) -> None:
+    (whole, loss), (parts, loss_of_parts) = step_once([]), step_once(cuts)
+    assert loss_of_parts == pytest.approx(loss, rel=1e-5)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=2e-6, rtol=1e-5)
+
+
+def test_a_chunked_loss_gives_the_same_step() -> None:
+    (whole, loss), (chunked, chunked_loss) = step_once([]), step_once([], chunk=5)
+    assert chunked_loss == pytest.approx(loss, rel=1e-5)
+    for name in whole:
+        torch.testing.assert_close(chunked[name], whole[name], atol=2e-6, rtol=1e-5)
+
+
+def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    at = folder.checkpoint("latest")
+    return read_tensors(at / "model.safetensors") | read_tensors(at / "training.safetensors")
+
+
+def losses(folder: RunFolder) -> dict[int, float]:
+    return {row["step"]: row["train/loss"] for row in read_metrics(folder.metrics)}
+
+
+HARD = {
+    "model__dropout": 0.2,
+    "optim__ema": 0.9,
+    "model__ngram_orders": "[2]",
+    "model__ngram_dropout": 0.2,
+    "train__micro_batch_size": 4,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, HARD], ids=["plain", "dropout-ema-ngrams"])
+def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(small_config: Any, tmp_path: Path, settings: dict) -> None:
+    whole = RunFolder(tmp_path / "whole")
+    pretrain(small_config(**settings), whole)
+    for stop in (3, 6):
+        folder = RunFolder(tmp_path / f"stopped{stop}")
+        pretrain(small_config(train__stop_at_tokens=stop * 8 * 16, **settings), folder)
+        assert folder.steps()[-1] == stop
+        saved = folder.config()
+        pretrain(check_resume(saved, small_config(**settings)), folder, resume=True)
+        assert losses(folder) == losses(whole)
+        for name, tensor in weights(whole).items():
+            assert torch.equal(tensor, weights(folder)[name]), name
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "understudy", *words]
+
+
+def test_killed_at_a_random_moment_and_resumed_gives_the_same_bits(small_config: Any, tmp_path: Path) -> None:
+    config = small_config(train__steps=60, checkpoint__every_steps=5, eval__every_steps=20)
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    process = subprocess.Popen(
+        command("pretrain", "c.yaml", "--run", "killed"), cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    folder, whole = RunFolder(tmp_path / "runs/killed"), RunFolder(tmp_path / "runs/whole")
+    kill_at = random.randrange(6, 50)
+    while not folder.metrics.exists() or len(read_metrics(folder.metrics)) < kill_at:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert folder.steps() and folder.steps()[-1] < 60
+    pretrain(folder.config(), folder, resume=True)
+    pretrain(config, whole)
+    assert losses(folder) == losses(whole) and list(losses(whole)) == list(range(1, 61))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(folder)[name]), name
+
+
+def test_ctrl_c_saves_and_exits_with_130(small_config: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(dump_config(small_config(train__steps=100000, checkpoint__every_steps=0)))
+    process = subprocess.Popen(
+        command("pretrain", "c.yaml", "--run", "r"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    folder = RunFolder(tmp_path / "runs/r")
+    while not folder.metrics.exists() or not read_metrics(folder.metrics):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in said and "Traceback" not in said
+    assert folder.steps()[-1] == read_metrics(folder.metrics)[-1]["step"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="gloo's launcher is not tested on Windows")
+def test_one_process_then_two_give_the_losses_and_weights_of_one(small_config: Any, tmp_path: Path) -> None:
+    config = small_config(train__micro_batch_size=2, optim__name="adamw")
+    one, two = RunFolder(tmp_path / "runs/one"), RunFolder(tmp_path / "runs/two")
+    pretrain(config, one)
+    pretrain(small_config(train__micro_batch_size=2, optim__name="adamw", train__stop_at_tokens=2 * 128), two)
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "understudy",
+    ]
+    resumed = subprocess.run(
+        [*launcher, "pretrain", "--run-name", "two", "--resume", "--train.stop_at_tokens", "null"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    for row, other in zip(read_metrics(one.metrics), read_metrics(two.metrics), strict=True):
+        assert (row["step"], row["tokens"]) == (other["step"], other["tokens"])
+        assert row["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
+        assert ("val/loss" in row) == ("val/loss" in other) or row["step"] == 2
+        if "val/loss" in row:
+            assert row["val/loss"] == pytest.approx(other["val/loss"], rel=1e-5)
+    a, b = (read_tensors(folder.checkpoint() / "model.safetensors") for folder in (one, two))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-4)
+
+
+def test_learning_beats_the_bigram_and_the_bigram_beats_chance(small_config: Any, tmp_path: Path) -> None:
+    long = {"train__steps": 150, "eval__every_steps": 0, "checkpoint__every_steps": 0, "log__samples": 0}
+    gpt = pretrain(small_config(optim__embedding_lr=0.02, **long), RunFolder(tmp_path / "gpt")).final
+    bigram_config = small_config(**long).model_copy(
+        update={"model": ModelConfig(family="bigram", context_length=16), "optim": OptimConfig(lr=0.1, weight_decay=0)}
+    )
+    bigram = pretrain(bigram_config, RunFolder(tmp_path / "bigram")).final
+    assert gpt.loss < bigram.loss - 0.3 and bigram.loss < np.log(28) - 0.7
+    assert gpt.loss_low < gpt.loss < gpt.loss_high
+
+
+def test_stops_by_tokens_seconds_and_loss(small_config: Any, tmp_path: Path) -> None:
+    by_tokens = pretrain(small_config(train__stop_at_tokens=300), RunFolder(tmp_path / "a"))
+    assert by_tokens.progress.step == 3  # the first step at or past 300 tokens of 128 a step
+    by_time = pretrain(small_config(train__steps=10**6, train__stop_at_seconds=0.2), RunFolder(tmp_path / "b"))
+    assert by_time.progress.train_seconds >= 0.2 and by_time.progress.step < 10**5
+    by_loss = pretrain(small_config(train__steps=10**6, train__stop_at_loss=3.2), RunFolder(tmp_path / "c"))
+    assert by_loss.final.loss <= 3.2 and by_loss.progress.step % 4 == 0
+
+
+def test_start_from_a_run_and_what_may_differ(small_config: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    pretrain(small_config(), RunFolder(tmp_path / "runs/first"))
+    parent = load_run("first", "latest")
+    result = pretrain(
+        small_config(optim__lr=1e-9, optim__embedding_lr=1e-9, optim__vector_lr=1e-9, train__steps=1),
+        RunFolder(tmp_path / "runs/second"),
+        parent=parent,
+    )
+    child = load_run("second")
+    for (name, a), b in zip(parent.model.named_parameters(), child.model.parameters()):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4, msg=name)
+    assert result.folder.about()["parent"]["sha256"] == parent.state["weights_sha256"]
+    with pytest.raises(ValueError, match="n_layers is 3"):
+        model_from_parent({"n_layers": 3}, parent.config.model)
+    assert model_from_parent({"dropout": 0.5}, parent.config.model)["dropout"] == 0.5
+    with pytest.raises(ValueError, match="positions"):
+        model_from_parent({"context_length": 64}, ModelConfig(vocab_size=9, context_length=32))
+
+
+def test_folders_in_use_and_changed_settings_are_refused(small_config: Any, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "r")
+    pretrain(small_config(), folder)
+    with pytest.raises(ValueError, match="already holds a run"):
+        pretrain(small_config(), folder)
+    with pytest.raises(ValueError, match=r"optim.lr was 0.02 and is now 0.5"):
+        check_resume(folder.config(), small_config(optim__lr=0.5))
+    with folder.locked(), pytest.raises(ValueError, match="another process"):
+        pretrain(folder.config(), RunFolder(folder.path), resume=True)
+
+
+def test_damaged_checkpoints_are_refused_and_older_ones_still_work(small_config: Any, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "r")
+    pretrain(small_config(), folder)
+    newest = folder.checkpoint("latest")
+    for name in ("model.safetensors", "training.safetensors"):
+        whole = (newest / name).read_bytes()
+        (newest / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match="damaged"):
+            pretrain(folder.config(), folder, resume=True)
+        (newest / name).write_bytes(whole)
+    state = (newest / "state.json").read_text()
+    (newest / "state.json").write_text(state[:40])
+    with pytest.raises(ValueError, match="damaged"):
+        load_run(folder.path, "latest")
+    shutil.rmtree(newest)
+    assert pretrain(folder.config(), folder, resume=True).progress.step == 8
+
+
+def test_another_text_or_tokenizer_is_refused_on_resume(small_config: Any, tmp_path: Path, char_data: Path) -> None:
+    folder = RunFolder(tmp_path / "r")
+    pretrain(small_config(train__stop_at_tokens=300), folder)
+    other = tmp_path / "data"
+    shutil.copytree(char_data, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["splits"]["train"]["sha256"] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="not what the run"):
+        pretrain(small_config(data__path=other), folder, resume=True)
+
+
+def test_a_full_disk_costs_no_finished_checkpoint(small_config: Any, tmp_path: Path) -> None:
+    """A limit on file size stands in for the full disk: the second checkpoint cannot be written."""
+    resource = pytest.importorskip("resource", reason="limits on file size are a Unix thing")
+    folder = RunFolder(tmp_path / "runs/r")
+    pretrain(small_config(checkpoint__every_steps=4, train__stop_at_tokens=500), folder)
+    before = {p.name: p.read_bytes() for p in folder.checkpoint().iterdir()}
+    done = subprocess.run(
+        command("pretrain", "--run", "r", "--resume", "--train.stop_at_tokens", "null"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    assert done.returncode == 2 and "could not be written" in done.stderr and "Traceback" not in done.stderr
+    assert {p.name: p.read_bytes() for p in folder.checkpoint().iterdir()} == before
+    assert not list(folder.checkpoints.glob(".partial*"))
+    config = folder.config()
+    unlimited = config.model_copy(update={"train": config.train.model_copy(update={"stop_at_tokens": None})})
+    assert pretrain(unlimited, folder, resume=True).progress.step == 8
+
+
+def test_old_checkpoints_go_and_the_best_stays(small_config: Any, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "r")
+    pretrain(small_config(train__steps=20, eval__every_steps=4, checkpoint__keep=2, optim__lr=2.0), folder)
+    best = min((row for row in read_metrics(folder.metrics) if "val/loss" in row), key=lambda row: row["val/loss"])
+    assert folder.checkpoint("best").name == f"step_{best['step']}"
+    assert set(folder.steps()) == {18, 20, best["step"]}
+
+
+def test_a_signal_to_the_stage_raises_after_saving(small_config: Any, tmp_path: Path) -> None:
+    class Bomb(Windows):
+        def batch(self, first: int, size: int) -> Any:
+            if first >= 24:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().batch(first, size)
+
+    import understudy.train.stages as stages
+
+    original, stages.Windows = stages.Windows, Bomb  # type: ignore[misc]
+    try:
+        with pytest.raises(Interrupted, match="saved"):
+            pretrain(small_config(), RunFolder(tmp_path / "r"))
+    finally:
+        stages.Windows = original  # type: ignore[misc]
+    assert RunFolder(tmp_path / "r").steps()[-1] == 4
