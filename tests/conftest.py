@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards quietly juggle boxes of ripe plums ".split()
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "quietly", "juggle", "boxes", "of", "ripe", "plums"]
 
 
 def small_text(words: int = 6000) -> str:
@@ -35,7 +35,7 @@ def char_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_config(char_data: Path) -> Any:
     """A function from dotted overrides to a configuration that trains in a second."""
-    from understudy.config import apply_overrides, build_config
+    from understudy.settings import apply_overrides, build_config
 
     base = {
         "model": {"family": "portable", "context_length": 16, "n_layers": 2, "n_heads": 2, "d_model": 16},

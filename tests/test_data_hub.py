@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -181,3 +184,35 @@ def test_a_damaged_file_is_removed(hub: FakeHub, tmp_path: Path) -> None:
 def test_no_hub_in_reach(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="fetch its parquet files on another machine"):
         list_dataset(HubDataset("a/b"), "http://127.0.0.1:9")
+
+
+PREPARE = """
+import sys
+from pathlib import Path
+from understudy.data.prepare import prepare
+print(prepare([sys.argv[1]], Path(sys.argv[2]), tokenizer="char", cache=Path(sys.argv[3])).status)
+"""
+
+
+def test_prepared_from_the_hub_as_from_the_same_files_here(hub: FakeHub, tmp_path: Path) -> None:
+    """With HF_ENDPOINT, which the library reads once, hence in a process of its own."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for n in range(2):
+        (folder / f"train-{n}.parquet").write_bytes(parquet([f"Document {n} {i}." for i in range(80)]))
+    hub.repos["a/b"] = {MAIN: {p.name: p.read_bytes() for p in folder.iterdir()}}
+
+    def prepared(source: str, out: str) -> str:
+        command = [sys.executable, "-c", PREPARE, source, str(tmp_path / out), str(tmp_path / "cache")]
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert prepared("hf:a/b", "hub") == prepared(str(folder), "here") == "prepared"
+    for split in ("train", "val"):
+        assert (tmp_path / f"hub/{split}.bin").read_bytes() == (tmp_path / f"here/{split}.bin").read_bytes()
+    [source] = json.loads((tmp_path / "hub/manifest.json").read_text())["sources"]
+    assert source["revision"] == MAIN and source["parts"][0]["name"] == "train-0.parquet"
+    hub.repos.clear()
+    assert prepared("hf:a/b", "hub") == "already prepared", "what is done needs no network"

@@ -114,6 +114,19 @@ def test_documents_in_and_out(corpus: Path, tmp_path: Path, tokenizer: dict[str,
     assert "dropped empty documents: 2" in str(summary) and "1 .png" in str(summary)
 
 
+def test_long_documents_among_others_end_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.data.documents.read_file.__defaults__", ("text", 333))
+    folder = tmp_path / "books"
+    folder.mkdir()
+    books = ["".join(story(i) for i in range(n, n + 60)) for n in (0, 100, 200)]
+    for i, book in enumerate(books):
+        (folder / f"{i}.md").write_text(book, "utf-8")
+    run(folder, tmp_path / "out")
+    train, val = documents(tmp_path / "out", "train"), documents(tmp_path / "out", "val")
+    assert [head + tail for head, tail in zip(train, val)] == books
+    assert [len(head) for head in train] == [int(len(book) * 0.9) for book in books]
+
+
 def test_neither_workers_nor_batches_change_a_byte(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +234,25 @@ def test_a_full_disk_keeps_what_was_done(corpus: Path, tmp_path: Path, monkeypat
         run(corpus, tmp_path / "out")
     monkeypatch.setattr(encoding.TokenWriter, "_append", append)
     assert run(corpus, tmp_path / "out").status == "continued"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_network_that_goes_away_keeps_what_was_done(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
+    read_file = sources.read_file
+
+    def away(path: Path, *arguments: Any) -> Any:
+        if path.name == "b.jsonl.gz" and (tmp_path / "out" / ".partial").exists():
+            raise UnavailableError("the hub could not be reached")
+        return read_file(path, *arguments)
+
+    monkeypatch.setattr(sources, "read_file", away)
+    with pytest.raises(UnavailableError):
+        run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300)
+    monkeypatch.setattr(sources, "read_file", read_file)
+    assert run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300).status == "continued"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -124,6 +125,18 @@ def test_limit_counts_documents() -> None:
     rule, _ = choose(feed, None, 120)
     assert rule.kind == "hash"
     assert sum(item.ends for item in everything(feed, rule, 120)) == 120
+
+
+def test_a_limit_spares_the_files_that_are_not_needed() -> None:
+    docs = [f"document {i}" for i in range(60)]
+    for limit in (60, 59):
+        read: list[int] = []
+        feed = feed_of(docs, docs, docs)
+        counted = dataclasses.replace(feed, read=lambda i, feed=feed, read=read: read.append(i) or feed.read(i))
+        rule, _ = choose(counted, None, limit)
+        assert sum(item.ends for item in everything(counted, rule, limit)) == limit
+        assert list(training_sample([counted], [rule], limit, 10**6))
+        assert set(read) == {0}
 
 
 def test_the_share_for_validation() -> None:

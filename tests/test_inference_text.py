@@ -43,7 +43,7 @@ def cut_at_first_stop(text: str, stop: list[str]) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.text("ab", min_size=1, max_size=5), max_size=8),
     st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
@@ -70,7 +70,7 @@ def test_stop_strings_by_hand() -> None:
     assert written([b"end."], "d.")[0] == ["en"]  # type: ignore[arg-type]  # one string is no list of letters
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=12), st.data())
 def test_characters_are_never_split(text: str, data: st.DataObject) -> None:
     raw = text.encode()
@@ -81,6 +81,7 @@ def test_characters_are_never_split(text: str, data: st.DataObject) -> None:
     assert all(set(piece) <= set(text) for piece in shown)  # no replacement for half a character
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=2), max_size=8))
 def test_broken_bytes_are_replaced_as_decode_does(pieces: list[bytes]) -> None:
     shown, _ = written(pieces, [])

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from understudy.config import ModelConfig, OptimConfig, dump_config
+from understudy.config import ModelConfig, OptimConfig
 from understudy.data.loader import Windows
 from understudy.losses import IGNORE
 from understudy.model import GPT
 from understudy.optim import build_optimizers
 from understudy.run import RunFolder, load_run, read_tensors
 from understudy.runtime import Runtime
+from understudy.settings import dump_config
 from understudy.train.loop import Progress, Trainer
 from understudy.train.metrics import read_metrics
 from understudy.train.objectives import NextToken

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from understudy.config import ModelConfig as ModelConfig
     from understudy.config import RunConfig as RunConfig
-    from understudy.config import load_config as load_config
     from understudy.inference.engine import generate as generate
     from understudy.inference.engine import generate_text as generate_text
     from understudy.inference.engine import stream_text as stream_text
@@ -20,12 +19,13 @@ if TYPE_CHECKING:
     from understudy.model import build_model as build_model
     from understudy.run import Run as Run
     from understudy.run import load_run as load_run
+    from understudy.settings import load_config as load_config
     from understudy.tokenizer import load_tokenizer as load_tokenizer
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ModelConfig": "config", "RunConfig": "config", "load_config": "config",
+    "ModelConfig": "config", "RunConfig": "config", "load_config": "settings",
     "generate": "inference.engine", "generate_text": "inference.engine", "stream_text": "inference.engine",
     "GPT": "model", "Bigram": "model", "build_model": "model",
     "Run": "run", "load_run": "run",

@@ -38,18 +38,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str]) -> Arguments:
-    """The arguments of one command; training verbs take dotted settings beside their own options.
+    """The arguments of one command; some verbs take dotted settings beside their own options.
 
     Raises:
         ValueError: anything that no command understands.
     """
     parser = build_parser()
-    arguments, rest = parser.parse_known_args(argv)
+    takes_settings = any(verb.settings for verb in VERBS if verb.name in argv[:1])
+    overrides, argv = _settings(argv) if takes_settings else ({}, argv)
+    arguments, unknown = parser.parse_known_args(argv)
     if "command" not in arguments:
         parser.print_help(sys.stderr)
         raise ValueError("say what to do: one of the commands above")
-    arguments.status = 0
-    arguments.overrides = _settings(rest, arguments.options if arguments.settings else None, arguments.verb)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], arguments.options, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(
+            f"{unknown[0]!r} means nothing to `understudy {arguments.verb}`{hint}; "
+            f"`understudy {arguments.verb} --help` shows what it takes"
+        )
+    arguments.overrides, arguments.status = overrides, 0
     return arguments
 
 
@@ -85,28 +93,22 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; `{self.prog} --help` shows what is accepted")
 
 
-def _settings(rest: list[str], options: list[str] | None, verb: str) -> dict[str, str]:
-    """Dotted settings from what argparse left over: `--optim.lr 3e-4` or `--optim.lr=3e-4`."""
+def _settings(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Take dotted settings, `--optim.lr 3e-4` or `--optim.lr=3e-4`, and --depth out of the words of a command."""
     overrides: dict[str, str] = {}
-    words = iter(rest)
+    others: list[str] = []
+    words = iter(argv)
     for word in words:
-        if options is None or not word.startswith("--"):
-            raise ValueError(
-                f"{word!r} means nothing to `understudy {verb}`; `understudy {verb} --help` shows what it takes"
-            )
-        name, equals, value = word[2:].partition("=")
-        if "." not in name and name != "depth":
-            close = difflib.get_close_matches(word, options, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ValueError(
-                f"--{name} is not an option of `understudy {verb}`{hint}; settings are dotted, as --train.steps"
-            )
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or ("." not in name and name != "depth"):
+            others.append(word)
+            continue
         if not equals:
-            value = next(words, "")
-            if value == "" or value.startswith("--"):
+            value = next(words, "--")
+            if value.startswith("--"):
                 raise ValueError(f"--{name} needs a value")
         overrides[name] = value
-    return overrides
+    return overrides, others
 
 
 def _complain(sentence: str) -> int:

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-from understudy.config import load_config
 from understudy.data.prepare import prepare, progress_bars
 from understudy.data.shards import open_split
 from understudy.evaluate.loss import evaluate_loss
@@ -19,6 +18,7 @@ from understudy.inference.engine import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
+from understudy.settings import load_config
 from understudy.train.stages import pretrain, save_evaluation
 
 PROMPTS = ("One morning, ", "Once there was a ", '"Where is ')

@@ -49,15 +49,13 @@ def examine(runtime: Runtime, config: RunConfig | None = None) -> dict[str, Any]
 
 def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
     """The memory of one step of a configuration, and the largest micro-batch that fits."""
-    vocab = config.model.vocab_size or {"gpt2": 50257, "char": 128, None: 50257}.get(config.tokenizer.kind)
-    vocab = vocab or config.tokenizer.vocab_size
-    config = config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab})})
+    config = with_vocabulary(config)
     largest = largest_micro_batch(config, runtime)
     used = config.train.micro_batch_size or largest
     memory = plan_memory(config, used, runtime.dtype)
     return {
         "parameters": memory.parameters,
-        "vocab_size": vocab,
+        "vocab_size": config.model.vocab_size,
         "micro_batch_size": used,
         "largest_micro_batch_that_fits": largest,
         "weights_bytes": memory.weights_bytes,
@@ -70,6 +68,13 @@ def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
         "tokens_per_step": config.train.batch_size * config.model.context_length,
         "tokens": config.train.steps * config.train.batch_size * config.model.context_length,
     }
+
+
+def with_vocabulary(config: RunConfig) -> RunConfig:
+    """The configuration with the vocabulary its tokenizer will have: known for bpe and gpt2, a guess for characters."""
+    wanted = config.tokenizer
+    vocab = config.model.vocab_size or wanted.vocab_size or (65 if wanted.kind == "char" else 50257)
+    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab})})
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from understudy.config import RunConfig, dump_config, load_config
+from understudy.config import RunConfig
+from understudy.settings import dump_config, load_config
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:

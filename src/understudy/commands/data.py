@@ -52,7 +52,7 @@ def prepare(arguments: Arguments) -> None:
     sources, out = arguments.sources, arguments.out
     tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
     if arguments.preset:
-        from understudy.config import load_config
+        from understudy.settings import load_config
 
         config = load_config(arguments.preset)
         sources = sources or ([config.data.source] if config.data.source else [])

@@ -28,8 +28,8 @@ def pretrain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def pretrain(arguments: Arguments) -> None:
-    from understudy.config import apply_overrides, build_config, read_preset
     from understudy.run import RunFolder, load_run, run_path
+    from understudy.settings import apply_overrides, build_config, read_preset
     from understudy.train import stages
 
     name = arguments.run or (Path(arguments.preset).stem if arguments.preset else None)

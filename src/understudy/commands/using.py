@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 from understudy.commands import Arguments, print_json
@@ -107,8 +108,8 @@ def sample(arguments: Arguments) -> None:
     run = load_run(arguments.run, arguments.checkpoint, str(device))
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if arguments.num == 1 and not arguments.json:
-        sys.stdout.write(prompt)
-        for piece in stream_text(run.model, run.tokenizer, prompt, arguments.tokens, settings, arguments.stop):
+        pieces = stream_text(run.model, run.tokenizer, prompt, arguments.tokens, settings, arguments.stop)
+        for piece in chain([prompt + next(pieces, "")], pieces):  # a prompt that cannot be read is refused unsaid
             sys.stdout.write(piece)
             sys.stdout.flush()
         sys.stdout.write("\n")

@@ -16,23 +16,23 @@ NANOGPT_TEXT = "input.txt"
 ENDS_BYTES = 1 << 20
 
 
-def data_tokenizer(config: RunConfig, data: TokenData) -> Tokenizer:
+def data_tokenizer(config: RunConfig) -> Tokenizer:
     """The tokenizer the data was prepared with, which must be the kind the configuration expects.
 
     Raises:
         ValueError: another kind or size, or none beside the data.
     """
-    wanted = config.tokenizer
-    tokenizer = _tokenizer_of(data.path, wanted.kind)
+    path, wanted = Path(config.data.path), config.tokenizer
+    tokenizer = _tokenizer_of(path, wanted.kind)
     kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind
     again = f"; prepare it again with --tokenizer {wanted.kind}, or set tokenizer.kind to null to take what is there"
     if wanted.kind not in (None, kind, tokenizer.kind):
         raise ValueError(
-            f"the data in {data.path} was prepared with a {kind} tokenizer, and {wanted.kind} is set{again}"
+            f"the data in {path} was prepared with a {kind} tokenizer, and {wanted.kind} is set{again}"
         )
     if wanted.vocab_size not in (None, tokenizer.vocab_size):
         raise ValueError(
-            f"the tokenizer in {data.path} has {tokenizer.vocab_size} tokens, and tokenizer.vocab_size is "
+            f"the tokenizer in {path} has {tokenizer.vocab_size} tokens, and tokenizer.vocab_size is "
             f"{wanted.vocab_size}; set it to null to take what is there"
         )
     return tokenizer

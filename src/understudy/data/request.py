@@ -32,7 +32,8 @@ DEFAULT_PATTERN = "gpt2"
 @dataclass(frozen=True)
 class Request:
     """Settings with their defaults filled in. `tokenizer`: "char", "bpe", "gpt2" or a path; `vocab_size` and
-    `pattern` are of "bpe" and mean nothing otherwise; `loaded` is the one at a path. `mapping`: what is compared and written down."""
+    `pattern` are of "bpe" and mean nothing otherwise; `loaded` is the one at a path. `mapping`: what is
+    compared and written down."""
 
     sources: tuple[Source, ...]
     tokenizer: str
@@ -70,7 +71,10 @@ def make_request(
     sources = tuple(parse_sources(arguments, report))
     if field is not None and not any(takes_field(source) for source in sources):
         raise ValueError(f"field={field!r} would do nothing: no jsonl, parquet or hf: source was given; leave it out")
-    if seed is not None and not any(isinstance(source.origin, Generated) for source in sources):
+    generated = [isinstance(source.origin, Generated) for source in sources]
+    if val_fraction is not None and all(generated):
+        raise ValueError(f"val_fraction={val_fraction} would do nothing: {sources[0].name} has its own validation text")
+    if seed is not None and not any(generated):
         raise ValueError(f"seed={seed} would do nothing: no generated source (hamlet) was given; leave it out")
     vocab_size, pattern, seed = vocab_size or DEFAULT_VOCAB_SIZE, pattern or DEFAULT_PATTERN, seed or 0
     loaded = None if tokenizer in TOKENIZERS else load_tokenizer(Path(tokenizer).expanduser())

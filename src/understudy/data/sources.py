@@ -232,7 +232,9 @@ def open_feed(
         feed = _open_generated(source, seed, limit)
     if pinned is not None and feed.parts != pinned.parts:
         changed = [new.name for new, old in zip(feed.parts, pinned.parts) if new != old] or [source.name]
-        raise ValueError(f"{changed[0]} has changed since this preparation was begun: begin again with --force")
+        raise ValueError(
+            f"{changed[0]} has changed since this preparation was begun: run the same command again to begin anew"
+        )
     return feed
 
 

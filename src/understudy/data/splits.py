@@ -75,6 +75,8 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
     documents, filled, length, blank = 0, 0, 0, True
     total, before = sum(part.size for part in feed.parts), 0
     for i, part in enumerate(feed.parts):
+        if documents == limit:
+            break
         lengths.append([])
         for piece in feed.read(i):
             if documents == limit:
@@ -115,6 +117,8 @@ def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterat
     documents = start.documents
     for i in range(start.part, len(feed.parts)):
         own_split = feed.parts[i].split
+        if limit is not None and own_split is None and documents >= limit:
+            return
         cursor = _Cursor(rule, rule.lengths[i] if rule.kind == "tail" else ())
         skip = start.piece if i == start.part else 0
         for number, piece in enumerate(feed.read(i), 1):

@@ -373,9 +373,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     except ValueError as error:
         if prompt:
             raise
-        raise ValueError(
-            f"the prompt is empty, and nothing can stand for it ({error}); give a prompt"
-        ) from None
+        raise ValueError(f"the prompt is empty, and nothing can stand for it ({error}); give a prompt") from None
 
 
 def check_request(model: Model, prompts: Sequence[list[int]], max_new_tokens: int) -> None:
@@ -393,6 +391,4 @@ def check_request(model: Model, prompts: Sequence[list[int]], max_new_tokens: in
             raise ValueError(f"row {row} is empty; give at least one token to continue from")
         for token in (min(prompt), max(prompt)):
             if not 0 <= token < vocab_size:
-                raise ValueError(
-                    f"token {token} in row {row} is not among the model's {vocab_size}; use its tokenizer"
-                )
+                raise ValueError(f"token {token} in row {row} is not among the model's {vocab_size}; use its tokenizer")

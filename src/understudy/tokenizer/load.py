@@ -122,8 +122,8 @@ def _pattern_of(pre_tokenizer: Any) -> str:
 
 
 def _from_gpt2_files(merges_file: Path, ids_file: Path) -> BPETokenizer:
-    lines = _read_text(merges_file).splitlines()
-    merges = [line for line in lines if line and not line.startswith("#version")]
+    lines = _read_text(merges_file).split("\n")
+    merges = [line for line in lines[lines[0].startswith("#version:") :] if line]
     vocabulary = _read_json(ids_file)
     if not isinstance(vocabulary, dict):
         raise ValueError(f"{ids_file}: this should be one JSON object, from tokens to ids")

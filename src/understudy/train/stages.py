@@ -65,12 +65,15 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
         ValueError: data, tokenizer, folder or settings do not fit together.
         Interrupted: a signal asked to stop; everything is saved.
     """
-    train_data, val_data = (
-        open_split(Path(config.data.path), "train"),
-        open_split(Path(config.data.path), "val"),
-    )
-    tokenizer = data_tokenizer(config, train_data)
+    path = Path(config.data.path)
+    if not path.exists():
+        raise ValueError(
+            f"there is no data in {path}; prepare it first: `understudy prepare {config.data.source or 'SOURCE'} "
+            f"--tokenizer {config.tokenizer.kind or 'bpe'}{_size_option(config)} --out {path}`"
+        )
+    tokenizer = data_tokenizer(config)
     config = _with_vocabulary(config, tokenizer)
+    train_data, val_data = (open_split(path, split, config.model.vocab_size) for split in ("train", "val"))
     windows = Windows(train_data.tokens, config.model.context_length, config.train.seed)
     with (
         start_runtime(config.train.device, config.train.dtype, config.train.seed) as runtime,
@@ -248,6 +251,10 @@ def _share(config: RunConfig, runtime: Runtime) -> _Share:
             "divide that; choose a divisor"
         )
     return _Share(samples, micro)
+
+
+def _size_option(config: RunConfig) -> str:
+    return f" --vocab-size {config.tokenizer.vocab_size}" if config.tokenizer.vocab_size else ""
 
 
 def _with_micro_batch(config: RunConfig, runtime: Runtime) -> RunConfig:

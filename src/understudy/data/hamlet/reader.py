@@ -84,11 +84,11 @@ class Reader:
         if event.act == "lasting":
             return who.name
         for kin in (event.other if who is event.actor else event.actor, self.first):
-            relation = self.relations.get((kin.name, who.name)) if kin and kin.name in self.people else None
-            if kin and kin.name not in self.people and not who.resident:  # a cousin from elsewhere
+            # Kinship helps if the reader knows the other one, and always for a cousin from elsewhere.
+            if kin and (kin.name in self.people or not who.resident):
                 relation = self.relations.get((kin.name, who.name))
-            if kin and relation:
-                return f"{self._whose(kin)} {relation} {who.name}"
+                if relation:
+                    return f"{self._whose(kin)} {relation} {who.name}"
         if who.trade is None:
             return who.name
         if not who.resident:

@@ -1,0 +1,112 @@
+"""How fast this machine trains and samples a preset's model, on random tokens. Beside peers: see benchmarks/."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from understudy.config import RunConfig
+from understudy.doctor import matmul_flops, with_vocabulary
+from understudy.inference.engine import generate
+from understudy.model import build_model
+from understudy.optim import build_optimizers
+from understudy.runtime import Runtime
+from understudy.train.compile import compile_if_it_pays
+from understudy.train.loop import Progress, Trainer
+from understudy.train.memory import largest_micro_batch
+from understudy.train.metrics import memory_bytes
+from understudy.train.objectives import NextToken
+
+PARTS = 5
+
+
+def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, Any]:
+    """Tokens a second of training and of sampling, medians of five parts of ``seconds`` each in all.
+
+    ``share_of_peak`` is the rate of floating-point operations of forward and backward over that of a large matrix
+    product in the same precision, measured here and now.
+    """
+    config = with_vocabulary(config)
+    torch.manual_seed(config.train.seed)
+    model = build_model(config.model).to(runtime.device)
+    micro = config.train.micro_batch_size or largest_micro_batch(config, runtime)
+    batch = random_batch(config, micro)
+    objective = NextToken(model, config.train.loss_chunk_tokens)
+    compiled = compile_if_it_pays(objective, config.train.compile, runtime, batch)
+    rates: list[float] = []
+    trainer = Trainer(
+        objective,
+        build_optimizers(model, config.optim),
+        lambda step: [batch] * (config.train.batch_size // micro),
+        lambda step: 1.0,
+        runtime,
+        Progress(),
+        10**9,
+        config.optim.grad_clip,
+    )
+    trainer.due = lambda progress: True
+    started, counted = [0.0], [0]
+
+    def after_step(progress: Progress, measured: dict[str, float]) -> bool:
+        if progress.train_seconds - started[0] >= seconds / PARTS:
+            rates.append((progress.tokens - counted[0]) / (progress.train_seconds - started[0]))
+            started[0], counted[0] = progress.train_seconds, progress.tokens
+        return len(rates) == PARTS
+
+    trainer.after_step = after_step
+    trainer.run()
+    per_second, peak = statistics.median(rates), matmul_flops(runtime.device, runtime.dtype)
+    return {
+        "device": str(runtime.device),
+        "dtype": str(runtime.dtype).removeprefix("torch."),
+        "compile": compiled,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "micro_batch_size": micro,
+        "tokens_per_step": config.train.batch_size * config.model.context_length,
+        "train_tokens_per_second": per_second,
+        "train_tokens_per_second_of_parts": rates,
+        "flops_per_token": model.flops_per_token(),
+        "matmul_flops_per_second": peak,
+        "share_of_peak": per_second * model.flops_per_token() / peak,
+        "memory_peak_bytes": memory_bytes(runtime.device)[1],
+        "sample_tokens_per_second": {str(rows): _sampling_rate(model, rows, runtime) for rows in (1, 8)},
+    }
+
+
+def random_batch(config: RunConfig, rows: int) -> dict[str, Tensor]:
+    """A batch of random tokens, the same for the same seed."""
+    generator = torch.Generator().manual_seed(config.train.seed)
+    size = (rows, config.model.context_length + 1)
+    tokens = torch.randint(0, config.model.vocab_size or 1, size, generator=generator)
+    return {"tokens": tokens[:, :-1].contiguous(), "targets": tokens[:, 1:].contiguous()}
+
+
+def _sampling_rate(model: Any, rows: int, runtime: Runtime) -> float:
+    import time
+
+    new = min(128, model.config.context_length - 1)
+    prompt = torch.zeros(rows, 1, dtype=torch.long, device=runtime.device)
+    rates = []
+    for _ in range(3):
+        start = time.perf_counter()
+        generate(model, prompt, new, seed=1)
+        runtime.synchronize()
+        rates.append(rows * new / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+
+def render(result: dict[str, Any]) -> str:
+    """The measurements as lines for people."""
+    sampling = ", ".join(f"{rate:,.0f} with {rows}" for rows, rate in result["sample_tokens_per_second"].items())
+    rows = {
+        "device": f"{result['device']}, {result['dtype']}, compile {result['compile']}",
+        "parameters": f"{result['parameters']:,}",
+        "training": f"{result['train_tokens_per_second']:,.0f} tokens/s",
+        "share of peak": f"{result['share_of_peak']:.0%} of {result['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s",
+        "sampling": f"{sampling} rows, tokens/s",
+        "memory at peak": f"{result['memory_peak_bytes'] / 2**20:,.0f} MiB",
+    }
+    return "\n".join(f"{name:<16}{value}" for name, value in rows.items())
