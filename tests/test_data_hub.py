@@ -143,10 +143,12 @@ def test_configs_of_the_card(hub: FakeHub) -> None:
     hub.configs["a/b"] = [
         {"config_name": "en", "data_files": [{"split": s, "path": f"en/{s}-*"} for s in ("train", "test")]},
         {"config_name": "de", "data_files": "de/*"},
+        {"config_name": "all", "data_dir": "en"},
     ]
     assert listed(hub, "hf:a/b:en") == ["en/train-0.parquet", "en/train-1.parquet"]
     assert listed(hub, "hf:a/b:de") == ["de/train-0.parquet"]
-    with pytest.raises(ValueError, match="several configs; write hf:a/b:CONFIG with one of de, en"):
+    assert listed(hub, "hf:a/b:all") == ["en/train-0.parquet", "en/train-1.parquet"]
+    with pytest.raises(ValueError, match="several configs; write hf:a/b:CONFIG with one of all, de, en"):
         listed(hub, "hf:a/b")
     with pytest.raises(ValueError, match="no config 'fr'"):
         listed(hub, "hf:a/b:fr")
@@ -175,7 +177,7 @@ def test_a_damaged_file_is_removed(hub: FakeHub, tmp_path: Path) -> None:
     hub.repos["a/b"] = {MAIN: {"train.parquet": parquet(["right"])}}
     file = list_dataset(HubDataset("a/b"), hub.url).files[0]
     hub.repos["a/b"][MAIN]["train.parquet"] = parquet(["wrong"])
-    with pytest.raises(ValueError, match="arrived damaged"):
+    with pytest.raises(UnavailableError, match="arrived damaged"):
         fetch_file("a/b", MAIN, file, tmp_path, hub.url)
     hub.repos["a/b"][MAIN]["train.parquet"] = parquet(["right"])
     assert fetch_file("a/b", MAIN, file, tmp_path, hub.url).is_file()

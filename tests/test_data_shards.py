@@ -106,8 +106,8 @@ def test_an_unfinished_folder_is_no_nanogpt_folder(tmp_path: Path) -> None:
 def test_a_damaged_manifest(tmp_path: Path) -> None:
     folder = our_folder(tmp_path)
     whole = (folder / "manifest.json").read_text()
-    later, other = whole.replace('"format": 1', '"format": 9'), whole.replace('"dtype"', '"d"')
-    for text in (whole[:100], "[]", "{}", later, other):
+    changes = [('"format": 1', '"format": 9'), ('"dtype"', '"d"'), ("uint16", "uint32")]
+    for text in (whole[:100], "[]", "{}", *(whole.replace(old, new) for old, new in changes)):
         (folder / "manifest.json").write_text(text)
         with pytest.raises(ValueError, match="prepare the data again"):
             open_split(folder, "train")

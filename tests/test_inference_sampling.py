@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from understudy.inference import sampling
 from understudy.inference.sampling import (
     SamplingSettings,
     draw_uniforms,
@@ -158,6 +159,18 @@ def test_draws_follow_the_distribution() -> None:
     drawn = sample(probabilities.log().expand(800, 7), numbers)
     assert torch.bincount(drawn, minlength=7).tolist() == [0, 200, 0, 400, 100, 100, 0]
     assert (drawn.diff() >= 0).all()
+
+
+def test_the_token_exceeds_the_number() -> None:
+    half_and_half = torch.zeros(2, 2)  # weights of 1 each, which are shares of a half
+    assert sample(half_and_half, torch.tensor([math.nextafter(0.5, 0), 0.5], dtype=torch.float64)).tolist() == [0, 1]
+
+
+def test_sums_that_dip_by_a_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU's may: an impossible token whose sum lies above its neighbours' is passed over."""
+    monkeypatch.setattr(sampling, "cumulate", lambda probabilities: torch.tensor([[0.5, 0.52, 0.5, 0.99, 0.98]]))
+    logprobs = torch.tensor([[0.5, 0.0, 0.0, 0.5, 0.0]]).log()
+    assert [int(sample(logprobs, torch.tensor([u]))) for u in (0.1, 0.51, 0.6, 0.999)] == [0, 3, 3, 3]
 
 
 def test_impossible_tokens_are_never_drawn() -> None:

@@ -160,6 +160,9 @@ def test_encoding_by_hand() -> None:
     assert encode_word(b"abc", {(b, c): 256, (a, b): 257}) == [a, 256]
     assert encode_word(b"abc", {(a, b): 256, (b, c): 257}) == [256, c]
     assert encode_word(b"aaaaa", {(a, a): 256, (256, 256): 257}) == [257, a]
+    # abc found before ab: when ab's turn comes, its a is taken, though abc and d make a pair that has an id.
+    d = list(byte_characters()).index(ord("d"))
+    assert encode_word(b"abcd", {(b, c): 256, (a, 256): 257, (a, b): 258, (257, d): 259}) == [259]
     assert encode_word(b"", {}) == []
 
 
@@ -255,7 +258,7 @@ def test_a_megabyte_of_the_same_is_no_trouble(pattern: str, unit: str) -> None:
 def test_long_blanks_get_the_ids_they_should(pattern: str, blank: str) -> None:
     tokenizer = PAIRS[pattern]
     run = blank * (55_000 // len(blank))
-    text = f"a!{run}b {run}'x\n{run}"
+    text = f"a!{run}b {run}'x\t\t{'y' * 55_000}\n{run}"
     assert tokenizer.encode(text) == tokenizer.encode_readably(text)
 
 

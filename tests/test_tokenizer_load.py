@@ -54,6 +54,14 @@ def test_a_numbering_of_its_own_is_saved(tmp_path: Path) -> None:
     assert loaded.encode('!"#') == tokenizer.encode('!"#') == [1, 255]
 
 
+def test_equal_tokenizers_have_equal_hashes() -> None:
+    one = BPETokenizer([(0, 1)], "gpt2", {"<|a|>": 257, "<|b|>": 258})
+    assert BPETokenizer([(0, 1)], "gpt2", {"<|b|>": 258, "<|a|>": 257}).sha256 == one.sha256
+    for other in (one.with_special_tokens(["<|c|>"]), BPETokenizer([(1, 0)], "gpt2", one.special_tokens)):
+        assert other.sha256 != one.sha256
+    assert BPETokenizer([(0, 1)], "gpt4", one.special_tokens).sha256 != one.sha256
+
+
 def test_saving_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bpe", [PROSE], 290)
     (tmp_path / "tokenizer.json").mkdir()

@@ -27,6 +27,11 @@ def whole_number(value: Any) -> Any:
     return value
 
 
+def _switch(value: Any) -> Any:
+    """YAML reads on and off as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 CountOrZero = Annotated[int, BeforeValidator(whole_number), Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -85,6 +90,7 @@ class ModelConfig(Section):
     tied: bool | None = None
     """Whether the output head is the token embedding."""
     dropout: Dropout | None = None
+    """Of the embeddings and of what each layer adds. Attention weights are never dropped: fast kernels have none to drop."""
     zero_init_projections: bool | None = None
     """Start the projections into the residual stream, and a head of its own, at zero: each block starts as identity."""
     logit_softcap: NotNegative | None = None
@@ -253,7 +259,7 @@ class TrainConfig(Section):
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the matrix products; weights stay fp32."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     steps: Count = 1000
     """Optimiser steps; the schedule ends here."""
     batch_size: Count = 32
@@ -307,7 +313,8 @@ class LogConfig(Section):
     samples: CountOrZero = 3
     """Texts sampled at each evaluation."""
     sample_tokens: Count = 200
-    prompt: str = "\n"
+    prompt: str = ""
+    """What the samples continue; when empty, the beginning of a text."""
 
 
 class RunConfig(Section):

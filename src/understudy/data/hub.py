@@ -15,9 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from understudy.data.download import UnavailableError, disk_problem, sha256_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 CONVERTED = "refs/convert/parquet"
 OTHER_SPLITS = ("test", "validation", "valid", "val", "dev")
@@ -25,8 +28,7 @@ OTHER_SPLITS = ("test", "validation", "valid", "val", "dev")
 
 @dataclass(frozen=True)
 class HubDataset:
-    """What to read of a dataset. `config`: one of its subsets. `files`: a pattern that names the files
-    outright."""
+    """What to read of a dataset. `config`: one of its subsets. `files`: a pattern to name files outright."""
 
     repo: str
     config: str | None = None
@@ -51,8 +53,7 @@ class HubListing:
 
 
 def parse_hub_name(argument: str) -> HubDataset:
-    """`hf:owner/name`, `hf:owner/name:config`, each with `#field` where the text is not in the field
-    `text`."""
+    """`hf:owner/name` or `hf:owner/name:config`, each with `#field` where the text is not in `text`."""
     match = re.fullmatch(r"hf:([\w.-]+(?:/[\w.-]+)?)(?::([^#]+))?(?:#(.+))?", argument)
     if match is None:
         raise ValueError(
@@ -68,18 +69,20 @@ def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing
         UnavailableError: the hub cannot be reached.
         ValueError: no such dataset, config or split, no permission, or no parquet in either place.
     """
+    from huggingface_hub import HfApi
+
     with _explained(dataset.repo):
-        main = _tree(dataset.repo, None, endpoint)
+        api = HfApi(endpoint=endpoint)
+        main = _tree(api, dataset.repo, None)
         chosen = _choose_main(dataset, main)
         if chosen:
             return HubListing(main.revision, tuple(chosen))
-        try:
-            converted = _tree(dataset.repo, CONVERTED, endpoint)
-        except _no_revision():
+        if not api.revision_exists(dataset.repo, CONVERTED, repo_type="dataset"):
             raise ValueError(
                 f"the dataset {dataset.repo} holds no parquet files, nor has the hub converted it; fetch "
                 "its files yourself and give their paths instead"
-            ) from None
+            )
+        converted = _tree(api, dataset.repo, CONVERTED)
     chosen, partial = _choose_converted(dataset, converted)
     note = f"the hub has converted only the beginning of {dataset.repo}" if partial else ""
     return HubListing(converted.revision, tuple(chosen), note)
@@ -97,7 +100,7 @@ def fetch_file(repo: str, revision: str, file: HubFile, cache: Path, endpoint: s
     if file.sha256 is not None and (seen := sha256_of(path)) != file.sha256:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
-        raise ValueError(
+        raise UnavailableError(
             f"{repo}/{file.path} arrived damaged: its sha256 is {seen}, the hub states {file.sha256}; it was "
             "removed: run the same command again"
         )
@@ -111,13 +114,10 @@ class _Tree:
     configs: Sequence[dict[str, Any]]
 
 
-def _tree(repo: str, revision: str | None, endpoint: str | None) -> _Tree:
-    """Every parquet file of a repository at the commit that `revision` stands for now, and its card's
-    configs."""
-    from huggingface_hub import HfApi
+def _tree(api: HfApi, repo: str, revision: str | None) -> _Tree:
+    """Every parquet file at the commit that `revision` stands for now, and the configs of the card."""
     from huggingface_hub.hf_api import RepoFile
 
-    api = HfApi(endpoint=endpoint)
     info = api.dataset_info(repo, revision=revision)
     assert info.sha is not None, f"the hub gave no commit for {repo}"
     entries = api.list_repo_tree(repo, repo_type="dataset", revision=info.sha, recursive=True)
@@ -137,16 +137,21 @@ def _choose_main(dataset: HubDataset, tree: _Tree) -> list[HubFile]:
     if not tree.files:
         return []
     if tree.configs:
-        patterns = _train_patterns(dataset, tree.configs)
-        return [f for f in tree.files if any(fnmatch.fnmatchcase(f.path, p) for p in patterns)]
-    files = list(tree.files)
-    if dataset.config is not None:
-        files = [f for f in files if dataset.config in PurePosixPath(f.path).parts[:-1]]
-        if not files:
-            folders = sorted({str(PurePosixPath(f.path).parent) for f in tree.files})
-            raise ValueError(f"{dataset.repo} has no config {dataset.config!r}; its folders are {', '.join(folders)}")
+        patterns, by_split = _train_patterns(dataset, tree.configs)
+        files = [f for f in tree.files if any(fnmatch.fnmatchcase(f.path, p) for p in patterns)]
+        return files if by_split else _train_by_name(files)
+    if dataset.config is None:
+        return _train_by_name(tree.files)
+    files = [f for f in tree.files if dataset.config in PurePosixPath(f.path).parts[:-1]]
+    if not files:
+        folders = sorted({str(PurePosixPath(f.path).parent) for f in tree.files})
+        raise ValueError(f"{dataset.repo} has no config {dataset.config!r}; its folders are {', '.join(folders)}")
+    return _train_by_name(files)
+
+
+def _train_by_name(files: Sequence[HubFile]) -> list[HubFile]:
     train = [f for f in files if _mentions(f, ("train",))]
-    return train or [f for f in files if not _mentions(f, OTHER_SPLITS)] or files
+    return train or [f for f in files if not _mentions(f, OTHER_SPLITS)] or list(files)
 
 
 def _mentions(file: HubFile, splits: Sequence[str]) -> bool:
@@ -155,8 +160,9 @@ def _mentions(file: HubFile, splits: Sequence[str]) -> bool:
     return any(word in splits for word in words)
 
 
-def _train_patterns(dataset: HubDataset, configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The file patterns of the training split, as the dataset's card gives them in any of its spellings."""
+def _train_patterns(dataset: HubDataset, configs: Sequence[dict[str, Any]]) -> tuple[list[str], bool]:
+    """The file patterns of the chosen config, in any of a card's spellings; and whether they are of the
+    training split alone, or of all its splits."""
     named = {str(c.get("config_name", "default")): c for c in configs}
     default = [name for name, c in named.items() if c.get("default")] or [n for n in named if n == "default"]
     name = dataset.config or (default[0] if default else next(iter(named)) if len(named) == 1 else None)
@@ -177,12 +183,11 @@ def _train_patterns(dataset: HubDataset, configs: Sequence[dict[str, Any]]) -> l
     if not patterns:
         splits = ", ".join(str(e.get("split")) for e in entries if isinstance(e, dict))
         raise ValueError(f"{dataset.repo} config {name} has no split 'train' but {splits}; fetch its files yourself")
-    return [p.removeprefix("./") for p in patterns]
+    return [p.removeprefix("./") for p in patterns], any(isinstance(entry, dict) for entry in entries)
 
 
 def _choose_converted(dataset: HubDataset, tree: _Tree) -> tuple[list[HubFile], bool]:
-    """From the converter's layout, CONFIG/SPLIT/0000.parquet; SPLIT is partial-train where it stopped
-    early."""
+    """From the converter's layout, CONFIG/SPLIT/0000.parquet, SPLIT being partial-train if it stopped early."""
     by_config: dict[str, list[HubFile]] = {}
     for file in tree.files:
         parts = PurePosixPath(file.path).parts
@@ -198,12 +203,6 @@ def _choose_converted(dataset: HubDataset, tree: _Tree) -> tuple[list[HubFile], 
     return files, any("/partial-train/" in f.path for f in files)
 
 
-def _no_revision() -> type[Exception]:
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    return RevisionNotFoundError
-
-
 @contextmanager
 def _explained(repo: str) -> Iterator[None]:
     """Turn the library's failures into one sentence each."""
@@ -211,8 +210,10 @@ def _explained(repo: str) -> Iterator[None]:
 
     try:
         yield
-    except errors.RevisionNotFoundError:
-        raise
+    except errors.RevisionNotFoundError as problem:
+        raise ValueError(
+            f"the hub no longer has {repo} as it was when this was begun: run the same command to begin anew"
+        ) from problem
     except errors.GatedRepoError as problem:
         raise ValueError(
             f"the dataset {repo} is gated: accept its terms on its page, then set HF_TOKEN to a token of yours"
@@ -224,8 +225,7 @@ def _explained(repo: str) -> Iterator[None]:
     except errors.HFValidationError as problem:
         raise ValueError(f"{repo!r} is no name of a dataset: {problem}") from problem
     except (errors.HTTPError, OSError) as problem:
-        # The library has no class of its own for a connection that failed; every one it lets out is one of
-        # these.
+        # The library has no class of its own for a failed connection; whatever it lets out is one of these.
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_problem(problem, Path(problem.filename or ".")) from problem
         raise UnavailableError(

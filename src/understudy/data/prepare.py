@@ -35,6 +35,8 @@ from understudy.data.shards import (
 from understudy.data.sources import Progress, Report
 
 CACHE = Path("data/.cache")
+# More threads would wait for one another: see encode_in_order.
+MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def prepare(
         val_fraction: the share of the text for validation; the head of splits.py has the default.
         limit: read at most so many documents of each source.
         seed: of the embedded corpus; 0 by default.
-        workers: threads that encode; one for each processor by default. It changes no byte.
+        workers: threads that encode; one for each processor by default, 8 at most. It changes no byte.
         force: replace data, finished or not, that is there already.
         cache: where downloads are kept.
         report: called often with how far the work is; `progress_bars()` gives one for a terminal.
@@ -104,7 +106,9 @@ def prepare(
     try:
         status = _look_at(folder, request, force)
         if status != "already prepared":
-            _carry_out(folder, request, status == "continued", workers or os.cpu_count() or 1, cache, report)
+            _carry_out(
+                folder, request, status == "continued", workers or min(os.cpu_count() or 1, MOST_WORKERS), cache, report
+            )
     except OSError as problem:
         raise disk_problem(problem, folder) from problem
     manifest = read_manifest(folder)

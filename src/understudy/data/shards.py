@@ -94,7 +94,10 @@ def read_manifest(folder: Path) -> Manifest | None:
         if raw["format"] != FORMAT:
             raise ValueError(f"{path} has format {raw['format']}, this version reads {FORMAT}: prepare the data again")
         splits = {name: SplitInfo(**info) for name, info in raw.pop("splits").items()}
-        return Manifest(splits=splits, **raw)
+        manifest = Manifest(splits=splits, **raw)
+        if manifest.dtype != token_dtype(manifest.vocab_size).name:
+            raise TypeError(f"{manifest.dtype} for a vocabulary of {manifest.vocab_size}")
+        return manifest
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(f"{path} is damaged ({problem}): prepare the data again with --force") from problem
 
@@ -117,12 +120,12 @@ def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenDa
     if not file.is_file():
         held = ", ".join(sorted(p.stem for p in path.glob("*.bin"))) or "no token files"
         raise ValueError(f"{path} has no split {split!r}; it holds {held}: prepare it again, or choose another split")
-    dtype = np.dtype(manifest.dtype) if manifest else np.dtype("<u2")
-    _check_size(file, dtype, manifest.splits.get(split) if manifest else None)
+    info = manifest.splits.get(split) if manifest else None
+    dtype = token_dtype(manifest.vocab_size) if manifest else np.dtype("<u2")
+    _check_size(file, dtype, info)
     tokens = np.memmap(file, dtype=dtype, mode="r")
     if vocab_size is not None:
         _check_vocabulary(file, tokens, manifest, vocab_size)
-    info = manifest.splits.get(split) if manifest else None
     return TokenData(
         path=path,
         split=split,

@@ -7,12 +7,13 @@ dataset is one row of NAMED. Nothing here splits into training and validation, a
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from understudy.data.documents import (
     Found,
@@ -283,16 +284,20 @@ def _open_hub(
 def _open_generated(source: Source, seed: int, limit: int | None) -> Feed:
     from understudy.data.hamlet import DEFAULT_STORIES, stories
 
-    counts = {name: min(count, limit or count) for name, count in DEFAULT_STORIES.items()}
+    splits: tuple[Literal["train", "val"], ...] = ("train", "val")
+    counts = [min(DEFAULT_STORIES[split], limit or DEFAULT_STORIES[split]) for split in splits]
     fingerprint = _fingerprint(seed)
-    parts = tuple(Part(f"{source.name}/{split}", counts[split], fingerprint, split) for split in ("train", "val"))
+    parts = [Part(f"{source.name}/{split}", n, fingerprint, split) for split, n in zip(splits, counts)]
+
+    @functools.cache
+    def written(i: int) -> list[str]:
+        # Kept (a few MB): a tokenizer is trained on the same stories that are then encoded.
+        return list(islice(stories(seed, splits[i]), counts[i]))
 
     def read(i: int) -> Iterator[Piece]:
-        part = parts[i]
-        for number, story in enumerate(islice(stories(seed, part.split), part.size), 1):
-            yield Piece(story, True, number)
+        return (Piece(story, True, number) for number, story in enumerate(written(i), 1))
 
-    return Feed(source.name, parts, read)
+    return Feed(source.name, tuple(parts), read)
 
 
 def _fingerprint(seed: int) -> str:

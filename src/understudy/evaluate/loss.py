@@ -56,7 +56,14 @@ def evaluate_loss(
 
     Args:
         text_bytes: UTF-8 bytes of the text that ``tokens`` encode, for bits per byte.
+
+    Raises:
+        ValueError: fewer than two tokens.
     """
+    if len(tokens) < 2:
+        raise ValueError(
+            f"the split to evaluate has {len(tokens)} tokens, and nothing can be predicted; bring more text"
+        )
     was_training = model.training
     model.eval()
     sums = torch.zeros(6, dtype=torch.float64, device="cpu")
@@ -64,9 +71,7 @@ def evaluate_loss(
         inputs, targets = batch["tokens"].to(runtime.device), batch["targets"].to(runtime.device)
         with runtime.autocast():
             logits = model(inputs)
-        each = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none"
-        )
+        each = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
         loss = each.view_as(targets).cpu().double().sum(1)  # (B,) summed over each window
         count = (targets != IGNORE).sum(1).cpu().double()
         sums += torch.stack([loss.sum(), count.sum(), (loss * loss).sum(), (loss * count).sum(), (count * count).sum(),

@@ -110,9 +110,7 @@ def loss_plot(runs: Mapping[str, Rows], path: Path) -> None:
     try:
         figure.savefig(path, format="png")
     except OSError as error:
-        raise ValueError(
-            f"the picture {path} cannot be written ({error.strerror}); make room there"
-        ) from error
+        raise ValueError(f"the picture {path} cannot be written ({error.strerror}); make room there") from error
 
 
 def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np.ndarray]:
@@ -125,9 +123,7 @@ def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np
     if len(train):
         axes.plot(train_x, train, color=train_colour, alpha=0.35 if alone else 0.2, linewidth=0.8)
         label = "training" if alone else None if len(val) else name
-        axes.plot(
-            train_x, smoothed, color=train_colour, alpha=1 if alone else 0.55, linewidth=1.4, label=label
-        )
+        axes.plot(train_x, smoothed, color=train_colour, alpha=1 if alone else 0.55, linewidth=1.4, label=label)
     if len(val):
         label = "validation" if alone else name
         axes.plot(val_x, val, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)

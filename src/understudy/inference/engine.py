@@ -50,8 +50,10 @@ def generate(
 
     Args:
         model: on any device and in either mode, which it is in again afterwards; dropout never acts here.
-        tokens: a (B, T) tensor of token ids, or a list of rows of any lengths.
-        max_new_tokens: for each row, unless it stops; may exceed the context (see the top of this file).
+        tokens: a (B, T) tensor of token ids, or a list of rows of any lengths. Of a row longer than the context
+            the model reads the last ``context_length`` tokens.
+        max_new_tokens: for each row, unless it stops. A row that fills the context goes on from its most
+            recent half.
         temperature, top_k, top_p, min_p, repetition_penalty, seed: see :class:`SamplingSettings`. What a row
             draws depends on the seed and its place in the batch, not on the other rows.
         stop_tokens: ids that end a row; the one that did is the row's last token.

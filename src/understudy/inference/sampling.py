@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_TEMPERATURE = 1e-30
-"""Smaller ones would be 0 in fp32; at this one the distribution is greedy already, ties aside."""
+"""Smaller ones would overflow fp32; at this one the distribution is greedy already, ties aside."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,6 @@ def next_token_logprobs(logits: Tensor, settings: SamplingSettings, seen: Tensor
         # top - top is 0, or NaN where logits are not finite, so that broken weights are noticed here too
         return torch.full_like(scores, -math.inf).scatter(-1, at, top - top)
     if settings.temperature != 1:
-        scores = scores - scores.amax(dim=-1, keepdim=True)  # so that no temperature overflows fp32
         scores = scores / max(settings.temperature, SMALLEST_TEMPERATURE)
     if settings.top_k is not None:
         scores = keep_top_k(scores, settings.top_k)

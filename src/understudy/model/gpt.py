@@ -217,7 +217,6 @@ class Attention(nn.Module):
             q, k, v,
             attn_mask=mask,
             is_causal=mask is None,
-            dropout_p=self.dropout.p if self.training else 0.0,
             enable_gqa=self.config.n_kv_heads != self.config.n_heads,
         )  # fmt: skip
         return self.dropout(self.project(y.transpose(1, 2).flatten(2)))

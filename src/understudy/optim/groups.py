@@ -12,11 +12,13 @@ from understudy.optim.muon import Muon
 
 
 def role(name: str, parameter: nn.Parameter) -> str:
-    """What a parameter is: ``vector`` (biases, norms), ``head``, ``embedding``, or ``matrix``."""
+    """What a parameter is: ``vector`` (biases, norms), ``head``, ``ngram``, ``embedding``, or ``matrix``."""
     if parameter.ndim < 2:
         return "vector"
     if name.startswith("head."):
         return "head"
+    if name.startswith("ngram_embedding."):
+        return "ngram"
     if "embedding" in name or name.startswith("table."):
         return "embedding"
     return "matrix"
@@ -38,7 +40,9 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
         ], config)]  # fmt: skip
     matrices = by_role.pop("matrix", [])
     rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
-    rest = [_group(pairs, rates[kind] or 0.0, 0.0) for kind, pairs in by_role.items()]
+    rates["ngram"] = config.embedding_lr
+    decays = {"ngram": config.weight_decay}  # rare n-grams would otherwise be learnt by heart
+    rest = [_group(pairs, rates[kind] or 0.0, decays.get(kind, 0.0)) for kind, pairs in by_role.items()]
     return [_muon(model, matrices, config), _adamw(rest, config)] if matrices else [_adamw(rest, config)]
 
 

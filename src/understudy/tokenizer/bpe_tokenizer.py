@@ -41,9 +41,9 @@ class BPETokenizer(Tokenizer):
     """
 
     kind = "bpe"
-    # Between a word's last letter and the blank before the next word, and after a single line break: both
-    # patterns end a word there, and neither looks further back.
-    safe_cut = re.compile(r"[A-Za-z](?= [A-Za-z])|\S\n(?=\S)")
+    # Between a letter and a blank, and after a line break that is the only blank: both patterns end a word
+    # there, look no further back, and would end it there too if the text ended.
+    safe_cut = re.compile(r"[A-Za-z](?=\s)|\S\n(?=\S)")
 
     def __init__(
         self,

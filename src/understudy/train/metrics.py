@@ -70,9 +70,7 @@ class Metrics:
         self.quiet = quiet
         self.console = console or Console(stderr=True)
         train = (config or {}).get("train", {})
-        self.watch = Watch(
-            total_steps, {name: value for name, value in train.items() if name.startswith("stop_at_")}
-        )
+        self.watch = Watch(total_steps, {name: value for name, value in train.items() if name.startswith("stop_at_")})
         self._live: Live | None = None
         self._on_terminal = (
             self.console.is_terminal and not self.console.is_dumb_terminal and self.console.file.isatty()
@@ -163,9 +161,7 @@ class Metrics:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def _draw(self, now: bool = False) -> None:
@@ -222,9 +218,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"{path} cannot be written ({error.strerror}); make room and go on with --resume"
-        ) from error
+        raise ValueError(f"{path} cannot be written ({error.strerror}); make room and go on with --resume") from error
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:

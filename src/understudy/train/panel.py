@@ -7,6 +7,7 @@ anything is shown (metrics.py).
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ SHOWN_ELSEWHERE = {
     "memory_bytes", "memory_peak_bytes", "grad_norm",
 }  # fmt: skip
 BARS = "▁▂▃▄▅▆▇█"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Pair = tuple[str, str, str]  # name, value, style
 GAP = 4  # spaces between columns
 SMOOTHING = 0.9  # of the running mean over logged losses
@@ -65,11 +67,7 @@ class Watch:
             self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
             if len(self.losses) > 2000:  # a long run needs no more points for a line a few characters wide
                 self.losses = [_mean_point(pair) for pair in zip(self.losses[::2], self.losses[1::2])]
-        if (
-            validation is not None
-            and math.isfinite(validation)
-            and (self.best is None or validation < self.best[0])
-        ):
+        if validation is not None and math.isfinite(validation) and (self.best is None or validation < self.best[0]):
             self.best = (validation, int(step))
         if live and "train_seconds" in known:
             trained = known["train_seconds"]
@@ -256,10 +254,8 @@ def duration_text(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without what moves a terminal's cursor or changes its colours; models write that too."""
-    return "".join(
-        char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
+    """A text without the control characters that move a terminal's cursor or change its colours; models write them."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def _columns(groups: Sequence[list[Pair]], width: int) -> list[list[Text]]:

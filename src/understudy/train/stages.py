@@ -6,6 +6,7 @@ Not here: the loop itself, and the command line.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import threading
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,22 +24,20 @@ from understudy.config import ModelConfig, RunConfig
 from understudy.data.folder import data_tokenizer, text_sha256
 from understudy.data.loader import Windows
 from understudy.data.shards import TokenData, open_split
-from understudy.evaluate.loss import LossResult, evaluate_loss
-from understudy.evaluate.plots import loss_plot
-from understudy.inference.engine import generate_text
-from understudy.inference.sampling import SamplingSettings
-from understudy.model import GPT, Bigram, build_model
+from understudy.evaluate.loss import LossResult
+from understudy.model import build_model
 from understudy.optim import build_optimizers, lr_factor
 from understudy.run import Run, RunFolder, now, write_json
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer
-from understudy.train.checkpoint import load_checkpoint, save_checkpoint
+from understudy.train.checkpoint import load_checkpoint
 from understudy.train.compile import compile_if_it_pays
 from understudy.train.ema import ExponentialMovingAverage
-from understudy.train.loop import Progress, Trainer, lr_of
+from understudy.train.loop import Progress, Trainer
 from understudy.train.memory import largest_micro_batch
-from understudy.train.metrics import Metrics, memory_bytes, read_metrics
+from understudy.train.metrics import Metrics
 from understudy.train.objectives import NextToken
+from understudy.train.watch import Watcher
 
 
 class Interrupted(Exception):
@@ -72,6 +70,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
             f"--tokenizer {config.tokenizer.kind or 'bpe'}{_size_option(config)} --out {path}`"
         )
     tokenizer = data_tokenizer(config)
+    tokenizer.encode(config.log.prompt)  # a prompt that cannot be sampled from is refused before training
     config = _with_vocabulary(config, tokenizer)
     train_data, val_data = (open_split(path, split, config.model.vocab_size) for split in ("train", "val"))
     windows = Windows(train_data.tokens, config.model.context_length, config.train.seed)
@@ -93,9 +92,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
             objective=objective,
             optimizers=optimizers,
             batches=lambda step: [
-                windows.batch(
-                    step * config.train.batch_size + runtime.rank * share.samples + start, share.micro
-                )
+                windows.batch(step * config.train.batch_size + runtime.rank * share.samples + start, share.micro)
                 for start in range(0, share.samples, share.micro)
             ],
             lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
@@ -106,7 +103,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
             scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
             ema=ExponentialMovingAverage(model, config.optim.ema) if config.optim.ema else None,
         )
-        with folder.locked() if runtime.is_main else _nothing():
+        with folder.locked() if runtime.is_main else contextlib.nullcontext():
             about = _about(config, train_data, val_data, tokenizer, parent, model)
             if resume:
                 about = _check_lineage(folder, config, about)
@@ -122,110 +119,13 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
                 compiled = compile_if_it_pays(objective, config.train.compile, runtime, trainer.batches(0)[0])
                 for what, why in (runtime.reasons | {"compile": compiled}).items():
                     metrics.note(f"{what}: {why}")
-                watcher = _Watcher(config, folder, trainer, val_data, tokenizer, metrics, about, asked)
+                watcher = Watcher(config, folder, trainer, val_data, tokenizer, metrics, about, asked)
                 trainer.due, trainer.after_step = watcher.due, watcher.after_step
                 trainer.run()
                 if asked.get("signal"):
-                    raise Interrupted(
-                        f"interrupted at step {trainer.progress.step}; it is saved, go on with --resume"
-                    )
+                    raise Interrupted(f"interrupted at step {trainer.progress.step}; it is saved, go on with --resume")
                 final = watcher.finish()
         return Result(folder, trainer.progress, final, sum(p.numel() for p in model.parameters()))
-
-
-class _Watcher:
-    """Evaluates, samples, saves and logs between the steps of the loop."""
-
-    def __init__(
-        self, config: RunConfig, folder: RunFolder, trainer: Trainer, val_data: TokenData, tokenizer: Tokenizer,
-        metrics: Metrics, about: dict[str, Any], asked: dict[str, int],
-    ) -> None:  # fmt: skip
-        self.config, self.folder, self.trainer, self.val_data = config, folder, trainer, val_data
-        self.tokenizer, self.metrics, self.about, self.asked = tokenizer, metrics, about, asked
-        self.evaluated: tuple[int, LossResult] | None = None
-        self.saved_step = trainer.progress.step if trainer.progress.step else -1
-
-    def due(self, progress: Progress) -> bool:
-        if self.trainer.runtime.any("signal" in self.asked):
-            self.asked.setdefault("signal", signal.SIGTERM)  # another process was asked; all stop together
-            return True
-        config, step = self.config, progress.step
-        every = (config.log.every_steps, config.eval.every_steps, config.checkpoint.every_steps)
-        return any(n and step % n == 0 for n in every) or self._enough(progress)
-
-    def _enough(self, progress: Progress) -> bool:
-        tokens = self.config.train.stop_at_tokens
-        return tokens is not None and progress.tokens >= tokens
-
-    def after_step(self, progress: Progress, measured: dict[str, float]) -> bool:
-        config, trainer, step = self.config, self.trainer, progress.step
-        runtime = trainer.runtime
-        interrupted = "signal" in self.asked
-        seconds = config.train.stop_at_seconds
-        out_of_time = runtime.any(seconds is not None and progress.train_seconds >= seconds)
-        stop = interrupted or out_of_time or self._enough(progress) or step >= trainer.total_steps
-        now_bytes, peak_bytes = memory_bytes(runtime.device)
-        row: dict[str, float] = {
-            "step": step, "tokens": progress.tokens, "train_seconds": progress.train_seconds,
-            "lr": lr_of(trainer.optimizers), **measured, "memory_bytes": now_bytes, "memory_peak_bytes": peak_bytes,
-        }  # fmt: skip
-        if (peak := peak_flops(runtime)) is not None:
-            per_token = trainer.objective.model.flops_per_token()
-            row["mfu"] = measured["tokens_per_second"] * per_token / (peak * runtime.world_size)
-        is_best = False
-        every = config.eval.every_steps
-        if not interrupted and (stop or (every and step % every == 0)):
-            result = self._evaluate()
-            row["val/loss"] = progress.last_loss = result.loss
-            is_best = config.checkpoint.best and (
-                progress.best_loss is None or result.loss < progress.best_loss
-            )
-            progress.best_loss = min(result.loss, progress.best_loss or result.loss)
-            target = config.train.stop_at_loss
-            stop = stop or (target is not None and result.loss <= target)
-        if runtime.is_main:
-            self.metrics.write(row)
-            every = config.checkpoint.every_steps
-            if is_best or stop or (every and step % every == 0):
-                save_checkpoint(self.folder, trainer, self.about, config.checkpoint.keep, is_best)
-        runtime.barrier()
-        return stop
-
-    def _evaluate(self) -> LossResult:
-        config, trainer = self.config, self.trainer
-        tokens: np.ndarray = self.val_data.tokens
-        text_bytes = self.val_data.bytes
-        if config.eval.max_tokens and config.eval.max_tokens < len(tokens):
-            tokens, text_bytes = tokens[: config.eval.max_tokens], None
-        batch_size = config.eval.batch_size or config.train.micro_batch_size or 1
-        model = trainer.objective.model
-        with trainer.ema.applied() if trainer.ema else _nothing():
-            result = evaluate_loss(
-                model, tokens, config.model.context_length, batch_size, trainer.runtime, text_bytes
-            )
-            if config.log.samples and trainer.runtime.is_main:
-                self._sample(model)
-        self.evaluated = (trainer.progress.step, result)
-        return result
-
-    def _sample(self, model: GPT | Bigram) -> None:
-        log, step = self.config.log, self.trainer.progress.step
-        settings = SamplingSettings(temperature=0.8, seed=self.config.train.seed)
-        completions = generate_text(
-            model, self.tokenizer, [log.prompt] * log.samples, log.sample_tokens, settings
-        )  # fmt: skip
-        text = "\n---\n".join(log.prompt.lstrip("\n") + completion.text for completion in completions)
-        self.metrics.text("samples", text, step)
-
-    def finish(self) -> LossResult:
-        """Write what closes a run, and return the final evaluation."""
-        if self.evaluated is None or self.evaluated[0] != self.trainer.progress.step:
-            self._evaluate()  # a resumed run that had nothing left to do
-        assert self.evaluated is not None
-        if self.trainer.runtime.is_main:
-            rows = read_metrics(self.folder.metrics)
-            loss_plot({self.folder.name: rows}, self.folder.path / "loss.png")
-        return self.evaluated[1]
 
 
 @dataclass(frozen=True)
@@ -239,9 +139,7 @@ class _Share:
 def _share(config: RunConfig, runtime: Runtime) -> _Share:
     total, processes = config.train.batch_size, runtime.world_size
     if total % processes:
-        raise ValueError(
-            f"train.batch_size {total} cannot be shared by {processes} processes; choose a multiple"
-        )
+        raise ValueError(f"train.batch_size {total} cannot be shared by {processes} processes; choose a multiple")
     samples = total // processes
     micro = config.train.micro_batch_size
     assert micro is not None, "decided by _with_micro_batch"
@@ -370,11 +268,7 @@ def check_resume(saved: RunConfig, asked: RunConfig) -> RunConfig:
         before, after = getattr(saved, section), getattr(asked, section)
         for name in type(before).model_fields:
             old, new = getattr(before, name), getattr(after, name)
-            if (
-                old != new
-                and not (section == "train" and name in free)
-                and (section, name) != ("model", "vocab_size")
-            ):
+            if old != new and not (section == "train" and name in free) and (section, name) != ("model", "vocab_size"):
                 raise ValueError(
                     f"{section}.{name} was {old!r} and is now {new!r}; --resume takes up the same training, so start a new run "
                     f"with --init-from to change it"
@@ -382,20 +276,6 @@ def check_resume(saved: RunConfig, asked: RunConfig) -> RunConfig:
     micro = asked.train.micro_batch_size or saved.train.micro_batch_size
     train = asked.train.model_copy(update={"micro_batch_size": micro})
     return asked.model_copy(update={"model": saved.model, "train": train})
-
-
-PEAK_FLOPS = {  # dense bf16, from the makers' data sheets
-    "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12,
-    "RTX 4090": 165e12, "RTX 3090": 71e12, "T4": 65e12, "V100": 125e12, "B200": 2250e12,
-}  # fmt: skip
-
-
-def peak_flops(runtime: Runtime) -> float | None:
-    """Floating-point operations a second of the device's matrix units, where its maker states them; else None."""
-    if runtime.device.type != "cuda" or runtime.dtype == torch.float32:
-        return None
-    name = torch.cuda.get_device_name(runtime.device)
-    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
 
 
 @contextmanager
@@ -418,11 +298,6 @@ def _signals() -> Iterator[dict[str, int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def save_evaluation(folder: RunFolder, result: LossResult, checkpoint: str) -> None:

@@ -57,9 +57,7 @@ class Wandb:
     resumed run repeats would be dropped. Its capture of the console is off, or it would record every frame.
     """
 
-    def __init__(
-        self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str
-    ) -> None:
+    def __init__(self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str) -> None:
         self.module = module
         self.run = module.init(
             project=log.project, name=folder.name, id=run_id, resume="allow", config=config,
@@ -81,22 +79,16 @@ class Wandb:
 class Trackio:
     """A run in trackio's local database, or wherever its own settings say. It knows a run by its name."""
 
-    def __init__(
-        self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str
-    ) -> None:
+    def __init__(self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str) -> None:
         self.module = module
         with contextlib.redirect_stdout(sys.stderr):  # it greets on standard output, which is for results
-            self.run = module.init(
-                project=log.project, name=f"{folder.name}-{run_id}", config=config, resume="allow"
-            )
+            self.run = module.init(project=log.project, name=f"{folder.name}-{run_id}", config=config, resume="allow")
 
     def values(self, values: Mapping[str, float], step: int) -> None:
         self.run.log({name: value for name, value in values.items() if name != "step"}, step=step)
 
     def text(self, title: str, text: str, step: int) -> None:
-        if (
-            markdown := getattr(self.module, "Markdown", None)
-        ) is not None:  # its first versions take no text
+        if (markdown := getattr(self.module, "Markdown", None)) is not None:  # its first versions take no text
             self.run.log({title: markdown(_code_block(text))}, step=step)
 
     def close(self) -> None:
@@ -128,9 +120,7 @@ class Trackers:
                 tell(tracker)
             except self.failures[name] as error:
                 del self.running[name]
-                self.note(
-                    f"{name} gave up ({_brief(error)}); training goes on, and metrics.jsonl has everything"
-                )
+                self.note(f"{name} gave up ({_brief(error)}); training goes on, and metrics.jsonl has everything")
 
 
 def require_trackers(log: LogConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from understudy.data.hamlet.reader import Reader
 from understudy.data.hamlet.templates import Choices, Part, Template
 
 _SETTING = ("weather", "season", "day", "part")
-_LINKS = ("then ", "then ", "after that ", "next ")
+_LINKS = ("then ", "then ", "after that ")
 _LINKS_ON_THE_WAY = ("then ", "after that ", "soon ", "a little later ", "before long ")
 _LINKED_ACTS = {"go", "take", "swap", "pay", "gain", "use", "put"}
 _DEEDS = _LINKED_ACTS | {"give", "find", "hand", "talk", "mend", "look"}
@@ -60,7 +60,8 @@ class Narrator:
             if template.simple and i < len(events) and events[i].actor is event.actor and self.draw.chance(0.45):
                 chosen = self._choose(events[i])
                 if chosen.active and template.words + chosen.words <= 17 and " and " not in chosen.source:
-                    sentence += self.draw.pick((" and", " and", ", then"))
+                    sentence += ", then" if events[i].act in _DEEDS and self.draw.chance(0.35) else " and"
+                    self.reader.told.add("actor")  # the subject of the whole sentence
                     sentence += self._render(chosen.parts[1:], events[i])
                     chosen = None
                     i += 1

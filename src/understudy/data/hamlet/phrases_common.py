@@ -117,7 +117,7 @@ thank
   "Thank you, {b.v}," said {a.f}. "You are [very kind|a great help|so good to me]."
   "How [good|kind] of you," said {a.f}[ with a smile|]
   "[Thank you|Thank you so much]," said {a.f}
-  ~"What would I do without you, {b.v}?" said {a.f}
+  ~"How can I ever repay you, {b.v}?" said {a.f}
 reward
   {a} gave {b.o} {n.g} [for the way home|as thanks|for {b.his} trouble]
   as thanks, {b} got {n.g}
@@ -125,13 +125,6 @@ reward
   "Take {n.g} for your trouble," said {a.f}
   "Here, {b.v}," said {a.f}, "take {n.g} [with you|home]."
   ~{a} would not let {b.o} go without {n.g}
-share_treat
-  {a.both} ate {g} together
-  {a.both} sat down and shared {g}
-  ~together {a.both} ate some {g}
-hug
-  {a} hugged {b.o}
-  {a} took {b.s} hand
 
 # ---- endings
 close
@@ -158,18 +151,19 @@ close_honest
   it felt good to [be honest|have helped]
   {a} was glad that everything was back in the right place
 close_rainy
-  by evening the rain had stopped
   outside, the rain fell softly on the roofs
+  all evening the rain fell on the roofs
 close_windy
-  by evening the wind had died down
+  that evening, the wind rattled at the windows
   all night the wind sang in the trees
 close_snowy
-  outside, the snow kept falling
+  outside, the snow was falling
   by evening the whole village was white
 close_cold
   that night, a warm fire burned in every house
 close_sunny
   the sun went down red behind the hill
 close_misty
-  by evening the mist was gone
+  that night, mist lay over the river
+  by evening the mist hung between the houses
 """

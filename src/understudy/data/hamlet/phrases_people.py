@@ -148,7 +148,7 @@ quarrel_forgive
   "Let us be friends again," said {a.f}
 quarrel_give
   {a} gave {t} to {b.o}
-  {a} held out {t}, and {b} took it
+  {a} held {t} out, and {b} took it
   "You can have {t.the}, {b.v}," said {a.f}
   ~{a} put {t} into {b.s} hand
 quarrel_turns
@@ -188,7 +188,7 @@ hide_look
 hide_first
   first {a} found {b.o} {p.at}
   {a} went {p.to}, and there was {b.o}
-  the first to be found was {b.o} {p.at}
+  the first to be found was {b.f} {p.at}
   "I see you, {b.v}!" cried {a.f} {p.at}
 hide_animal
   then {a} {a.noise} [twice|loudly] and would not move from {b.s} side
@@ -232,7 +232,8 @@ contest_win
   {a} jumped for joy
   "I won!" cried {a.f}
 contest_more
-  that was {k} more than {b.f}
+  {a} had {k} more than {b.f}
+  with {n.g}, {a} had {k} more than {b.f}
 contest_prize
   {a} came by and gave {t.a} to {b.o} as a prize
   {a} had watched it all, and gave {t.a} to {b.o}

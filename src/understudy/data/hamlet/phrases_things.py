@@ -22,7 +22,7 @@ errand_hand
   {a} gave {t} to {b.o}
 errand_deliver
   {a} gave {t} to {b.o}
-  {a} held out {t}, and {b} took it with a smile
+  {a} held {t} out, and {b} took it with a smile
   {b} was glad to get {t} from {a.o}
   "This is for you, {b.v}," said {a.f}, and gave {t} to {b.o}
   "Here is {t.a} for you, {b.v}," said {a.f}
@@ -155,7 +155,7 @@ lost_thank_helper
   "You were right, {b.v}," said {a.f}. "Thank you."
 lost_animal
   {a.e} had been {p.at} too and had found {t} {p.spot}
-  but {a.e} had found {t} {p.at}, {p.spot}
+  {a.e} had already found {t} {p.at}, {p.spot}
   meanwhile, {p.at}, {a.e} found {t}
 lost_animal_brings
   {a} came running {p.to} with {t.the}
@@ -172,7 +172,7 @@ lost_praise
   "What would I do without you, {b.n}?" said {a.f}
 lost_found_by
   {a} had [just|already] found {t} {p.at}, {p.spot}
-  but {a} had picked up {t} {p.spot} {p.at}
+  {a} had already picked {t} up {p.spot} {p.at}
   meanwhile {a} had been {p.at} and had found {t} there
 lost_finder_comes
   {a} came {p.to} with {t.the}
@@ -241,7 +241,7 @@ swap_done
   {a.both} shook hands, and {a.n} walked off with {u.the}
 swap_give
   {a} gave {t} to {b.o}
-  {a} held out {t}, and {b} could hardly believe it
+  {a} held {t} out, and {b} could hardly believe it
   "Here is {t.the} you needed, {b.v}," said {a.f}
   ~{b} got just what {b.he} needed from {a.o}: {t.the}
 

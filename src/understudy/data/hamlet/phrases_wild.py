@@ -74,7 +74,7 @@ rain_lend
   {a} lent {b.o} {t.a}
   {a} took {t.a} and put it into {b.s} hands
   "Take my {t.w}, {b.v}," said {a.f}
-  ~{b} got {t.a} from {a.o} for the way home
+  ~{b} was lent {t.a} until the next day
 rain_promise
   {a} promised to bring {t} back
   {a} said that {a.he} would bring {t} back
@@ -166,7 +166,7 @@ run_gone
   but that {o} {b} was nowhere to be seen
   {a} had left the gate open, and {b} had run away
   the door was open, and {b} was gone
-  ~of {b.o} there was no sign that {o}
+  ~nobody could say where {b} had gone
 run_worry
   {a} called and called
   {a} was very worried

@@ -26,6 +26,7 @@ _SEASONS = {
     "tomato": ("summer", "autumn"), "apple": ("summer", "autumn"), "nut": ("autumn",), "mushroom": ("autumn",),
     "flower": ("spring", "summer"), "frog": ("spring", "summer"), "bee": ("spring", "summer"),
 }  # fmt: skip
+_WEATHER_ENDS = ("close_rainy", "close_windy", "close_snowy", "close_cold", "close_sunny", "close_misty")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -271,17 +272,11 @@ class Scene:
             self.do("lasting", "lasting_stands", place=place)
 
     def close(self, hero: Person, *tellings: str) -> None:
-        """One or two closing sentences."""
-        if tellings and self.draw.chance(0.6):
+        """One or two closing sentences: of the plot's own, of the weather, or of any story."""
+        weather = f"close_{self.setting.weather}"
+        own = tellings and self.draw.chance(0.6)
+        if own:
             self.do("mood", self.draw.pick(tellings), hero)
-        if not tellings or self.draw.chance(0.6):
-            weather = f"close_{self.setting.weather}"
-            known = weather in (
-                "close_rainy",
-                "close_windy",
-                "close_snowy",
-                "close_cold",
-                "close_sunny",
-                "close_misty",
-            )
-            self.do("mood", weather if known and self.draw.chance(0.3) else "close", hero)
+        if not own or self.draw.chance(0.6):
+            fits = weather in _WEATHER_ENDS and weather not in tellings
+            self.do("mood", weather if fits and self.draw.chance(0.3) else "close", hero)

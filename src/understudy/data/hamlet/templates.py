@@ -26,7 +26,7 @@ SLOTS = {
 # Verbs after which "then" or "and" would sound wrong: nothing is done.
 _STILL = {
     "was", "were", "had", "could", "did", "lived", "wanted", "liked", "thought", "felt", "would", "knew", "needed",
-    "loved", "hoped",
+    "loved", "never", "hoped",
 }  # fmt: skip
 
 Part = str | tuple[Callable[..., str], str] | list["tuple[Part, ...]"]
@@ -100,7 +100,7 @@ def parse_template(line: str) -> Template:
         spoken=spoken,
         opener=source.endswith(","),
         active=active,
-        timed=re.search(r"\b(soon|long|last|later|before|noon|then)\b", source) is not None,
+        timed=re.search(r"\b(soon|long|last|later|before|noon|then|at once)\b", source) is not None,
         simple=active and not re.search(r",| and |asked|told|wanted|promised|offered|said", source),
         words=len(re.sub(r"\|[^\]]*\]", "]", source).split()),
     )

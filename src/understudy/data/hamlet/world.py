@@ -88,7 +88,7 @@ class Animal:
 _ADULTS = """
 Marta f 41 baker bakery pear
 Leo m 39 postman bakery pie
-Hugo m 52 miller mill cheese
+Hugo m 52 miller mill cake
 Greta f 46 cheesemaker mill cherry
 Bram m 45 smith smithy sausage
 Clara f 42 weaver smithy plum
@@ -124,7 +124,7 @@ Pip m 5 farm pear Walter Ruth
 Ben m 7 pottery nut Felix Rosa
 Ivy f 6 pottery apple Felix Rosa
 Kate f 10 inn cake Silas Helen
-Sam m 8 inn cheese Silas Helen
+Sam m 8 inn pear Silas Helen
 Mabel f 8 shop pancake Nora
 Tom m 11 shop fish Nora
 Molly f 9 ferry plum Jonas

@@ -1,0 +1,141 @@
+"""What happens between the steps of the loop: evaluating, sampling, saving, logging, and deciding to stop.
+
+Time spent here is not counted as training. Not here: the loop, and what a stage trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+from typing import Any
+
+import numpy as np
+import torch
+
+from understudy.config import RunConfig
+from understudy.data.shards import TokenData
+from understudy.evaluate.loss import LossResult, evaluate_loss
+from understudy.evaluate.plots import loss_plot
+from understudy.inference.engine import generate_text
+from understudy.inference.sampling import SamplingSettings
+from understudy.model import GPT, Bigram
+from understudy.run import RunFolder
+from understudy.runtime import Runtime
+from understudy.tokenizer import Tokenizer
+from understudy.train.checkpoint import save_checkpoint
+from understudy.train.loop import Progress, Trainer, lr_of
+from understudy.train.metrics import Metrics, memory_bytes, read_metrics
+
+
+class Watcher:
+    """Evaluates, samples, saves and logs between the steps of the loop."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, trainer: Trainer, val_data: TokenData, tokenizer: Tokenizer,
+        metrics: Metrics, about: dict[str, Any], asked: dict[str, int],
+    ) -> None:  # fmt: skip
+        self.config, self.folder, self.trainer, self.val_data = config, folder, trainer, val_data
+        self.tokenizer, self.metrics, self.about, self.asked = tokenizer, metrics, about, asked
+        self.evaluated: tuple[int, LossResult] | None = None
+        self.saved_step = trainer.progress.step if trainer.progress.step else -1
+
+    def due(self, progress: Progress) -> bool:
+        if self.trainer.runtime.any("signal" in self.asked):
+            self.asked.setdefault("signal", signal.SIGTERM)  # another process was asked; all stop together
+            return True
+        config, step = self.config, progress.step
+        every = (config.log.every_steps, config.eval.every_steps, config.checkpoint.every_steps)
+        return any(n and step % n == 0 for n in every) or self._enough(progress)
+
+    def _enough(self, progress: Progress) -> bool:
+        tokens = self.config.train.stop_at_tokens
+        return tokens is not None and progress.tokens >= tokens
+
+    def after_step(self, progress: Progress, measured: dict[str, float]) -> bool:
+        config, trainer, step = self.config, self.trainer, progress.step
+        runtime = trainer.runtime
+        interrupted = "signal" in self.asked
+        seconds = config.train.stop_at_seconds
+        out_of_time = runtime.any(seconds is not None and progress.train_seconds >= seconds)
+        stop = interrupted or out_of_time or self._enough(progress) or step >= trainer.total_steps
+        now_bytes, peak_bytes = memory_bytes(runtime.device)
+        if not math.isfinite(measured["train/loss"]):
+            raise ValueError(
+                f"the loss is {measured['train/loss']} at step {step}; start again with a lower "
+                "optim.lr or optim.grad_clip; earlier checkpoints are kept"
+            )
+        row: dict[str, float] = {
+            "step": step, "tokens": progress.tokens, "train_seconds": progress.train_seconds,
+            "lr": lr_of(trainer.optimizers), **measured, "memory_bytes": now_bytes, "memory_peak_bytes": peak_bytes,
+        }  # fmt: skip
+        if (peak := peak_flops(runtime)) is not None:
+            per_token = trainer.objective.model.flops_per_token()
+            row["mfu"] = measured["tokens_per_second"] * per_token / (peak * runtime.world_size)
+        is_best = False
+        every = config.eval.every_steps
+        if not interrupted and (stop or (every and step % every == 0)):
+            result = self._evaluate()
+            row["val/loss"] = progress.last_loss = result.loss
+            is_best = config.checkpoint.best and (progress.best_loss is None or result.loss < progress.best_loss)
+            progress.best_loss = min(result.loss, progress.best_loss or result.loss)
+            target = config.train.stop_at_loss
+            stop = stop or (target is not None and result.loss <= target)
+        if runtime.is_main:
+            self.metrics.write(row)
+            every = config.checkpoint.every_steps
+            if is_best or stop or (every and step % every == 0):
+                save_checkpoint(self.folder, trainer, self.about, config.checkpoint.keep, is_best)
+        runtime.barrier()
+        return stop
+
+    def _evaluate(self) -> LossResult:
+        config, trainer = self.config, self.trainer
+        tokens: np.ndarray = self.val_data.tokens
+        text_bytes = self.val_data.bytes
+        if config.eval.max_tokens and config.eval.max_tokens < len(tokens):
+            tokens, text_bytes = tokens[: config.eval.max_tokens], None
+        batch_size = config.eval.batch_size or config.train.micro_batch_size or 1
+        model = trainer.objective.model
+        with trainer.ema.applied() if trainer.ema else contextlib.nullcontext():
+            result = evaluate_loss(model, tokens, config.model.context_length, batch_size, trainer.runtime, text_bytes)
+            if config.log.samples and trainer.runtime.is_main:
+                self._sample(model)
+        self.evaluated = (trainer.progress.step, result)
+        return result
+
+    def _sample(self, model: GPT | Bigram) -> None:
+        log, step = self.config.log, self.trainer.progress.step
+        prompt = log.prompt
+        if not prompt and self.tokenizer.eot_id is None:  # characters have no sign for a beginning
+            prompt = self.tokenizer.decode(self.val_data.tokens[:1])
+        settings = SamplingSettings(temperature=0.8, seed=self.config.train.seed)
+        completions = generate_text(
+            model, self.tokenizer, [prompt] * log.samples, log.sample_tokens, settings
+        )  # fmt: skip
+        text = "\n---\n".join(prompt.lstrip("\n") + completion.text for completion in completions)
+        self.metrics.text("samples", text, step)
+
+    def finish(self) -> LossResult:
+        """Write what closes a run, and return the final evaluation."""
+        if self.evaluated is None or self.evaluated[0] != self.trainer.progress.step:
+            self._evaluate()  # a resumed run that had nothing left to do
+        assert self.evaluated is not None
+        if self.trainer.runtime.is_main:
+            rows = read_metrics(self.folder.metrics)
+            loss_plot({self.folder.name: rows}, self.folder.path / "loss.png")
+        return self.evaluated[1]
+
+
+PEAK_FLOPS = {  # dense bf16, from the makers' data sheets
+    "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12,
+    "RTX 4090": 165e12, "RTX 3090": 71e12, "T4": 65e12, "V100": 125e12, "B200": 2250e12,
+}  # fmt: skip
+
+
+def peak_flops(runtime: Runtime) -> float | None:
+    """Floating-point operations a second of the device's matrix units, where its maker states them; else None."""
+    if runtime.device.type != "cuda" or runtime.dtype == torch.float32:
+        return None
+    name = torch.cuda.get_device_name(runtime.device)
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)

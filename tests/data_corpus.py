@@ -1,0 +1,60 @@
+"""What the tests of `prepare` share: a small corpus of many kinds, and ways to look at what became of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from understudy.data import encoding
+from understudy.data.prepare import Summary, prepare
+from understudy.data.shards import open_split
+from understudy.tokenizer import load_tokenizer
+
+FILES = ("train.bin", "val.bin", "tokenizer.json", "manifest.json")
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small text is many batches and many journals."""
+    monkeypatch.setattr(encoding, "BATCH_CHARS", 700)
+    monkeypatch.setattr(encoding, "JOURNAL_BYTES", 2000)
+
+
+def story(i: int) -> str:
+    words = ["the", "miller", "walks", "to", "a", "mill", "and", "größer", "€", "night"]
+    return f"Story {i}. " + " ".join(words[(i * 7 + j * j) % 10] for j in range(3 + i % 40)) + ".\n"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """322 documents in three files, one of them gzipped; two are empty, and a picture is in the way."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rows = [story(i) for i in range(150)] + ["  \n", ""] + [story(i) for i in range(150, 170)]
+    (folder / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), "utf-8")
+    more = "".join(json.dumps({"text": story(i)}) + "\n" for i in range(170, 319))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(more.encode()))
+    (folder / "c.txt").write_text("".join(story(i) for i in range(20)), "utf-8")
+    (folder / "d.png").write_bytes(b"\0")
+    return folder
+
+
+def run(corpus: Path, out: Path, **settings: Any) -> Summary:
+    return prepare([str(corpus)], out, **{"tokenizer": "char", **settings})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    assert sorted(p.name for p in folder.iterdir()) == sorted(FILES), "nothing else is left"
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def documents(folder: Path, split: str) -> list[str]:
+    tokenizer = load_tokenizer(folder)
+    text = tokenizer.decode(open_split(folder, split, tokenizer.vocab_size).tokens)
+    whole = text.split("<|endoftext|>")
+    assert whole.pop() == "", "an end-of-text token follows every document"
+    return whole
