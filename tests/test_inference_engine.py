@@ -267,7 +267,9 @@ def test_autocast_is_the_precision_of_training(shape: str) -> None:
     model = decided_model(shape)
     assert isinstance(model, GPT)
     products, caches = [], []
-    model.blocks[0].mlp.up.register_forward_hook(lambda module, inputs, output: products.append(output.dtype))
+    model.get_submodule("blocks.0.mlp.up").register_forward_hook(
+        lambda module, inputs, output: products.append(output.dtype)
+    )
     model.blocks[0].register_forward_pre_hook(lambda block, inputs: caches.append(inputs[4]))
     prompt = [1, 2, 3, 4]
     [(_, token, logprob)] = continue_rows(model, [prompt], 1, SamplingSettings(seed=0), (), torch.bfloat16)

@@ -81,7 +81,6 @@ def start_runtime(device: str = "auto", dtype: str = "auto", seed: int = 1337) -
     precision, why_dtype = choose_dtype(chosen, dtype)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
     if world_size > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:

@@ -64,7 +64,7 @@ def loss_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
     low = min(float(curve.min()) for curve in curves)
     high = max(float(np.quantile(curve, 0.97)) for curve in curves)
     high = max([high, *(float(curve[-1]) for curve in curves)])
-    margin = 0.06 * ((high - low) or 1.0)
+    margin = max(0.02, 0.06 * (high - low))
     return low - margin, high + margin
 
 
@@ -88,12 +88,13 @@ def loss_plot(runs: Mapping[str, Rows], path: Path) -> None:
     drawn = [
         curve
         for number, (name, rows) in enumerate(runs.items())
-        for curve in _draw_run(axes, rows, x, name if len(runs) > 1 else "", COLOURS[number % len(COLOURS)])
+        for curve in _draw_run(axes, rows, x, _plain(name) if len(runs) > 1 else "", COLOURS[number % len(COLOURS)])
     ]
     axes.set_ylim(*loss_limits(drawn))
     axes.set_xlim(left=0)
     axes.set_xlabel("steps" if x == "step" else "tokens")
     axes.set_ylabel("loss (nats a token)")
+    axes.ticklabel_format(axis="y", useOffset=False)
     _quiet(axes)
     rate = next(iter(rates), None)
     if x == "step" and rate:
@@ -104,7 +105,7 @@ def loss_plot(runs: Mapping[str, Rows], path: Path) -> None:
         above.spines["top"].set_visible(False)
     axes.xaxis.set_major_formatter(_si)
     if len(runs) == 1:
-        axes.set_title(next(iter(runs)), loc="left", color=INK, fontsize=11, fontweight="bold", pad=8)
+        axes.set_title(_plain(next(iter(runs))), loc="left", color=INK, fontsize=11, fontweight="bold", pad=8)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper right")
     try:
@@ -115,6 +116,8 @@ def loss_plot(runs: Mapping[str, Rows], path: Path) -> None:
 
 def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np.ndarray]:
     """Draw the curves of one run and return those that the axis must show."""
+    from matplotlib.patheffects import withStroke
+
     train_x, train = series(rows, "train/loss", x)
     val_x, val = series(rows, "val/loss", x)
     alone = not name
@@ -126,7 +129,9 @@ def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np
         axes.plot(train_x, smoothed, color=train_colour, alpha=1 if alone else 0.55, linewidth=1.4, label=label)
     if len(val):
         label = "validation" if alone else name
-        axes.plot(val_x, val, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
+        axes.plot(
+            val_x, val, color=colour, linewidth=1.8, marker="o" if len(val) <= 50 else "", markersize=3.5, label=label
+        )
         best = int(val.argmin())
         axes.plot(val_x[best], val[best], "o", markersize=8, markerfacecolor="none", color=colour)
         # Above the point, and on the side where there is room.
@@ -134,6 +139,7 @@ def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np
         axes.annotate(
             f"{val[best]:.4f}", (val_x[best], val[best]), xytext=(0, 10), textcoords="offset points",
             ha="right" if right else "center", color=colour, fontsize=9, fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
     return [smoothed, val]
 
@@ -149,6 +155,11 @@ def _quiet(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib neither reads as a formula nor, for a first underscore, leaves out of the legend."""
+    return "\N{ZERO WIDTH SPACE}" + name.replace("$", r"\$")
 
 
 def _tokens_per_step(rows: Rows) -> float | None:

@@ -81,6 +81,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the charts come in our order
     template = (resources.files("understudy.evaluate") / "report.html").read_text(encoding="utf-8")
     charts = {"runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "limits": _limits(runs)}
     page = environment.from_string(template).render(

@@ -8,7 +8,6 @@ are never found inside a text.
 from __future__ import annotations
 
 import codecs
-import hashlib
 import json
 import os
 import re
@@ -191,6 +190,8 @@ class Tokenizer(ABC):
     @cached_property
     def sha256(self) -> str:
         """The hash of the file that `save` writes."""
+        import hashlib
+
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def save(self, path: Path) -> None:

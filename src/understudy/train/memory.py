@@ -17,6 +17,9 @@ from understudy.runtime import Runtime
 
 CPU_TOKENS = 8192
 """On a CPU a forward over more tokens is no faster, and outgrows the caches."""
+BESIDE = 1.6
+"""What kernels and the backward pass hold beside the counted activations: 1.2 to 1.65 times in all, measured on a CPU
+over five presets (benchmarks/README.md)."""
 USABLE = 0.8
 """The share of free memory a plan may fill; the rest is fragments and other programs' growth."""
 
@@ -50,7 +53,7 @@ def plan_memory(config: RunConfig, micro_batch_size: int, dtype: torch.dtype = t
     matrices = counts.get("matrix", 0) if config.optim.name == "muon" else 0
     optimizer = 4 * matrices + 8 * (parameters - matrices) + (4 * parameters if config.optim.ema else 0)
     tokens = micro_batch_size * config.model.context_length
-    activations = tokens * activation_bytes_per_token(config, dtype)
+    activations = int(BESIDE * tokens * activation_bytes_per_token(config, dtype))
     chunk = min(tokens, config.train.loss_chunk_tokens or tokens)
     # Logits, their fp32 copy or log-softmax, and the gradient of each.
     logits = chunk * config.model.padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)

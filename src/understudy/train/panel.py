@@ -53,6 +53,7 @@ class Watch:
         self.losses: list[tuple[float, float]] = []
         self.best: tuple[float, int] | None = None
         self._mean, self._weight = 0.0, 0.0
+        self._seen, self._every, self._last_step = 0, 1, -math.inf
         self._pace: deque[tuple[float, float, float]] = deque(maxlen=30)
         self._since: tuple[float, float] | None = None
 
@@ -61,18 +62,26 @@ class Watch:
         known = {name: math.nan if value is None else float(value) for name, value in values.items()}
         self.latest.update(known)
         step, loss, validation = self.latest.get("step", 0.0), known.get("train/loss"), known.get("val/loss")
-        if loss is not None and math.isfinite(loss) and not (self.losses and self.losses[-1][0] >= step):
-            self.losses.append((step, loss))
+        if loss is not None and math.isfinite(loss) and step > self._last_step:
+            self._last_step = step
+            self._keep_loss(step, loss)
             self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * loss
             self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
-            if len(self.losses) > 2000:  # a long run needs no more points for a line a few characters wide
-                self.losses = [_mean_point(pair) for pair in zip(self.losses[::2], self.losses[1::2])]
         if validation is not None and math.isfinite(validation) and (self.best is None or validation < self.best[0]):
             self.best = (validation, int(step))
         if live and "train_seconds" in known:
             trained = known["train_seconds"]
             self._since = self._since or (self.clock(), trained)
             self._pace.append((trained, step, self.latest.get("tokens", 0.0)))
+
+    def _keep_loss(self, step: float, loss: float) -> None:
+        """Remember every loss, then every second, every fourth: a line a few characters wide needs no more."""
+        if self._seen % self._every == 0:
+            self.losses.append((step, loss))
+        self._seen += 1
+        if len(self.losses) > 2000:
+            self.losses = self.losses[::2]
+            self._every *= 2
 
     @property
     def smoothed_loss(self) -> float | None:
@@ -149,9 +158,11 @@ class Watch:
         gap = "\n\n" if len(columns) > 1 else "\n"
         text = self._bar(inner, unicode).append(gap)
         for row in range(max(len(column) for column in columns)):
+            line = Text()
             for column in columns:
-                text.append_text(column[row] if row < len(column) else Text(" " * len(column[0])))
-            text.append("\n")
+                line.append_text(column[row] if row < len(column) else Text(" " * len(column[0])))
+            line.rstrip()
+            text.append_text(line).append("\n")
         if unicode and len(self.losses) > 2:
             text.append(gap[1:] + sparkline(self.losses, inner), style="cyan")
         text.rstrip()
@@ -275,8 +286,3 @@ def _lines(pairs: Sequence[Pair]) -> list[Text]:
         Text.assemble((f"{name:<{names}}  ", "dim"), (f"{value:<{values}}", style), " " * GAP)
         for name, value, style in pairs
     ]
-
-
-def _mean_point(pair: tuple[tuple[float, float], tuple[float, float]]) -> tuple[float, float]:
-    (x0, y0), (x1, y1) = pair
-    return (x0 + x1) / 2, (y0 + y1) / 2
