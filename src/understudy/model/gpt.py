@@ -10,6 +10,7 @@ Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,17 @@ from torch.utils.checkpoint import checkpoint
 
 from understudy.config import ModelConfig
 from understudy.model.kv_cache import KVCache
+
+
+class Inputs(NamedTuple):
+    """What every block is told beside its hidden states; without a cache, tokens stand at 0, 1, 2, … and the mask is
+    plainly causal."""
+
+    tokens: Tensor  # (B, T)
+    positions: Tensor | None  # (B, T)
+    mask: Tensor | None  # (B, 1, T, keys)
+    rope: Tensor | None  # (2, [B, 1,] T, K)
+    cache: KVCache | None
 
 
 class GPT(nn.Module):
@@ -90,13 +102,13 @@ class GPT(nn.Module):
             raise ValueError(
                 f"{held + tokens.shape[1]} tokens do not fit the context of {limit}; pass the last ones only"
             )
-        x, positions = self._embed(tokens, cache)
-        mask, rope = self._attention_inputs(tokens, positions, cache)
+        inputs = self._inputs(tokens, cache)
+        x = self._embed(inputs)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
-                x = checkpoint(block, x, tokens, rope, mask, cache, positions, use_reentrant=False)
+                x = checkpoint(block, x, inputs, use_reentrant=False)
             else:
-                x = block(x, tokens, rope, mask, cache, positions)
+                x = block(x, inputs)
         if cache:
             cache.advance(tokens.shape[1])
         return self.norm(x)
@@ -124,29 +136,26 @@ class GPT(nn.Module):
         weights -= sum(p.numel() for name, p in self.blocks.named_parameters() if "value_embedding" in name)
         return 6 * weights + 12 * config.n_layers * config.n_heads * config.head_width * config.context_length
 
-    def _embed(self, tokens: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor | None]:
-        x = self.token_embedding(tokens)  # (B, T, D)
-        positions = cache.positions(tokens.shape[1]) if cache else None  # (B, T), or None for 0, 1, 2, …
-        if cache and positions is not None:
+    def _inputs(self, tokens: Tensor, cache: KVCache | None) -> Inputs:
+        """Where the tokens stand, and what they may attend to."""
+        positions = mask = rope = None
+        if cache:
+            positions = cache.positions(tokens.shape[1])
             cache.tokens.scatter_(1, positions, tokens)
-        if self.config.position == "learned":
-            table = self.position_embedding.weight
-            x = x + (table[: tokens.shape[1]] if positions is None else table[positions])
-        if self.config.ngram_orders:
-            x = x + self.ngram_embedding(tokens, cache, positions)
-        return self.dropout(x), positions
-
-    def _attention_inputs(
-        self, tokens: Tensor, positions: Tensor | None, cache: KVCache | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """The mask (B, 1, T, keys), or None for a plain causal one, and the rotary table of these positions."""
-        mask = rope = None
-        if cache and positions is not None:
             keys = torch.arange(cache.longest + tokens.shape[1], device=tokens.device)
-            mask = (keys <= positions[:, :, None])[:, None]  # (B, 1, T, keys)
+            mask = (keys <= positions[:, :, None])[:, None]
         if self.config.position == "rope":
             rope = self.rope[:, : tokens.shape[1]] if positions is None else self.rope[:, positions][:, :, None]
-        return mask, rope
+        return Inputs(tokens, positions, mask, rope, cache)
+
+    def _embed(self, inputs: Inputs) -> Tensor:
+        x = self.token_embedding(inputs.tokens)  # (B, T, D)
+        if self.config.position == "learned":
+            table = self.position_embedding.weight
+            x = x + (table[: x.shape[1]] if inputs.positions is None else table[inputs.positions])
+        if self.config.ngram_orders:
+            x = x + self.ngram_embedding(inputs.tokens, inputs.cache, inputs.positions)
+        return self.dropout(x)
 
 
 class Block(nn.Module):
@@ -160,16 +169,8 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config, config.d_model)
         self.mlp = MLP(config)
 
-    def forward(
-        self,
-        x: Tensor,
-        tokens: Tensor,
-        rope: Tensor | None,
-        mask: Tensor | None,
-        cache: KVCache | None,
-        positions: Tensor | None,
-    ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), tokens, rope, mask, cache, positions)
+    def forward(self, x: Tensor, inputs: Inputs) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), inputs)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -191,32 +192,24 @@ class Attention(nn.Module):
             self.value_embedding = nn.Embedding(config.padded_vocab_size, self.widths[2])
         self.dropout = nn.Dropout(config.dropout or 0.0)
 
-    def forward(
-        self,
-        x: Tensor,
-        tokens: Tensor,
-        rope: Tensor | None,
-        mask: Tensor | None,
-        cache: KVCache | None,
-        positions: Tensor | None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, inputs: Inputs) -> Tensor:
         q, k, v = self.qkv(x).split(self.widths, dim=-1)
         if self.config.value_embeddings and self.layer % 2 == 0:
-            v = v + self.value_embedding(tokens)
+            v = v + self.value_embedding(inputs.tokens)
         q, k, v = (
             part.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2) for part in (q, k, v)
         )  # (B, H, T, K)
         if self.config.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
-        if cache is not None and positions is not None:
-            k, v = cache.write(self.layer, k, v, positions)
+        if inputs.rope is not None:
+            q, k = rotate(q, inputs.rope), rotate(k, inputs.rope)
+        if inputs.cache is not None and inputs.positions is not None:
+            k, v = inputs.cache.write(self.layer, k, v, inputs.positions)
             k, v = k.to(q.dtype), v.to(q.dtype)
         y = F.scaled_dot_product_attention(
             q, k, v,
-            attn_mask=mask,
-            is_causal=mask is None,
+            attn_mask=inputs.mask,
+            is_causal=inputs.mask is None,
             enable_gqa=self.config.n_kv_heads != self.config.n_heads,
         )  # fmt: skip
         return self.dropout(self.project(y.transpose(1, 2).flatten(2)))
