@@ -20,6 +20,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/understudy bench
+	$(BIN)/python benchmarks/throughput.py
 
 $(BIN)/python:
 ifdef UV

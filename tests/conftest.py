@@ -8,7 +8,26 @@ from typing import Any
 
 import pytest
 
-WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "quietly", "juggle", "boxes", "of", "ripe", "plums"]
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+    "quietly",
+    "juggle",
+    "boxes",
+    "of",
+    "ripe",
+    "plums",
+]
 
 
 def small_text(words: int = 6000) -> str:

@@ -121,7 +121,9 @@ def test_json_is_one_document_on_standard_output(capsys: pytest.CaptureFixture[s
     assert len(document("sample", "small", "--num", "2", "--tokens", "5")["samples"]) == 2
     assert "shakespeare-char" in document("presets") and document("presets", "gpt2")["model"]["n_layers"] == 12
     assert document("doctor", "gpt2")["plan"]["parameters"] == 124_475_904
-    bench = document("bench", "shakespeare-char-cpu", "--seconds", "0.2", "--model.n_layers", "1", "--model.d_model", "32")
+    bench = document(
+        "bench", "shakespeare-char-cpu", "--seconds", "0.2", "--model.n_layers", "1", "--model.d_model", "32"
+    )
     assert bench["train_tokens_per_second"] > 0 and 0 < bench["share_of_peak"] < 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
@@ -301,7 +302,9 @@ def test_the_history_behind_the_panel_stays_small() -> None:
     watch = Watch(100_000)
     for step in range(1, 20_001):
         watch.update(row(step))
-    assert len(watch.losses) <= 2000 and watch.losses[0][0] < 100 and watch.losses[-1][0] > 19_900
+    steps = [step for step, _ in watch.losses]
+    assert 1000 <= len(steps) <= 2000 and steps[0] < 100 and steps[-1] > 19_900
+    assert len({after - before for before, after in itertools.pairwise(steps)}) == 1, "no part of it counts more"
 
 
 def test_the_final_table_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -435,7 +438,9 @@ def test_another_run_is_another_run_at_wandb(tmp_path: Path, wandb: Told) -> Non
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         Metrics(RunFolder(tmp_path / name), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
-    assert wandb.starts[0]["id"] != wandb.starts[1]["id"]
+    (tmp_path / "two" / "metrics.jsonl").unlink()
+    Metrics(RunFolder(tmp_path / "two"), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
+    assert len({start["id"] for start in wandb.starts}) == 3, "a run begun anew in an old folder is a new one, too"
 
 
 def test_trackio_is_told_everything_and_leaves_standard_output_alone(

@@ -27,9 +27,7 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
     kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind
     again = f"; prepare it again with --tokenizer {wanted.kind}, or set tokenizer.kind to null to take what is there"
     if wanted.kind not in (None, kind, tokenizer.kind):
-        raise ValueError(
-            f"the data in {path} was prepared with a {kind} tokenizer, and {wanted.kind} is set{again}"
-        )
+        raise ValueError(f"the data in {path} was prepared with a {kind} tokenizer, and {wanted.kind} is set{again}")
     if wanted.vocab_size not in (None, tokenizer.vocab_size):
         raise ValueError(
             f"the tokenizer in {path} has {tokenizer.vocab_size} tokens, and tokenizer.vocab_size is "

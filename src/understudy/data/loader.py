@@ -54,9 +54,7 @@ class Windows:
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size`` as a batch."""
         starts = self.starts(np.arange(first, first + size))
-        rows = np.stack([self.tokens[start : start + self.context_length + 1] for start in starts]).astype(
-            np.int64
-        )
+        rows = np.stack([self.tokens[start : start + self.context_length + 1] for start in starts]).astype(np.int64)
         block = torch.from_numpy(rows)
         return {"tokens": block[:, :-1].contiguous(), "targets": block[:, 1:].contiguous()}
 
@@ -103,11 +101,7 @@ def permute(places: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
 def _mix(value: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray | np.uint64:
     """A 64-bit hash of value and key (the finaliser of SplitMix64)."""
     with np.errstate(over="ignore"):  # wrapping round is what a hash does
-        z = (
-            value * np.uint64(0x9E3779B97F4A7C15)
-            + key * np.uint64(0xD1342543DE82EF95)
-            + np.uint64(0x632BE59BD9B4E019)
-        )
+        z = value * np.uint64(0x9E3779B97F4A7C15) + key * np.uint64(0xD1342543DE82EF95) + np.uint64(0x632BE59BD9B4E019)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))

@@ -19,9 +19,7 @@ from understudy.run import FORMAT, RunFolder, load_weights, read_json, read_tens
 from understudy.train.loop import Trainer
 
 
-def save_checkpoint(
-    folder: RunFolder, trainer: Trainer, about: dict[str, Any], keep: int, is_best: bool
-) -> Path:
+def save_checkpoint(folder: RunFolder, trainer: Trainer, about: dict[str, Any], keep: int, is_best: bool) -> Path:
     """Write a checkpoint of the trainer.
 
     ``model.safetensors`` holds the weights to use (the averaged ones where there is an average).
@@ -56,9 +54,7 @@ def load_checkpoint(at: Path, trainer: Trainer) -> None:
     """
     state = read_json(at / "state.json")
     if state.get("format") != FORMAT:
-        raise ValueError(
-            f"the checkpoint {at} has format {state.get('format')}, and this version reads {FORMAT}"
-        )
+        raise ValueError(f"the checkpoint {at} has format {state.get('format')}, and this version reads {FORMAT}")
     weights, training = read_tensors(at / "model.safetensors"), read_tensors(at / "training.safetensors")
     raw = {name.removeprefix("weights/"): t for name, t in training.items() if name.startswith("weights/")}
     if trainer.ema:
@@ -82,9 +78,7 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, 
     return tensors
 
 
-def load_optimizers(
-    optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor], source: Path
-) -> None:
+def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor], source: Path) -> None:
     """The inverse of :func:`optimizer_tensors`."""
     for optimizer in optimizers:
         key = type(optimizer).__name__.lower()
@@ -93,13 +87,9 @@ def load_optimizers(
                 prefix = f"{key}/{name}/"
                 found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
                 if not found and parameter.requires_grad:
-                    raise ValueError(
-                        f"the checkpoint {source} lacks the {key} state of {name}; it cannot be resumed"
-                    )
+                    raise ValueError(f"the checkpoint {source} lacks the {key} state of {name}; it cannot be resumed")
                 for field, tensor in found.items():
-                    where = (
-                        parameter.device if tensor.ndim else "cpu"
-                    )  # step counts of AdamW stay where they were made
+                    where = parameter.device if tensor.ndim else "cpu"  # step counts of AdamW stay where they were made
                     if field == "step" and parameter.device.type != "cpu":
                         where = parameter.device
                     optimizer.state[parameter][field] = tensor.to(where)

@@ -167,9 +167,7 @@ class Trainer:
     def _measured(self) -> dict[str, float]:
         """Means over the steps since the last call, over all processes."""
         sums = {name: value for name, value in self._sums.items() if name != "grad_norm"}
-        totals = dict(
-            zip(sums, self.runtime.all_sum(torch.stack([v.float() for v in sums.values()])).tolist())
-        )
+        totals = dict(zip(sums, self.runtime.all_sum(torch.stack([v.float() for v in sums.values()])).tolist()))
         count = totals.pop("count")
         measured = {f"train/{name}": value / count for name, value in totals.items()}
         measured["grad_norm"] = float(self._sums["grad_norm"])

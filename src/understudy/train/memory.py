@@ -69,14 +69,7 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     model = config.model
     if model.family == "bigram":
         return 4 * model.padded_vocab_size
-    assert (
-        model.n_layers
-        and model.d_model
-        and model.d_ff
-        and model.n_heads
-        and model.head_width
-        and model.n_kv_heads
-    )
+    assert model.n_layers and model.d_model and model.d_ff and model.n_heads and model.head_width and model.n_kv_heads
     item = 4 if dtype == torch.float32 else 2
     heads, kv_heads = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
     attention = 2 * model.d_model + 2 * heads + 2 * kv_heads
@@ -85,11 +78,7 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     mlp = 2 * model.d_model + model.d_ff * (4 if model.activation == "swiglu" else 2)
     dropout = 3 * model.d_model if model.dropout else 0
     block = attention + mlp + dropout
-    kept = (
-        model.d_model * model.n_layers + block
-        if config.train.activation_checkpointing
-        else block * model.n_layers
-    )
+    kept = model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
     ngrams = 2 * len(model.ngram_orders or ()) * model.d_model
     return item * (kept + ngrams + 4 * model.d_model)
 
@@ -112,9 +101,7 @@ def largest_micro_batch(config: RunConfig, runtime: Runtime, limit_bytes: int | 
     samples = max(1, config.train.batch_size // runtime.world_size)
     limit = USABLE * (free_bytes(runtime) if limit_bytes is None else limit_bytes)
     for micro in range(samples, 0, -1):
-        too_long = (
-            runtime.device.type == "cpu" and micro > 1 and micro * config.model.context_length > CPU_TOKENS
-        )
+        too_long = runtime.device.type == "cpu" and micro > 1 and micro * config.model.context_length > CPU_TOKENS
         if samples % micro or too_long:
             continue
         if plan_memory(config, micro, runtime.dtype).total_bytes <= limit:

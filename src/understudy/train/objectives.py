@@ -41,6 +41,4 @@ class NextToken(Objective):
         if not self.loss_chunk_tokens:
             return cross_entropy_sum(self.model(batch["tokens"]), batch["targets"]), {}
         hidden = self.model.hidden(batch["tokens"])
-        return chunked_cross_entropy_sum(
-            hidden, batch["targets"], self.model.logits, self.loss_chunk_tokens
-        ), {}
+        return chunked_cross_entropy_sum(hidden, batch["targets"], self.model.logits, self.loss_chunk_tokens), {}
