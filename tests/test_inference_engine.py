@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -69,6 +69,29 @@ def in_batch(
     return rows
 
 
+class Read(NamedTuple):
+    """One forward, as the engine asked for it."""
+
+    shape: tuple[int, ...]
+    held: int
+    room: int
+    cache_dtype: torch.dtype
+    grad: bool
+
+
+def watch(model: GPT | Bigram, monkeypatch: pytest.MonkeyPatch) -> list[Read]:
+    """Note every forward of the model from now on."""
+    reads, hidden = [], model.hidden
+
+    def noting(tokens: Tensor, cache: Any) -> Tensor:
+        shape = tuple(tokens.shape)
+        reads.append(Read(shape, cache.longest, cache.max_tokens, cache.keys.dtype, torch.is_grad_enabled()))
+        return hidden(tokens, cache)
+
+    monkeypatch.setattr(model, "hidden", noting)
+    return reads
+
+
 RAGGED = [[5], [1, 2, 3, 4, 5, 6, 7], list(range(CONTEXT)), list(range(30, 10, -1)), [9, 9]]
 """Prompts of one token, some, the whole context, more than that."""
 
@@ -109,42 +132,37 @@ def test_a_prompt_may_fill_the_context() -> None:
     assert generate(model, [[30, 31, *prompt]], 1, temperature=0) == [[30, 31, *prompt, first]]
 
 
-def test_each_token_costs_one_position() -> None:
+def test_each_token_costs_one_position(monkeypatch: pytest.MonkeyPatch) -> None:
     model = decided_model()
-    assert isinstance(model, GPT)
-    read: list[tuple[int, ...]] = []
-    model.blocks[0].register_forward_pre_hook(lambda block, inputs: read.append(tuple(inputs[0].shape[:2])))
+    reads = watch(model, monkeypatch)
     generate(model, [[1, 2, 3], [4]], 5)
-    assert read == [(2, 3), (2, 1), (2, 1), (2, 1), (2, 1)]  # and the last token sampled is not read
-    read.clear()
+    assert [read.shape for read in reads] == [(2, 3), (2, 1), (2, 1), (2, 1), (2, 1)]  # the last token is not read
+    assert {read.room for read in reads} == {3 + 4}
+    reads.clear()
     generate(model, [list(range(CONTEXT - 1)), [4]], 4)
     again = (1, CONTEXT // 2 - 1)  # the full row alone
-    assert read == [(2, CONTEXT - 1), (2, 1), again, (2, 1), (2, 1)]
+    assert [read.shape for read in reads] == [(2, CONTEXT - 1), (2, 1), again, (2, 1), (2, 1)]
 
 
-def test_finished_rows_leave_the_batch() -> None:
+def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = decided_model()
-    assert isinstance(model, GPT)
     alone = generate(model, RAGGED, 20, seed=5, repetition_penalty=1.1)
     stop = alone[2][len(RAGGED[2]) + 3]  # somewhere inside what the third row says
-    sizes: list[int] = []
-    model.blocks[0].register_forward_pre_hook(lambda block, inputs: sizes.append(len(inputs[0])))
+    reads = watch(model, monkeypatch)
     stopped = generate(model, RAGGED, 20, seed=5, repetition_penalty=1.1, stop_tokens=[stop])
     for prompt, whole, row in zip(RAGGED, alone, stopped):
         new = whole[len(prompt) :]
         end = new.index(stop) + 1 if stop in new else len(new)
         assert row == whole[: len(prompt) + end]
     assert len(stopped[2]) < len(alone[2])
-    assert min(sizes) < len(RAGGED)
+    assert min(read.shape[0] for read in reads if read.shape[1] == 1) < len(RAGGED)
 
 
-def test_a_long_row_takes_its_keys_with_it() -> None:
+def test_a_long_row_takes_its_keys_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, finished = decided_model(), {0}
-    assert isinstance(model, GPT)
-    masks: list[tuple[int, ...]] = []
-    model.blocks[0].register_forward_pre_hook(lambda block, inputs: masks.append(tuple(inputs[3].shape)))
+    reads = watch(model, monkeypatch)
     assert len(list(continue_rows(model, [list(range(9)), [1]], 3, SamplingSettings(), finished))) == 4
-    assert masks == [(2, 1, 9, 9), (1, 1, 1, 2), (1, 1, 1, 3)]
+    assert [(read.shape, read.held) for read in reads] == [((2, 9), 0), ((1, 1), 1), ((1, 1), 2)]
 
 
 def test_the_loop_ends_when_all_rows_have() -> None:
@@ -238,13 +256,12 @@ def test_damaged_weights_are_noticed() -> None:
             generate(model, [[3]], 3, temperature=temperature)
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_model_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Modes, gradients and PyTorch's random state; and dropout does not act."""
     model = decided_model("gpt2", dropout=0.5)
     assert isinstance(model, GPT)
     expected = generate(model, RAGGED, 5, seed=1)
-    inside: list[bool] = []
-    model.blocks[0].register_forward_pre_hook(lambda block, inputs: inside.append(torch.is_grad_enabled()))
+    reads = watch(model, monkeypatch)
     model.train()
     model.blocks[1].eval()  # as when part of a model is frozen
     modes = [module.training for module in model.modules()]
@@ -258,25 +275,21 @@ def test_the_model_is_left_as_it_was() -> None:
     del dropped
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
-    assert inside
-    assert not any(inside)
+    assert {read.grad for read in reads} == {False}
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "portable with extras"])
-def test_autocast_is_the_precision_of_training(shape: str) -> None:
+def test_autocast_is_the_precision_of_training(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = decided_model(shape)
-    assert isinstance(model, GPT)
-    products, caches = [], []
+    reads, products = watch(model, monkeypatch), list[torch.dtype]()
     model.get_submodule("blocks.0.mlp.up").register_forward_hook(
         lambda module, inputs, output: products.append(output.dtype)
     )
-    model.blocks[0].register_forward_pre_hook(lambda block, inputs: caches.append(inputs[4]))
     prompt = [1, 2, 3, 4]
     [(_, token, logprob)] = continue_rows(model, [prompt], 1, SamplingSettings(seed=0), (), torch.bfloat16)
-    assert products == [torch.bfloat16]
-    assert (caches[0].keys.dtype, caches[0].max_tokens) == (torch.bfloat16, len(prompt))
+    generate(model, [prompt], 2 * CONTEXT, autocast=torch.bfloat16)
+    assert set(products) == {read.cache_dtype for read in reads} == {torch.bfloat16}
+    monkeypatch.undo()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = model(torch.tensor([prompt]))[0, -1].float()
     assert logprob == pytest.approx(logits.log_softmax(-1)[token].item(), abs=1e-2)
-    generate(model, [prompt], 2 * CONTEXT, autocast=torch.bfloat16)
-    assert set(products) == {torch.bfloat16}

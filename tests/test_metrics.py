@@ -398,7 +398,12 @@ class Told:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, name: str, told: Told) -> types.ModuleType:
     module = types.ModuleType(name)
-    content = {"init": told.init, "Error": type("Error", (Exception,), {}), "Settings": lambda **s: s}
+    content = {
+        "init": told.init,
+        "finish": told.finish,
+        "Error": type("Error", (Exception,), {}),
+        "Settings": lambda **s: s,
+    }
     content |= {"Html": lambda text: ("html", text), "Markdown": lambda text: ("markdown", text)}
     if name == "trackio":
         del content["Error"], content["Html"], content["Settings"]

@@ -104,7 +104,7 @@ def page_of(tmp_path: Path, *folders: RunFolder) -> Page:
 
 
 def test_series_leaves_out_what_was_not_measured_or_not_finite() -> None:
-    lines = [{"step": 1, "a": 2.0}, {"step": 2, "a": None}, {"step": 3}, {"step": 4, "a": 5}]
+    lines: list[dict[str, Any]] = [{"step": 1, "a": 2.0}, {"step": 2, "a": None}, {"step": 3}, {"step": 4, "a": 5}]
     steps, values = series(lines, "a")
     assert steps.tolist() == [1, 4] and values.tolist() == [2.0, 5.0]
     assert [part.shape for part in series(lines, "b")] == [(0,), (0,)]

@@ -123,6 +123,15 @@ def test_killed_at_a_random_moment_and_resumed_gives_the_same_bits(small_config:
         assert torch.equal(tensor, weights(folder)[name]), name
 
 
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(small_config: Any, tmp_path: Path) -> None:
+    whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    pretrain(small_config(), whole)
+    pretrain(small_config(train__stop_at_tokens=128), folder)
+    shutil.rmtree(folder.checkpoints)
+    pretrain(small_config(), folder, resume=True)
+    assert losses(folder) == losses(whole)
+
+
 def test_ctrl_c_saves_and_exits_with_130(small_config: Any, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(dump_config(small_config(train__steps=100000, checkpoint__every_steps=0)))
     process = subprocess.Popen(

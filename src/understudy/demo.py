@@ -46,7 +46,7 @@ def run_demo(name: str, fresh: bool = False) -> None:
     if folder.exists() and folder.steps() and folder.steps()[-1] >= config.train.steps:
         _say("        it is trained already; --fresh trains it again")
     else:
-        pretrain(config, folder, resume=bool(folder.exists() and folder.steps()))
+        pretrain(folder.config() if folder.exists() else config, folder, resume=folder.exists())
     _say("3 of 5  evaluate: stories it never saw, told by people it never met")
     run = load_run(folder.path)
     val = open_split(Path(config.data.path), "val", run.config.model.vocab_size)

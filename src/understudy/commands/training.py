@@ -51,8 +51,10 @@ def pretrain(arguments: Arguments) -> None:
     tree = apply_overrides(base, overrides)
     parent = None
     if tree.get("init_from"):
-        parent = load_run(str(tree["init_from"]))
-        tree["model"] = stages.model_from_parent(tree.get("model") or {}, parent.config.model)
+        if not arguments.resume:  # a resumed run has its own weights, and needs its parent no more
+            parent = load_run(str(tree["init_from"]))
+        shape = parent.config.model if parent else folder.config().model
+        tree["model"] = stages.model_from_parent(tree.get("model") or {}, shape)
     config = build_config(tree)
     if arguments.resume:
         config = stages.check_resume(folder.config(), config)

@@ -235,7 +235,6 @@ def continue_rows(
                 tokens, seen = tokens[kept], None if seen is None else seen[kept]
                 if cache:
                     cache.keep(kept)
-                    cache.set_lengths(cache.lengths)  # the longest row may have left
             if seen is not None:
                 seen.scatter_(1, tokens[:, None], True)
             if cache and cache.longest == cache.max_tokens:

@@ -64,7 +64,8 @@ class KVCache:
     def keep(self, rows: Tensor) -> None:
         """Keep only the rows listed in (R,), in that order; a row may be listed more than once."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.lengths, self.tokens = self.lengths[rows], self.tokens[rows]
+        self.tokens = self.tokens[rows]
+        self.set_lengths(self.lengths[rows])  # the longest row may have left
 
     def set_lengths(self, lengths: Tensor) -> None:
         """Declare how many tokens of each row (B,) are real, after a forward over padded prompts."""

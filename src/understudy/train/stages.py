@@ -35,7 +35,7 @@ from understudy.train.compile import compile_if_it_pays
 from understudy.train.ema import ExponentialMovingAverage
 from understudy.train.loop import Progress, Trainer
 from understudy.train.memory import largest_micro_batch
-from understudy.train.metrics import Metrics
+from understudy.train.metrics import Metrics, require_trackers
 from understudy.train.objectives import NextToken
 from understudy.train.watch import Watcher
 
@@ -63,6 +63,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
         ValueError: data, tokenizer, folder or settings do not fit together.
         Interrupted: a signal asked to stop; everything is saved.
     """
+    require_trackers(config.log)
     path = Path(config.data.path)
     if not path.exists():
         raise ValueError(
@@ -110,7 +111,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
             elif runtime.is_main:
                 _create(folder, config, tokenizer, about)
             runtime.barrier()
-            if resume:
+            if resume and folder.steps():  # a run stopped before its first checkpoint begins again
                 load_checkpoint(folder.checkpoint("latest"), trainer)
             with Metrics(
                 folder, config.log, config.train.steps, trainer.progress.step if resume else None,

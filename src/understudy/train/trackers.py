@@ -93,7 +93,7 @@ class Trackio:
 
     def close(self) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            self.run.finish()
+            self.module.finish()  # not the run's own: that one is called again, aloud, when the process ends
 
 
 class Trackers:
