@@ -21,7 +21,7 @@ from understudy.runtime import start_runtime
 from understudy.settings import load_config
 from understudy.train.stages import pretrain, save_evaluation
 
-PROMPTS = ("One morning, ", "Once there was a ", '"Where is ')
+PROMPTS = ("One morning,", "Once there was", '"Where is')
 
 
 def run_demo(name: str, fresh: bool = False) -> None:
