@@ -63,7 +63,7 @@ def run_demo(name: str, fresh: bool = False) -> None:
     page = write_report([folder.path], folder.path / "report.html")
     _say(f"\n5 of 5  report: {page}")
     _say(f"The demo took {(time.perf_counter() - began) / 60:.1f} minutes. Go on with:")
-    _say(f'    understudy sample {name} --prompt "The baker "')
+    _say(f'    understudy sample {name} --prompt "One morning, Marta the baker"')
 
 
 def _say(text: str) -> None:
