@@ -63,7 +63,8 @@ def run_demo(name: str, fresh: bool = False) -> None:
     page = write_report([folder.path], folder.path / "report.html")
     _say(f"\n5 of 5  report: {page}")
     _say(f"The demo took {(time.perf_counter() - began) / 60:.1f} minutes. Go on with:")
-    _say(f'    understudy sample {name} --prompt "One morning, Marta the baker"')
+    program = "understudy" if shutil.which("understudy") else sys.argv[0]  # `make` leaves it in .venv/bin
+    _say(f'    {program} sample {name} --prompt "One morning, Marta the baker"')
 
 
 def _say(text: str) -> None:
