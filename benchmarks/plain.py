@@ -5,8 +5,12 @@ Everything in benchmarks/ that says "plain" means this file. It shares no code w
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +76,22 @@ def plain_optimizer(model: nn.Module, lr: float = 1e-3) -> torch.optim.AdamW:
 
 def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, tokens: Tensor, targets: Tensor) -> None:
     """Forward, backward, clip to 1, update."""
-    loss = model(tokens, targets)
+    plain_update(model(tokens, targets), model, [optimizer])
+
+
+def plain_update(loss: Tensor, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Backward, clip to 1, update."""
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def publish(results: dict[str, Any], out: Path | None) -> None:
+    """Print results as JSON, and keep them in a file when one is named."""
+    text = json.dumps(results, indent=1)
+    print(text)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plain import PlainGPT, Shape, plain_optimizer, plain_step
+from plain import PlainGPT, Shape, plain_optimizer, plain_step, publish
 from understudy.data.shards import open_split
 from understudy.evaluate.loss import evaluate_loss
 from understudy.run import RunFolder
@@ -119,12 +119,7 @@ def main() -> None:
             results[name].append(run(arguments.data, seed, every))
             print(name, json.dumps(results[name][-1]), file=sys.stderr, flush=True)
     document = {"target_loss": TARGET, "threads": torch.get_num_threads(), "torch": torch.__version__, "runs": results}
-    document |= summary(results)
-    text = json.dumps(document, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    publish(document | summary(results), arguments.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from plain import PlainGPT, Shape, plain_optimizer, plain_step
+from plain import PlainGPT, Shape, plain_optimizer, plain_step, publish
 from understudy.bench import random_batch
 from understudy.config import RunConfig
 from understudy.doctor import matmul_flops
@@ -123,11 +123,7 @@ def main() -> None:
         steps = max(3, arguments.steps // (1 if shape.d_model < 200 else 6))
         results[name] = compare(shape, batch, arguments.rounds, steps, not arguments.no_compile)
         print(name, json.dumps(results[name]["tokens_per_second"]), file=sys.stderr, flush=True)
-    text = json.dumps(results, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    publish(results, arguments.out)
 
 
 if __name__ == "__main__":
