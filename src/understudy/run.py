@@ -12,7 +12,6 @@ Not here: what a stage puts into its state (train/checkpoint.py), and training.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -288,12 +287,6 @@ def write_bytes(path: Path, content: bytes) -> None:
     partial.write_bytes(content)
     _flush(partial)
     partial.replace(path)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def now() -> str:

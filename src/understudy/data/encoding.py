@@ -23,6 +23,7 @@ import numpy as np
 from understudy.data.shards import SPLITS, token_dtype
 from understudy.data.sources import Feed
 from understudy.data.splits import Item, Position, Rule, divide
+from understudy.run import write_text
 from understudy.tokenizer import Tokenizer
 
 BATCH_CHARS = 1 << 20
@@ -178,7 +179,7 @@ class TokenWriter:
 
 def write_state(folder: Path, state: State) -> None:
     """Replace the journal."""
-    write_durably(folder / JOURNAL, json.dumps(dataclasses.asdict(state)))
+    write_text(folder / JOURNAL, json.dumps(dataclasses.asdict(state)))
 
 
 def read_state(folder: Path) -> State:
@@ -187,13 +188,3 @@ def read_state(folder: Path) -> State:
     position = Position(**raw.pop("position"))
     splits = {split: Counts(**counts) for split, counts in raw.pop("splits").items()}
     return State(position=position, splits=splits, **raw)
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a small file so that after a kill or a power cut it holds the old text or the new, never half."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

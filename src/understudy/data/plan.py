@@ -14,11 +14,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from understudy.data.encoding import State, write_durably, write_state
+from understudy.data.encoding import State, write_state
 from understudy.data.request import Request
 from understudy.data.shards import TOKENIZER
 from understudy.data.sources import Feed, Part, Progress, Report, fetch_gpt2_vocabulary, open_feed
 from understudy.data.splits import Position, Rule, choose_rule, divide, training_sample
+from understudy.run import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, load_tokenizer, train_tokenizer
 
 PLAN = "plan.json"
@@ -58,7 +59,7 @@ def make_plan(partial: Path, request: Request, cache: Path, report: Report) -> P
     partial.mkdir(parents=True, exist_ok=True)
     tokenizer.save(partial / TOKENIZER)
     write_state(partial, State(documents=[0] * len(feeds)))
-    write_durably(partial / PLAN, json.dumps(_to_mapping(request, plan)))
+    write_text(partial / PLAN, json.dumps(_to_mapping(request, plan)))
     return plan
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from understudy import __version__
 from understudy.data.download import UnavailableError, disk_problem, sha256_of
-from understudy.data.encoding import State, TokenWriter, batches, encode_in_order, read_state, write_durably
+from understudy.data.encoding import State, TokenWriter, batches, encode_in_order, read_state
 from understudy.data.plan import Plan, make_plan, planned_request, read_plan
 from understudy.data.request import Request, default_name, difference, make_request
 from understudy.data.shards import (
@@ -33,6 +33,7 @@ from understudy.data.shards import (
     token_dtype,
 )
 from understudy.data.sources import Progress, Report
+from understudy.run import write_text
 
 CACHE = Path("data/.cache")
 # More threads would wait for one another: see encode_in_order.
@@ -156,7 +157,7 @@ def _carry_out(folder: Path, request: Request, continued: bool, workers: int, ca
             plan = (read_plan if continued else make_plan)(partial, request, cache, report)
             state = _encode(partial, request, plan, workers, report)
             manifest = _make_manifest(partial, request, plan, state, report)
-            write_durably(partial / MANIFEST, manifest.to_json())
+            write_text(partial / MANIFEST, manifest.to_json())
     except UnavailableError:
         raise
     except ValueError:

@@ -30,7 +30,6 @@ class Progress:
     tokens: int = 0
     train_seconds: float = 0.0
     best_loss: float | None = None
-    last_loss: float | None = None
 
 
 @dataclass

@@ -123,7 +123,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
                 watcher = Watcher(config, folder, trainer, val_data, tokenizer, metrics, about, asked)
                 trainer.due, trainer.after_step = watcher.due, watcher.after_step
                 trainer.run()
-                if asked.get("signal"):
+                if watcher.interrupted:
                     raise Interrupted(f"interrupted at step {trainer.progress.step}; it is saved, go on with --resume")
                 final = watcher.finish()
         return Result(folder, trainer.progress, final, sum(p.numel() for p in model.parameters()))

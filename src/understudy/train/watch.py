@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 from typing import Any
 
 import numpy as np
@@ -38,11 +37,12 @@ class Watcher:
         self.config, self.folder, self.trainer, self.val_data = config, folder, trainer, val_data
         self.tokenizer, self.metrics, self.about, self.asked = tokenizer, metrics, about, asked
         self.evaluated: tuple[int, LossResult] | None = None
-        self.saved_step = trainer.progress.step if trainer.progress.step else -1
+        self.interrupted = False
 
     def due(self, progress: Progress) -> bool:
-        if self.trainer.runtime.any("signal" in self.asked):
-            self.asked.setdefault("signal", signal.SIGTERM)  # another process was asked; all stop together
+        # Decided here once for all processes: a signal that comes later waits for the next step.
+        self.interrupted = self.trainer.runtime.any("signal" in self.asked)
+        if self.interrupted:
             return True
         config, step = self.config, progress.step
         every = (config.log.every_steps, config.eval.every_steps, config.checkpoint.every_steps)
@@ -55,10 +55,9 @@ class Watcher:
     def after_step(self, progress: Progress, measured: dict[str, float]) -> bool:
         config, trainer, step = self.config, self.trainer, progress.step
         runtime = trainer.runtime
-        interrupted = "signal" in self.asked
         seconds = config.train.stop_at_seconds
         out_of_time = runtime.any(seconds is not None and progress.train_seconds >= seconds)
-        stop = interrupted or out_of_time or self._enough(progress) or step >= trainer.total_steps
+        stop = self.interrupted or out_of_time or self._enough(progress) or step >= trainer.total_steps
         now_bytes, peak_bytes = memory_bytes(runtime.device)
         if not math.isfinite(measured["train/loss"]):
             raise ValueError(
@@ -74,9 +73,9 @@ class Watcher:
             row["mfu"] = measured["tokens_per_second"] * per_token / (peak * runtime.world_size)
         is_best = False
         every = config.eval.every_steps
-        if not interrupted and (stop or (every and step % every == 0)):
+        if not self.interrupted and (stop or (every and step % every == 0)):
             result = self._evaluate()
-            row["val/loss"] = progress.last_loss = result.loss
+            row["val/loss"] = result.loss
             is_best = config.checkpoint.best and (progress.best_loss is None or result.loss < progress.best_loss)
             progress.best_loss = min(result.loss, progress.best_loss or result.loss)
             target = config.train.stop_at_loss
