@@ -8,7 +8,8 @@ train story that comes upon a reserved fact is dealt again, a val story is dealt
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,14 +18,19 @@ from understudy.data.hamlet.events import Event, Key
 from understudy.data.hamlet.narrator import Narrator
 from understudy.data.hamlet.phrases import all_tellings
 from understudy.data.hamlet.plots import PLOTS
+from understudy.data.hamlet.plots_small import SMALL_PLOTS
 from understudy.data.hamlet.scene import Scene
 from understudy.data.hamlet.templates import Choices
 from understudy.data.hamlet.world import village
 
 Split = Literal["train", "val"]
+Plot = Callable[[Scene], None]
 
 # How many stories make a corpus: about 7 MB to train on, 150 kB to validate on (docs/hamlet.md).
 DEFAULT_STORIES: dict[Split, int] = {"train": 13_000, "val": 280}
+
+# A small story that comes out longer is told again.
+SMALL_BYTES = 240
 
 # A longer play makes more than fifteen sentences.
 _MOST_EVENTS = 16
@@ -76,11 +82,11 @@ def _admits(split: Split, keys: list[Key]) -> bool:
     return any(map(is_reserved, numbers or keys))
 
 
-def _deal(draw: Draw, split: Split, plot: str, visitors: dict[str, str]) -> Scene:
+def _deal(draw: Draw, split: Split, plot: Plot, visitors: dict[str, str]) -> Scene:
     """Play `plot`, again and again, until the split admits its facts."""
     while True:
         scene = Scene(village(), draw, visitors)
-        PLOTS[plot](scene)
+        plot(scene)
         if len(scene.events) <= _MOST_EVENTS and _admits(
             split, [k for e in scene.events for k, _ in e.keys_and_fields()]
         ):
@@ -104,19 +110,32 @@ def _facts(scene: Scene) -> tuple[Fact, ...]:
 
 def story(seed: int, index: int, split: Split) -> Story:
     """The story of `seed` with number `index`, from 0 on."""
+    return _tell("story", PLOTS, seed, index, split)
+
+
+def small_story(seed: int, index: int, split: Split) -> Story:
+    """A story of two to five sentences. None of them is in the corpus: they are made to be asked about."""
+    return _tell("small story", SMALL_PLOTS, seed, index, split, SMALL_BYTES)
+
+
+def _tell(
+    stream: str, plots: Mapping[str, Plot], seed: int, index: int, split: Split, most_bytes: float = math.inf
+) -> Story:
     if split not in ("train", "val"):
         raise ValueError(f"split is {split!r}; Hamlet has 'train' and 'val'")
-    draw = Draw(stable_hash("story", seed, split, index))
+    draw = Draw(stable_hash(stream, seed, split, index))
     world, tellings = village(), _tellings(split)
-    plot = draw.pick(tuple(PLOTS))
+    plot = draw.pick(tuple(plots))
     visitors = world.reserved_visitors if split == "val" and draw.chance(0.7) else world.visitors
     spoken = draw.chance(0.5)
     reserved: list[Key] = []
     while True:
-        scene = _deal(draw, split, plot, visitors)
+        scene = _deal(draw, split, plots[plot], visitors)
         relations = world.relations | scene.relations if scene.relations else world.relations
         narrator = Narrator(tellings, draw, scene.setting, relations, spoken)
         text = narrator.tell(scene.events)
+        if len(text) > most_bytes:
+            continue
         if split == "train":
             break
         for event in scene.events:
