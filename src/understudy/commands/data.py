@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from understudy.commands import Arguments, print_json
 
 if TYPE_CHECKING:
+    from understudy.config import RunConfig
     from understudy.tokenizer import Tokenizer
 
 
@@ -19,12 +20,21 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="a named source, hf:owner/name[:config][#field], files, folders, globs",
+        help="a named source, hf:owner/name[:config][#field], files, folders, globs; of conversations with @WEIGHT "
+        "where an epoch is to show it more or less than once",
     )
     parser.add_argument(
         "--preset", metavar="NAME", help="prepare what this preset expects: its source, tokenizer and folder"
     )
+    parser.add_argument(
+        "--kind",
+        choices=("text", "stories", "conversations", "preferences", "prompts"),
+        help="text, or for the later stages messages; stories are hamlet's text (default: text)",
+    )
     parser.add_argument("--out", type=Path, metavar="PATH", help="the folder to make (default: data/NAME)")
+    parser.add_argument(
+        "--format", metavar="NAME", help="of conversations: how the records are written (default: by their fields)"
+    )
     parser.add_argument(
         "--tokenizer",
         metavar="KIND",
@@ -46,30 +56,77 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(arguments: Arguments) -> None:
+    from understudy.settings import load_config
+
+    config = load_config(arguments.preset) if arguments.preset else None
+    if config is not None:
+        arguments.sources = arguments.sources or ([config.data.source] if config.data.source else [])
+        arguments.out = arguments.out or Path(config.data.path)
+        arguments.kind = arguments.kind or ("text" if config.stage == "pretrain" else "conversations")
+    if not arguments.sources:
+        raise ValueError("say what to prepare: `understudy prepare SOURCE`, or --preset NAME")
+    if arguments.kind in ("conversations", "preferences", "prompts"):
+        _prepare_conversations(arguments)
+    else:
+        _prepare_text(arguments, config)
+
+
+def _prepare_conversations(arguments: Arguments) -> None:
+    from understudy.data.prepare import progress_bars
+    from understudy.data.prepare_conversations import prepare_conversations
+
+    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "workers"))
+    with progress_bars() as report:
+        summary = prepare_conversations(
+            arguments.sources, arguments.out, arguments.kind, arguments.format, arguments.val_fraction,
+            arguments.limit, arguments.seed, arguments.force, report=report,
+        )  # fmt: skip
+    if arguments.json:
+        print_json(summary.manifest)
+    else:
+        print(summary, file=sys.stderr)
+
+
+def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
+    """Options that this kind of data would ignore."""
+    for name in names:
+        if getattr(arguments, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} does nothing with --kind {arguments.kind or 'text'}: leave it out"
+            )
+
+
+def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.prepare import prepare as prepare_data
     from understudy.data.prepare import progress_bars
 
-    sources, out = arguments.sources, arguments.out
+    _refuse(arguments, ("format",))
+    _refuse_conversations(arguments.kind, arguments.sources)
     tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
-    if arguments.preset:
-        from understudy.settings import load_config
-
-        config = load_config(arguments.preset)
-        sources = sources or ([config.data.source] if config.data.source else [])
-        out = out or Path(config.data.path)
+    if config is not None:
         tokenizer = tokenizer or config.tokenizer.kind
         vocab_size = vocab_size or (config.tokenizer.vocab_size if tokenizer == "bpe" else None)
-    if not sources:
-        raise ValueError("say what to prepare: `understudy prepare SOURCE`, or --preset NAME")
     with progress_bars() as report:
         summary = prepare_data(
-            sources, out, tokenizer or "bpe", vocab_size, arguments.pattern, arguments.field, arguments.val_fraction,
-            arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
+            arguments.sources, arguments.out, tokenizer or "bpe", vocab_size, arguments.pattern, arguments.field,
+            arguments.val_fraction, arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
         )  # fmt: skip
     if arguments.json:
         print_json(dataclasses.asdict(summary.manifest))
     else:
         print(summary, file=sys.stderr)
+
+
+def _refuse_conversations(kind: str | None, sources: list[str]) -> None:
+    """Sources that are no text, and stories that are not hamlet's."""
+    from understudy.data.conversation_sources import NAMED as CONVERSATIONS
+    from understudy.data.sources import NAMED as TEXT
+
+    if kind == "stories" and sources != ["hamlet"]:
+        raise ValueError(f"stories are hamlet's, not of {', '.join(sources)}: leave --kind out to prepare text")
+    for source in sources:
+        if source in CONVERSATIONS and source not in TEXT:
+            raise ValueError(f"{source} is a source of conversations, not of text: add --kind conversations")
 
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:

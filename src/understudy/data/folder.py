@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from understudy.config import RunConfig
-from understudy.data.shards import TOKENIZER, TokenData
+from understudy.data.shards import TOKENIZER, TokenData, read_manifest
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 NANOGPT_TEXT = "input.txt"
@@ -23,6 +23,7 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
         ValueError: another kind or size, or none beside the data.
     """
     path, wanted = Path(config.data.path), config.tokenizer
+    read_manifest(path)  # which refuses a folder of conversations
     tokenizer = _tokenizer_of(path, wanted.kind)
     kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind
     again = f"; prepare it again with --tokenizer {wanted.kind}, or set tokenizer.kind to null to take what is there"

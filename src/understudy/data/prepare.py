@@ -121,6 +121,8 @@ def _look_at(folder: Path, request: Request, force: bool) -> str:
     """What is to be done with what is there: the status that the summary will have."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give --out a folder")
+    if any((folder / f"{split}.jsonl").exists() for split in SPLITS):
+        raise ValueError(f"{folder} holds conversations: give another --out")
     partial = folder / PARTIAL
     begun = planned_request(partial)
     if not force and (manifest := read_manifest(folder)) is not None:

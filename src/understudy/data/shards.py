@@ -91,6 +91,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         raw = json.loads(path.read_text("utf-8"))
+        if "kind" in raw:
+            raise ValueError(f"{folder} holds {raw['kind']}, not text as tokens; name another folder")
         if raw["format"] != FORMAT:
             raise ValueError(f"{path} has format {raw['format']}, this version reads {FORMAT}: prepare the data again")
         splits = {name: SplitInfo(**info) for name, info in raw.pop("splits").items()}

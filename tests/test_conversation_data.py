@@ -1,0 +1,638 @@
+"""Conversations: every format read, what is dropped and refused, folders written whole, and read back by the trainer."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from test_data_hub import CONVERTED, MAIN, FakeHub, hub
+from understudy.cli import main
+from understudy.data.conversation_formats import FORMATS, read_conversations, read_records, tidy_messages
+from understudy.data.conversation_sources import NAMED, parse_sources
+from understudy.data.conversations import open_conversations, validation_mask
+from understudy.data.prepare_conversations import prepare_conversations
+
+__all__ = ["hub"]  # a fixture
+
+
+def turn(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def write_jsonl(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return path
+
+
+def conversations_in(path: Path, format_name: str | None = None) -> list[list[dict[str, str]]]:
+    rows = list(read_conversations(path, format_name))
+    assert not any(row.reason for row in rows)
+    return [row.record["messages"] for row in rows if row.record]
+
+
+def many(n: int) -> list[dict[str, Any]]:
+    return [{"messages": turn(f"Question {i}?", f"Answer {i}.")} for i in range(n)]
+
+
+SQUAD_TEXT = {"context": "Rollo was a Viking.", "question": "Who was Rollo?"}
+READ: list[tuple[dict[str, Any], list[list[dict[str, str]]]]] = [
+    ({"messages": turn(" Hi ", "Hello.")}, [turn("Hi", "Hello.")]),
+    (
+        {
+            "id": "x",
+            "conversations": [
+                {"from": "system", "value": "Be kind."},
+                {"from": "human", "value": "Hi"},
+                {"from": "gpt", "value": "Hello."},
+            ],
+        },
+        [[{"role": "system", "content": "Be kind."}, *turn("Hi", "Hello.")]],
+    ),
+    ({"instruction": "Add.", "input": "1 + 1", "output": "2"}, [turn("Add.\n\n1 + 1", "2")]),
+    ({"instruction": "Sing.", "input": "", "output": "La."}, [turn("Sing.", "La.")]),
+    ({"instruction": "Sum up.", "context": "A tale.", "response": "It ends.", "category": "x"},
+     [turn("Sum up.\n\nA tale.", "It ends.")]),
+    ({"instruction": "Sing.", "context": None, "response": "La."}, [turn("Sing.", "La.")]),
+    ({"instruction": "Sum.", "instances": [{"input": "1 1", "output": "2"}, {"input": "", "output": "?"}]},
+     [turn("Sum.\n\n1 1", "2"), turn("Sum.", "?")]),
+    ({**SQUAD_TEXT, "answers": {"text": ["a Viking", "Viking"], "answer_start": [10, 12]}},
+     [turn("Rollo was a Viking.\n\nWho was Rollo?", "a Viking")]),
+    ({**SQUAD_TEXT, "answers": {"text": [], "answer_start": []}},
+     [turn("Rollo was a Viking.\n\nWho was Rollo?", "The text does not say.")]),
+    (
+        {"version": "v2.0", "data": [{"title": "N", "paragraphs": [{"context": "Rollo was a Viking.", "qas": [
+            {"id": "1", "question": "Who?", "is_impossible": False, "answers": [{"text": "Rollo", "answer_start": 0}]},
+            {"id": "2", "question": "Where?", "is_impossible": True, "answers": [],
+             "plausible_answers": [{"text": "Viking", "answer_start": 12}]},
+        ]}]}]},
+        [turn("Rollo was a Viking.\n\nWho?", "Rollo"), turn("Rollo was a Viking.\n\nWhere?", "The text does not say.")],
+    ),
+    ({"question": "How many?", "answer": "He has 24*50=<<24*50=1200>>1200 eggs.\n#### 1,200"},
+     [turn("How many?", "He has 24*50=1200 eggs.\nThe answer is 1200.")]),
+    ({"prompt": "Hi", "completion": " Hello."}, [turn("Hi", "Hello.")]),
+    ({"prompt": "Hi", "response": "Hello."}, [turn("Hi", "Hello.")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"), READ, ids=lambda value: ",".join(value)[:30] if isinstance(value, dict) else ""
+)
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet"])
+def test_every_format_in_every_kind_of_file(
+    tmp_path: Path, record: dict[str, Any], expected: list[list[dict[str, str]]], ending: str
+) -> None:
+    path = tmp_path / f"data{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist([record, record]), path)
+    else:
+        two = json.dumps(record) + "\n" + json.dumps(record) + "\n"
+        text = two if "jsonl" in ending else json.dumps([record, record], indent=1)
+        path.write_bytes(gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode())
+    assert conversations_in(path) == expected * 2
+
+
+def test_formats_are_known_by_their_fields_and_every_one_was_tried() -> None:
+    tried = {next(row.name for row in FORMATS.values() if row.fits(record)) for record, _ in READ}
+    assert tried == set(FORMATS)
+
+
+def test_json_files_that_are_one_object_or_really_jsonl(tmp_path: Path) -> None:
+    nested = next(record for record, _ in READ if "data" in record)
+    (tmp_path / "squad.json").write_text(json.dumps(nested, indent=2))
+    assert len(conversations_in(tmp_path / "squad.json")) == 2
+    lines = write_jsonl(tmp_path / "lines.json", [record for record, _ in READ[:1]] * 3)
+    assert [located.where for located in read_records(lines)] == [f"{lines} line {n}" for n in (1, 2, 3)]
+
+
+def test_hostile_text_is_text(tmp_path: Path) -> None:
+    long = "x" * 1_000_000
+    record = {
+        "messages": turn("a\0b <|im_end|> \ud83d", f"\ud83d\ude00 {long}"),
+        "note": "\udc00",
+        "source": "elsewhere",
+    }
+    path = write_jsonl(tmp_path / "a.jsonl", [record, *many(30)])
+    prepare_conversations([str(path)], tmp_path / "out")
+    kept = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split) if "note" in r]
+    assert kept == [{"messages": turn("a\0b <|im_end|> \ufffd", f"😀 {long}"), "note": "\ufffd", "source": "a"}]
+
+
+DROPPED = [
+    ([], "no answer"),
+    ([{"role": "user", "content": "Hi"}], "no answer"),
+    ([{"role": "system", "content": "Hi"}], "no answer"),
+    (turn("Hi", " \n"), "empty answer"),
+    (turn("", "Hello."), "empty message"),
+    ([*turn("Hi", "Hello."), {"role": "user", "content": " "}], "empty message"),
+    (turn("Hi", "Hello.")[1:], "turns out of order"),
+    ([*turn("Hi", "Hello."), {"role": "assistant", "content": "And?"}], "turns out of order"),
+    ([*turn("Hi", "Hello."), {"role": "system", "content": "Late."}, *turn("Hi", "Hello.")], "turns out of order"),
+]
+
+
+@pytest.mark.parametrize(("messages", "reason"), DROPPED)
+def test_what_cannot_be_trained_on_has_a_reason(messages: list[dict[str, str]], reason: str) -> None:
+    assert tidy_messages(messages) == ([], reason)
+
+
+def test_what_can_be_trained_on() -> None:
+    assert tidy_messages([{"role": "system", "content": " "}, *turn("Hi", "Hello.")]) == (turn("Hi", "Hello."), "")
+    unanswered = [*turn("Hi", "Hello."), {"role": "user", "content": "Bye"}]
+    assert tidy_messages(unanswered) == (unanswered, "")
+
+
+def test_dropped_conversations_are_counted_and_shown(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", many(40) + [{"messages": messages} for messages, _ in DROPPED])
+    summary = prepare_conversations([str(path)], tmp_path / "out")
+    [source] = summary.manifest["sources"]
+    assert source["dropped"] == dict(Counter(reason for _, reason in DROPPED))
+    assert source["train"] + source["val"] == 40
+    assert "dropped, no answer: 3" in str(summary)
+
+
+BROKEN = [
+    ('{"messages": [', r"a\.jsonl line 3 is not JSON"),
+    ("[1]", r"a\.jsonl line 3 is not a JSON object but a list"),
+    (
+        '{"instruction": "x", "output": "y"}',
+        r"line 3 has the fields instruction, output where the format messages has messages",
+    ),
+    (
+        '{"messages": [{"role": "tool", "content": "x"}]}',
+        r"line 3 is no messages record: message 1 has the role 'tool'",
+    ),
+    ('{"messages": [{"role": "user", "content": 3}]}', r"line 3 is no messages record: message 1 is not of the form"),
+    ('{"messages": "hello"}', r"line 3 is no messages record: a conversation is a list"),
+    ("[" * 100_000, r"line 3 is (nested too deeply|not JSON)"),
+    ('{"messages": 1' + "0" * 5000 + "}", r"line 3 is not JSON"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_record_names_file_and_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, sentence: str
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", many(1))
+    path.write_text(path.read_text() + "\n" + line + "\n", "utf-8")
+    assert main(["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and re.search(sentence, said[0]), said
+    assert not (tmp_path / "out").exists()
+
+
+FOREIGN = [
+    ([{"body": "x"}], "line 1 has the fields body, which no format has; the formats are messages"),
+    ([{"conversations": [{"from": "alien", "value": "x"}]}], "line 1 is no sharegpt record: turn 1 is from 'alien'"),
+    ([{"conversations": "x"}], "the field 'conversations' is not a list of objects"),
+    ([{"instruction": "x", "output": ["y"]}], "line 1 is no alpaca record: the field 'output' is not text but a list"),
+    ([{"question": "x", "answer": "y"}], "line 1 is no gsm8k record: its answer does not end in '#### NUMBER'"),
+    ([{**SQUAD_TEXT, "answers": ["x"]}], "line 1 is no squad record: the field 'answers' is not of the form"),
+    ([{"data": [{"paragraphs": 3}]}], "line 1 is no squad record: the field 'paragraphs' is not a list of objects"),
+    ([], "a has no conversations to train on .it is empty"),
+    ([{"messages": []}], "a has no conversations to train on .no answer: 1"),
+    ([{"messages": turn("a", "b")}] * 3, "a has 1 different conversations: 2 are needed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("records", "sentence"), FOREIGN)
+def test_files_that_are_something_else(tmp_path: Path, records: list[Any], sentence: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", records)
+    with pytest.raises(ValueError, match=sentence):
+        prepare_conversations([str(path)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"messages": []}\n' * 1000)
+    for name, content, sentence in (
+        ("a.jsonl.gz", whole[:-20], "damaged or cut-off gzip file"),
+        ("b.parquet", b"PAR1", "not a readable parquet file"),
+        ("c.jsonl", b'{"messages": "\xff"}\n', r"c\.jsonl line 1 is not UTF-8 \(byte 14\)"),
+        ("d.json", b"[1]", r"d\.json element 1 is not an object but a number"),
+        ("e.json", b"[1,\n2", r"e\.json is not JSON: .*line 2"),
+        ("f.json", b"3", r"f\.json holds a number: a list of objects is expected"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=sentence):
+            list(read_conversations(tmp_path / name))
+
+
+def test_a_format_can_be_forced(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [], "prompt": "Hi", "response": "Hello."}])
+    assert conversations_in(path, "pairs") == [turn("Hi", "Hello.")]
+    with pytest.raises(ValueError, match=r"where the format dolly has instruction \+ response"):
+        conversations_in(path, "dolly")
+
+
+# The folder.
+
+
+def splits_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    return {
+        split: [json.loads(line) for line in (folder / f"{split}.jsonl").read_text("utf-8").splitlines()]
+        for split in ("train", "val")
+    }
+
+
+def test_a_folder_with_weights(tmp_path: Path) -> None:
+    first = write_jsonl(tmp_path / "first.jsonl", many(100))
+    second = write_jsonl(tmp_path / "second.jsonl", [{"prompt": f"P {i}", "response": f"R {i}"} for i in range(50)])
+    out = tmp_path / "out"
+    summary = prepare_conversations([str(first), f"{second}@0.5"], out)
+    assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "train.jsonl", "val.jsonl"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest == summary.manifest
+    assert (manifest["kind"], manifest["format"]) == ("conversations", 1)
+    assert [(s["name"], s["weight"], s["train"] + s["val"]) for s in manifest["sources"]] == [
+        ("first", 1, 100),
+        ("second", 0.5, 50),
+    ]
+    lines = splits_of(out)
+    for split, about in manifest["splits"].items():
+        assert about["conversations"] == len(lines[split]) > 0
+        assert about["sha256"] == hashlib.sha256((out / f"{split}.jsonl").read_bytes()).hexdigest()
+        opened = open_conversations(out, split)
+        assert list(opened) == lines[split] == [opened[i] for i in range(len(opened))]
+        assert opened.weights.tolist() == [{"first": 1.0, "second": 0.5}[r["source"]] for r in lines[split]]
+        assert (opened.sources, opened.sha256, opened.path, opened.split) == (
+            ["first", "second"],
+            about["sha256"],
+            out,
+            split,
+        )
+
+
+def test_the_split_does_not_depend_on_order_or_company(tmp_path: Path) -> None:
+    records = many(300)
+    one = write_jsonl(tmp_path / "one.jsonl", records)
+    other = write_jsonl(tmp_path / "other.jsonl", [{"extra": 1, **r} for r in records[::-1][:200]])
+    prepare_conversations([str(one)], tmp_path / "a", val_fraction=0.2)
+    prepare_conversations([str(other)], tmp_path / "b", val_fraction=0.2)
+    a, b = ({r["messages"][0]["content"] for r in splits_of(tmp_path / x)["val"]} for x in "ab")
+    assert 30 < len(a) < 90
+    assert b == a - {f"Question {i}?" for i in range(100)}
+
+
+def test_one_on_each_side_at_least() -> None:
+    hashes = np.array([2**63, 2**63, 2**64 - 1], dtype=np.uint64)
+    assert validation_mask(hashes, 0.05, "x").tolist() == [True, True, False]
+    assert validation_mask(np.array([1, 2, 3], dtype=np.uint64), 0.05, "x").tolist() == [True, True, False]
+    assert validation_mask(np.array([1, 2**63], dtype=np.uint64), 0.05, "x").tolist() == [True, False]
+
+
+def test_again_is_done_other_is_refused_and_force_replaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = write_jsonl(tmp_path / "a.jsonl", many(60)), tmp_path / "out"
+    command = ["prepare", str(path), "--kind", "conversations", "--out", str(out)]
+    assert main(command) == 0
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.iterdir()}
+    assert main(command) == 0 and "already prepared" in capsys.readouterr().err
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.iterdir()} == before
+    assert main([*command, "--limit", "30"]) == 2
+    assert "prepared otherwise (other limit)" in capsys.readouterr().err
+    assert main([*command, "--limit", "30", "--force", "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert sum(split["conversations"] for split in manifest["splits"].values()) == 30
+    (out / "val.jsonl").write_text("")
+    assert main([*command, "--limit", "30"]) == 2
+    assert "val.jsonl has 0 bytes where its manifest says" in capsys.readouterr().err
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path, out = write_jsonl(tmp_path / "a.jsonl", many(60)), tmp_path / "out"
+    prepare_conversations([str(path)], out)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    path.write_text(path.read_text() + "{", "utf-8")
+    with pytest.raises(ValueError, match="line 61 is not JSON"):
+        prepare_conversations([str(path)], out, force=True)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_cut_off_while_files_are_renamed(tmp_path: Path) -> None:
+    path, out = write_jsonl(tmp_path / "a.jsonl", many(60)), tmp_path / "out"
+    prepare_conversations([str(path)], out)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    (out / ".partial").mkdir()
+    for name in ("val.jsonl", "manifest.json"):
+        (out / name).rename(out / ".partial" / name)
+    with pytest.raises(ValueError, match="is not finished: run the same prepare command again"):
+        open_conversations(out, "train")
+    assert prepare_conversations([str(path)], out).status == "prepared"
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_other_people_s_files_are_left_alone(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", many(60))
+    write_jsonl(tmp_path / "train.jsonl", many(1))
+    with pytest.raises(ValueError, match="holds files that were not made here"):
+        prepare_conversations([str(path)], tmp_path)
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "train.bin").write_bytes(b"12")
+    with pytest.raises(ValueError, match="holds text as tokens"):
+        prepare_conversations([str(path)], tmp_path / "tokens", force=True)
+    with pytest.raises(ValueError, match="is a file: give --out a folder"):
+        prepare_conversations([str(path)], path)
+
+
+def test_folders_whose_files_name_their_splits(tmp_path: Path) -> None:
+    folder = tmp_path / "math"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", many(20))
+    write_jsonl(folder / "test.jsonl", [{"messages": turn("T?", "T.")}])
+    (folder / "readme.md").write_text("x")
+    summary = prepare_conversations([str(folder)], tmp_path / "a")
+    [source] = summary.manifest["sources"]
+    assert (source["name"], source["train"], source["val"], source["left_out"]) == ("math", 20, 1, {".md": 1})
+    with pytest.raises(ValueError, match="math has its own validation split"):
+        prepare_conversations([str(folder)], tmp_path / "x", val_fraction=0.1)
+    write_jsonl(folder / "validation.jsonl", [{"messages": turn("V?", "V.")}])
+    summary = prepare_conversations([str(folder)], tmp_path / "b", limit=5)
+    assert [r["messages"][0]["content"] for r in splits_of(tmp_path / "b")["val"]] == ["V?"]
+    assert summary.manifest["sources"][0]["train"] == 5
+    assert "files left out, for testing: 1" in str(summary)
+    # One file by itself is divided, whatever it is called.
+    assert prepare_conversations([str(folder / "train.jsonl")], tmp_path / "c").manifest["sources"][0]["val"] > 0
+
+
+def test_sources_and_their_names(tmp_path: Path) -> None:
+    def names(*arguments: str) -> list[tuple[str, float]]:
+        return [(s.name, s.weight) for s in parse_sources(arguments, "conversations", lambda progress: None)]
+
+    (tmp_path / "b").mkdir()
+    one, two = (str(write_jsonl(tmp_path / name, many(2))) for name in ("a.jsonl", "b/a.jsonl"))
+    at = str(write_jsonl(tmp_path / "c@2", []).rename(tmp_path / "c@2.jsonl"))
+    assert names("gsm8k@2", "hf:o/n:config@0.25", one, at) == [
+        ("gsm8k", 2),
+        ("hf:o/n:config", 0.25),
+        ("a", 1),
+        ("c@2", 1),
+    ]
+    assert names(one, two) == [(one, 1), (two, 1)]
+    for arguments, sentence in (
+        ([], "nothing to prepare"),
+        (["gsm8k", "gsm8k@2"], "named twice"),
+        ([one, str(tmp_path / "*.jsonl")], "is in two sources"),
+        ([f"{one}@0"], "must be a number above 0, not 0"),
+        ([f"{one}@nan"], "must be a number above 0, not nan"),
+        (["gsm8"], "'gsm8' is neither a file .* did you mean 'gsm8k'"),
+        (["shakespeare"], "shakespeare is text without conversations"),
+        (["hf:o/n#text"], "the field of hf:o/n#text would do nothing"),
+        ([str(tmp_path / "*.md")], "has no file ending in .json, .jsonl"),
+        ([__file__], "its ending is none of"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            names(*arguments)
+
+
+REFUSED = [
+    (["--tokenizer", "bpe"], "--tokenizer does nothing with --kind conversations"),
+    (["--vocab-size", "300"], "--vocab-size does nothing"),
+    (["--pattern", "gpt2"], "--pattern does nothing"),
+    (["--field", "text"], "--field does nothing"),
+    (["--workers", "2"], "--workers does nothing"),
+    (["--seed", "3"], "seed=3 would do nothing"),
+    (["--limit", "0"], "limit must be at least 1"),
+    (["--val-fraction", "0.9"], "val_fraction must be above 0"),
+    (["--format", "yaml"], "no format 'yaml': choose one of messages"),
+    (["--kind", "prompts"], "prompts are made of hamlet alone"),
+    (["--kind", "stories"], "stories are hamlet's"),
+    (["--kind", "text", "--format", "alpaca"], "--format does nothing with --kind text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"), REFUSED, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_options_without_effect_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", many(60))
+    command = ["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "out"), *options]
+    assert main(command) == 2 and sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_of_conversations_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "gsm8k"]) == 2
+    assert "gsm8k is a source of conversations, not of text: add --kind conversations" in capsys.readouterr().err
+
+
+def test_a_preset_of_a_later_stage_says_where_and_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", many(60))
+    (tmp_path / "mine.yaml").write_text("stage: sft\ndata: {source: a.jsonl, path: talk}\n")
+    assert main(["prepare", "--preset", "mine.yaml"]) == 0
+    assert len(open_conversations(Path("talk"), "train")) > 40
+
+
+def test_a_name_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", many(60))
+    assert prepare_conversations(["a.jsonl"]).folder == Path("data/a-conversations")
+    with pytest.raises(ValueError, match="say where the data goes"):
+        prepare_conversations(["*.jsonl"])
+
+
+# Preferences.
+
+
+def test_preferences_from_files(tmp_path: Path) -> None:
+    pairs: list[dict[str, Any]] = [
+        {"prompt": f"P {i // 2}", "chosen": f"Good {i}", "rejected": "Bad", "score": i} for i in range(200)
+    ]
+    asked, good, bad = [{"role": "user", "content": "Hi"}], turn("", "Hello.")[1:], turn("", "Go.")[1:]
+    chat = {"prompt": asked, "chosen": good, "rejected": bad}
+    path = write_jsonl(tmp_path / "a.jsonl", [*pairs, chat, {"prompt": "x", "chosen": "y", "rejected": "y"}])
+    summary = prepare_conversations([str(path)], tmp_path / "out", kind="preferences", val_fraction=0.3)
+    assert summary.manifest["sources"][0]["dropped"] == {"chosen equals rejected": 1}
+    lines = splits_of(tmp_path / "out")
+    kept = [{k: v for k, v in record.items() if k != "source"} for record in lines["train"] + lines["val"]]
+    assert sorted(kept, key=repr) == sorted([*pairs, chat], key=repr)
+    prompts = [{json.dumps(r["prompt"]) for r in lines[split]} for split in ("train", "val")]
+    assert not prompts[0] & prompts[1], "pairs of one prompt stay together"
+    with pytest.raises(ValueError, match="holds preferences: prepare it with --kind conversations"):
+        open_conversations(tmp_path / "out", "train")
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        ({"chosen": "Human: Hi", "rejected": "x"}, "line 1 is no preference: prompt, chosen and rejected must each be"),
+        ({"prompt": "x", "chosen": turn("x", "y"), "rejected": turn("x", "z")}, "and other formats are not read"),
+        ({"prompt": [{"role": "x", "content": "y"}], "chosen": [], "rejected": []}, "message 1 has the role 'x'"),
+        ({"prompt": turn("x", "y")[:1], "chosen": turn("x", "y")[1:], "rejected": []}, "each answer with one from the"),
+        ({"prompt": turn("x", "y"), "chosen": turn("x", "y"), "rejected": turn("a", "b")[:1]}, "each answer with one"),
+    ],
+)
+def test_other_preferences_are_refused(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        prepare_conversations([str(write_jsonl(tmp_path / "a.jsonl", [record]))], tmp_path / "out", kind="preferences")
+
+
+# Hamlet.
+
+
+@pytest.mark.parametrize("kind", ["conversations", "preferences", "prompts"])
+def test_hamlet_writes_every_kind_with_its_own_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    from understudy.data.hamlet.conversations import write_lines
+
+    command = ["prepare", "hamlet", "--kind", kind, "--limit", "10", "--seed", "5", "--out", str(tmp_path / "out")]
+    assert main([*command, "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert (manifest["kind"], manifest["seed"]) == (kind, 5)
+    assert {split: about[kind] for split, about in manifest["splits"].items()} == {"train": 10, "val": 10}
+    for split, lines in splits_of(tmp_path / "out").items():
+        expected = [json.loads(line) for line in write_lines(kind, 5, split, 10)]  # type: ignore[arg-type]
+        assert lines == [{**record, "source": "hamlet"} for record in expected]
+    assert main(command) == 0 and "already prepared" in capsys.readouterr().err
+    command[command.index("5")] = "6"
+    assert main(command) == 2 and "prepared otherwise (other sources)" in capsys.readouterr().err
+    assert main([*command, "--val-fraction", "0.1"]) == 2
+    assert "hamlet has its own validation split" in capsys.readouterr().err
+    path = tmp_path / "out" / "train.jsonl"
+    if kind == "preferences":
+        again = prepare_conversations([str(path)], tmp_path / "again", kind=kind).manifest["sources"]
+        assert again[0]["dropped"] == {}
+
+
+def test_hamlet_beside_files(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", many(60))
+    summary = prepare_conversations([f"{path}@3", "hamlet"], tmp_path / "out", limit=40, val_fraction=0.2)
+    opened = open_conversations(tmp_path / "out", "val")
+    counts = [source["val"] for source in summary.manifest["sources"]]
+    assert counts[1] == 40 and opened.weights.tolist() == [3.0] * counts[0] + [1.0] * 40
+    assert "turns" in opened[len(opened) - 1]
+
+
+# For the trainer.
+
+
+def test_a_single_file_is_divided(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", many(200))
+    train, val = (open_conversations(path, split) for split in ("train", "val"))
+    assert len(train) + len(val) == 200 and 2 <= len(val) <= 25
+    together = [r["messages"][0]["content"] for r in (*train, *val)]
+    assert sorted(together) == sorted(f"Question {i}?" for i in range(200))
+    assert train.sources == ["a"] and train.weights.tolist() == [1.0] * len(train)
+    assert train.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    prepare_conversations([str(path)], tmp_path / "out")
+    assert [r["messages"] for r in open_conversations(tmp_path / "out", "val")] == [r["messages"] for r in val]
+    assert len(open_conversations(write_jsonl(tmp_path / "b.jsonl", many(2)), "val")) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            ['{"instruction": "x", "output": "y"}'],
+            "line 1 has no messages but the fields instruction, output: `understudy prepare",
+        ),
+        (['{"messages": [{"role": "user", "content": "x"}]}'], r"line 1 cannot be trained on \(no answer\): remove it"),
+        (['{"messages": [{"role": "x", "content": "x"}]}'], "line 1 is no conversation: message 1 has the role 'x'"),
+        (["", "{"], "line 2 is not JSON"),
+        ([], "has 0 different conversations: 2 are needed"),
+    ],
+)
+def test_a_single_file_that_cannot_be_trained_on(tmp_path: Path, lines: list[str], sentence: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=sentence):
+        open_conversations(path, "train")
+
+
+def test_things_that_are_no_conversations(tmp_path: Path, char_data: Path) -> None:
+    with pytest.raises(ValueError, match=r"there are no conversations at .*nothing: make them with"):
+        open_conversations(tmp_path / "nothing", "train")
+    with pytest.raises(ValueError, match="holds no prepared conversations"):
+        open_conversations(tmp_path, "train")
+    with pytest.raises(ValueError, match="holds text as tokens, not conversations"):
+        open_conversations(char_data, "train")
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"is no \.jsonl file"):
+        open_conversations(tmp_path / "a.json", "train")
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        open_conversations(tmp_path, "train")
+
+
+# The hub.
+
+
+def rows_of(texts: list[str]) -> bytes:
+    table = pa.Table.from_pylist([{"question": text, "answer": f"{text}\n#### 1"} for text in texts])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue())
+
+
+def test_named_datasets_come_with_their_splits(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repos["openai/gsm8k"] = {
+        MAIN: {
+            "main/train-00000-of-00001.parquet": rows_of(["a", "b", "c"]),
+            "main/test-00000-of-00001.parquet": rows_of(["d"]),
+            "socratic/train-00000-of-00001.parquet": rows_of(["e"]),
+        }
+    }
+    summary = prepare_conversations(["gsm8k@2"], tmp_path / "out", cache=tmp_path / "cache", endpoint=hub.url)
+    lines = splits_of(tmp_path / "out")
+    assert [r["messages"][0]["content"] for r in lines["train"]] == ["a", "b", "c"]
+    assert lines["val"] == [{"messages": turn("d", "d\nThe answer is 1."), "source": "gsm8k"}]
+    [source] = summary.manifest["sources"]
+    assert source["revision"] == MAIN and [part["split"] for part in source["parts"]] == ["train", "val"]
+    hub.repos.clear()
+    again = prepare_conversations(["gsm8k@2"], tmp_path / "out", endpoint=hub.url)
+    assert again.status == "already prepared", "what is done needs no network"
+
+
+def test_any_dataset_by_name_is_divided_and_moved_files_are_noticed(hub: FakeHub, tmp_path: Path) -> None:
+    texts = rows_of([f"q{i}" for i in range(50)])
+    hub.repos["o/n"] = {MAIN: {"a.tar": b""}, CONVERTED: {"default/train/0000.parquet": texts}}
+    summary = prepare_conversations(["hf:o/n"], tmp_path / "out", val_fraction=0.3, cache=tmp_path, endpoint=hub.url)
+    assert sum(split["conversations"] for split in summary.manifest["splits"].values()) == 50
+    hub.repos["openai/gsm8k"] = {MAIN: {"a.tar": b""}, CONVERTED: {"default/train/0000.parquet": texts}}
+    with pytest.raises(ValueError, match=r"openai/gsm8k no longer has files like main/train-\*\.parquet"):
+        prepare_conversations(["gsm8k"], tmp_path / "x", cache=tmp_path, endpoint=hub.url)
+    assert not (tmp_path / "x").exists()
+    assert all(name in NAMED for name in ("gsm8k", "squad_v2", "dolly", "alpaca", "ultrachat", "hamlet"))
+
+
+# Real data.
+
+
+def test_gsm8k(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "gsm8k"
+    if not folder.is_dir():
+        pytest.skip("UNDERSTUDY_TEST_DATA has no gsm8k/")
+    summary = prepare_conversations([str(folder)], tmp_path / "out")
+    assert {k: v["conversations"] for k, v in summary.manifest["splits"].items()} == {"train": 7473, "val": 1319}
+    for record, line in zip(open_conversations(tmp_path / "out", "val"), (folder / "test.jsonl").open(), strict=True):
+        asked, answer = record["messages"]
+        given = json.loads(line)
+        assert asked["content"] == given["question"].strip()
+        assert "<<" not in answer["content"] and "####" not in answer["content"]
+        number = given["answer"].split("####")[1].strip().replace(",", "")
+        assert answer["content"].endswith(f"\nThe answer is {number}.")
+
+
+def test_seed_tasks(real_data: Path, tmp_path: Path) -> None:
+    path = real_data / "seed_tasks.jsonl"
+    if not path.is_file():
+        pytest.skip("UNDERSTUDY_TEST_DATA has no seed_tasks.jsonl")
+    tasks = [json.loads(line) for line in path.open()]
+    summary = prepare_conversations([str(path)], tmp_path / "out")
+    assert sum(v["conversations"] for v in summary.manifest["splits"].values()) == len(tasks) == 175
+    records = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split)]
+    asked = {record["messages"][0]["content"] for record in records}
+    assert tasks[0]["instruction"] in asked
+    assert f"{tasks[1]['instruction']}\n\n{tasks[1]['instances'][0]['input']}" in asked
