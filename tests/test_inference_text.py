@@ -26,7 +26,7 @@ class Chunks:
 
 def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], RowText]:
     """What is shown at each piece, and the end."""
-    text = RowText(Chunks(pieces), stop, None)  # type: ignore[arg-type]
+    text = RowText(Chunks(pieces), stop, ())  # type: ignore[arg-type]
     shown: list[str] = []
     for token in range(len(pieces)):
         shown.append(text.push(token, 0.0))

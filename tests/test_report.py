@@ -1,10 +1,12 @@
-"""loss.png and the page that compares runs: complete, self-contained, and deaf to markup in what a run brings."""
+"""loss.png and the page on runs: complete, self-contained, deaf to markup in what a run brings, and with the whole
+story of a run and its parents."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from understudy.evaluate.comparison import compare_tasks
+from understudy.evaluate.lineage import read_family
 from understudy.evaluate.plots import loss_limits, loss_plot, series, smooth, thin
 from understudy.evaluate.report import write_report
 from understudy.run import RunFolder, write_json
@@ -82,6 +86,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in ("script", "style"):
             self._inside = ""
+        if tag == "table":
+            self.cells.append([])
 
     def handle_data(self, data: str) -> None:
         if self._inside in ("charts", "texts"):
@@ -298,3 +304,320 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"evaluation.json is missing or damaged"):
         write_report([folder.path], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+# A run and its parents.
+
+BASE_SHA, CHILD_SHA = "ef" * 32, "12" * 32
+
+
+def checkpoint(folder: RunFolder, step: int, sha256: str) -> None:
+    at = folder.checkpoints / f"step_{step}"
+    at.mkdir()
+    write_json(at / "state.json", {"step": step, "weights_sha256": sha256})
+
+
+def make_child(path: Path, parent: RunFolder, sha256: str = BASE_SHA) -> RunFolder:
+    """A finetuned run; its parent gets the checkpoint it names, unless it has one."""
+    if not parent.steps():
+        checkpoint(parent, 400, BASE_SHA)
+    folder = make_run(path)
+    data = {
+        "path": "data/talk", "sha256": "ab" * 32, "train_conversations": 1500, "train_tokens": 90_000,
+        "train_trained_tokens": 20_000, "val_conversations": 70, "val_tokens": 4000, "val_trained_tokens": 900,
+        "counts": {"train": {"conversations": 1503, "whole": 1490, "cut_at_a_turn": 10, "too_long": 3}},
+    }  # fmt: skip
+    about = folder.about() | {
+        "stage": "sft", "data": data, "trained_parameters": 5_000,
+        "parent": {"run": str(parent.path), "step": 400, "sha256": sha256},
+    }  # fmt: skip
+    write_json(folder.path / "run.json", about)
+    checkpoint(folder, 300, CHILD_SHA)
+    return folder
+
+
+def add_task(folder: RunFolder, name: str, scores: dict[str, float], **changes: Any) -> None:
+    """What `evaluate --tasks` leaves; a question's category is the beginning of its id, before the dash."""
+    n, right = len(scores), sum(scores.values())
+    result = {
+        "checkpoint": "400", "metric": "accuracy", "accuracy": right / n, "low": 0.1, "high": 0.9, "n": n, "few_shot": 0,
+        "metrics": {"accuracy": {"value": right / n, "low": 0.1, "high": 0.9, "n": n}}, "categories": {},
+    }  # fmt: skip
+    categories: dict[str, list[float]] = {}
+    for id, score in scores.items():
+        categories.setdefault(id.partition("-")[0], []).append(score)
+    for category, own in categories.items():
+        accuracy = sum(own) / len(own)
+        result["categories"][category] = {"accuracy": accuracy, "low": 0.0, "high": accuracy, "n": len(own)}
+    path = folder.path / "evaluation_tasks.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, kept | {name: result | changes})
+    (folder.path / "evaluations").mkdir(exist_ok=True)
+    lines = [
+        {"id": id, "category": id.partition("-")[0], "score": score, "answer": f"{folder.name} says {id}"}
+        for id, score in scores.items()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder.path / "evaluations" / f"{name}.jsonl").write_text(text)
+
+
+def before_and_after(tmp_path: Path) -> tuple[RunFolder, RunFolder]:
+    """Two of eight right, then seven: one lost, six won."""
+    base = make_run(tmp_path / "base")
+    child = make_child(tmp_path / "child", base)
+    names = [f"{category}-{i}" for i in range(4) for category in ("who", "sum")]
+    add_task(base, "village", {name: float(i < 2) for i, name in enumerate(names)})
+    add_task(child, "village", {name: float(i > 0) for i, name in enumerate(names)}, checkpoint="300")
+    return base, child
+
+
+def table(page: Page, name: str) -> list[str]:
+    return page.row(name)[1:]  # after the chart
+
+
+def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base")
+    child = make_child(tmp_path / "child", base)
+    page = page_of(tmp_path, child)
+    story = page.text[page.text.index("Lineage") : page.text.index("Curves")]
+    assert story.index("pretrain") < story.index("sft")
+    for text in (
+        "data/shakespeare-char · sha256 cdcdcdcdcdcd…", "100,000 tokens", "step 400 · sha256 efefefefefef…",
+        "data/talk · sha256 abababababab…", "1,500 conversations · 90,000 tokens · 20,000 of them in answers",
+        "10 cut at a turn · 3 dropped as too long", "804,096 · 5,000 of them trained", "1.9000 at step 300",
+        "step 300 · sha256 121212121212…",
+    ):  # fmt: skip
+        assert text in story, text
+    assert "trouble" not in page.source[page.source.index("<body>") :].partition("<script")[0]
+    assert [run["name"] for run in page.json["charts"]["runs"]] == ["child"], "the comparison stays what was asked for"
+    (ancestor,) = page.json["charts"]["ancestors"]
+    assert ancestor["name"] == "base" and set(ancestor["curves"]) == {"train/loss", "val/loss"}
+    assert page.row("cut or dropped") == ["10 cut at a turn · 3 dropped as too long"]
+
+
+@pytest.mark.parametrize("what", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
+def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Path) -> None:
+    base, child = before_and_after(tmp_path)
+    about = child.about()
+    if what == "gone":
+        shutil.rmtree(base.path)
+    elif what == "retrained":
+        write_json(base.checkpoints / "step_400" / "state.json", {"weights_sha256": "77" * 32})
+    elif what == "pruned":
+        shutil.rmtree(base.checkpoints / "step_400")
+    elif what == "damaged":
+        base.metrics.write_text("{\n{}\n")
+    elif what == "odd path":
+        write_json(child.path / "run.json", about | {"parent": {"run": "x" * 5000 + "\0", "step": [], "sha256": 7}})
+    else:
+        write_json(child.path / "run.json", about | {"parent": about["parent"] | {"run": str(child.path)}})
+    page = page_of(tmp_path, child)
+    said = {
+        "gone": f"the folder {base.path} is not there any more",
+        "retrained": "its checkpoint of step 400 holds other weights now (sha256 777777777777…) than those it was "
+        "started from (sha256 efefefefefef…)",
+        "pruned": "its checkpoint of step 400 is not there any more",
+        "damaged": f"line 1 of {base.metrics} is damaged",
+        "odd path": "is not there any more",
+        "itself": "this run comes from itself",
+    }
+    assert said[what] in page.text
+    assert "87.5%" in page.text, "its own results are there"
+    assert ("Tasks, before and after" in page.text) == (what in ("retrained", "pruned"))
+
+
+def test_runs_that_moved_together_find_each_other(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    before_and_after(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    page = page_of(tmp_path, RunFolder(tmp_path / "new" / "child"))
+    assert "not there any more" not in page.text and "Tasks, before and after" in page.text
+
+
+def test_tasks_stand_before_and_after_with_intervals_and_a_paired_test(tmp_path: Path) -> None:
+    _, child = before_and_after(tmp_path)
+    page = page_of(tmp_path, child)
+    assert table(page, "accuracy") == ["25.0%10.0 to 90.0n 8", "87.5%10.0 to 90.0n 8"]
+    assert table(page, "who") == ["25.0%0.0 to 25.0n 4", "75.0%0.0 to 75.0n 4"]
+    assert table(page, "sum") == ["25.0%0.0 to 25.0n 4", "100.0%0.0 to 100.0n 4"]
+    # one lost and six won: 2 * (1 + 7) / 2^7; the mean difference 5/8 has the deviation sqrt(31/56)
+    assert (
+        "child scores 62.5 points higher than base (95% interval +10.9 to +114.1) on the same 8 questions: child alone "
+        "is right on 6, base alone on 1, p = 0.12 (exact paired test)."
+    ) in page.text
+    marks = [a for tag, a in page.tags if tag == "circle"]
+    assert [mark["cx"] for mark in marks[:2]] == ["25.0%", "87.5%"]
+    assert "chance" not in page.text, "nobody said what it is"
+    card = page.text[: page.text.index("Lineage")]
+    assert "village" in card and "87.5%" in card
+
+
+def test_chance_is_shown_where_a_result_carries_it(tmp_path: Path) -> None:
+    _, child = before_and_after(tmp_path)
+    add_task(child, "village", {"who-1": 1.0}, chance=0.25)
+    page = page_of(tmp_path, child)
+    assert "chance 25.0%" in page.text
+    assert [a["x1"] for tag, a in page.tags if tag == "line" and a["class"] == "cursor"] == ["25.0%"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (
+            {"who-0": 1.0, "sum-0": 1.0, "where-1": 0.0},
+            "base and child come to the same (95% interval +0.0 to +0.0) on the 2 questions that both had: child alone "
+            "is right on 0, base alone on 0, p = 1 (exact paired test).",
+        ),
+        ({"else-0": 1.0}, "base and child were asked different questions"),
+        ({"who-0": 0.5, "sum-0": 1.0}, "higher on 0, lower on 1, p = 1 (exact paired test)"),
+        (None, "The single answers of child were not kept"),
+    ],
+)  # fmt: skip
+def test_only_the_same_questions_are_compared(scores: dict[str, float] | None, said: str, tmp_path: Path) -> None:
+    _, child = before_and_after(tmp_path)
+    if scores is None:
+        (child.path / "evaluations" / "village.jsonl").unlink()
+    else:
+        add_task(child, "village", scores)
+    assert said in page_of(tmp_path, child).text
+
+
+def test_a_task_that_measures_a_loss_is_no_percentage(tmp_path: Path) -> None:
+    base, child = before_and_after(tmp_path)
+    for folder, loss in ((base, 2.0), (child, 1.5)):
+        value = {"value": loss, "low": loss - 0.25, "high": loss + 0.25, "n": 2}
+        metrics = {"loss": value, "bits_per_byte": value | {"value": 0.7}}
+        changes = {"metric": "loss", "loss": loss, "low": loss - 0.25, "high": loss + 0.25, "metrics": metrics}
+        add_task(folder, "text", {"a": loss, "b": loss - 0.1}, categories={}, **changes)
+    page = page_of(tmp_path, child)
+    assert table(page, "loss") == ["2.00001.7500 to 2.2500n 2", "1.50001.2500 to 1.7500n 2"]
+    assert table(page, "bits_per_byte")[0].startswith("0.7000")
+    assert "The loss of child is 0.5000 nats a token lower than that of base" in page.text
+    assert page.text.count("answers of child") == 1, "those of the other task"
+
+
+def test_what_makes_a_comparison_unfair_is_noted(tmp_path: Path) -> None:
+    base, child = before_and_after(tmp_path)
+    add_task(base, "village", {"who-0": 1.0}, checkpoint="200", few_shot=5, cut=3)
+    text = page_of(tmp_path, child).text
+    assert "base was asked at step 200; its child started from step 400." in text
+    assert "Not all were shown as many solved examples." in text and "step 200 · 5 solved examples shown" in text
+    assert "Prompts too long for the context of base, which lost their beginning: 3." in text
+
+
+def test_some_right_and_wrong_answers_are_shown_with_what_the_parent_said(tmp_path: Path) -> None:
+    _, child = before_and_after(tmp_path)
+    path = child.path / "evaluations" / "village.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0] |= {"question": "Who was it?", "expected": "Ben."}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = page_of(tmp_path, child)
+    shown = page.text[page.text.index("answers of child: 7 right, 1 wrong") :]
+    assert shown.count("✓ right") == 5 and shown.count("✗ wrong") == 1
+    wrong = shown[shown.index("✗ wrong") :]
+    order = ["who", "Who was it?", "child says who-0", "wanted:", "Ben.", "base, right:", "base says who-0"]
+    places = [wrong.index(text) for text in order]
+    assert places == sorted(places)
+    assert "base, wrong:" in shown
+
+
+def test_shown_answers_come_from_as_many_categories_as_can_be(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    add_task(folder, "village", {f"c{i % 9}-{i}": 1.0 for i in range(90)})
+    (task,) = compare_tasks(read_family([folder.path]))
+    (own,) = task["answers"]
+    assert [each["category"] for each in own["right"]] == ["c0", "c2", "c4", "c6", "c8"]
+    assert own["wrong"] == [] and not task["sentences"]
+    assert "before and after" not in page_of(tmp_path, folder).text
+
+
+def test_samples_of_an_assistant_are_exchanges(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base")
+    child = make_child(tmp_path / "child", base)
+    (base.samples / "step_400.txt").write_text("user: no\nassistant: a story\n")
+    (child.samples / "step_100.txt").write_text("user: Hello\nassistant: the the\n")
+    (child.samples / "step_300.txt").write_text(
+        "user: Hello\nassistant: Good day.\n---\nuser: Draw\na line\nassistant: Here:\n---\nDone.\n---\nuser: Why?\nassistant: \n"
+    )
+    page = page_of(tmp_path, child)
+    ours, theirs = page.json["texts"]
+    assert theirs == [{"step": 400, "text": "user: no\nassistant: a story\n"}], "a base model's text is as it is"
+    assert ours[0] == {"step": 100, "exchanges": [["Hello", "the the"]]}
+    expected = [["Hello", "Good day."], ["Draw\na line", "Here:\n---\nDone."], ["Why?", ""]]
+    assert ours[1]["exchanges"] == expected
+    assert "Good day." in page.text and "(nothing)" in page.text and "the the" not in page.text
+    boxes = [a["data-run"] for _, a in page.tags if "data-run" in a]
+    assert boxes == ["1", "0"], "the parent comes first"
+
+
+def test_accuracies_have_charts_in_percent(tmp_path: Path) -> None:
+    def lines(**values: float) -> list[dict[str, Any]]:
+        return [line | (values if "val/loss" in line else {}) for line in rows(400)]
+
+    one = make_run(tmp_path / "one", lines(accuracy=0.5, **{"accuracy/village": 0.5}))
+    two = make_run(tmp_path / "two", lines(accuracy=0.4, **{"accuracy/village": 0.5, "accuracy/sums": 0.3}))
+    lossy = make_run(tmp_path / "lossy", lines(accuracy=0.9, **{"accuracy/text": 1.7}))
+    share = {"title": "accuracy on village", "kind": "share"}
+    titles = page_of(tmp_path, one).json["charts"]["titles"]
+    assert list(titles)[:2] == ["accuracy/village", "lr"] and "accuracy" not in titles, (
+        "the mean of one task is that task"
+    )
+    assert titles["accuracy/village"] == share
+    titles = page_of(tmp_path, one, two).json["charts"]["titles"]
+    assert titles["accuracy"] == {"title": "accuracy, mean of the tasks", "kind": "share"}
+    assert list(titles)[:3] == ["accuracy", "accuracy/village", "accuracy/sums"]
+    assert page_of(tmp_path, lossy).json["charts"]["titles"]["accuracy/text"]["kind"] == "number"
+
+
+def test_a_lineage_is_told_once_and_from_its_beginning(tmp_path: Path) -> None:
+    base, child = before_and_after(tmp_path)
+    last = make_child(tmp_path / "last", child)
+    parent = {"run": str(child.path), "step": 300, "sha256": CHILD_SHA}
+    write_json(last.path / "run.json", last.about() | {"parent": parent})
+    add_task(last, "village", {"who-0": 1.0})
+    family = read_family([child.path, last.path])
+    assert [member.label for member in family.members] == ["child", "last", "base"]
+    assert family.order() == [2, 0, 1] and family.ancestors(1) == [0, 2]
+    (story,) = family.stories()
+    assert [link.member for link in story] == [2, 0, 1]
+    (task,) = compare_tasks(family)
+    assert [column["label"] for column in task["columns"]] == ["base", "child", "last"]
+    assert [sentence.split()[0] for sentence in task["sentences"]] == ["child", "last"]
+    page = page_of(tmp_path, base, child, last)
+    assert "3 runs compared" in page.text and len(page.json["charts"]["runs"]) == 3
+    assert not page.json["charts"]["ancestors"]
+
+
+def test_runs_without_parents_have_no_story(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make_run(tmp_path / "a"), make_run(tmp_path / "b"))
+    assert "Lineage" not in page.text and "Tasks" not in page.text
+
+
+def test_nothing_that_answers_or_ancestors_bring_becomes_markup(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "<img src=x>")
+    child = make_child(tmp_path / "<b>child", base)
+    about = child.about()
+    counts = {"train": {"too_long": EVIL}}
+    data = about["data"] | {"path": EVIL, "train_tokens": EVIL, "counts": counts}
+    write_json(child.path / "run.json", about | {"data": data, "trained_parameters": EVIL})
+    write_json(base.path / "run.json", base.about() | {"stage": EVIL})
+    (child.samples / "step_300.txt").write_text(f"user: {EVIL}\nassistant: {EVIL}\x1b[31m\n")
+    for folder in (base, child):
+        add_task(folder, "village", {"a": 0.0}, checkpoint=EVIL, few_shot=EVIL, cut=EVIL, metric=EVIL, n=EVIL)
+        lines = [{"id": "a", "score": 1.0} | dict.fromkeys(("category", "answer", "question", "expected"), EVIL)]
+        lines += [
+            {"id": "b", "category": [EVIL], "score": 0, "answer": EVIL, "question": 7},
+            {"id": 3},
+            {"score": EVIL},
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder.path / "evaluations" / "village.jsonl").write_text(text)
+        path = folder.path / "evaluation_tasks.json"
+        results = json.loads(path.read_text())
+        results["village"]["categories"] = {EVIL: {"accuracy": EVIL, "low": "a", "high": None}}
+        write_json(path, results | {EVIL: results["village"], "../../x": {"metric": None}, "odd": 5})
+    page = page_of(tmp_path, child)
+    assert [t for t, _ in page.tags if t in ("script", "img", "b")] == ["script"] * 3
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert page.text.count("<script>alert(1)</script>") > 15
+    assert page.json["texts"][0][0]["exchanges"] == [[EVIL, EVIL + "\N{REPLACEMENT CHARACTER}[31m"]]

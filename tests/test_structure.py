@@ -24,7 +24,7 @@ from understudy.settings import (
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "understudy"
 FLOORS = {  # the longest matching name decides
-    "cli": 5, "commands": 5, "demo": 5, "__main__": 5, "serve": 5,
+    "cli": 5, "commands": 5, "demo": 5, "chat": 5, "chat_terminal": 5, "__main__": 5, "serve": 5,
     "train.stages": 4, "align": 4, "doctor": 4, "bench": 4,
     "train": 3, "evaluate": 3,
     "data": 2, "inference": 2, "interop": 2, "run": 2,

@@ -25,10 +25,12 @@ from understudy.optim import build_optimizers
 from understudy.run import RunFolder, load_run, read_tensors
 from understudy.runtime import Runtime
 from understudy.settings import dump_config
+from understudy.train import material
+from understudy.train.inherit import model_from_parent
 from understudy.train.loop import Progress, Trainer
 from understudy.train.metrics import read_metrics
 from understudy.train.objectives import NextToken
-from understudy.train.stages import Interrupted, check_resume, model_from_parent, pretrain
+from understudy.train.stages import Interrupted, check_resume, pretrain
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -287,19 +289,16 @@ def test_old_checkpoints_go_and_the_best_stays(small_config: Any, tmp_path: Path
     assert set(folder.steps()) == {18, 20, best["step"]}
 
 
-def test_a_signal_to_the_stage_raises_after_saving(small_config: Any, tmp_path: Path) -> None:
+def test_a_signal_to_the_stage_raises_after_saving(
+    small_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Bomb(Windows):
         def batch(self, first: int, size: int) -> Any:
             if first >= 24:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().batch(first, size)
 
-    import understudy.train.stages as stages
-
-    original, stages.Windows = stages.Windows, Bomb  # type: ignore[misc]
-    try:
-        with pytest.raises(Interrupted, match="saved"):
-            pretrain(small_config(), RunFolder(tmp_path / "r"))
-    finally:
-        stages.Windows = original  # type: ignore[misc]
+    monkeypatch.setattr(material, "Windows", Bomb)
+    with pytest.raises(Interrupted, match="saved"):
+        pretrain(small_config(), RunFolder(tmp_path / "r"))
     assert RunFolder(tmp_path / "r").steps()[-1] == 4

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from understudy.commands import Arguments, data, machine, training, using
+from understudy.commands import Arguments, data, inspecting, machine, training, using
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,9 +142,12 @@ VERBS = (
         training.pretrain,
         True,
     ),
-    Verb("evaluate", "loss, perplexity and bits per byte of a run", using.evaluate_arguments, using.evaluate),
+    Verb("sft", "finetune a run on conversations", training.sft_arguments, training.sft, True),
+    Verb("evaluate", "loss of a run, or its answers to tasks", using.evaluate_arguments, using.evaluate),
     Verb("sample", "continue a prompt", using.sample_arguments, using.sample),
-    Verb("report", "one self-contained page that compares runs", using.report_arguments, using.report),
+    Verb("chat", "talk with a run that was taught to answer", using.chat_arguments, using.chat),
+    Verb("inspect", "see what a run is trained on", inspecting.inspect_arguments, inspecting.inspect),
+    Verb("report", "one page on a run and its parents, or several runs compared", using.report_arguments, using.report),
     Verb("presets", "list presets and settings", machine.presets_arguments, machine.presets),
     Verb(
         "doctor",

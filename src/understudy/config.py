@@ -59,6 +59,19 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+class LoraConfig(Section):
+    """Low-rank adapters, with which a run that starts from another one learns few weights of its own."""
+
+    rank: Count = 8
+    alpha: Positive = 16.0
+    """What the adapter adds is multiplied by alpha / rank."""
+    targets: tuple[Literal["qkv", "project", "up", "down"], ...] = ("qkv", "project", "up", "down")
+    """Which layers of each block are adapted: of attention qkv and project, of the MLP up and down."""
+    dropout: Dropout = 0.0
+    embeddings: bool | None = None
+    """Whether token embeddings go on learning too; when left out, where tokens were added."""
+
+
 class ModelConfig(Section):
     """The shape of a model. Widths are in features, ``context_length`` in tokens.
 
@@ -103,6 +116,7 @@ class ModelConfig(Section):
     """Rows of the table of each n-gram order."""
     ngram_dropout: Dropout | None = None
     """Share of positions whose n-gram embedding of one order is left out while training."""
+    lora: LoraConfig | None = None
 
     @property
     def padded_vocab_size(self) -> int:
@@ -170,12 +184,17 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the tokens are, and from what they can be prepared."""
+    """What is trained on, and from what it can be prepared."""
 
     path: str
-    """A folder with train.bin and val.bin."""
+    """A folder that `understudy prepare` made: token files, or conversations (a .jsonl file of them will do)."""
     source: str | None = None
     """What `understudy prepare` is told to make that folder; only named in advice."""
+    too_long: Literal["cut", "drop"] | None = None
+    """sft: what becomes of conversations longer than the context. cut: the last turns go until it fits, and a first
+    turn that is too long by itself is cut inside."""
+    pack: bool | None = None
+    """sft: put several conversations into one row, each seeing only itself."""
 
 
 class TokenizerConfig(Section):
@@ -288,6 +307,10 @@ class EvalConfig(Section):
     """Evaluate on the first so many tokens of the validation split; all of it when left out."""
     batch_size: Count | None = None
     """Windows in one forward; the micro-batch when left out."""
+    tasks: tuple[str, ...] = ()
+    """Tasks whose accuracy is measured at each evaluation; `understudy evaluate --help` lists them."""
+    task_examples: Count | None = None
+    """At most so many examples of each task."""
 
 
 class CheckpointConfig(Section):
@@ -311,15 +334,19 @@ class LogConfig(Section):
     project: str = "understudy"
     """Name of the project at wandb and trackio."""
     samples: CountOrZero = 3
-    """Texts sampled at each evaluation."""
+    """Texts sampled at each evaluation; sft: how many prompts are answered."""
     sample_tokens: Count = 200
     prompt: str = ""
-    """What the samples continue; when empty, the beginning of a text."""
+    """pretrain: what the samples continue; when empty, the beginning of a text."""
+    prompts: tuple[str, ...] = ()
+    """sft: what is asked at each evaluation; when empty, the first validation conversations."""
 
 
 class RunConfig(Section):
     """Everything that decides a run."""
 
+    stage: Literal["pretrain", "sft"] = "pretrain"
+    """Which command trains it."""
     depth: Count | None = None
     """One dial for the portable family: sets width, heads, batch, learning rates and steps not given."""
     init_from: str | None = None
@@ -334,7 +361,27 @@ class RunConfig(Section):
     log: LogConfig = Field(default_factory=LogConfig)
 
     @model_validator(mode="after")
+    def _by_stage(self) -> Self:
+        """Fill in what the stage needs, and refuse what it would ignore."""
+        if self.eval.task_examples and not self.eval.tasks:
+            raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
+        other: dict[str, Any] = {"log.prompt": self.log.prompt}
+        if self.stage == "sft":
+            defaults: dict[str, Any] = {"too_long": self.data.too_long or "cut", "pack": self.data.pack is not False}
+            object.__setattr__(self, "data", self.data.model_copy(update=defaults))
+        else:
+            other = {"log.prompts": self.log.prompts, "data.too_long": self.data.too_long, "data.pack": self.data.pack}
+        for name, value in other.items():
+            if value not in (None, "", ()):
+                raise ValueError(f"{name} would be ignored by the stage {self.stage}; leave it out, or set it to null")
+        return self
+
+    @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.model.lora and self.optim.name != "adamw":
+            raise ValueError("adapters (model.lora) learn by AdamW; set optim.name adamw")
+        if self.model.lora and not self.init_from:
+            raise ValueError("adapters (model.lora) need a model to adapt; give --init-from RUN, or leave them out")
         micro = self.train.micro_batch_size
         if micro is not None and self.train.batch_size % micro:
             raise ValueError(

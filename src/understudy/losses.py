@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
 """A target that is not trained on."""
+PADDING = -1
+"""The document of tokens that only fill a row."""
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:

@@ -113,7 +113,9 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
         *sections, leaf = dotted.split(".")
         node = tree
         for section in sections:
-            node = node.setdefault(section, {})
+            inner = dict(node.get(section) or {})
+            node[section] = inner
+            node = inner
         node[leaf] = value
     return tree
 

@@ -13,6 +13,14 @@ from understudy.commands import Arguments
 
 
 def pretrain_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser, "start from the weights, shape and tokenizer of a run")
+
+
+def sft_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser, "the run to finetune")
+
+
+def _stage_arguments(parser: argparse.ArgumentParser, init_from: str) -> None:
     parser.add_argument("preset", nargs="?", metavar="PRESET", help="a name `understudy presets` lists, or a YAML file")
     parser.add_argument(
         "--run",
@@ -21,20 +29,35 @@ def pretrain_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder under runs/ (default: the name of the preset)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run where its last checkpoint is")
-    parser.add_argument("--init-from", metavar="RUN", help="start from the weights, shape and tokenizer of a run")
-    parser.add_argument("--data", metavar="PATH", help="folder that `understudy prepare` made (data.path)")
+    parser.add_argument("--init-from", metavar="RUN", help=init_from)
+    parser.add_argument("--data", metavar="PATH", help="what `understudy prepare` made (data.path)")
     parser.add_argument("--seed", metavar="N", help="train.seed")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
 
 
 def pretrain(arguments: Arguments) -> None:
+    from understudy.train import stages
+
+    _run(arguments, "pretrain", stages.pretrain)
+
+
+def sft(arguments: Arguments) -> None:
+    from understudy.train import stages
+
+    _run(arguments, "sft", stages.sft)
+
+
+def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
+    """Resolve the configuration of a stage and run it."""
     from understudy.run import RunFolder, load_run, run_path
     from understudy.settings import apply_overrides, build_config, read_preset
-    from understudy.train import stages
+    from understudy.tokenizer.chat import with_chat_tokens
+    from understudy.train.inherit import model_from_parent, resumed_model
+    from understudy.train.stages import check_resume
 
     name = arguments.run or (Path(arguments.preset).stem if arguments.preset else None)
     if name is None:
-        raise ValueError("say what to train: `understudy pretrain PRESET`, or --run NAME --resume")
+        raise ValueError(f"say what to train: `understudy {stage} PRESET`, or --run NAME --resume")
     folder = RunFolder(run_path(name))
     if arguments.resume and not folder.exists():
         raise ValueError(f"there is no run {folder.path} to resume; leave --resume out to start it")
@@ -49,16 +72,21 @@ def pretrain(arguments: Arguments) -> None:
             overrides[setting] = getattr(arguments, option)
     base = read_preset(arguments.preset) if arguments.preset else read_preset(str(folder.path / "config.yaml"))
     tree = apply_overrides(base, overrides)
+    if (meant := tree.get("stage") or "pretrain") != stage:
+        raise ValueError(f"{arguments.preset or folder.path} is for another stage; use it with `understudy {meant}`")
     parent = None
     if tree.get("init_from"):
-        if not arguments.resume:  # a resumed run has its own weights, and needs its parent no more
+        raw = tree.get("model") or {}
+        if arguments.resume:  # a resumed run has its own weights, and needs its parent no more
+            tree["model"] = resumed_model(raw, folder.config().model)
+        else:
             parent = load_run(str(tree["init_from"]))
-        shape = parent.config.model if parent else folder.config().model
-        tree["model"] = stages.model_from_parent(tree.get("model") or {}, shape)
+            tokenizer = with_chat_tokens(parent.tokenizer) if stage == "sft" else parent.tokenizer
+            tree["model"] = model_from_parent(raw, parent.config.model, tokenizer)
     config = build_config(tree)
     if arguments.resume:
-        config = stages.check_resume(folder.config(), config)
-    run_stage(arguments, lambda: stages.pretrain(config, folder, arguments.resume, parent))
+        config = check_resume(folder.config(), config)
+    run_stage(arguments, lambda: train(config, folder, arguments.resume, parent))
 
 
 def run_stage(arguments: Arguments, stage: Callable[[], Any]) -> None:
@@ -86,7 +114,8 @@ def run_stage(arguments: Arguments, stage: Callable[[], Any]) -> None:
     }
     if final.bits_per_byte is not None:
         rows["bits per byte"] = f"{final.bits_per_byte:.4f}"
-    rows["next"] = f"understudy sample {result.folder.name}"
+    verb = "chat" if result.folder.config().stage == "sft" else "sample"
+    rows["next"] = f"understudy {verb} {result.folder.name}"
     final_table(rows)
 
 

@@ -98,6 +98,11 @@ def permute(places: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
     return values.astype(np.int64)
 
 
+def hash_places(places: np.ndarray, key: np.uint64) -> np.ndarray:
+    """A 64-bit hash (N,) of each of ``places`` (N,) chosen by ``key``."""
+    return np.asarray(_mix(places.astype(np.uint64), key))
+
+
 def _mix(value: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray | np.uint64:
     """A 64-bit hash of value and key (the finaliser of SplitMix64)."""
     with np.errstate(over="ignore"):  # wrapping round is what a hash does

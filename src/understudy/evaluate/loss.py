@@ -6,7 +6,9 @@ One mean over all tokens, never a mean of means. Not here: tasks, tables, traini
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from understudy.data.loader import consecutive_batches
+from understudy.data.conversations import open_conversations
+from understudy.data.loader import Batch, consecutive_batches
+from understudy.data.packing import all_rows, render_set
+from understudy.data.shards import open_split
 from understudy.losses import IGNORE
+from understudy.run import Run, RunFolder, write_json
 from understudy.runtime import Runtime
 
 
@@ -39,7 +45,35 @@ class LossResult:
         return asdict(self) | {"perplexity": self.perplexity}
 
 
-@torch.no_grad()
+def evaluate_run(
+    run: Run,
+    runtime: Runtime,
+    path: Path | None = None,
+    split: str = "val",
+    context_length: int | None = None,
+    batch_size: int = 16,
+) -> LossResult:
+    """The loss of a run on a split of its data, token files or conversations, or of what is at ``path``.
+
+    Args:
+        context_length: the model's when left out.
+
+    Raises:
+        ValueError: no such data, or data prepared with another tokenizer.
+    """
+    context = context_length or run.config.model.context_length
+    path = path or Path(run.config.data.path)
+    model = run.model.to(runtime.device)
+    if run.config.stage == "sft":
+        messages = (record["messages"] for record in open_conversations(path, split))
+        conversations = render_set(messages, run.tokenizer, context, run.config.data.too_long or "cut")
+        return loss_over(model, all_rows(conversations, context, batch_size, runtime.rank, runtime.world_size), runtime)
+    data = open_split(path, split, run.config.model.vocab_size)
+    if data.tokenizer_sha256 not in (None, run.tokenizer.sha256):
+        raise ValueError(f"the data in {path} was prepared with another tokenizer than the run {run.path} has")
+    return evaluate_loss(model, data.tokens, context, batch_size, runtime, data.bytes)
+
+
 def evaluate_loss(
     model: nn.Module,
     tokens: np.ndarray,
@@ -64,13 +98,26 @@ def evaluate_loss(
         raise ValueError(
             f"the split to evaluate has {len(tokens)} tokens, and nothing can be predicted; bring more text"
         )
+    batches = consecutive_batches(tokens, context_length, batch_size, runtime.rank, runtime.world_size)
+    return loss_over(model, batches, runtime, text_bytes)
+
+
+@torch.no_grad()
+def loss_over(
+    model: nn.Module, batches: Iterable[Batch], runtime: Runtime, text_bytes: int | None = None
+) -> LossResult:
+    """The loss over all targets of this process's ``batches`` and those of the others; rows are what the interval
+    counts as independent."""
     was_training = model.training
     model.eval()
     sums = torch.zeros(6, dtype=torch.float64, device="cpu")
-    for batch in consecutive_batches(tokens, context_length, batch_size, runtime.rank, runtime.world_size):
-        inputs, targets = batch["tokens"].to(runtime.device), batch["targets"].to(runtime.device)
+    for batch in batches:
+        inputs, targets, documents = (
+            batch[name].to(runtime.device) if name in batch else None for name in ("tokens", "targets", "documents")
+        )
+        assert targets is not None, "every batch has targets"
         with runtime.autocast():
-            logits = model(inputs)
+            logits = model(inputs, documents=documents)
         each = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
         loss = each.view_as(targets).cpu().double().sum(1)  # (B,) summed over each window
         count = (targets != IGNORE).sum(1).cpu().double()
@@ -90,3 +137,8 @@ def evaluate_loss(
 def _sum_device(runtime: Runtime) -> torch.device:
     """NCCL only adds what is on the GPU."""
     return runtime.device if runtime.world_size > 1 else torch.device("cpu")
+
+
+def save_evaluation(folder: RunFolder, result: LossResult, checkpoint: str) -> None:
+    """Keep an evaluation with its run, where the report reads it."""
+    write_json(folder.path / "evaluation.json", result.as_dict() | {"checkpoint": checkpoint})

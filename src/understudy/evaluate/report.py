@@ -1,7 +1,8 @@
-"""One self-contained HTML page that compares runs: results, curves, samples, and what was set differently.
+"""One self-contained HTML page on runs: where they come from, results, curves, samples, and what was set differently.
 
-It reads run folders and fills report.html beside this file; nothing on the page is fetched from anywhere. Whatever
-a run brings, a sample above all, is text there and never markup. Not here: measuring anything.
+It fills report.html beside this file; nothing on the page is fetched from anywhere. Whatever a run brings, a sample
+above all, is text there and never markup. Not here: measuring anything, reading folders (lineage.py), and what is
+said of tasks (comparison.py).
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from understudy.evaluate.comparison import compare_tasks, headlines
+from understudy.evaluate.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.evaluate.plots import loss_limits, smooth, thin
-from understudy.run import RunFolder, find_run, now, read_json, write_text
-from understudy.settings import read_preset
-from understudy.train.metrics import read_metrics
-from understudy.train.panel import bytes_text, count_text, duration_text, printable
+from understudy.evaluate.wording import MISSING, count, interval, joined, measured, number, plain, short_hash
+from understudy.run import now, write_text
+from understudy.train.panel import bytes_text, count_text, duration_text
 
 CURVE_POINTS, SMALL_POINTS = 400, 150
-MOST_SAMPLES, MOST_CHARACTERS = 40, 20_000
-MISSING = "–"
 # The small charts: what a metric is called and how its numbers are written. Others come with their own name.
 CHARTS = {
     "lr": ("learning rate", "number"),
@@ -38,35 +37,6 @@ NO_CHART = {"step", "tokens", "train_seconds", "train/loss", "val/loss", "memory
 AXES = {"step": "step", "tokens": "tokens", "seconds": "train_seconds"}
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a run folder holds that the page shows."""
-
-    label: str
-    folder: RunFolder
-    rows: list[dict[str, Any]]
-    settings: dict[str, Any]
-    about: dict[str, Any]
-    evaluation: dict[str, Any]
-    tokenizer_kind: str
-    samples: list[tuple[int, str]]
-
-    def last(self, name: str) -> Any:
-        """The last value of a metric, or None."""
-        return next((row[name] for row in reversed(self.rows) if row.get(name) is not None), None)
-
-    def best(self) -> tuple[float, int] | None:
-        """The lowest validation loss while training, and its step."""
-        found = [(row["val/loss"], row["step"]) for row in self.rows if row.get("val/loss") is not None]
-        return min(found) if found else None
-
-    def setting(self, dotted: str) -> Any:
-        node: Any = self.settings
-        for part in dotted.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return node
-
-
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write the page that compares the runs in ``folders`` to ``out``, a file, or a folder that gets report.html.
 
@@ -77,25 +47,38 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
     if not folders:
         raise ValueError("a report needs at least one run; give the names of runs under runs/, or their folders")
-    runs = _read_runs(folders)
+    family = read_family(folders)
+    runs, members = family.members[: family.asked], family.members
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the charts come in our order
     template = (resources.files("understudy.evaluate") / "report.html").read_text(encoding="utf-8")
-    charts = {"runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "limits": _limits(runs)}
+    charts = {
+        "runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "limits": _limits(runs),
+        "ancestors": [_curves(run, only_losses=True) for run in members[len(runs) :]],
+        "own_limits": [_limits([run]) for run in members],
+    }  # fmt: skip
+    content = {
+        "cards": [_card(run) for run in runs],
+        "labels": [run.label for run in members],
+        "order": family.order(),
+        "chains": [[lineage_card(link, family) for link in chain] for chain in family.stories()],
+        "tasks": compare_tasks(family),
+        "facts": _side_by_side([_facts(run) for run in runs]),
+        "differences": _differences(runs),
+        "samples": [[_sample(step, text, run.about.get("stage")) for step, text in run.samples] for run in members],
+        "configs": [_yaml(run.settings) for run in runs],
+        "charts": charts,
+    }
     page = environment.from_string(template).render(
+        content,
         title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
         written=now().replace("T", " ").removesuffix("Z") + " UTC",
-        cards=[_card(run) for run in runs],
-        labels=[run.label for run in runs],
-        facts=_side_by_side([_facts(run) for run in runs]),
-        differences=_differences(runs),
-        samples=[[{"step": step, "text": text} for step, text in run.samples] for run in runs],
-        configs=[_yaml(run.settings) for run in runs],
-        charts=charts,
+        runs=len(runs),
+        answering=any(run.about.get("stage") == "sft" for run in members),
         # No text in a run can know the hash of the data it is itself part of, so only our script may run.
-        nonce=hashlib.sha256(json.dumps([charts, [run.samples for run in runs]]).encode()).hexdigest()[:32],
+        nonce=hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:32],
     )
     out = out / "report.html" if out.is_dir() else out
     try:
@@ -106,98 +89,80 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _read_runs(folders: Sequence[Path]) -> list[Evidence]:
-    found = [find_run(str(folder)) for folder in folders]
-    names = [folder.name for folder in found]
-    return [_read_run(f, f.name if names.count(f.name) == 1 else str(f.path)) for f in found]
+def _sample(step: int, text: str, stage: Any) -> dict[str, Any]:
+    """A sample for the page: a text, or of a run that answers, its ``exchanges``: what was asked and what was said."""
+    exchanges: list[list[str]] = []
+    for part in text.strip("\n").split("\n---\n") if stage == "sft" else []:
+        asked, found, said = part.removeprefix("user: ").partition("\nassistant:")
+        if part.startswith("user: ") and found:
+            exchanges.append([asked, said.strip()])
+        elif exchanges:  # the answer had such a line of its own
+            exchanges[-1][1] += f"\n---\n{part}"
+    return {"step": step, "exchanges": exchanges} if exchanges else {"step": step, "text": text}
 
 
-def _read_run(folder: RunFolder, label: str) -> Evidence:
-    def optional(name: str) -> dict[str, Any]:
-        return read_json(folder.path / name) if (folder.path / name).exists() else {}
-
-    steps = sorted(
-        int(path.stem.removeprefix("step_"))
-        for path in folder.samples.glob("step_*.txt")
-        if path.stem.removeprefix("step_").isdigit()
-    )
-    if len(steps) > MOST_SAMPLES:
-        steps = [steps[round(i * (len(steps) - 1) / (MOST_SAMPLES - 1))] for i in range(MOST_SAMPLES)]
-    samples = [
-        (step, (folder.samples / f"step_{step}.txt").read_text(encoding="utf-8", errors="replace")) for step in steps
-    ]
-    return Evidence(
-        label,
-        folder,
-        read_metrics(folder.metrics),
-        read_preset(str(folder.path / "config.yaml")),
-        optional("run.json"),
-        optional("evaluation.json"),
-        str(optional("tokenizer.json").get("kind", "")),
-        [(step, printable(text[:MOST_CHARACTERS])) for step, text in samples],
-    )
-
-
-def _card(run: Evidence) -> dict[str, str]:
+def _card(run: Evidence) -> dict[str, Any]:
     """The few numbers to see first."""
     evaluation, best = run.evaluation, run.best()
     if "loss" in evaluation:
-        loss, what = evaluation["loss"], _interval(evaluation, "loss", 3)
+        loss, what = evaluation["loss"], interval(evaluation, "loss", 3)
     elif best:
         loss, what = best[0], f"best, at step {best[1]:,}"
     else:
         loss, what = None, "not evaluated yet"
     seconds, tokens = run.last("train_seconds"), run.last("tokens")
-    small = {
-        "bits a byte": _number(evaluation.get("bits_per_byte"), 3),
-        "parameters": MISSING if run.about.get("parameters") is None else count_text(run.about["parameters"]),
-        "tokens": MISSING if tokens is None else count_text(tokens),
-        "trained": MISSING if seconds is None else duration_text(seconds),
-    }
-    return {"loss": _number(loss, 4), "what": what} | {name: text for name, text in small.items() if text != MISSING}
+    small = [
+        *headlines(run),
+        ("bits a byte", number(evaluation.get("bits_per_byte"), 3)),
+        ("parameters", MISSING if run.about.get("parameters") is None else count_text(run.about["parameters"])),
+        ("tokens", MISSING if tokens is None else count_text(tokens)),
+        ("trained", MISSING if seconds is None else duration_text(seconds)),
+    ]
+    return {"loss": number(loss, 4), "what": what, "small": [pair for pair in small if pair[1] != MISSING]}
 
 
 def _facts(run: Evidence) -> dict[str, dict[str, str]]:
     """Everything known of a run, in groups of names and texts."""
     evaluation, best, last_step = run.evaluation, run.best(), run.last("step")
     seconds, tokens = run.last("train_seconds"), run.last("tokens")
-    data, about = run.about.get("data") or {}, run.about
+    data, about = run.data, run.about
     peak = max((row[k] for row in run.rows for k in ("memory_peak_bytes", "memory_bytes") if row.get(k)), default=None)
     losses = np.array([row["train/loss"] for row in run.rows if row.get("train/loss") is not None])
     broken = [row["step"] for row in run.rows if "train/loss" in row and row["train/loss"] is None]
-    passes = tokens / data["train_tokens"] if tokens and data.get("train_tokens") else None
+    passes = tokens / data["train_tokens"] if tokens and measured(data.get("train_tokens")) else None
     result = {
-        "validation loss": f"{_number(evaluation.get('loss'), 4)} {_interval(evaluation, 'loss', 4)}".rstrip(),
-        "bits a byte": f"{_number(evaluation.get('bits_per_byte'), 3)} {_interval(evaluation, 'bits_per_byte', 3)}".rstrip(),
-        "perplexity": _number(evaluation.get("perplexity"), 3),
-        "evaluated": _joined(evaluation.get("checkpoint"), _count(evaluation.get("tokens"), "tokens")),
+        "validation loss": f"{number(evaluation.get('loss'), 4)} {interval(evaluation, 'loss', 4)}".rstrip(),
+        "bits a byte": f"{number(evaluation.get('bits_per_byte'), 3)} {interval(evaluation, 'bits_per_byte', 3)}".rstrip(),
+        "perplexity": number(evaluation.get("perplexity"), 3),
+        "evaluated": joined(evaluation.get("checkpoint"), count(evaluation.get("tokens"), "tokens")),
         "best while training": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
-        "last validation loss": _number(run.last("val/loss"), 4),
-        "last training loss": _number(float(smooth(losses)[-1]) if len(losses) else None, 4),
+        "last validation loss": number(run.last("val/loss"), 4),
+        "last training loss": number(float(smooth(losses)[-1]) if len(losses) else None, 4),
         "trouble": f"the loss was no number at step {broken[0]:,} ({len(broken)} lines)" if broken else MISSING,
     }
     training = {
-        "steps": _joined(_count(last_step), f"of {run.setting('train.steps'):,}" if _is_short(run) else None, gap=" "),
-        "tokens": _joined(_count(tokens), f"{passes:.2f} passes over the data" if passes else None),
+        "steps": joined(count(last_step), f"of {run.setting('train.steps'):,}" if _is_short(run) else None, gap=" "),
+        "tokens": joined(count(tokens), f"{passes:.2f} passes over the data" if passes else None),
         "time": MISSING if seconds is None else duration_text(seconds),
         "tokens a second": count_text(tokens / seconds) if tokens and seconds else MISSING,
         "memory at peak": MISSING if peak is None else bytes_text(peak),
-        "optimiser": _joined(run.setting("optim.name"), run.setting("optim.schedule"), f"lr {run.setting('optim.lr')}"),
-        "seed": _text(run.setting("train.seed")),
+        "optimiser": joined(run.setting("optim.name"), run.setting("optim.schedule"), f"lr {run.setting('optim.lr')}"),
+        "seed": plain(run.setting("train.seed")),
     }
     model = {
-        "parameters": _count(about.get("parameters")),
+        "parameters": parameters_text(about),
         "model": _shape(run),
-        "tokenizer": _joined(run.tokenizer_kind, _count(run.setting("model.vocab_size"), "tokens")),
+        "tokenizer": joined(run.tokenizer_kind, count(run.setting("model.vocab_size"), "tokens")),
     }
     origin = {
-        "stage": _text(about.get("stage")),
-        "data": _joined(data.get("path"), _short_hash(data.get("sha256"))),
-        "training split": _count(data.get("train_tokens"), "tokens"),
-        "validation split": _count(data.get("val_tokens"), "tokens"),
-        "started from": _parent(about.get("parent")),
-        "made with": _joined(*(f"{name} {about[name]}" for name in ("understudy", "torch") if name in about)),
-        "begun": _text(about.get("created")).replace("T", " ").replace("Z", " UTC"),
+        "stage": plain(about.get("stage")),
+        "data": joined(data.get("path"), short_hash(data.get("sha256"))),
+        "training split": split_text(data, "train"),
+        "validation split": split_text(data, "val"),
+        "cut or dropped": left_out_text(data),
+        "started from": _parent(run.parent),
+        "made with": joined(*(f"{name} {about[name]}" for name in ("understudy", "torch") if name in about)),
+        "begun": plain(about.get("created")).replace("T", " ").replace("Z", " UTC"),
         "folder": str(run.folder.path),
     }
     return {"Result": result, "Training": training, "Model": model, "Origin": origin}
@@ -211,13 +176,13 @@ def _is_short(run: Evidence) -> bool:
 def _shape(run: Evidence) -> str:
     names = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "context_length": "context"}
     sizes = [f"{run.setting(f'model.{key}')} {name}" for key, name in names.items() if run.setting(f"model.{key}")]
-    return _joined(run.setting("model.family"), *sizes)
+    return joined(run.setting("model.family"), *sizes)
 
 
-def _parent(parent: Mapping[str, Any] | None) -> str:
+def _parent(parent: Mapping[str, Any]) -> str:
     if not parent:
         return "random weights"
-    return _joined(f"{parent.get('run')} at step {parent.get('step')}", _short_hash(parent.get("sha256")))
+    return joined(f"{parent.get('run')} at step {parent.get('step')}", short_hash(parent.get("sha256")))
 
 
 def _side_by_side(facts: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, list[str]]]:
@@ -233,7 +198,7 @@ def _differences(runs: Sequence[Evidence]) -> dict[str, list[str]]:
     """The settings that are not the same in all runs."""
     flat = [dict(_flatten(run.settings)) for run in runs]
     names = dict.fromkeys(name for each in flat for name in each)
-    rows = {name: [_text(each.get(name)) for each in flat] for name in names}
+    rows = {name: [plain(each.get(name)) for each in flat] for name in names}
     return {name: texts for name, texts in rows.items() if len(set(texts)) > 1}
 
 
@@ -244,9 +209,9 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return pairs
 
 
-def _curves(run: Evidence) -> dict[str, Any]:
+def _curves(run: Evidence, only_losses: bool = False) -> dict[str, Any]:
     """The points of every chart of a run: for each metric, its values and where they stand on each x axis."""
-    names = dict.fromkeys(name for row in run.rows for name in row if name not in NO_CHART)
+    names = dict.fromkeys(name for row in run.rows for name in row if name not in NO_CHART and not only_losses)
     curves = {name: _curve(run.rows, name, SMALL_POINTS) for name in names}
     curves |= {name: _curve(run.rows, name, CURVE_POINTS) for name in ("train/loss", "val/loss")}
     return {"name": run.label, "curves": {name: curve for name, curve in curves.items() if curve["y"]}}
@@ -267,9 +232,28 @@ def _curve(rows: Sequence[Mapping[str, Any]], name: str, most: int) -> dict[str,
 
 def _chart_titles(runs: Sequence[Evidence]) -> dict[str, dict[str, str]]:
     """The small charts in order, with title and kind of number."""
-    present = dict.fromkeys(name for run in runs for row in run.rows for name in row if name not in NO_CHART)
-    order = [*(name for name in CHARTS if name in present), *(name for name in present if name not in CHARTS)]
-    return {name: dict(zip(("title", "kind"), CHARTS.get(name, (name, "number")))) for name in order}
+    rows = [row for run in runs for row in run.rows]
+    present = dict.fromkeys(name for row in rows for name in row if name not in NO_CHART)
+    if all(len(_accuracies(row)) == 1 for row in rows if "accuracy" in row):
+        present.pop("accuracy", None)  # the mean of one
+    accuracies = {name: None for name in ("accuracy", *_accuracies(present)) if name in present}
+    order = {name: None for name in CHARTS if name in present} | present
+    return {name: _chart_title(name, rows) for name in accuracies | order}
+
+
+def _accuracies(names: Mapping[str, Any]) -> list[str]:
+    return [name for name in names if name.startswith("accuracy/")]
+
+
+def _chart_title(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    title, kind = CHARTS.get(name, (name, "number"))
+    if name == "accuracy" or name.startswith("accuracy/"):
+        task = name.partition("/")[2]
+        several = any(_accuracies(row) for row in rows)
+        title = f"accuracy on {task}" if task else "accuracy, mean of the tasks" if several else "accuracy"
+        # Under the same name stands the loss of a task that measures one.
+        kind = "share" if all(0 <= row[name] <= 1 for row in rows if row.get(name) is not None) else "number"
+    return {"title": title, "kind": kind}
 
 
 def _limits(runs: Sequence[Evidence]) -> list[float]:
@@ -286,31 +270,6 @@ def _yaml(settings: Mapping[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(dict(settings), sort_keys=False)
-
-
-def _interval(values: Mapping[str, Any], name: str, digits: int) -> str:
-    low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-    return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def _count(value: float | None, unit: str = "") -> str:
-    return MISSING if value is None else f"{value:,} {unit}".rstrip()
-
-
-def _text(value: Any) -> str:
-    return MISSING if value is None or value == "" else str(value)
-
-
-def _joined(*parts: Any, gap: str = " · ") -> str:
-    return gap.join(str(part) for part in parts if part not in (None, "", MISSING)) or MISSING
-
-
-def _short_hash(sha256: str | None) -> str | None:
-    return f"sha256 {sha256[:12]}…" if sha256 else None
 
 
 def _rounded(value: float) -> float:

@@ -106,36 +106,38 @@ class Completion:
     logprobs: list[float]
     """Of each token, in nats, under the distribution it was sampled from."""
     finish_reason: Literal["stop", "length"]
-    """``stop`` at a stop string or the end-of-text token, ``length`` after ``max_new_tokens``."""
+    """``stop`` at a stop string or a token that ends the row, ``length`` after ``max_new_tokens``."""
 
 
 def generate_text(
     model: Model,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | list[int]],
     max_new_tokens: int,
     settings: SamplingSettings | None = None,
     stop: str | Sequence[str] = (),
     stop_at_end_of_text: bool = True,
     autocast: torch.dtype | None = None,
+    end_ids: Collection[int] = (),
 ) -> list[Completion]:
     """Continue each prompt, all in one batch from which finished rows leave.
 
     Args:
         model, max_new_tokens, autocast: as for :func:`generate`.
         tokenizer: the one the model was trained with.
-        prompts: texts of any lengths. An empty one starts after an end-of-text token, or after a line break
-            where the tokenizer has no such token.
+        prompts: texts, or token ids, of any lengths. An empty text starts after an end-of-text token, or after a
+            line break where the tokenizer has no such token.
         settings: how tokens are chosen; from the model's own distribution when left out.
         stop: a string, or several, before which the text ends, whatever tokens spell it.
         stop_at_end_of_text: whether the tokenizer's end-of-text token ends a row, or is text like any other.
+        end_ids: further tokens that end a row, such as the one that ends a message.
 
     Raises:
         ValueError: an empty prompt that nothing can stand for, an empty stop string, text the tokenizer
             cannot encode, tokens outside the model's vocabulary.
     """
-    end_id = tokenizer.eot_id if stop_at_end_of_text else None
-    texts = [RowText(tokenizer, stop, end_id) for _ in prompts]
+    ends = _ends(tokenizer, stop_at_end_of_text, end_ids)
+    texts = [RowText(tokenizer, stop, ends) for _ in prompts]
     for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast):
         pass  # every piece is kept by its text
     return [text.completion() for text in texts]
@@ -144,12 +146,13 @@ def generate_text(
 def stream_text(
     model: Model,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | list[int],
     max_new_tokens: int,
     settings: SamplingSettings | None = None,
     stop: str | Sequence[str] = (),
     stop_at_end_of_text: bool = True,
     autocast: torch.dtype | None = None,
+    end_ids: Collection[int] = (),
 ) -> Iterator[str]:
     """Continue one prompt, yielding its text as it comes; arguments and errors as for :func:`generate_text`.
 
@@ -157,21 +160,21 @@ def stream_text(
     or ends inside a character, and what may turn out to begin a stop string is held back until that is known.
     The model is in evaluation mode until the iterator ends or is dropped.
     """
-    texts = [RowText(tokenizer, stop, tokenizer.eot_id if stop_at_end_of_text else None)]
+    texts = [RowText(tokenizer, stop, _ends(tokenizer, stop_at_end_of_text, end_ids))]
     return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
 
 
 def _continue_texts(
     model: Model,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | list[int]],
     texts: Sequence[RowText],
     max_new_tokens: int,
     settings: SamplingSettings | None,
     autocast: torch.dtype | None,
 ) -> Iterator[str]:
     """Check at once, then lazily feed what is sampled to the texts, yielding what each releases."""
-    tokens = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    tokens = [encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     check_request(model, tokens, max_new_tokens)
     finished: set[int] = set()
     steps = continue_rows(model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast)
@@ -315,11 +318,11 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 class RowText:
     """The text of one row while its tokens come: whole characters only, and never part of a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str], end_id: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str], ends: Collection[int]) -> None:
         self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self.stop:
             raise ValueError("a stop string is empty, which would end every text at once; leave it out")
-        self.end_id, self.decoder = end_id, StreamDecoder(tokenizer)
+        self.ends, self.decoder = ends, StreamDecoder(tokenizer)
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.shown = ""
@@ -330,7 +333,7 @@ class RowText:
         """Take the next token; return the text that is now certain to be shown."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        if token == self.end_id:
+        if token in self.ends:
             piece, self.stopped = self.finish(), True
             return piece
         return self._release(self.decoder.push([token]), last=False)
@@ -354,6 +357,12 @@ class RowText:
         piece, self.held = text[:cut], text[cut:]
         self.shown += piece
         return piece
+
+
+def _ends(tokenizer: Tokenizer, at_end_of_text: bool, end_ids: Collection[int]) -> frozenset[int]:
+    """The tokens that end a row."""
+    own = {tokenizer.eot_id} if at_end_of_text and tokenizer.eot_id is not None else set()
+    return frozenset(own | set(end_ids))
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -4,8 +4,9 @@ from understudy.config import ModelConfig
 from understudy.model.bigram import Bigram
 from understudy.model.gpt import GPT
 from understudy.model.kv_cache import KVCache
+from understudy.model.lora import merge_lora
 
-__all__ = ["GPT", "Bigram", "KVCache", "build_model"]
+__all__ = ["GPT", "Bigram", "KVCache", "build_model", "merge_lora"]
 
 
 def build_model(config: ModelConfig) -> GPT | Bigram:

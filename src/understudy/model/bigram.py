@@ -22,12 +22,12 @@ class Bigram(nn.Module):
         self.table = nn.Embedding(config.padded_vocab_size, config.padded_vocab_size)
         nn.init.zeros_(self.table.weight)
 
-    def forward(self, tokens: Tensor, cache: None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ``tokens`` (B, T)."""
         return self.logits(self.hidden(tokens))
 
-    def hidden(self, tokens: Tensor, cache: None = None) -> Tensor:
-        """The rows of the table (B, T, padded V), which are the logits already."""
+    def hidden(self, tokens: Tensor, cache: None = None, documents: Tensor | None = None) -> Tensor:
+        """The rows of the table (B, T, padded V), which are the logits already; it sees no other tokens anyway."""
         return self.table(tokens)
 
     def logits(self, hidden: Tensor) -> Tensor:

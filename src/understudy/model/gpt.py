@@ -19,11 +19,12 @@ from torch.utils.checkpoint import checkpoint
 
 from understudy.config import ModelConfig
 from understudy.model.kv_cache import KVCache
+from understudy.model.lora import add_lora
 
 
 class Inputs(NamedTuple):
-    """What every block is told beside its hidden states; without a cache, tokens stand at 0, 1, 2, … and the mask is
-    plainly causal."""
+    """What every block is told beside its hidden states; without a cache or documents, tokens stand at 0, 1, 2, … and
+    the mask is plainly causal."""
 
     tokens: Tensor  # (B, T)
     positions: Tensor | None  # (B, T)
@@ -69,6 +70,8 @@ class GPT(nn.Module):
             self.register_buffer("rope", rope_table(config), persistent=False)
         self.activation_checkpointing = False
         self._initialise()
+        if config.lora:
+            add_lora(self, config.lora)
 
     def _initialise(self) -> None:
         """GPT-2's start: normal 0.02, and projections into the residual stream divided by sqrt(2 x layers)."""
@@ -84,25 +87,28 @@ class GPT(nn.Module):
             else:
                 nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ``tokens`` (B, T).
 
-        With a cache, ``tokens`` continue what it holds, and are added to it.
+        Args:
+            cache: ``tokens`` continue what it holds, and are added to it.
+            documents: (B, T), the same number for neighbours that belong together. Each document is read by itself:
+                its positions start at 0, and nothing in it looks beyond it. Not together with a cache.
 
         Raises:
             ValueError: more tokens than the context holds.
         """
-        return self.logits(self.hidden(tokens, cache))
+        return self.logits(self.hidden(tokens, cache, documents))
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The last hidden states (B, T, D), from which :meth:`logits` reads."""
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, documents: Tensor | None = None) -> Tensor:
+        """The last hidden states (B, T, D), from which :meth:`logits` reads; arguments as for :meth:`forward`."""
         held = cache.longest if cache else 0
         limit = cache.max_tokens if cache else self.config.context_length
         if held + tokens.shape[1] > limit:
             raise ValueError(
                 f"{held + tokens.shape[1]} tokens do not fit the context of {limit}; pass the last ones only"
             )
-        inputs = self._inputs(tokens, cache)
+        inputs = self._inputs(tokens, cache, documents)
         x = self._embed(inputs)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
@@ -136,9 +142,12 @@ class GPT(nn.Module):
         weights -= sum(p.numel() for name, p in self.blocks.named_parameters() if "value_embedding" in name)
         return 6 * weights + 12 * config.n_layers * config.n_heads * config.head_width * config.context_length
 
-    def _inputs(self, tokens: Tensor, cache: KVCache | None) -> Inputs:
+    def _inputs(self, tokens: Tensor, cache: KVCache | None, documents: Tensor | None) -> Inputs:
         """Where the tokens stand, and what they may attend to."""
         positions = mask = rope = None
+        if documents is not None:
+            assert cache is None, "documents are for rows read at once"
+            positions, mask = within_documents(documents)
         if cache:
             positions = cache.positions(tokens.shape[1])
             cache.tokens.scatter_(1, positions, tokens)
@@ -269,15 +278,26 @@ class NgramEmbedding(nn.Module):
         hashed = tokens + 1
         rows: list[Tensor] = []
         for back in range(1, self.orders[-1]):
-            if cache is None or positions is None:
-                earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
+            if cache is not None and positions is not None:
+                earlier = cache.tokens.gather(1, (positions - back).clamp(min=0)) + 1
             else:
-                at = positions - back
-                earlier = (cache.tokens.gather(1, at.clamp(min=0)) + 1).masked_fill(at < 0, 0)
+                earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
+            if positions is not None:
+                earlier = earlier.masked_fill(positions < back, 0)
             hashed = (hashed * 1_000_003 + earlier) & 0x3FFFFFFFFF  # 38 bits, so that the products fit 64
             if back + 1 in self.orders:
                 rows.append(((hashed * 40_503) >> 15) % self.buckets + len(rows) * self.buckets)
         return torch.stack(rows, dim=-1)
+
+
+def within_documents(documents: Tensor) -> tuple[Tensor, Tensor]:
+    """For (B, T) numbers of documents: the position of each token in its own (B, T), and the mask (B, 1, T, T) that
+    lets it see that one's tokens up to itself."""
+    places = torch.arange(documents.shape[1], device=documents.device)
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    positions = places - (places * begins).cummax(dim=1).values
+    same = documents[:, :, None] == documents[:, None, :]
+    return positions, (same & (places <= places[:, None]))[:, None]
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:

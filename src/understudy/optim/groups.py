@@ -31,7 +31,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     """
     by_role: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
-        by_role.setdefault(role(name, parameter), []).append((name, parameter))
+        if parameter.requires_grad:
+            by_role.setdefault(role(name, parameter), []).append((name, parameter))
     if config.name == "adamw":
         decayed = [pair for kind, pairs in by_role.items() if kind != "vector" for pair in pairs]
         return [_adamw([

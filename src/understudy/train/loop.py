@@ -137,7 +137,12 @@ class Trainer:
         self._sums["count"] = self._sums.get("count", 0) + count / runtime.world_size
         self._sums["grad_norm"] = norm
         progress.step += 1
-        progress.tokens += sum(batch["tokens"].numel() for batch in micro_batches) * runtime.world_size
+        progress.tokens += self._tokens(micro_batches)
+
+    def _tokens(self, micro_batches: list[Batch]) -> int:
+        """Tokens read in this step by all processes."""
+        read = sum(self.objective.tokens(batch) for batch in micro_batches)
+        return int(self.runtime.all_sum(read)) if isinstance(read, Tensor) else read * self.runtime.world_size
 
     def _clip_and_update(self) -> Tensor:
         parameters = [p for p in self.objective.parameters() if p.requires_grad]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from understudy.losses import IGNORE, chunked_cross_entropy_sum, cross_entropy_sum
+from understudy.losses import IGNORE, PADDING, chunked_cross_entropy_sum, cross_entropy_sum
 from understudy.model import GPT, Bigram
 
 
@@ -22,13 +22,22 @@ class Objective(nn.Module):
         """What the summed loss of this batch is divided by, known before the forward."""
         raise NotImplementedError
 
+    def tokens(self, batch: dict[str, Tensor]) -> Tensor | int:
+        """How many tokens a forward over this batch reads; a number where every process reads as many."""
+        if "documents" in batch:
+            return (batch["documents"] != PADDING).sum()
+        return batch["tokens"].numel()
+
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The summed loss, and further sums to be logged."""
         raise NotImplementedError
 
 
 class NextToken(Objective):
-    """Cross-entropy of every next token; ``loss_chunk_tokens`` as in TrainConfig."""
+    """Cross-entropy of every next token that is to be learnt; ``loss_chunk_tokens`` as in TrainConfig.
+
+    A batch is ``tokens`` and ``targets`` (B, T), and ``documents`` (B, T) where rows hold several.
+    """
 
     def __init__(self, model: GPT | Bigram, loss_chunk_tokens: int = 0) -> None:
         super().__init__()
@@ -38,7 +47,8 @@ class NextToken(Objective):
         return (batch["targets"] != IGNORE).sum().to(torch.float32)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens, documents = batch["tokens"], batch.get("documents")
         if not self.loss_chunk_tokens:
-            return cross_entropy_sum(self.model(batch["tokens"]), batch["targets"]), {}
-        hidden = self.model.hidden(batch["tokens"])
+            return cross_entropy_sum(self.model(tokens, documents=documents), batch["targets"]), {}
+        hidden = self.model.hidden(tokens, documents=documents)
         return chunked_cross_entropy_sum(hidden, batch["targets"], self.model.logits, self.loss_chunk_tokens), {}

@@ -7,33 +7,31 @@ Not here: the loop itself, and the command line.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 import understudy
-from understudy.config import ModelConfig, RunConfig
-from understudy.data.folder import data_tokenizer, text_sha256
-from understudy.data.loader import Windows
-from understudy.data.shards import TokenData, open_split
+from understudy.config import RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.model import build_model
 from understudy.optim import build_optimizers, lr_factor
-from understudy.run import Run, RunFolder, now, write_json
+from understudy.run import Run, RunFolder, now
 from understudy.runtime import Runtime, start_runtime
-from understudy.tokenizer import Tokenizer
+from understudy.tokenizer import Tokenizer, load_tokenizer
+from understudy.tokenizer.chat import with_chat_tokens
 from understudy.train.checkpoint import load_checkpoint
 from understudy.train.compile import compile_if_it_pays
 from understudy.train.ema import ExponentialMovingAverage
+from understudy.train.inherit import start_from
 from understudy.train.loop import Progress, Trainer
+from understudy.train.material import Material, conversation_material, text_material
 from understudy.train.memory import largest_micro_batch
 from understudy.train.metrics import Metrics, require_trackers
 from understudy.train.objectives import NextToken
@@ -63,18 +61,37 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
         ValueError: data, tokenizer, folder or settings do not fit together.
         Interrupted: a signal asked to stop; everything is saved.
     """
-    require_trackers(config.log)
-    path = Path(config.data.path)
-    if not path.exists():
+    material = text_material(config)
+    if parent and parent.tokenizer.sha256 != material.tokenizer.sha256:
         raise ValueError(
-            f"there is no data in {path}; prepare it first: `understudy prepare {config.data.source or 'SOURCE'} "
-            f"--tokenizer {config.tokenizer.kind or 'bpe'}{_size_option(config)} --out {path}`"
+            f"the data was prepared with another tokenizer than the run {parent.path} has; prepare it with "
+            f"`--tokenizer {parent.path / 'tokenizer.json'}`"
         )
-    tokenizer = data_tokenizer(config)
-    tokenizer.encode(config.log.prompt)  # a prompt that cannot be sampled from is refused before training
+    return _train(config, folder, resume, parent, material)
+
+
+def sft(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:
+    """Finetune the run ``parent`` on conversations into ``folder``, or continue there (``resume``).
+
+    The tokenizer is the parent's, with the chat format's tokens added where it lacks them.
+
+    Raises:
+        ValueError: data, folder or settings do not fit together.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    if config.model.family == "bigram":
+        raise ValueError("a bigram sees one token, so it cannot answer; start from a GPT")
+    if parent is None and not resume:
+        raise ValueError("say which run to finetune: --init-from RUN")
+    tokenizer = with_chat_tokens(parent.tokenizer if parent else load_tokenizer(folder.path / "tokenizer.json"))
+    return _train(config, folder, resume, parent, conversation_material(config, tokenizer))
+
+
+def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: Material) -> Result:
+    """What all stages share: build the model, run the loop, save, and close with an evaluation."""
+    require_trackers(config.log)
+    tokenizer = material.tokenizer
     config = _with_vocabulary(config, tokenizer)
-    train_data, val_data = (open_split(path, split, config.model.vocab_size) for split in ("train", "val"))
-    windows = Windows(train_data.tokens, config.model.context_length, config.train.seed)
     with (
         start_runtime(config.train.device, config.train.dtype, config.train.seed) as runtime,
         _signals() as asked,
@@ -85,7 +102,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
         torch.manual_seed(config.train.seed)
         model = build_model(config.model).to(runtime.device)
         if parent:
-            _start_from(model, parent, tokenizer)
+            material.notes.extend(start_from(model, parent, tokenizer))
         model.set_activation_checkpointing(config.train.activation_checkpointing)
         objective = NextToken(model, config.train.loss_chunk_tokens)
         optimizers = build_optimizers(model, config.optim)
@@ -93,7 +110,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
             objective=objective,
             optimizers=optimizers,
             batches=lambda step: [
-                windows.batch(step * config.train.batch_size + runtime.rank * share.samples + start, share.micro)
+                material.rows.batch(step * config.train.batch_size + runtime.rank * share.samples + start, share.micro)
                 for start in range(0, share.samples, share.micro)
             ],
             lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
@@ -105,7 +122,7 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
             ema=ExponentialMovingAverage(model, config.optim.ema) if config.optim.ema else None,
         )
         with folder.locked() if runtime.is_main else contextlib.nullcontext():
-            about = _about(config, train_data, val_data, tokenizer, parent, model)
+            about = _about(config, material, parent, model)
             if resume:
                 about = _check_lineage(folder, config, about)
             elif runtime.is_main:
@@ -120,7 +137,9 @@ def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent:
                 compiled = compile_if_it_pays(objective, config.train.compile, runtime, trainer.batches(0)[0])
                 for what, why in (runtime.reasons | {"compile": compiled}).items():
                     metrics.note(f"{what}: {why}")
-                watcher = Watcher(config, folder, trainer, val_data, tokenizer, metrics, about, asked)
+                for note in material.notes:
+                    metrics.note(note)
+                watcher = Watcher(config, folder, trainer, material, metrics, about, asked)
                 trainer.due, trainer.after_step = watcher.due, watcher.after_step
                 trainer.run()
                 if watcher.interrupted:
@@ -152,10 +171,6 @@ def _share(config: RunConfig, runtime: Runtime) -> _Share:
     return _Share(samples, micro)
 
 
-def _size_option(config: RunConfig) -> str:
-    return f" --vocab-size {config.tokenizer.vocab_size}" if config.tokenizer.vocab_size else ""
-
-
 def _with_micro_batch(config: RunConfig, runtime: Runtime) -> RunConfig:
     """The configuration with its micro-batch written down, so that a resumed run adds up in the same order."""
     micro = config.train.micro_batch_size or largest_micro_batch(config, runtime)
@@ -172,63 +187,17 @@ def _with_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
-def model_from_parent(raw: dict[str, Any], parent: ModelConfig) -> dict[str, Any]:
-    """The model settings of a run that starts from ``parent``: the parent's shape, with what may change changed.
-
-    Raises:
-        ValueError: ``raw`` sets the shape to something else.
-    """
-    free = {"dropout", "ngram_dropout", "context_length"}
-    shape = parent.model_dump(mode="json", exclude_none=True)
-    for name, value in raw.items():
-        value = list(value) if isinstance(value, tuple) else value
-        if value is not None and name not in free and shape.get(name) != value:
-            raise ValueError(
-                f"model.{name} is {value!r}, and the run to start from has {shape.get(name)!r}; leave model settings out, "
-                f"or change only {', '.join(sorted(free))}"
-            )
-    merged = shape | {name: value for name, value in raw.items() if value is not None}
-    if merged["context_length"] > parent.context_length and parent.position == "learned":
-        raise ValueError(
-            f"model.context_length {merged['context_length']} exceeds the {parent.context_length} positions that the run to "
-            "start from has learned; choose at most that"
-        )
-    return merged
-
-
-def _start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> None:
-    if parent.tokenizer.sha256 != tokenizer.sha256:
-        raise ValueError(
-            f"the data was prepared with another tokenizer than the run {parent.path} has; prepare it with "
-            f"`--tokenizer {parent.path / 'tokenizer.json'}`"
-        )
-    weights = dict(parent.model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            source = weights[name]
-            parameter.copy_(source[: len(parameter)] if name == "position_embedding.weight" else source)
-
-
-def _about(
-    config: RunConfig,
-    train: TokenData,
-    val: TokenData,
-    tokenizer: Tokenizer,
-    parent: Run | None,
-    model: nn.Module,
-) -> dict[str, Any]:
+def _about(config: RunConfig, material: Material, parent: Run | None, model: nn.Module) -> dict[str, Any]:
     """What run.json and every checkpoint say of where a model comes from."""
     return {
-        "stage": "pretrain",
+        "stage": config.stage,
         "understudy": understudy.__version__,
         "torch": torch.__version__,
         "created": now(),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "tokenizer_sha256": tokenizer.sha256,
-        "data": {
-            "path": str(train.path), "sha256": text_sha256(train), "train_tokens": len(train.tokens),
-            "val_tokens": len(val.tokens), "val_bytes": val.bytes,
-        },
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "tokenizer_sha256": material.tokenizer.sha256,
+        "data": material.about,
         "parent": None if parent is None else {
             "run": str(parent.path), "step": parent.step, "sha256": parent.state["weights_sha256"],
         },
@@ -299,11 +268,3 @@ def _signals() -> Iterator[dict[str, int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def save_evaluation(folder: RunFolder, result: LossResult, checkpoint: str) -> None:
-    """Keep an evaluation with its run, where the report reads it."""
-    write_json(
-        folder.path / "evaluation.json",
-        dataclasses.asdict(result) | {"perplexity": result.perplexity, "checkpoint": checkpoint},
-    )

@@ -9,21 +9,21 @@ import contextlib
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
 from understudy.config import RunConfig
-from understudy.data.shards import TokenData
-from understudy.evaluate.loss import LossResult, evaluate_loss
+from understudy.evaluate.loss import LossResult, loss_over
 from understudy.evaluate.plots import loss_plot
+from understudy.evaluate.runner import run_task
+from understudy.evaluate.tasks import find_task
 from understudy.inference.engine import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram
 from understudy.run import RunFolder
 from understudy.runtime import Runtime
-from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import save_checkpoint
 from understudy.train.loop import Progress, Trainer, lr_of
+from understudy.train.material import Material
 from understudy.train.metrics import Metrics, memory_bytes, read_metrics
 
 
@@ -31,11 +31,13 @@ class Watcher:
     """Evaluates, samples, saves and logs between the steps of the loop."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, trainer: Trainer, val_data: TokenData, tokenizer: Tokenizer,
-        metrics: Metrics, about: dict[str, Any], asked: dict[str, int],
+        self, config: RunConfig, folder: RunFolder, trainer: Trainer, material: Material, metrics: Metrics,
+        about: dict[str, Any], asked: dict[str, int],
     ) -> None:  # fmt: skip
-        self.config, self.folder, self.trainer, self.val_data = config, folder, trainer, val_data
-        self.tokenizer, self.metrics, self.about, self.asked = tokenizer, metrics, about, asked
+        self.config, self.folder, self.trainer, self.material = config, folder, trainer, material
+        self.metrics, self.about, self.asked = metrics, about, asked
+        self.tasks = [find_task(name) for name in config.eval.tasks]
+        self.accuracy: dict[str, float] = {}
         self.evaluated: tuple[int, LossResult] | None = None
         self.interrupted = False
 
@@ -75,7 +77,7 @@ class Watcher:
         every = config.eval.every_steps
         if not self.interrupted and (stop or (every and step % every == 0)):
             result = self._evaluate()
-            row["val/loss"] = result.loss
+            row |= {"val/loss": result.loss, **self.accuracy}
             is_best = config.checkpoint.best and (progress.best_loss is None or result.loss < progress.best_loss)
             progress.best_loss = min(result.loss, progress.best_loss or result.loss)
             target = config.train.stop_at_loss
@@ -89,31 +91,39 @@ class Watcher:
         return stop
 
     def _evaluate(self) -> LossResult:
-        config, trainer = self.config, self.trainer
-        tokens: np.ndarray = self.val_data.tokens
-        text_bytes = self.val_data.bytes
-        if config.eval.max_tokens and config.eval.max_tokens < len(tokens):
-            tokens, text_bytes = tokens[: config.eval.max_tokens], None
+        config, trainer, material = self.config, self.trainer, self.material
         batch_size = config.eval.batch_size or config.train.micro_batch_size or 1
-        model = trainer.objective.model
+        model, runtime = trainer.objective.model, trainer.runtime
         with trainer.ema.applied() if trainer.ema else contextlib.nullcontext():
-            result = evaluate_loss(model, tokens, config.model.context_length, batch_size, trainer.runtime, text_bytes)
-            if config.log.samples and trainer.runtime.is_main:
+            result = loss_over(model, material.validation(batch_size, runtime), runtime, material.val_bytes)
+            if runtime.is_main:
                 self._sample(model)
+                self._run_tasks(model)
         self.evaluated = (trainer.progress.step, result)
         return result
 
+    def _run_tasks(self, model: GPT | Bigram) -> None:
+        runtime, limit = self.trainer.runtime, self.config.eval.task_examples
+        results = {
+            task.name: run_task(task, model, self.material.tokenizer, runtime, limit=limit).accuracy
+            for task in self.tasks
+        }
+        self.accuracy = {f"accuracy/{name}": accuracy for name, accuracy in results.items()}
+        if results:
+            self.accuracy["accuracy"] = sum(results.values()) / len(results)
+
     def _sample(self, model: GPT | Bigram) -> None:
-        log, step = self.config.log, self.trainer.progress.step
-        prompt = log.prompt
-        if not prompt and self.tokenizer.eot_id is None:  # characters have no sign for a beginning
-            prompt = self.tokenizer.decode(self.val_data.tokens[:1])
-        settings = SamplingSettings(temperature=0.8, seed=self.config.train.seed)
+        log, step, material = self.config.log, self.trainer.progress.step, self.material
+        if not material.prompts:
+            return
+        answers = self.config.stage == "sft"  # the likeliest answer can be compared from step to step
+        settings = SamplingSettings(temperature=0.0 if answers else 0.8, seed=self.config.train.seed)
         completions = generate_text(
-            model, self.tokenizer, [prompt] * log.samples, log.sample_tokens, settings
+            model, material.tokenizer, [prompt for _, prompt in material.prompts], log.sample_tokens, settings,
+            end_ids=material.ends,
         )  # fmt: skip
-        text = "\n---\n".join(prompt.lstrip("\n") + completion.text for completion in completions)
-        self.metrics.text("samples", text, step)
+        shown = [shown + completion.text for (shown, _), completion in zip(material.prompts, completions)]
+        self.metrics.text("samples", "\n---\n".join(shown), step)
 
     def finish(self) -> LossResult:
         """Write what closes a run, and return the final evaluation."""

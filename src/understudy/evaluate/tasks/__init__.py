@@ -1,0 +1,54 @@
+"""The tasks there are, by name. A new one is a file beside this and a row in the table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from understudy.evaluate.task import Task
+from understudy.evaluate.tasks.arc import Arc
+from understudy.evaluate.tasks.gsm8k import GSM8K
+from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice
+from understudy.evaluate.tasks.hellaswag import HellaSwag
+from understudy.evaluate.tasks.local import LocalTask, TextTask
+from understudy.evaluate.tasks.mmlu import MMLU
+
+TASKS: dict[str, Callable[[Path | None, int], Task]] = {
+    "hamlet": Hamlet,
+    "hamlet-choice": HamletChoice,
+    "gsm8k": GSM8K,
+    "hellaswag": HellaSwag,
+    "arc-easy": lambda path, few_shot: Arc("easy", path, few_shot),
+    "arc-challenge": lambda path, few_shot: Arc("challenge", path, few_shot),
+    "mmlu": MMLU,
+}
+PUBLIC = ("gsm8k", "hellaswag", "arc-easy", "arc-challenge", "mmlu")
+"""Those whose questions lie in files; the others write their own."""
+LOCAL: dict[str, Callable[[Path, int], Task]] = {".jsonl": LocalTask, ".txt": TextTask, ".md": TextTask}
+
+
+def find_task(name: str, path: str | Path | None = None, few_shot: int = 0) -> Task:
+    """A task by its name, or by the path of a file of questions (.jsonl) or of text (.txt, .md).
+
+    Args:
+        path: where the questions lie, a file or a folder; from the hub when left out.
+        few_shot: so many solved examples are shown before each question.
+
+    Raises:
+        ValueError: no such task or file.
+    """
+    if name in TASKS:
+        return TASKS[name](None if path is None else Path(path), few_shot)
+    file = Path(name)
+    if file.suffix in LOCAL:
+        if path is not None:
+            raise ValueError(f"the task {name} is itself the file of its questions; leave {path} out")
+        if not file.is_file():
+            raise ValueError(f"there is no file {name}; a task is a file of questions, or one of {', '.join(TASKS)}")
+        if file.stem in TASKS:
+            raise ValueError(f"{name} has the name of the task {file.stem}; rename the file")
+        return LOCAL[file.suffix](file, few_shot)
+    close = difflib.get_close_matches(name, TASKS, n=1)
+    hint = f"did you mean {close[0]}? There are" if close else "there are"
+    raise ValueError(f"there is no task {name!r}; {hint} {', '.join(TASKS)}, and files ending in {', '.join(LOCAL)}")

@@ -1,0 +1,56 @@
+"""GSM8K: school sums in words (Cobbe et al. 2021, arXiv:2110.14168). The model's last number is its answer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from understudy.evaluate.task import Example, Split, Task, question
+from understudy.evaluate.tasks.source import Source, read_source, text_of
+
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+CALCULATOR = re.compile(r"<<.*?>>")
+
+
+class GSM8K(Task):
+    """The final number is compared, as a number: `$1,200.00.` is 1200.
+
+    It stands after `####` where the answer has that mark, and is its last number otherwise.
+    """
+
+    name = "gsm8k"
+    kind = "answer"
+    max_new_tokens = 256
+
+    def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
+        super().__init__(few_shot)
+        self.path = path
+
+    def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
+        name = "train" if split == "train" else "test"
+        source = Source("gsm8k", "openai/gsm8k", f"main/{name}-*.parquet", (name,), without="socratic")
+        rows = read_source(source, self.path)
+        found = []
+        for number, (where, row) in enumerate(rows[:limit]):
+            solution = CALCULATOR.sub("", text_of(row, "answer", where))
+            if final_number(solution) is None:
+                raise ValueError(f"{where} has no number in its answer; GSM8K's end with #### and a number")
+            asked = question(text_of(row, "question", where))
+            found.append(Example(f"gsm8k/{name}/{number}", solution, asked, category="gsm8k"))
+        return found
+
+    def score(self, example: Example, answer: str) -> float:
+        return float(final_number(answer) == final_number(example.answer))
+
+
+def final_number(answer: str) -> float | None:
+    """The number that a solution comes to, or None.
+
+    >>> final_number("It costs 3 * 400 = $1,200.")
+    1200.0
+    """
+    _, mark, after = answer.rpartition("####")
+    if mark and (first := NUMBER.search(after)):
+        return float(first[0].replace(",", ""))
+    numbers = NUMBER.findall(answer)
+    return float(numbers[-1].replace(",", "")) if numbers else None

@@ -1,0 +1,52 @@
+"""HellaSwag: which of four endings goes on with the text (Zellers et al. 2019, arXiv:1905.07830)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from understudy.evaluate.task import Example, Split, Task
+from understudy.evaluate.tasks.source import Row, Source, read_source, text_of, texts_of
+
+MARKUP = re.compile(r"\[[^\]]*\]")
+
+
+class HellaSwag(Task):
+    """A text to continue, never a conversation. The headline is normalised by length, as is usual for it.
+
+    The labels of the test split are not public, so `val` is its validation split.
+    """
+
+    name = "hellaswag"
+    kind = "choice"
+    metric = "accuracy_normalised"
+
+    def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
+        super().__init__(few_shot)
+        self.path = path
+
+    def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
+        name, words = ("train", ("train",)) if split == "train" else ("validation", ("validation", "val"))
+        source = Source("hellaswag", "Rowan/hellaswag", f"data/{name}-*.parquet", words)
+        rows = read_source(source, self.path)[:limit]
+        return [_example(f"hellaswag/{name}/{i}", where, row) for i, (where, row) in enumerate(rows)]
+
+
+def _example(id: str, where: str, row: Row) -> Example:
+    endings = tuple(_clean(ending) for ending in texts_of(row.get("endings"), "endings", where))
+    label = str(row.get("label", ""))
+    if not label.isdigit() or int(label) >= len(endings):
+        raise ValueError(f"{where} has the label {label!r}; it numbers one of the {len(endings)} endings, from 0")
+    if "ctx_a" in row:  # the second sentence was begun and is to be finished
+        begun = str(row.get("ctx_b") or "")
+        context = f"{row['ctx_a']} {begun[:1].upper() + begun[1:].lower()}"
+    else:
+        context = text_of(row, "ctx", where)
+    activity = text_of(row, "activity_label", where)
+    return Example(id, endings[int(label)], text=_clean(f"{activity}: {context}"), category=activity, choices=endings)
+
+
+def _clean(text: str) -> str:
+    """The text without what WikiHow's pages left in it: `[title]` begins a new sentence, `[step]` is nothing."""
+    text = MARKUP.sub("", text.strip().replace(" [title]", ". "))
+    return " ".join(text.split())

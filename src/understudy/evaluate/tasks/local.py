@@ -1,0 +1,110 @@
+"""Your own questions, one JSON object a line, and the loss on your own text.
+
+    {"question": "What is the capital of France?", "answer": "Paris"}
+    {"question": "What is the capital of France?", "choices": ["Rome", "Paris"], "answer": "Paris"}
+    {"messages": [{"role": "system", "content": "…"}, {"role": "user", "content": "…"}], "answer": "Paris"}
+
+Choices are judged by likelihood, and without them an answer is generated and must be the right one.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from understudy.evaluate.task import Example, Kind, Split, Task, question
+from understudy.evaluate.tasks.source import Row, read_rows, text_of, texts_of
+from understudy.tokenizer.base import clean
+from understudy.tokenizer.chat import Message, check_messages
+
+
+class LocalTask(Task):
+    """A file of questions. ``prompt`` is another name for ``question``; ``id`` and ``category`` may be given.
+
+    ``answer`` may also be the number of the right choice, from 0. The examples of ``few_shot`` are the first of the
+    file, which are then not asked.
+    """
+
+    def __init__(self, path: Path, few_shot: int = 0) -> None:
+        super().__init__(few_shot)
+        self.name, self.path = path.stem, path
+        self.kind: Kind = "choice" if self._all[0].choices else "answer"
+
+    def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
+        part = self._all[: self.few_shot] if split == "train" else self._all[self.few_shot :]
+        if not part:
+            raise ValueError(f"{self.path} has {len(self._all)} questions, and few_shot {self.few_shot} leaves none")
+        return part[:limit]
+
+    @cached_property
+    def _all(self) -> list[Example]:
+        rows = read_rows(self.path)
+        if not rows:
+            raise ValueError(f"{self.path} has no questions; write one JSON object a line")
+        examples = [_example(str(number), where, row) for number, (where, row) in enumerate(rows)]
+        seen: dict[str, str] = {}
+        for example, (where, _) in zip(examples, rows):
+            if bool(example.choices) != bool(examples[0].choices):
+                raise ValueError(f"{where} differs from the first line in having choices or not; use a file for each")
+            if example.id in seen:
+                raise ValueError(f"{where} has the id {example.id!r} of {seen[example.id]}; give each its own")
+            seen[example.id] = where
+        return examples
+
+
+class TextTask(Task):
+    """The loss on a text file. Its documents are what blank lines part."""
+
+    kind = "loss"
+    metric = "loss"
+
+    def __init__(self, path: Path, few_shot: int = 0) -> None:
+        super().__init__(few_shot)
+        if few_shot:
+            raise ValueError(f"{path} is text, and nothing is shown before it; leave few_shot out")
+        self.name, self.path = path.stem, path
+
+    def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.path} is not UTF-8 (byte {error.start}); convert it first") from error
+        blocks = text.replace("\r\n", "\n").split("\n\n")
+        documents = [block.strip("\n") for block in blocks if block.strip()]
+        if not documents:
+            raise ValueError(f"{self.path} is empty; there is no text to predict")
+        return [Example(str(i), "", text=text) for i, text in enumerate(documents[:limit])]
+
+
+def _example(id: str, where: str, row: Row) -> Example:
+    choices = texts_of(row["choices"], "choices", where) if row.get("choices") else ()
+    return Example(
+        clean(str(row.get("id", id))), _answer(row.get("answer"), choices, where), _messages(row, where),
+        category=clean(str(row.get("category", ""))), choices=choices,
+    )  # fmt: skip
+
+
+def _messages(row: Row, where: str) -> tuple[Message, ...]:
+    if "messages" not in row:
+        return question(text_of(row, "question" if "question" in row else "prompt", where))
+    try:
+        messages = check_messages(row["messages"])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if messages[-1]["role"] != "user":
+        raise ValueError(f"{where}: the last message is from the {messages[-1]['role']}; an answer follows the user's")
+    return tuple(messages)
+
+
+def _answer(answer: Any, choices: tuple[str, ...], where: str) -> str:
+    if choices and isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
+        return choices[answer]
+    if not isinstance(answer, str | int | float) or not str(answer).strip():
+        raise ValueError(
+            f"{where} has no answer; give a text" + (", or the number of a choice from 0" if choices else "")
+        )
+    answer = clean(str(answer))
+    if choices and answer not in choices:
+        raise ValueError(f"{where} has the answer {answer!r}, which is none of its choices: {', '.join(choices)}")
+    return answer

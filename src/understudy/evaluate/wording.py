@@ -1,0 +1,48 @@
+"""How the page of a report writes numbers and hashes. What a run brings in a number's place comes out as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+
+
+def measured(value: Any) -> float | None:
+    """A finite number, or None for anything else that a file may hold in its place."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def number(value: Any, digits: int) -> str:
+    return plain(value) if measured(value) is None else f"{value:.{digits}f}"
+
+
+def percent(value: Any) -> str:
+    return plain(value) if measured(value) is None else f"{100 * value:.1f}%"
+
+
+def count(value: Any, unit: str = "") -> str:
+    text = plain(value) if measured(value) is None else f"{value:,}"
+    return text if text == MISSING else f"{text} {unit}".rstrip()
+
+
+def interval(values: Mapping[str, Any], name: str, digits: int) -> str:
+    low, high = measured(values.get(f"{name}_low")), measured(values.get(f"{name}_high"))
+    return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def plain(value: Any) -> str:
+    return MISSING if value is None or value == "" else str(value)
+
+
+def joined(*parts: Any, gap: str = " · ") -> str:
+    return gap.join(str(part) for part in parts if part not in (None, "", MISSING)) or MISSING
+
+
+def short_hash(sha256: Any) -> str | None:
+    return f"sha256 {str(sha256)[:12]}…" if sha256 else None
+
+
+def at_most(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[:characters].rstrip() + " …"

@@ -1,0 +1,67 @@
+"""Low-rank adapters: a few new weights beside the frozen matrices of a trained model (Hu et al. 2021).
+
+An adapted layer computes x W^T + (alpha / rank) (x A^T) B^T; only A and B learn, and B starts at zero, so that the
+model starts as it was. Merging adds the product to W, and the layer is a plain one again. Not here: which layers a
+model has.
+
+Shapes: R rank, I input width, O output width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from understudy.config import LoraConfig
+
+
+class LoraLinear(nn.Linear):
+    """A linear layer with an adapter; its own weight keeps its name, so that checkpoints of the plain layer fit."""
+
+    def __init__(self, plain: nn.Linear, config: LoraConfig) -> None:
+        super().__init__(plain.in_features, plain.out_features, plain.bias is not None, device="meta")
+        self.weight, self.bias = plain.weight, plain.bias
+        device = plain.weight.device
+        self.lora_a = nn.Parameter(torch.empty(config.rank, plain.in_features, device=device))  # (R, I)
+        self.lora_b = nn.Parameter(torch.zeros(plain.out_features, config.rank, device=device))  # (O, R)
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.scale = config.alpha / config.rank
+        self.lora_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = F.linear(self.lora_dropout(x), self.lora_a)  # (..., R)
+        return super().forward(x) + self.scale * F.linear(low, self.lora_b)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain layer that computes the same."""
+        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        plain.weight, plain.bias = self.weight, self.bias
+        plain.weight += self.scale * (self.lora_b @ self.lora_a)
+        return plain.requires_grad_()
+
+
+def add_lora(model: nn.Module, config: LoraConfig) -> None:
+    """Freeze ``model`` and put adapters into the layers named by ``config.targets``.
+
+    With ``config.embeddings`` the token embeddings (and a head of its own) go on learning in full, which tokens that
+    the model has never met need.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(bool(config.embeddings) and name.startswith(("token_embedding.", "head.")))
+    for owner in list(model.modules()):
+        for name, layer in list(owner.named_children()):
+            if name in config.targets and isinstance(layer, nn.Linear):
+                setattr(owner, name, LoraLinear(layer, config))
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Replace every adapted layer by the plain one that computes the same."""
+    for owner in list(model.modules()):
+        for name, layer in list(owner.named_children()):
+            if isinstance(layer, LoraLinear):
+                setattr(owner, name, layer.merged())
+    model.requires_grad_()
