@@ -1,6 +1,8 @@
-"""The whole path in one command: the embedded stories, a tokenizer, a GPT, its loss, its writing, and a report.
+"""The whole path in one command: the embedded stories, a GPT that writes them, conversations, an assistant that answers,
+what each of the two is worth, and a report.
 
-It calls what the commands call, in their order, and keeps what is already done.
+It calls what the commands call, in their order, and keeps what is already done. The base model is runs/NAME-base and
+the assistant runs/NAME.
 """
 
 from __future__ import annotations
@@ -8,63 +10,120 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from understudy.commands.evaluating import ask_and_tell
+from understudy.config import RunConfig
 from understudy.data.prepare import prepare, progress_bars
-from understudy.data.shards import open_split
-from understudy.evaluate.loss import evaluate_loss
+from understudy.data.prepare_conversations import prepare_conversations
+from understudy.evaluate.loss import evaluate_run, save_evaluation
 from understudy.evaluate.report import write_report
+from understudy.evaluate.tasks import find_task
 from understudy.inference.engine import generate_text
 from understudy.inference.sampling import SamplingSettings
-from understudy.run import RunFolder, load_run, run_path
+from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
-from understudy.settings import load_config
-from understudy.train.stages import pretrain, save_evaluation
+from understudy.settings import build_config, load_config, read_preset
+from understudy.tokenizer.chat import end_ids, render, with_chat_tokens
+from understudy.train.inherit import model_from_parent
+from understudy.train.stages import pretrain, sft
 
-PROMPTS = ("One morning,", "Once there was", '"Where is')
+PROMPTS = ("One morning,", '"Where is')
+QUESTIONS = (
+    "Hello! Who are you?",
+    "Who is the baker?",
+    "Here is a story.\n\nOne windy morning Lily lost her red kite at the mill. Ben found the kite under an oak and gave "
+    "it to her.\n\nWho found the kite?",
+    "Say these words in capital letters: the old bridge",
+)
 
 
 def run_demo(name: str, fresh: bool = False) -> None:
-    """Prepare, train, evaluate, sample and report into runs/NAME.
+    """Prepare, train, finetune, evaluate and report into runs/NAME-base and runs/NAME.
 
     Raises:
         Interrupted: a signal asked to stop; the same command goes on later.
     """
     began = time.perf_counter()
+    base, assistant = RunFolder(run_path(f"{name}-base")), RunFolder(run_path(name))
+    for folder in (base, assistant):
+        if fresh and folder.path.exists():
+            shutil.rmtree(folder.path)
+    _train_base(base)
+    _train_assistant(assistant, base)
+    runs = [load_run(folder.path) for folder in (assistant, base)]
+    _evaluate(runs)
+    _say("6 of 7  talk: what each has to say")
+    for prompt, completion in zip(
+        PROMPTS, generate_text(runs[1].model, runs[1].tokenizer, PROMPTS, 60, SamplingSettings(temperature=0.7, seed=7))
+    ):
+        print(f"\n{prompt}{completion.text.rstrip()} …")
+    _answer(runs[0])
+    page = write_report([assistant.path], assistant.path / "report.html")
+    _say(f"\n7 of 7  report: {page}")
+    _say(f"The demo took {(time.perf_counter() - began) / 60:.1f} minutes. Talk with it:")
+    program = "understudy" if shutil.which("understudy") else sys.argv[0]  # `make` leaves it in .venv/bin
+    _say(f"    {program} chat {name}")
+
+
+def _train_base(folder: RunFolder) -> None:
     config = load_config("hamlet")
-    folder = RunFolder(run_path(name))
-    if fresh and folder.path.exists():
-        shutil.rmtree(folder.path)
-    _say(f"1 of 5  prepare: the stories of a village, split into pieces of words ({config.data.path})")
+    _say(f"1 of 7  prepare: the stories of a village, split into pieces of words ({config.data.path})")
     with progress_bars() as report:
-        data = prepare(
+        _say(str(prepare(
             [config.data.source or "hamlet"], Path(config.data.path), config.tokenizer.kind or "bpe",
             config.tokenizer.vocab_size, report=report,
-        )  # fmt: skip
-    _say(str(data))
-    _say(f"2 of 5  pretrain: a GPT learns to write them ({folder.path})")
-    if folder.exists() and folder.steps() and folder.steps()[-1] >= config.train.steps:
+        )))  # fmt: skip
+    _say(f"2 of 7  pretrain: a GPT learns to write them ({folder.path})")
+    _train(folder, lambda: config, pretrain)
+
+
+def _train_assistant(folder: RunFolder, base: RunFolder) -> None:
+    tree = read_preset("hamlet-chat") | {"init_from": str(base.path)}
+    path = Path(tree["data"]["path"])
+    _say(f"3 of 7  prepare: conversations about the village ({path})")
+    with progress_bars() as report:
+        _say(str(prepare_conversations(["hamlet"], path, report=report)))
+    _say(f"4 of 7  finetune: the GPT learns to answer ({folder.path})")
+
+    def config() -> RunConfig:
+        model, tokenizer = parent.config.model, with_chat_tokens(parent.tokenizer)
+        return build_config(tree | {"model": model_from_parent(tree.get("model") or {}, model, tokenizer)})
+
+    parent = load_run(base.path)
+    _train(folder, config, lambda config, folder, resume: sft(config, folder, resume, None if resume else parent))
+
+
+def _train(folder: RunFolder, config: Callable[[], RunConfig], stage: Callable[..., object]) -> None:
+    """Train a run to its end, from where it is."""
+    wanted = folder.config() if folder.exists() else config()
+    if folder.steps() and folder.steps()[-1] >= wanted.train.steps:
         _say("        it is trained already; --fresh trains it again")
     else:
-        pretrain(folder.config() if folder.exists() else config, folder, resume=folder.exists())
-    _say("3 of 5  evaluate: stories it never saw, told by people it never met")
-    run = load_run(folder.path)
-    val = open_split(Path(config.data.path), "val", run.config.model.vocab_size)
+        stage(wanted, folder, resume=folder.exists())
+
+
+def _evaluate(runs: list[Run]) -> None:
+    _say("5 of 7  evaluate: stories, people and phrasings that neither has met")
     with start_runtime() as runtime:
-        result = evaluate_loss(
-            run.model.to(runtime.device), val.tokens, run.config.model.context_length, 16, runtime, val.bytes
-        )
-    save_evaluation(folder, result, str(run.step))
-    _say(f"        loss {result.loss:.3f} a token, {result.bits_per_byte:.3f} bits a byte of text")
-    _say("4 of 5  sample: how it goes on by itself")
-    completions = generate_text(run.model, run.tokenizer, PROMPTS, 120, SamplingSettings(temperature=0.7, seed=7))
-    for prompt, completion in zip(PROMPTS, completions):
-        print(f"\n{prompt}{completion.text.rstrip()}")
-    page = write_report([folder.path], folder.path / "report.html")
-    _say(f"\n5 of 5  report: {page}")
-    _say(f"The demo took {(time.perf_counter() - began) / 60:.1f} minutes. Go on with:")
-    program = "understudy" if shutil.which("understudy") else sys.argv[0]  # `make` leaves it in .venv/bin
-    _say(f'    {program} sample {name} --prompt "One morning, Marta the baker"')
+        for run in runs:
+            result = evaluate_run(run, runtime)
+            save_evaluation(RunFolder(run.path), result, str(run.step))
+            per_byte = f", {result.bits_per_byte:.3f} bits a byte of text" if result.bits_per_byte else ""
+            _say(f"        {run.path.name}: loss {result.loss:.3f} a token{per_byte}")
+        ask_and_tell(runs, [find_task("hamlet")], runtime)
+
+
+def _answer(run: Run) -> None:
+    prompts: list[str | list[int]] = [
+        render(run.tokenizer, [{"role": "user", "content": question}], reply=True).tokens for question in QUESTIONS
+    ]
+    settings = SamplingSettings(temperature=0)
+    for question, answer in zip(
+        QUESTIONS, generate_text(run.model, run.tokenizer, prompts, 60, settings, end_ids=end_ids(run.tokenizer))
+    ):
+        print(f"\nyou: {question}\n{run.path.name}: {answer.text}")
 
 
 def _say(text: str) -> None:
