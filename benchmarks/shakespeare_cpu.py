@@ -36,17 +36,20 @@ TARGET, STEPS, BATCH, CONTEXT = 1.886, 2000, 12, 64
 
 
 class Scored(torch.nn.Module):
-    """The plain model in the form that the shared evaluation takes: tokens to logits."""
+    """The plain model in the form that the shared evaluation takes: tokens to hidden states, and those to logits."""
 
     def __init__(self, model: PlainGPT) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def hidden(self, tokens: torch.Tensor, documents: None = None) -> torch.Tensor:
         x = self.model.tokens(tokens) + self.model.places(torch.arange(tokens.shape[1]))
         for block in self.model.blocks:
             x = block(x)
-        return self.model.head(self.model.norm(x))
+        return self.model.norm(x)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.model.head(hidden)
 
 
 def plain(data: Path, seed: int, every: int) -> dict[str, Any]:

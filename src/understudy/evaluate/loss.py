@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from understudy.data.conversations import open_conversations
 from understudy.data.loader import Batch, consecutive_batches
 from understudy.data.packing import all_rows, render_set
 from understudy.data.shards import open_split
 from understudy.losses import IGNORE
+from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder, write_json
 from understudy.runtime import Runtime
 
@@ -75,7 +75,7 @@ def evaluate_run(
 
 
 def evaluate_loss(
-    model: nn.Module,
+    model: GPT | Bigram,
     tokens: np.ndarray,
     context_length: int,
     batch_size: int,
@@ -104,7 +104,7 @@ def evaluate_loss(
 
 @torch.no_grad()
 def loss_over(
-    model: nn.Module, batches: Iterable[Batch], runtime: Runtime, text_bytes: int | None = None
+    model: GPT | Bigram, batches: Iterable[Batch], runtime: Runtime, text_bytes: int | None = None
 ) -> LossResult:
     """The loss over all targets of this process's ``batches`` and those of the others; rows are what the interval
     counts as independent."""
@@ -115,12 +115,13 @@ def loss_over(
         inputs, targets, documents = (
             batch[name].to(runtime.device) if name in batch else None for name in ("tokens", "targets", "documents")
         )
-        assert targets is not None, "every batch has targets"
+        assert inputs is not None and targets is not None, "every batch has tokens and targets"
+        learnt = targets != IGNORE
         with runtime.autocast():
-            logits = model(inputs, documents=documents)
-        each = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
-        loss = each.view_as(targets).cpu().double().sum(1)  # (B,) summed over each window
-        count = (targets != IGNORE).sum(1).cpu().double()
+            logits = model.logits(model.hidden(inputs, documents=documents)[learnt][None])[0]  # (N, V)
+        each = F.cross_entropy(logits.float(), targets[learnt], reduction="none").cpu().double()
+        loss = torch.zeros(len(targets), dtype=torch.float64).index_add_(0, learnt.nonzero()[:, 0].cpu(), each)  # (B,)
+        count = learnt.sum(1).cpu().double()
         sums += torch.stack([loss.sum(), count.sum(), (loss * loss).sum(), (loss * count).sum(), (count * count).sum(),
                              torch.tensor(float(len(loss)), dtype=torch.float64)])  # fmt: skip
     model.train(was_training)

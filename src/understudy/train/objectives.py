@@ -47,8 +47,11 @@ class NextToken(Objective):
         return (batch["targets"] != IGNORE).sum().to(torch.float32)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        tokens, documents = batch["tokens"], batch.get("documents")
+        hidden = self.model.hidden(batch["tokens"], documents=batch.get("documents"))
+        targets = batch["targets"]
+        if "documents" in batch:  # most of a conversation is read only, and needs no logits
+            learnt = targets != IGNORE
+            hidden, targets = hidden[learnt][None], targets[learnt][None]  # (1, N, D) and (1, N)
         if not self.loss_chunk_tokens:
-            return cross_entropy_sum(self.model(tokens, documents=documents), batch["targets"]), {}
-        hidden = self.model.hidden(tokens, documents=documents)
-        return chunked_cross_entropy_sum(hidden, batch["targets"], self.model.logits, self.loss_chunk_tokens), {}
+            return cross_entropy_sum(self.model.logits(hidden), targets), {}
+        return chunked_cross_entropy_sum(hidden, targets, self.model.logits, self.loss_chunk_tokens), {}
