@@ -10,11 +10,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from understudy.chat import Chat
 from understudy.commands.evaluating import ask_and_tell
-from understudy.config import RunConfig
 from understudy.data.prepare import prepare, progress_bars
 from understudy.data.prepare_conversations import prepare_conversations
 from understudy.evaluate.loss import evaluate_run, save_evaluation
@@ -24,9 +23,8 @@ from understudy.inference.engine import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
-from understudy.settings import build_config, load_config, read_preset
-from understudy.tokenizer.chat import end_ids, render, with_chat_tokens
-from understudy.train.inherit import model_from_parent
+from understudy.settings import load_config, read_preset
+from understudy.train.inherit import config_from_parent
 from understudy.train.stages import pretrain, sft
 
 PROMPTS = ("One morning,", '"Where is')
@@ -76,7 +74,8 @@ def _train_base(folder: RunFolder) -> None:
             config.tokenizer.vocab_size, report=report,
         )))  # fmt: skip
     _say(f"2 of 7  pretrain: a GPT learns to write them ({folder.path})")
-    _train(folder, lambda: config, pretrain)
+    if not _is_trained(folder):
+        pretrain(folder.config() if folder.exists() else config, folder, resume=folder.exists())
 
 
 def _train_assistant(folder: RunFolder, base: RunFolder) -> None:
@@ -87,21 +86,19 @@ def _train_assistant(folder: RunFolder, base: RunFolder) -> None:
         _say(str(prepare_conversations(["hamlet"], path, report=report)))
     _say(f"4 of 7  finetune: the GPT learns to answer ({folder.path})")
 
-    def config() -> RunConfig:
-        model, tokenizer = parent.config.model, with_chat_tokens(parent.tokenizer)
-        return build_config(tree | {"model": model_from_parent(tree.get("model") or {}, model, tokenizer)})
+    if _is_trained(folder):
+        return
+    resume = folder.exists()
+    parent = None if resume else load_run(base.path)
+    sft(config_from_parent(tree, parent) if parent else folder.config(), folder, resume, parent)
 
-    parent = load_run(base.path)
-    _train(folder, config, lambda config, folder, resume: sft(config, folder, resume, None if resume else parent))
 
-
-def _train(folder: RunFolder, config: Callable[[], RunConfig], stage: Callable[..., object]) -> None:
-    """Train a run to its end, from where it is."""
-    wanted = folder.config() if folder.exists() else config()
-    if folder.steps() and folder.steps()[-1] >= wanted.train.steps:
+def _is_trained(folder: RunFolder) -> bool:
+    """Whether a run came to its end, which is then said."""
+    done = folder.exists() and bool(folder.steps()) and folder.steps()[-1] >= folder.config().train.steps
+    if done:
         _say("        it is trained already; --fresh trains it again")
-    else:
-        stage(wanted, folder, resume=folder.exists())
+    return done
 
 
 def _evaluate(runs: list[Run]) -> None:
@@ -116,14 +113,9 @@ def _evaluate(runs: list[Run]) -> None:
 
 
 def _answer(run: Run) -> None:
-    prompts: list[str | list[int]] = [
-        render(run.tokenizer, [{"role": "user", "content": question}], reply=True).tokens for question in QUESTIONS
-    ]
-    settings = SamplingSettings(temperature=0)
-    for question, answer in zip(
-        QUESTIONS, generate_text(run.model, run.tokenizer, prompts, 60, settings, end_ids=end_ids(run.tokenizer))
-    ):
-        print(f"\nyou: {question}\n{run.path.name}: {answer.text}")
+    for question in QUESTIONS:
+        chat = Chat(run.model, run.tokenizer, SamplingSettings(temperature=0), max_new_tokens=60)
+        print(f"\nyou: {question}\n{run.path.name}: {''.join(chat.say(question))}")
 
 
 def _say(text: str) -> None:

@@ -51,8 +51,7 @@ def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
     """Resolve the configuration of a stage and run it."""
     from understudy.run import RunFolder, load_run, run_path
     from understudy.settings import apply_overrides, build_config, read_preset
-    from understudy.tokenizer.chat import with_chat_tokens
-    from understudy.train.inherit import model_from_parent, resumed_model
+    from understudy.train.inherit import config_from_parent, resumed_model
     from understudy.train.stages import check_resume
 
     name = arguments.run or (Path(arguments.preset).stem if arguments.preset else None)
@@ -75,15 +74,11 @@ def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
     if (meant := tree.get("stage") or "pretrain") != stage:
         raise ValueError(f"{arguments.preset or folder.path} is for another stage; use it with `understudy {meant}`")
     parent = None
-    if tree.get("init_from"):
-        raw = tree.get("model") or {}
-        if arguments.resume:  # a resumed run has its own weights, and needs its parent no more
-            tree["model"] = resumed_model(raw, folder.config().model)
-        else:
-            parent = load_run(str(tree["init_from"]))
-            tokenizer = with_chat_tokens(parent.tokenizer) if stage == "sft" else parent.tokenizer
-            tree["model"] = model_from_parent(raw, parent.config.model, tokenizer)
-    config = build_config(tree)
+    if tree.get("init_from") and arguments.resume:  # a resumed run has its own weights, and needs its parent no more
+        tree["model"] = resumed_model(tree.get("model") or {}, folder.config().model)
+    elif tree.get("init_from"):
+        parent = load_run(str(tree["init_from"]))
+    config = config_from_parent(tree, parent) if parent else build_config(tree)
     if arguments.resume:
         config = check_resume(folder.config(), config)
     run_stage(arguments, lambda: train(config, folder, arguments.resume, parent))

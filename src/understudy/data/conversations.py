@@ -10,7 +10,6 @@ below the chosen fraction, as with documents (splits.py): copies fall on one sid
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 from understudy.data.conversation_formats import parse_object, tidy_messages
 from understudy.data.download import sha256_of
 from understudy.data.shards import MANIFEST, PARTIAL, SPLITS
+from understudy.data.splits import text_hash
 from understudy.tokenizer.chat import Message
 
 FORMAT = 1
@@ -175,10 +175,6 @@ def checked_record(record: dict[str, Any], where: str) -> dict[str, Any]:
 def conversation_hash(messages: Sequence[Message]) -> int:
     """64 bits that stand for a conversation, whatever else its record holds."""
     return text_hash(json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False))
-
-
-def text_hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
 def validation_mask(hashes: np.ndarray, fraction: float, name: str) -> np.ndarray:

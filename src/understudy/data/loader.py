@@ -46,7 +46,7 @@ class Windows:
         starts = np.empty(len(indices), dtype=np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            key = np.uint64(_mix(np.uint64(self.seed), np.uint64(epoch)))
+            key = np.uint64(mix(np.uint64(self.seed), np.uint64(epoch)))
             window = permute(places[here], self.per_epoch, key)
             starts[here] = window * self.context_length + int(key % np.uint64(self.offsets))
         return starts
@@ -92,18 +92,13 @@ def permute(places: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
     while outside.any():
         left, right = values[outside] >> half_bits, values[outside] & low
         for number in range(4):
-            left, right = right, left ^ (_mix(right + (np.uint64(number) << np.uint64(56)), key) & low)
+            left, right = right, left ^ (mix(right + (np.uint64(number) << np.uint64(56)), key) & low)
         values[outside] = (left << half_bits) | right
         outside = values >= size
     return values.astype(np.int64)
 
 
-def hash_places(places: np.ndarray, key: np.uint64) -> np.ndarray:
-    """A 64-bit hash (N,) of each of ``places`` (N,) chosen by ``key``."""
-    return np.asarray(_mix(places.astype(np.uint64), key))
-
-
-def _mix(value: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray | np.uint64:
+def mix(value: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray | np.uint64:
     """A 64-bit hash of value and key (the finaliser of SplitMix64)."""
     with np.errstate(over="ignore"):  # wrapping round is what a hash does
         z = value * np.uint64(0x9E3779B97F4A7C15) + key * np.uint64(0xD1342543DE82EF95) + np.uint64(0x632BE59BD9B4E019)

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from understudy.data.loader import Batch, hash_places, permute
+from understudy.data.loader import Batch, mix, permute
 from understudy.losses import IGNORE, PADDING
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, Rendered, render_all
@@ -199,13 +199,13 @@ class PackedRows:
         """Conversations of an epoch: as often as the weight says, the fraction by a draw of each epoch."""
         weights = self.conversations.weights
         times = np.floor(weights).astype(np.int64)
-        drawn = hash_places(np.arange(len(weights)), self._key(epoch, 2)) / 2.0**64
+        drawn = mix(np.arange(len(weights), dtype=np.uint64), self._key(epoch, 2)) / 2.0**64
         times += drawn < weights - times
         shown = np.repeat(np.arange(len(weights)), times)
         return shown if len(shown) else np.arange(1)  # tiny weights may leave an epoch empty
 
     def _key(self, epoch: int, use: int) -> np.uint64:
-        return np.uint64(hash_places(np.array([3 * epoch + use]), np.uint64(self.seed))[0])
+        return np.uint64(mix(np.uint64(3 * epoch + use), np.uint64(self.seed)))
 
 
 def pack_best_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:

@@ -31,7 +31,6 @@ from understudy.data.conversations import (
     check_split,
     conversation_hash,
     read_manifest,
-    text_hash,
     validation_mask,
 )
 from understudy.data.download import disk_problem, sha256_of
@@ -39,6 +38,7 @@ from understudy.data.prepare import CACHE
 from understudy.data.request import difference
 from understudy.data.shards import MANIFEST, PARTIAL, SPLITS
 from understudy.data.sources import Progress, Report
+from understudy.data.splits import text_hash
 from understudy.run import write_text
 from understudy.tokenizer.base import clean
 

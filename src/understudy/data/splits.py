@@ -104,8 +104,12 @@ def default_fraction(size_bytes: int, limit: int | None) -> float:
 
 def is_validation(text: str, fraction: float) -> bool:
     """Whether a document with this text is for validation, under the rule "hash"."""
-    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2.0**64
+    return text_hash(text) < fraction * 2.0**64
+
+
+def text_hash(text: str) -> int:
+    """64 bits that stand for a text, by which it falls on one side whatever its neighbours."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
 def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterator[Item]:

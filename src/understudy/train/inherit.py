@@ -5,15 +5,18 @@ Not here: resuming the same run (checkpoint.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from understudy.config import ModelConfig
+from understudy.config import ModelConfig, RunConfig
 from understudy.model import merge_lora
 from understudy.run import Run
+from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer
+from understudy.tokenizer.chat import with_chat_tokens
 
 FREE = ("context_length", "dropout", "lora", "ngram_dropout")
 """Model settings in which a run may differ from its parent."""
@@ -49,6 +52,17 @@ def model_from_parent(raw: dict[str, Any], parent: ModelConfig, tokenizer: Token
         grown = tokenizer is not None and tokenizer.vocab_size > (parent.vocab_size or 0)
         merged["lora"] = merged["lora"] | {"embeddings": grown}
     return merged
+
+
+def config_from_parent(tree: Mapping[str, Any], parent: Run) -> RunConfig:
+    """The raw settings of a run that starts from ``parent``, resolved; sft adds the tokens of the chat format.
+
+    Raises:
+        ValueError: settings that do not fit the parent or each other.
+    """
+    tokenizer = with_chat_tokens(parent.tokenizer) if tree.get("stage") == "sft" else parent.tokenizer
+    model = model_from_parent(tree.get("model") or {}, parent.config.model, tokenizer)
+    return build_config({**tree, "model": model})
 
 
 def resumed_model(raw: dict[str, Any], saved: ModelConfig) -> dict[str, Any]:

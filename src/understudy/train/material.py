@@ -93,9 +93,10 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     """
     path = _present(config)
     context = config.model.context_length
-    sets = {split: _rendered(open_conversations(path, split), config, tokenizer) for split in ("train", "val")}
+    opened = {split: open_conversations(path, split) for split in ("train", "val")}
+    sets = {split: _rendered(conversations, config, tokenizer) for split, conversations in opened.items()}
     prompts = config.log.prompts or tuple(
-        messages[0]["content"] for messages in islice(_questions(open_conversations(path, "val")), config.log.samples)
+        messages[0]["content"] for messages in islice(_questions(opened["val"]), config.log.samples)
     )
     shown = [
         (f"user: {prompt}\nassistant: ", render(tokenizer, [{"role": "user", "content": prompt}], reply=True).tokens)
@@ -110,7 +111,7 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
         prompts=[(text, tokens) for text, tokens in shown if len(tokens) < context],
         ends=end_ids(tokenizer),
         about={
-            "path": str(path), "sha256": open_conversations(path, "train").sha256,
+            "path": str(path), "sha256": opened["train"].sha256,
             **{f"{split}_{what}": number for split, each in sets.items() for what, number in (
                 ("conversations", len(each)), ("tokens", len(each.tokens)), ("trained_tokens", int(each.mask.sum())))},
             "counts": {split: vars(each.counts) for split, each in sets.items()},
