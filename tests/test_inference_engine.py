@@ -21,7 +21,7 @@ from understudy.model import GPT, Bigram, build_model
 
 CONTEXT, VOCAB = 12, 37
 SMALL = {"vocab_size": VOCAB, "context_length": CONTEXT, "n_layers": 3, "n_heads": 4, "d_model": 32}
-EXTRAS = {"value_embeddings": True, "ngram_orders": (2, 3), "ngram_buckets": 64}
+EXTRAS = {"value_embeddings": True, "key_shift": True, "ngram_orders": (2, 3), "ngram_buckets": 64}
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2", **SMALL},
     "gpt2 with extras": {"family": "gpt2", "logit_softcap": 15.0, **EXTRAS, **SMALL},

@@ -12,15 +12,22 @@ from torch.nn import functional as F
 
 from understudy.config import ModelConfig
 from understudy.model import GPT, Bigram, KVCache, build_model
-from understudy.model.gpt import rope_table, rotate
+from understudy.model.gpt import rope_table, rotate, shift_keys
 
 TINY = {"vocab_size": 50, "context_length": 24, "n_layers": 2, "n_heads": 4, "d_model": 32}
-RICH = {"ngram_orders": (2, 4), "ngram_buckets": 64, "value_embeddings": True, "logit_softcap": 5.0, "n_kv_heads": 2}
+RICH = {
+    "ngram_orders": (2, 4),
+    "ngram_buckets": 64,
+    "value_embeddings": True,
+    "key_shift": True,
+    "logit_softcap": 5.0,
+    "n_kv_heads": 2,
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
     "portable": {"family": "portable", "n_kv_heads": 2},
     "portable-rich": {"family": "portable", **RICH},
-    "gpt2-rich": {"family": "gpt2", **RICH, "head_width": 6, "tied": False},
+    "gpt2-rich": {"family": "gpt2", **RICH, "head_width": 12, "tied": False},
 }
 
 
@@ -78,6 +85,7 @@ OPTIONS = {
         {},
         {"n_kv_heads": 1, "dropout": 0.2, "ngram_orders": (3,), "ngram_dropout": 0.3},
         {"value_embeddings": True, "logit_softcap": 10.0, "head_width": 6},
+        {"key_shift": True, "head_width": 12, "n_kv_heads": 2},
     ),
 }
 
@@ -112,6 +120,41 @@ def test_projections_into_the_stream_start_smaller_with_depth_or_at_zero() -> No
             assert p.std().item() == pytest.approx(0.02 / math.sqrt(2 * layers), rel=0.05)
     start = GPT(ModelConfig(vocab_size=50, zero_init_projections=True, tied=False))
     torch.testing.assert_close(start(tokens()), torch.zeros(3, 20, 50))
+
+
+def test_shifted_keys_have_half_of_the_token_before_within_their_document() -> None:
+    keys = torch.arange(1.0, 41.0).view(1, 1, 5, 8)
+    positions = torch.tensor([[0, 1, 2, 0, 1]])
+    turned, still = [0, 1, 4, 5], [2, 3, 6, 7]
+    for places, alone in ((None, (0,)), (positions, (0, 3))):
+        shifted = shift_keys(keys, places)[0, 0]
+        torch.testing.assert_close(shifted[:, turned], keys[0, 0][:, turned])
+        for t in range(5):
+            expected = torch.zeros(4) if t in alone else keys[0, 0, t - 1, still]
+            torch.testing.assert_close(shifted[t, still], expected)
+
+
+def test_a_new_model_with_shifted_keys_looks_where_its_token_was_followed() -> None:
+    """Before any training, the last token's attention finds what came after its earlier copy better than chance."""
+    torch.manual_seed(0)
+    model = GPT(
+        ModelConfig(
+            family="portable", vocab_size=500, context_length=64, n_layers=1, n_heads=2, d_model=64, key_shift=True
+        )
+    )
+    attention, found = model.blocks[0].attention, 0.0
+    for _ in range(50):
+        text = torch.randperm(500)[:40][None]
+        text[0, -1] = text[0, 10]
+        x = model.blocks[0].attention_norm(model.token_embedding(text))
+        q, k, _ = (part.unflatten(-1, (2, 32)).transpose(1, 2) for part in attention.qkv(x).split(attention.widths, -1))
+        q, k = (
+            rotate(norm(part), model.rope[:, :40])
+            for norm, part in ((attention.query_norm, q), (attention.key_norm, k))
+        )
+        scores = (q[:, :, -1:] @ shift_keys(k, None).transpose(2, 3))[0, :, 0]  # (H, T)
+        found += (scores.argmax(-1) == 11).float().mean().item() / 50
+    assert found > 0.5
 
 
 def test_rotary_scores_depend_on_distance_alone() -> None:

@@ -110,6 +110,8 @@ class ModelConfig(Section):
     """Squash logits to (-c, c) as c * tanh(logits / c); 0 is off."""
     value_embeddings: bool | None = None
     """Add an embedding of the token itself to the values of every second layer."""
+    key_shift: bool | None = None
+    """Give each key, in half of its features and without position, what the token before had: copying is learnt sooner."""
     ngram_orders: tuple[Annotated[int, Field(ge=2, le=8)], ...] | None = None
     """Add hashed embeddings of the last n tokens to the input, for each n listed."""
     ngram_buckets: Count | None = None
@@ -143,7 +145,7 @@ class ModelConfig(Section):
             return given
         filled = {
             "n_layers": 4, "n_heads": 4, "d_model": 128, "dropout": 0.0, "zero_init_projections": False,
-            "logit_softcap": 0.0, "value_embeddings": False, "ngram_orders": (),
+            "logit_softcap": 0.0, "value_embeddings": False, "key_shift": False, "ngram_orders": (),
         } | FAMILY_DEFAULTS[family] | given  # fmt: skip
         if filled["position"] == "rope":
             filled.setdefault("rope_theta", 10_000.0)
@@ -177,6 +179,10 @@ class ModelConfig(Section):
             )
         if self.position == "rope" and self.head_width % 2:  # type: ignore[operator]
             raise ValueError(f"rotary positions turn pairs, so model.head_width {self.head_width} must be even")
+        if self.key_shift and self.head_width % 4:  # type: ignore[operator]
+            raise ValueError(
+                f"model.key_shift takes quarters of a head; make model.head_width {self.head_width} a multiple of 4"
+            )
         if self.d_ff is None:
             wide = 8 * self.d_model // 3 if self.activation == "swiglu" else 4 * self.d_model
             set_(self, "d_ff", _round_up(wide, 64) if self.activation == "swiglu" else wide)

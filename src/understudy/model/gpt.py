@@ -1,8 +1,8 @@
 """GPT in two families: `gpt2` as OpenAI made it, and `portable`, shaped like Qwen3. One file, one forward.
 
 The model maps token ids to logits and knows nothing of what tokens mean, of files, or of training. Options that
-only serve the speed of learning (n-gram and value embeddings, ReLU squared, zero-initialised projections, soft
-capped logits) are fields of the same configuration.
+only serve the speed of learning (n-gram and value embeddings, shifted keys, ReLU squared, zero-initialised
+projections, soft capped logits) are fields of the same configuration.
 
 Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary.
 """
@@ -86,6 +86,9 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.0 if zero else 0.02 / math.sqrt(2 * self.config.n_layers))
             else:
                 nn.init.normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, Attention) and self.config.key_shift:
+                module.start_alike()
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ``tokens`` (B, T).
@@ -201,6 +204,15 @@ class Attention(nn.Module):
             self.value_embedding = nn.Embedding(config.padded_vocab_size, self.widths[2])
         self.dropout = nn.Dropout(config.dropout or 0.0)
 
+    @torch.no_grad()
+    def start_alike(self) -> None:
+        """Let a query find the keys that follow its own token from the start: for what is shifted, both begin with the
+        same weights (Trockman and Kolter 2023 start whole transformers so)."""
+        assert self.config.head_width
+        quarter = self.config.head_width // 4
+        q, k, _ = (part.unflatten(0, (-1, 2, 2, quarter)) for part in self.qkv.weight.split(self.widths))
+        k[:, :, 1] = q[:: len(q) // len(k), :, 1]
+
     def forward(self, x: Tensor, inputs: Inputs) -> Tensor:
         q, k, v = self.qkv(x).split(self.widths, dim=-1)
         if self.config.value_embeddings and self.layer % 2 == 0:
@@ -215,6 +227,8 @@ class Attention(nn.Module):
         if inputs.cache is not None and inputs.positions is not None:
             k, v = inputs.cache.write(self.layer, k, v, inputs.positions)
             k, v = k.to(q.dtype), v.to(q.dtype)
+        if self.config.key_shift:
+            k = shift_keys(k, None if inputs.cache is not None else inputs.positions)
         y = F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=inputs.mask,
@@ -312,6 +326,8 @@ def rope_table(config: ModelConfig) -> Tensor:
     """(2, context, K) cosines and sines of rotary positions, each pair's angle in both halves of K."""
     assert config.head_width and config.rope_theta
     frequencies = config.rope_theta ** (-torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width)
+    if config.key_shift:
+        frequencies[len(frequencies) // 2 :] = 0  # these features are compared wherever they stand
     angles = torch.arange(config.context_length, dtype=torch.float32)[:, None] * frequencies  # (context, K / 2)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))
@@ -322,3 +338,18 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     cos, sin = rope.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def shift_keys(k: Tensor, positions: Tensor | None) -> Tensor:
+    """Keys (B, H, T, K) that carry, in the half of their features which no position turns, what the token before had.
+
+    A query that looks for its own token then finds what followed it earlier, in one layer instead of two.
+
+    Args:
+        positions: (B, T), where several documents stand in a row; 0 has nothing before it.
+    """
+    before = F.pad(k[:, :, :-1], (0, 0, 1, 0))
+    if positions is not None:
+        before = before * (positions > 0)[:, None, :, None].to(k.dtype)
+    own, before = (part.unflatten(-1, (2, 2, -1)) for part in (k, before))  # pairs' halves, turned or not, K / 4
+    return torch.cat((own[..., :1, :], before[..., 1:, :]), dim=-2).flatten(-3)
