@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from understudy.cli import main
 from understudy.config import LoraConfig, ModelConfig
 from understudy.data.packing import PackedRows, all_rows, collate, pack_best_fit, render_set
 from understudy.losses import IGNORE, PADDING
@@ -46,7 +48,10 @@ def shape(family: str, **more: Any) -> ModelConfig:
     return ModelConfig(family=family, vocab_size=292, context_length=160, n_layers=2, n_heads=2, d_model=32, **more)
 
 
-@pytest.mark.parametrize("family,more", [("gpt2", {}), ("portable", {}), ("portable", {"ngram_orders": (2, 3)})])
+@pytest.mark.parametrize(
+    "family,more",
+    [("gpt2", {}), ("portable", {}), ("portable", {"ngram_orders": (2, 3)}), ("portable", {"key_shift": True})],
+)
 def test_a_packed_conversation_is_read_as_if_alone(tokenizer: Tokenizer, family: str, more: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = GPT(shape(family, **more)).eval()
@@ -220,6 +225,32 @@ def test_a_stopped_finetuning_resumes_to_the_same_bits(base: RunFolder, tmp_path
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), name
     losses = [{r["step"]: r["train/loss"] for r in read_metrics(f.metrics)} for f in (whole, parts)]
     assert losses[0] == losses[1]
+
+
+def test_killed_before_its_first_checkpoint_it_begins_again_from_its_parent(base: RunFolder, tmp_path: Path) -> None:
+    parent = load_run(base.path)
+    config = sft_config(base, parent)
+    whole, again = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "again")
+    sft(config, whole, parent=parent)
+    shutil.copytree(whole.path, again.path, ignore=shutil.ignore_patterns("checkpoints", "metrics.jsonl"))
+    sft(again.config(), again, resume=True)
+    one, two = (read_tensors(folder.checkpoint("6") / "model.safetensors") for folder in (whole, again))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_command_that_started_it_resumes_it_with_or_without_its_parent(
+    base: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    talks = str(base.path.parent / "talks.jsonl")
+    start = ["sft", "sft", "--data", talks, "--run", "chat", "--optim.schedule", "constant", "--train.batch_size", "4"]
+    assert main([*start, "--init-from", str(base.path), "--train.steps", "4", "--train.stop_at_tokens", "1"]) == 0
+    for more in ([], ["--init-from", str(base.path)]):
+        assert main([*start, *more, "--train.steps", "4", "--resume"]) == 0
+    assert RunFolder(tmp_path / "runs/chat").steps()[-1] == 4
+    capsys.readouterr()
+    assert main([*start, "--train.steps", "4", "--resume", "--init-from", "other"]) == 2
+    assert "did not start from" in capsys.readouterr().err
 
 
 def test_a_context_of_64_trains_on_conversations_of_2000_tokens(base: RunFolder, tmp_path: Path) -> None:

@@ -74,13 +74,19 @@ def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
     if (meant := tree.get("stage") or "pretrain") != stage:
         raise ValueError(f"{arguments.preset or folder.path} is for another stage; use it with `understudy {meant}`")
     parent = None
-    if tree.get("init_from") and arguments.resume:  # a resumed run has its own weights, and needs its parent no more
-        tree["model"] = resumed_model(tree.get("model") or {}, folder.config().model)
+    if arguments.resume:  # a resumed run has its own weights, and needs its parent no more
+        saved = folder.config()
+        given, started_from = (path and run_path(str(path)) for path in (tree.get("init_from"), saved.init_from))
+        if given and given != started_from:
+            raise ValueError(f"{folder.path} did not start from {given}, so --resume cannot; leave --init-from out")
+        if started_from:
+            tree |= {"init_from": saved.init_from, "model": resumed_model(tree.get("model") or {}, saved.model)}
+        config = check_resume(saved, build_config(tree))
     elif tree.get("init_from"):
         parent = load_run(str(tree["init_from"]))
-    config = config_from_parent(tree, parent) if parent else build_config(tree)
-    if arguments.resume:
-        config = check_resume(folder.config(), config)
+        config = config_from_parent(tree, parent)
+    else:
+        config = build_config(tree)
     run_stage(arguments, lambda: train(config, folder, arguments.resume, parent))
 
 

@@ -22,7 +22,7 @@ from understudy.config import RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.model import build_model
 from understudy.optim import build_optimizers, lr_factor
-from understudy.run import Run, RunFolder, now
+from understudy.run import Run, RunFolder, load_run, now
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer, load_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
@@ -90,6 +90,8 @@ def sft(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run 
 def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: Material) -> Result:
     """What all stages share: build the model, run the loop, save, and close with an evaluation."""
     require_trackers(config.log)
+    if resume and config.init_from and not folder.steps():  # stopped before its first checkpoint, it begins again
+        parent = load_run(config.init_from)
     tokenizer = material.tokenizer
     config = _with_vocabulary(config, tokenizer)
     with (
@@ -128,7 +130,7 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
             elif runtime.is_main:
                 _create(folder, config, tokenizer, about)
             runtime.barrier()
-            if resume and folder.steps():  # a run stopped before its first checkpoint begins again
+            if resume and folder.steps():
                 load_checkpoint(folder.checkpoint("latest"), trainer)
             with Metrics(
                 folder, config.log, config.train.steps, trainer.progress.step if resume else None,
