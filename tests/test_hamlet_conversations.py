@@ -28,8 +28,10 @@ from understudy.data.hamlet.draw import Draw
 from understudy.data.hamlet.facts_wording import QUESTIONS
 from understudy.data.hamlet.greetings import talk_turn
 from understudy.data.hamlet.instructions import INSTRUCTIONS, kept_for_val
+from understudy.data.hamlet.names import invented_name, sex_of
 from understudy.data.hamlet.preferences import ANNOTATORS, agreement, preference
 from understudy.data.hamlet.stories import Split
+from understudy.data.hamlet.styles import shortened
 from understudy.data.hamlet.sums import sum_turn
 from understudy.data.hamlet.tales import tale_turn
 from understudy.data.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
@@ -215,6 +217,40 @@ def test_names_of_reserved_visitors_are_in_val_only(held, made):
     assert sum(1 for text in texts["val"] if names.search(text)) > 100
 
 
+def test_invented_names_fall_into_splits_by_themselves(held):
+    draw = Draw(5)
+    names = {split: {invented_name(draw, split) for _ in range(3000)} for split in SPLITS}
+    assert not names["train"] & names["val"]
+    assert len(names["train"]) > 2000
+    assert {sex_of(name) for name in names["train"]} == {"m", "f"}
+    told = {
+        split: {word for one in held[split] for m in one.messages for word in re.findall(r"[A-Z][a-z]+", m["content"])}
+        for split in SPLITS
+    }
+    for split, other in (SPLITS, SPLITS[::-1]):
+        assert told[split] & names[split]
+        assert not told[split] & names[other]
+
+
+def test_a_phrase_says_what_the_sentence_said():
+    sentences = {
+        ("who", "Polly gave Elsie the kite.", "Polly"): ("Max gave Elsie the kite.", "It was Polly.", "It was Max."),
+        ("what", "Polly got the kite from Max.", "kite"): ("Polly got the ring from Max.", "The kite.", "The ring."),
+        ("where", "Sam met Nora at the mill.", "mill"): ("Sam met Nora by the river.", "At the mill.", "By the river."),
+        ("what", "It was a dry day.", "dry"): ("It was a wet day.", "It was a dry day.", "It was a wet day."),
+        ("what", "The kettle was copper.", "copper"): ("The kettle was old.", "Copper.", "Old."),
+    }
+    for (category, sentence, value), (other, phrase, wrong) in sentences.items():
+        turn = Turn(category, "", sentence, {"kind": "says", "any": [value]}, (other,))
+        assert (shortened(turn).answer, shortened(turn).wrong) == (phrase, (wrong,))
+    number = Turn("how-many", "", "Sam has twelve eggs.", {"kind": "number", "value": 12}, ("Sam has two eggs.",))
+    assert (shortened(number).answer, shortened(number).wrong) == ("It was twelve.", ("It was two.",))
+    age = Turn("how-many", "", "Sam was twelve years old.", {"kind": "number", "value": 12}, ())
+    assert shortened(age) == age
+    first = Turn("first", "", "First Sam ran.", {"kind": "which", "right": "Sam ran", "other": "Nora ran"}, ())
+    assert shortened(first) == first
+
+
 def test_held_out_phrasings_are_for_val_only():
     words = phrasings("ask\n  One?\n  ~Two?")["ask"]
     draw = Draw(0)
@@ -300,10 +336,10 @@ def test_the_chosen_answer_is_the_right_one_unless_the_annotator_erred():
 @pytest.mark.parametrize(
     ("kind", "split", "digest"),
     [
-        ("conversations", "train", "9f0cbb991971a66601dd089c7277e1362a3808b6352048d5eaf57d159b1af64a"),
-        ("conversations", "val", "51be5c31f6fd9b906f442043d6ea35a7bedbd5251c7fc66ab9d6c2f2431453cc"),
-        ("preferences", "train", "02cbf6f1bd8849ab4a6ed3c6f8c2073f04295cd164c764e4c91a516af130e73f"),
-        ("prompts", "val", "92375f4bd36c14cc17073fa90e13a3ca22a9519b63c2ac2233ded7cd2068dcb3"),
+        ("conversations", "train", "3a18e6aa43a03305dadb40c123492feaf7d1e5aab83251154c09c31b433a1236"),
+        ("conversations", "val", "a85aa810be6790253f6eb278507f956c9925565b1bcbe9c4c1e51a41e0601104"),
+        ("preferences", "train", "6ad3e08762187826e8b68e5aca0c3f8978a9f0af09d2376cd34d82a81b7c79c4"),
+        ("prompts", "val", "66525da3fb6389667147a8aa903221f990593b513be901e0d564128a05b67bde"),
     ],
 )
 def test_the_first_hundred_lines_are_pinned(kind, split, digest):

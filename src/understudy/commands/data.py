@@ -48,7 +48,12 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--field", metavar="NAME", help="field of jsonl or column of parquet with the text (default: text)"
     )
     parser.add_argument("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many documents of each source")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most so many documents of each source; of hamlet, which has no end, so many to train on",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
     parser.add_argument("--force", action="store_true", help="replace what is there already")

@@ -336,7 +336,7 @@ def _generated_parts(kind: str, seed: int, limit: int | None) -> tuple[Part, ...
 
     def part(split: Split) -> Part:
         count = DEFAULT_COUNTS[kind][split]
-        count = min(count, limit or count)
+        count = limit or count if split == "train" else min(count, limit or count)
         return Part(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
 
     return part("train"), part("val")

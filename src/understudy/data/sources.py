@@ -285,7 +285,8 @@ def _open_generated(source: Source, seed: int, limit: int | None) -> Feed:
     from understudy.data.hamlet import DEFAULT_STORIES, stories
 
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
-    counts = [min(DEFAULT_STORIES[split], limit or DEFAULT_STORIES[split]) for split in splits]
+    train, val = DEFAULT_STORIES["train"], DEFAULT_STORIES["val"]
+    counts = [limit or train, min(val, limit or val)]
     fingerprint = _fingerprint(seed)
     parts = [Part(f"{source.name}/{split}", n, fingerprint, split) for split, n in zip(splits, counts)]
 

@@ -20,7 +20,7 @@ from understudy.data.hamlet.greetings import talk_turn
 from understudy.data.hamlet.instructions import INSTRUCTIONS, capitals_again, reversed_turn
 from understudy.data.hamlet.questions import short_story, story_opening, story_turns
 from understudy.data.hamlet.stories import Split, small_story
-from understudy.data.hamlet.styles import STYLES, restyled, style_message
+from understudy.data.hamlet.styles import STYLES, restyled, shortened, style_message
 from understudy.data.hamlet.sums import further_turn, sum_turn
 from understudy.data.hamlet.tales import tale_turn
 from understudy.data.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
@@ -36,7 +36,10 @@ DEFAULT_COUNTS: dict[str, dict[Split, int]] = {
 }
 
 # The share of small stories (two to five sentences) among those that are asked about.
-_SMALL = 0.6
+_SMALL = 0.75
+
+# The share of questions about a story that are answered with a phrase and no sentence.
+_PHRASES = 0.8
 
 # The share of conversations that have a system message which changes nothing.
 _PLAIN_SYSTEM = 0.3
@@ -73,7 +76,7 @@ class Conversation:
 
 def _story(draw: Draw, split: Split) -> list[Turn]:
     """A story with two to five questions, at times with thanks at the end."""
-    turns = _about_a_story(draw, split)
+    turns = [shortened(turn) if draw.chance(_PHRASES) else turn for turn in _about_a_story(draw, split)]
     if draw.chance(0.1):
         turns.append(talk_turn(draw, split, "thanks", "goodbye"))
     return turns
@@ -93,14 +96,14 @@ def _about_a_story(draw: Draw, split: Split) -> list[Turn]:
 _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
     "greeting": (0.6, talk_turn),
     "village": (0.5, lambda draw, split: village_turn(draw, split)[0]),
-    "sum": (0.9, lambda draw, split: sum_turn(draw, split)[0]),
+    "sum": (1.7, lambda draw, split: sum_turn(draw, split)[0]),
     "count-words": (1.5, INSTRUCTIONS["count-words"]),
-    "order": (1.1, INSTRUCTIONS["order"]),
-    "capitals": (1.4, INSTRUCTIONS["capitals"]),
-    "list": (1.4, INSTRUCTIONS["list"]),
-    "repeat": (1.3, INSTRUCTIONS["repeat"]),
+    "order": (1.2, INSTRUCTIONS["order"]),
+    "capitals": (1.5, INSTRUCTIONS["capitals"]),
+    "list": (1.7, INSTRUCTIONS["list"]),
+    "repeat": (1.5, INSTRUCTIONS["repeat"]),
     "animals": (1.4, INSTRUCTIONS["animals"]),
-    "story": (1.4, tale_turn),
+    "story": (1.1, tale_turn),
 }
 
 

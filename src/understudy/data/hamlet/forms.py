@@ -145,6 +145,10 @@ _FITTING: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+# Whom a greeting calls by name: "Good day, Sam!"
+_CALLED = re.compile(r"\b(?i:hello|hi|welcome|goodbye|morning|evening|day),? (?:to )?([A-Z][a-z]+)\b")
+
+
 @functools.cache
 def _claims() -> frozenset[str]:
     """Words by which an answer would claim a fact of the village: names, trades, places, numbers from two on."""
@@ -160,10 +164,12 @@ def greeting(check: Check, answer: str) -> float:
     text = answer.casefold()
     found = _words(text)
     free = {check.get("name", "").casefold()}
+    called = {name.casefold() for name in _CALLED.findall(answer)} - {"hamlet"}
     return float(
         0 < len(found) <= 30
         and re.search(rf"\b(?:{fits})\b", text) is not None
         and re.search(rf"\b(?:{jars}|the well|the green)\b", text) is None
+        and called <= free
         and not any((word in _claims() and word not in free) or word.isdigit() for word in found)
     )
 

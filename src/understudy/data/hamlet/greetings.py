@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from understudy.data.hamlet.draw import Draw
+from understudy.data.hamlet.instructions import visitor_for
 from understudy.data.hamlet.stories import Split
 from understudy.data.hamlet.turns import Turn
 from understudy.data.hamlet.wording import phrasings
@@ -95,9 +96,13 @@ def talk_turn(draw: Draw, split: Split, *kinds: str) -> Turn:
     """Small talk, of one of `kinds` where given; in val always in words, or with a name, that training never has."""
     kind = draw.pick(kinds or tuple(_TALK))
     world = village()
-    names = tuple(world.visitors if split == "train" else world.reserved_visitors)
     someone = draw.pick([p for p in world.people.values() if p.trade])
-    fields = {"name": draw.pick(names), "a": someone.name, "t": str(someone.trade), "p": draw.pick(tuple(world.places))}
+    fields = {
+        "name": visitor_for(draw, split),
+        "a": someone.name,
+        "t": str(someone.trade),
+        "p": draw.pick(tuple(world.places)),
+    }
     user = _TALK[kind].pick(draw, split, new=None if kind == "name" else True).format(**fields)
     check = {"kind": "greeting", "of": "hello" if kind == "name" else kind}
     if kind == "name":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from understudy.data.hamlet.draw import Draw, stable_hash
 from understudy.data.hamlet.facts import capital
+from understudy.data.hamlet.names import invented_name
 from understudy.data.hamlet.stories import Split
 from understudy.data.hamlet.turns import Turn
 from understudy.data.hamlet.wording import phrasings
@@ -101,14 +102,14 @@ list
   ~Please list these, one on each line: {items}.
   ~Give me a list of these, one on each line: {items}.
 repeat
-  Repeat after me: {x}
-  Repeat this: {x}
-  Say this after me: {x}
-  Say this again: {x}
-  Write the same words: {x}
-  Please repeat: {x}
-  ~Please say this after me: {x}
-  ~Repeat these words: {x}
+  Repeat after me:{x}
+  Repeat this:{x}
+  Say this after me:{x}
+  Say this again:{x}
+  Write the same words:{x}
+  Please repeat:{x}
+  ~Please say this after me:{x}
+  ~Repeat these words:{x}
 animals
   Name only the animals: {items}.
   Which of these are animals? {items}.
@@ -150,12 +151,17 @@ def _fits(split: Split, category: str, *words: object) -> bool:
     return kept_for_val(category, *words) == (split == "val")
 
 
-def name_for(draw: Draw, split: Split) -> str:
-    """Someone of the village, at times a visitor; in val at times one whose name training never has."""
+def visitor_for(draw: Draw, split: Split) -> str:
+    """A visitor's name, every second time an invented one; in val always one that training never has."""
     world = village()
-    if draw.chance(0.7):
-        return draw.pick(tuple(world.people))
+    if draw.chance(0.5):
+        return invented_name(draw, split)
     return draw.pick(tuple(world.reserved_visitors if split == "val" else world.visitors))
+
+
+def name_for(draw: Draw, split: Split) -> str:
+    """Someone of the village, at times a visitor."""
+    return draw.pick(tuple(village().people)) if draw.chance(0.6) else visitor_for(draw, split)
 
 
 def _mixed(draw: Draw, split: Split, n: int) -> list[str]:
@@ -251,9 +257,9 @@ def one_a_line(draw: Draw, split: Split) -> Turn:
         if _fits(split, "list", *sorted(items)):
             break
     shown = _joined(items) if len(items) == 2 or draw.chance(0.4) else ", ".join(items)
-    wrong = (", ".join(items), "\n".join(items[:-1]), "\n".join(items[::-1]))
+    answer, *wrong = ("\n".join(f"- {item}" for item in told) for told in (items, items[:-1], items[::-1]))
     user = _WORDED["list"].pick(draw, split).format(items=shown)
-    return Turn("list", user, "\n".join(items), {"kind": "list", "items": items}, wrong)
+    return Turn("list", user, answer, {"kind": "list", "items": items}, (", ".join(items), *wrong))
 
 
 def repeat(draw: Draw, split: Split) -> Turn:
@@ -271,8 +277,9 @@ def repeat(draw: Draw, split: Split) -> Turn:
             break
     words = text.split()
     wrong = (near, " ".join(words[:-1]) + ".", " ".join(words[::-1]))
-    return Turn("repeat", _WORDED["repeat"].pick(draw, split).format(x=text), text, {"kind": "repeat", "text": text},
-                wrong)  # fmt: skip
+    shown = f' "{text}"' if draw.chance(0.6) else f"\n{text}"
+    user = _WORDED["repeat"].pick(draw, split).format(x=shown)
+    return Turn("repeat", user, text, {"kind": "repeat", "text": text}, wrong)
 
 
 def animals(draw: Draw, split: Split) -> Turn:

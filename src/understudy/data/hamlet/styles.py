@@ -1,4 +1,4 @@
-"""System messages that change the answers: all in capital letters, or in one word; and turns changed to suit."""
+"""Ways to answer: the bare phrase instead of a sentence, and what system messages ask for: capital letters, one word."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ one word
 """)
 
 
+# A noun with its article, and with its preposition where a place is asked for; an adjective stays alone.
+_ENDS = r"(?=\.| (?:at|by|for|from|in|on|to|together|with)\b)"
+_PHRASE = {
+    "what": r"\b(?:a|an|one|the) {value}" + _ENDS,
+    "where": r"\b(?:(?:above|at|behind|below|beside|by|down|in|into|near|on|over|past|to|under|up) )+(?:the )?{value}"
+    + _ENDS,
+}
+
+
 def style_message(draw: Draw, split: Split, style: str) -> str:
     """A system message that asks for `style`."""
     return _MESSAGES[style].pick(draw, split)
@@ -49,6 +58,21 @@ def _word_in(sentence: str, value: str) -> re.Match[str] | None:
     return re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", sentence, re.IGNORECASE)
 
 
+def shortened(turn: Turn) -> Turn:
+    """`turn` with a phrase for an answer, "At the mill." for "Sam met Nora at the mill.", where there is one."""
+    if turn.answer.startswith("It was ") or turn.answer.endswith(" years old."):
+        return turn
+    say = "It was {}." if turn.category in ("who", "how-many") else "{}."
+    for value in _values(turn.check):
+        if not (word := _word_in(turn.answer, value)):
+            continue
+        pattern = _PHRASE["where" if turn.category == "where" else "what"]
+        phrase = re.search(pattern.format(value=re.escape(word.group())), turn.answer) or word
+        answer, *wrong = (capital(say.format(said)) for said in (phrase.group(), *_in_its_place(turn, phrase)))
+        return replace(turn, answer=answer, wrong=tuple(wrong) or turn.wrong)
+    return turn
+
+
 def restyled(turn: Turn, style: str) -> Turn | None:
     """`turn` as it goes in `style`, with a check that asks for it; None where it does not go."""
     values = [value for value in _values(turn.check) if " " not in value]
@@ -63,11 +87,13 @@ def restyled(turn: Turn, style: str) -> Turn | None:
     match = _word_in(turn.answer, said[0])
     assert match is not None, f"{said[0]} is not in {turn.answer!r}"
     answer = match.group()
-    before, after = turn.answer[: match.start()], turn.answer[match.end() :]
-    wrong = [turn.answer]
-    for sentence in turn.wrong:  # the word that stands in place of the right one
-        if sentence.startswith(before) and sentence.endswith(after):
-            other = sentence[len(before) : len(sentence) - len(after)]
-            wrong += [other] if other and " " not in other else []
+    wrong = [turn.answer, *(other for other in _in_its_place(turn, match) if " " not in other)]
     check = {"kind": "words", "n": 1, "any": values}
     return replace(turn, answer=f"{capital(answer)}.", check=check, wrong=tuple(wrong[:3]))
+
+
+def _in_its_place(turn: Turn, right: re.Match[str]) -> list[str]:
+    """What the wrong sentences say where the answer says `right`."""
+    before, after = turn.answer[: right.start()], turn.answer[right.end() :]
+    fitting = [s for s in turn.wrong if s.startswith(before) and s.endswith(after)]
+    return [other for s in fitting if (other := s[len(before) : len(s) - len(after)])]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from understudy.data.hamlet.draw import Draw
 from understudy.data.hamlet.instructions import kept_for_val, name_for
+from understudy.data.hamlet.names import sex_of
 from understudy.data.hamlet.stories import Split
 from understudy.data.hamlet.turns import Turn
 from understudy.data.hamlet.wording import phrasings
@@ -92,7 +93,8 @@ PLOTS = _plots()
 
 def _sex(name: str) -> str:
     world = village()
-    return world.people[name].sex if name in world.people else (world.visitors | world.reserved_visitors)[name]
+    visitors = world.visitors | world.reserved_visitors
+    return world.people[name].sex if name in world.people else visitors.get(name) or sex_of(name)
 
 
 def _fields(draw: Draw, name: str, other: str, thing: str, place_name: str) -> dict[str, str]:
