@@ -53,9 +53,7 @@ def chunked_cross_entropy_sum(
 # P pairs of answers to the same prompt.
 
 
-def pair_loss_sum(
-    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, centring: float = 0.0
-) -> Tensor:
+def pair_loss_sum(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, centring: float = 0.0) -> Tensor:
     """Summed Bradley-Terry loss of scores (P,): ``-log sigmoid(chosen - rejected - margin)``.
 
     ``centring`` times the square of the pair's sum is added, which holds the scores near zero (Eisenstein et al. 2023,
