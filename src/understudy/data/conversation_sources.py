@@ -22,7 +22,7 @@ from understudy.data.conversation_formats import ENDINGS, Row, is_readable, read
 from understudy.data.download import sha256_of
 from understudy.data.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
 from understudy.data.sources import NAMED as NAMED_TEXT
-from understudy.data.sources import Progress, Report
+from understudy.data.sources import Progress, Report, generated_count
 
 Split = Literal["train", "val"]
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
@@ -335,8 +335,7 @@ def _generated_parts(kind: str, seed: int, limit: int | None) -> tuple[Part, ...
             yield Row(json.loads(line), "", number)
 
     def part(split: Split) -> Part:
-        count = DEFAULT_COUNTS[kind][split]
-        count = limit or count if split == "train" else min(count, limit or count)
+        count = generated_count(split, DEFAULT_COUNTS[kind][split], limit)
         return Part(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
 
     return part("train"), part("val")

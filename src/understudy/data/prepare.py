@@ -87,7 +87,7 @@ def prepare(
         pattern: of "bpe", how text is split before merging: "gpt2" (default) or "gpt4".
         field: the field of jsonl and the column of parquet that holds the text; "text" by default.
         val_fraction: the share of the text for validation; the head of splits.py has the default.
-        limit: read at most so many documents of each source.
+        limit: read at most so many documents of each source; of hamlet, which has no end, so many to train on.
         seed: of the embedded corpus; 0 by default.
         workers: threads that encode; one for each processor by default, 8 at most. It changes no byte.
         force: replace data, finished or not, that is there already.

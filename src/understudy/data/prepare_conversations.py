@@ -106,7 +106,8 @@ def prepare_conversations(
         kind: "conversations", "preferences" or "prompts".
         format_name: a row of conversation_formats.FORMATS; by default each file's first record shows it.
         val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
-        limit: at most so many conversations of each source (of each of its own splits).
+        limit: at most so many conversations of each source (of each of its own splits); of hamlet, which has no end, so
+            many to train on.
         seed: of the embedded corpus; 0 by default.
         force: replace what is there already.
         cache: where downloads are kept.

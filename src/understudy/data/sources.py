@@ -281,12 +281,16 @@ def _open_hub(
     return Feed(source.name, parts, read, remote=True, revision=revision, note=note)
 
 
+def generated_count(split: str, default: int, limit: int | None) -> int:
+    """How much is written of a split of a source without end: a limit may ask for more to train on, not to validate."""
+    return limit or default if split == "train" else min(default, limit or default)
+
+
 def _open_generated(source: Source, seed: int, limit: int | None) -> Feed:
     from understudy.data.hamlet import DEFAULT_STORIES, stories
 
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
-    train, val = DEFAULT_STORIES["train"], DEFAULT_STORIES["val"]
-    counts = [limit or train, min(val, limit or val)]
+    counts = [generated_count(split, DEFAULT_STORIES[split], limit) for split in splits]
     fingerprint = _fingerprint(seed)
     parts = [Part(f"{source.name}/{split}", n, fingerprint, split) for split, n in zip(splits, counts)]
 

@@ -130,9 +130,7 @@ def contest(s: Scene) -> None:
     """Two children see who can get more of something; the difference is told."""
     hero = s.child()
     other = s.playmate(hero)
-    name, where, verb = s.draw.pick(_HUNTS)
-    goods, place = s.world.goods[name], s.world.places[where]
-    s.season_of(name)
+    goods, place, verb = s.harvest(_HUNTS)
     n, m = s.draw.between(3, 20), s.draw.between(2, 19)
     while n == m or abs(n - m) > 9:
         n, m = s.draw.between(3, 20), s.draw.between(2, 19)

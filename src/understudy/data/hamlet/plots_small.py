@@ -145,9 +145,7 @@ def share(s: Scene) -> None:
     """So many are picked, some are given away, the rest is counted."""
     hero = s.child()
     friend = s.playmate(hero)
-    name, where, verb = s.draw.pick(_HARVESTS)
-    goods, place = s.world.goods[name], s.world.places[where]
-    s.season_of(name)
+    goods, place, verb = s.harvest(_HARVESTS)
     n = s.draw.between(3, 20)
     m = s.draw.between(1, n - 1)
     _begin(s, hero)
@@ -162,9 +160,7 @@ def contest(s: Scene) -> None:
     """Two get some of the same; one has more."""
     hero = s.child()
     other = s.playmate(hero)
-    name, where, verb = s.draw.pick(_HARVESTS)
-    goods, place = s.world.goods[name], s.world.places[where]
-    s.season_of(name)
+    goods, place, verb = s.harvest(_HARVESTS)
     n = s.draw.between(2, 20)
     m = s.draw.pick([k for k in range(2, 21) if 0 < abs(n - k) < 10])
     _begin(s, hero, 0.4)

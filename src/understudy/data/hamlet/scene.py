@@ -7,7 +7,7 @@ It knows nothing of train and validation, except which visitors may come by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from understudy.data.hamlet.draw import Draw
@@ -199,6 +199,12 @@ class Scene:
         if self.setting.season not in _SEASONS.get(name, (self.setting.season,)):
             self.setting.season = self.draw.pick(_SEASONS[name])
             self.setting.weather = self.draw.pick(_WEATHER[self.setting.season])
+
+    def harvest(self, harvests: Sequence[tuple[str, str, str]]) -> tuple[Goods, Place, str]:
+        """Goods, where they are to be had, and the verb for getting them, of rows that name them; in a season for it."""
+        name, where, verb = self.draw.pick(harvests)
+        self.season_of(name)
+        return self.world.goods[name], self.world.places[where], verb
 
     # ---- what every story has -------------------------------------------------------------------------
 
