@@ -336,10 +336,10 @@ def test_the_chosen_answer_is_the_right_one_unless_the_annotator_erred():
 @pytest.mark.parametrize(
     ("kind", "split", "digest"),
     [
-        ("conversations", "train", "3a18e6aa43a03305dadb40c123492feaf7d1e5aab83251154c09c31b433a1236"),
-        ("conversations", "val", "a85aa810be6790253f6eb278507f956c9925565b1bcbe9c4c1e51a41e0601104"),
-        ("preferences", "train", "6ad3e08762187826e8b68e5aca0c3f8978a9f0af09d2376cd34d82a81b7c79c4"),
-        ("prompts", "val", "66525da3fb6389667147a8aa903221f990593b513be901e0d564128a05b67bde"),
+        ("conversations", "train", "bd2aa2258087b2e94dd5bcd8288f62ee4492c02eca89d69131c7b9f571ba912c"),
+        ("conversations", "val", "067904b96d0a288c67ff9cc75d97e3a2a47f549ecb8a9b347b046096fbfc76f4"),
+        ("preferences", "train", "7c1157084dc04b18830ac87efbb6ff67b304d6a7231f248c8abb2fd0bcfdb244"),
+        ("prompts", "val", "f6916d0806f7f080a4de09c89cabe09826962145b4f2a67a359820f726b0aa94"),
     ],
 )
 def test_the_first_hundred_lines_are_pinned(kind, split, digest):

@@ -149,3 +149,20 @@ def test_three_in_four_stories_that_are_asked_about_are_small():
         if one.turns[0].category in STORY_CATEGORIES:
             first.append(len(one.turns[0].user) < 340)  # a longer story alone has more
     assert 0.67 < sum(first) / len(first) < 0.83
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("8 (1), 9 (2), 10 (3). 7 plus 3 is 10.", 1.0),
+        ("Eight (one), nine (two), ten (three). It is ten.", 1.0),
+        ("10", 1.0),
+        ("8 (1), 9 (2). 7 plus 3 is 10.", 0.0),  # does not get there
+        ("8 (1), 10 (2). 7 plus 3 is 10.", 0.0),  # leaves one out
+        ("8 (1), 9 (3), 10 (4). 7 plus 3 is 10.", 0.0),  # places that are not in order
+        ("8 (1), 9 (2), 10 (3). 7 plus 3 is 9.", 0.0),  # says something else in the end
+        ("8 (1), 9 (two hens), 10 (3). 7 plus 3 is 10.", 0.0),
+    ],
+)
+def test_counting_has_to_lead_to_the_sum(answer, right):
+    assert score({"kind": "number", "value": 10, "also": ["7", "3"]}, answer) == right

@@ -5,6 +5,7 @@ The public names are imported when they are first used, so that `understudy --he
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from understudy.tokenizer import load_tokenizer as load_tokenizer
 
 __version__ = "0.1.0"
+
+# Read by GNU's OpenMP when PyTorch loads it: threads that wait do not hold their core for long. Alone a training is
+# as fast; beside another program on two cores it was four times as fast (benchmarks/README.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 _HOME = {
     "ModelConfig": "config", "RunConfig": "config", "load_config": "settings",

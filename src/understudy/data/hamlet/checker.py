@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from understudy.data.hamlet.counting import after_counting, counts_to
 from understudy.data.hamlet.forms import KINDS as FORM_KINDS
 from understudy.data.hamlet.world import VISITOR_TRADES, number, village
 
@@ -204,7 +205,11 @@ def _says(check: dict[str, Any], answer: str) -> float:
 
 
 def _number(check: dict[str, Any], answer: str) -> float:
-    """The number `value` is said and no other, but those in `also`; a whole sum from `parts` may lead to it."""
+    """The number `value` is said and no other, but those in `also`; counting may lead to it, or a sum from `parts`."""
+    counted, answer = answer, after_counting(answer)
+    steps = [" ".join(words_of(said)) for said in re.findall(r"[\w-]+", counted.removesuffix(answer))]
+    if steps and not (all(step.isdigit() for step in steps) and counts_to(check["value"], list(map(int, steps)))):
+        return 0.0
     plain = _plain(answer)
     words = _words(plain)
     value = str(check["value"])

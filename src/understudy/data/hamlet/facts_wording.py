@@ -12,6 +12,10 @@ trade
   Tell me {name}'s trade.
   Do you know {name}'s trade?
   What is the trade of {name}?
+  Say what {name}'s trade is.
+  What is it that {name} does in Hamlet?
+  How does {name} earn money?
+  What kind of work does {name} do?
   ~What is {name} by trade?
   ~Tell me what work {name} does.
 trade back
@@ -21,6 +25,10 @@ trade back
   Tell me who the {trade} is.
   Do you know who the {trade} is?
   What is the village {trade} called?
+  Say who the {trade} is.
+  Who works as the {trade}?
+  Who is {trade} in Hamlet?
+  Which of the people is the {trade}?
   ~Who is the village {trade}?
   ~Do you know the name of the {trade}?
 home
@@ -30,6 +38,10 @@ home
   Do you know where {name} lives?
   Where is {name} at home?
   Where in Hamlet does {name} live?
+  Say where {name} lives.
+  Where does {name} sleep at night?
+  In which house does {name} live?
+  Can you tell me where {name} is at home?
   ~In what place does {name} live?
   ~Where do I find {name}'s home?
 home back
@@ -38,6 +50,10 @@ home back
   Name someone who lives {at}.
   Do you know someone who lives {at}?
   Does anyone live {at}?
+  Say who lives {at}.
+  Who is at home {at}?
+  Which people live {at}?
+  Who sleeps {at} at night?
   ~Whose home is {the}?
   ~Can you name someone who lives {at}?
 age
@@ -46,6 +62,9 @@ age
   Tell me how old {name} is.
   Do you know how old {name} is?
   How many years old is {name}?
+  Say how old {name} is.
+  How many years has {name}?
+  Can you tell me {name}'s age?
   ~What is the age of {name}?
 owner
   Whose {kind} is {pet}?
@@ -54,6 +73,10 @@ owner
   Who has {pet} the {kind}?
   Who does {pet} belong to?
   Tell me whose {kind} {pet} is.
+  Say whose {kind} {pet} is.
+  To whom does {pet} belong?
+  Whom does {pet} the {kind} belong to?
+  Can you tell me who has {pet}?
   ~Who is the owner of {pet}?
   ~Do you know whose {kind} {pet} is?
 owner back
@@ -63,6 +86,10 @@ owner back
   Which animal does {owner} own?
   Tell me the name of {owner}'s {kind}.
   Who is {owner}'s {kind}?
+  Say what {owner}'s {kind} is called.
+  Which {kind} belongs to {owner}?
+  What name has {owner}'s {kind}?
+  Can you tell me what {owner}'s {kind} is called?
   ~How is {owner}'s {kind} called?
   ~Do you know the name of {owner}'s {kind}?
 kind
@@ -71,6 +98,10 @@ kind
   What is {pet}?
   Tell me what kind of animal {pet} is.
   Do you know what kind of animal {pet} is?
+  Say what kind of animal {pet} is.
+  What is {pet}, a dog, a cat or what?
+  Which kind of animal is {pet}?
+  Can you tell me what animal {pet} is?
   ~What sort of animal is {pet}?
   ~Tell me what {pet} is.
 likes
@@ -80,6 +111,10 @@ likes
   Tell me what {name} likes best.
   Do you know what {name} likes best?
   What food does {name} like best of all?
+  Say what {name} likes best.
+  What would {name} like to eat?
+  Which food does {name} like best?
+  Can you tell me what {name} likes to eat?
   ~What is the favourite food of {name}?
   ~What does {name} love to eat?
 likes back
@@ -88,6 +123,10 @@ likes back
   Tell me who likes {goods} best.
   Name someone who likes {goods} best.
   Whose favourite food is {goods}?
+  Say who likes {goods} best.
+  Who is fond of {goods}?
+  Whom can I please with {goods}?
+  Which of the people likes {goods} best?
   ~Who loves to eat {goods}?
   ~Do you know who likes {goods} best?
 stands
@@ -97,6 +136,10 @@ stands
   Tell me where {the} is.
   Do you know where {the} is?
   Where in Hamlet is {the}?
+  Say where {the} is.
+  How do I find {the}?
+  In what part of Hamlet is {the}?
+  I want to go to {the}. Where must I go?
   ~I am looking for {the}. Where is it?
   ~Can you tell me where {the} is?
 stands back
@@ -105,6 +148,10 @@ stands back
   What do I see {where}?
   Tell me what is {where}.
   Which place is {where}?
+  Say what is {where}.
+  What would I find {where}?
+  What place is {where}?
+  What is it that I see {where}?
   ~Do you know what is {where}?
   ~What is there {where}?
 work
@@ -113,6 +160,10 @@ work
   Where is {name} at work?
   Tell me where {name} works.
   Do you know where {name} works?
+  Say where {name} works.
+  At what place is {name} at work?
+  Where does {name} go to work?
+  Where do people see {name} at work?
   ~In what place does {name} work?
   ~Where can I find {name} at work?
 kin
@@ -122,6 +173,10 @@ kin
   Tell me who {name}'s {kin} is.
   What is the name of {name}'s {kin}?
   Do you know who {name}'s {kin} is?
+  Say who {name}'s {kin} is.
+  Can you say who is {name}'s {kin}?
+  Who is called {name}'s {kin}?
+  Tell me the name of {name}'s {kin}.
   ~Do you know the name of {name}'s {kin}?
   ~Can you tell me who {name}'s {kin} is?
 """)

@@ -18,6 +18,18 @@ hello
   Good day.
   Good day to you.
   Hello, my friend.
+  Good afternoon.
+  Good afternoon to you.
+  Hello, friend.
+  Hi.
+  Hi there!
+  Morning!
+  A good day to you, my friend.
+  Welcome back.
+  Hello, helper.
+  Good day, assistant.
+  Greetings.
+  Evening, friend.
   ~Good evening.
   ~A good morning to you.
   ~Hello again.
@@ -27,6 +39,14 @@ name
   Good morning. My name is {name}.
   My name is {name}.
   I am {name}.
+  My name is {name}. Good day.
+  {name} is my name.
+  They call me {name}.
+  You can call me {name}.
+  Hi, I am {name}.
+  Good afternoon, {name} is my name.
+  I am called {name}.
+  Greetings! I am {name}.
   ~Hello, my name is {name}.
   ~Good morning, I am {name}.
 how
@@ -35,6 +55,15 @@ how
   Are you well?
   How do you feel today?
   How do you do?
+  How is it going today?
+  Do you feel well?
+  Are you happy today?
+  How are you this morning?
+  Is everything well with you?
+  How have you been?
+  And how do you feel?
+  All well with you today?
+  How goes the day?
   ~Are you well today?
   ~And how are you today?
 who
@@ -43,6 +72,18 @@ who
   What is your name?
   Tell me who you are.
   Do you have a name?
+  Tell me your name.
+  What do they call you?
+  What should I call you?
+  Who am I talking to?
+  May I ask who you are?
+  Please say who you are.
+  Who is it that answers me?
+  Do I talk to the assistant?
+  What are you, please?
+  Have you got a name?
+  And who are you?
+  I do not know you. Who are you?
   ~Who is it that I talk to?
   ~What are you called?
 thanks
@@ -52,6 +93,18 @@ thanks
   Thank you for your help.
   That was kind of you.
   You are a great help.
+  Thanks.
+  Thanks!
+  Thanks a lot.
+  Many thanks.
+  I thank you.
+  Thank you, friend.
+  That was very kind.
+  Very kind of you.
+  You were so kind.
+  Thanks for that.
+  You have helped me so much.
+  That helps me a lot.
   ~Thank you so much.
   ~How kind of you.
 goodbye
@@ -61,6 +114,19 @@ goodbye
   Goodbye, and thank you.
   I have to go home now.
   See you soon.
+  Bye.
+  Bye, and thank you.
+  Goodbye, my friend.
+  It is time to go.
+  I must go home. Goodbye.
+  I am going now.
+  Have a good night.
+  Sleep well.
+  I will see you soon.
+  Farewell.
+  Until tomorrow.
+  That is all for today. Goodbye.
+  Now I will go home.
   ~I will go now. Goodbye.
   ~Good night.
 can
@@ -69,6 +135,18 @@ can
   What can I ask you?
   What do you know?
   Can you help me?
+  What are you able to do?
+  Tell me how you can help.
+  Tell me what you know.
+  What can you help me with?
+  Can you do something for me?
+  What is it that you can do?
+  What things can you do?
+  What do you do well?
+  What are you there for?
+  What do you do here?
+  Say what you can do for me.
+  What are your skills?
   ~What are you good at?
   ~Tell me what you can do.
 """)

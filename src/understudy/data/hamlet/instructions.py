@@ -32,6 +32,11 @@ about
   Say something about the {x} in {n} words.
   Tell me about the {x} in exactly {n} words.
   What is the {x} like? Answer with {n} words.
+  Tell me {n} words about the {x}.
+  Give me {n} words about the {x}.
+  I want {n} words about the {x}.
+  Please write {n} words about the {x}.
+  Use exactly {n} words: what is the {x} like?
   ~Use {n} words to tell me about the {x}.
   ~In exactly {n} words, what is the {x} like?
 times
@@ -40,6 +45,11 @@ times
   Write {x} {n} times.
   Say {x} {n} times, please.
   Repeat the word {x} {n} times.
+  The word {x}, {n} times.
+  Give me the word {x} {n} times.
+  I want to hear {x} {n} times.
+  Say {n} times the word {x}.
+  Can you say the word {x} {n} times?
   ~Please write the word {x} {n} times.
   ~I want to read the word {x} {n} times.
 backwards
@@ -49,6 +59,11 @@ backwards
   Name these from the last to the first: {items}.
   Give these in reverse order: {items}.
   Begin with the last and end with the first: {items}.
+  Please turn these around: {items}.
+  Name these backwards: {items}.
+  I want these the other way round: {items}.
+  Put the last of these first: {items}.
+  Say these in reverse: {items}.
   ~Say these from the last to the first: {items}.
   ~Write these the other way round: {items}.
 smallest
@@ -57,6 +72,11 @@ smallest
   Sort these numbers, the smallest first: {items}.
   Write these numbers from the smallest to the biggest: {items}.
   Begin with the smallest number: {items}.
+  Name these numbers, the smallest first: {items}.
+  From small to big, please: {items}.
+  Which number is the smallest, which comes next? {items}.
+  Please sort these numbers: {items}.
+  Say these numbers, beginning with the smallest: {items}.
   ~Say these numbers from the smallest to the biggest: {items}.
   ~Put these numbers in order, from small to big: {items}.
 given
@@ -65,6 +85,11 @@ given
   Say these with the {a} first and the {c} last: {items}.
   Write these so that the {a} is first and the {c} is last: {items}.
   Begin with the {a} and end with the {c}: {items}.
+  Please put the {a} first and the {c} last: {items}.
+  First the {a} and last the {c}: {items}.
+  I want the {a} first and the {c} last: {items}.
+  Write these. Begin with the {a} and end with the {c}: {items}.
+  The {a} goes first and the {c} goes last: {items}.
   ~Name these with the {a} first and the {c} last: {items}.
   ~Say these, but the {a} first and the {c} last: {items}.
 capitals
@@ -74,6 +99,11 @@ capitals
   Put this in capital letters: {x}.
   In capital letters, please: {x}.
   Turn this into capital letters: {x}.
+  Please put this in capitals: {x}.
+  Can you write this in capital letters? {x}.
+  I want this in capital letters: {x}.
+  Make capital letters of this: {x}.
+  In capitals: {x}.
   ~Please write this in capitals: {x}.
   ~Give me this in capital letters: {x}.
 backwards again
@@ -82,6 +112,11 @@ backwards again
   And backwards?
   Now from the last to the first.
   Turn that around, please.
+  Please turn that around.
+  Say that backwards.
+  Now in reverse order.
+  And the other way round?
+  Now begin with the last.
   ~Now the other way round, please.
   ~And from the last to the first?
 capitals again
@@ -90,6 +125,11 @@ capitals again
   And in capitals?
   Now the same in capitals.
   Put that in capital letters.
+  Please write that in capitals.
+  Say that in capital letters.
+  And now all in capitals.
+  Turn that into capital letters.
+  Can you put that in capitals?
   ~Now in capitals, please.
   ~And the same in capital letters?
 list
@@ -99,6 +139,11 @@ list
   Put each of these on its own line: {items}.
   Write a list of these: {items}.
   One on each line, please: {items}.
+  Can you make a list of these? {items}.
+  I want a list of these: {items}.
+  Please make a list: {items}.
+  Each on its own line, please: {items}.
+  Turn these into a list: {items}.
   ~Please list these, one on each line: {items}.
   ~Give me a list of these, one on each line: {items}.
 repeat
@@ -108,6 +153,11 @@ repeat
   Say this again:{x}
   Write the same words:{x}
   Please repeat:{x}
+  Now you say it:{x}
+  Can you repeat this?{x}
+  Please say this again:{x}
+  Write this again:{x}
+  I say it, and you say it after me:{x}
   ~Please say this after me:{x}
   ~Repeat these words:{x}
 animals
@@ -117,12 +167,21 @@ animals
   Which animals are here? {items}.
   Find the animals: {items}.
   Say the animals and nothing else: {items}.
+  Give me only the animals: {items}.
+  What animals are here? {items}.
+  Please say only the animals: {items}.
+  I want only the animals: {items}.
+  Which are animals? {items}.
   ~Name the animals and nothing else: {items}.
   ~Which animals can you find here? {items}.
 no animals
   Leave out the animals: {items}.
   Name only what is not an animal: {items}.
   Which of these are not animals? {items}.
+  Without the animals, please: {items}.
+  Write these, but not the animals: {items}.
+  Which are not animals? {items}.
+  Say everything but the animals: {items}.
   ~Say these without the animals: {items}.
 """)
 

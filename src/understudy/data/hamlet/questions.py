@@ -31,6 +31,19 @@ question
   In the story, {lower}
   I want to know {indirect}.
   Say {indirect}.
+  Tell me, please: {lower}
+  Please say {indirect}.
+  I must know {indirect}.
+  Let me ask you: {lower}
+  Can you say {indirect}?
+  What I want to know: {lower}
+  From the story, tell me {indirect}.
+  Do you still know {indirect}?
+  In this story, {lower}
+  Look at the story again. {direct}
+  Answer me this: {lower}
+  Try to tell me {indirect}.
+  Here is my question. {direct}
   ~I would like to know {indirect}.
   ~Do you remember {indirect}?
   ~Now tell me {indirect}, please.
@@ -38,6 +51,11 @@ question
 next
   And {lower}
   Now tell me {indirect}.
+  Next question: {lower}
+  And tell me {indirect}.
+  Then {lower}
+  And do you know {indirect}?
+  Good. {direct}
   ~One more question: {lower}
 pair
   What happened first: {direct}?
@@ -47,6 +65,15 @@ pair
   Tell me what happened first: {direct}.
   Which of these came first: {direct}?
   {direct}: which came first?
+  Was it first: {direct}?
+  Which of the two came first: {direct}?
+  Say which happened first: {direct}.
+  Say what came first: {direct}.
+  Which of these was the first: {direct}?
+  Can you tell me what came first: {direct}?
+  In the story, what came first: {direct}?
+  Which happened before the other: {direct}?
+  Please tell me which came first: {direct}.
   ~Do you know which came first: {direct}?
   ~Which of the two was earlier: {direct}?
   ~What was the first to happen: {direct}?
@@ -58,6 +85,14 @@ story
   I have a story for you.
   Please read this story.
   Here is a story for you to read.
+  Now comes a story.
+  I read this story.
+  Look, here is a story.
+  Let me tell you what happened.
+  You should hear this story.
+  Let us read a story.
+  I know a story of Hamlet.
+  Hear what happened in the village.
   ~I will tell you a story.
   ~This is what happened in Hamlet.
   ~Look at this story.

@@ -1,7 +1,11 @@
-"""Small sums up to twenty, bare and with goods. Pairs of numbers reserved from the stories are reserved here too."""
+"""Small sums up to twenty, bare and with goods. Pairs of numbers reserved from the stories are reserved here too.
+
+The answer counts: upwards from the larger number, or down from the first.
+"""
 
 from __future__ import annotations
 
+from understudy.data.hamlet.counting import counting
 from understudy.data.hamlet.draw import Draw
 from understudy.data.hamlet.facts import capital
 from understudy.data.hamlet.stories import Split, is_reserved
@@ -22,6 +26,16 @@ plus
   Add {a} and {b}.
   Please add {a} and {b}.
   {a} plus {b} is what?
+  Can you tell me what {a} plus {b} is?
+  Add {b} to {a}.
+  What comes out of {a} plus {b}?
+  Tell me what {a} and {b} make.
+  Do you know what {a} plus {b} makes?
+  Now add {a} and {b} for me.
+  Put {a} and {b} together. How much is it?
+  What is {a} and {b}?
+  I have to add {a} and {b}.
+  Give me the sum: {a} and {b}.
   ~What is the sum of {a} and {b}?
   ~Can you add {a} and {b}?
 minus
@@ -31,6 +45,14 @@ minus
   Please take {b} away from {a}.
   What is left if I take {b} from {a}?
   {a} minus {b} is what?
+  Can you tell me what {a} minus {b} is?
+  Take away {b} from {a}.
+  What comes out of {a} minus {b}?
+  Do you know how much is {a} minus {b}?
+  Tell me what is left if I take {b} from {a}.
+  Now take {b} from {a} for me.
+  I have to take {b} away from {a}.
+  How much is left of {a} without {b}?
   ~How much is {a} less {b}?
   ~Can you take {b} from {a}?
 more
@@ -39,6 +61,11 @@ more
   {name} has {ag}, and {other} gives {name} {b} more. How many {goods} does {name} have now?
   {name} picked {ag} and then {b} more. How many {goods} does {name} have now?
   If {name} has {ag} and buys {b} more, how many {goods} does {name} have now?
+  {name} got {ag} and then got {b} more. How many {goods} does {name} have now?
+  {other} brought {name} {b} more when {name} had {ag}. How many {goods} does {name} have now?
+  {name} has {ag}. {other} has {b} more for {name}. How many {goods} does {name} have now?
+  There were {ag} on the table of {name}, and {b} more came. How many {goods} does {name} have now?
+  {name} counted {ag}. Then {other} brought {b} more. How many {goods} does {name} have now?
   ~{name} counted {ag} and got {b} more. How many {goods} does {name} have now?
 less
   {name} has {ag} and gives {b} to {other}. How many {goods} does {name} have left?
@@ -46,11 +73,21 @@ less
   {name} has {ag}. Then {name} gives {b} away. How many {goods} does {name} have left?
   {name} had {ag} and sold {b}. How many {goods} does {name} have left?
   If {name} has {ag} and {other} takes {b}, how many {goods} does {name} have left?
+  {name} has {ag}, but {b} of them get lost. How many {goods} does {name} have left?
+  {name} gave {other} {b} of {ag}. How many {goods} does {name} have left?
+  {name} ate {b} of {ag}. How many {goods} does {name} have left?
+  {other} got {b} from {name}, who had {ag}. How many {goods} does {name} have left?
+  There were {ag} on the table of {name}, and {other} took {b}. How many {goods} does {name} have left?
   ~Of {ag}, {name} gave {b} to {other}. How many {goods} does {name} have left?
 further
   And {b} more?
   And if I add {b}?
   Now add {b}.
+  And what if I add {b}?
+  Add {b} to that.
+  And plus {b}?
+  And then {b} more?
+  Now {b} more, please.
   ~And with {b} more?
 """)
 _SUM_ANSWERS = {
@@ -82,7 +119,8 @@ def _pair(draw: Draw, split: Split, plus: bool) -> tuple[int, int]:
 
 def _sum(draw: Draw, split: Split, kind: str, a: int, b: int, word: bool) -> Turn:
     world = village()
-    c = a - b if kind in ("minus", "less") else a + b
+    plus = kind not in ("minus", "less")
+    c = a + b if plus else a - b
     people = [p.name for p in world.people.values()]
     name, other = draw.some(people, 2)
     goods = world.goods[draw.pick(_GOODS)]
@@ -97,12 +135,17 @@ def _sum(draw: Draw, split: Split, kind: str, a: int, b: int, word: bool) -> Tur
         return {"a": write(a), "b": write(b), "c": write(c), "name": name, "other": other, "goods": goods.many,
                 "ag": counted(a), "cg": counted(c)}  # fmt: skip
 
-    user, answer = _SUMS[kind].pick(draw, split).format(**fields(c)), _SUM_ANSWERS[kind]
-    near = [n for n in (c - 2, c - 1, c + 1, c + 2, c + 10, c - 10) if n >= 0 and n not in (a, b)]
-    wrong = tuple(capital(answer.format(**fields(n))) for n in draw.some(near, 2))
+    def answer(c: int) -> str:
+        """Adds to the larger number, takes few away one by one, or counts from what is taken up to all there is."""
+        start, end = (max(a, b), c) if plus else (a, c) if 2 * b <= a else (b, b + c)
+        return counting(start, end, write) + capital(_SUM_ANSWERS[kind].format(**fields(c)))
+
+    user = _SUMS[kind].pick(draw, split).format(**fields(c))
+    near = [n for n in (c - 2, c - 1, c + 1, c + 2, c + 3, c + 4) if n >= 0 and n not in (a, b)]
+    wrong = tuple(map(answer, draw.some(near, 2)))
     also = [str(a), str(b)] + ([name, other, goods.one, goods.many] if kind in _WITH_GOODS else [])
     check = {"kind": "number", "value": c, "also": also}
-    return Turn("sum", capital(user), capital(answer.format(**fields(c))), check, wrong)
+    return Turn("sum", capital(user), answer(c), check, wrong)
 
 
 def sum_turn(draw: Draw, split: Split) -> tuple[Turn, int]:

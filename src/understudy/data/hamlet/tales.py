@@ -23,6 +23,15 @@ free
   Please write a little story about {first} and {second}.
   I want to read a short story about {first} and {second}.
   Can you tell me a story about {first} and {second}?
+  Tell me a story of {first} and {second}.
+  I want a short story about {first} and {second}.
+  Please write a story about {first} and {second}.
+  Write me a story with {first} and {second}.
+  Do you know a story about {first} and {second}?
+  Let me hear a story about {first} and {second}.
+  A short story about {first} and {second}, please.
+  Think of a story about {first} and {second}.
+  Invent a short story about {first} and {second}.
   ~Make up a short story about {first} and {second}.
   ~Please tell me a little story with {first} and {second} in it.
 counted
@@ -30,6 +39,14 @@ counted
   Tell me a story about {first} and {second} in {n} sentences.
   Write {n} sentences about {first} and {second}.
   Tell a story of {n} sentences about {first} and {second}.
+  Tell me {n} sentences about {first} and {second}.
+  Please write a story of {n} sentences about {first} and {second}.
+  I want a story of {n} sentences about {first} and {second}.
+  Use {n} sentences and tell me about {first} and {second}.
+  A story about {first} and {second} in {n} sentences, please.
+  Write a story with {first} and {second} that has {n} sentences.
+  Make a story of {n} sentences with {first} and {second} in it.
+  Write about {first} and {second} in {n} sentences.
   ~In {n} sentences, tell me a story about {first} and {second}.
 """)
 
