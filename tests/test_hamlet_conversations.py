@@ -336,10 +336,10 @@ def test_the_chosen_answer_is_the_right_one_unless_the_annotator_erred():
 @pytest.mark.parametrize(
     ("kind", "split", "digest"),
     [
-        ("conversations", "train", "bd2aa2258087b2e94dd5bcd8288f62ee4492c02eca89d69131c7b9f571ba912c"),
-        ("conversations", "val", "067904b96d0a288c67ff9cc75d97e3a2a47f549ecb8a9b347b046096fbfc76f4"),
-        ("preferences", "train", "7c1157084dc04b18830ac87efbb6ff67b304d6a7231f248c8abb2fd0bcfdb244"),
-        ("prompts", "val", "f6916d0806f7f080a4de09c89cabe09826962145b4f2a67a359820f726b0aa94"),
+        ("conversations", "train", "2d2a39621af1978fe7ec863d9c1bd70e2920965fe02e3977eb8b52b34b18508f"),
+        ("conversations", "val", "90410907691fd646564bb380d16ede1ce80027a0f1794255b8a894314f6a1ab9"),
+        ("preferences", "train", "45d7e4e3b63df8f636d67444eab10271a44884dbbbf02bf199b4ea77dd9ae242"),
+        ("prompts", "val", "fb1c4e8c360e54cd6b30cecace5ec3b939d86fae146de2c3533e910564edd14f"),
     ],
 )
 def test_the_first_hundred_lines_are_pinned(kind, split, digest):

@@ -96,9 +96,9 @@ def _about_a_story(draw: Draw, split: Split) -> list[Turn]:
 _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
     "greeting": (0.6, talk_turn),
     "village": (0.5, lambda draw, split: village_turn(draw, split)[0]),
-    "sum": (1.7, lambda draw, split: sum_turn(draw, split)[0]),
+    "sum": (0.9, lambda draw, split: sum_turn(draw, split)[0]),
     "count-words": (1.5, INSTRUCTIONS["count-words"]),
-    "order": (1.2, INSTRUCTIONS["order"]),
+    "order": (1.5, INSTRUCTIONS["order"]),
     "capitals": (1.5, INSTRUCTIONS["capitals"]),
     "list": (1.7, INSTRUCTIONS["list"]),
     "repeat": (1.5, INSTRUCTIONS["repeat"]),
