@@ -17,10 +17,12 @@ import pytest
 
 from test_data_hub import CONVERTED, MAIN, FakeHub, hub
 from understudy.cli import main
-from understudy.data.conversation_formats import FORMATS, read_conversations, read_records, tidy_messages
+from understudy.data.conversation_formats import FORMATS, read_conversations, tidy_messages
 from understudy.data.conversation_sources import NAMED, parse_sources
-from understudy.data.conversations import open_conversations, validation_mask
+from understudy.data.conversations import open_conversations
 from understudy.data.prepare_conversations import prepare_conversations
+from understudy.data.prepared import validation_mask
+from understudy.data.records import read_records
 
 __all__ = ["hub"]  # a fixture
 
@@ -403,9 +405,14 @@ REFUSED = [
     (["--limit", "0"], "limit must be at least 1"),
     (["--val-fraction", "0.9"], "val_fraction must be above 0"),
     (["--format", "yaml"], "no format 'yaml': choose one of messages"),
-    (["--kind", "prompts"], "prompts are made of hamlet alone"),
+    (["--kind", "preferences", "--format", "dolly"], "no format 'dolly': choose one of ultrafeedback"),
+    (["--answers", "3"], "--answers does nothing without --from RUN"),
+    (["--temperature", "1"], "--temperature does nothing without --from RUN"),
+    (["--from", "chat"], "the run chat would do nothing for conversations of"),
+    (["--kind", "preferences", "--from", "chat"], "the run chat would do nothing for preferences of"),
     (["--kind", "stories"], "stories are hamlet's"),
     (["--kind", "text", "--format", "alpaca"], "--format does nothing with --kind text"),
+    (["--kind", "text", "--from", "chat"], "--from does nothing with --kind text"),
 ]
 
 
@@ -424,6 +431,8 @@ def test_options_without_effect_are_refused(
 def test_a_source_of_conversations_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "gsm8k"]) == 2
     assert "gsm8k is a source of conversations, not of text: add --kind conversations" in capsys.readouterr().err
+    assert main(["prepare", "hh"]) == 2
+    assert "hh is a source of preferences, not of text: add --kind preferences" in capsys.readouterr().err
 
 
 def test_a_preset_of_a_later_stage_says_where_and_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,42 +449,6 @@ def test_a_name_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert prepare_conversations(["a.jsonl"]).folder == Path("data/a-conversations")
     with pytest.raises(ValueError, match="say where the data goes"):
         prepare_conversations(["*.jsonl"])
-
-
-# Preferences.
-
-
-def test_preferences_from_files(tmp_path: Path) -> None:
-    pairs: list[dict[str, Any]] = [
-        {"prompt": f"P {i // 2}", "chosen": f"Good {i}", "rejected": "Bad", "score": i} for i in range(200)
-    ]
-    asked, good, bad = [{"role": "user", "content": "Hi"}], turn("", "Hello.")[1:], turn("", "Go.")[1:]
-    chat = {"prompt": asked, "chosen": good, "rejected": bad}
-    path = write_jsonl(tmp_path / "a.jsonl", [*pairs, chat, {"prompt": "x", "chosen": "y", "rejected": "y"}])
-    summary = prepare_conversations([str(path)], tmp_path / "out", kind="preferences", val_fraction=0.3)
-    assert summary.manifest["sources"][0]["dropped"] == {"chosen equals rejected": 1}
-    lines = splits_of(tmp_path / "out")
-    kept = [{k: v for k, v in record.items() if k != "source"} for record in lines["train"] + lines["val"]]
-    assert sorted(kept, key=repr) == sorted([*pairs, chat], key=repr)
-    prompts = [{json.dumps(r["prompt"]) for r in lines[split]} for split in ("train", "val")]
-    assert not prompts[0] & prompts[1], "pairs of one prompt stay together"
-    with pytest.raises(ValueError, match="holds preferences: prepare it with --kind conversations"):
-        open_conversations(tmp_path / "out", "train")
-
-
-@pytest.mark.parametrize(
-    ("record", "sentence"),
-    [
-        ({"chosen": "Human: Hi", "rejected": "x"}, "line 1 is no preference: prompt, chosen and rejected must each be"),
-        ({"prompt": "x", "chosen": turn("x", "y"), "rejected": turn("x", "z")}, "and other formats are not read"),
-        ({"prompt": [{"role": "x", "content": "y"}], "chosen": [], "rejected": []}, "message 1 has the role 'x'"),
-        ({"prompt": turn("x", "y")[:1], "chosen": turn("x", "y")[1:], "rejected": []}, "each answer with one from the"),
-        ({"prompt": turn("x", "y"), "chosen": turn("x", "y"), "rejected": turn("a", "b")[:1]}, "each answer with one"),
-    ],
-)
-def test_other_preferences_are_refused(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        prepare_conversations([str(write_jsonl(tmp_path / "a.jsonl", [record]))], tmp_path / "out", kind="preferences")
 
 
 # Hamlet.

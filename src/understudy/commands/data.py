@@ -12,6 +12,7 @@ from understudy.commands import Arguments, print_json
 
 if TYPE_CHECKING:
     from understudy.config import RunConfig
+    from understudy.data.sampled_preferences import Sampling
     from understudy.tokenizer import Tokenizer
 
 
@@ -20,7 +21,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="a named source, hf:owner/name[:config][#field], files, folders, globs; of conversations with @WEIGHT "
+        help="a named source, hf:owner/name[:config][#field], files, folders, globs; conversations with @WEIGHT "
         "where an epoch is to show it more or less than once",
     )
     parser.add_argument(
@@ -33,8 +34,15 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="the folder to make (default: data/NAME)")
     parser.add_argument(
-        "--format", metavar="NAME", help="of conversations: how the records are written (default: by their fields)"
+        "--format", metavar="NAME", help="of messages: how the records are written (default: by their fields)"
     )
+    parser.add_argument(
+        "--from",
+        metavar="RUN",
+        help="of hamlet's preferences: sample the answers from this run, compared by simulated annotators",
+    )
+    parser.add_argument("--answers", type=int, metavar="K", help="with --from: answers to each prompt (default: 4)")
+    parser.add_argument("--temperature", type=float, metavar="X", help="with --from: of the answers (default: 1.0)")
     parser.add_argument(
         "--tokenizer",
         metavar="KIND",
@@ -52,7 +60,8 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=int,
         metavar="N",
-        help="at most so many documents of each source; of hamlet, which has no end, so many to train on",
+        help="at most so many documents of each source; of hamlet, which has no end, so many to train on (with --from: "
+        "so many prompts; default: 2000)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
@@ -81,15 +90,28 @@ def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.prepare_conversations import prepare_conversations
 
     _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "workers"))
+    sampling = _sampling(arguments)
     with progress_bars() as report:
         summary = prepare_conversations(
             arguments.sources, arguments.out, arguments.kind, arguments.format, arguments.val_fraction,
-            arguments.limit, arguments.seed, arguments.force, report=report,
+            arguments.limit, arguments.seed, arguments.force, report=report, sampling=sampling,
         )  # fmt: skip
     if arguments.json:
         print_json(summary.manifest)
     else:
         print(summary, file=sys.stderr)
+
+
+def _sampling(arguments: Arguments) -> Sampling | None:
+    """How answers are sampled, where a run was named."""
+    from understudy.data.sampled_preferences import Sampling
+
+    given = {name: getattr(arguments, name) for name in ("answers", "temperature")}
+    given = {name: value for name, value in given.items() if value is not None}
+    run = getattr(arguments, "from")  # a word of Python's
+    if run is None and given:
+        raise ValueError(f"--{next(iter(given))} does nothing without --from RUN: leave it out, or name a run")
+    return None if run is None else Sampling(run, **given)
 
 
 def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
@@ -105,7 +127,7 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.prepare import prepare as prepare_data
     from understudy.data.prepare import progress_bars
 
-    _refuse(arguments, ("format",))
+    _refuse(arguments, ("format", "from", "answers", "temperature"))
     _refuse_conversations(arguments.kind, arguments.sources)
     tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
     if config is not None:
@@ -124,14 +146,15 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
 
 def _refuse_conversations(kind: str | None, sources: list[str]) -> None:
     """Sources that are no text, and stories that are not hamlet's."""
-    from understudy.data.conversation_sources import NAMED as CONVERSATIONS
+    from understudy.data.conversation_sources import BY_KIND
     from understudy.data.sources import NAMED as TEXT
 
     if kind == "stories" and sources != ["hamlet"]:
         raise ValueError(f"stories are hamlet's, not of {', '.join(sources)}: leave --kind out to prepare text")
     for source in sources:
-        if source in CONVERSATIONS and source not in TEXT:
-            raise ValueError(f"{source} is a source of conversations, not of text: add --kind conversations")
+        kinds = [of for of, named in BY_KIND.items() if source in named]
+        if kinds and source not in TEXT:
+            raise ValueError(f"{source} is a source of {kinds[0]}, not of text: add --kind {kinds[0]}")
 
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
-"""What stands behind every SOURCE of `prepare --kind conversations`: a name, files, a dataset of the hub, Hamlet.
+"""What stands behind every SOURCE of `prepare --kind conversations` (or preferences, or prompts): a name, files, a
+dataset of the hub, Hamlet.
 
 A source becomes parts whose rows are read in order, each of a split of its own or to be divided by hash. A new
-dataset is one row of NAMED, and a format of its own one row in conversation_formats.py. Nothing is written here.
+dataset is one row of NAMED or PREFERENCES, a format of its own one row in its kind's table. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -16,13 +17,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from understudy.data.conversation_formats import ENDINGS, Row, is_readable, read_conversations, read_preferences
+from understudy.data.conversation_formats import read_conversations
 from understudy.data.download import sha256_of
+from understudy.data.formats import Row
 from understudy.data.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
+from understudy.data.preference_formats import read_preferences
+from understudy.data.prompt_formats import read_prompts
+from understudy.data.records import ENDINGS, is_readable
 from understudy.data.sources import NAMED as NAMED_TEXT
 from understudy.data.sources import Progress, Report, generated_count
+
+if TYPE_CHECKING:
+    from understudy.data.sampled_preferences import Sampling
 
 Split = Literal["train", "val"]
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
@@ -56,12 +64,14 @@ class Hub:
 
 @dataclass(frozen=True)
 class Generated:
-    """The embedded corpus."""
+    """The embedded corpus; with `sampling`, its questions answered by a run."""
+
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """`weight`: how many times an epoch shows each of its conversations."""
+    """`weight`: how many times an epoch shows each of its records."""
 
     name: str
     weight: float
@@ -86,6 +96,19 @@ NAMED: dict[str, Hub | Generated] = {
     "alpaca": Hub(((None, HubDataset("tatsu-lab/alpaca")),)),
     "ultrachat": _with_splits("HuggingFaceH4/ultrachat_200k", "data/train_sft-*.parquet", "data/test_sft-*.parquet"),
 }
+PREFERENCES: dict[str, Hub | Generated] = {
+    "hamlet": Generated(),
+    "hh": Hub(((None, HubDataset("Anthropic/hh-rlhf")),)),
+    "ultrafeedback": _with_splits(
+        "HuggingFaceH4/ultrafeedback_binarized", "data/train_prefs-*.parquet", "data/test_prefs-*.parquet"
+    ),
+}
+BY_KIND = {"conversations": NAMED, "preferences": PREFERENCES, "prompts": NAMED}
+READERS: dict[str, Callable[[Path, str | None], Iterator[Row]]] = {
+    "conversations": read_conversations,
+    "preferences": read_preferences,
+    "prompts": read_prompts,
+}
 
 
 @dataclass(frozen=True)
@@ -101,28 +124,37 @@ class Part:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source that can be read. `notes`: what the user should know of it."""
+    """A source that can be read. `notes`: what the user should know of it, complete when all was read. `about`: more
+    for the manifest. `doing`: what reading it is, for a progress bar."""
 
     parts: tuple[Part, ...]
     revision: str | None = None
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     left_out: dict[str, int] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    doing: str = "reading"
 
 
-def parse_sources(arguments: Sequence[str], kind: str, report: Report) -> list[Source]:
+def parse_sources(
+    arguments: Sequence[str], kind: str, report: Report, sampling: Sampling | None = None
+) -> list[Source]:
     """What each SOURCE[@WEIGHT] means, without touching the network; files are looked up and hashed.
+
+    Args:
+        sampling: how a run answers hamlet's questions.
 
     Raises:
         ValueError: no sources, one that is not there or cannot be of this kind, one source twice, a weight that is
             no positive number.
     """
     if not arguments:
-        raise ValueError(f"nothing to prepare: name files, folders, globs, hf:owner/name, or one of {', '.join(NAMED)}")
+        named = ", ".join(BY_KIND[kind])
+        raise ValueError(f"nothing to prepare: name files, folders, globs, hf:owner/name, or one of {named}")
     given = [_take_weight(argument) for argument in arguments]
     stems = Counter(_short_name(argument) for argument, _ in given)
     sources = []
     for argument, weight in given:
-        origin = _find(argument, kind, report)
+        origin = Generated(sampling) if argument == "hamlet" else _find(argument, kind, report)
         name = _short_name(argument)
         # Two files of one name are told apart by their paths, as they were given.
         sources.append(Source(name if stems[name] == 1 else argument, weight, origin))
@@ -151,7 +183,7 @@ def _take_weight(argument: str) -> tuple[str, float]:
 
 
 def _short_name(argument: str) -> str:
-    if argument in NAMED or argument.startswith("hf:"):
+    if argument in NAMED or argument in PREFERENCES or argument.startswith("hf:"):
         return argument
     return argument if _is_glob(argument) else PurePath(argument).name.split(".")[0] or argument
 
@@ -161,34 +193,26 @@ def _is_glob(argument: str) -> bool:
 
 
 def _find(argument: str, kind: str, report: Report) -> LocalFiles | Hub | Generated:
-    if argument == "hamlet":
-        return Generated()
-    if kind == "prompts":
-        raise ValueError(
-            f"prompts are made of hamlet alone, not of {argument}: leave it out, or use --kind conversations"
-        )
-    if kind == "preferences" and (argument in NAMED or argument.startswith("hf:")):
-        raise ValueError(
-            f"{argument} has no preferences that can be read: they come from hamlet, or from files with prompt, chosen and "
-            "rejected"
-        )
-    if argument in NAMED:
-        return NAMED[argument]
+    named = BY_KIND[kind]
+    if argument in named:
+        return named[argument]
+    if argument in NAMED or argument in PREFERENCES:
+        raise ValueError(f"{argument} has no {kind}: name files, hf:owner/name, or one of {', '.join(named)}")
     if argument.startswith("hf:"):
         dataset = parse_hub_name(argument)
         if dataset.field is not None:
             raise ValueError(
-                f"the field of {argument} would do nothing: conversations are known by their fields; leave it out"
+                f"the field of {argument} would do nothing: {kind} are known by their fields; leave it out"
             )
         return Hub(((None, dataset),))
     if argument in NAMED_TEXT:
         raise ValueError(
-            f"{argument} is text without conversations: prepare it without --kind, or name one of {', '.join(NAMED)}"
+            f"{argument} is text without {kind}: prepare it without --kind, or name one of {', '.join(named)}"
         )
-    return _local(argument, report)
+    return _local(argument, kind, report)
 
 
-def _local(argument: str, report: Report) -> LocalFiles:
+def _local(argument: str, kind: str, report: Report) -> LocalFiles:
     """The files behind a path, folder or glob; hidden ones are left out, as a shell does."""
     path = Path(argument).expanduser()
     if path.is_file():
@@ -200,9 +224,9 @@ def _local(argument: str, report: Report) -> LocalFiles:
     elif _is_glob(argument):
         inside = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - takes absolute patterns
     else:
-        near = difflib.get_close_matches(argument, NAMED, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"named sources are {', '.join(NAMED)}"
-        raise ValueError(f"{argument!r} is neither a file or folder nor a named source of conversations: {hint}")
+        near = difflib.get_close_matches(argument, BY_KIND[kind], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"named sources are {', '.join(BY_KIND[kind])}"
+        raise ValueError(f"{argument!r} is neither a file or folder nor a named source of {kind}: {hint}")
     inside = sorted((p for p in inside if p.is_file()), key=lambda p: p.as_posix())
     readable = [p for p in inside if is_readable(p)]
     if not readable:
@@ -249,6 +273,8 @@ def identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
         about["files"] = [[file.sha256, file.split] for file in source.origin.files]
     elif isinstance(source.origin, Generated):
         about |= {"seed": seed, "fingerprint": _fingerprint(kind, seed)}
+        if source.origin.sampling:
+            about["sampled"] = source.origin.sampling.identity()
     return about
 
 
@@ -278,9 +304,13 @@ def open_source(
     """
 
     def rows(path: Path) -> Iterator[Row]:
-        return read_preferences(path) if kind == "preferences" else read_conversations(path, format_name)
+        return READERS[kind](path, format_name)
 
     origin = source.origin
+    if isinstance(origin, Generated) and origin.sampling:
+        from understudy.data.sampled_preferences import open_sampled
+
+        return open_sampled(origin.sampling, seed, limit)
     if isinstance(origin, Generated):
         return Opened(_generated_parts(kind, seed, limit))
     if isinstance(origin, Hub):

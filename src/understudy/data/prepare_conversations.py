@@ -22,29 +22,34 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from understudy import __version__
-from understudy.data.conversation_formats import FORMATS
-from understudy.data.conversation_sources import Opened, Part, Source, identity, open_source, parse_sources
-from understudy.data.conversations import (
+from understudy.data.conversation_formats import FORMATS as CONVERSATION_FORMATS
+from understudy.data.conversation_sources import Generated, Opened, Part, Source, identity, open_source, parse_sources
+from understudy.data.download import disk_problem, sha256_of
+from understudy.data.preference_formats import FORMATS as PREFERENCE_FORMATS
+from understudy.data.prepare import CACHE
+from understudy.data.prepared import (
     FORMAT,
     KINDS,
     VAL_FRACTION,
     check_split,
-    conversation_hash,
+    hashed,
     read_manifest,
+    record_hash,
     validation_mask,
 )
-from understudy.data.download import disk_problem, sha256_of
-from understudy.data.prepare import CACHE
+from understudy.data.prompt_formats import FORMATS as PROMPT_FORMATS
 from understudy.data.request import difference
+from understudy.data.sampled_preferences import Sampling, run_name
 from understudy.data.shards import MANIFEST, PARTIAL, SPLITS
 from understudy.data.sources import Progress, Report
-from understudy.data.splits import text_hash
 from understudy.run import write_text
 from understudy.tokenizer.base import clean
 
 EVERYTHING = "all.jsonl"
-REPORT_ROWS = 500
+FORMATS = {"conversations": CONVERSATION_FORMATS, "preferences": PREFERENCE_FORMATS, "prompts": PROMPT_FORMATS}
+REPORTS = 500  # at most so many of each source
 BY_HASH = -1
+LEFT_OUT = len(SPLITS)
 
 
 @dataclass(frozen=True)
@@ -96,23 +101,25 @@ def prepare_conversations(
     cache: Path = CACHE,
     report: Report | None = None,
     endpoint: str | None = None,
+    sampling: Sampling | None = None,
 ) -> Summary:
     """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
 
     Args:
-        sources: rows of conversation_sources.NAMED, `hf:owner/name[:config]`, files, folders and globs; each with
-            `@WEIGHT` where an epoch is to show it more or less than once.
+        sources: names of conversation_sources.BY_KIND, `hf:owner/name[:config]`, files, folders and globs; those of
+            conversations each with `@WEIGHT` where an epoch is to show it more or less than once.
         out: the folder; by default data/NAME-KIND after the one source.
         kind: "conversations", "preferences" or "prompts".
-        format_name: a row of conversation_formats.FORMATS; by default each file's first record shows it.
+        format_name: a row of FORMATS[kind]; by default each file's first record shows it.
         val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
-        limit: at most so many conversations of each source (of each of its own splits); of hamlet, which has no end, so
-            many to train on.
+        limit: at most so many records of each source (of each of its own splits); of hamlet, which has no end, so
+            many to train on, and where a run answers so many of its prompts.
         seed: of the embedded corpus; 0 by default.
         force: replace what is there already.
         cache: where downloads are kept.
         report: called often with how far the work is.
         endpoint: of the hub, where it is another than the library's.
+        sampling: have a run answer hamlet's questions; the answers become preferences.
 
     Raises:
         UnavailableError: the network is away or the disk is full.
@@ -120,8 +127,8 @@ def prepare_conversations(
     """
     start = time.perf_counter()
     report = report or (lambda progress: None)
-    request = _make_request(sources, kind, format_name, val_fraction, limit, seed, report)
-    folder = out or Path("data") / _default_name(request)
+    request = _make_request(sources, kind, format_name, val_fraction, limit, seed, report, sampling)
+    folder = out or Path("data") / _default_name(request, sampling)
     try:
         manifest = _look_at(folder, request, force)
         status = "already prepared" if manifest else "prepared"
@@ -142,19 +149,31 @@ def _make_request(
     limit: int | None,
     seed: int | None,
     report: Report,
+    sampling: Sampling | None,
 ) -> Request:
     if kind not in KINDS:
         raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
+    if sampling is not None and (kind != "preferences" or list(arguments) != ["hamlet"]):
+        raise ValueError(
+            f"the run {sampling.run} would do nothing for {kind} of {', '.join(arguments)}: its answers become preferences "
+            "of hamlet alone, --kind preferences"
+        )
     if val_fraction is not None and not 0 < val_fraction <= 0.5:
         raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 of each source, not {limit}")
-    if format_name is not None and format_name not in FORMATS:
-        raise ValueError(f"no format {format_name!r}: choose one of {', '.join(FORMATS)}")
-    sources = parse_sources(arguments, kind, report)
+    if format_name is not None and format_name not in FORMATS[kind]:
+        raise ValueError(f"no format {format_name!r}: choose one of {', '.join(FORMATS[kind])}")
+    sources = parse_sources(arguments, kind, report, sampling)
     names = [source.name for source in sources]
-    if format_name is not None and (kind != "conversations" or names == ["hamlet"]):
-        raise ValueError(f"format {format_name!r} would do nothing for {kind} of {', '.join(names)}: leave it out")
+    if format_name is not None and names == ["hamlet"]:
+        raise ValueError(f"format {format_name!r} would do nothing for {kind} of hamlet: leave it out")
+    weighted = [source for source in sources if source.weight != 1]
+    if weighted and kind != "conversations":
+        raise ValueError(
+            f"the weight of {weighted[0].name} would do nothing: an epoch shows {kind} once; leave @"
+            f"{weighted[0].weight:g} out"
+        )
     if val_fraction is not None and all(source.has_splits() for source in sources):
         raise ValueError(f"val_fraction={val_fraction} would do nothing: {names[0]} has its own validation split")
     if seed is not None and "hamlet" not in names:
@@ -171,7 +190,9 @@ def _make_request(
     return Request(kind, tuple(sources), format_name, val_fraction, limit, seed or 0, mapping)
 
 
-def _default_name(request: Request) -> str:
+def _default_name(request: Request, sampling: Sampling | None) -> str:
+    if sampling is not None:
+        return f"{run_name(sampling)}-{request.kind}"
     names = [source.name for source in request.sources]
     if len(names) > 1 or any(mark in names[0] for mark in "*?["):
         raise ValueError("several files or sources have no name of their own: say where the data goes, --out FOLDER")
@@ -257,15 +278,19 @@ def _write(partial: Path, request: Request, cache: Path, report: Report, endpoin
 
 def _read_source(file: BinaryIO, number: int, opened: Opened, request: Request, read: _Read, report: Report) -> None:
     """Append the lines of one source."""
-    name = request.sources[number].name
-    total, before = sum(part.size for part in opened.parts), 0
+    name, stage = request.sources[number].name, f"{opened.doing} {request.sources[number].name}"
+    # A source without end stops by itself.
+    limit = None if isinstance(request.sources[number].origin, Generated) else request.limit
+    total, before, reported = sum(part.size for part in opened.parts), 0, 0
     kept: Counter[str | None] = Counter()
+    report(Progress(stage, 0, total))
     for part in opened.parts:
-        for row_number, row in enumerate(part.rows()):
-            if kept[part.split] == request.limit:
+        for row in part.rows():
+            if limit is not None and kept[part.split] == limit:
                 break
-            if row_number % REPORT_ROWS == 0:
-                report(Progress(f"reading {name}", before + row.offset, total))
+            if before + row.offset - reported > total / REPORTS:
+                reported = before + row.offset
+                report(Progress(stage, reported, total))
             if row.record is None:
                 read.dropped[number][row.reason] += 1
                 continue
@@ -276,30 +301,30 @@ def _read_source(file: BinaryIO, number: int, opened: Opened, request: Request, 
             kept[part.split] += 1
             read.sources.append(number)
             read.splits.append(SPLITS.index(part.split) if part.split else BY_HASH)
-            read.hashes.append(0 if part.split else _hash_of(record, request.kind))
+            read.hashes.append(record_hash(record, request.kind))
         before += part.size
-    report(Progress(f"reading {name}", total, total))
-
-
-def _hash_of(record: dict[str, Any], kind: str) -> int:
-    """Conversations stay together when they are equal, preferences when they have the same prompt."""
-    if kind == "preferences":
-        return text_hash(clean(json.dumps(record["prompt"], ensure_ascii=False)))
-    return conversation_hash(record["messages"])
+    report(Progress(stage, total, total))
 
 
 def _divide(request: Request, read: _Read) -> np.ndarray:
-    """The split of every line (N,), as an index into SPLITS.
+    """The split of every line (N,), as an index into SPLITS, or LEFT_OUT. Where sources have their own splits, a prompt
+    of one that is for validation in another is left out of training, and counted.
 
     Raises:
         ValueError: a split would be empty.
     """
     splits = np.array(read.splits, dtype=np.int8)
+    hashes = np.array(read.hashes, dtype=np.uint64)
     undecided = splits == BY_HASH
     if undecided.any():
         names = ", ".join(source.name for source in request.sources)
-        hashes = np.array(read.hashes, dtype=np.uint64)[undecided]
-        splits[undecided] = validation_mask(hashes, request.val_fraction or VAL_FRACTION, names)
+        fraction = request.val_fraction or VAL_FRACTION
+        splits[undecided] = validation_mask(hashes[undecided], fraction, names, hashed(request.kind))
+    if request.kind != "conversations":
+        on_both = (splits == SPLITS.index("train")) & np.isin(hashes, hashes[splits == SPLITS.index("val")])
+        splits[on_both] = LEFT_OUT
+        for number in np.array(read.sources, dtype=np.int32)[on_both].tolist():
+            read.dropped[number]["prompt that is for validation"] += 1
     for index, split in enumerate(SPLITS):
         if not (splits == index).any():
             raise ValueError(f"nothing of {request.sources[0].name} fell to {split}: give more data")
@@ -315,7 +340,8 @@ def _deal_out(partial: Path, splits: np.ndarray) -> None:
     ):
         files = {"train": train, "val": val}
         for index, line in zip(splits.tolist(), everything, strict=True):
-            files[SPLITS[index]].write(line)
+            if index != LEFT_OUT:
+                files[SPLITS[index]].write(line)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -338,6 +364,7 @@ def _make_manifest(
                 "notes": list(found.notes),
                 "revision": found.revision,
                 "parts": [_about(part) for part in found.parts],
+                **found.about,
             }
         )
     files = {split: partial / f"{split}.jsonl" for split in SPLITS}

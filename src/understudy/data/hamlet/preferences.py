@@ -23,8 +23,17 @@ def votes(seed: int, index: int, split: Split) -> dict[str, bool]:
     return {name: not draw.chance(rate) for name, rate in ANNOTATORS.items()}
 
 
+def choose(seed: int, split: Split, *pair: int) -> tuple[str, bool]:
+    """Of any two answers of different worth: who compares them, and whether they choose the better one. `pair`: numbers
+    that stand for the two."""
+    draw = Draw(stable_hash("annotator", seed, split, *pair))
+    annotator = draw.pick(tuple(ANNOTATORS))
+    return annotator, not draw.chance(ANNOTATORS[annotator])
+
+
 def preference(seed: int, index: int, split: Split) -> dict[str, Any]:
-    """The pair of `seed` with number `index`: prompt, chosen, rejected, and the annotator whose choice it is."""
+    """The pair of `seed` with number `index`: prompt, chosen, rejected, the annotator whose choice it is, and `truth`,
+    the scores of chosen and rejected."""
     messages, turn = question(seed, index, split, "preference")
     draw = Draw(stable_hash("pair", seed, split, index))
     annotator = draw.pick(tuple(ANNOTATORS))
@@ -38,6 +47,7 @@ def preference(seed: int, index: int, split: Split) -> dict[str, Any]:
         "annotator": annotator,
         "category": turn.category,
         "votes": all_votes,
+        "truth": [1.0, 0.0] if all_votes[annotator] else [0.0, 1.0],
     }
 
 
