@@ -336,10 +336,10 @@ def test_the_chosen_answer_is_the_right_one_unless_the_annotator_erred():
 @pytest.mark.parametrize(
     ("kind", "split", "digest"),
     [
-        ("conversations", "train", "2d2a39621af1978fe7ec863d9c1bd70e2920965fe02e3977eb8b52b34b18508f"),
-        ("conversations", "val", "90410907691fd646564bb380d16ede1ce80027a0f1794255b8a894314f6a1ab9"),
-        ("preferences", "train", "45d7e4e3b63df8f636d67444eab10271a44884dbbbf02bf199b4ea77dd9ae242"),
-        ("prompts", "val", "fb1c4e8c360e54cd6b30cecace5ec3b939d86fae146de2c3533e910564edd14f"),
+        ("conversations", "train", "2d2ffab1d7f0af67820f2468237183fb2aa27c716a09a16eb4e131eca48f885b"),
+        ("conversations", "val", "5b7cd16fada2400ee821d16e226cbf9e7b62a71f90a4b6ba89e29b0c261e2847"),
+        ("preferences", "train", "10de65fe3c8057ff08a1d8c8e1769afc3e825b512af1e1f88bb51f4e5f9daecb"),
+        ("prompts", "val", "c42c2208bd45ff36357ab277daa9191a5a0c2064b15f4346a6738a58b8e9f797"),
     ],
 )
 def test_the_first_hundred_lines_are_pinned(kind, split, digest):

@@ -95,7 +95,7 @@ def _about_a_story(draw: Draw, split: Split) -> list[Turn]:
 # The makers of a turn that needs no story before it, and how often each is asked in a chat.
 _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
     "greeting": (0.6, talk_turn),
-    "village": (0.5, lambda draw, split: village_turn(draw, split)[0]),
+    "village": (0.9, lambda draw, split: village_turn(draw, split)[0]),
     "sum": (0.9, lambda draw, split: sum_turn(draw, split)[0]),
     "count-words": (1.5, INSTRUCTIONS["count-words"]),
     "order": (1.5, INSTRUCTIONS["order"]),
@@ -103,7 +103,7 @@ _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
     "list": (1.7, INSTRUCTIONS["list"]),
     "repeat": (1.5, INSTRUCTIONS["repeat"]),
     "animals": (1.4, INSTRUCTIONS["animals"]),
-    "story": (1.1, tale_turn),
+    "story": (1.5, tale_turn),
 }
 
 
@@ -164,7 +164,8 @@ def _styled(draw: Draw, split: Split, style: str) -> list[Turn]:
         if draw.chance(0.5):
             turns = _about_a_story(draw, split)
         else:
-            turns = [_SHORT[draw.pick(("village", "sum"))][1](draw, split) for _ in range(draw.between(2, 4))]
+            kinds = ("village", "sum") if style == "capitals" else ("village",)  # a sum has to be counted
+            turns = [_SHORT[draw.pick(kinds)][1](draw, split) for _ in range(draw.between(2, 4))]
         # A story comes with its first question, so that one has to take the style.
         styled = [restyled(turn, style) for turn in turns]
         if styled[0] is not None:
@@ -187,7 +188,7 @@ KINDS: dict[str, _Kind] = {
     "single": _Kind(0.13, _single, _SHORT_CATEGORIES),
     "again": _Kind(0.10, _again, ("village", "sum", "order", "repeat", "capitals")),
     "capitals": _Kind(0.04, partial(_styled, style="capitals"), (*STORY_CATEGORIES, "village", "sum")),
-    "one word": _Kind(0.04, partial(_styled, style="one word"), (*STORY_CATEGORIES, "village", "sum")),
+    "one word": _Kind(0.04, partial(_styled, style="one word"), (*STORY_CATEGORIES, "village")),
 }
 
 

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from understudy.data.hamlet.counting import after_counting
 from understudy.data.hamlet.draw import Draw
 from understudy.data.hamlet.facts import capital
 from understudy.data.hamlet.stories import Split
@@ -85,7 +84,6 @@ def restyled(turn: Turn, style: str) -> Turn | None:
         loud = turn.wrong[0].upper()
         loud_check = {"kind": "capitals", "texts": texts}
         return replace(turn, answer=turn.answer.upper(), check=loud_check, wrong=(turn.answer, loud))
-    turn = replace(turn, answer=after_counting(turn.answer), wrong=tuple(map(after_counting, turn.wrong)))
     match = _word_in(turn.answer, said[0])
     assert match is not None, f"{said[0]} is not in {turn.answer!r}"
     answer = match.group()
