@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from understudy.losses import (
     clipped_ratio_sum,
     clipped_value_sum,
-    dpo_loss_sum,
+    dpo_loss,
     entropy,
     generalised_advantages,
     group_advantages,
-    ipo_loss_sum,
+    ipo_loss,
     kl_estimate,
-    pair_loss_sum,
+    pair_loss,
     token_logprobs,
     whiten,
 )
@@ -27,25 +27,25 @@ LOG2 = math.log(2)
 
 
 def test_pairs_cost_log_2_where_nothing_is_known_and_less_where_the_order_is_right() -> None:
-    assert pair_loss_sum(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(3 * LOG2)
+    assert pair_loss(torch.zeros(3), torch.zeros(3)).sum().item() == pytest.approx(3 * LOG2)
     # -log sigmoid(1) = log(1 + e^-1)
-    assert pair_loss_sum(torch.tensor([2.0]), torch.tensor([1.0])).item() == pytest.approx(math.log1p(math.exp(-1)))
+    assert pair_loss(torch.tensor([2.0]), torch.tensor([1.0])).item() == pytest.approx(math.log1p(math.exp(-1)))
     # the margin takes the lead away again, and centring adds 0.1 (2 + 1)^2
-    with_margin = pair_loss_sum(torch.tensor([2.0]), torch.tensor([1.0]), margin=torch.tensor([1.0]), centring=0.1)
+    with_margin = pair_loss(torch.tensor([2.0]), torch.tensor([1.0]), margin=torch.tensor([1.0]), centring=0.1)
     assert with_margin.item() == pytest.approx(LOG2 + 0.9)
 
 
 def test_dpo_by_hand() -> None:
-    assert dpo_loss_sum(torch.zeros(2), torch.zeros(2), beta=0.3).item() == pytest.approx(2 * LOG2)
+    assert dpo_loss(torch.zeros(2), torch.zeros(2), beta=0.3).sum().item() == pytest.approx(2 * LOG2)
     chosen, rejected = torch.tensor([1.5]), torch.tensor([-0.5])  # beta times the difference is 1
     good, bad = math.log1p(math.exp(-1)), math.log1p(math.exp(1))
-    assert dpo_loss_sum(chosen, rejected, beta=0.5).item() == pytest.approx(good)
-    assert dpo_loss_sum(chosen, rejected, beta=0.5, label_smoothing=0.1).item() == pytest.approx(0.9 * good + 0.1 * bad)
+    assert dpo_loss(chosen, rejected, beta=0.5).item() == pytest.approx(good)
+    assert dpo_loss(chosen, rejected, beta=0.5, label_smoothing=0.1).item() == pytest.approx(0.9 * good + 0.1 * bad)
 
 
 def test_ipo_wants_a_difference_of_its_own_size() -> None:
-    assert ipo_loss_sum(torch.tensor([3.0]), torch.tensor([-2.0]), beta=0.1).item() == 0
-    assert ipo_loss_sum(torch.tensor([3.0]), torch.tensor([0.0]), beta=0.1).item() == pytest.approx(4)
+    assert ipo_loss(torch.tensor([3.0]), torch.tensor([-2.0]), beta=0.1).item() == 0
+    assert ipo_loss(torch.tensor([3.0]), torch.tensor([0.0]), beta=0.1).item() == pytest.approx(4)
 
 
 def test_log_probabilities_and_entropy_are_those_of_the_distribution_sampled_from() -> None:

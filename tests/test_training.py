@@ -27,7 +27,7 @@ from understudy.runtime import Runtime
 from understudy.settings import dump_config
 from understudy.train import material
 from understudy.train.inherit import model_from_parent
-from understudy.train.loop import Progress, Trainer
+from understudy.train.loop import Fixed, Progress, Trainer
 from understudy.train.metrics import read_metrics
 from understudy.train.objectives import NextToken
 from understudy.train.stages import Interrupted, check_resume, pretrain
@@ -45,7 +45,7 @@ def step_once(cuts: list[int], chunk: int = 0) -> tuple[dict[str, torch.Tensor],
     micro = [{k: v[a:b] for k, v in whole.items()} for a, b in zip([0, *cuts], [*cuts, 8])]
     measured: dict[str, float] = {}
     trainer = Trainer(
-        NextToken(model, chunk), build_optimizers(model, OptimConfig(lr=1e-2, eps=1e-3)), lambda step: micro,
+        NextToken(model, chunk), build_optimizers(model, OptimConfig(lr=1e-2, eps=1e-3)), Fixed(lambda step: micro),
         lambda step: 1.0, CPU, Progress(), 1, 1.0, after_step=lambda p, m: bool(measured.update(m)),
     )  # fmt: skip
     trainer.run()

@@ -15,7 +15,7 @@ from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime
 from understudy.train.compile import compile_if_it_pays
-from understudy.train.loop import Progress, Trainer
+from understudy.train.loop import Fixed, Progress, Trainer
 from understudy.train.memory import largest_micro_batch
 from understudy.train.metrics import memory_bytes
 from understudy.train.objectives import NextToken
@@ -35,12 +35,12 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
     micro = config.train.micro_batch_size or largest_micro_batch(config, runtime)
     batch = random_batch(config, micro)
     objective = NextToken(model, config.train.loss_chunk_tokens)
-    compiled = compile_if_it_pays(objective, config.train.compile, runtime, batch)
+    compiled = compile_if_it_pays(objective, config.train.compile, runtime, lambda: batch)
     rates: list[float] = []
     trainer = Trainer(
         objective,
         build_optimizers(model, config.optim),
-        lambda step: [batch] * (config.train.batch_size // micro),
+        Fixed(lambda step: [batch] * (config.train.batch_size // micro)),
         lambda step: 1.0,
         runtime,
         Progress(),

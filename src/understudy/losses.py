@@ -53,38 +53,37 @@ def chunked_cross_entropy_sum(
 # P pairs of answers to the same prompt.
 
 
-def pair_loss_sum(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, centring: float = 0.0) -> Tensor:
-    """Summed Bradley-Terry loss of scores (P,): ``-log sigmoid(chosen - rejected - margin)``.
+def pair_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, centring: float = 0.0) -> Tensor:
+    """Bradley-Terry loss (P,) of scores (P,): ``-log sigmoid(chosen - rejected - margin)``.
 
     ``centring`` times the square of the pair's sum is added, which holds the scores near zero (Eisenstein et al. 2023,
     section 4). Source: Ouyang et al. 2022, equation 1.
 
-    >>> pair_loss_sum(torch.zeros(2), torch.zeros(2))  # 2 log 2
-    tensor(1.3863)
+    >>> pair_loss(torch.zeros(2), torch.zeros(2))  # log 2
+    tensor([0.6931, 0.6931])
     """
     chosen, rejected = chosen.float(), rejected.float()
-    loss = -F.logsigmoid(chosen - rejected - margin)
-    return (loss + centring * (chosen + rejected).square()).sum()
+    return -F.logsigmoid(chosen - rejected - margin) + centring * (chosen + rejected).square()
 
 
-def dpo_loss_sum(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """Summed DPO loss of log-ratios (P,), each the log-probability of an answer under the policy less that under the
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """DPO loss (P,) of log-ratios (P,), each the log-probability of an answer under the policy less that under the
     reference (Rafailov et al. 2023, equation 7).
 
     ``label_smoothing`` is the share of pairs taken to be the wrong way round (Mitchell 2023, conservative DPO). With
     means over the tokens instead of sums, the loss is the length-normalised one.
 
-    >>> dpo_loss_sum(torch.zeros(1), torch.zeros(1), beta=0.1)  # log 2
-    tensor(0.6931)
+    >>> dpo_loss(torch.zeros(1), torch.zeros(1), beta=0.1)  # log 2
+    tensor([0.6931])
     """
     preferred = beta * (chosen.float() - rejected.float())
-    return -((1 - label_smoothing) * F.logsigmoid(preferred) + label_smoothing * F.logsigmoid(-preferred)).sum()
+    return -((1 - label_smoothing) * F.logsigmoid(preferred) + label_smoothing * F.logsigmoid(-preferred))
 
 
-def ipo_loss_sum(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """Summed IPO loss of log-ratios (P,), means over each answer's tokens: the squared distance of their difference
+def ipo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """IPO loss (P,) of log-ratios (P,), means over each answer's tokens: the squared distance of their difference
     from 1 / (2 beta) (Azar et al. 2023, equation 17; the mean over tokens as the authors advise)."""
-    return (chosen.float() - rejected.float() - 1 / (2 * beta)).square().sum()
+    return (chosen.float() - rejected.float() - 1 / (2 * beta)).square()
 
 
 # ---- reinforcement ----------------------------------------------------------------------------------------

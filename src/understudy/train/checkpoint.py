@@ -1,4 +1,4 @@
-"""The state of training beside the model: optimisers, averaged weights, progress. All of it, so that a resumed run
+"""The state of training beside the model: optimisers, averaged weights, a critic, progress. All of it, so that a resumed run
 takes the same steps to the bit. Tensors are safetensors and the rest is JSON; nothing is pickled.
 
 Where files go and how they are written whole is run.py's business.
@@ -28,7 +28,7 @@ def save_checkpoint(folder: RunFolder, trainer: Trainer, about: dict[str, Any], 
 
     model = trainer.objective.model
     weights = weights_of(model)
-    training = optimizer_tensors(trainer.optimizers)
+    training = optimizer_tensors(trainer.optimizers) | _beside_the_model(trainer)
     if trainer.ema:
         training |= {f"weights/{name}": tensor for name, tensor in weights.items()}
         weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.ema.means.items()}
@@ -36,6 +36,7 @@ def save_checkpoint(folder: RunFolder, trainer: Trainer, about: dict[str, Any], 
         "format": FORMAT,
         **dataclasses.asdict(trainer.progress),
         "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
+        "source": trainer.source.state(),
         "weights_sha256": _weights_sha256(weights),
     }
     writers = {
@@ -62,10 +63,24 @@ def load_checkpoint(at: Path, trainer: Trainer) -> None:
             mean.copy_(weights[name])
     load_weights(trainer.objective.model, raw if trainer.ema else weights, at)
     load_optimizers(trainer.optimizers, training, at)
+    for name in _beside_the_model(trainer):
+        if name not in training:
+            raise ValueError(f"the checkpoint {at} lacks {name}; it cannot be resumed")
+        trainer.objective.get_parameter(name.removeprefix("objective/")).data.copy_(training[name])
+    trainer.source.load_state(state.get("source") or {})
     if trainer.scaler and state["scaler"]:
         trainer.scaler.load_state_dict(state["scaler"])
     for field in dataclasses.fields(trainer.progress):
         setattr(trainer.progress, field.name, state[field.name])
+
+
+def _beside_the_model(trainer: Trainer) -> dict[str, Tensor]:
+    """What else an objective trains, such as a critic of its own."""
+    return {
+        f"objective/{name}": p.detach().cpu().contiguous()
+        for name, p in trainer.objective.named_parameters()
+        if not name.startswith("model.")
+    }
 
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from understudy.runtime import Runtime
 from understudy.train.objectives import Objective
 
 
-def compile_if_it_pays(objective: Objective, mode: str, runtime: Runtime, batch: dict[str, Tensor]) -> str:
+def compile_if_it_pays(
+    objective: Objective, mode: str, runtime: Runtime, batch: Callable[[], dict[str, Tensor]]
+) -> str:
     """Compile an objective in place, or leave it as it is; returns what was chosen and why.
 
     ``auto`` compiles on CUDA only: on a CPU the small models that a CPU can train gained less from it than the
@@ -27,7 +31,7 @@ def compile_if_it_pays(objective: Objective, mode: str, runtime: Runtime, batch:
     objective.compile()
     try:
         with runtime.autocast():
-            loss, _ = objective({name: tensor.to(runtime.device) for name, tensor in batch.items()})
+            loss, _ = objective({name: tensor.to(runtime.device) for name, tensor in batch().items()})
         torch.autograd.grad(loss, [p for p in objective.parameters() if p.requires_grad], allow_unused=True)
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
         objective._compiled_call_impl = None

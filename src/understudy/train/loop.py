@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -61,12 +61,52 @@ class Stopwatch:
             self.start()
 
 
+class Source(Protocol):
+    """Where batches come from."""
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of this process for the step with a given index; none to pass over it."""
+        ...
+
+    def at_rest(self, step: int) -> bool:
+        """Whether a run saved before this step could go on from it."""
+        ...
+
+    def measured(self) -> dict[str, float]:
+        """What was measured on the way since the last call, the same in every process."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What JSON has to keep of it while at rest."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A source that is a pure function of the step, so that it rests always and has nothing to keep."""
+
+    batches: Callable[[int], list[Batch]]
+
+    def at_rest(self, step: int) -> bool:
+        return True
+
+    def measured(self) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
+
+
 @dataclass
 class Trainer:
     """Everything one run of the loop needs.
 
     Attributes:
-        batches: the micro-batches of this process for the step with a given index.
         lr_factor: the share of its peak learning rate that a step uses.
         after_step: called with the progress and, every ``log_every`` steps, what was measured; evaluates, saves and
             logs; time in it is not counted as training. Returns True to stop.
@@ -75,7 +115,7 @@ class Trainer:
 
     objective: Objective
     optimizers: Sequence[torch.optim.Optimizer]
-    batches: Callable[[int], list[Batch]]
+    source: Source
     lr_factor: Callable[[int], float]
     runtime: Runtime
     progress: Progress
@@ -93,10 +133,12 @@ class Trainer:
         wrapped = data_parallel(self.objective, runtime)
         watch = Stopwatch(runtime, progress.train_seconds)
         stop = progress.step >= self.total_steps
-        if not stop:
-            self._warm_up(wrapped)
-        logged_seconds, logged_tokens = watch.seconds, progress.tokens
         watch.start()
+        if not stop:
+            first = self._on_device(self.source.batches(progress.step))[0]
+            with watch.paused():
+                self._warm_up(wrapped, first)
+        logged_seconds, logged_tokens = progress.train_seconds, progress.tokens
         while not stop:
             self._step(wrapped)
             stop = progress.step >= self.total_steps
@@ -112,12 +154,15 @@ class Trainer:
     def _step(self, wrapped: torch.nn.Module) -> None:
         """One optimiser step: forward and backward of every micro-batch, clip, update."""
         progress, runtime = self.progress, self.runtime
+        micro_batches = self._on_device(self.source.batches(progress.step))
+        if not micro_batches:
+            progress.step += 1
+            return
         runtime.seed_step(progress.step)
         factor = self.lr_factor(progress.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-        micro_batches = self._on_device(self.batches(progress.step))
         count = runtime.all_sum(torch.stack([self.objective.count(batch) for batch in micro_batches]).sum())
         loss = torch.zeros((), device=runtime.device)
         for number, batch in enumerate(micro_batches):
@@ -170,18 +215,20 @@ class Trainer:
 
     def _measured(self) -> dict[str, float]:
         """Means over the steps since the last call, over all processes."""
+        own = self.source.measured()
+        if not self._sums:
+            return own
         sums = {name: value for name, value in self._sums.items() if name != "grad_norm"}
         totals = dict(zip(sums, self.runtime.all_sum(torch.stack([v.float() for v in sums.values()])).tolist()))
         count = totals.pop("count")
-        measured = {f"train/{name}": value / count for name, value in totals.items()}
+        measured = {f"train/{name}": value / count for name, value in totals.items()} | own
         measured["grad_norm"] = float(self._sums["grad_norm"])
         self._sums.clear()
         return measured
 
-    def _warm_up(self, wrapped: torch.nn.Module) -> None:
-        """Compile and fill caches before the clock starts, leaving no trace in weights, gradients or random state."""
+    def _warm_up(self, wrapped: torch.nn.Module, batch: Batch) -> None:
+        """Compile and fill caches while the clock stands, leaving no trace in weights, gradients or random state."""
         self.runtime.seed_step(self.progress.step)
-        batch = self._on_device(self.batches(self.progress.step))[0]
         with gradients_stay_local(wrapped), self.runtime.autocast():
             loss, _ = wrapped(batch)
         loss.backward()

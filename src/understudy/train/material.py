@@ -1,15 +1,18 @@
-"""What a stage trains on and is judged by: rows, validation batches, prompts to show, and what is said of the data.
+"""What a stage trains on and is judged by: its data opened, its objective, its source of batches and its judge.
 
+Here are the stages that predict the next token; those that learn from preferences and rewards are in align/.
 Not here: the model, the loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from understudy.config import RunConfig
 from understudy.data.conversations import Conversations, open_conversations
@@ -17,9 +20,17 @@ from understudy.data.folder import data_tokenizer, text_sha256
 from understudy.data.loader import Batch, Windows, consecutive_batches
 from understudy.data.packing import PackedRows, RenderedSet, all_rows, render_set
 from understudy.data.shards import open_split
+from understudy.evaluate.loss import LossResult, loss_over
+from understudy.model import GPT, Bigram
+from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import check_messages, end_ids, render
+from understudy.train.loop import Fixed, Source
+from understudy.train.objectives import NextToken, Objective
+
+Judge = Callable[[Objective, int], tuple[LossResult, dict[str, float]]]
+"""Given an objective and the size of a batch: the validation loss, and what else was measured on the way, by name."""
 
 
 class Rows(Protocol):
@@ -29,26 +40,53 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Where a course is prepared: ``model`` has its first weights, those of the parent where there is one."""
+
+    config: RunConfig
+    folder: RunFolder
+    runtime: Runtime
+    model: GPT | Bigram
+    parent: Run | None
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the loop is handed.
+
+    Attributes:
+        optimizers: those of parameters that the objective has beside its model.
+        keep: writes into the run's folder what the last evaluation found beside its numbers; it is called with the step
+            whenever that is the checkpoint that others will use.
+    """
+
+    objective: Objective
+    source: Source
+    judge: Judge
+    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    keep: Callable[[int], None] = lambda step: None
+
+
+@dataclass(frozen=True)
 class Material:
     """One stage's data, opened.
 
     Attributes:
-        validation: the validation batches of this process, given the size of a batch.
-        val_bytes: UTF-8 bytes of the text they hold, where that is known.
+        prepare: makes of a model, and of where it runs, what the loop needs: a :class:`Course`.
         prompts: what the samples shown at each evaluation continue, as (what is shown of it, text or token ids).
         ends: ids that end such a sample.
         about: what run.json says of the data.
         notes: what to tell whoever watches.
+        evaluate_first: evaluate before the first step too, since the end is to be held against the beginning.
     """
 
     tokenizer: Tokenizer
-    rows: Rows
-    validation: Callable[[int, Runtime], Iterator[Batch]]
-    val_bytes: int | None
+    prepare: Callable[[Setting], Course]
     prompts: list[tuple[str, str | list[int]]]
     ends: frozenset[int]
     about: dict[str, Any]
     notes: list[str]
+    evaluate_first: bool = False
 
 
 def text_material(config: RunConfig) -> Material:
@@ -57,11 +95,12 @@ def text_material(config: RunConfig) -> Material:
     Raises:
         ValueError: no such data, or another tokenizer than the configuration expects.
     """
-    path = _present(config)
+    path = present_data(config)
     tokenizer = data_tokenizer(config)
     tokenizer.encode(config.log.prompt)  # a prompt that cannot be sampled from is refused before training
     vocab_size = config.model.vocab_size or tokenizer.vocab_size
     train, val = (open_split(path, split, vocab_size) for split in ("train", "val"))
+    rows = Windows(train.tokens, config.model.context_length, config.train.seed)
     context, most = config.model.context_length, config.eval.max_tokens
     short = most is not None and most < len(val.tokens)
     val_tokens = val.tokens[:most] if short else val.tokens
@@ -70,11 +109,18 @@ def text_material(config: RunConfig) -> Material:
     prompt = config.log.prompt
     if not prompt and tokenizer.eot_id is None:  # characters have no sign for a beginning
         prompt = tokenizer.decode(val.tokens[:1])
+
+    def prepare(setting: Setting) -> Course:
+        def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
+            runtime, text_bytes = setting.runtime, None if short else val.bytes
+            batches = consecutive_batches(val_tokens, context, size, runtime.rank, runtime.world_size)
+            return loss_over(objective.model, batches, runtime, text_bytes), {}
+
+        return Course(_next_token(setting), by_sample(rows, setting), judge)
+
     return Material(
         tokenizer=tokenizer,
-        rows=Windows(train.tokens, context, config.train.seed),
-        validation=lambda size, runtime: consecutive_batches(val_tokens, context, size, runtime.rank, runtime.world_size),
-        val_bytes=None if short else val.bytes,
+        prepare=prepare,
         prompts=[(prompt.lstrip("\n"), prompt)] * config.log.samples,
         ends=frozenset(),
         about={
@@ -91,7 +137,7 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     Raises:
         ValueError: no such data, or nothing in it to train on.
     """
-    path = _present(config)
+    path = present_data(config)
     context = config.model.context_length
     opened = {split: open_conversations(path, split) for split in ("train", "val")}
     sets = {split: _rendered(conversations, config, tokenizer) for split, conversations in opened.items()}
@@ -103,11 +149,20 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
         for prompt in prompts[: config.log.samples]
     ]
     train, val = sets["train"], sets["val"].first(config.eval.max_tokens)
+    rows = PackedRows(train, context, config.train.seed, bool(config.data.pack))
+
+    def prepare(setting: Setting) -> Course:
+        def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
+            runtime = setting.runtime
+            return loss_over(
+                objective.model, all_rows(val, context, size, runtime.rank, runtime.world_size), runtime
+            ), {}
+
+        return Course(_next_token(setting), by_sample(rows, setting), judge)
+
     return Material(
         tokenizer=tokenizer,
-        rows=PackedRows(train, context, config.train.seed, bool(config.data.pack)),
-        validation=lambda size, runtime: all_rows(val, context, size, runtime.rank, runtime.world_size),
-        val_bytes=None,
+        prepare=prepare,
         prompts=[(text, tokens) for text, tokens in shown if len(tokens) < context],
         ends=end_ids(tokenizer),
         about={
@@ -120,14 +175,51 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     )  # fmt: skip
 
 
-def _present(config: RunConfig) -> Path:
+def _next_token(setting: Setting) -> NextToken:
+    return NextToken(setting.model, setting.config.train.loss_chunk_tokens)
+
+
+def by_sample(rows: Rows, setting: Setting) -> Fixed:
+    """The micro-batches of a step: the samples that follow those of the steps before, shared by the processes."""
+    config, runtime = setting.config, setting.runtime
+    total, micro = config.train.batch_size, config.train.micro_batch_size
+    share = share_of_batch(config, runtime)
+    assert micro is not None, "decided before a course is prepared"
+
+    def batches(step: int) -> list[Batch]:
+        first = step * total + runtime.rank * share
+        return [rows.batch(first + start, micro) for start in range(0, share, micro)]
+
+    return Fixed(batches)
+
+
+def share_of_batch(config: RunConfig, runtime: Runtime) -> int:
+    """The samples of a step that one process takes.
+
+    Raises:
+        ValueError: the processes, or their micro-batches, cannot share a batch evenly.
+    """
+    total, processes, micro = config.train.batch_size, runtime.world_size, config.train.micro_batch_size
+    if total % processes:
+        raise ValueError(f"train.batch_size {total} cannot be shared by {processes} processes; choose a multiple")
+    share = total // processes
+    if micro and share % micro:
+        raise ValueError(
+            f"each of {processes} processes takes {share} samples a step, and train.micro_batch_size {micro} does not "
+            "divide that; choose a divisor"
+        )
+    return share
+
+
+def present_data(config: RunConfig) -> Path:
     """The path of the data, which must be there."""
     path = Path(config.data.path)
     if path.exists():
         return path
     source = config.data.source or "SOURCE"
-    if config.stage == "sft":
-        options = "--kind conversations"
+    if config.stage != "pretrain":
+        kinds = {"sft": "conversations", "ppo": "prompts", "grpo": "prompts"}
+        options = f"--kind {kinds.get(config.stage, 'preferences')}"
     else:
         size = f" --vocab-size {config.tokenizer.vocab_size}" if config.tokenizer.vocab_size else ""
         options = f"--tokenizer {config.tokenizer.kind or 'bpe'}{size}"
