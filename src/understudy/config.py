@@ -2,8 +2,9 @@
 
 A setting left at ``None`` means "the default of the family, optimiser or schedule chosen here"; a validated tree has
 every such default filled in, so that the saved file explains the run by itself. A setting that the choices made
-elsewhere in the tree would ignore is an error, as is one that does not exist. This file knows no torch; reading YAML
-and overrides is settings.py's business.
+elsewhere in the tree would ignore is an error, as is one that does not exist. The sections of the stages that learn from
+preferences and rewards are in config_align.py. This file knows no torch; reading YAML and overrides is settings.py's
+business.
 """
 
 from __future__ import annotations
@@ -11,40 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-
-def whole_number(value: Any) -> Any:
-    """Let people write 1e9 or 1_000_000 where a whole number is wanted."""
-    if isinstance(value, bool):
-        raise ValueError("a whole number is wanted, not true or false")
-    if isinstance(value, str):
-        try:
-            number = float(value.replace("_", ""))
-        except ValueError:
-            return value
-        return int(number) if number.is_integer() else value
-    return value
-
-
-def _switch(value: Any) -> Any:
-    """YAML reads on and off as true and false."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-
-
-Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
-CountOrZero = Annotated[int, BeforeValidator(whole_number), Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses names it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
+from understudy.config_align import DPOConfig, GRPOConfig, PPOConfig, RewardConfig, RolloutConfig
+from understudy.config_types import Count, CountOrZero, Dropout, Fraction, NotNegative, Positive, Section, switch
 
 # What each family of model means by a setting left at None.
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -118,6 +89,8 @@ class ModelConfig(Section):
     """Rows of the table of each n-gram order."""
     ngram_dropout: Dropout | None = None
     """Share of positions whose n-gram embedding of one order is left out while training."""
+    score_head: bool | None = None
+    """Read a score from each hidden state, for reward models and critics; the stages that need one set it."""
     lora: LoraConfig | None = None
 
     @property
@@ -145,7 +118,7 @@ class ModelConfig(Section):
             return given
         filled = {
             "n_layers": 4, "n_heads": 4, "d_model": 128, "dropout": 0.0, "zero_init_projections": False,
-            "logit_softcap": 0.0, "value_embeddings": False, "key_shift": False, "ngram_orders": (),
+            "logit_softcap": 0.0, "value_embeddings": False, "key_shift": False, "ngram_orders": (), "score_head": False,
         } | FAMILY_DEFAULTS[family] | given  # fmt: skip
         if filled["position"] == "rope":
             filled.setdefault("rope_theta", 10_000.0)
@@ -284,7 +257,7 @@ class TrainConfig(Section):
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the matrix products; weights stay fp32."""
-    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
     steps: Count = 1000
     """Optimiser steps; the schedule ends here."""
     batch_size: Count = 32
@@ -348,10 +321,17 @@ class LogConfig(Section):
     """sft: what is asked at each evaluation; when empty, the first validation conversations."""
 
 
+Stage = Literal["pretrain", "sft", "reward", "dpo", "ppo", "grpo"]
+STAGE_SECTIONS: dict[str, type[Section]] = {
+    "reward": RewardConfig, "dpo": DPOConfig, "ppo": PPOConfig, "grpo": GRPOConfig,
+}  # fmt: skip
+"""Stages with a section of their own, which the other stages refuse."""
+
+
 class RunConfig(Section):
     """Everything that decides a run."""
 
-    stage: Literal["pretrain", "sft"] = "pretrain"
+    stage: Stage = "pretrain"
     """Which command trains it."""
     depth: Count | None = None
     """One dial for the portable family: sets width, heads, batch, learning rates and steps not given."""
@@ -365,22 +345,77 @@ class RunConfig(Section):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     log: LogConfig = Field(default_factory=LogConfig)
+    reward: RewardConfig | None = None
+    dpo: DPOConfig | None = None
+    ppo: PPOConfig | None = None
+    grpo: GRPOConfig | None = None
+
+    @property
+    def rollout(self) -> RolloutConfig | None:
+        """The section of the stages that learn from answers of their own."""
+        return self.ppo or self.grpo
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_section(cls, raw: Any) -> Any:
+        """Give a stage its section, and refuse those of the others."""
+        if not isinstance(raw, Mapping):
+            return raw
+        stage = raw.get("stage") or "pretrain"
+        for name in STAGE_SECTIONS.keys() - {stage}:
+            if raw.get(name) is not None:
+                raise ValueError(f"{name} would be ignored by the stage {stage}; leave it out, or set it to null")
+        return {**raw, stage: raw.get(stage) or {}} if stage in STAGE_SECTIONS else raw
 
     @model_validator(mode="after")
     def _by_stage(self) -> Self:
         """Fill in what the stage needs, and refuse what it would ignore."""
         if self.eval.task_examples and not self.eval.tasks:
             raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
-        other: dict[str, Any] = {"log.prompt": self.log.prompt}
+        ignored: dict[str, Any] = {}
+        if self.stage != "pretrain":
+            ignored["log.prompt"] = self.log.prompt
+        if self.stage in ("pretrain", "reward"):
+            ignored["log.prompts"] = self.log.prompts
         if self.stage == "sft":
             defaults: dict[str, Any] = {"too_long": self.data.too_long or "cut", "pack": self.data.pack is not False}
             object.__setattr__(self, "data", self.data.model_copy(update=defaults))
         else:
-            other = {"log.prompts": self.log.prompts, "data.too_long": self.data.too_long, "data.pack": self.data.pack}
-        for name, value in other.items():
+            ignored |= {"data.too_long": self.data.too_long, "data.pack": self.data.pack}
+        if self.rollout:
+            ignored["eval.max_tokens"] = self.eval.max_tokens
+        for name, value in ignored.items():
             if value not in (None, "", ()):
                 raise ValueError(f"{name} would be ignored by the stage {self.stage}; leave it out, or set it to null")
         return self
+
+    @model_validator(mode="after")
+    def _whole_iterations(self) -> Self:
+        """Iterations end with a step, and whatever reads or keeps the model comes between two of them."""
+        if self.rollout is None:
+            return self
+        answers, batch = self.rollout.answers, self.train.batch_size
+        if answers % batch:
+            raise ValueError(
+                f"train.batch_size {batch} does not divide the {answers} answers of an iteration; choose a divisor"
+            )
+        steps = self.steps_per_iteration
+        for name, number in (
+            ("train.steps", self.train.steps), ("eval.every_steps", self.eval.every_steps),
+            ("checkpoint.every_steps", self.checkpoint.every_steps),
+        ):  # fmt: skip
+            if number % steps:
+                raise ValueError(
+                    f"{name} {number} is no multiple of the {steps} steps of an iteration ({answers} answers, "
+                    f"{self.rollout.epochs} times, {batch} a step); choose one"
+                )
+        return self
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimiser steps between one sampling of answers and the next."""
+        assert self.rollout is not None, f"the stage {self.stage} samples no answers"
+        return self.rollout.epochs * self.rollout.answers // self.train.batch_size
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -17,7 +17,8 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from understudy.config import RunConfig, Section, whole_number
+from understudy.config import RunConfig
+from understudy.config_types import Section, whole_number
 
 
 def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:

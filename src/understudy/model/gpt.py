@@ -66,6 +66,8 @@ class GPT(nn.Module):
         self.head = nn.Linear(width, vocab, bias=False)
         if config.tied:
             self.head.weight = self.token_embedding.weight
+        if config.score_head:
+            self.score = nn.Linear(width, 1, bias=False)
         if config.position == "rope":
             self.register_buffer("rope", rope_table(config), persistent=False)
         self.activation_checkpointing = False
@@ -80,7 +82,7 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
-            elif name.startswith("ngram_embedding") or (name == "head.weight" and zero):
+            elif name.startswith(("ngram_embedding", "score")) or (name == "head.weight" and zero):
                 nn.init.zeros_(parameter)
             elif name.endswith(("project.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.0 if zero else 0.02 / math.sqrt(2 * self.config.n_layers))
@@ -128,6 +130,10 @@ class GPT(nn.Module):
         if self.config.logit_softcap:
             logits = self.config.logit_softcap * torch.tanh(logits.float() / self.config.logit_softcap)
         return logits
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Scores (...) from hidden states (..., D), in fp32; only with ``score_head``."""
+        return self.score(hidden)[..., 0].float()
 
     def set_activation_checkpointing(self, on: bool) -> None:
         """Trade a second forward of each block for the memory of its activations."""

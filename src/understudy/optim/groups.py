@@ -15,7 +15,7 @@ def role(name: str, parameter: nn.Parameter) -> str:
     """What a parameter is: ``vector`` (biases, norms), ``head``, ``ngram``, ``embedding``, or ``matrix``."""
     if parameter.ndim < 2:
         return "vector"
-    if name.startswith("head."):
+    if name.startswith(("head.", "score.")):
         return "head"
     if name.startswith("ngram_embedding."):
         return "ngram"

@@ -18,7 +18,7 @@ from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
-FREE = ("context_length", "dropout", "lora", "ngram_dropout")
+FREE = ("context_length", "dropout", "lora", "ngram_dropout", "score_head")
 """Model settings in which a run may differ from its parent."""
 
 
@@ -60,8 +60,10 @@ def config_from_parent(tree: Mapping[str, Any], parent: Run) -> RunConfig:
     Raises:
         ValueError: settings that do not fit the parent or each other.
     """
-    tokenizer = with_chat_tokens(parent.tokenizer) if tree.get("stage") == "sft" else parent.tokenizer
-    model = model_from_parent(tree.get("model") or {}, parent.config.model, tokenizer)
+    stage = tree.get("stage") or "pretrain"
+    tokenizer = with_chat_tokens(parent.tokenizer) if stage == "sft" else parent.tokenizer
+    scores = stage == "reward" or (stage == "ppo" and ((tree.get("ppo") or {}).get("critic") or "head") == "head")
+    model = model_from_parent({**(tree.get("model") or {}), "score_head": scores}, parent.config.model, tokenizer)
     return build_config({**tree, "model": model})
 
 
@@ -85,7 +87,7 @@ def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]
     held = parent.tokenizer.vocab_size
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(("lora_a", "lora_b")):
+            if name.endswith(("lora_a", "lora_b")) or name not in weights:  # a score head is new at times
                 continue
             source = weights[name]
             if name == "position_embedding.weight":
