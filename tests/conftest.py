@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from align_runs import judge, preferences, prompts, start  # noqa: F401  (fixtures)
+
 WORDS = [
     "the",
     "quick",

@@ -39,10 +39,10 @@ class Prompts:
         return len(self._lines)
 
     def __getitem__(self, index: int) -> Prompt:
-        return _prompt(self._lines[index])
+        return prompt_of(self._lines[index])
 
     def __iter__(self) -> Iterator[Prompt]:
-        return map(_prompt, self._lines)
+        return map(prompt_of, self._lines)
 
 
 def open_prompts(path: Path, split: str) -> Prompts:
@@ -55,7 +55,8 @@ def open_prompts(path: Path, split: str) -> Prompts:
     return Prompts(path, split)
 
 
-def _prompt(record: dict[str, Any]) -> Prompt:
+def prompt_of(record: dict[str, Any]) -> Prompt:
+    """A line of the schema, as `tidy_prompt` leaves it."""
     return Prompt(
         tuple(record["prompt"]), record.get("check") or None, record.get("answer") or None, record.get("category") or ""
     )

@@ -24,6 +24,12 @@ SHOWN_ELSEWHERE = {
     "step", "tokens", "train_seconds", "train/loss", "val/loss", "lr", "tokens_per_second", "mfu",
     "memory_bytes", "memory_peak_bytes", "grad_norm",
 }  # fmt: skip
+# Of what a stage measures these are watched live, under short names; metrics.jsonl and the report have all of it.
+LIVE = {
+    "train/reward": "reward", "train/truth": "true score", "train/accuracy": "accuracy", "train/margin": "margin",
+    "train/kl": "kl", "train/entropy": "entropy", "train/clip_fraction": "clipped", "train/length": "length",
+    "train/ended": "ended", "val/truth": "val true score", "val/accuracy": "val accuracy", "val/kl": "val kl",
+}  # fmt: skip
 BARS = "▁▂▃▄▅▆▇█"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Pair = tuple[str, str, str]  # name, value, style
@@ -143,7 +149,7 @@ class Watch:
             f"mfu {values['mfu']:6.1%}" if "mfu" in values else "",
             f"{bytes_text(values['memory_bytes']):>7}" if "memory_bytes" in values else "",
             f"{duration_text(values.get('train_seconds', 0.0)):>7} trained, {self.left_text} left",
-            *(f"{name} {value:.4g}" for name, value in self._others()),
+            *(f"{name} {value:.4g}" for name, value in self._others(evaluated)),
         ]
         return "  ".join(part for part in parts if part)
 
@@ -205,8 +211,13 @@ class Watch:
         others = [(name, f"{value:.4g}", "") for name, value in self._others()]
         return [learned, pace, means, *(others[start : start + 3] for start in range(0, len(others), 3))]
 
-    def _others(self) -> list[tuple[str, float]]:
-        return [(name, value) for name, value in self.latest.items() if name not in SHOWN_ELSEWHERE]
+    def _others(self, evaluated: bool = True) -> list[tuple[str, float]]:
+        """Short names and values of what a stage measures, in order, those of an evaluation where it was just now."""
+        known = {
+            LIVE[name]: self.latest[name] for name in LIVE if name in self.latest and (evaluated or name[:4] != "val/")
+        }
+        own = {name: value for name, value in self.latest.items() if not name.startswith(("train/", "val/"))}
+        return [*known.items(), *((name, value) for name, value in own.items() if name not in SHOWN_ELSEWHERE)]
 
 
 def final_table(rows: Mapping[str, str], console: Console | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,23 +18,27 @@ import torch
 from torch import nn
 
 import understudy
-from understudy.config import RunConfig
+from understudy.align.dpo import dpo_material
+from understudy.align.grpo import grpo_course
+from understudy.align.ppo import ppo_course
+from understudy.align.reward import reward_material
+from understudy.align.rollout import rollout_material
+from understudy.config import STAGE_SECTIONS, RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.model import build_model
 from understudy.optim import build_optimizers, lr_factor
 from understudy.run import Run, RunFolder, load_run, now
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer, load_tokenizer
-from understudy.tokenizer.chat import with_chat_tokens
+from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
 from understudy.train.checkpoint import load_checkpoint
 from understudy.train.compile import compile_if_it_pays
 from understudy.train.ema import ExponentialMovingAverage
 from understudy.train.inherit import start_from
 from understudy.train.loop import Progress, Trainer
-from understudy.train.material import Material, conversation_material, text_material
+from understudy.train.material import Material, Setting, conversation_material, share_of_batch, text_material
 from understudy.train.memory import largest_micro_batch
 from understudy.train.metrics import Metrics, require_trackers
-from understudy.train.objectives import NextToken
 from understudy.train.watch import Watcher
 
 
@@ -87,6 +91,32 @@ def sft(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run 
     return _train(config, folder, resume, parent, conversation_material(config, tokenizer))
 
 
+def align(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:
+    """Train a reward model on preferences, or improve an assistant by preferences or rewards, as ``config.stage`` says,
+    from the run ``parent`` into ``folder``, or continue there (``resume``).
+
+    Raises:
+        ValueError: data, folder or settings do not fit together.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    if parent is None and not resume:
+        raise ValueError("say which assistant to start from: --init-from RUN")
+    tokenizer = parent.tokenizer if parent else load_tokenizer(folder.path / "tokenizer.json")
+    if not speaks_chat(tokenizer):
+        started_from = parent.path if parent else folder.path
+        raise ValueError(f"the run {started_from} does not speak chat yet; finetune it first: `understudy sft`")
+    return _train(config, folder, resume, parent, MATERIALS[config.stage](config, tokenizer))
+
+
+MATERIALS: dict[str, Callable[[RunConfig, Tokenizer], Material]] = {
+    "reward": reward_material,
+    "dpo": dpo_material,
+    "ppo": lambda config, tokenizer: rollout_material(config, tokenizer, ppo_course),
+    "grpo": lambda config, tokenizer: rollout_material(config, tokenizer, grpo_course),
+}
+"""How the later stages open their data."""
+
+
 def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: Material) -> Result:
     """What all stages share: build the model, run the loop, save, and close with an evaluation."""
     require_trackers(config.log)
@@ -99,30 +129,13 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
         _signals() as asked,
     ):
         config = _with_micro_batch(config, runtime)
-        share = _share(config, runtime)
+        share_of_batch(config, runtime)
         torch.use_deterministic_algorithms(config.train.deterministic)
         torch.manual_seed(config.train.seed)
         model = build_model(config.model).to(runtime.device)
         if parent:
             material.notes.extend(start_from(model, parent, tokenizer))
         model.set_activation_checkpointing(config.train.activation_checkpointing)
-        objective = NextToken(model, config.train.loss_chunk_tokens)
-        optimizers = build_optimizers(model, config.optim)
-        trainer = Trainer(
-            objective=objective,
-            optimizers=optimizers,
-            batches=lambda step: [
-                material.rows.batch(step * config.train.batch_size + runtime.rank * share.samples + start, share.micro)
-                for start in range(0, share.samples, share.micro)
-            ],
-            lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
-            runtime=runtime,
-            progress=Progress(),
-            total_steps=config.train.steps,
-            grad_clip=config.optim.grad_clip,
-            scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
-            ema=ExponentialMovingAverage(model, config.optim.ema) if config.optim.ema else None,
-        )
         with folder.locked() if runtime.is_main else contextlib.nullcontext():
             about = _about(config, material, parent, model)
             if resume:
@@ -130,47 +143,41 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
             elif runtime.is_main:
                 _create(folder, config, tokenizer, about)
             runtime.barrier()
+            course = material.prepare(Setting(config, folder, runtime, model, parent))
+            trainer = Trainer(
+                objective=course.objective,
+                optimizers=[*build_optimizers(model, config.optim), *course.optimizers],
+                source=course.source,
+                lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
+                runtime=runtime,
+                progress=Progress(),
+                total_steps=config.train.steps,
+                grad_clip=config.optim.grad_clip,
+                scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
+                ema=ExponentialMovingAverage(model, config.optim.ema) if config.optim.ema else None,
+            )
             if resume and folder.steps():
                 load_checkpoint(folder.checkpoint("latest"), trainer)
             with Metrics(
                 folder, config.log, config.train.steps, trainer.progress.step if resume else None,
                 quiet=not runtime.is_main, config=config.model_dump(mode="json"),
             ) as metrics:  # fmt: skip
-                compiled = compile_if_it_pays(objective, config.train.compile, runtime, trainer.batches(0)[0])
+                compiled = compile_if_it_pays(
+                    trainer.objective, config.train.compile, runtime,
+                    lambda: trainer.source.batches(trainer.progress.step)[0],
+                )  # fmt: skip
                 for what, why in (runtime.reasons | {"compile": compiled}).items():
                     metrics.note(f"{what}: {why}")
                 for note in material.notes:
                     metrics.note(note)
-                watcher = Watcher(config, folder, trainer, material, metrics, about, asked)
+                watcher = Watcher(config, folder, trainer, material, course, metrics, about, asked)
+                watcher.before()
                 trainer.due, trainer.after_step = watcher.due, watcher.after_step
                 trainer.run()
                 if watcher.interrupted:
                     raise Interrupted(f"interrupted at step {trainer.progress.step}; it is saved, go on with --resume")
                 final = watcher.finish()
         return Result(folder, trainer.progress, final, sum(p.numel() for p in model.parameters()))
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What one process takes of each step: ``samples``, in forwards of ``micro``."""
-
-    samples: int
-    micro: int
-
-
-def _share(config: RunConfig, runtime: Runtime) -> _Share:
-    total, processes = config.train.batch_size, runtime.world_size
-    if total % processes:
-        raise ValueError(f"train.batch_size {total} cannot be shared by {processes} processes; choose a multiple")
-    samples = total // processes
-    micro = config.train.micro_batch_size
-    assert micro is not None, "decided by _with_micro_batch"
-    if samples % micro:
-        raise ValueError(
-            f"each of {processes} processes takes {samples} samples a step, and train.micro_batch_size {micro} does not "
-            "divide that; choose a divisor"
-        )
-    return _Share(samples, micro)
 
 
 def _with_micro_batch(config: RunConfig, runtime: Runtime) -> RunConfig:
@@ -236,8 +243,10 @@ def check_resume(saved: RunConfig, asked: RunConfig) -> RunConfig:
         ValueError: something else differs, since the steps would no longer be those of the uninterrupted run.
     """
     free = {"device", "micro_batch_size", "stop_at_tokens", "stop_at_seconds", "stop_at_loss", "compile"}
-    for section in ("model", "data", "tokenizer", "optim", "train"):
+    for section in ("model", "data", "tokenizer", "optim", "train", *STAGE_SECTIONS):
         before, after = getattr(saved, section), getattr(asked, section)
+        if before is None:
+            continue
         for name in type(before).model_fields:
             old, new = getattr(before, name), getattr(after, name)
             if old != new and not (section == "train" and name in free) and (section, name) != ("model", "vocab_size"):

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from understudy.config import RunConfig
-from understudy.evaluate.loss import LossResult, loss_over
+from understudy.evaluate.alignment import draw_overoptimisation
+from understudy.evaluate.loss import LossResult
 from understudy.evaluate.plots import loss_plot
 from understudy.evaluate.runner import run_task
 from understudy.evaluate.tasks import find_task
+from understudy.evaluate.wording import LOSSES
 from understudy.inference.engine import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram
@@ -23,7 +25,7 @@ from understudy.run import RunFolder
 from understudy.runtime import Runtime
 from understudy.train.checkpoint import save_checkpoint
 from understudy.train.loop import Progress, Trainer, lr_of
-from understudy.train.material import Material
+from understudy.train.material import Course, Material
 from understudy.train.metrics import Metrics, memory_bytes, read_metrics
 
 
@@ -31,19 +33,31 @@ class Watcher:
     """Evaluates, samples, saves and logs between the steps of the loop."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, trainer: Trainer, material: Material, metrics: Metrics,
-        about: dict[str, Any], asked: dict[str, int],
+        self, config: RunConfig, folder: RunFolder, trainer: Trainer, material: Material, course: Course,
+        metrics: Metrics, about: dict[str, Any], asked: dict[str, int],
     ) -> None:  # fmt: skip
-        self.config, self.folder, self.trainer, self.material = config, folder, trainer, material
+        self.config, self.folder, self.trainer, self.material, self.course = config, folder, trainer, material, course
         self.metrics, self.about, self.asked = metrics, about, asked
         self.tasks = [find_task(name) for name in config.eval.tasks]
         self.accuracy: dict[str, float] = {}
+        self.beside: dict[str, float] = {}  # what the judge measured beside the loss
         self.evaluated: tuple[int, LossResult] | None = None
         self.interrupted = False
 
+    def before(self) -> None:
+        """Evaluate the beginning of a new run, where the stage wants the end held against it."""
+        begun = self.trainer.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics)))
+        if begun or not self.material.evaluate_first:
+            return
+        result = self._evaluate()
+        self.metrics.write({
+            "step": 0, "tokens": 0, "train_seconds": 0.0, "val/loss": result.loss, **self.beside, **self.accuracy,
+        })  # fmt: skip
+
     def due(self, progress: Progress) -> bool:
-        # Decided here once for all processes: a signal that comes later waits for the next step.
-        self.interrupted = self.trainer.runtime.any("signal" in self.asked)
+        # Decided here once for all processes: a signal that comes later waits for the next step that can be saved.
+        at_rest = self.trainer.source.at_rest(progress.step)
+        self.interrupted = self.trainer.runtime.any("signal" in self.asked) and at_rest
         if self.interrupted:
             return True
         config, step = self.config, progress.step
@@ -59,11 +73,12 @@ class Watcher:
         runtime = trainer.runtime
         seconds = config.train.stop_at_seconds
         out_of_time = runtime.any(seconds is not None and progress.train_seconds >= seconds)
-        stop = self.interrupted or out_of_time or self._enough(progress) or step >= trainer.total_steps
+        enough = (out_of_time or self._enough(progress)) and trainer.source.at_rest(step)
+        stop = self.interrupted or enough or step >= trainer.total_steps
         now_bytes, peak_bytes = memory_bytes(runtime.device)
-        if not math.isfinite(measured["train/loss"]):
+        if not math.isfinite(loss := measured.get("train/loss", 0.0)):  # there is none where no step was taken
             raise ValueError(
-                f"the loss is {measured['train/loss']} at step {step}; start again with a lower "
+                f"the loss is {loss} at step {step}; start again with a lower "
                 "optim.lr or optim.grad_clip; earlier checkpoints are kept"
             )
         row: dict[str, float] = {
@@ -77,7 +92,7 @@ class Watcher:
         every = config.eval.every_steps
         if not self.interrupted and (stop or (every and step % every == 0)):
             result = self._evaluate()
-            row |= {"val/loss": result.loss, **self.accuracy}
+            row |= {"val/loss": result.loss, **self.beside, **self.accuracy}
             is_best = config.checkpoint.best and (progress.best_loss is None or result.loss < progress.best_loss)
             progress.best_loss = min(result.loss, progress.best_loss or result.loss)
             target = config.train.stop_at_loss
@@ -85,17 +100,19 @@ class Watcher:
         if runtime.is_main:
             self.metrics.write(row)
             every = config.checkpoint.every_steps
+            if is_best or (stop and not config.checkpoint.best and not self.interrupted):
+                self.course.keep(step)
             if is_best or stop or (every and step % every == 0):
                 save_checkpoint(self.folder, trainer, self.about, config.checkpoint.keep, is_best)
         runtime.barrier()
         return stop
 
     def _evaluate(self) -> LossResult:
-        config, trainer, material = self.config, self.trainer, self.material
+        config, trainer = self.config, self.trainer
         batch_size = config.eval.batch_size or config.train.micro_batch_size or 1
         model, runtime = trainer.objective.model, trainer.runtime
         with trainer.ema.applied() if trainer.ema else contextlib.nullcontext():
-            result = loss_over(model, material.validation(batch_size, runtime), runtime, material.val_bytes)
+            result, self.beside = self.course.judge(trainer.objective, batch_size)
             if runtime.is_main:
                 self._sample(model)
                 self._run_tasks(model)
@@ -116,7 +133,7 @@ class Watcher:
         log, step, material = self.config.log, self.trainer.progress.step, self.material
         if not material.prompts:
             return
-        answers = self.config.stage == "sft"  # the likeliest answer can be compared from step to step
+        answers = self.config.stage != "pretrain"  # the likeliest answer can be compared from step to step
         settings = SamplingSettings(temperature=0.0 if answers else 0.8, seed=self.config.train.seed)
         completions = generate_text(
             model, material.tokenizer, [prompt for _, prompt in material.prompts], log.sample_tokens, settings,
@@ -132,7 +149,9 @@ class Watcher:
         assert self.evaluated is not None
         if self.trainer.runtime.is_main:
             rows = read_metrics(self.folder.metrics)
-            loss_plot({self.folder.name: rows}, self.folder.path / "loss.png")
+            stage = self.config.stage
+            loss_plot({self.folder.name: rows}, self.folder.path / "loss.png", LOSSES.get(stage, "loss (nats a token)"))
+            draw_overoptimisation(self.folder.path, rows, self.config.model_dump())
         return self.evaluated[1]
 
 

@@ -1,0 +1,171 @@
+"""Prompts answered by a model, and answers read again: as rows, token by token.
+
+Sampling and reading are the same model at the same temperature, without truncation. What answers are worth is in
+rewards.py.
+
+Shapes: N answers, A tokens of the longest, M tokens of all of them; R rows, T time, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from understudy.config import RolloutConfig
+from understudy.data.loader import Batch, mix
+from understudy.data.packing import pack_best_fit
+from understudy.data.prompts import Prompt
+from understudy.evaluate.runner import autocast_of
+from understudy.inference.engine import continue_rows, evaluating
+from understudy.inference.sampling import SamplingSettings
+from understudy.losses import PADDING, token_logprobs
+from understudy.model import GPT
+from understudy.runtime import Runtime
+from understudy.tokenizer import Tokenizer
+from understudy.tokenizer.chat import end_ids, render
+
+AT_ONCE = 128
+"""Answers sampled at a time."""
+READ_AT_ONCE = 64
+"""Answers read without gradients at a time."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt ready to be answered."""
+
+    prompt: Prompt
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the policy said: ``tokens`` and their log-probabilities as sampled; ``ended`` by itself."""
+
+    asked: Asked
+    tokens: list[int]
+    logprobs: list[float]
+    ended: bool
+    text: str
+
+
+def fitting(prompts: Iterable[Prompt], tokenizer: Tokenizer, room: int) -> list[Asked]:
+    """The prompts of at most ``room`` tokens."""
+    asked = [Asked(prompt, render(tokenizer, list(prompt.messages), reply=True).tokens) for prompt in prompts]
+    return [each for each in asked if len(each.tokens) <= room]
+
+
+def ask(
+    model: GPT, tokenizer: Tokenizer, asked: Sequence[Asked], config: RolloutConfig, seed: int, runtime: Runtime
+) -> list[Answer]:
+    """Sample an answer to each prompt."""
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))  # alike in length, there is little padding
+    answers: dict[int, Answer] = {}
+    ends = end_ids(tokenizer)
+    for number, start in enumerate(range(0, len(order), AT_ONCE)):
+        batch = order[start : start + AT_ONCE]
+        tokens: list[list[int]] = [[] for _ in batch]
+        logprobs: list[list[float]] = [[] for _ in batch]
+        finished: set[int] = set()
+        settings = SamplingSettings(config.temperature, seed=int(mix(np.uint64(number), np.uint64(seed))) % 2**63)
+        rows = [asked[i].tokens for i in batch]
+        for row, token, logprob in continue_rows(
+            model, rows, config.max_new_tokens, settings, finished, autocast_of(runtime)
+        ):
+            tokens[row].append(token)
+            logprobs[row].append(logprob)
+            if token in ends:
+                finished.add(row)
+        for row, i in enumerate(batch):
+            said = tokens[row][:-1] if row in finished else tokens[row]
+            text = tokenizer.decode(said).strip()
+            answers[i] = Answer(asked[i], tokens[row], logprobs[row], row in finished, text)
+    return [answers[i] for i in range(len(asked))]
+
+
+def lay_out(answers: Sequence[Answer], context_length: int) -> Batch:
+    """Answers with their prompts as documents, several to a row.
+
+    Returns:
+        ``tokens`` and ``documents`` (R, T) as for conversations; ``places`` (M,), where in R x T the M tokens of all
+        answers are predicted, answer by answer; ``targets`` (M,), those tokens.
+    """
+    rows = pack_best_fit(np.array([len(a.asked.tokens) + len(a.tokens) - 1 for a in answers]), context_length)
+    longest = max(sum(len(answers[n].asked.tokens) + len(answers[n].tokens) - 1 for n in row) for row in rows)
+    tokens = torch.zeros((len(rows), longest), dtype=torch.long)
+    documents = torch.full((len(rows), longest), PADDING)
+    places: list[Tensor] = [torch.zeros(0)] * len(answers)
+    for number, row in enumerate(rows):
+        at = 0
+        for place in row:
+            asked, said = answers[place].asked.tokens, answers[place].tokens
+            end = at + len(asked) + len(said) - 1
+            tokens[number, at:end] = torch.tensor((asked + said)[:-1])
+            documents[number, at:end] = place
+            places[place] = torch.arange(end - len(said), end) + number * longest
+            at = end
+    targets = torch.tensor([token for answer in answers for token in answer.tokens])
+    return {"tokens": tokens, "documents": documents, "places": torch.cat(places), "targets": targets}
+
+
+def token_mask(answers: Sequence[Answer]) -> Tensor:
+    """(N, A), true for the tokens of each answer, A being those of the longest."""
+    lengths = torch.tensor([len(answer.tokens) for answer in answers])
+    return torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+def sampled_logprobs(answers: Sequence[Answer]) -> Tensor:
+    """(N, A) what each token of each answer was sampled with, 0 beyond its end."""
+    mask = token_mask(answers)
+    each = torch.tensor([logprob for answer in answers for logprob in answer.logprobs])
+    return torch.zeros(mask.shape).masked_scatter(mask, each)
+
+
+@torch.no_grad()
+def read_answers(
+    answers: Sequence[Answer], read: Callable[[Batch], Tensor], model: torch.nn.Module, context_length: int,
+    runtime: Runtime,
+) -> Tensor:  # fmt: skip
+    """What ``read`` finds for each token of the answers, (N, A), 0 beyond an answer's end; in evaluation mode."""
+    found = []
+    with evaluating(model), runtime.autocast():
+        for start in range(0, len(answers), READ_AT_ONCE):
+            batch = lay_out(answers[start : start + READ_AT_ONCE], context_length)
+            found.append(read({name: tensor.to(runtime.device) for name, tensor in batch.items()}).float().cpu())
+    mask = token_mask(answers)
+    return torch.zeros(mask.shape).masked_scatter(mask, torch.cat(found))
+
+
+def states(model: GPT, batch: Batch) -> Tensor:
+    """The hidden states (M, D) from which the tokens of answers are predicted."""
+    return model.hidden(batch["tokens"], documents=batch["documents"]).flatten(0, 1)[batch["places"]]
+
+
+def answer_logprobs(model: GPT, temperature: float) -> Callable[[Batch], Tensor]:
+    """Reads the log-probability (M,) of each token."""
+
+    def read(batch: Batch) -> Tensor:
+        logits = model.logits(states(model, batch)[None])[0]
+        return token_logprobs(logits, batch["targets"], temperature)
+
+    return read
+
+
+def divergence(model: GPT, reference: GPT, temperature: float) -> Callable[[Batch], Tensor]:
+    """Reads the KL divergence (M,) of the policy's next token from the reference's, over the whole vocabulary.
+
+    Summed over an answer drawn from the policy it is an unbiased estimate of the divergence of whole answers, and it is
+    never negative.
+    """
+
+    def read(batch: Batch) -> Tensor:
+        ours, theirs = (
+            (m.logits(states(m, batch)[None])[0].float() / temperature).log_softmax(-1) for m in (model, reference)
+        )
+        return (ours.exp() * (ours - theirs)).sum(-1).clamp(min=0)
+
+    return read

@@ -1,0 +1,104 @@
+"""Tiny runs for the stages after finetuning: an assistant that knows eight letters, what it is asked and taught, and the
+command line that trains it. conftest.py makes the fixtures known to every test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from understudy.cli import main
+from understudy.config import ModelConfig
+from understudy.model import GPT
+from understudy.run import Run, RunFolder, load_run, weights_of, write_json
+from understudy.settings import build_config
+from understudy.tokenizer import train_tokenizer
+from understudy.tokenizer.chat import with_chat_tokens
+from understudy.train.checkpoint import _weights_sha256
+
+LETTERS = "abcdefgh"
+ASKED = {"a": "b", "c": "d"}  # what is asked, and the right answer; one of the two falls to validation
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An assistant with random weights that knows eight letters and how to end."""
+    tokenizer = with_chat_tokens(train_tokenizer("char", ["user assistant system\n" + LETTERS]))
+    shape = {
+        "family": "portable", "context_length": 32, "n_layers": 1, "n_heads": 2, "d_model": 16,
+        "vocab_size": tokenizer.vocab_size,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "start")
+    about = {"stage": "sft", "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
+    folder.create(build_config({"stage": "sft", "model": shape, "data": {"path": "x"}}), tokenizer, about)
+    weights = weights_of(model)
+    state = about | {"step": 1, "weights_sha256": _weights_sha256(weights)}
+    writers: Any = {
+        "model.safetensors": lambda at: save_file(weights, at),
+        "state.json": lambda at: write_json(at, state),
+    }
+    folder.write_checkpoint(1, writers, keep=1, is_best=True)
+    return load_run(folder.path)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": a}], "answer": b, "category": a} for a, b in ASKED.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 26 pairs of the right letter with each other one the right one is preferred in 19: by a reward of
+    log(19 / 7), which is 1. Between wrong ones it is even."""
+    path = tmp_path_factory.mktemp("data") / "preferences.jsonl"
+    rows = []
+    for asked, right in ASKED.items():
+        for wrong in LETTERS.replace(right, ""):
+            for chosen, rejected, times in ((right, wrong, 19), (wrong, right, 7)):
+                rows += [pair(asked, chosen, rejected)] * times
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def pair(asked: str, chosen: str, rejected: str) -> dict[str, Any]:
+    said = {"chosen": chosen, "rejected": rejected}
+    return {
+        "prompt": [{"role": "user", "content": asked}],
+        **{name: [{"role": "assistant", "content": text}] for name, text in said.items()},
+    }
+
+
+QUIET = {"eval__every_steps": 0, "checkpoint__every_steps": 0}
+COMMON = {
+    "optim.name": "adamw", "optim.lr": "3e-2", "optim.weight_decay": "0", "optim.schedule": "linear",
+    "log.samples": "0", "log.every_steps": "5",
+}  # fmt: skip
+
+
+def run(stage: str, name: Path, start: Run, data: Path, *options: str, seed: int = 0, **settings: Any) -> Run:
+    """Train by the command line, without a preset file of its own."""
+    preset = name.parent / f"{name.name}.yaml"
+    preset.parent.mkdir(parents=True, exist_ok=True)
+    preset.write_text(f"stage: {stage}\ndata: {{path: {data}}}\n")
+    given = COMMON | {key.replace("__", "."): str(value) for key, value in settings.items()}
+    words = [word for key, value in given.items() for word in (f"--{key}", value)]
+    origin = ["--resume"] if "--resume" in options else ["--init-from", str(start.path)]
+    others = [option for option in options if option != "--resume"]
+    assert main([stage, str(preset), "--run", str(name), *origin, "--seed", str(seed), *others, *words]) == 0
+    return load_run(name, "latest")
+
+
+@pytest.fixture(scope="module")
+def judge(start: Run, preferences: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A reward model that knows the right letters."""
+    where = tmp_path_factory.mktemp("reward") / "judge"
+    return run("reward", where, start, preferences, train__steps=40, train__batch_size=1, **QUIET)

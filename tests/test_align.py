@@ -1,0 +1,309 @@
+"""The stages after finetuning: a problem whose best answer is known, the first ratio, resuming to the bit, bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align_runs import ASKED, COMMON, LETTERS, QUIET, pair, run
+from understudy.align.answers import Asked, answer_logprobs, ask, fitting, read_answers, sampled_logprobs, token_mask
+from understudy.align.dpo import DirectPreference
+from understudy.align.pairs import collate_pairs, render_pairs
+from understudy.align.reward import PairwiseReward, RewardModel
+from understudy.cli import main
+from understudy.config import DPOConfig, GRPOConfig, RewardConfig
+from understudy.data.preferences import open_preferences
+from understudy.data.prompts import open_prompts
+from understudy.model import GPT
+from understudy.run import Run, load_run, weights_of
+from understudy.runtime import start_runtime
+from understudy.tokenizer.chat import render
+from understudy.train.metrics import read_metrics
+from understudy.train.objectives import Objective
+
+BETA = 0.25
+
+
+def chance_of(run: Run, asked: str) -> torch.Tensor:
+    """Probabilities of the first token of an answer."""
+    tokens = render(run.tokenizer, [{"role": "user", "content": asked}], reply=True).tokens
+    assert isinstance(run.model, GPT)
+    with torch.no_grad():
+        return run.model(torch.tensor([tokens]))[0, -1].softmax(-1)
+
+
+def best_chance(start: Run, asked: str) -> tuple[int, float]:
+    """The right letter's id, and its probability under the policy that is best at a divergence cost of BETA:
+    proportional to the start's times e to the reward over BETA."""
+    right = start.tokenizer.encode(ASKED[asked])[0]
+    before = float(chance_of(start, asked)[right])
+    raised = before * math.exp(1 / BETA)
+    return right, raised / (1 - before + raised)
+
+
+BANDIT = {
+    "checker_weight": 1,
+    "reward_weight": 0,
+    "missing_end_penalty": 0,
+    "max_new_tokens": 1,
+    "kl_coefficient": BETA,
+}
+STEPS = {"train__steps": 60, "eval__every_steps": 0, "checkpoint__every_steps": 0}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("ppo", {"prompts": 128, "kl_estimator": "k1", "whiten": False}),
+        ("grpo", {"prompts": 16, "group_size": 8, "kl_estimator": "k2", "divide_by_spread": False,
+                  "baseline": "leave_one_out"}),
+    ],
+)  # fmt: skip
+def test_the_known_best_policy_is_found(
+    stage: str, settings: dict[str, Any], seed: int, start: Run, prompts: Path, tmp_path: Path
+) -> None:
+    own = {f"{stage}__{name}": value for name, value in (BANDIT | settings).items()}
+    trained = run(stage, tmp_path / "run", start, prompts, seed=seed, train__batch_size=128, **STEPS, **own)
+    [letter] = [prompt.messages[0]["content"] for prompt in open_prompts(prompts, "train")]
+    right, best = best_chance(start, letter)
+    assert float(chance_of(start, letter)[right]) < 0.1 < 0.3 < best < 0.9
+    assert float(chance_of(trained, letter)[right]) == pytest.approx(best, abs=0.1)
+    rows = read_metrics(trained.path / "metrics.jsonl")
+    assert all(row["train/kl"] >= 0 for row in rows if "train/kl" in row)
+    assert max(abs(row["train/first_ratio"] - 1) for row in rows if "train/first_ratio" in row) < 1e-4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_dpo_finds_the_policy_that_the_preferences_come_from(
+    seed: int, start: Run, preferences: Path, tmp_path: Path
+) -> None:
+    trained = run("dpo", tmp_path / "run", start, preferences, seed=seed, train__batch_size=1, dpo__beta=0.5, **STEPS)
+    [asked] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
+    before, after = chance_of(start, asked).log(), chance_of(trained, asked).log()
+    moved = {letter: float((after - before)[start.tokenizer.encode(letter)[0]]) for letter in LETTERS}
+    others = [moved[letter] for letter in LETTERS if letter != ASKED[asked]]
+    assert moved[ASKED[asked]] - sum(others) / 7 == pytest.approx(math.log(19 / 7) / 0.5, abs=0.2)
+
+
+# ---- the same after an interruption ---------------------------------------------------------------------------------
+
+
+LEARNING = {"missing_end_penalty": 0.5, "max_new_tokens": 3, "normalise_scores": True, "epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("reward", {}),
+        ("dpo", {}),
+        ("ppo", LEARNING | {"prompts": 16, "critic": "model", "kl_target": 0.01, "kl_horizon": 50}),
+        ("ppo", LEARNING | {"prompts": 16, "critic": "reward", "target_kl": 1e-7}),
+        ("grpo", LEARNING | {"prompts": 4, "group_size": 4}),
+    ],
+)
+def test_a_resumed_run_is_the_same_to_the_bit(
+    stage: str, settings: dict[str, Any], start: Run, judge: Run, prompts: Path, preferences: Path, tmp_path: Path
+) -> None:
+    """Stopped half way and gone on with, and never stopped."""
+    own: dict[str, Any] = {f"{stage}__{name}": value for name, value in settings.items()}
+    data = preferences
+    if stage in ("ppo", "grpo"):
+        data = prompts
+        own |= {f"{stage}__reward_model": judge.path}
+    own |= {
+        "train__steps": 16, "train__batch_size": 8 if data == prompts else 2, "eval__every_steps": 8,
+        "checkpoint__every_steps": 8, "checkpoint__keep": 3,
+    }  # fmt: skip
+    whole = run(stage, tmp_path / "whole", start, data, **own)
+    shutil.copytree(whole.path, tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_16")
+    for name in ("latest", "best"):
+        (tmp_path / "cut" / "checkpoints" / name).write_text("8")
+    resumed = run(stage, tmp_path / "cut", start, data, "--resume", **own)
+    for name in ("model.safetensors", "training.safetensors"):
+        first, second = (load_file(each.path / "checkpoints" / "step_16" / name) for each in (whole, resumed))
+        assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    for name in ("progress", "source", "step", "tokens", "best_loss"):
+        assert whole.state.get(name) == resumed.state.get(name)
+    before, after = (load_file(whole.path / "checkpoints" / f"step_{n}" / "model.safetensors") for n in (8, 16))
+    assert any(not torch.equal(before[key], after[key]) for key in before)  # it does learn something
+
+
+def test_a_reward_model_scores_the_right_letter_higher(judge: Run, preferences: Path) -> None:
+    with start_runtime("cpu") as runtime:
+        model = RewardModel(judge, runtime)
+        [asked] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
+        scores = {
+            letter: model.conversations([[*pair(asked, letter, "a")["prompt"], *pair(asked, letter, "a")["chosen"]]])[0]
+            for letter in LETTERS
+        }
+    assert max(scores, key=lambda letter: scores[letter]) == ASKED[asked]
+
+
+# ---- what must agree --------------------------------------------------------------------------------------------------
+
+
+def test_sampled_and_read_log_probabilities_are_the_same(start: Run, prompts: Path) -> None:
+    """The ratio of the first step is 1, at the temperature that answers were sampled at, whatever their lengths."""
+    config = GRPOConfig(checker_weight=1, max_new_tokens=9, temperature=0.7)
+    asked = fitting(open_prompts(prompts, "train"), start.tokenizer, 20) * 5
+    asked = [Asked(each.prompt, each.tokens[-9 + number :]) for number, each in enumerate(asked)]
+    with start_runtime("cpu") as runtime:
+        assert isinstance(start.model, GPT)
+        answers = ask(start.model, start.tokenizer, asked, config, 3, runtime)
+        read, wrong = (
+            read_answers(answers, answer_logprobs(start.model, temperature), start.model, 32, runtime)
+            for temperature in (0.7, 1.0)
+        )
+    mask, old = token_mask(answers), sampled_logprobs(answers)
+    assert len({len(answer.tokens) for answer in answers}) > 1
+    assert torch.allclose(read, old, atol=1e-5) and (old[mask] < 0).all() and (read[~mask] == 0).all()
+    assert not torch.allclose(wrong, old, atol=1e-2)
+
+
+@pytest.mark.parametrize("stage", ["reward", "dpo"])
+def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: Run, preferences: Path) -> None:
+    rendered = render_pairs(open_preferences(preferences, "train"), start.tokenizer, 32)
+    unit = rendered.units[0]
+    units = [
+        dataclasses.replace(unit, pairs=unit.pairs[k : k + 1 + 20 * k], first=unit.first) for k in range(4)
+    ]  # prompts with one pair and with many
+    shape = start.config.model.model_copy(update={"score_head": stage == "reward"})
+    torch.manual_seed(1)
+    model = GPT(shape)
+    objective: Objective = (
+        PairwiseReward(model, RewardConfig()) if stage == "reward" else DirectPreference(model, DPOConfig())
+    )
+    if stage == "reward":
+        torch.nn.init.normal_(model.score.weight)
+    reference = torch.linspace(-9, -3, rendered.documents)
+
+    def gradient(parts: list[list[Any]], context: int) -> torch.Tensor:
+        batches = [collate_pairs(part, context, reference) for part in parts]
+        count = sum(objective.count(batch) for batch in batches)
+        model.zero_grad()
+        for batch in batches:
+            (objective(batch)[0] / count).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    together = gradient([units], 32)
+    assert together.abs().max() > 1e-3
+    assert torch.allclose(gradient([[unit] for unit in units], 32), together, rtol=1e-4, atol=1e-5)
+    longest = max(len(document.tokens) for document in unit.documents)
+    assert torch.allclose(gradient([units], longest), together, rtol=1e-4, atol=1e-5)  # a document in each row
+
+
+def test_the_loss_of_dpo_begins_at_log_2(start: Run, preferences: Path, tmp_path: Path) -> None:
+    trained = run("dpo", tmp_path / "run", start, preferences, train__steps=1, train__batch_size=1, **QUIET)
+    before, first = read_metrics(trained.path / "metrics.jsonl")
+    assert (before["step"], before["val/accuracy"]) == (0, 0.5)
+    assert before["val/loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "said"),
+    [
+        ("ppo", {}, "nothing is rewarded"),
+        ("ppo", {"ppo.checker_weight": "1", "train.batch_size": "48"}, "does not divide the 64 answers"),
+        (
+            "grpo",
+            {"grpo.checker_weight": "1", "train.batch_size": "64", "train.steps": "12"},
+            "no multiple of the 8 steps",
+        ),
+        ("ppo", {"ppo.checker_weight": "1", "ppo.max_new_tokens": "31"}, "no prompt in"),
+        ("ppo", {"ppo.reward_model": "START", "ppo.max_new_tokens": "3"}, "gives no scores"),
+        ("dpo", {"dpo.loss": "ipo", "dpo.label_smoothing": "0.1"}, "would be ignored with dpo.loss ipo"),
+        ("dpo", {"ppo.prompts": "3"}, "ppo would be ignored by the stage dpo"),
+        ("reward", {"log.prompts": "[a]"}, "log.prompts would be ignored by the stage reward"),
+        ("grpo", {"grpo.checker_weight": "1", "grpo.kl_estimator": "k1"}, "k1"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(
+    stage: str, options: dict[str, str], said: str, start: Run, prompts: Path, preferences: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    preset = tmp_path / "preset.yaml"
+    data = prompts if stage in ("ppo", "grpo") else preferences
+    preset.write_text(f"stage: {stage}\ndata: {{path: {data}}}\n")
+    given = {"train.steps": "16", "train.batch_size": "64", **QUIET_DOTTED} | options
+    words = [w.replace("START", str(start.path)) for key, value in given.items() for w in (f"--{key}", value)]
+    status = main([stage, str(preset), "--run", str(tmp_path / "run"), "--init-from", str(start.path), *words])
+    err = capsys.readouterr().err
+    assert status == 2 and said in err and "Traceback" not in err
+    assert not list(tmp_path.glob("run/checkpoints/step_*"))
+
+
+QUIET_DOTTED = {name.replace("__", "."): str(value) for name, value in QUIET.items()}
+
+
+def test_a_run_that_does_not_speak_chat_is_refused(
+    char_data: Path, preferences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = [
+        "--run", str(tmp_path / "base"), "--train.steps", "1", "--model.context_length", "16", "--model.n_layers", "1",
+        "--model.n_heads", "1", "--model.d_model", "8", "--eval.max_tokens", "64", "--log.samples", "0",
+    ]  # fmt: skip
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(f"data: {{path: {char_data}}}\n")
+    assert main(["pretrain", str(plain), *base]) == 0
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(f"stage: reward\ndata: {{path: {preferences}}}\n")
+    capsys.readouterr()
+    assert main(["reward", str(preset), "--run", str(tmp_path / "run"), "--init-from", str(tmp_path / "base")]) == 2
+    assert "does not speak chat yet" in capsys.readouterr().err
+
+
+# ---- several processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="gloo's launcher is not tested on Windows")
+@pytest.mark.parametrize("stage", ["dpo", "ppo"])
+def test_two_processes_work_together(
+    stage: str, start: Run, judge: Run, prompts: Path, preferences: Path, tmp_path: Path
+) -> None:
+    """In dpo they take the steps of one process; in ppo each asks its own prompts, and they stay of one mind."""
+    settings: dict[str, Any] = {"train__steps": 4, "train__batch_size": 4, "train__micro_batch_size": 2, **QUIET}
+    data = preferences
+    if stage == "ppo":
+        data = prompts
+        settings |= {
+            "ppo__reward_model": judge.path, "ppo__prompts": 8, "ppo__max_new_tokens": 2, "ppo__critic": "model",
+            "ppo__normalise_scores": True, "ppo__target_kl": 0.5,
+        }  # fmt: skip
+    one = run(stage, tmp_path / "runs" / "one", start, data, **settings)
+    words = [
+        w
+        for k, v in (COMMON | {k.replace("__", "."): str(v) for k, v in settings.items()}).items()
+        for w in (f"--{k}", v)
+    ]
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "understudy",
+         stage, "runs/one.yaml", "--run-name", "two", "--init-from", str(start.path), "--seed", "0", *words],
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr
+    two = load_run(tmp_path / "runs" / "two", "latest")
+    rows = [read_metrics(each.path / "metrics.jsonl") for each in (one, two)]
+    if stage == "dpo":
+        for name, weights in weights_of(one.model).items():
+            torch.testing.assert_close(weights_of(two.model)[name], weights, atol=1e-5, rtol=1e-4)
+        assert rows[0][-1]["train/loss"] == pytest.approx(rows[1][-1]["train/loss"], rel=1e-5)
+    else:
+        assert rows[1][-1]["train/first_ratio"] == pytest.approx(1, abs=1e-4)
+        assert rows[1][-1]["tokens"] > 0 and math.isfinite(rows[1][-1]["train/value_loss"])
+        assert two.state["source"]["rewards"]["count"] == one.state["source"]["rewards"]["count"] == 16
