@@ -542,8 +542,8 @@ def test_samples_of_an_assistant_are_exchanges(tmp_path: Path) -> None:
     page = page_of(tmp_path, child)
     ours, theirs = page.json["texts"]
     assert theirs == [{"step": 400, "text": "user: no\nassistant: a story\n"}], "a base model's text is as it is"
-    assert ours[0] == {"step": 100, "exchanges": [["Hello", "the the"]]}
-    expected = [["Hello", "Good day."], ["Draw\na line", "Here:\n---\nDone."], ["Why?", ""]]
+    assert ours[0] == {"step": 100, "exchanges": [["Hello", "the the", None]]}
+    expected = [["Hello", "Good day.", None], ["Draw\na line", "Here:\n---\nDone.", None], ["Why?", "", None]]
     assert ours[1]["exchanges"] == expected
     assert "Good day." in page.text and "(nothing)" in page.text and "the the" not in page.text
     boxes = [a["data-run"] for _, a in page.tags if "data-run" in a]
@@ -620,4 +620,4 @@ def test_nothing_that_answers_or_ancestors_bring_becomes_markup(tmp_path: Path) 
     assert [t for t, _ in page.tags if t in ("script", "img", "b")] == ["script"] * 3
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert page.text.count("<script>alert(1)</script>") > 15
-    assert page.json["texts"][0][0]["exchanges"] == [[EVIL, EVIL + "\N{REPLACEMENT CHARACTER}[31m"]]
+    assert page.json["texts"][0][0]["exchanges"] == [[EVIL, EVIL + "\N{REPLACEMENT CHARACTER}[31m", None]]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from understudy.commands import Arguments, data, inspecting, machine, training, using
+from understudy.commands import Arguments, aligning, data, inspecting, machine, training, using
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,7 +143,19 @@ VERBS = (
         True,
     ),
     Verb("sft", "finetune a run on conversations", training.sft_arguments, training.sft, True),
+    Verb("reward", "train a reward model on preferences", training.reward_arguments, training.reward, True),
+    Verb("dpo", "improve an assistant by preferences directly", training.dpo_arguments, training.dpo, True),
+    Verb("ppo", "improve an assistant by rewards, with a critic", training.ppo_arguments, training.ppo, True),
+    Verb("grpo", "improve an assistant by rewards within groups", training.grpo_arguments, training.grpo, True),
     Verb("evaluate", "loss of a run, or its answers to tasks", using.evaluate_arguments, using.evaluate),
+    Verb("score", "score conversations by a reward model", aligning.score_arguments, aligning.score),
+    Verb("compare", "how often one run's answers beat another's", aligning.compare_arguments, aligning.compare),
+    Verb(
+        "best-of-n",
+        "what sampling alone would gain where ppo or grpo optimised a reward",
+        aligning.best_of_n_arguments,
+        aligning.best_of_n,
+    ),
     Verb("sample", "continue a prompt", using.sample_arguments, using.sample),
     Verb("chat", "talk with a run that was taught to answer", using.chat_arguments, using.chat),
     Verb("inspect", "see what a run is trained on", inspecting.inspect_arguments, inspecting.inspect),

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from understudy.run import Run
 
 Arguments = argparse.Namespace
 
@@ -15,3 +18,13 @@ Arguments = argparse.Namespace
 def print_json(content: Any) -> None:
     """The one JSON document that a command with --json leaves on standard output."""
     print(json.dumps(content, indent=1))
+
+
+def refuse_reward_model(run: Run) -> None:
+    """A run that gives scores writes nothing.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if run.config.stage == "reward":
+        raise ValueError(f"the run {run.path} gives scores and writes nothing; use it with `understudy score`")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, print_json
+from understudy.commands import Arguments, print_json, refuse_reward_model
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -56,6 +56,8 @@ def evaluate_tasks(arguments: Arguments) -> None:
     runs = [load_run(arguments.run, arguments.checkpoint)]
     if arguments.against is not None:
         runs.append(load_run(arguments.against))
+    for run in runs:
+        refuse_reward_model(run)
     with start_runtime(arguments.device) as runtime:
         ask_and_tell(runs, tasks, runtime, arguments.limit, arguments.batch_size, arguments.json)
 
@@ -101,7 +103,7 @@ def _run(run: Run, tasks: Sequence[Task], runtime: Runtime, limit: int | None, b
 
     model = run.model.to(runtime.device)
     results = []
-    with _bars(quiet=not runtime.is_main) as bars:
+    with progress_bars(quiet=not runtime.is_main) as bars:
         for task in tasks:
             bar = bars.add_task(f"{run.path.name}: {task.name}", total=None)
 
@@ -113,7 +115,7 @@ def _run(run: Run, tasks: Sequence[Task], runtime: Runtime, limit: int | None, b
 
 
 @contextmanager
-def _bars(quiet: bool) -> Iterator[Bars]:
+def progress_bars(quiet: bool = False) -> Iterator[Bars]:
     """Progress on standard error; silent where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

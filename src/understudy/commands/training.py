@@ -20,6 +20,28 @@ def sft_arguments(parser: argparse.ArgumentParser) -> None:
     _stage_arguments(parser, "the run to finetune")
 
 
+def reward_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser, "the assistant whose weights to start from")
+
+
+def dpo_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser, "the assistant to improve")
+
+
+def ppo_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser, "the assistant to improve")
+    _rewards_arguments(parser, "ppo")
+
+
+def grpo_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser, "the assistant to improve")
+    _rewards_arguments(parser, "grpo")
+
+
+def _rewards_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
+    parser.add_argument("--reward-model", metavar="RUN", help=f"what judges its answers ({stage}.reward_model)")
+
+
 def _stage_arguments(parser: argparse.ArgumentParser, init_from: str) -> None:
     parser.add_argument("preset", nargs="?", metavar="PRESET", help="a name `understudy presets` lists, or a YAML file")
     parser.add_argument(
@@ -45,6 +67,30 @@ def sft(arguments: Arguments) -> None:
     from understudy.train import stages
 
     _run(arguments, "sft", stages.sft)
+
+
+def reward(arguments: Arguments) -> None:
+    _align(arguments, "reward")
+
+
+def dpo(arguments: Arguments) -> None:
+    _align(arguments, "dpo")
+
+
+def ppo(arguments: Arguments) -> None:
+    _align(arguments, "ppo")
+
+
+def grpo(arguments: Arguments) -> None:
+    _align(arguments, "grpo")
+
+
+def _align(arguments: Arguments, stage: str) -> None:
+    from understudy.train import stages
+
+    if getattr(arguments, "reward_model", None) is not None:
+        arguments.overrides = {**arguments.overrides, f"{stage}.reward_model": arguments.reward_model}
+    _run(arguments, stage, stages.align)
 
 
 def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
@@ -115,8 +161,8 @@ def run_stage(arguments: Arguments, stage: Callable[[], Any]) -> None:
     }
     if final.bits_per_byte is not None:
         rows["bits per byte"] = f"{final.bits_per_byte:.4f}"
-    verb = "chat" if result.folder.config().stage == "sft" else "sample"
-    rows["next"] = f"understudy {verb} {result.folder.name}"
+    advice = {"pretrain": "understudy sample {}", "reward": "understudy score {} FILE"}
+    rows["next"] = advice.get(result.folder.config().stage, "understudy chat {}").format(result.folder.name)
     final_table(rows)
 
 

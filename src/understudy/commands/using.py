@@ -9,7 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, print_json
+from understudy.commands import Arguments, print_json, refuse_reward_model
+from understudy.commands.aligning import evaluate_reward
 from understudy.commands.evaluating import evaluate_tasks, refuse_task_options, task_arguments
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def _evaluate_loss(arguments: Arguments) -> None:
         raise ValueError(f"--context is {context}; the model reads 1 to {limit} tokens")
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size is {arguments.batch_size}; a number from 1 is wanted")
+    if run.config.stage == "reward":
+        evaluate_reward(arguments, run, context)
+        return
     path = Path(arguments.data) if arguments.data else None
     with start_runtime(arguments.device) as runtime:
         result = evaluate_run(run, runtime, path, arguments.split, context, arguments.batch_size)
@@ -128,6 +132,7 @@ def sample(arguments: Arguments) -> None:
     settings = sampling_settings(arguments)
     device, _ = choose_device(arguments.device)
     run = load_run(arguments.run, arguments.checkpoint, str(device))
+    refuse_reward_model(run)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if arguments.num == 1 and not arguments.json:
         pieces = stream_text(run.model, run.tokenizer, prompt, arguments.tokens, settings, arguments.stop)
@@ -184,6 +189,7 @@ def chat(arguments: Arguments) -> None:
     settings = sampling_settings(arguments)
     device, _ = choose_device(arguments.device)
     run = load_run(arguments.run, arguments.checkpoint, str(device))
+    refuse_reward_model(run)
     if not speaks_chat(run.tokenizer):
         raise ValueError(
             f"the run {run.path} continues text and was not taught to answer; make one that was from it "

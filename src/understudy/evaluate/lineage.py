@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from understudy.evaluate.alignment import BEST_OF_N, REWARD_EVALUATION
 from understudy.evaluate.wording import MISSING, count, joined, measured, plain, short_hash
 from understudy.run import RunFolder, find_run, read_json
 from understudy.settings import read_preset
@@ -42,6 +43,10 @@ class Evidence:
     """The last result of each task."""
     answers: dict[str, list[dict[str, Any]]]
     """Its single examples, each with an id and a score; none where they were not kept."""
+    reward: dict[str, Any]
+    """What a reward model's scores are worth."""
+    best_of_n: dict[str, Any]
+    """What best of n of its start is worth."""
     tokenizer_kind: str
     samples: list[tuple[int, str]]
 
@@ -210,6 +215,8 @@ def _read_run(folder: RunFolder) -> Evidence:
         evaluation=optional("evaluation.json"),
         tasks=tasks,
         answers={name: _examples(files[name]) if name in files else [] for name in tasks},
+        reward=optional(REWARD_EVALUATION),
+        best_of_n=optional(BEST_OF_N),
         tokenizer_kind=str(optional("tokenizer.json").get("kind", "")),
         samples=[(step, printable(text[:MOST_CHARACTERS])) for step, text in samples],
     )
@@ -256,8 +263,10 @@ def _own_checkpoint(run: Evidence) -> str:
 
 
 def split_text(data: Mapping[str, Any], split: str) -> str:
-    """How large a split is: tokens, and of conversations how many and what of them is trained on."""
+    """How large a split is: tokens, and of conversations how many and what of them is trained on; prompts and pairs."""
     return joined(
+        count(data.get(f"{split}_prompts"), "prompts"),
+        count(data.get(f"{split}_pairs"), "pairs"),
         count(data.get(f"{split}_conversations"), "conversations"),
         count(data.get(f"{split}_tokens"), "tokens"),
         count(data.get(f"{split}_trained_tokens"), "of them in answers"),

@@ -53,18 +53,28 @@ def evaluate_run(
     context_length: int | None = None,
     batch_size: int = 16,
 ) -> LossResult:
-    """The loss of a run on a split of its data, token files or conversations, or of what is at ``path``.
+    """The loss of a run on a split of its data, token files or conversations, or of what is at ``path``: of a run that
+    answers, conversations.
 
     Args:
         context_length: the model's when left out.
 
     Raises:
-        ValueError: no such data, or data prepared with another tokenizer.
+        ValueError: no such data, data prepared with another tokenizer, or a run whose own data has no loss a token.
     """
+    stage = run.config.stage
+    if stage == "reward":
+        raise ValueError(f"the run {run.path} gives scores, and no loss a token; judge it by `understudy evaluate`")
+    if stage not in ("pretrain", "sft") and path is None:
+        learnt_from = "preferences" if stage == "dpo" else "prompts"
+        raise ValueError(
+            f"the run {run.path} learnt from {learnt_from}, which have no loss a token; name --tasks, or --data "
+            "CONVERSATIONS"
+        )
     context = context_length or run.config.model.context_length
     path = path or Path(run.config.data.path)
     model = run.model.to(runtime.device)
-    if run.config.stage == "sft":
+    if stage != "pretrain":
         messages = (record["messages"] for record in open_conversations(path, split))
         conversations = render_set(messages, run.tokenizer, context, run.config.data.too_long or "cut")
         return loss_over(model, all_rows(conversations, context, batch_size, runtime.rank, runtime.world_size), runtime)

@@ -1,4 +1,4 @@
-"""Curves from metrics: series out of lines, smoothing, thinning, and loss.png.
+"""Curves from metrics: series out of lines, smoothing, thinning, and pictures of them such as loss.png.
 
 Not here: the page that compares runs (report.py), and reading metrics.jsonl.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
 COLOURS = ("#2f6fb0", "#d9772b", "#3b8f5a", "#8a5fb3", "#c2475a", "#7a6a58", "#2b9aa6", "#a8992a")
@@ -68,20 +69,15 @@ def loss_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def loss_plot(runs: Mapping[str, Rows], path: Path) -> None:
-    """Draw the training and validation losses of runs, by name, into a PNG file.
+def loss_plot(runs: Mapping[str, Rows], path: Path, what: str = "loss (nats a token)") -> None:
+    """Draw the training and validation losses of runs, by name, into a PNG file. ``what`` is said of the y axis.
 
     The x axis counts steps, with tokens above, where all runs take as many tokens a step, and else tokens.
 
     Raises:
         ValueError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.8), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
+    figure = _figure(8, 4.8)
     axes = figure.add_subplot()
     rates = {_tokens_per_step(rows) for rows in runs.values()} - {None}
     x = "step" if len(rates) <= 1 else "tokens"
@@ -93,7 +89,7 @@ def loss_plot(runs: Mapping[str, Rows], path: Path) -> None:
     axes.set_ylim(*loss_limits(drawn))
     axes.set_xlim(left=0)
     axes.set_xlabel("steps" if x == "step" else "tokens")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel(what)
     axes.ticklabel_format(axis="y", useOffset=False)
     _quiet(axes)
     rate = next(iter(rates), None)
@@ -108,6 +104,55 @@ def loss_plot(runs: Mapping[str, Rows], path: Path) -> None:
         axes.set_title(_plain(next(iter(runs))), loc="left", color=INK, fontsize=11, fontweight="bold", pad=8)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper right")
+    _save(figure, path)
+
+
+def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw charts with lines and whiskers (evaluate/alignment.py) beside each other into a PNG file.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    figure = _figure(5.4 * len(panels), 4.4)
+    figure.suptitle(_plain(title), x=0.02, ha="left", color=INK, fontsize=11, fontweight="bold")
+    for number, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), number + 1)
+        for line, colour, style, mark in zip(panel["lines"], COLOURS, ("-", "--"), ("o", "s")):
+            known = [i for i, bounds in enumerate(zip(line["low"], line["high"])) if None not in bounds]
+            axes.vlines(
+                [line["x"][i] for i in known], [line["low"][i] for i in known], [line["high"][i] for i in known],
+                color=colour, alpha=0.35, linewidth=1.2,
+            )  # fmt: skip
+            axes.plot(
+                line["x"], line["y"], style, marker=mark, markersize=4, color=colour, linewidth=1.6, label=line["label"]
+            )
+            axes.annotate(
+                line["at"][-1], (line["x"][-1], line["y"][-1]), xytext=(5, 5), textcoords="offset points",
+                color=colour, fontsize=8,
+            )  # fmt: skip
+        axes.set_xlim(left=0)
+        axes.margins(x=0.1)
+        axes.set_xlabel(panel["x"])
+        axes.set_title(panel["title"], loc="left", color=INK, fontsize=10)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        _quiet(axes)
+        if not number:
+            axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty picture of so many inches, which needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, format="png")
     except OSError as error:

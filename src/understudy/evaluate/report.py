@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from understudy.evaluate.alignment import ROLLOUT_STAGES, overoptimisation, reward_evidence
 from understudy.evaluate.comparison import compare_tasks, headlines
 from understudy.evaluate.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.evaluate.plots import loss_limits, smooth, thin
@@ -33,6 +34,35 @@ CHARTS = {
     "mfu": ("share of the peak (MFU)", "percent"),
     "grad_norm": ("gradient norm", "number"),
 }
+# The same for what a stage measures while it trains (train/...) and when it is evaluated (val/...), in one chart.
+STAGE_CHARTS = {
+    "reward": ("reward", "number"),
+    "truth": ("true score", "number"),
+    "score": ("score of the reward model", "number"),
+    "kl": ("divergence from the start (nats an answer)", "number"),
+    "accuracy": ("pairs the right way round", "percent"),
+    "true_accuracy": ("pairs the right way round, by the truth", "percent"),
+    "margin": ("margin between better and worse (nats)", "number"),
+    "better_logratio": ("better answers, likelier than at the start (nats)", "number"),
+    "worse_logratio": ("worse answers, likelier than at the start (nats)", "number"),
+    "entropy": ("entropy (nats a token)", "number"),
+    "length": ("length of an answer (tokens)", "number"),
+    "ended": ("answers that end by themselves", "percent"),
+    "clip_fraction": ("tokens that the clipping decides", "percent"),
+    "moved": ("divergence from the sampling policy (nats a token)", "number"),
+    "ratio": ("ratio to the sampling policy", "number"),
+    "first_ratio": ("the same in an iteration's first step", "number"),
+    "zero_spread": ("answers in groups of equal reward", "percent"),
+    "value": ("value that the critic expects", "number"),
+    "explained_variance": ("variance that the critic explains", "number"),
+    "kl_coefficient": ("price of a nat of divergence", "number"),
+    "policy_loss": ("loss of the policy", "number"),
+    "value_loss": ("loss of the critic", "number"),
+    "kl_loss": ("divergence in the loss (nats a token)", "number"),
+    "ptx_loss": ("loss of the conversations mixed in", "number"),
+}
+ANSWERING = ("sft", "dpo", "ppo", "grpo")
+"""Stages whose samples are answers."""
 NO_CHART = {"step", "tokens", "train_seconds", "train/loss", "val/loss", "memory_peak_bytes"}
 AXES = {"step": "step", "tokens": "tokens", "seconds": "train_seconds"}
 
@@ -54,10 +84,11 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the charts come in our order
     template = (resources.files("understudy.evaluate") / "report.html").read_text(encoding="utf-8")
+    evidence = [_evidence(run) for run in members]
     charts = {
         "runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "limits": _limits(runs),
         "ancestors": [_curves(run, only_losses=True) for run in members[len(runs) :]],
-        "own_limits": [_limits([run]) for run in members],
+        "own_limits": [_limits([run]) for run in members], "evidence": evidence,
     }  # fmt: skip
     content = {
         "cards": [_card(run) for run in runs],
@@ -67,7 +98,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         "tasks": compare_tasks(family),
         "facts": _side_by_side([_facts(run) for run in runs]),
         "differences": _differences(runs),
-        "samples": [[_sample(step, text, run.about.get("stage")) for step, text in run.samples] for run in members],
+        "evidence": evidence,
+        "samples": [_samples(run) for run in members],
         "configs": [_yaml(run.settings) for run in runs],
         "charts": charts,
     }
@@ -76,7 +108,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
         written=now().replace("T", " ").removesuffix("Z") + " UTC",
         runs=len(runs),
-        answering=any(run.about.get("stage") == "sft" for run in members),
+        stages={str(run.about.get("stage")) for run in members},
         # No text in a run can know the hash of the data it is itself part of, so only our script may run.
         nonce=hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:32],
     )
@@ -89,22 +121,37 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
+def _samples(run: Evidence) -> list[dict[str, Any]]:
+    """The samples of a run for the page, in order: each a text, or of a run that answers its ``exchanges``: what was
+    asked, what was said, and what the start said to the same, where that was sampled, or None."""
+    found = [_sample(step, text, run.about.get("stage")) for step, text in run.samples]
+    first = found[0].get("exchanges", []) if found and found[0]["step"] == 0 else []
+    for sample in found:
+        own = sample.get("exchanges", [])
+        known = sample["step"] > 0 and [asked for asked, *_ in own] == [asked for asked, *_ in first]
+        for place, exchange in enumerate(own):
+            exchange.append(first[place][1] if known else None)
+    return found
+
+
 def _sample(step: int, text: str, stage: Any) -> dict[str, Any]:
-    """A sample for the page: a text, or of a run that answers, its ``exchanges``: what was asked and what was said."""
-    exchanges: list[list[str]] = []
-    for part in text.strip("\n").split("\n---\n") if stage == "sft" else []:
+    exchanges: list[list[str | None]] = []
+    for part in text.strip("\n").split("\n---\n") if stage in ANSWERING else []:
         asked, found, said = part.removeprefix("user: ").partition("\nassistant:")
         if part.startswith("user: ") and found:
             exchanges.append([asked, said.strip()])
         elif exchanges:  # the answer had such a line of its own
-            exchanges[-1][1] += f"\n---\n{part}"
+            exchanges[-1][1] = f"{exchanges[-1][1]}\n---\n{part}"
     return {"step": step, "exchanges": exchanges} if exchanges else {"step": step, "text": text}
 
 
 def _card(run: Evidence) -> dict[str, Any]:
     """The few numbers to see first."""
     evaluation, best = run.evaluation, run.best()
-    if "loss" in evaluation:
+    name = "validation loss"
+    if run.about.get("stage") in ROLLOUT_STAGES and best:
+        name, loss, what = "validation reward", 0.0 - best[0], f"best, at step {best[1]:,}"
+    elif "loss" in evaluation:
         loss, what = evaluation["loss"], interval(evaluation, "loss", 3)
     elif best:
         loss, what = best[0], f"best, at step {best[1]:,}"
@@ -118,7 +165,21 @@ def _card(run: Evidence) -> dict[str, Any]:
         ("tokens", MISSING if tokens is None else count_text(tokens)),
         ("trained", MISSING if seconds is None else duration_text(seconds)),
     ]
-    return {"loss": number(loss, 4), "what": what, "small": [pair for pair in small if pair[1] != MISSING]}
+    return {
+        "name": name,
+        "loss": number(loss, 4),
+        "what": what,
+        "small": [pair for pair in small if pair[1] != MISSING],
+    }
+
+
+def _evidence(run: Evidence) -> dict[str, Any]:
+    """What a later stage is judged by: the charts of over-optimisation, and of a reward model's scores."""
+    settings = run.settings | {"stage": run.about.get("stage")}
+    return {
+        "overoptimisation": overoptimisation(run.rows, run.best_of_n, settings),
+        "reward": reward_evidence(run.reward),
+    }
 
 
 def _facts(run: Evidence) -> dict[str, dict[str, str]]:
@@ -211,7 +272,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 def _curves(run: Evidence, only_losses: bool = False) -> dict[str, Any]:
     """The points of every chart of a run: for each metric, its values and where they stand on each x axis."""
-    names = dict.fromkeys(name for row in run.rows for name in row if name not in NO_CHART and not only_losses)
+    names = {} if only_losses else _charted(run.rows)
     curves = {name: _curve(run.rows, name, SMALL_POINTS) for name in names}
     curves |= {name: _curve(run.rows, name, CURVE_POINTS) for name in ("train/loss", "val/loss")}
     return {"name": run.label, "curves": {name: curve for name, curve in curves.items() if curve["y"]}}
@@ -230,15 +291,28 @@ def _curve(rows: Sequence[Mapping[str, Any]], name: str, most: int) -> dict[str,
     return {key: [_rounded(value) for value in points[:, column]] for column, key in enumerate(keys)}
 
 
+def _charted(rows: Sequence[Mapping[str, Any]]) -> dict[str, None]:
+    """The metrics with a small chart, in the order in which they first come; ends of intervals have none."""
+    return dict.fromkeys(
+        name for row in rows for name in row
+        if name not in NO_CHART and not (name.startswith("val/") and name.endswith(("_low", "_high")))
+    )  # fmt: skip
+
+
 def _chart_titles(runs: Sequence[Evidence]) -> dict[str, dict[str, str]]:
-    """The small charts in order, with title and kind of number."""
+    """The small charts in order, with title and kind of number; ``beside``: what else is in the same one."""
     rows = [row for run in runs for row in run.rows]
-    present = dict.fromkeys(name for row in rows for name in row if name not in NO_CHART)
+    present = _charted(rows)
     if all(len(_accuracies(row)) == 1 for row in rows if "accuracy" in row):
         present.pop("accuracy", None)  # the mean of one
     accuracies = {name: None for name in ("accuracy", *_accuracies(present)) if name in present}
-    order = {name: None for name in CHARTS if name in present} | present
-    return {name: _chart_title(name, rows) for name in accuracies | order}
+    staged = {f"{split}/{name}": None for name in STAGE_CHARTS for split in ("train", "val")}
+    order = accuracies | {name: None for name in (*staged, *CHARTS) if name in present} | present
+    titles = {name: _chart_title(name, rows) for name in order}
+    for name in [name for name in titles if name.startswith("val/") and f"train/{name[4:]}" in titles]:
+        titles[f"train/{name[4:]}"]["beside"] = name
+        del titles[name]
+    return titles
 
 
 def _accuracies(names: Mapping[str, Any]) -> list[str]:
@@ -246,7 +320,8 @@ def _accuracies(names: Mapping[str, Any]) -> list[str]:
 
 
 def _chart_title(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    title, kind = CHARTS.get(name, (name, "number"))
+    split, _, bare = name.partition("/")
+    title, kind = (STAGE_CHARTS if split in ("train", "val") else CHARTS).get(bare or name, (name, "number"))
     if name == "accuracy" or name.startswith("accuracy/"):
         task = name.partition("/")[2]
         several = any(_accuracies(row) for row in rows)

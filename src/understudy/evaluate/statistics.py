@@ -49,18 +49,24 @@ class Paired:
 def estimate(scores: Sequence[float]) -> Estimate:
     """The mean of scores: Wilson's interval where each is 0 or 1, a normal one otherwise."""
     assert scores, "an estimate needs a score"
-    mean = math.fsum(scores) / len(scores)
-    if all(score in (0.0, 1.0) for score in scores):
-        bounds: tuple[float | None, float | None] = wilson_interval(round(math.fsum(scores)), len(scores))
-    else:
-        bounds = mean_interval(scores)
-    return Estimate(mean, bounds[0], bounds[1], len(scores))
+    if not all(score in (0.0, 1.0) for score in scores):
+        return mean_estimate(scores)
+    right = math.fsum(scores)
+    return Estimate(right / len(scores), *wilson_interval(right, len(scores)), len(scores))
 
 
-def wilson_interval(right: int, n: int) -> tuple[float, float]:
+def mean_estimate(values: Sequence[float]) -> Estimate:
+    """The mean of values that are no shares, though all of them may happen to be 0 or 1."""
+    assert values, "an estimate needs a value"
+    low, high = mean_interval(values)
+    return Estimate(math.fsum(values) / len(values), low, high, len(values))
+
+
+def wilson_interval(right: float, n: int) -> tuple[float, float]:
     """The interval for a proportion of ``right`` out of ``n`` (Wilson 1927, J. Am. Stat. Assoc. 22).
 
-    It stays within 0 and 1 and has a width even where all or none are right, which the normal one has not.
+    It stays within 0 and 1 and has a width even where all or none are right, which the normal one has not. Of scores
+    between 0 and 1, ``right`` is their sum: they vary less than such of 0 and 1, so that it is wide enough.
 
     >>> [round(bound, 4) for bound in wilson_interval(8, 10)]
     [0.4902, 0.9433]

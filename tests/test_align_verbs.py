@@ -1,0 +1,301 @@
+"""score, compare, best-of-n and evaluate after the later stages, and what the report shows of them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from align_runs import ASKED, QUIET, pair, run
+from understudy.align import compare
+from understudy.align.best_of import expected_of_best
+from understudy.align.reward import RewardModel
+from understudy.cli import main
+from understudy.data.preferences import open_preferences
+from understudy.data.prompts import Prompt
+from understudy.evaluate.alignment import overoptimisation, reward_evidence
+from understudy.evaluate.report import write_report
+from understudy.run import Run, read_json
+from understudy.runtime import start_runtime
+from understudy.train.metrics import read_metrics
+from understudy.train.panel import Watch
+
+
+def conversation(asked: str, said: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def optimised(start: Run, judge: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A ppo run, rewarded by the reward model, on prompts enough for intervals."""
+    where = tmp_path_factory.mktemp("ppo")
+    asked = [
+        {"prompt": [{"role": "user", "content": a + x + y}], "answer": ASKED[a]}
+        for a in ASKED
+        for x in "abcdefgh"
+        for y in "abcdefgh"
+    ]
+    settings = {
+        "train__steps": 12, "train__batch_size": 16, "eval__every_steps": 6, "log__samples": 1, "log__sample_tokens": 2,
+        "ppo__prompts": 16, "ppo__max_new_tokens": 2, "ppo__reward_model": judge.path, "checkpoint__every_steps": 6,
+    }  # fmt: skip
+    return run("ppo", where / "ppo", start, write_lines(where / "prompts.jsonl", asked), **settings)
+
+
+# ---- score ----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_reward_model(
+    judge: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Any] = [{"messages": conversation("a", "b")}, pair("a", "b", "c"), pair("a", "d", "b") | {"tie": True}]
+    path = write_lines(tmp_path / "lines.jsonl", rows)
+    assert main(["score", str(judge.path), str(path), "--batch-size", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with start_runtime("cpu") as runtime:
+        scores = RewardModel(judge, runtime).conversations([conversation("a", said) for said in "bcd"])
+    right, wrong, other = (pytest.approx(score, abs=1e-5) for score in scores)
+    assert found["scores"] == [
+        {"line": 1, "score": right}, {"line": 2, "chosen": right, "rejected": wrong},
+        {"line": 3, "chosen": other, "rejected": right},
+    ]  # fmt: skip
+    assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (1.0, 1), "a tie is nobody's win"
+    assert found["mean"]["value"] == pytest.approx((3 * scores[0] + scores[1] + scores[2]) / 5, abs=1e-5)
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert main(["score", str(judge.path), "-"]) == 0
+    told = capsys.readouterr()
+    assert not told.out and "100.0%" in told.err and f"{scores[0]:.3f}" in told.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"messages": [{"role": "user", "content": "a"}]}', "line 2 cannot be scored: it does not end with an answer"),
+        ('{"prompt": []}', "line 2 cannot be scored: it has neither messages nor prompt, chosen and rejected"),
+        (json.dumps(pair("a", "b", "b")), "line 2 cannot be scored: chosen equals rejected"),
+        ("{", "line 2 is not JSON"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_sentence(
+    line: str, said: str, judge: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text("\n" + line + "\n")
+    assert main(["score", str(judge.path), str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+# ---- compare --------------------------------------------------------------------------------------------------------
+
+PROMPTS = [Prompt(({"role": "user", "content": a},), None, ASKED[a], a) for a in ASKED for _ in range(20)]
+
+
+def fought(
+    judge: compare.Judge, answers: dict[str, list[str]], start: Run, monkeypatch: pytest.MonkeyPatch
+) -> compare.Duel:
+    """A duel in which both runs say what they are told to."""
+    said = iter(answers.values())
+    monkeypatch.setattr(compare, "answer_all", lambda *arguments: next(said))
+    with start_runtime("cpu") as runtime:
+        return compare.duel(start, start, PROMPTS, judge, runtime, max_new_tokens=2)
+
+
+def test_a_duel_is_blind_and_counts_for_the_second(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong = [prompt.answer or "" for prompt in PROMPTS], ["h"] * 40
+    mixed = [*right[:20], *wrong[20:]]
+    found = fought(compare.by_checker, {"first": wrong, "second": mixed}, start, monkeypatch).as_dict()
+    assert (found["wins"], found["ties"], found["losses"], found["win_rate"]) == (20, 20, 0, 0.75)
+    assert found["low"] < 0.75 < found["high"] and found["p_value"] == pytest.approx(2**-19)
+    assert [(name, of["win_rate"]) for name, of in found["categories"].items()] == [("a", 1.0), ("c", 0.5)]
+
+    shown: list[str] = []
+    first_shown = compare.by_person(lambda question: "1", shown.append)
+    found = fought(first_shown, {"first": wrong, "second": right}, start, monkeypatch).as_dict()
+    assert 8 < found["wins"] < 32, "who always takes the first prefers neither run"
+    assert found["ties"] == 0 and sum("\n1: h\n" in text for text in shown) == found["losses"]
+
+
+def test_a_person_may_stop_and_what_was_judged_counts(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong = [prompt.answer or "" for prompt in PROMPTS], ["h"] * 40
+    said = iter(["1", "what?", "t", "2"])
+
+    def ask(question: str) -> str:
+        if (answer := next(said, None)) is None:
+            raise KeyboardInterrupt
+        return answer
+
+    found = fought(compare.by_person(ask, lambda text: None), {"a": wrong, "b": right}, start, monkeypatch)
+    assert [row.points for row in found.rows].count(0.5) == 1 and len(found.rows) == 3
+    with pytest.raises(ValueError, match="nothing was judged"):
+        fought(compare.by_person(lambda question: "q", lambda text: None), {"a": wrong, "b": right}, start, monkeypatch)
+
+
+def test_what_was_judged_can_be_trained_on(
+    start: Run, optimised: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = [prompt.answer or "" for prompt in PROMPTS]
+    answers = iter([["h"] * 40, ["", *right[1:]]])
+    monkeypatch.setattr(compare, "answer_all", lambda *arguments: next(answers))
+    rows = [{"prompt": list(prompt.messages), "answer": prompt.answer} for prompt in PROMPTS]
+    data, saved = write_lines(tmp_path / "prompts.jsonl", rows), tmp_path / "judged.jsonl"
+    words = ["compare", str(start.path), str(optimised.path), "--data", str(data), "--max-new-tokens", "2"]
+    assert main([*words, "--limit", "30", "--save", str(saved), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["wins"], found["ties"], found["n"], found["saved_pairs"]) == (29, 1, 30, 29), (
+        "an empty one teaches nothing"
+    )
+    known = [comparison for split in ("train", "val") for comparison in open_preferences(saved, split)]
+    assert {c.prompt[0]["content"]: c.answers[c.pairs[0].better][0]["content"] for c in known} == ASKED
+    assert known[0].truths[known[0].pairs[0].better] == 1.0
+    assert main([*words, "--save", str(saved)]) == 2
+    assert "wants the name of a new .jsonl file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--reward-model", "x"], "would be ignored with --by checker"),
+        (["--by", "reward"], "--by reward needs --reward-model RUN"),
+        (["--limit", "0"], "a number from 1 is wanted"),
+        (["--data", "PREFERENCES"], "have neither a check nor an answer"),
+        (["--max-new-tokens", "31", "--data", "PROMPTS"], "no prompt leaves room for 31 tokens"),
+        (["SECOND=JUDGE", "--data", "PROMPTS"], "does not answer"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_one_sentence(
+    options: list[str], said: str, start: Run, judge: Run, prompts: Path, preferences: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    second = judge if "SECOND=JUDGE" in options else start
+    paths = {"PREFERENCES": str(preferences), "PROMPTS": str(prompts)}
+    words = [paths.get(word, word) for word in options if word != "SECOND=JUDGE"]
+    assert main(["compare", str(start.path), str(second.path), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+# ---- over-optimisation ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+def test_the_best_of_n_is_the_mean_over_all_ways_to_draw_n(n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    reward, truth = torch.rand(8, generator=generator), torch.rand(8, generator=generator)
+    ways = list(itertools.combinations(range(8), n))
+    best = [max(way, key=lambda i: float(reward[i])) for way in ways]
+    assert expected_of_best(reward, truth, n) == pytest.approx(sum(float(truth[i]) for i in best) / len(ways), abs=1e-6)
+
+
+def test_best_of_n_stands_beside_the_path_of_a_run(optimised: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    path = optimised.path
+    settings = optimised.config.model_dump()
+    [(own,), _] = [panel["lines"] for panel in overoptimisation(read_metrics(path / "metrics.jsonl"), {}, settings)]
+    assert own["at"] == ["step 0", "step 6", "step 12"] and own["x"][0] == 0 < own["x"][-1]
+    (path / "overoptimisation.png").unlink()
+
+    assert main(["best-of-n", str(path), "--most", "8", "--prompts", "4", "--json"]) == 0
+    kept = read_json(path / "best_of_n.json")
+    assert kept == json.loads(capsys.readouterr().out)
+    rows = kept["rows"]
+    assert [row["n"] for row in rows] == [1, 2, 4, 8] and rows[0]["kl"] == 0
+    assert rows[3]["kl"] == pytest.approx(math.log(8) - 7 / 8)
+    assert all(before["reward"] < after["reward"] for before, after in itertools.pairwise(rows))
+    assert (path / "overoptimisation.png").read_bytes().startswith(b"\x89PNG")
+    panels = overoptimisation(read_metrics(path / "metrics.jsonl"), kept, settings)
+    assert [[line["label"] for line in panel["lines"]] for panel in panels] == [["ppo", "best of n of its start"]] * 2
+    assert panels[0]["lines"][1]["y"] == [row["reward"] for row in rows]
+    assert "Over-optimisation" in (path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "said"),
+    [
+        ("judge", [], "only ppo and grpo optimise a reward"),
+        ("optimised", ["--most", "6"], "a power of two from 2"),
+        ("optimised", ["--prompts", "1"], "a number from 2"),
+    ],
+)
+def test_best_of_n_says_what_it_cannot_do(
+    which: str, options: list[str], said: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["best-of-n", str(request.getfixturevalue(which).path), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+# ---- evaluate and report --------------------------------------------------------------------------------------------
+
+
+def test_a_reward_model_leaves_what_its_scores_are_worth(
+    judge: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = read_json(judge.path / "evaluation_reward.json")
+    assert kept["checkpoint"] == "40" and kept["pairs"] == 182
+    last = read_metrics(judge.path / "metrics.jsonl")[-1]
+    assert (kept["accuracy"], kept["loss"]) == (last["val/accuracy"], last["val/loss"])
+    assert sum(row["pairs"] for row in kept["calibration"]) == 182
+    assert main(["evaluate", str(judge.path), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["accuracy"], again["loss"]) == (kept["accuracy"], pytest.approx(kept["loss"], abs=1e-5))
+
+    found = reward_evidence(kept | {"scores": [[2.0, 1.0], [1.0, 0.0], [0.0, 0.5], [1.5, None]]})
+    assert found is not None
+    assert found["facts"]["agrees with the labels on"].startswith(share := f"{kept['accuracy']:.1%} of pairs [")
+    calibration, scores = found["charts"]
+    [line] = calibration["lines"]
+    assert all(low <= y <= high for low, y, high in zip(line["low"], line["y"], line["high"]))
+    assert [bar["label"] for bar in scores["bars"]] == ["answers (1)", "right answers (1)", "wrong answers (2)"]
+    page = write_report([judge.path], tmp_path / "page.html").read_text()
+    assert "Reward model" in page and share in page
+
+
+@pytest.mark.parametrize("words", [["sample"], ["chat"], ["evaluate", "--tasks", "hamlet"]])
+def test_a_reward_model_writes_nothing(words: list[str], judge: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([words[0], str(judge.path), *words[1:]]) == 2
+    assert "gives scores and writes nothing" in capsys.readouterr().err
+
+
+def test_answers_before_and_after_stand_side_by_side(optimised: Run, tmp_path: Path) -> None:
+    said = {step: (optimised.path / "samples" / f"step_{step}.txt").read_text() for step in (0, 12)}
+    before, after = (text.partition("\nassistant: ")[2].strip() for text in said.values())
+    page = write_report([optimised.path], tmp_path / "page.html").read_text()
+    texts = json.loads(page.partition('id="texts">')[2].partition("</script>")[0])[0]
+    assert [sample["step"] for sample in texts] == [0, 6, 12]
+    assert texts[0]["exchanges"][0][1:] == [before, None] and texts[2]["exchanges"][0][1:] == [after, before]
+    charts = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
+    assert charts["titles"]["train/reward"] == {"title": "reward", "kind": "number", "beside": "val/reward"}
+    assert not any(name.endswith(("_low", "_high")) for name in charts["titles"])
+    assert "validation reward" in page
+
+
+def test_preferences_have_no_loss_a_token_but_conversations_have(
+    start: Run, preferences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = run("dpo", tmp_path / "dpo", start, preferences, train__steps=1, train__batch_size=1, **QUIET)
+    capsys.readouterr()
+    assert main(["evaluate", str(trained.path)]) == 2
+    assert "learnt from preferences, which have no loss a token; name --tasks, or --data" in capsys.readouterr().err
+    talk = write_lines(tmp_path / "talk.jsonl", [{"messages": conversation(a, "b")} for a in "abcdefgh"])
+    assert main(["evaluate", str(trained.path), "--data", str(talk), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 1 < found["loss"] < 6 and found["tokens"] >= 2, "near the uniform distribution over 20 tokens"
+
+
+def test_a_line_of_progress_has_the_few_that_are_watched() -> None:
+    watch = Watch(10)
+    watch.update({
+        "step": 1, "train_seconds": 1.0, "train/reward": 0.5, "train/kl": 1.25, "train/policy_loss": 0.1,
+        "val/loss": 1.0, "val/truth": 0.75, "val/truth_low": 0.7, "accuracy/village": 0.5,
+    })  # fmt: skip
+    assert watch.line(evaluated=False).endswith("left  reward 0.5  kl 1.25  accuracy/village 0.5")
+    assert watch.line(evaluated=True).endswith("left  reward 0.5  kl 1.25  val true score 0.75  accuracy/village 0.5")
