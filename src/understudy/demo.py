@@ -1,8 +1,8 @@
 """The whole path in one command: the embedded stories, a GPT that writes them, conversations, an assistant that answers,
-what each of the two is worth, and a report.
+preferences between its answers, a reward model, an assistant improved by rewards, what each is worth, and a report.
 
-It calls what the commands call, in their order, and keeps what is already done. The base model is runs/NAME-base and
-the assistant runs/NAME.
+It calls what the commands call, in their order, and keeps what is already done. Of a demo called NAME the runs are
+NAME-base, NAME-chat, NAME-reward, and the improved assistant NAME.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from understudy.chat import Chat
+from understudy.commands.aligning import duel_and_tell
 from understudy.commands.evaluating import ask_and_tell
+from understudy.config import RunConfig
 from understudy.data.prepare import prepare, progress_bars
 from understudy.data.prepare_conversations import prepare_conversations
+from understudy.data.sampled_preferences import Sampling
 from understudy.evaluate.loss import evaluate_run, save_evaluation
 from understudy.evaluate.report import write_report
 from understudy.evaluate.tasks import find_task
@@ -23,9 +28,9 @@ from understudy.inference.engine import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
-from understudy.settings import load_config, read_preset
+from understudy.settings import apply_overrides, build_config, read_preset
 from understudy.train.inherit import config_from_parent
-from understudy.train.stages import pretrain, sft
+from understudy.train.stages import align, pretrain, sft
 
 PROMPTS = ("One morning,", '"Where is')
 QUESTIONS = (
@@ -35,81 +40,98 @@ QUESTIONS = (
     "it to her.\n\nWho found the kite?",
     "Say these words in capital letters: the old bridge",
 )
+PREFERENCE_PROMPTS = 400
+SHORTER: dict[str, dict[str, dict[str, int]]] = {
+    "hamlet-chat": {"train": {"steps": 850}, "eval": {"every_steps": 425}, "checkpoint": {"every_steps": 425}},
+    "hamlet-reward": {"train": {"steps": 40}, "eval": {"every_steps": 20}, "checkpoint": {"every_steps": 20}},
+    "hamlet-grpo": {"train": {"steps": 24}, "eval": {"every_steps": 12}, "checkpoint": {"every_steps": 12}},
+}
+"""Presets in which the demo stops earlier, so that all of it takes ten minutes on two CPU cores."""
+Stage = Callable[[RunConfig, RunFolder, bool, Run | None], Any]
 
 
 def run_demo(name: str, fresh: bool = False) -> None:
-    """Prepare, train, finetune, evaluate and report into runs/NAME-base and runs/NAME.
+    """Prepare, train, align, evaluate and report into runs/NAME and the runs before it.
 
     Raises:
         Interrupted: a signal asked to stop; the same command goes on later.
     """
     began = time.perf_counter()
-    base, assistant = RunFolder(run_path(f"{name}-base")), RunFolder(run_path(name))
-    for folder in (base, assistant):
+    base, chat, judge, best = (RunFolder(run_path(f"{name}{part}")) for part in ("-base", "-chat", "-reward", ""))
+    for folder in (base, chat, judge, best):
         if fresh and folder.path.exists():
             shutil.rmtree(folder.path)
-    _train_base(base)
-    _train_assistant(assistant, base)
-    runs = [load_run(folder.path) for folder in (assistant, base)]
-    _evaluate(runs)
-    _say("6 of 7  talk: what each has to say")
+    _say("1 of 9  prepare: the stories of a village, split into pieces of words")
+    with progress_bars() as report:
+        config = build_config(read_preset("hamlet"))
+        _say(str(prepare(
+            ["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report
+        )))  # fmt: skip
+    _say(f"2 of 9  pretrain: a GPT learns to write them ({base.path})")
+    _train("hamlet", base, None, pretrain)
+    _say("3 of 9  prepare: conversations about the village")
+    conversations = _prepare("hamlet-chat", "conversations")
+    _say(f"4 of 9  finetune: the GPT learns to answer ({chat.path})")
+    _train("hamlet-chat", chat, base, sft, data=conversations)
+    _say("5 of 9  prefer: its answers to more questions, compared by simulated annotators who err at times")
+    preferences = Path("data") / f"{name}-preferences"
+    if not judge.exists():
+        _prepare("", "preferences", preferences, PREFERENCE_PROMPTS, Sampling(str(chat.path)), force=True)
+    _say(f"6 of 9  reward: a model learns which answers are preferred ({judge.path})")
+    _train("hamlet-reward", judge, chat, align, data=preferences)
+    _say(f"7 of 9  improve: the assistant learns from rewards for its own answers ({best.path})")
+    prompts = _prepare("hamlet-grpo", "prompts")
+    _train("hamlet-grpo", best, chat, align, data=prompts, grpo={"reward_model": judge.path, "reward_weight": 0.1})
+    runs = [load_run(folder.path) for folder in (best, chat, base)]
+    _say("8 of 9  evaluate: stories, people and phrasings that none of them has met")
+    with start_runtime() as runtime:
+        for run in runs[1:]:
+            result = evaluate_run(run, runtime)
+            save_evaluation(RunFolder(run.path), result, str(run.step))
+        ask_and_tell(runs[2:], [find_task("hamlet")], runtime)
+        ask_and_tell(runs[:2], [find_task("hamlet")], runtime)
+        duel_and_tell(runs[1], runs[0], runtime)
     for prompt, completion in zip(
-        PROMPTS, generate_text(runs[1].model, runs[1].tokenizer, PROMPTS, 60, SamplingSettings(temperature=0.7, seed=7))
+        PROMPTS, generate_text(runs[2].model, runs[2].tokenizer, PROMPTS, 60, SamplingSettings(temperature=0.7, seed=7))
     ):
         print(f"\n{prompt}{completion.text.rstrip()} …")
     _answer(runs[0])
-    page = write_report([assistant.path], assistant.path / "report.html")
-    _say(f"\n7 of 7  report: {page}")
+    page = write_report([best.path], best.path / "report.html")
+    _say(f"\n9 of 9  report: {page}")
     _say(f"The demo took {(time.perf_counter() - began) / 60:.1f} minutes. Talk with it:")
     program = "understudy" if shutil.which("understudy") else sys.argv[0]  # `make` leaves it in .venv/bin
     _say(f"    {program} chat {name}")
 
 
-def _train_base(folder: RunFolder) -> None:
-    config = load_config("hamlet")
-    _say(f"1 of 7  prepare: the stories of a village, split into pieces of words ({config.data.path})")
+def _prepare(
+    preset: str, kind: str, path: Path | None = None, limit: int | None = None, sampling: Sampling | None = None,
+    force: bool = False,
+) -> Path:  # fmt: skip
+    """Hamlet's conversations, preferences or prompts, where the preset expects them."""
+    path = path or Path(read_preset(preset)["data"]["path"])
     with progress_bars() as report:
-        _say(str(prepare(
-            [config.data.source or "hamlet"], Path(config.data.path), config.tokenizer.kind or "bpe",
-            config.tokenizer.vocab_size, report=report,
+        _say(str(prepare_conversations(
+            ["hamlet"], path, kind, limit=limit, force=force, report=report, sampling=sampling
         )))  # fmt: skip
-    _say(f"2 of 7  pretrain: a GPT learns to write them ({folder.path})")
-    if not _is_trained(folder):
-        pretrain(folder.config() if folder.exists() else config, folder, resume=folder.exists())
+    return path
 
 
-def _train_assistant(folder: RunFolder, base: RunFolder) -> None:
-    tree = read_preset("hamlet-chat") | {"init_from": str(base.path)}
-    path = Path(tree["data"]["path"])
-    _say(f"3 of 7  prepare: conversations about the village ({path})")
-    with progress_bars() as report:
-        _say(str(prepare_conversations(["hamlet"], path, report=report)))
-    _say(f"4 of 7  finetune: the GPT learns to answer ({folder.path})")
-
-    if _is_trained(folder):
-        return
-    resume = folder.exists()
-    parent = None if resume else load_run(base.path)
-    sft(config_from_parent(tree, parent) if parent else folder.config(), folder, resume, parent)
-
-
-def _is_trained(folder: RunFolder) -> bool:
-    """Whether a run came to its end, which is then said."""
-    done = folder.exists() and bool(folder.steps()) and folder.steps()[-1] >= folder.config().train.steps
-    if done:
+def _train(
+    preset: str, folder: RunFolder, parent: RunFolder | None, stage: Stage, data: Path | None = None, **sections: Any
+) -> None:
+    """One stage, unless it is done already; what was interrupted goes on."""
+    if folder.exists() and folder.steps() and folder.steps()[-1] >= folder.config().train.steps:
         _say("        it is trained already; --fresh trains it again")
-    return done
-
-
-def _evaluate(runs: list[Run]) -> None:
-    _say("5 of 7  evaluate: stories, people and phrasings that neither has met")
-    with start_runtime() as runtime:
-        for run in runs:
-            result = evaluate_run(run, runtime)
-            save_evaluation(RunFolder(run.path), result, str(run.step))
-            per_byte = f", {result.bits_per_byte:.3f} bits a byte of text" if result.bits_per_byte else ""
-            _say(f"        {run.path.name}: loss {result.loss:.3f} a token{per_byte}")
-        ask_and_tell(runs, [find_task("hamlet")], runtime)
+        return
+    if folder.exists():
+        stage(folder.config(), folder, True, None)
+        return
+    tree = read_preset(preset) | ({"init_from": str(parent.path)} if parent else {})
+    settings = SHORTER.get(preset, {}) | sections | ({"data": {"path": data}} if data else {})
+    dotted = {f"{section}.{name}": str(value) for section, own in settings.items() for name, value in own.items()}
+    tree = apply_overrides(tree, dotted)
+    start = load_run(parent.path) if parent else None
+    stage(config_from_parent(tree, start) if start else build_config(tree), folder, False, start)
 
 
 def _answer(run: Run) -> None:
