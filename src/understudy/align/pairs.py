@@ -1,7 +1,7 @@
 """Preferences as rows to train on: each answer with its prompt is a document, several to a row, and the documents of
 one prompt are always in the same batch, where the pairs among them are learnt from together.
 
-Shapes: B rows of a batch, T time, N documents (answers) of a batch, P pairs.
+Shapes: B rows of a batch, T time (the longest row's), N documents (answers) of a batch, P pairs.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def collate_pairs(units: Sequence[Unit], context_length: int, reference: torch.T
     documents = [document for unit in units for document in unit.documents]
     lengths = np.array([len(document.tokens) for document in documents])
     rows = pack_best_fit(lengths, context_length)
-    shape = (len(rows), context_length)
+    width = max(int(lengths[row].sum()) for row in rows)
+    shape = (len(rows), width)
     tokens, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORE, dtype=np.int64)
     numbers, ends = np.full(shape, PADDING, dtype=np.int64), np.zeros(len(documents), dtype=np.int64)
     for number, row in enumerate(rows):
@@ -149,7 +150,7 @@ def collate_pairs(units: Sequence[Unit], context_length: int, reference: torch.T
             tokens[number, at : at + length] = document.tokens
             targets[number, at + document.answer - 1 : at + length - 1] = document.tokens[document.answer :]
             numbers[number, at : at + length] = place
-            ends[place] = number * context_length + at + length - 1
+            ends[place] = number * width + at + length - 1
             at += length
     begins = np.cumsum([0, *(len(unit.documents) for unit in units)])
     pairs = [(begin, pair, len(unit.pairs)) for begin, unit in zip(begins.tolist(), units) for pair in unit.pairs]
