@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from understudy.losses import (
@@ -106,6 +106,7 @@ def test_groups_by_hand() -> None:
 
 
 @given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 99))
+@example(1, 2, 56)
 def test_whitened_values_have_mean_0_and_variance_1_over_the_mask(rows: int, length: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(rows, length, generator=generator) * 3 + 5
@@ -113,7 +114,9 @@ def test_whitened_values_have_mean_0_and_variance_1_over_the_mask(rows: int, len
     mask[0, :2] = True
     white = whiten(values, mask, lambda total: total)
     torch.testing.assert_close(white[mask].mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
-    torch.testing.assert_close(white[mask].var(), torch.tensor(1.0), atol=1e-3, rtol=0)
+    variance = values[mask].double().var()
+    expected = variance / (variance + 1e-8)  # values that are all but equal are not blown up
+    torch.testing.assert_close(white[mask].double().var(), expected, atol=1e-3, rtol=0)
     assert (white[~mask] == 0).all()
     shifted = whiten(values, mask, lambda total: total, centre=False)
     torch.testing.assert_close(shifted[mask], white[mask] + values[mask].mean(), atol=1e-4, rtol=1e-4)
