@@ -34,11 +34,12 @@ class Runtime:
         return self.rank == 0
 
     def all_sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over all processes, the same in each."""
-        if self.world_size > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-        return value
+        """The sum of a tensor over all processes, the same in each, where the tensor is."""
+        if self.world_size == 1:
+            return value
+        total = value.to(self.device, copy=True)  # NCCL only adds what is on the GPU
+        dist.all_reduce(total)
+        return total.to(value.device)
 
     def any(self, flag: bool) -> bool:
         """True everywhere when the flag is true in any process, so that all stop together."""

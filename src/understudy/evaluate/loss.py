@@ -135,7 +135,7 @@ def loss_over(
         sums += torch.stack([loss.sum(), count.sum(), (loss * loss).sum(), (loss * count).sum(), (count * count).sum(),
                              torch.tensor(float(len(loss)), dtype=torch.float64)])  # fmt: skip
     model.train(was_training)
-    total, count, loss2, cross, count2, windows = runtime.all_sum(sums.to(_sum_device(runtime))).tolist()
+    total, count, loss2, cross, count2, windows = runtime.all_sum(sums).tolist()
     mean = total / count
     spread = max(0.0, loss2 - 2 * mean * cross + mean * mean * count2)
     error = 1.96 * math.sqrt(spread * windows / max(1.0, windows - 1)) / count
@@ -143,11 +143,6 @@ def loss_over(
     low, high = mean - error, mean + error
     bits = [value * per_byte if per_byte else None for value in (mean, low, high)]
     return LossResult(mean, low, high, int(count), *bits)
-
-
-def _sum_device(runtime: Runtime) -> torch.device:
-    """NCCL only adds what is on the GPU."""
-    return runtime.device if runtime.world_size > 1 else torch.device("cpu")
 
 
 def save_evaluation(folder: RunFolder, result: LossResult, checkpoint: str) -> None:
