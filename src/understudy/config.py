@@ -382,8 +382,10 @@ class RunConfig(Section):
             object.__setattr__(self, "data", self.data.model_copy(update=defaults))
         else:
             ignored |= {"data.too_long": self.data.too_long, "data.pack": self.data.pack}
+        if self.stage not in ("pretrain", "sft"):
+            ignored["train.loss_chunk_tokens"] = self.train.loss_chunk_tokens or None
         if self.rollout:
-            ignored["eval.max_tokens"] = self.eval.max_tokens
+            ignored |= {"eval.max_tokens": self.eval.max_tokens, "eval.batch_size": self.eval.batch_size}
         for name, value in ignored.items():
             if value not in (None, "", ()):
                 raise ValueError(f"{name} would be ignored by the stage {self.stage}; leave it out, or set it to null")

@@ -75,6 +75,8 @@ class RolloutConfig(Section):
     def _check_rewards(self) -> Self:
         if not (self.reward_model and self.reward_weight) and not self.checker_weight:
             raise ValueError("nothing is rewarded; give reward_model RUN, or checker_weight above 0")
+        if self.normalise_scores and not self.reward_model:
+            raise ValueError("normalise_scores would be ignored without reward_model; leave it out")
         return self
 
     @property

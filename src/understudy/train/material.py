@@ -6,7 +6,7 @@ Not here: the model, the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
-from understudy.tokenizer.chat import check_messages, end_ids, render
+from understudy.tokenizer.chat import Message, check_messages, end_ids, render
 from understudy.train.loop import Fixed, Source
 from understudy.train.objectives import NextToken, Objective
 
@@ -141,13 +141,6 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     context = config.model.context_length
     opened = {split: open_conversations(path, split) for split in ("train", "val")}
     sets = {split: _rendered(conversations, config, tokenizer) for split, conversations in opened.items()}
-    prompts = config.log.prompts or tuple(
-        messages[0]["content"] for messages in islice(_questions(opened["val"]), config.log.samples)
-    )
-    shown = [
-        (f"user: {prompt}\nassistant: ", render(tokenizer, [{"role": "user", "content": prompt}], reply=True).tokens)
-        for prompt in prompts[: config.log.samples]
-    ]
     train, val = sets["train"], sets["val"].first(config.eval.max_tokens)
     rows = PackedRows(train, context, config.train.seed, bool(config.data.pack))
 
@@ -163,7 +156,7 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     return Material(
         tokenizer=tokenizer,
         prepare=prepare,
-        prompts=[(text, tokens) for text, tokens in shown if len(tokens) < context],
+        prompts=shown_prompts(config, tokenizer, (messages[:1] for messages in _questions(opened["val"]))),
         ends=end_ids(tokenizer),
         about={
             "path": str(path), "sha256": opened["train"].sha256,
@@ -173,6 +166,18 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
         },
         notes=[f"{split}: {each.counts}" for split, each in sets.items()],
     )  # fmt: skip
+
+
+def shown_prompts(
+    config: RunConfig, tokenizer: Tokenizer, questions: Iterable[Sequence[Message]]
+) -> list[tuple[str, str | list[int]]]:
+    """What the samples answer: log.prompts, else the first of ``questions``, but for those that fill the context."""
+    asked = [[{"role": "user", "content": prompt}] for prompt in config.log.prompts] or questions
+    shown = [
+        (f"user: {messages[-1]['content']}\nassistant: ", render(tokenizer, list(messages), reply=True).tokens)
+        for messages in islice(asked, config.log.samples)
+    ]
+    return [(text, tokens) for text, tokens in shown if len(tokens) < config.model.context_length]
 
 
 def _next_token(setting: Setting) -> NextToken:
