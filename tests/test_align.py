@@ -20,10 +20,11 @@ from understudy.align.answers import Asked, answer_logprobs, ask, fitting, read_
 from understudy.align.dpo import DirectPreference
 from understudy.align.pairs import collate_pairs, render_pairs
 from understudy.align.reward import PairwiseReward, RewardModel
+from understudy.align.rewards import true_score
 from understudy.cli import main
 from understudy.config import DPOConfig, GRPOConfig, RewardConfig
 from understudy.data.preferences import open_preferences
-from understudy.data.prompts import open_prompts
+from understudy.data.prompts import Prompt, open_prompts
 from understudy.model import GPT
 from understudy.run import Run, load_run, weights_of
 from understudy.runtime import start_runtime
@@ -212,6 +213,22 @@ def test_the_loss_of_dpo_begins_at_log_2(start: Run, preferences: Path, tmp_path
     assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("right", "said", "score"),
+    [("72", "So they have 72 in all.", 1.0), ("72", "It is 71.", 0.0), ("3 and 4 #### 7", "7", 1.0), ("b", "bb", 0.0)],
+)
+def test_where_the_right_answer_is_a_number_what_an_answer_comes_to_counts(right: str, said: str, score: float) -> None:
+    assert true_score(Prompt(({"role": "user", "content": "?"},), None, right, ""), said) == score
+
+
+def test_samples_answer_the_prompts_that_are_asked_for(start: Run, prompts: Path, tmp_path: Path) -> None:
+    trained = run(
+        "grpo", tmp_path / "run", start, prompts, train__steps=1, train__batch_size=4, grpo__prompts=2,
+        grpo__group_size=2, grpo__checker_weight=1, grpo__max_new_tokens=2, log__samples=1, log__prompts="[h]", **QUIET,
+    )  # fmt: skip
+    assert (trained.path / "samples" / "step_1.txt").read_text().startswith("user: h\nassistant:")
+
+
 # ---- bad input ----------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +246,9 @@ def test_the_loss_of_dpo_begins_at_log_2(start: Run, preferences: Path, tmp_path
         ("ppo", {"ppo.reward_model": "START", "ppo.max_new_tokens": "3"}, "gives no scores"),
         ("dpo", {"dpo.loss": "ipo", "dpo.label_smoothing": "0.1"}, "would be ignored with dpo.loss ipo"),
         ("dpo", {"ppo.prompts": "3"}, "ppo would be ignored by the stage dpo"),
+        ("dpo", {"train.loss_chunk_tokens": "64"}, "train.loss_chunk_tokens would be ignored by the stage dpo"),
+        ("ppo", {"ppo.checker_weight": "1", "eval.batch_size": "2"}, "eval.batch_size would be ignored"),
+        ("ppo", {"ppo.checker_weight": "1", "ppo.normalise_scores": "true"}, "normalise_scores would be ignored"),
         ("reward", {"log.prompts": "[a]"}, "log.prompts would be ignored by the stage reward"),
         ("grpo", {"grpo.checker_weight": "1", "grpo.kl_estimator": "k1"}, "k1"),
     ],

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from understudy.config import RolloutConfig
 from understudy.data.loader import Batch, mix
-from understudy.data.packing import pack_best_fit
+from understudy.data.packing import lay_in_rows
 from understudy.data.prompts import Prompt
 from understudy.evaluate.runner import autocast_of
-from understudy.inference.engine import continue_rows, evaluating
+from understudy.inference.engine import evaluating, generate_text
 from understudy.inference.sampling import SamplingSettings
-from understudy.losses import PADDING, token_logprobs
+from understudy.losses import token_logprobs
 from understudy.model import GPT
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
@@ -65,25 +65,15 @@ def ask(
     """Sample an answer to each prompt."""
     order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))  # alike in length, there is little padding
     answers: dict[int, Answer] = {}
-    ends = end_ids(tokenizer)
     for number, start in enumerate(range(0, len(order), AT_ONCE)):
         batch = order[start : start + AT_ONCE]
-        tokens: list[list[int]] = [[] for _ in batch]
-        logprobs: list[list[float]] = [[] for _ in batch]
-        finished: set[int] = set()
         settings = SamplingSettings(config.temperature, seed=int(mix(np.uint64(number), np.uint64(seed))) % 2**63)
-        rows = [asked[i].tokens for i in batch]
-        for row, token, logprob in continue_rows(
-            model, rows, config.max_new_tokens, settings, finished, autocast_of(runtime)
-        ):
-            tokens[row].append(token)
-            logprobs[row].append(logprob)
-            if token in ends:
-                finished.add(row)
-        for row, i in enumerate(batch):
-            said = tokens[row][:-1] if row in finished else tokens[row]
-            text = tokenizer.decode(said).strip()
-            answers[i] = Answer(asked[i], tokens[row], logprobs[row], row in finished, text)
+        completions = generate_text(
+            model, tokenizer, [asked[i].tokens for i in batch], config.max_new_tokens, settings,
+            autocast=autocast_of(runtime), end_ids=end_ids(tokenizer),
+        )  # fmt: skip
+        for i, said in zip(batch, completions):
+            answers[i] = Answer(asked[i], said.tokens, said.logprobs, said.finish_reason == "stop", said.text.strip())
     return [answers[i] for i in range(len(asked))]
 
 
@@ -94,22 +84,12 @@ def lay_out(answers: Sequence[Answer], context_length: int) -> Batch:
         ``tokens`` and ``documents`` (R, T) as for conversations; ``places`` (M,), where in R x T the M tokens of all
         answers are predicted, answer by answer; ``targets`` (M,), those tokens.
     """
-    rows = pack_best_fit(np.array([len(a.asked.tokens) + len(a.tokens) - 1 for a in answers]), context_length)
-    longest = max(sum(len(answers[n].asked.tokens) + len(answers[n].tokens) - 1 for n in row) for row in rows)
-    tokens = torch.zeros((len(rows), longest), dtype=torch.long)
-    documents = torch.full((len(rows), longest), PADDING)
-    places: list[Tensor] = [torch.zeros(0)] * len(answers)
-    for number, row in enumerate(rows):
-        at = 0
-        for place in row:
-            asked, said = answers[place].asked.tokens, answers[place].tokens
-            end = at + len(asked) + len(said) - 1
-            tokens[number, at:end] = torch.tensor((asked + said)[:-1])
-            documents[number, at:end] = place
-            places[place] = torch.arange(end - len(said), end) + number * longest
-            at = end
+    read = [(answer.asked.tokens + answer.tokens)[:-1] for answer in answers]
+    tokens, documents, begins = lay_in_rows(read, context_length)
+    firsts = [begin + len(answer.asked.tokens) - 1 for begin, answer in zip(begins, answers)]
+    places = torch.cat([torch.arange(len(answer.tokens)) + first for first, answer in zip(firsts, answers)])
     targets = torch.tensor([token for answer in answers for token in answer.tokens])
-    return {"tokens": tokens, "documents": documents, "places": torch.cat(places), "targets": targets}
+    return {"tokens": tokens, "documents": documents, "places": places, "targets": targets}
 
 
 def token_mask(answers: Sequence[Answer]) -> Tensor:

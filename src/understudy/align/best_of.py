@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from understudy.align.answers import Asked, ask
-from understudy.align.rollout import Actors, gather, open_asked, start_of
+from understudy.align.rollout import Actors, gather, open_asked
 from understudy.evaluate.alignment import BEST_OF_N
 from understudy.evaluate.statistics import mean_estimate
 from understudy.model import GPT
 from understudy.run import Run, RunFolder, write_json
 from understudy.runtime import Runtime
+from understudy.train.inherit import start_of
 
 SCORES = ("reward", "score", "truth")
 
@@ -63,25 +64,20 @@ def best_of_n(
     Each row has ``n``, ``kl``, ``reward``, and where they are known ``score`` and ``truth``, with their 95% intervals
     over prompts.
     """
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in SCORES}
+    drawn: list[dict[str, torch.Tensor]] = []
     for number, each in enumerate(asked):
         own = seed * 1_000_003 + number
         answers = ask(actors.reference, actors.tokenizer, [each] * most, actors.rollout, own, actors.runtime)
-        rewards = actors.rewards(answers)
-        for name in SCORES:
-            found[name].append(rewards[name])
+        drawn.append(actors.rewards(answers))
         if progress:
             progress(number + 1, len(asked))
-    if actors.rewards.model is None:
-        del found["score"]
+    known = [name for name in SCORES if all(name in each for each in drawn)]
     rows = []
     for n in (2**k for k in range(most.bit_length())):
         row: dict[str, Any] = {"n": n, "kl": math.log(n) - (n - 1) / n}
-        for name, values in found.items():
-            expected = [expected_of_best(reward, value, n) for reward, value in zip(found["reward"], values)]
-            if not any(map(math.isnan, expected)):
-                told = mean_estimate(expected)
-                row |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
+        for name in known:
+            told = mean_estimate([expected_of_best(each["reward"], each[name], n) for each in drawn])
+            row |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
         rows.append(row)
     return rows
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,13 @@ from understudy.align.rewards import true_score
 from understudy.data.formats import Dropped
 from understudy.data.preference_formats import tidy_preference
 from understudy.data.prompts import Prompt
-from understudy.evaluate.runner import autocast_of
+from understudy.evaluate.runner import answer_all
 from understudy.evaluate.statistics import Estimate, sign_test, wilson_interval
-from understudy.inference.engine import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 from understudy.run import Run
 from understudy.runtime import Runtime
-from understudy.tokenizer.chat import end_ids, render, speaks_chat
+from understudy.tokenizer.chat import render, speaks_chat
 
 AT_ONCE = 64
 """Prompts answered at a time."""
@@ -107,9 +107,13 @@ def duel(
             f"{room[0] + max_new_tokens} and {room[1] + max_new_tokens}; ask for shorter answers or choose shorter prompts"
         )
     answers = [
-        answer_all(run, [rows[i] for i in fits], runtime, temperature, max_new_tokens, 2 * seed + place, report)
+        answer_all(
+            run.model.to(runtime.device), run.tokenizer, [rows[i] for i in fits], max_new_tokens,
+            partial(_settings, temperature, 2 * seed + place), runtime, AT_ONCE,
+            progress=partial(report, f"{run.path.name} answers"),
+        )
         for place, (run, rows) in enumerate(zip((first, second), rendered))
-    ]
+    ]  # fmt: skip
     turned = np.random.default_rng(seed).random(len(fits)) < 0.5
     judged: list[Judged] = []
     try:
@@ -126,25 +130,8 @@ def duel(
     return Duel(judged, len(prompts) - len(fits))
 
 
-def answer_all(
-    run: Run, prompts: Sequence[list[int]], runtime: Runtime, temperature: float, max_new_tokens: int, seed: int,
-    report: Report,
-) -> list[str]:  # fmt: skip
-    """A run's answers to rendered prompts, white space around them left out."""
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    answers = [""] * len(prompts)
-    model = run.model.to(runtime.device)
-    for start in range(0, len(order), AT_ONCE):
-        batch = order[start : start + AT_ONCE]
-        settings = SamplingSettings(temperature, seed=seed * 1_000_003 + start)
-        completions = generate_text(
-            model, run.tokenizer, [prompts[i] for i in batch], max_new_tokens, settings, autocast=autocast_of(runtime),
-            end_ids=end_ids(run.tokenizer),
-        )  # fmt: skip
-        for i, completion in zip(batch, completions):
-            answers[i] = completion.text.strip()
-        report(f"{run.path.name} answers", start + len(batch), len(order))
-    return answers
+def _settings(temperature: float, seed: int, start: int) -> SamplingSettings:
+    return SamplingSettings(temperature, seed=seed * 1_000_003 + start)
 
 
 def preferences_of(found: Duel, annotator: str) -> Iterator[dict[str, Any]]:

@@ -20,11 +20,11 @@ from understudy.evaluate.statistics import estimate, mean_interval
 from understudy.inference.engine import evaluating
 from understudy.losses import IGNORE, dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT
-from understudy.run import load_run
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
-from understudy.tokenizer.chat import end_ids, render
-from understudy.train.material import Course, Material, Setting, by_sample
+from understudy.tokenizer.chat import end_ids
+from understudy.train.inherit import start_of
+from understudy.train.material import Course, Material, Setting, by_sample, shown_prompts
 from understudy.train.objectives import Objective
 
 REFERENCE = "reference.safetensors"
@@ -82,12 +82,6 @@ def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
         ValueError: no such data, or nothing in it to train on.
     """
     opened, rendered = open_pairs(config, tokenizer)
-    asked = [[*comparison.prompt] for comparison, _ in zip(opened["val"], range(config.log.samples))]
-    questions = [[{"role": "user", "content": text}] for text in config.log.prompts] or asked
-    prompts = [
-        (f"user: {messages[-1]['content']}\nassistant: ", render(tokenizer, messages, reply=True).tokens)
-        for messages in questions
-    ]
 
     def prepare(setting: Setting) -> Course:
         assert isinstance(setting.model, GPT) and config.dpo
@@ -102,7 +96,7 @@ def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
 
     return Material(
         tokenizer=tokenizer, prepare=prepare,
-        prompts=[(text, tokens) for text, tokens in prompts if len(tokens) < config.model.context_length],
+        prompts=shown_prompts(config, tokenizer, (comparison.prompt for comparison in opened["val"])),
         ends=end_ids(tokenizer), about=about_pairs(opened, rendered),
         notes=[f"{split}: {each}" for split, each in rendered.items()], evaluate_first=True,
     )  # fmt: skip
@@ -120,12 +114,7 @@ def reference_logprobs(setting: Setting, rendered: dict[str, RenderedPairs], dat
     parent = setting.folder.about()["parent"]
     key = hashlib.sha256(f"{parent['sha256']} {data} {setting.config.model.context_length}".encode()).hexdigest()
     if setting.runtime.is_main and not _is_kept(path, key):
-        started_from = setting.parent or load_run(parent["run"])
-        if started_from.state["weights_sha256"] != parent["sha256"]:
-            raise ValueError(
-                f"the run {parent['run']} is not any more what {setting.folder.path} started from; bring it back to go on"
-            )
-        model = setting.model if setting.parent else started_from.model.to(setting.runtime.device)
+        model = setting.model if setting.parent else start_of(setting.folder).model.to(setting.runtime.device)
         assert isinstance(model, GPT)
         found = {split: _all_logprobs(model, each, setting) for split, each in rendered.items()}
         save_file(found, partial := path.with_name(f".{path.name}.partial"), {"key": key})

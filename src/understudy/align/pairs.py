@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from understudy.data.loader import Batch, mix, permute
-from understudy.data.packing import pack_best_fit
+from understudy.data.loader import Batch, shuffled
+from understudy.data.packing import lay_in_rows
 from understudy.data.preferences import Comparison, Pair
-from understudy.losses import IGNORE, PADDING
+from understudy.losses import IGNORE
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, fit, render
 
@@ -74,14 +74,17 @@ def render_pairs(comparisons: Iterable[Comparison], tokenizer: Tokenizer, contex
     """
     found = RenderedPairs()
     for comparison in comparisons:
-        longest = max(answer_length(tokenizer, comparison.prompt, answer) for answer in comparison.answers)
-        try:
-            prompt, left_out = fit(tokenizer, list(comparison.prompt), context_length - longest)
-        except ValueError:
-            found.too_long += 1
-            continue
-        found.cut += left_out > 0
+        prompt = list(comparison.prompt)
         documents = [document_of(tokenizer, prompt, answer) for answer in comparison.answers]
+        if max(len(document.tokens) for document in documents) > context_length:
+            longest = max(len(document.tokens) - document.answer for document in documents)
+            try:
+                prompt, _ = fit(tokenizer, prompt, context_length - longest)
+            except ValueError:
+                found.too_long += 1
+                continue
+            found.cut += 1
+            documents = [document_of(tokenizer, prompt, answer) for answer in comparison.answers]
         found.units.append(Unit(found.documents, documents, comparison.pairs, comparison.category, comparison.truths))
         found.documents += len(documents)
     if not found.units:
@@ -94,12 +97,6 @@ def document_of(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Sequenc
     rendered = render(tokenizer, [*prompt, *answer])
     last = max(place for place, trained in enumerate(rendered.mask) if trained)
     return Document(rendered.tokens[: last + 1], rendered.contents[len(prompt)].start)
-
-
-def answer_length(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Sequence[Message]) -> int:
-    """Tokens of an answer after the beginning of its message."""
-    document = document_of(tokenizer, prompt, answer)
-    return len(document.tokens) - document.answer
 
 
 class PairRows:
@@ -118,11 +115,7 @@ class PairRows:
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size`` as a batch."""
         units = self.rendered.units
-        epochs, places = np.divmod(np.arange(first, first + size), len(units))
-        chosen = []
-        for epoch, place in zip(epochs.tolist(), places.tolist()):
-            key = np.uint64(mix(np.uint64(epoch), np.uint64(self.seed)))
-            chosen.append(units[int(permute(np.array([place]), len(units), key)[0])])
+        chosen = [units[shuffled(index, len(units), self.seed)] for index in range(first, first + size)]
         return collate_pairs(chosen, self.context_length, self.reference)
 
 
@@ -136,31 +129,20 @@ def collate_pairs(units: Sequence[Unit], context_length: int, reference: torch.T
         ``reference`` (N,).
     """
     documents = [document for unit in units for document in unit.documents]
-    lengths = np.array([len(document.tokens) for document in documents])
-    rows = pack_best_fit(lengths, context_length)
-    width = max(int(lengths[row].sum()) for row in rows)
-    shape = (len(rows), width)
-    tokens, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORE, dtype=np.int64)
-    numbers, ends = np.full(shape, PADDING, dtype=np.int64), np.zeros(len(documents), dtype=np.int64)
-    for number, row in enumerate(rows):
-        at = 0
-        for place in row:
-            document = documents[place]
-            length = len(document.tokens)
-            tokens[number, at : at + length] = document.tokens
-            targets[number, at + document.answer - 1 : at + length - 1] = document.tokens[document.answer :]
-            numbers[number, at : at + length] = place
-            ends[place] = number * width + at + length - 1
-            at += length
-    begins = np.cumsum([0, *(len(unit.documents) for unit in units)])
-    pairs = [(begin, pair, len(unit.pairs)) for begin, unit in zip(begins.tolist(), units) for pair in unit.pairs]
+    tokens, numbers, begins = lay_in_rows([document.tokens for document in documents], context_length)
+    targets = torch.full_like(tokens, IGNORE)
+    for document, begin in zip(documents, begins):
+        learnt = slice(begin + document.answer - 1, begin + len(document.tokens) - 1)
+        targets.view(-1)[learnt] = torch.tensor(document.tokens[document.answer :])
+    firsts = np.cumsum([0, *(len(unit.documents) for unit in units)]).tolist()
+    pairs = [(first, pair, len(unit.pairs)) for first, unit in zip(firsts, units) for pair in unit.pairs]
     batch = {
-        "tokens": torch.from_numpy(tokens),
-        "targets": torch.from_numpy(targets),
-        "documents": torch.from_numpy(numbers),
-        "ends": torch.from_numpy(ends),
-        "better": torch.tensor([begin + pair.better for begin, pair, _ in pairs]),
-        "worse": torch.tensor([begin + pair.worse for begin, pair, _ in pairs]),
+        "tokens": tokens,
+        "targets": targets,
+        "documents": numbers,
+        "ends": torch.tensor([begin + len(document.tokens) - 1 for begin, document in zip(begins, documents)]),
+        "better": torch.tensor([first + pair.better for first, pair, _ in pairs]),
+        "worse": torch.tensor([first + pair.worse for first, pair, _ in pairs]),
         "margin": torch.tensor([pair.margin for _, pair, _ in pairs]),
         "tie": torch.tensor([pair.tie for _, pair, _ in pairs]),
         "weight": torch.tensor([1 / several for _, _, several in pairs]),

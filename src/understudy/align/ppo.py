@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from understudy.align.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, states, token_mask
-from understudy.align.rollout import Actors, Judging, Policy, Rollouts, start_of
+from understudy.align.rollout import Actors, Judging, Policy, Rollouts
 from understudy.config import PPOConfig
 from understudy.data.conversations import open_conversations
 from understudy.data.loader import Batch
@@ -29,7 +29,6 @@ from understudy.losses import (
 )
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
-from understudy.run import Run
 from understudy.train.inherit import start_from
 from understudy.train.material import Course, Setting, share_of_batch
 
@@ -97,7 +96,7 @@ def ppo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
         each = -control.coefficient * kl
         each[torch.arange(len(answers)), mask.sum(1) - 1] += rewards["reward"]
         advantages, returns = generalised_advantages(each, values, mask, config.gamma, config.lam)
-        unexplained, spread = (_variance(x, mask) for x in (returns - values, returns))
+        unexplained, spread = (x[mask].var(correction=0) for x in (returns - values, returns))
         if config.whiten:
             advantages = whiten(advantages, mask, runtime.all_sum)
         diverged = (kl_estimate(old, reference, "k3") * mask).sum()
@@ -132,19 +131,14 @@ class _Control:
         self.coefficient = state["kl_coefficient"]
 
 
-def _variance(values: Tensor, mask: Tensor) -> Tensor:
-    return values[mask].var(correction=0)
-
-
 def _critic(setting: Setting, actors: Actors, config: PPOConfig) -> GPT | None:
     """A critic of its own, with its first weights; None where it is a head on the policy."""
     if config.critic == "head":
         return None
-    run = start_of(setting.folder) if config.critic == "model" else None
-    if run is None:
+    run = actors.start
+    if config.critic == "reward":
         assert actors.rewards.model is not None, "checked by the configuration"
-        judge = actors.rewards.model.run
-        run = Run(judge.path, judge.step, judge.model, judge.tokenizer, judge.config, judge.state)
+        run = actors.rewards.model.run
     shape = run.config.model.model_copy(update={"score_head": True, "lora": None})
     critic = build_model(shape).to(setting.runtime.device)
     assert isinstance(critic, GPT)

@@ -37,7 +37,8 @@ class Rewards:
     squares: float = 0.0
 
     def __call__(self, answers: Sequence[Answer], learn: bool = False) -> dict[str, Tensor]:
-        """For each answer (N,): the ``reward``, and what it is made of: ``score``, ``truth`` (NaN where unknown).
+        """For each answer (N,): the ``reward``, whether it ``ended``, its ``length``; the reward model's ``score`` and the
+        ``truth``, where there is the one and where the other is known of all.
 
         ``learn`` counts these scores among those that normalise.
         """
@@ -52,10 +53,12 @@ class Rewards:
         if config.checker_weight:
             reward = reward + config.checker_weight * truth
         ended = torch.tensor([answer.ended for answer in answers])
-        return {
-            "reward": reward - config.missing_end_penalty * ~ended, "score": score, "truth": truth,
-            "ended": ended.float(), "length": torch.tensor([float(len(answer.tokens)) for answer in answers]),
+        found = {
+            "reward": reward - config.missing_end_penalty * ~ended, "ended": ended.float(),
+            "length": torch.tensor([float(len(answer.tokens)) for answer in answers]),
         }  # fmt: skip
+        found |= {"score": score} if self.model else {}
+        return found | ({} if truth.isnan().any() else {"truth": truth})
 
     def _count(self, score: Tensor) -> None:
         """Add to mean and spread of all processes (Chan et al. 1979)."""
@@ -82,9 +85,9 @@ def true_score(prompt: Prompt, text: str) -> float:
         return score(prompt.check, text)
     if prompt.answer is not None:
         from understudy.evaluate.task import bare
-        from understudy.evaluate.tasks.gsm8k import final_number
+        from understudy.evaluate.tasks.gsm8k import NUMBER, final_number
 
-        if "####" in prompt.answer:
+        if "####" in prompt.answer or NUMBER.fullmatch(prompt.answer):  # what an answer comes to counts
             return float(final_number(text) == final_number(prompt.answer))
         return float(bare(text) == bare(prompt.answer))
     return float("nan")

@@ -31,17 +31,18 @@ from understudy.align.answers import (
 from understudy.align.reward import RewardModel
 from understudy.align.rewards import Rewards
 from understudy.config import RolloutConfig, RunConfig
-from understudy.data.loader import Batch, mix, permute
+from understudy.data.loader import Batch, mix, permute, shuffled
 from understudy.data.prompts import Prompts, open_prompts
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_estimate
 from understudy.losses import clipped_ratio_sum, entropy, kl_estimate, token_logprobs
 from understudy.model import GPT
-from understudy.run import Run, RunFolder, load_run
+from understudy.run import Run
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
-from understudy.train.material import Course, Material, Setting, present_data, share_of_batch
+from understudy.train.inherit import start_of
+from understudy.train.material import Course, Material, Setting, present_data, share_of_batch, shown_prompts
 from understudy.train.objectives import Objective
 
 
@@ -54,10 +55,16 @@ class Actors:
     runtime: Runtime
     tokenizer: Tokenizer
     policy: GPT
-    reference: GPT
+    start: Run
     rewards: Rewards
     prompts: list[Asked]
     """Of training, in their order."""
+
+    @property
+    def reference(self) -> GPT:
+        """The start's model, which nothing trains."""
+        assert isinstance(self.start.model, GPT)
+        return self.start.model
 
 
 @dataclass
@@ -138,7 +145,8 @@ class Rollouts:
             )
         share = rollout.prompts // runtime.world_size
         first = iteration * rollout.prompts + runtime.rank * share
-        asked = [prompt_at(actors.prompts, first + k, actors.config.train.seed) for k in range(share)]
+        places = [shuffled(first + k, len(actors.prompts), actors.config.train.seed) for k in range(share)]
+        asked = [actors.prompts[place] for place in places]
         asked = [each for each in asked for _ in range(self.group_size)]
         seed = int(mix(np.uint64(iteration * runtime.world_size + runtime.rank), np.uint64(actors.config.train.seed)))
         answers = ask(actors.policy, actors.tokenizer, asked, rollout, seed, runtime)
@@ -146,9 +154,7 @@ class Rollouts:
         self._answers = answers
         self._tokenwise, sums = self.learn_from(answers, rewards)
         self._tokenwise["old"] = sampled_logprobs(answers)
-        told = {name: rewards[name].sum() for name in ("reward", "ended", "length")}
-        told |= {"score": rewards["score"].sum()} if actors.rewards.model else {}
-        told |= {"truth": rewards["truth"].sum()} if not rewards["truth"].isnan().any() else {}
+        told = {name: each.sum() for name, each in rewards.items()}
         for name, value in (told | sums | {"answers": torch.tensor(float(len(answers)))}).items():
             self._sums[name] = self._sums.get(name, torch.zeros(())) + value.float().cpu()
         self._iteration, self._ended_early = iteration, False
@@ -163,13 +169,6 @@ class Rollouts:
         limit = self.actors.rollout.target_kl
         if number and tokens and limit and kl / tokens > limit:
             self._ended_early = True
-
-
-def prompt_at(prompts: Sequence[Asked], index: int, seed: int) -> Asked:
-    """The prompt with a given number, without end: all of them once an epoch, in an order of its own."""
-    epoch, place = divmod(index, len(prompts))
-    key = np.uint64(mix(np.uint64(epoch), np.uint64(seed)))
-    return prompts[int(permute(np.array([place]), len(prompts), key)[0])]
 
 
 def rollout_material(
@@ -194,7 +193,6 @@ def rollout_material(
             f"{config.stage}.checker_weight needs prompts with a check or an answer, and some in {path} have neither; prepare "
             "others, or set it to 0"
         )
-    shown = asked["val"][: config.log.samples]
 
     def prepare(setting: Setting) -> Course:
         assert isinstance(setting.model, GPT)
@@ -205,7 +203,7 @@ def rollout_material(
 
     return Material(
         tokenizer=tokenizer, prepare=prepare,
-        prompts=[(f"user: {e.prompt.messages[-1]['content']}\nassistant: ", e.tokens) for e in shown],
+        prompts=shown_prompts(config, tokenizer, (each.prompt.messages for each in asked["val"])),
         ends=end_ids(tokenizer),
         about={
             "path": str(path), "sha256": opened.sha256,
@@ -253,23 +251,9 @@ def gather(
                 f"the reward model {judge.run.path} reads {judge.model.config.context_length} tokens, and the run "
                 f"{config.model.context_length}; give both the same model.context_length"
             )
-    assert isinstance(start.model, GPT)
-    reference = start.model.to(runtime.device).eval().requires_grad_(False)
+    start.model.to(runtime.device).eval().requires_grad_(False)
     rewards = Rewards(rollout, tokenizer, runtime, judge)
-    return Actors(config, rollout, runtime, tokenizer, policy, reference, rewards, prompts)
-
-
-def start_of(folder: RunFolder) -> Run:
-    """The run that a run started from, its model a copy that nothing else changes.
-
-    Raises:
-        ValueError: it is not there any more, or is not what it was.
-    """
-    parent = folder.about()["parent"]
-    start = load_run(parent["run"])
-    if start.state["weights_sha256"] != parent["sha256"]:
-        raise ValueError(f"the run {parent['run']} is not any more what {folder.path} started from; bring it back")
-    return start
+    return Actors(config, rollout, runtime, tokenizer, policy, start, rewards, prompts)
 
 
 @dataclass
@@ -288,9 +272,7 @@ class Judging:
             answers, divergence(actors.policy, actors.reference, rollout.temperature), actors.policy,
             actors.config.model.context_length, runtime,
         ).sum(1)  # fmt: skip
-        told = {"reward": rewards["reward"], "kl": kl}
-        told |= {"score": rewards["score"]} if actors.rewards.model else {}
-        told |= {"truth": rewards["truth"]} if not rewards["truth"].isnan().any() else {}
+        told = {"kl": kl} | {name: rewards[name] for name in ("reward", "score", "truth") if name in rewards}
         found: dict[str, float] = {}
         for name, each in told.items():
             value = estimate(each.tolist()) if name == "truth" else mean_estimate(each.tolist())

@@ -20,6 +20,13 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=1))
 
 
+def check_least(least: int, **options: int | None) -> None:
+    """Refuse numbers below the least that makes sense; options that were left out are not numbers."""
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; a number from {least} is wanted")
+
+
 def refuse_reward_model(run: Run) -> None:
     """A run that gives scores writes nothing.
 

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, print_json
+from understudy.commands import Arguments, check_least, print_json
 from understudy.commands.evaluating import progress_bars
 
 if TYPE_CHECKING:
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Rows of a table of scores."""
-
-
-def _from(least: int, **options: int | None) -> None:
-    """Refuse numbers below the least that makes sense."""
-    for name, value in options.items():
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; a number from {least} is wanted")
 
 
 # ---- score ----------------------------------------------------------------------------------------------------------
@@ -50,7 +43,7 @@ def score(arguments: Arguments) -> None:
     from understudy.runtime import start_runtime
     from understudy.train.metrics import final_table
 
-    _from(1, batch_size=arguments.batch_size)
+    check_least(1, batch_size=arguments.batch_size)
     run = load_run(arguments.run, arguments.checkpoint)
     piped = arguments.file == "-"
     with nullcontext(sys.stdin.buffer) if piped else Path(arguments.file).open("rb") as stream:
@@ -134,8 +127,8 @@ def compare(arguments: Arguments) -> None:
     from understudy.runtime import start_runtime
 
     by = arguments.by or "checker"
-    _from(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
-    _from(0, seed=arguments.seed)
+    check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
+    check_least(0, seed=arguments.seed)
     if arguments.reward_model is not None and by != "reward":
         raise ValueError(f"--reward-model would be ignored with --by {by}; add --by reward, or leave it out")
     if arguments.reward_model is None and by == "reward":
@@ -295,7 +288,7 @@ def best_of_n(arguments: Arguments) -> None:
     from understudy.runtime import start_runtime
     from understudy.train.metrics import final_table, read_metrics
 
-    _from(0, seed=arguments.seed)
+    check_least(0, seed=arguments.seed)
     run = load_run(arguments.run, "latest")
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
         bar = bars.add_task(f"sampling {arguments.most} answers to each prompt", total=None)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, print_json, refuse_reward_model
+from understudy.commands import Arguments, check_least, print_json, refuse_reward_model
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -48,10 +48,7 @@ def evaluate_tasks(arguments: Arguments) -> None:
     for name, default in (("data", None), ("split", "val"), ("context", None)):
         if getattr(arguments, name) != default:
             raise ValueError(f"--{name} is for the loss and would be ignored with --tasks; leave one of them out")
-    for name in ("limit", "batch_size"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} is {getattr(arguments, name)}; a number from 1 is wanted")
+    check_least(1, limit=arguments.limit, batch_size=arguments.batch_size)
     tasks = _tasks(arguments)
     runs = [load_run(arguments.run, arguments.checkpoint)]
     if arguments.against is not None:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, print_json
+from understudy.commands import Arguments, check_least, print_json
 from understudy.commands.using import run_arguments
 
 if TYPE_CHECKING:
@@ -55,10 +55,8 @@ def inspect(arguments: Arguments) -> None:
 
     if not arguments.mask:
         raise ValueError("say what to look at: --mask shows which tokens of conversations are trained on")
-    if arguments.num < 1:
-        raise ValueError(f"--num is {arguments.num}; a number from 1 is wanted")
-    if arguments.width is not None and arguments.width < NARROWEST:
-        raise ValueError(f"--width is {arguments.width}; a number from {NARROWEST} is wanted")
+    check_least(1, num=arguments.num)
+    check_least(NARROWEST, width=arguments.width)
     folder = find_run(arguments.run)
     config, own = folder.config(), load_tokenizer(folder.path / "tokenizer.json")
     tokenizer = with_chat_tokens(own)

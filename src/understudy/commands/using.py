@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, print_json, refuse_reward_model
+from understudy.commands import Arguments, check_least, print_json, refuse_reward_model
 from understudy.commands.aligning import evaluate_reward
 from understudy.commands.evaluating import evaluate_tasks, refuse_task_options, task_arguments
 
@@ -56,8 +56,7 @@ def _evaluate_loss(arguments: Arguments) -> None:
     context = limit if arguments.context is None else arguments.context
     if not 1 <= context <= limit:
         raise ValueError(f"--context is {context}; the model reads 1 to {limit} tokens")
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size is {arguments.batch_size}; a number from 1 is wanted")
+    check_least(1, batch_size=arguments.batch_size)
     if run.config.stage == "reward":
         evaluate_reward(arguments, run, context)
         return

@@ -79,6 +79,13 @@ def consecutive_batches(
         yield {"tokens": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
 
 
+def shuffled(index: int, size: int, seed: int) -> int:
+    """Which of ``size`` things the sample numbered ``index`` is: each once an epoch, in an order of the epoch's own."""
+    epoch, place = divmod(index, size)
+    key = np.uint64(mix(np.uint64(epoch), np.uint64(seed)))
+    return int(permute(np.array([place]), size, key)[0])
+
+
 def permute(places: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
     """Where each of ``places`` (N,) in 0…size-1 goes in a shuffle chosen by ``key``, computed place by place.
 

@@ -227,6 +227,28 @@ def pack_best_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
     return rows
 
 
+def lay_in_rows(documents: Sequence[Sequence[int]], capacity: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Documents of tokens, best-fit, in rows no longer than they need.
+
+    Returns:
+        The tokens (B, T), the number of each one's document (B, T) with PADDING after the last, and where in B x T each
+        document begins.
+    """
+    rows = pack_best_fit(np.array([len(document) for document in documents]), capacity)
+    width = max(sum(len(documents[number]) for number in row) for row in rows)
+    tokens = torch.zeros((len(rows), width), dtype=torch.long)
+    numbers = torch.full((len(rows), width), PADDING)
+    begins = [0] * len(documents)
+    for place, row in enumerate(rows):
+        at = 0
+        for number in row:
+            end = at + len(documents[number])
+            tokens[place, at:end], numbers[place, at:end] = torch.tensor(documents[number]), number
+            begins[number] = place * width + at
+            at = end
+    return tokens, numbers, begins
+
+
 def collate(rows: Sequence[Sequence[int]], conversations: RenderedSet, context_length: int) -> Batch:
     """A batch of rows (B, T): ``documents`` numbers the conversations of a row from 0; what pads it is PADDING."""
     shape = (len(rows), context_length)

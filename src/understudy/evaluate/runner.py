@@ -19,7 +19,7 @@ and files (tasks/).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,20 +151,35 @@ def _run_answers(
     chat = speaks_chat(tokenizer)
     room = prompt_room(model, task.max_new_tokens)
     prompts = [prompt_tokens(tokenizer, task.prompt(example), room) for example in examples]
-    order = sorted(range(len(examples)), key=lambda i: -len(prompts[i][0]))
-    answers = [""] * len(examples)
+    answers = answer_all(
+        model, tokenizer, [tokens for tokens, _ in prompts], task.max_new_tokens, lambda start: SamplingSettings(temperature=0),
+        runtime, batch_size, stop=() if chat else "\n", progress=progress,
+    )  # fmt: skip
+    rows = [_row(example, task.score(example, answer), answer) for example, answer in zip(examples, answers)]
+    return rows, sum(was_cut for _, was_cut in prompts)
+
+
+def answer_all(
+    model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]], max_new_tokens: int,
+    settings: Callable[[int], SamplingSettings], runtime: Runtime, batch_size: int, stop: str | Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[str]:  # fmt: skip
+    """The answer to each of the rendered prompts, without white space around it. The longest come first, so that a
+    batch that is too large fails at once, and rows of a batch are alike; ``settings`` are those of the batch that
+    starts with so many done."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    answers = [""] * len(prompts)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         completions = generate_text(
-            model, tokenizer, [prompts[i][0] for i in batch], task.max_new_tokens, SamplingSettings(temperature=0),
-            stop=() if chat else "\n", autocast=autocast_of(runtime), end_ids=end_ids(tokenizer),
+            model, tokenizer, [prompts[i] for i in batch], max_new_tokens, settings(start), stop=stop,
+            autocast=autocast_of(runtime), end_ids=end_ids(tokenizer),
         )  # fmt: skip
         for i, completion in zip(batch, completions):
             answers[i] = completion.text.strip()
         if progress:
             progress(start + len(batch), len(order))
-    rows = [_row(example, task.score(example, answer), answer) for example, answer in zip(examples, answers)]
-    return rows, sum(was_cut for _, was_cut in prompts)
+    return answers
 
 
 def _run_choices(

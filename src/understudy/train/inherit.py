@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from understudy.config import ModelConfig, RunConfig
 from understudy.model import merge_lora
-from understudy.run import Run
+from understudy.run import Run, RunFolder, load_run
 from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
@@ -100,6 +100,19 @@ def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]
         return []
     added = list(tokenizer.special_tokens)[-(tokenizer.vocab_size - held) :]
     return [f"tokenizer: {' and '.join(added)} added; their embeddings start as the mean of the others"]
+
+
+def start_of(folder: RunFolder) -> Run:
+    """The run that a run started from, its model a copy that nothing else changes.
+
+    Raises:
+        ValueError: it is not there any more, or is not what it was.
+    """
+    parent = folder.about()["parent"]
+    start = load_run(parent["run"])
+    if start.state["weights_sha256"] != parent["sha256"]:
+        raise ValueError(f"the run {parent['run']} is not any more what {folder.path} started from; bring it back")
+    return start
 
 
 def _has_a_row_for_each_token(name: str) -> bool:

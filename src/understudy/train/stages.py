@@ -27,14 +27,14 @@ from understudy.config import STAGE_SECTIONS, RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.model import build_model
 from understudy.optim import build_optimizers, lr_factor
-from understudy.run import Run, RunFolder, load_run, now
+from understudy.run import Run, RunFolder, now
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer, load_tokenizer
 from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
 from understudy.train.checkpoint import load_checkpoint
 from understudy.train.compile import compile_if_it_pays
 from understudy.train.ema import ExponentialMovingAverage
-from understudy.train.inherit import start_from
+from understudy.train.inherit import start_from, start_of
 from understudy.train.loop import Progress, Trainer
 from understudy.train.material import Material, Setting, conversation_material, share_of_batch, text_material
 from understudy.train.memory import largest_micro_batch
@@ -121,7 +121,7 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
     """What all stages share: build the model, run the loop, save, and close with an evaluation."""
     require_trackers(config.log)
     if resume and config.init_from and not folder.steps():  # stopped before its first checkpoint, it begins again
-        parent = load_run(config.init_from)
+        parent = start_of(folder)
     tokenizer = material.tokenizer
     config = _with_vocabulary(config, tokenizer)
     with (

@@ -46,8 +46,9 @@ class Watcher:
 
     def before(self) -> None:
         """Evaluate the beginning of a new run, where the stage wants the end held against it."""
-        begun = self.trainer.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics)))
-        if begun or not self.material.evaluate_first:
+        if not self.material.evaluate_first:
+            return
+        if self.trainer.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))):
             return
         result = self._evaluate()
         self.metrics.write({
