@@ -78,18 +78,16 @@ def ask(
 
 
 def lay_out(answers: Sequence[Answer], context_length: int) -> Batch:
-    """Answers with their prompts as documents, several to a row.
+    """Answers with their prompts, several to a row.
 
     Returns:
-        ``tokens`` and ``documents`` (R, T) as for conversations; ``places`` (M,), where in R x T the M tokens of all
-        answers are predicted, answer by answer; ``targets`` (M,), those tokens.
+        ``tokens``, ``documents`` and ``branches`` (R, T), a prompt being read once for all of its answers; ``places``
+        (M,), where in R x T the M tokens of all answers are predicted, answer by answer; ``targets`` (M,), those tokens.
     """
-    read = [(answer.asked.tokens + answer.tokens)[:-1] for answer in answers]
-    tokens, documents, begins = lay_in_rows(read, context_length)
-    firsts = [begin + len(answer.asked.tokens) - 1 for begin, answer in zip(begins, answers)]
-    places = torch.cat([torch.arange(len(answer.tokens)) + first for first, answer in zip(firsts, answers)])
-    targets = torch.tensor([token for answer in answers for token in answer.tokens])
-    return {"tokens": tokens, "documents": documents, "places": places, "targets": targets}
+    batch, places = lay_in_rows([(answer.asked.tokens, answer.tokens[:-1]) for answer in answers], context_length)
+    batch["places"] = torch.cat(places)
+    batch["targets"] = torch.tensor([token for answer in answers for token in answer.tokens])
+    return batch
 
 
 def token_mask(answers: Sequence[Answer]) -> Tensor:
@@ -120,9 +118,10 @@ def read_answers(
     return torch.zeros(mask.shape).masked_scatter(mask, torch.cat(found))
 
 
-def states(model: GPT, batch: Batch) -> Tensor:
-    """The hidden states (M, D) from which the tokens of answers are predicted."""
-    return model.hidden(batch["tokens"], documents=batch["documents"]).flatten(0, 1)[batch["places"]]
+def states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
+    """The hidden states (M, D) from which the tokens of answers are predicted, or those ``at`` other places."""
+    at = batch["places"] if at is None else at
+    return model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], at)
 
 
 def answer_logprobs(model: GPT, temperature: float) -> Callable[[Batch], Tensor]:

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from understudy.align.answers import states
 from understudy.align.pairs import PairRows, RenderedPairs, unit_batches, weighted_pairs
 from understudy.align.reward import about_pairs, open_pairs
 from understudy.config import DPOConfig, RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_interval
 from understudy.inference.engine import evaluating
-from understudy.losses import IGNORE, dpo_loss, ipo_loss, token_logprobs
+from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
@@ -63,16 +64,13 @@ class DirectPreference(Objective):
 
 def document_logprobs(model: GPT, batch: dict[str, Tensor]) -> Tensor:
     """The summed log-probability (N,) of each document's answer, in nats."""
-    hidden = model.hidden(batch["tokens"], documents=batch["documents"])
-    answer = batch["targets"] != IGNORE
-    each = token_logprobs(model.logits(hidden[answer][None])[0], batch["targets"][answer])
-    return each.new_zeros(len(batch["ends"])).index_add(0, batch["documents"][answer], each)
+    each = token_logprobs(model.logits(states(model, batch)[None])[0], batch["targets"])
+    return each.new_zeros(len(batch["ends"])).index_add(0, batch["owners"], each)
 
 
 def document_lengths(batch: dict[str, Tensor]) -> Tensor:
     """Tokens (N,) of each document's answer."""
-    owners = batch["documents"][batch["targets"] != IGNORE]
-    return torch.bincount(owners, minlength=len(batch["ends"])).float()
+    return torch.bincount(batch["owners"], minlength=len(batch["ends"])).float()
 
 
 def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:

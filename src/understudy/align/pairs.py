@@ -15,7 +15,6 @@ import torch
 from understudy.data.loader import Batch, shuffled
 from understudy.data.packing import lay_in_rows
 from understudy.data.preferences import Comparison, Pair
-from understudy.losses import IGNORE
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, fit, render
 
@@ -123,24 +122,24 @@ def collate_pairs(units: Sequence[Unit], context_length: int, reference: torch.T
     """A batch of units.
 
     Returns:
-        ``tokens``, ``targets`` and ``documents`` (B, T), as for conversations, but documents are numbered through the
-        batch; ``ends`` (N,), where in B x T each document ends; ``better`` and ``worse`` (P,), numbers of documents,
-        with ``margin``, ``tie`` and ``weight`` (P,): a prompt's pairs weigh 1 together. With a reference also
-        ``reference`` (N,).
+        ``tokens``, ``documents`` and ``branches`` (B, T), a prompt being read once for all of its answers; of the N
+        answers ``ends`` (N,), where in B x T each ends, and for the M tokens of all of them ``places`` (M,), where in
+        B x T each is predicted, ``targets`` and ``owners`` (M,), the token and its answer's number; ``better`` and
+        ``worse`` (P,), numbers of answers, with ``margin``, ``tie`` and ``weight`` (P,): a prompt's pairs weigh 1
+        together. With a reference also ``reference`` (N,).
     """
     documents = [document for unit in units for document in unit.documents]
-    tokens, numbers, begins = lay_in_rows([document.tokens for document in documents], context_length)
-    targets = torch.full_like(tokens, IGNORE)
-    for document, begin in zip(documents, begins):
-        learnt = slice(begin + document.answer - 1, begin + len(document.tokens) - 1)
-        targets.view(-1)[learnt] = torch.tensor(document.tokens[document.answer :])
+    answers = [document.tokens[document.answer :] for document in documents]
+    laid, places = lay_in_rows(
+        [(document.tokens[: document.answer], answer) for document, answer in zip(documents, answers)], context_length
+    )
     firsts = np.cumsum([0, *(len(unit.documents) for unit in units)]).tolist()
     pairs = [(first, pair, len(unit.pairs)) for first, unit in zip(firsts, units) for pair in unit.pairs]
-    batch = {
-        "tokens": tokens,
-        "targets": targets,
-        "documents": numbers,
-        "ends": torch.tensor([begin + len(document.tokens) - 1 for begin, document in zip(begins, documents)]),
+    batch = laid | {
+        "places": torch.cat([place[:-1] for place in places]),
+        "targets": torch.tensor([token for answer in answers for token in answer]),
+        "owners": torch.tensor([number for number, answer in enumerate(answers) for _ in answer]),
+        "ends": torch.stack([place[-1] for place in places]),
         "better": torch.tensor([first + pair.better for first, pair, _ in pairs]),
         "worse": torch.tensor([first + pair.worse for first, pair, _ in pairs]),
         "margin": torch.tensor([pair.margin for _, pair, _ in pairs]),

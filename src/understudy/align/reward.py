@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from understudy.align.answers import states
 from understudy.align.pairs import (
     PairRows,
     RenderedPairs,
@@ -65,9 +66,8 @@ class PairwiseReward(Objective):
 
 
 def document_scores(model: GPT, batch: dict[str, Tensor]) -> Tensor:
-    """The scores (N,) of a batch's documents, read where each ends."""
-    hidden = model.hidden(batch["tokens"], documents=batch["documents"])
-    return model.scores(hidden.flatten(0, 1)[batch["ends"]])
+    """The scores (N,) of a batch's answers, read where each ends."""
+    return model.scores(states(model, batch, batch["ends"]))
 
 
 def reward_material(config: RunConfig, tokenizer: Tokenizer) -> Material:

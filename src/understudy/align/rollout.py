@@ -105,7 +105,9 @@ class Rollouts:
         epoch, place = divmod(number, per_epoch)
         here, mask = len(self._answers), token_mask(self._answers)
         key = np.uint64(mix(np.uint64(iteration * rollout.epochs + epoch), np.uint64(config.train.seed)))
-        order = permute(np.arange(here), here, key)[place * share : (place + 1) * share]
+        groups = permute(np.arange(here // self.group_size), here // self.group_size, key)  # whose prompt is read once
+        order = (groups[:, None] * self.group_size + np.arange(self.group_size)).flatten()
+        order = order[place * share : (place + 1) * share]
         found = []
         for start in range(0, share, micro):
             rows = order[start : start + micro]

@@ -128,7 +128,8 @@ def loss_over(
         assert inputs is not None and targets is not None, "every batch has tokens and targets"
         learnt = targets != IGNORE
         with runtime.autocast():
-            logits = model.logits(model.hidden(inputs, documents=documents)[learnt][None])[0]  # (N, V)
+            at = learnt.flatten().nonzero()[:, 0]
+            logits = model.logits(model.hidden(inputs, documents=documents, at=at)[None])[0]  # (N, V)
         each = F.cross_entropy(logits.float(), targets[learnt], reduction="none").cpu().double()
         loss = torch.zeros(len(targets), dtype=torch.float64).index_add_(0, learnt.nonzero()[:, 0].cpu(), each)  # (B,)
         count = learnt.sum(1).cpu().double()

@@ -26,9 +26,13 @@ class Bigram(nn.Module):
         """Logits (B, T, V) of the token after each of ``tokens`` (B, T)."""
         return self.logits(self.hidden(tokens))
 
-    def hidden(self, tokens: Tensor, cache: None = None, documents: Tensor | None = None) -> Tensor:
-        """The rows of the table (B, T, padded V), which are the logits already; it sees no other tokens anyway."""
-        return self.table(tokens)
+    def hidden(
+        self, tokens: Tensor, cache: None = None, documents: Tensor | None = None, branches: Tensor | None = None,
+        at: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The rows of the table (B, T, padded V), which are the logits already; it sees no other tokens anyway. With
+        ``at`` (M,) only those of the places, (M, padded V)."""
+        return self.table(tokens if at is None else tokens.flatten()[at])
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden[..., : self.config.vocab_size]

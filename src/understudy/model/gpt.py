@@ -31,6 +31,8 @@ class Inputs(NamedTuple):
     mask: Tensor | None  # (B, 1, T, keys)
     rope: Tensor | None  # (2, [B, 1,] T, K)
     cache: KVCache | None
+    before: Tensor | None  # (B, T), where in its row the token before stands, for documents that branch
+    at: Tensor | None  # (M,), the places in B x T whose states are wanted
 
 
 class GPT(nn.Module):
@@ -105,17 +107,29 @@ class GPT(nn.Module):
         """
         return self.logits(self.hidden(tokens, cache, documents))
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, documents: Tensor | None = None) -> Tensor:
-        """The last hidden states (B, T, D), from which :meth:`logits` reads; arguments as for :meth:`forward`."""
+    def hidden(
+        self, tokens: Tensor, cache: KVCache | None = None, documents: Tensor | None = None,
+        branches: Tensor | None = None, at: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The last hidden states (B, T, D), from which :meth:`logits` reads; arguments as for :meth:`forward`, and:
+
+        Args:
+            branches: (B, T), for documents that begin alike and go on differently: 0 where they are alike, and after
+                that 1, 2, … for each way to go on, which sees what they have in common and itself. A row may then be
+                longer than the context, as long as no way through a document is.
+            at: (M,), places in B x T. Only their states come back, (M, D), and the last block does only what they need.
+        """
         held = cache.longest if cache else 0
         limit = cache.max_tokens if cache else self.config.context_length
-        if held + tokens.shape[1] > limit:
+        if held + tokens.shape[1] > limit and branches is None:
             raise ValueError(
                 f"{held + tokens.shape[1]} tokens do not fit the context of {limit}; pass the last ones only"
             )
-        inputs = self._inputs(tokens, cache, documents)
+        inputs = self._inputs(tokens, cache, documents, branches)
         x = self._embed(inputs)
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks, 1):
+            if number == len(self.blocks):
+                inputs = inputs._replace(at=at)
             if self.activation_checkpointing and self.training:
                 x = checkpoint(block, x, inputs, use_reentrant=False)
             else:
@@ -151,12 +165,16 @@ class GPT(nn.Module):
         weights -= sum(p.numel() for name, p in self.blocks.named_parameters() if "value_embedding" in name)
         return 6 * weights + 12 * config.n_layers * config.n_heads * config.head_width * config.context_length
 
-    def _inputs(self, tokens: Tensor, cache: KVCache | None, documents: Tensor | None) -> Inputs:
+    def _inputs(
+        self, tokens: Tensor, cache: KVCache | None, documents: Tensor | None, branches: Tensor | None
+    ) -> Inputs:
         """Where the tokens stand, and what they may attend to."""
-        positions = mask = rope = None
+        positions = mask = rope = before = None
         if documents is not None:
             assert cache is None, "documents are for rows read at once"
             positions, mask = within_documents(documents)
+            if branches is not None:
+                positions, mask, before = within_branches(documents, branches)
         if cache:
             positions = cache.positions(tokens.shape[1])
             cache.tokens.scatter_(1, positions, tokens)
@@ -164,7 +182,7 @@ class GPT(nn.Module):
             mask = (keys <= positions[:, :, None])[:, None]
         if self.config.position == "rope":
             rope = self.rope[:, : tokens.shape[1]] if positions is None else self.rope[:, positions][:, :, None]
-        return Inputs(tokens, positions, mask, rope, cache)
+        return Inputs(tokens, positions, mask, rope, cache, before, None)
 
     def _embed(self, inputs: Inputs) -> Tensor:
         x = self.token_embedding(inputs.tokens)  # (B, T, D)
@@ -172,7 +190,7 @@ class GPT(nn.Module):
             table = self.position_embedding.weight
             x = x + (table[: x.shape[1]] if inputs.positions is None else table[inputs.positions])
         if self.config.ngram_orders:
-            x = x + self.ngram_embedding(inputs.tokens, inputs.cache, inputs.positions)
+            x = x + self.ngram_embedding(inputs.tokens, inputs.cache, inputs.positions, inputs.before)
         return self.dropout(x)
 
 
@@ -188,7 +206,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, inputs: Inputs) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), inputs)
+        attended = self.attention(self.attention_norm(x), inputs)
+        x = attended + (x if inputs.at is None else x.flatten(0, 1)[inputs.at])
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -234,14 +253,15 @@ class Attention(nn.Module):
             k, v = inputs.cache.write(self.layer, k, v, inputs.positions)
             k, v = k.to(q.dtype), v.to(q.dtype)
         if self.config.key_shift:
-            k = shift_keys(k, None if inputs.cache is not None else inputs.positions)
+            k = shift_keys(k, None if inputs.cache is not None else inputs.positions, inputs.before)
         y = F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=inputs.mask,
             is_causal=inputs.mask is None,
             enable_gqa=self.config.n_kv_heads != self.config.n_heads,
         )  # fmt: skip
-        return self.dropout(self.project(y.transpose(1, 2).flatten(2)))
+        y = y.transpose(1, 2).flatten(2)  # (B, T, D)
+        return self.dropout(self.project(y if inputs.at is None else y.flatten(0, 1)[inputs.at]))
 
 
 class MLP(nn.Module):
@@ -283,9 +303,12 @@ class NgramEmbedding(nn.Module):
         self.drop = config.ngram_dropout or 0.0
         self.table = nn.Embedding(self.dropped + 1, config.d_model)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None,
+        before: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The sum over orders of the n-gram embeddings (B, T, D) of ``tokens`` (B, T)."""
-        rows = self._rows(tokens, cache, positions)  # (B, T, orders)
+        rows = self._rows(tokens, cache, positions, before)  # (B, T, orders)
         scale = 1.0
         if self.training and self.drop:
             rows = rows.masked_fill(torch.rand(rows.shape, device=rows.device) < self.drop, self.dropped)
@@ -293,12 +316,16 @@ class NgramEmbedding(nn.Module):
         bags = F.embedding_bag(rows.flatten(0, 1), self.table.weight, mode="sum", padding_idx=self.dropped)
         return bags.view(*tokens.shape, -1) * scale
 
-    def _rows(self, tokens: Tensor, cache: KVCache | None, positions: Tensor | None) -> Tensor:
+    def _rows(self, tokens: Tensor, cache: KVCache | None, positions: Tensor | None, before: Tensor | None) -> Tensor:
         """The table's row for each order: a hash that takes in one earlier token at a time, 0 where there is none."""
         hashed = tokens + 1
         rows: list[Tensor] = []
+        place = before
         for back in range(1, self.orders[-1]):
-            if cache is not None and positions is not None:
+            if place is not None and before is not None:
+                earlier = tokens.gather(1, place) + 1
+                place = before.gather(1, place)
+            elif cache is not None and positions is not None:
                 earlier = cache.tokens.gather(1, (positions - back).clamp(min=0)) + 1
             else:
                 earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
@@ -318,6 +345,22 @@ def within_documents(documents: Tensor) -> tuple[Tensor, Tensor]:
     positions = places - (places * begins).cummax(dim=1).values
     same = documents[:, :, None] == documents[:, None, :]
     return positions, (same & (places <= places[:, None]))[:, None]
+
+
+def within_branches(documents: Tensor, branches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`within_documents`, for documents that branch (both (B, T)); beside positions and mask the place (B, T)
+    of the token before each, which for the first of a branch is the last that all have in common."""
+    places = torch.arange(documents.shape[1], device=documents.device)
+    new_document = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    new_branch = new_document | F.pad(branches[:, 1:] != branches[:, :-1], (1, 0), value=True)
+    forks = new_branch & (branches > 0) & ~new_document & (F.pad(branches[:, :-1], (1, 0)) == 0)
+    begin, own, fork = ((places * each).cummax(dim=1).values for each in (new_document, new_branch, forks))
+    common = branches == 0
+    positions = torch.where(common, places - begin, fork - begin + places - own)
+    before = torch.where(~common & (places == own), fork, places) - 1
+    same = documents[:, :, None] == documents[:, None, :]
+    seen = common[:, None, :] | (branches[:, :, None] == branches[:, None, :])
+    return positions, (same & seen & (places <= places[:, None]))[:, None], before.clamp(min=0)
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
@@ -346,16 +389,20 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def shift_keys(k: Tensor, positions: Tensor | None) -> Tensor:
+def shift_keys(k: Tensor, positions: Tensor | None, before: Tensor | None = None) -> Tensor:
     """Keys (B, H, T, K) that carry, in the half of their features which no position turns, what the token before had.
 
     A query that looks for its own token then finds what followed it earlier, in one layer instead of two.
 
     Args:
         positions: (B, T), where several documents stand in a row; 0 has nothing before it.
+        before: (B, T), the place of the token before; the one on the left when left out.
     """
-    before = F.pad(k[:, :, :-1], (0, 0, 1, 0))
+    if before is None:
+        earlier = F.pad(k[:, :, :-1], (0, 0, 1, 0))
+    else:
+        earlier = k.gather(2, before[:, None, :, None].expand_as(k))
     if positions is not None:
-        before = before * (positions > 0)[:, None, :, None].to(k.dtype)
-    own, before = (part.unflatten(-1, (2, 2, -1)) for part in (k, before))  # pairs' halves, turned or not, K / 4
-    return torch.cat((own[..., :1, :], before[..., 1:, :]), dim=-2).flatten(-3)
+        earlier = earlier * (positions > 0)[:, None, :, None].to(k.dtype)
+    own, earlier = (part.unflatten(-1, (2, 2, -1)) for part in (k, earlier))  # pairs' halves, turned or not, K / 4
+    return torch.cat((own[..., :1, :], earlier[..., 1:, :]), dim=-2).flatten(-3)

@@ -47,11 +47,13 @@ class NextToken(Objective):
         return (batch["targets"] != IGNORE).sum().to(torch.float32)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        hidden = self.model.hidden(batch["tokens"], documents=batch.get("documents"))
         targets = batch["targets"]
-        if "documents" in batch:  # most of a conversation is read only, and needs no logits
-            learnt = targets != IGNORE
-            hidden, targets = hidden[learnt][None], targets[learnt][None]  # (1, N, D) and (1, N)
+        if "documents" in batch:  # most of a conversation is read only, and needs no states of its own at the end
+            at = (targets != IGNORE).flatten().nonzero()[:, 0]
+            hidden = self.model.hidden(batch["tokens"], documents=batch["documents"], at=at)[None]  # (1, N, D)
+            targets = targets.flatten()[at][None]  # (1, N)
+        else:
+            hidden = self.model.hidden(batch["tokens"])
         if not self.loss_chunk_tokens:
             return cross_entropy_sum(self.model.logits(hidden), targets), {}
         return chunked_cross_entropy_sum(hidden, targets, self.model.logits, self.loss_chunk_tokens), {}

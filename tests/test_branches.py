@@ -1,0 +1,65 @@
+"""Documents that begin alike are read together as if each were read alone; states only where they are wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from understudy.config import ModelConfig
+from understudy.data.packing import grow_trees, lay_in_rows
+from understudy.losses import PADDING
+from understudy.model import GPT
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"family": "gpt2"},
+    "portable": {"family": "portable", "n_kv_heads": 1},
+    "shifted keys": {"family": "portable", "key_shift": True},
+    "n-grams": {"family": "portable", "ngram_orders": (2, 3), "ngram_buckets": 64, "value_embeddings": True},
+}
+COMMON = [5, 6, 7, 8]
+DOCUMENTS = [(COMMON, [1, 2, 3]), ([9, 9], [4]), (COMMON, [3, 2]), (COMMON, []), ([9, 9], [4, 4, 5, 6, 7, 1, 2])]
+
+
+def model_of(shape: dict[str, Any]) -> GPT:
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(vocab_size=12, context_length=10, n_layers=2, n_heads=2, d_model=16, **shape))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_documents_that_begin_alike_read_as_if_alone(shape: dict[str, Any]) -> None:
+    model = model_of(shape)
+    batch, places = lay_in_rows(DOCUMENTS, 10)
+    weights = torch.randn(sum(map(len, places)), 16)
+
+    def gradient(states: torch.Tensor) -> torch.Tensor:
+        model.zero_grad()
+        (states * weights).sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in DOCUMENTS])
+    wanted = gradient(alone)
+    together = model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], torch.cat(places))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(gradient(together), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_states_that_are_asked_for_are_those_of_all(shape: dict[str, Any]) -> None:
+    model, tokens, at = model_of(shape), torch.randint(0, 12, (3, 7)), torch.tensor([0, 6, 7, 20, 20])
+    torch.testing.assert_close(model.hidden(tokens, at=at), model.hidden(tokens).flatten(0, 1)[at])
+
+
+def test_what_documents_have_in_common_is_laid_out_once() -> None:
+    batch, places = lay_in_rows(DOCUMENTS, 10)
+    assert int((batch["documents"] != PADDING).sum()) == len(COMMON) + 5 + 2 + 8
+    read = batch["tokens"].flatten()
+    for (beginning, rest), place in zip(DOCUMENTS, places):
+        assert read[place].tolist() == [beginning[-1], *rest]
+    trees, order = grow_trees(DOCUMENTS, 8)  # two of the common beginning fit a tree, and the third, being empty
+    assert [len(tree) for tree in trees] == [7, 6, 3, 2 + 7]
+    assert order == [0, 2, 3, 1, 4]
