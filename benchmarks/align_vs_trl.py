@@ -4,9 +4,10 @@
     /tmp/trl-env/bin/pip install trl==1.9.2 transformers==5.23.0 torch==2.13.0 requests
     python benchmarks/align_vs_trl.py --trl /tmp/trl-env/bin/python --out benchmarks/results/align_vs_trl.json
 
-Both sides train the same Qwen3-shaped model from the same random weights on the same prompts and pairs of Hamlet, as
+Both sides train the same GPT-2-shaped model from the same random weights on the same prompts and pairs of Hamlet, as
 the same tokens, in batches of the same size, in fp32 with fused AdamW. A random model hardly ever ends an answer, so
-that all answers are equally long. Each side is a process that trains on and on and waits between its rounds, which are
+that all answers are equally long. PPO has 64 prompts of 16 tokens, answers of 32, and four epochs of one mini-batch;
+with the critic as a head on the policy, which TRL has not, ours is beside TRL with a critic of its own. Each side is a process that trains on and on and waits between its rounds, which are
 taken in turn. A round is an epoch of the pairs, or an iteration of sampling, scoring and learning from all prompts; it
 is timed from the end of one optimiser step to the end of another. Start-up, the first round, and the log-probabilities
 of DPO's reference (computed beforehand by both) are not counted.
@@ -51,10 +52,10 @@ from understudy.train.loop import Progress, Trainer
 from understudy.train.material import Setting
 from understudy.train.stages import MATERIALS
 
-VOCABULARY, CONTEXT, LONGEST_PROMPT, ANSWER = 2048, 256, 128, 64
+VOCABULARY, CONTEXT, LONGEST_PROMPT, ANSWER = 1024, 256, 128, 64
 SHAPE: dict[str, Any] = {
-    "family": "portable", "context_length": CONTEXT, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "d_model": 192,
-    "vocab_size": VOCABULARY,
+    "family": "gpt2", "context_length": CONTEXT, "n_layers": 4, "n_heads": 4, "d_model": 256, "vocab_size": VOCABULARY,
+    "dropout": 0.0,
 }  # fmt: skip
 OPTIM = {"lr": 1e-4, "betas": [0.9, 0.98], "weight_decay": 0.0, "grad_clip": 1.0}
 SAMPLED: dict[str, Any] = {"max_new_tokens": ANSWER, "temperature": 1.0, "clip_low": 0.2, "clip_high": 0.2}
@@ -66,7 +67,7 @@ GRPO: dict[str, Any] = SAMPLED | {
     "kl_estimator": "k3",
 }
 PPO: dict[str, Any] = SAMPLED | {
-    "prompts": 64, "epochs": 2, "kl_coefficient": 0.05, "kl_estimator": "k1", "critic": "model", "gamma": 1.0,
+    "prompts": 64, "epochs": 4, "max_new_tokens": 32, "kl_coefficient": 0.05, "kl_estimator": "k1", "critic": "model", "gamma": 1.0,
     "lam": 0.95, "value_coefficient": 0.5, "value_clip": 0.2,
 }  # fmt: skip
 STAGES: dict[str, dict[str, Any]] = {
@@ -78,7 +79,10 @@ STAGES: dict[str, dict[str, Any]] = {
     "grpo, four steps a sampling": {
         "stage": "grpo", "data": "grouped", "batch_size": 32, "micro_batch_size": 32, "settings": GRPO,
     },
-    "ppo": {"stage": "ppo", "data": "asked", "batch_size": 16, "micro_batch_size": 16, "settings": PPO},
+    "ppo": {"stage": "ppo", "data": "asked", "batch_size": 64, "micro_batch_size": 64, "settings": PPO},
+    "ppo, critic as a head": {
+        "stage": "ppo", "data": "asked", "batch_size": 64, "micro_batch_size": 64, "settings": PPO | {"critic": "head"},
+    },
 }  # fmt: skip
 """One row for each comparison; ``settings`` are those of our stage's section, which trl_side.py translates."""
 COUNTS = {"pairs": 128, "grouped": GRPO["prompts"], "asked": PPO["prompts"]}
@@ -111,16 +115,28 @@ def prepare(folder: Path) -> None:
 
 
 def write_prompts(folder: Path, tokenizer: Tokenizer) -> None:
-    """Files of prompts that are not too long, and the tokens of those to train on."""
-    for name in ("grouped", "asked"):
+    """Files of prompts, not too long or all equally short, and the tokens of those to train on."""
+    sources = {"grouped": short(tokenizer, prompts(1, "train")), "asked": equally_short(tokenizer)}
+    for name, source in sources.items():
         path = folder / f"{name}.jsonl"
-        write_lines(path, short(tokenizer, prompts(1, "train")), COUNTS[name], open_prompts)
+        write_lines(path, source, COUNTS[name], open_prompts)
         tokens = [asked_tokens(tokenizer, list(prompt.messages)) for prompt in open_prompts(path, "train")]
         (folder / f"{name}.tokens.json").write_text(json.dumps(tokens))
 
 
 def short(tokenizer: Tokenizer, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     return (row for row in rows if len(asked_tokens(tokenizer, row["prompt"])) <= LONGEST_PROMPT)
+
+
+def equally_short(tokenizer: Tokenizer, length: int = 16) -> Iterator[dict[str, Any]]:
+    """Prompts of exactly so many tokens: the first words of stories, as many as that takes."""
+    for story in stories(1, "train"):
+        words = story.split()
+        for count in range(1, length):
+            messages = [{"role": "user", "content": " ".join(words[:count])}]
+            if len(asked_tokens(tokenizer, messages)) == length:
+                yield {"prompt": messages, "answer": words[count]}
+                break
 
 
 def asked_tokens(tokenizer: Tokenizer, messages: Any) -> list[int]:
@@ -169,41 +185,35 @@ def write_run(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
 
 
 def write_transformers(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
-    """The same model as transformers' Qwen3: what we hold as one matrix is split as it is split in our forward."""
+    """The same model as transformers' GPT-2, which holds its matrices the other way round."""
     save_huggingface_tokenizer(tokenizer, folder, CONTEXT)
     config = model.config
-    assert config.n_heads and config.n_kv_heads and config.head_width
     write_json(folder / "config.json", {
-        "architectures": ["Qwen3ForSequenceClassification" if config.score_head else "Qwen3ForCausalLM"],
-        "model_type": "qwen3", "vocab_size": config.padded_vocab_size, "hidden_size": config.d_model,
-        "intermediate_size": config.d_ff, "num_hidden_layers": config.n_layers, "hidden_act": "silu",
-        "num_attention_heads": config.n_heads, "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_width, "max_position_embeddings": CONTEXT, "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta}, "attention_bias": False,
-        "tie_word_embeddings": True, "dtype": "float32", "bos_token_id": None,
+        "architectures": ["GPT2ForSequenceClassification" if config.score_head else "GPT2LMHeadModel"],
+        "model_type": "gpt2", "vocab_size": config.padded_vocab_size, "n_embd": config.d_model,
+        "n_layer": config.n_layers, "n_head": config.n_heads, "n_positions": CONTEXT, "n_inner": config.d_ff,
+        "layer_norm_epsilon": config.norm_eps, "activation_function": "gelu_new", "tie_word_embeddings": True,
+        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "dtype": "float32", "bos_token_id": None,
         "eos_token_id": tokenizer.special_tokens["<|im_end|>"],
     })  # fmt: skip
-    heads = [n * config.head_width for n in (config.n_heads, config.n_kv_heads, config.n_kv_heads)]
     names = {
-        "attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm", "mlp.down": "mlp.down_proj",
-        "attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm",
-        "attention.project": "self_attn.o_proj",
+        "attention_norm": "ln_1", "attention.qkv": "attn.c_attn", "attention.project": "attn.c_proj",
+        "mlp_norm": "ln_2", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj",
     }  # fmt: skip
+    outside = {
+        "token_embedding": "transformer.wte",
+        "position_embedding": "transformer.wpe",
+        "norm": "transformer.ln_f",
+    }
     tensors = {}
     for name, tensor in weights_of(model).items():
-        if not name.startswith("blocks."):
-            outside = {"token_embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
-            tensors[outside.get(name, name)] = tensor
-            continue
-        _, layer, inner = name.split(".", 2)
-        inner = inner.removesuffix(".weight")
-        if inner == "attention.qkv":
-            parts = dict(zip(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), tensor.split(heads)))
-        elif inner == "mlp.up":
-            parts = dict(zip(("mlp.gate_proj", "mlp.up_proj"), tensor.chunk(2)))
+        part, kind = name.rsplit(".", 1)
+        if part.startswith("blocks."):
+            _, layer, inner = part.split(".", 2)
+            held = tensor.T if tensor.ndim == 2 else tensor
+            tensors[f"transformer.h.{layer}.{names[inner]}.{kind}"] = held
         else:
-            parts = {names[inner]: tensor}
-        tensors |= {f"model.layers.{layer}.{part}.weight": each for part, each in parts.items()}
+            tensors[f"{outside.get(part, part)}.{kind}"] = tensor
     save(tensors, folder / "model.safetensors")
 
 

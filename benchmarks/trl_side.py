@@ -57,15 +57,15 @@ class Half:
         set_seed(0)
 
     def language_model(self) -> Any:
-        from transformers import Qwen3ForCausalLM
+        from transformers import GPT2LMHeadModel
 
-        return Qwen3ForCausalLM.from_pretrained(self.folder / "hf-policy", dtype="float32")
+        return GPT2LMHeadModel.from_pretrained(self.folder / "hf-policy", dtype="float32")
 
     def scoring_model(self, which: str) -> Any:
-        from transformers import Qwen3ForSequenceClassification
+        from transformers import GPT2ForSequenceClassification
 
         pad = self.tokenizer.pad_token_id
-        return Qwen3ForSequenceClassification.from_pretrained(
+        return GPT2ForSequenceClassification.from_pretrained(
             self.folder / f"hf-{which}", num_labels=1, pad_token_id=pad, dtype="float32"
         )
 
@@ -162,7 +162,7 @@ def judged_by(half: Half, judge: Any) -> Callable[..., list[float]]:
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         last = torch.tensor([len(row) - 1 for row in rows])
-        hidden = judge.model(input_ids=padded, attention_mask=mask, use_cache=False).last_hidden_state
+        hidden = judge.base_model(input_ids=padded, attention_mask=mask, use_cache=False).last_hidden_state
         scores = judge.score(hidden[torch.arange(len(rows)), last])[:, 0].tolist()
         half.sampled[0] += len(rows)
         half.sampled[1] += sum(map(len, completion_ids))
@@ -204,7 +204,7 @@ def check_models(half: Half) -> None:
     with torch.no_grad():
         logits = half.language_model()(ours["tokens"]).logits[..., : ours["logits"].shape[-1]]
         judge = half.scoring_model("judge")
-        scores = judge.score(judge.model(ours["tokens"]).last_hidden_state)[..., 0]
+        scores = judge.score(judge.base_model(ours["tokens"]).last_hidden_state)[..., 0]
     torch.testing.assert_close(logits, ours["logits"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scores, ours["scores"], atol=1e-4, rtol=1e-4)
 
