@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -107,6 +106,7 @@ class Shown:
 
 def _shown(tokenizer: Tokenizer, messages: Any, context_length: int, too_long: str) -> Shown:
     from understudy.data.packing import Counts, fit_to_row
+    from understudy.tokenizer.base import token_texts
     from understudy.tokenizer.chat import render
 
     rendered, counts = render(tokenizer, messages), Counts()
@@ -119,18 +119,9 @@ def _shown(tokenizer: Tokenizer, messages: Any, context_length: int, too_long: s
         before = rendered.mask.index(True) - mask.index(True)  # a cut keeps the beginning of the first answer
     special = set(tokenizer.special_tokens.values())
     return Shown(
-        fate, before, len(rendered.tokens) - before - len(tokens), tokens, _texts(tokenizer, tokens), mask,
+        fate, before, len(rendered.tokens) - before - len(tokens), tokens, token_texts(tokenizer, tokens), mask,
         [token in special for token in tokens],
     )  # fmt: skip
-
-
-def _texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
-    """What each token adds to the text; a character of several tokens is the last one's."""
-    from understudy.tokenizer import StreamDecoder
-
-    decoder = StreamDecoder(tokenizer)
-    texts = [decoder.push([token]) for token in tokens]
-    return [*texts[:-1], texts[-1] + decoder.finish()]
 
 
 def _counts(every: RenderedSet) -> dict[str, int]:
