@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,14 +100,44 @@ def look_inside(
     )  # fmt: skip
 
 
-def token_name(tokenizer: Tokenizer, token: int) -> str:
-    """One token by itself, as people may read it: white space visible, and half a character as U+FFFD."""
-    text = tokenizer.token_bytes(token).decode("utf-8", "replace")
-    return visible(text)
+def describe(look: Look, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """For each token of a text what was thought of it before it was read, ready for JSON.
+
+    ``probability``, ``alternatives`` and ``layers`` are those of the place before the token; the first token has
+    none. The rows of ``layers`` are the embedding and each layer: its likeliest token, that one's probability, and
+    the probability of the token that really came. A bigram has one row.
+    """
+    names: dict[int, str] = {}
+
+    def name(token: int) -> str:
+        if token not in names:
+            names[token] = visible(tokenizer.token_bytes(token).decode("utf-8", "replace"))
+        return names[token]
+
+    tokens: list[int] = look.tokens.tolist()
+    guesses, guessed = look.guesses.tokens.tolist(), _probabilities(look.guesses.logprobs)
+    lens, sure = look.lens.tokens[..., 0].tolist(), _probabilities(look.lens.logprobs[..., 0])
+    chosen, of_layers = _probabilities(look.logprobs), _probabilities(look.lens_logprobs)
+    rows = []
+    for t, token in enumerate(tokens):
+        row: dict[str, Any] = {"id": token, "token": name(token), "probability": None, "alternatives": [], "layers": []}
+        if t:
+            row["probability"] = chosen[t - 1]
+            row["alternatives"] = [[name(other), p] for other, p in zip(guesses[t - 1], guessed[t - 1])]
+            row["layers"] = [
+                [name(ids[t - 1]), top[t - 1], real[t - 1]] for ids, top, real in zip(lens, sure, of_layers)
+            ]
+        rows.append(row)
+    return rows
+
+
+def _probabilities(logprobs: Tensor) -> Any:
+    """Lists of probabilities in six digits, which is what anyone reads."""
+    return torch.round(logprobs.double().exp(), decimals=6).tolist()
 
 
 def visible(text: str) -> str:
-    """A token's text with line breaks and tabs as signs, and a space where it begins or ends with one as ``␣``."""
+    """A token's text on one line: line breaks and tabs as signs, spaces at its ends as ``␣``."""
     text = text.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
     inner = text.strip(" ")
     if not inner:
