@@ -44,11 +44,15 @@ def mount(app: FastAPI, served: Served) -> None:
     app.add_middleware(PagePolicy)
     system = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
     mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
+    theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=system, font_mono=mono).set(
+        block_title_background_fill="none", block_title_background_fill_dark="none", block_title_padding="0",
+        block_title_text_color="*body_text_color", block_title_text_color_dark="*body_text_color",
+        block_title_text_weight="500", block_shadow="none", input_shadow="none",
+    )  # fmt: skip
     gr.mount_gradio_app(
         app, build_page(served), path="/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False,
         enable_monitoring=False, pwa=False, show_error=False, favicon_path=str(PAGE / "icon.svg"),
-        theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=system, font_mono=mono),
-        css_paths=[PAGE / "page.css"],
+theme=theme, css_paths=[PAGE / "page.css"],
     )  # fmt: skip
 
 

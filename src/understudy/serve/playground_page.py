@@ -170,7 +170,7 @@ def _settings(model: gr.Dropdown, longest: int) -> tuple[gr.Textbox, list[Any]]:
     with gr.Row():
         top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps every token.")
         max_tokens = gr.Slider(1, longest, min(200, longest), step=1, label="Most tokens of an answer")
-    seed = gr.Number(None, label="Seed", info="The same seed and words, the same answers.", precision=0, minimum=0)
+    seed = gr.Textbox(label="Seed", info="A whole number: the same seed and words, the same answers.", max_length=19)
     return name, [model, system, temperature, top_p, top_k, max_tokens, seed]
 
 

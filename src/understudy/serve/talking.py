@@ -54,7 +54,8 @@ class Wishes:
     top_k: int = 0
     """0 keeps every token."""
     max_tokens: int = 200
-    seed: int | None = None
+    seed: str | None = None
+    """Digits, as they were typed; none draws anew each time."""
 
     def request(self, messages: Sequence[Message], number: int) -> ChatRequest:
         """What the API would be asked. With a seed, each answer of a conversation draws by its own number.
@@ -63,11 +64,14 @@ class Wishes:
             ApiError: a value out of its range.
         """
         system = [{"role": "system", "content": self.system}] if (self.system or "").strip() else []
+        seed = (self.seed or "").strip()
+        if seed and not seed.isdecimal():
+            raise ApiError(400, "the seed is a whole number from 0, or left empty; see the settings")
         try:
             return ChatRequest.model_validate({
                 "model": self.model, "messages": [*system, *messages], "temperature": float(self.temperature),
                 "top_p": float(self.top_p), "top_k": int(self.top_k) or None, "max_tokens": int(self.max_tokens),
-                "seed": None if self.seed is None else int(self.seed) + number,
+                "seed": int(seed) + number if seed else None,
             })  # fmt: skip
         except ValidationError as error:
             raise ApiError(400, f"{error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}") from error
@@ -336,8 +340,10 @@ async def look_view(answer: Answer) -> dict[str, Any]:
     most = min(LOOK_TOKENS, int(math.sqrt(LOOK_WEIGHTS / max(1, layers * heads))))
     cut = max(0, len(tokens) - most)
     weights = (look.attention[:, :, cut:, cut:] * 255).round().byte().contiguous()
+    special = set(answer.run.tokenizer.special_tokens.values())
+    rows = [row | {"special": row["id"] in special} for row in describe(look, answer.run.tokenizer)[cut:]]
     return {
-        "rows": describe(look, answer.run.tokenizer)[cut:], "own": max(0, len(answer.prompt) - cut), "cut": cut,
+        "rows": rows, "own": max(0, len(answer.prompt) - cut), "cut": cut,
         "layers": layers, "heads": heads, "attention": base64.b64encode(weights.numpy().tobytes()).decode(),
     }  # fmt: skip
 

@@ -33,11 +33,14 @@ function draw() {
   text.setAttribute("role", "listbox");
   text.setAttribute("aria-label", "Tokens");
   const spans = rows.map((row, n) => {
-    const span = make("button", n < own ? "token prompt" : "token own", row.token.replace(/↵$/, "↵\n").replaceAll("␣", " "));
-    span.type = "button";
+    const name = (n < own ? "token prompt" : "token own") + (row.special ? " special" : "");
+    const span = make("span", name, row.token.replaceAll("↵", "↵\n").replaceAll("␣", " "));
+    span.tabIndex = 0;
+    span.setAttribute("role", "option");
     span.title = row.probability === null ? "the first token" : percent(row.probability);
     if (n >= own) span.style.setProperty("--p", row.probability);
     span.addEventListener("click", () => choose(n));
+    span.addEventListener("keydown", (event) => event.key === "Enter" && choose(n));
     text.append(span);
     return span;
   });

@@ -18,9 +18,17 @@ const button = (name, text, label, act) => {
   return node;
 };
 
+function hand() { // drawn, since not every machine has a font with one
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), path = document.createElementNS(svg.namespaceURI, "path");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  path.setAttribute("d", "M7.5 11v9H4v-9zm0 0 4-7.5c1.6 0 2.6 1.1 2.3 2.8L13.2 10h5.6c1.3 0 2.1 1.1 1.9 2.3l-1.3 6.1c-.2 1-1 1.6-2 1.6H7.5");
+  svg.append(path);
+  return svg;
+}
+
 // A small form under a message: a text, Save and Cancel.
 function form(text, placeholder, save, done) {
-  const box = make("div", "form"), area = make("textarea");
+  const box = make("div", "said"), area = make("textarea");
   area.value = text;
   area.placeholder = placeholder;
   area.rows = Math.min(8, Math.max(2, text.split("\n").length + 1));
@@ -63,8 +71,9 @@ function answered(message, place) {
   const tools = make("div", "tools");
   if (message.judgeable) {
     const judge = (kind, more) => trigger("judge", { place, kind, ...more });
-    for (const [value, sign, label] of [[1, "👍", "A good answer"], [-1, "👎", "A bad answer"]]) {
-      const thumb = button("tool thumb", sign, label, () => judge("thumb", { value }));
+    for (const [value, name, label] of [[1, "up", "A good answer"], [-1, "down", "A bad answer"]]) {
+      const thumb = button(`tool thumb ${name}`, undefined, label, () => judge("thumb", { value }));
+      thumb.append(hand());
       thumb.setAttribute("aria-pressed", message.judged.thumb === value);
       tools.append(thumb);
     }
