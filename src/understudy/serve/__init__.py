@@ -1,2 +1,1 @@
-"""Serving runs: the OpenAI-compatible API, the playground on the same server, and the store of what people thought of
-the answers. Not here: generating (inference/)."""
+"""What a served model is made of: the API, the playground, and the store of what people said and thought of it."""
