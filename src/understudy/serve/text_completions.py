@@ -24,6 +24,7 @@ from understudy.serve.served import Served
 from understudy.serve.streams import CLIENT_LEFT, DONE, Answers, event, on_leaving
 from understudy.serve.tokens import logprob_number, token_text
 from understudy.tokenizer import StreamDecoder, Tokenizer
+from understudy.tokenizer.base import clean
 
 
 class TextCompletion:
@@ -92,7 +93,7 @@ class TextCompletion:
         """
         if not self.asked.echo:
             return [("", [])] * len(self.plan.prompts)
-        texts = [p if isinstance(p, str) else self.run.tokenizer.decode(p) for p in self.asked.prompts]
+        texts = [clean(p) if isinstance(p, str) else self.run.tokenizer.decode(p) for p in self.asked.prompts]
         if self.asked.logprobs is None:
             return [(text, []) for text in texts]
         echoes = []
