@@ -150,10 +150,7 @@ class FeedbackStore:
         Raises:
             ValueError: an id that is there already, or no id of a conversation.
         """
-        record = replace(
-            record, id=_name("answer id", record.id or new_id()), text=_storable(record.text),
-            conversation_id=_name("conversation id", record.conversation_id), created=record.created or now(),
-        )  # fmt: skip
+        record = check_answer(replace(record, id=record.id or new_id(), created=record.created or now()))
         self.add([record], [])
         return record.id
 
@@ -163,10 +160,7 @@ class FeedbackStore:
         Raises:
             ValueError: an unknown answer, a value out of range, an empty correction, or what means nothing together.
         """
-        judgement = replace(
-            check_judgement(judgement), id=_name("judgement id", judgement.id or new_id()),
-            created=judgement.created or now(),
-        )  # fmt: skip
+        judgement = check_judgement(replace(judgement, id=judgement.id or new_id(), created=judgement.created or now()))
         answer = self._known(judgement.answer_id)
         if judgement.correction is not None and judgement.correction == answer.text.strip():
             raise ValueError("the correction is the answer itself; say what it should have been, or leave it")
@@ -303,6 +297,18 @@ def default_url() -> str:
     return f"sqlite:///{RUNS / 'feedback.db'}"
 
 
+def check_answer(record: AnswerRecord) -> AnswerRecord:
+    """An answer as any database can keep it.
+
+    Raises:
+        ValueError: an id that is none.
+    """
+    return replace(
+        record, id=_name("answer id", record.id), conversation_id=_name("conversation id", record.conversation_id),
+        text=_storable(record.text),
+    )  # fmt: skip
+
+
 def check_judgement(judgement: Judgement) -> Judgement:
     """A judgement whose fields belong together, its texts as any database can keep them.
 
@@ -328,6 +334,7 @@ def check_judgement(judgement: Judgement) -> Judgement:
         raise ValueError("an answer cannot be compared with itself; give two")
     return replace(
         judgement,
+        id=_name("judgement id", judgement.id),
         annotator=_name("annotator", judgement.annotator.strip() or ANONYMOUS),
         comment=(None if judgement.comment is None else _text("comment", judgement.comment).strip()) or None,
         correction=correction,
