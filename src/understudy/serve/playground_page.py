@@ -54,7 +54,7 @@ def build_page(served: Served) -> gr.Blocks:
                     show_label=False, label="Message", placeholder="Say something", lines=1, max_lines=8,
                     submit_btn=True, autofocus=True, elem_id="say",
                 )  # fmt: skip
-            with gr.Tab("Side by side", id="duel"):
+            with gr.Tab("Compare", id="duel"):
                 fight = _drawn("duel", Duel().view(DUEL_GREETING))
                 other = gr.Dropdown(
                     [(f"against {name}", name) for name in names], value=names[-1], visible=several, interactive=True,

@@ -117,7 +117,7 @@ class Writing:
         answer, served = self.answer, self.served
         plan = await asyncio.to_thread(plan_chat, answer.run, request, served.limits)
         answer.prompt, answer.left_out = plan.prompts[0], plan.left_out
-        self.answers = Answers(lambda seconds: None)
+        self.answers = Answers(lambda seconds: None)  # the times of the API alone are measured
         try:
             self.answers.submit(answer.run.engine, plan.requests)
             shown = 0.0
@@ -335,7 +335,7 @@ async def look_view(answer: Answer) -> dict[str, Any]:
     from understudy.inference.lookinside import describe, look_inside
 
     tokens = [*answer.prompt, *answer.tokens][: answer.run.context_length]
-    look = await asyncio.to_thread(look_inside, answer.run.model, tokens)
+    look = await asyncio.to_thread(look_inside, answer.run.model, tokens, autocast=answer.run.autocast)
     layers, heads = look.attention.shape[:2]
     most = min(LOOK_TOKENS, int(math.sqrt(LOOK_WEIGHTS / max(1, layers * heads))))
     cut = max(0, len(tokens) - most)
