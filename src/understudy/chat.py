@@ -75,7 +75,7 @@ class Chat:
     @property
     def reserved(self) -> int:
         """Tokens of the context that the conversation leaves free for the answer."""
-        return min(self.max_new_tokens, max(64, self.context // 4), self.context // 2)
+        return reserved_tokens(self.context, self.max_new_tokens)
 
     def say(self, text: str) -> Generator[str, None, None]:
         """Answer a message, piece by piece.
@@ -220,6 +220,11 @@ class Chat:
             raise ValueError(f"{path}: {error}") from None
         self.reset()
         self.messages, self.file = messages, path
+
+
+def reserved_tokens(context_length: int, max_new_tokens: int) -> int:
+    """Tokens of a context that a conversation leaves free for an answer of up to ``max_new_tokens``."""
+    return min(max_new_tokens, max(64, context_length // 4), context_length // 2)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

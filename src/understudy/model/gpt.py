@@ -10,6 +10,7 @@ Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,17 @@ from understudy.model.kv_cache import KVCache
 from understudy.model.lora import add_lora
 
 
+@dataclass
+class Trace:
+    """What a forward leaves behind for those who look inside (inference/lookinside.py), layer by layer.
+
+    Of the model's own computation nothing changes. The weights are those that SDPA sums values with, in fp32.
+    """
+
+    residual: list[Tensor] = field(default_factory=list)  # (B, T, D): the embedding, then what each block made of it
+    attention: list[Tensor] = field(default_factory=list)  # (B, H, T, keys), each row sums to 1
+
+
 class Inputs(NamedTuple):
     """What every block is told beside its hidden states; without a cache or documents, tokens stand at 0, 1, 2, … and
     the mask is plainly causal."""
@@ -31,8 +43,9 @@ class Inputs(NamedTuple):
     mask: Tensor | None  # (B, 1, T, keys)
     rope: Tensor | None  # (2, [B, 1,] T, K)
     cache: KVCache | None
-    before: Tensor | None  # (B, T), where in its row the token before stands, for documents that branch
-    at: Tensor | None  # (M,), the places in B x T whose states are wanted
+    before: Tensor | None = None  # (B, T), where in its row the token before stands, for documents that branch
+    at: Tensor | None = None  # (M,), the places in B x T whose states are wanted
+    trace: Trace | None = None
 
 
 class GPT(nn.Module):
@@ -109,7 +122,7 @@ class GPT(nn.Module):
 
     def hidden(
         self, tokens: Tensor, cache: KVCache | None = None, documents: Tensor | None = None,
-        branches: Tensor | None = None, at: Tensor | None = None,
+        branches: Tensor | None = None, at: Tensor | None = None, trace: Trace | None = None,
     ) -> Tensor:  # fmt: skip
         """The last hidden states (B, T, D), from which :meth:`logits` reads; arguments as for :meth:`forward`, and:
 
@@ -118,6 +131,7 @@ class GPT(nn.Module):
                 that 1, 2, … for each way to go on, which sees what they have in common and itself. A row may then be
                 longer than the context, as long as no way through a document is.
             at: (M,), places in B x T. Only their states come back, (M, D), and the last block does only what they need.
+            trace: is given what the layers computed on the way.
         """
         held = cache.longest if cache else 0
         limit = cache.max_tokens if cache else self.config.context_length
@@ -125,9 +139,11 @@ class GPT(nn.Module):
             raise ValueError(
                 f"{held + tokens.shape[1]} tokens do not fit the context of {limit}; pass the last ones only"
             )
-        inputs = self._inputs(tokens, cache, documents, branches)
+        inputs = self._inputs(tokens, cache, documents, branches)._replace(trace=trace)
         x = self._embed(inputs)
         for number, block in enumerate(self.blocks, 1):
+            if trace is not None:
+                trace.residual.append(x)
             if number == len(self.blocks):
                 inputs = inputs._replace(at=at)
             if self.activation_checkpointing and self.training:
@@ -136,6 +152,8 @@ class GPT(nn.Module):
                 x = block(x, inputs)
         if cache:
             cache.advance(tokens.shape[1])
+        if trace is not None:
+            trace.residual.append(x)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -177,12 +195,13 @@ class GPT(nn.Module):
                 positions, mask, before = within_branches(documents, branches)
         if cache:
             positions = cache.positions(tokens.shape[1])
-            cache.tokens.scatter_(1, positions, tokens)
-            keys = torch.arange(cache.longest + tokens.shape[1], device=tokens.device)
-            mask = (keys <= positions[:, :, None])[:, None]
+            cache.write_tokens(tokens, positions)
+            if cache.longest and not cache.attends_apart(tokens.shape[1]):
+                keys = torch.arange(cache.longest + tokens.shape[1], device=tokens.device)
+                mask = (keys <= positions[:, :, None])[:, None]
         if self.config.position == "rope":
             rope = self.rope[:, : tokens.shape[1]] if positions is None else self.rope[:, positions][:, :, None]
-        return Inputs(tokens, positions, mask, rope, cache, before, None)
+        return Inputs(tokens, positions, mask, rope, cache, before)
 
     def _embed(self, inputs: Inputs) -> Tensor:
         x = self.token_embedding(inputs.tokens)  # (B, T, D)
@@ -249,19 +268,26 @@ class Attention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if inputs.rope is not None:
             q, k = rotate(q, inputs.rope), rotate(k, inputs.rope)
+        parts = [(k, v)]
         if inputs.cache is not None and inputs.positions is not None:
-            k, v = inputs.cache.write(self.layer, k, v, inputs.positions)
-            k, v = k.to(q.dtype), v.to(q.dtype)
+            parts = inputs.cache.write(self.layer, k, v, inputs.positions)
+        y = [self._attend(rows, *part, inputs) for rows, part in zip(q.split(len(q) // len(parts)), parts)]
+        together = (y[0] if len(y) == 1 else torch.cat(y)).transpose(1, 2).flatten(2)  # (B, T, D)
+        return self.dropout(self.project(together if inputs.at is None else together.flatten(0, 1)[inputs.at]))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs) -> Tensor:
+        """What queries (B, H, T, K) find in keys and values (B, H, held, K)."""
+        k, v = k.to(q.dtype), v.to(q.dtype)
         if self.config.key_shift:
             k = shift_keys(k, None if inputs.cache is not None else inputs.positions, inputs.before)
-        y = F.scaled_dot_product_attention(
+        if inputs.trace is not None:
+            inputs.trace.attention.append(attention_weights(q, k, inputs.mask))
+        return F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=inputs.mask,
-            is_causal=inputs.mask is None,
+            is_causal=inputs.mask is None and q.shape[2] == k.shape[2],  # else one token that may see all
             enable_gqa=self.config.n_kv_heads != self.config.n_heads,
         )  # fmt: skip
-        y = y.transpose(1, 2).flatten(2)  # (B, T, D)
-        return self.dropout(self.project(y if inputs.at is None else y.flatten(0, 1)[inputs.at]))
 
 
 class MLP(nn.Module):
@@ -326,7 +352,7 @@ class NgramEmbedding(nn.Module):
                 earlier = tokens.gather(1, place) + 1
                 place = before.gather(1, place)
             elif cache is not None and positions is not None:
-                earlier = cache.tokens.gather(1, (positions - back).clamp(min=0)) + 1
+                earlier = cache.earlier_tokens((positions - back).clamp(min=0)) + 1
             else:
                 earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
             if positions is not None:
@@ -387,6 +413,15 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     cos, sin = rope.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """How much each query of ``q`` (B, H, T, K) takes of each key of ``k`` (B, H or fewer, keys, K): (B, H, T, keys)
+    in fp32, causal where there is no mask (B, 1, T, keys)."""
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # of grouped heads, neighbours share a key
+    scores = (q.float() @ k.float().transpose(-2, -1)) / math.sqrt(q.shape[-1])
+    allowed = torch.ones_like(scores[0, 0], dtype=torch.bool).tril(k.shape[2] - q.shape[2]) if mask is None else mask
+    return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
 
 
 def shift_keys(k: Tensor, positions: Tensor | None, before: Tensor | None = None) -> Tensor:

@@ -1,0 +1,95 @@
+"""The verb that serves runs: the OpenAI-compatible API and the playground, with feedback."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from understudy.commands import Arguments, check_least
+from understudy.commands.using import run_arguments
+
+WEIGHTS = ("fp32", "bf16", "int8")
+
+
+def serve_arguments(parser: argparse.ArgumentParser) -> None:
+    run_arguments(parser, several=True)
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default %(default)s; 0 takes a free one")
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="a file with the key that requests must have")
+    parser.add_argument("--api-key", metavar="KEY", help="the key itself; others on this machine can see it")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="a name under which a proxy passes requests on; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--weights", default="fp32", choices=WEIGHTS, help="how weights are held (default: %(default)s)"
+    )
+    parser.add_argument("--max-rows", type=int, default=8, metavar="N", help="answers generated at once (default: 8)")
+    parser.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (default: 64)")
+    parser.add_argument("--max-body", type=int, metavar="BYTES", help="largest body of a request (default: 1 MiB)")
+    parser.add_argument(
+        "--max-prompt", type=int, metavar="TOKENS", help="longest prompt (default: what the model reads)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="TOKENS", help="longest answer (default: what the model holds)"
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for one answer (default: 120)")
+    parser.add_argument(
+        "--feedback", metavar="URL",
+        help="where answers and judgements are kept: sqlite:///PATH, postgresql://..., or none "
+        "(default: sqlite:///runs/feedback.db)",
+    )  # fmt: skip
+    parser.add_argument("--no-ui", action="store_true", help="serve the API without the playground")
+    parser.add_argument("--open", action="store_true", help="open the playground in a browser")
+
+
+def serve(arguments: Arguments) -> None:
+    check_least(1, max_rows=arguments.max_rows, queue=arguments.queue, max_body=arguments.max_body)
+    check_least(1, max_prompt=arguments.max_prompt, max_tokens=arguments.max_tokens)
+    if not 0 <= arguments.port <= 65535:
+        raise ValueError(f"--port is {arguments.port}; a number from 0 to 65535 is wanted")
+    if arguments.timeout is not None and not 0 < arguments.timeout < float("inf"):
+        raise ValueError(f"--timeout is {arguments.timeout}; a number of seconds above 0 is wanted")
+    if arguments.open and arguments.no_ui:
+        raise ValueError("--open shows the playground, which --no-ui leaves out; leave out one of them")
+    key = _key(arguments)
+
+    from understudy.serve.feedback import default_url
+    from understudy.serve.served import Limits
+    from understudy.serve.server import ServeOptions
+    from understudy.serve.server import serve as start
+
+    given = {
+        "body_bytes": arguments.max_body, "prompt_tokens": arguments.max_prompt,
+        "max_tokens": arguments.max_tokens, "seconds": arguments.timeout,
+    }  # fmt: skip
+    feedback = None if arguments.feedback == "none" else arguments.feedback or default_url()
+    start(ServeOptions(
+        arguments.run, arguments.host, arguments.port, key, arguments.allow_host, arguments.checkpoint,
+        arguments.device, arguments.weights, arguments.max_rows, arguments.queue,
+        Limits(**{name: value for name, value in given.items() if value is not None}), feedback,
+        not arguments.no_ui, arguments.open,
+    ))  # fmt: skip
+
+
+def _key(arguments: Arguments) -> str | None:
+    """The key, if there is to be one.
+
+    Raises:
+        ValueError: two, an unreadable file, or one that no request could carry.
+    """
+    if arguments.api_key is not None and arguments.api_key_file is not None:
+        raise ValueError("--api-key and --api-key-file both give a key; leave out one of them")
+    if arguments.api_key is None and arguments.api_key_file is None:
+        return None
+    key: str = arguments.api_key
+    if arguments.api_key_file is not None:
+        try:
+            key = arguments.api_key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            raise ValueError(f"the key's file {arguments.api_key_file} cannot be read ({error})") from None
+    if not key or not all("!" <= char <= "~" for char in key):
+        raise ValueError("the key is empty or has a character that no header carries; use letters, digits, - and _")
+    return key

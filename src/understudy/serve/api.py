@@ -1,0 +1,104 @@
+"""The HTTP routes: OpenAI's for models and completions, feedback, health and metrics. :func:`build_app` makes the app.
+
+Not here: starting and stopping (server.py), what every request passes first (guard.py), the playground (playground.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from understudy import __version__
+from understudy.serve.chat_completions import ID_PREFIX, ChatCompletion
+from understudy.serve.errors import ApiError, answer_errors_alike
+from understudy.serve.guard import Guard
+from understudy.serve.metrics import Metrics
+from understudy.serve.planning import refusing
+from understudy.serve.protocol import ChatRequest, CompletionRequest, FeedbackRequest
+from understudy.serve.served import Served, ServedRun
+from understudy.serve.streams import EventStream
+from understudy.serve.text_completions import TextCompletion
+
+
+def build_app(served: Served) -> FastAPI:
+    """The app that serves these runs; whoever made the engines and the store closes them.
+
+    FastAPI's own pages about the routes would load scripts from the internet, so there is only their description, at
+    /openapi.json.
+    """
+    app = FastAPI(title="Understudy", version=__version__, docs_url=None, redoc_url=None)
+    metrics = Metrics(served)
+    app.add_middleware(Guard, served=served, metrics=metrics)
+    answer_errors_alike(app)
+    _add_about(app, served, metrics)
+    _add_completions(app, served, metrics)
+    _add_feedback(app, served)
+    return app
+
+
+def _add_about(app: FastAPI, served: Served, metrics: Metrics) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(run) for run in served.runs.values()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return _model(served.find(name))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
+    scoring = asyncio.Lock()
+
+    async def respond(completion: ChatCompletion | TextCompletion, request: Request) -> Response:
+        await completion.begin()
+        if completion.asked.stream:
+            return EventStream(completion.events(request))
+        return JSONResponse(await completion.whole(request))
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request, asked: ChatRequest) -> Response:
+        return await respond(ChatCompletion(served, metrics, asked), request)
+
+    @app.post("/v1/completions")
+    async def completions(request: Request, asked: CompletionRequest) -> Response:
+        return await respond(TextCompletion(served, metrics, asked, scoring), request)
+
+
+def _add_feedback(app: FastAPI, served: Served) -> None:
+    @app.post("/v1/feedback", status_code=201)
+    async def feedback(asked: FeedbackRequest) -> dict[str, str]:
+        from understudy.serve.feedback import ANONYMOUS, Judgement
+
+        if (store := served.store) is None:
+            raise ApiError(404, "this server keeps no feedback", code="no_feedback")
+        fields = asked.model_dump()
+        for name in ("answer_id", "other_answer_id"):
+            fields[name] = fields[name] and fields[name].removeprefix(ID_PREFIX)
+        judgement = Judgement(**fields | {"annotator": asked.annotator or ANONYMOUS})
+        with refusing():
+            id = await asyncio.to_thread(store.add_judgement, judgement)
+        return {"id": id, "status": "saved"}
+
+
+def _model(run: ServedRun) -> dict[str, Any]:
+    return {
+        "id": run.name,
+        "object": "model",
+        "created": run.created,
+        "owned_by": "understudy",
+        "step": run.step,
+        "weights_sha256": run.weights_sha256,
+        "context_length": run.context_length,
+    }

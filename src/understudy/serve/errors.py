@@ -1,0 +1,80 @@
+"""What goes wrong, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}, for every status there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from understudy.tokenizer.base import clean
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 504: "timeout_error"}
+
+
+class ApiError(Exception):
+    """A refusal, with what its response says; where ``code`` is None the status says enough."""
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
+
+    def body(self) -> dict[str, Any]:
+        kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        param = None if self.param is None else clean(self.param)  # it may be a name that the client made up
+        return {"error": {"message": clean(self.message), "type": kind, "param": param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, self.headers)
+
+
+def answer_errors_alike(app: FastAPI) -> None:
+    """Have the app answer everything that goes wrong in one shape."""
+
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return error.response()
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return validation_error(error).response()
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
+        message = {
+            404: f"there is nothing at {request.url.path[:200]}",
+            405: f"{request.url.path[:200]} does not take {request.method}",
+        }.get(error.status_code, detail or HTTPStatus(error.status_code).phrase)
+        return ApiError(error.status_code, message, headers=error.headers).response()
+
+    async def defect(request: Request, error: Exception) -> JSONResponse:
+        return ApiError(500, "the server failed at this request; its log says how").response()
+
+    app.add_exception_handler(ApiError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, defect)
+
+
+def validation_error(error: RequestValidationError) -> ApiError:
+    """The first of the complaints about a body, in one sentence; OpenAI's status for them is 400."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:])[:200]
+    if first["type"] == "json_invalid":
+        return ApiError(400, "the body is not JSON", code="invalid_json")
+    if first["type"] in ("model_attributes_type", "model_type", "dict_type") and not place:
+        return ApiError(400, "the body is not a JSON object sent as application/json", code="invalid_json")
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"the parameter {place} is not known here", place, "unknown_parameter")
+    if first["type"] == "missing":
+        return ApiError(400, f"{place or 'the body'} is missing", place or None, "missing_parameter")
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{place}: {message}" if place else message, place or None, "invalid_value")

@@ -1,0 +1,168 @@
+"""Servers for tests: tiny runs with random weights, on a free port, in this process or in one of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+from openai import OpenAI
+from safetensors.torch import save_file
+
+from understudy.config import ModelConfig
+from understudy.inference.batching import BatchEngine
+from understudy.model import GPT
+from understudy.run import Run, RunFolder, load_run, weights_of, write_json
+from understudy.serve.api import build_app
+from understudy.serve.served import Served, ServedRun
+from understudy.settings import build_config
+from understudy.tokenizer import Tokenizer, train_tokenizer
+from understudy.tokenizer.chat import with_chat_tokens
+from understudy.train.checkpoint import _weights_sha256
+
+TEXT = "Sam found the purse at the school. Who found the purse? assistant\nuser\nsystem\n"
+
+
+def small_tokenizer(chat: bool = True) -> Tokenizer:
+    tokenizer = train_tokenizer("bpe", [TEXT * 4], vocab_size=290).with_special_tokens(["<|endoftext|>"])
+    return with_chat_tokens(tokenizer) if chat else tokenizer
+
+
+def make_run(path: Path, chat: bool = True, stage: str = "", seed: int = 0, context_length: int = 128) -> Run:
+    """The folder of a run that knows nothing, as training would have written it."""
+    tokenizer = small_tokenizer(chat)
+    shape = {
+        "family": "portable", "context_length": context_length, "n_layers": 1, "n_heads": 2, "d_model": 16,
+        "vocab_size": tokenizer.vocab_size,
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
+    stage = stage or ("sft" if chat else "pretrain")
+    folder = RunFolder(path)
+    about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
+    folder.create(build_config({"stage": stage, "model": shape, "data": {"path": "x"}}), tokenizer, about)
+    weights = weights_of(model)
+    state = about | {"step": 1, "weights_sha256": _weights_sha256(weights)}
+    writers: Any = {
+        "model.safetensors": lambda at: save_file(weights, at),
+        "state.json": lambda at: write_json(at, state),
+    }
+    folder.write_checkpoint(1, writers, keep=1, is_best=True)
+    return load_run(path)
+
+
+def served_run(run: Run, seconds_per_step: float = 0.0, **engine: Any) -> ServedRun:
+    """A run with an engine, not started, that takes its time where it is told to."""
+    model: Any = run.model
+    if seconds_per_step:
+        logits = model.logits
+
+        def slowly(hidden: torch.Tensor) -> torch.Tensor:
+            time.sleep(seconds_per_step)
+            return logits(hidden)
+
+        model.logits = slowly
+    return ServedRun(
+        run.path.name, run.step, run.state["weights_sha256"], run.tokenizer, model.config.context_length,
+        BatchEngine(model, run.tokenizer, **engine), model,
+    )  # fmt: skip
+
+
+class Quiet(uvicorn.Server):
+    """Leaves the signals of the test's process alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def serving(served: Served) -> Iterator[str]:
+    """A server in a thread; gives its URL."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = Quiet(uvicorn.Config(build_app(served), log_level="error", access_log=False, timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    with contextlib.ExitStack() as engines:
+        for run in served.runs.values():
+            engines.enter_context(run.engine)
+        thread.start()
+        try:
+            wait_until(lambda: server.started or not thread.is_alive())
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def client(url: str, key: str = "none", **options: Any) -> OpenAI:
+    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60, **options)
+
+
+def wait_until(true: Any, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it never came to be"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def command(*words: str, folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`understudy serve` as a program of its own; gives it and its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "understudy", "serve", *words], cwd=folder, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        said = ""
+        while not (found := re.search(r"(http://\S+)/v1", said)):
+            line = process.stderr.readline()
+            assert line, f"it ended: {said}"
+            said += line
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def raw(url: str, request: bytes, seconds: float = 30) -> tuple[int, dict[str, str], bytes]:
+    """Send bytes as they are; the status, headers and body of the response."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=seconds) as connection:
+        connection.sendall(request)
+        response = b""
+        while chunk := connection.recv(65536):
+            response += chunk
+    head, _, body = response.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return int(lines[0].split()[1]), headers, body
+
+
+def post(
+    url: str, path: str, body: Any, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """POST JSON, or bytes as they are."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"Host": url.removeprefix("http://"), "Content-Type": "application/json", "Connection": "close"}
+    given |= {"Content-Length": str(len(data))} | (headers or {})
+    head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    status, found, content = raw(url, f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + data)
+    return status, found, json.loads(content)
+
+
+def get(url: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+    given = {"Host": url.removeprefix("http://"), "Connection": "close"} | (headers or {})
+    head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return raw(url, f"GET {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
