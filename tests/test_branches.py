@@ -63,3 +63,13 @@ def test_what_documents_have_in_common_is_laid_out_once() -> None:
     trees, order = grow_trees(DOCUMENTS, 8)  # two of the common beginning fit a tree, and the third, being empty
     assert [len(tree) for tree in trees] == [7, 6, 3, 2 + 7]
     assert order == [0, 2, 3, 1, 4]
+
+
+def test_a_row_may_be_emptier_than_the_context_is_long() -> None:
+    documents = [(COMMON, [1, 2, 3, 4, 5, 6]), (COMMON, [6, 5, 4, 3, 2, 1]), ([9, 9], [4])]  # 16 and 3 tokens
+    batch, places = lay_in_rows(documents, 10)
+    assert batch["tokens"].shape == (2, 16)
+    states = model_of(SHAPES["portable"]).hidden(
+        batch["tokens"], None, batch["documents"], batch["branches"], torch.cat(places)
+    )
+    assert states.isfinite().all()
