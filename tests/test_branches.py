@@ -63,3 +63,11 @@ def test_what_documents_have_in_common_is_laid_out_once() -> None:
     trees, order = grow_trees(DOCUMENTS, 8)  # two of the common beginning fit a tree, and the third, being empty
     assert [len(tree) for tree in trees] == [7, 6, 3, 2 + 7]
     assert order == [0, 2, 3, 1, 4]
+
+
+def test_a_row_may_hold_more_padding_than_the_context_is_long() -> None:
+    model = model_of(SHAPES["portable"])
+    tokens, documents = torch.zeros(1, 14, dtype=torch.long), torch.full((1, 14), PADDING)
+    documents[0, :2] = 0
+    states = model.hidden(tokens, None, documents, torch.zeros_like(tokens), torch.tensor([0, 1]))
+    torch.testing.assert_close(states, model.hidden(tokens[:, :2])[0])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from understudy.config import ModelConfig
+from understudy.losses import PADDING
 from understudy.model.kv_cache import KVCache
 from understudy.model.lora import add_lora
 
@@ -383,6 +384,7 @@ def within_branches(documents: Tensor, branches: Tensor) -> tuple[Tensor, Tensor
     begin, own, fork = ((places * each).cummax(dim=1).values for each in (new_document, new_branch, forks))
     common = branches == 0
     positions = torch.where(common, places - begin, fork - begin + places - own)
+    positions = positions.masked_fill(documents == PADDING, 0)  # of which there may be more than the context holds
     before = torch.where(~common & (places == own), fork, places) - 1
     same = documents[:, :, None] == documents[:, None, :]
     seen = common[:, None, :] | (branches[:, :, None] == branches[:, None, :])
