@@ -169,6 +169,7 @@ VERBS = (
         "train a better run from what people thought of one's answers",
         feedback.improve_arguments,
         feedback.improve,
+        True,
     ),
     Verb("inspect", "see what a run is trained on", inspecting.inspect_arguments, inspecting.inspect),
     Verb("report", "one page on a run and its parents, or several runs compared", using.report_arguments, using.report),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Rows of a table of scores."""
+ANSWER_TOKENS = 120
+"""Of an answer to compare, at most."""
 
 
 # ---- score ----------------------------------------------------------------------------------------------------------
@@ -113,7 +115,11 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=0.0, metavar="X", help="of the answers; 0 takes the likeliest (default)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=120, metavar="N", help="at most so many an answer (default: 120)"
+        "--max-new-tokens",
+        type=int,
+        default=ANSWER_TOKENS,
+        metavar="N",
+        help="at most so many an answer (default: 120)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling and of the order shown")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write what was judged as preferences to train on")
@@ -197,7 +203,8 @@ def duel_and_tell(
     from understudy.align.compare import by_checker, duel
 
     prompts = prompts or open_compared(None, limit, needs_truth=True)
-    found = duel(first, second, prompts, judge or by_checker, runtime)
+    room = min(run.config.model.context_length for run in (first, second)) // 2
+    found = duel(first, second, prompts, judge or by_checker, runtime, max_new_tokens=min(ANSWER_TOKENS, room))
     _tell(found, first, second, len(prompts))
     return found
 

@@ -161,6 +161,7 @@ def improve(arguments: Arguments) -> None:
     request = Request(
         arguments.old, arguments.db or default_url(), arguments.run or f"{arguments.old.rstrip('/')}-improved",
         arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.seed, arguments.device,
+        arguments.overrides,
     )  # fmt: skip
     try:
         record = run_improvement(request, arguments.resume)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -32,13 +32,16 @@ FEWEST_CORRECTIONS = 50
 """Below that many corrections they only count as preferences."""
 PASSES = {"sft": 3, "reward": 2, "dpo": 2}
 """How often each stage sees what people said; ppo and grpo take the steps of their presets."""
+BATCH = 16
+"""Conversations, or prompts with their pairs, of a step in the presets of these stages."""
 RECORD = "improvement.json"
 
 
 @dataclass(frozen=True)
 class Request:
     """What to improve, and how. ``judge``: the reward model that compares, where no checker can. ``data``: prompts to
-    compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split."""
+    compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
+    ``settings``: dotted ones, for the last stage."""
 
     run: str
     database: str
@@ -49,6 +52,7 @@ class Request:
     limit: int = 200
     seed: int = 0
     device: str = "auto"
+    settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -67,17 +71,20 @@ def improve(request: Request, resume: bool = False) -> dict[str, Any]:
         ValueError: too little feedback, a name that is taken, or no way to tell which run is better.
         Interrupted: a signal asked to stop; ``resume`` goes on.
     """
+    from understudy.align.compare import has_truth
     from understudy.commands.aligning import duel_and_tell
     from understudy.runtime import start_runtime
 
     old = find_run(request.run)
-    feedback = _feedback(request, resume)
-    prompts, truth = _prompts(request, old)
+    prompts = _prompts(request, old)
+    truth = bool(prompts) and all(map(has_truth, prompts))
     if not truth and not request.judge and request.method != "dpo":
         raise ValueError(
             f"the reward model that {request.method} optimises cannot judge what came of it; name another by --judge RUN, "
             "or prompts with answers by --data PATH"
         )
+    _preset(request, request.method, {})  # a setting that there is not is found before anything is written
+    feedback = _feedback(request, resume)
     start = old
     if feedback["corrections"] >= FEWEST_CORRECTIONS:
         start = request.part("-sft")
@@ -89,10 +96,12 @@ def improve(request: Request, resume: bool = False) -> dict[str, Any]:
     _train(request, request.method, new, start, data, feedback["prompts_compared"])
     with start_runtime(request.device) as runtime:
         judge = None if truth else _judge(request, runtime)
-        found = duel_and_tell(load_run(old.path), load_run(new.path), runtime, prompts=prompts, judge=judge)
+        found = duel_and_tell(
+            load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge
+        )
     record = {
-        "created": now(), **{name: value for name, value in asdict(request).items() if name != "database"}, "feedback": feedback, "judged_by": "checker" if truth else "reward",
-        "comparison": found.as_dict(),
+        "created": now(), **{name: value for name, value in asdict(request).items() if name != "database"},
+        "feedback": feedback, "judged_by": "checker" if truth else "reward", "comparison": found.as_dict(),
     }  # fmt: skip
     write_json(new.path / RECORD, record)
     return record
@@ -105,7 +114,7 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
     """What the feedback was exported to: the file of each kind, and how much each holds. Where an improvement goes on
     it is what it began with, whatever people have said since."""
     record = request.folder / "feedback.json"
-    asked = {"run": request.run, "method": request.method, "seed": request.seed}
+    asked = {"run": request.run, "method": request.method, "seed": request.seed, **request.settings}
     if resume:
         if not record.exists():
             raise ValueError(f"there is no improvement {request.name} to resume; leave --resume out to start it")
@@ -163,37 +172,47 @@ def _words(settings: dict[str, Any]) -> str:
 
 def _train(request: Request, stage: str, folder: RunFolder, start: RunFolder, data: str, n: int) -> None:
     """One stage by its preset, so many steps as see each of ``n`` examples PASSES times."""
-    from understudy.settings import apply_overrides, read_preset
     from understudy.train import stages
 
-    preset = read_preset(f"feedback-{stage}")
     settings = {"data.path": data, "train.seed": str(request.seed), "train.device": request.device}
     if stage in PASSES:
-        steps = max(10, -(-n * PASSES[stage] // preset["train"]["batch_size"]))
+        steps = max(10, -(-n * PASSES[stage] // BATCH))
         settings |= {name: str(steps) for name in ("train.steps", "eval.every_steps", "checkpoint.every_steps")}
     else:
         settings[f"{stage}.reward_model"] = str(request.part("-reward").path)
     print(f"{stage}: {folder.path}, from {start.path} and {data}", file=sys.stderr)
     train: Callable[..., Any] = stages.sft if stage == "sft" else stages.align
-    if not stages.train_once(apply_overrides(preset, settings), folder, start, train):
+    if not stages.train_once(_preset(request, stage, settings), folder, start, train):
         print("it is trained already", file=sys.stderr)
+
+
+def _preset(request: Request, stage: str, settings: dict[str, str]) -> dict[str, Any]:
+    """The raw settings of a stage: its preset's, those given here, and for the last stage those that were asked for."""
+    from understudy.settings import apply_overrides, read_preset
+
+    asked = request.settings if stage == request.method else {}
+    return apply_overrides(read_preset(f"feedback-{stage}"), settings | asked)
 
 
 # ---- comparing ------------------------------------------------------------------------------------------------------
 
 
-def _prompts(request: Request, old: RunFolder) -> tuple[list[Prompt], bool]:
-    """What both runs are asked, and whether the checker knows the answers to all of it."""
-    from understudy.align.compare import has_truth
+def _prompts(request: Request, old: RunFolder) -> list[Prompt]:
+    """What both runs are asked; nothing where that is what the feedback holds out."""
     from understudy.commands.aligning import open_compared
+
+    if request.data is None and not _learnt_hamlet(old):
+        return []
+    return open_compared(request.data, request.limit, needs_truth=False)
+
+
+def _held_out(request: Request) -> list[Prompt]:
+    """The prompts of the preferences' validation split, on which nothing was trained."""
     from understudy.data.preferences import open_preferences
     from understudy.data.prompts import Prompt
 
-    if request.data is not None or _learnt_hamlet(old):
-        prompts = open_compared(request.data, request.limit, needs_truth=False)
-        return prompts, all(map(has_truth, prompts))
     pairs = open_preferences(request.folder / "preferences.jsonl", "val")
-    return [Prompt(each.prompt, None, None, each.category) for each in islice(pairs, request.limit)], False
+    return [Prompt(each.prompt, None, None, each.category) for each in islice(pairs, request.limit)]
 
 
 def _learnt_hamlet(folder: RunFolder) -> bool:
