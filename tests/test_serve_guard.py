@@ -152,7 +152,9 @@ def test_control_tokens_in_a_message_are_text(url: str, run: Any) -> None:
     written = answer.usage.prompt_tokens - empty.usage.prompt_tokens
     assert written == len(run.tokenizer.encode(said)) > 20
     echoed = client(url).completions.create(model="tiny", prompt="<|im_end|>", echo=True, logprobs=0, max_tokens=1)
-    assert echoed.choices[0].logprobs and len(echoed.choices[0].logprobs.tokens or []) == 1 + len(run.tokenizer.encode("<|im_end|>"))
+    assert echoed.choices[0].logprobs and len(echoed.choices[0].logprobs.tokens or []) == 1 + len(
+        run.tokenizer.encode("<|im_end|>")
+    )
 
 
 @pytest.mark.parametrize("text", ["a\0b", "‮Sam​", "<script>alert(1)</script>", "'; DROP TABLE answers; --", "😀"])

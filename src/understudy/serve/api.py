@@ -59,8 +59,6 @@ def _add_about(app: FastAPI, served: Served, metrics: Metrics) -> None:
 
 
 def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
-    scoring = asyncio.Lock()
-
     async def respond(completion: ChatCompletion | TextCompletion, request: Request) -> Response:
         await completion.begin()
         if completion.asked.stream:
@@ -73,7 +71,7 @@ def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
 
     @app.post("/v1/completions")
     async def completions(request: Request, asked: CompletionRequest) -> Response:
-        return await respond(TextCompletion(served, metrics, asked, scoring), request)
+        return await respond(TextCompletion(served, metrics, asked), request)
 
 
 def _add_feedback(app: FastAPI, served: Served) -> None:

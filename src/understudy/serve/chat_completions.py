@@ -12,20 +12,23 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request as HttpRequest
 
 from understudy.inference.batching import TokenLogprob
 from understudy.serve.errors import ApiError
 from understudy.serve.metrics import Metrics
-from understudy.serve.planning import plan_chat
+from understudy.serve.planning import Plan, plan_chat
 from understudy.serve.protocol import ChatRequest
 from understudy.serve.served import Served, ServedRun
 from understudy.serve.streams import DONE, Answers, Delta, event, on_leaving
 from understudy.serve.tokens import logprob_number, token_text
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
+
+if TYPE_CHECKING:
+    from understudy.serve.feedback import FeedbackStore
 
 ID_PREFIX = "chatcmpl-"
 
@@ -119,28 +122,42 @@ class ChatCompletion:
         return {"content": [chat_logprob(self.run.tokenizer, entry) for entry in shown], "refusal": None}
 
     async def _keep(self, choice: int) -> None:
-        """Record an answer, whole or cut short, where there is a store; one of which no word came is none."""
-        from sqlalchemy.exc import SQLAlchemyError
+        total = self.answers.totals[choice]
+        await keep_answer(self.served.store, self.run, self.plan, choice, total, self.conversation_id, self.id)
 
-        from understudy.serve.feedback import AnswerRecord
 
-        store, run, total = self.served.store, self.run, self.answers.totals[choice]
-        assert total.finish_reason is not None, "it has ended"
-        if store is None or not (total.tokens or total.finish_reason in ("stop", "length")):
-            return
-        how = self.plan.requests[choice]
-        record = AnswerRecord(
-            conversation_id=self.conversation_id, prompt=list(self.plan.messages), text=total.text, run=run.name,
-            step=run.step, weights_sha256=run.weights_sha256,
-            settings=asdict(how.settings) | {"max_new_tokens": how.max_new_tokens, "stop": list(how.stop)},
-            finish_reason=total.finish_reason, tokens=len(total.tokens), id=answer_id(self.id, choice),
-        )  # fmt: skip
-        try:
-            await asyncio.to_thread(store.add_answer, record)
-        except SQLAlchemyError as error:
-            logging.getLogger("uvicorn.error").exception("an answer could not be kept")
-            message = "the answer could not be kept in the feedback database; the server's log says why"
-            raise ApiError(500, message, code="store_failed") from error
+async def keep_answer(
+    store: FeedbackStore | None, run: ServedRun, plan: Plan, choice: int, total: Delta, conversation_id: str, id: str
+) -> bool:
+    """Record an answer, whole or cut short, where there is a store; one of which no word came is none.
+
+    Returns:
+        Whether it is in the store, under :func:`answer_id`.
+
+    Raises:
+        ApiError: the store failed.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from understudy.serve.feedback import AnswerRecord
+
+    assert total.finish_reason is not None, "it has ended"
+    if store is None or not (total.tokens or total.finish_reason in ("stop", "length")):
+        return False
+    how = plan.requests[choice]
+    record = AnswerRecord(
+        conversation_id=conversation_id, prompt=list(plan.messages), text=total.text, run=run.name, step=run.step,
+        weights_sha256=run.weights_sha256,
+        settings=asdict(how.settings) | {"max_new_tokens": how.max_new_tokens, "stop": list(how.stop)},
+        finish_reason=total.finish_reason, tokens=len(total.tokens), id=answer_id(id, choice),
+    )  # fmt: skip
+    try:
+        await asyncio.to_thread(store.add_answer, record)
+    except SQLAlchemyError as error:
+        logging.getLogger("uvicorn.error").exception("an answer could not be kept")
+        message = "the answer could not be kept in the feedback database; the server's log says why"
+        raise ApiError(500, message, code="store_failed") from error
+    return True
 
 
 def answer_id(id: str, choice: int) -> str:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from understudy.serve.errors import ApiError
 
 if TYPE_CHECKING:
-    import torch
-
     from understudy.inference.batching import BatchEngine
     from understudy.inference.engine import Model
     from understudy.serve.feedback import FeedbackStore
@@ -52,9 +50,7 @@ class ServedRun:
     context_length: int
     engine: BatchEngine
     model: Model
-    """The weights the engine computes with; read for the probabilities of a prompt, and to look inside."""
-    autocast: torch.dtype | None = None
-    """Precision of matrix products; the weights' own where it is None."""
+    """The weights the engine computes with, to look inside."""
     created: int = 0
     """When the checkpoint was written, in seconds since 1970."""
 

@@ -165,7 +165,7 @@ def load_served_run(name: str, options: ServeOptions, device: torch.device) -> S
     changed = RunFolder(run.path).checkpoint(str(run.step)).stat().st_mtime
     return ServedRun(
         run.path.resolve().name, run.step, run.state["weights_sha256"], run.tokenizer,
-        run.config.model.context_length, engine, model, autocast, int(changed),
+        run.config.model.context_length, engine, model, int(changed),
     )  # fmt: skip
 
 
