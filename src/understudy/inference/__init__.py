@@ -1,11 +1,21 @@
-"""Inference: sampling from a trained model, as tokens or as text, whole or in a stream."""
+"""Inference: sampling from a trained model, as tokens or as text, whole or in a stream, alone or many requests at once."""
 
+from understudy.inference.batching import BatchEngine, Ticket, complete
 from understudy.inference.engine import Completion, continue_rows, generate, generate_text, stream_text
+from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
 from understudy.inference.sampling import SamplingSettings, next_token_logprobs, sample
 
 __all__ = [
+    "BatchEngine",
     "Completion",
+    "EngineStats",
+    "Piece",
+    "QueueFull",
+    "Request",
     "SamplingSettings",
+    "Ticket",
+    "TokenLogprob",
+    "complete",
     "continue_rows",
     "generate",
     "generate_text",

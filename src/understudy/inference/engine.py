@@ -31,6 +31,7 @@ from understudy.tokenizer import StreamDecoder, Tokenizer
 
 Model = GPT | Bigram
 Tokens = TypeVar("Tokens", Tensor, list[list[int]])
+FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 
 
 def generate(
@@ -105,8 +106,9 @@ class Completion:
     """Every token sampled, those that spelled the stop string or ended the text included."""
     logprobs: list[float]
     """Of each token, in nats, under the distribution it was sampled from."""
-    finish_reason: Literal["stop", "length"]
-    """``stop`` at a stop string or a token that ends the row, ``length`` after ``max_new_tokens``."""
+    finish_reason: FinishReason
+    """``stop`` at a stop string or a token that ends the row, ``length`` after ``max_new_tokens``; the others only
+    where requests come and go (batching.py)."""
 
 
 def generate_text(
@@ -280,7 +282,7 @@ def _read(
     The other places get no logits, which would be most of the memory of a long prompt.
     """
     device = tokens.device
-    with contextlib.nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast):
+    with precision(device, autocast):
         hidden = model.hidden(tokens) if isinstance(model, Bigram) else model.hidden(tokens, cache)
         last = hidden[:, -1] if at is None else hidden[torch.arange(len(at), device=device), at]  # (R, D)
         return model.logits(last)
@@ -301,6 +303,11 @@ def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> No
         cache.values[:, full, :, :kept] = fresh.values
         cache.tokens[full, :kept] = recent
     cache.set_lengths(cache.lengths.index_fill(0, full, kept))
+
+
+def precision(device: torch.device, autocast: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Matrix products in ``autocast``, or as the weights are."""
+    return contextlib.nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
 
 
 @contextlib.contextmanager

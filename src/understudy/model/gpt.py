@@ -159,9 +159,10 @@ class GPT(nn.Module):
             positions, mask = within_documents(documents)
         if cache:
             positions = cache.positions(tokens.shape[1])
-            cache.tokens.scatter_(1, positions, tokens)
-            keys = torch.arange(cache.longest + tokens.shape[1], device=tokens.device)
-            mask = (keys <= positions[:, :, None])[:, None]
+            cache.write_tokens(tokens, positions)
+            if cache.longest and not cache.attends_apart(tokens.shape[1]):
+                keys = torch.arange(cache.longest + tokens.shape[1], device=tokens.device)
+                mask = (keys <= positions[:, :, None])[:, None]
         if self.config.position == "rope":
             rope = self.rope[:, : tokens.shape[1]] if positions is None else self.rope[:, positions][:, :, None]
         return Inputs(tokens, positions, mask, rope, cache)
@@ -230,18 +231,23 @@ class Attention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if inputs.rope is not None:
             q, k = rotate(q, inputs.rope), rotate(k, inputs.rope)
+        parts = [(k, v)]
         if inputs.cache is not None and inputs.positions is not None:
-            k, v = inputs.cache.write(self.layer, k, v, inputs.positions)
-            k, v = k.to(q.dtype), v.to(q.dtype)
+            parts = inputs.cache.write(self.layer, k, v, inputs.positions)
+        y = [self._attend(rows, *part, inputs) for rows, part in zip(q.split(len(q) // len(parts)), parts)]
+        return self.dropout(self.project((y[0] if len(y) == 1 else torch.cat(y)).transpose(1, 2).flatten(2)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs) -> Tensor:
+        """What queries (B, H, T, K) find in keys and values (B, H, held, K)."""
+        k, v = k.to(q.dtype), v.to(q.dtype)
         if self.config.key_shift:
             k = shift_keys(k, None if inputs.cache is not None else inputs.positions)
-        y = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=inputs.mask,
-            is_causal=inputs.mask is None,
+            is_causal=inputs.mask is None and q.shape[2] == k.shape[2],  # else one token that may see all
             enable_gqa=self.config.n_kv_heads != self.config.n_heads,
         )  # fmt: skip
-        return self.dropout(self.project(y.transpose(1, 2).flatten(2)))
 
 
 class MLP(nn.Module):
@@ -299,7 +305,7 @@ class NgramEmbedding(nn.Module):
         rows: list[Tensor] = []
         for back in range(1, self.orders[-1]):
             if cache is not None and positions is not None:
-                earlier = cache.tokens.gather(1, (positions - back).clamp(min=0)) + 1
+                earlier = cache.earlier_tokens((positions - back).clamp(min=0)) + 1
             else:
                 earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
             if positions is not None:
