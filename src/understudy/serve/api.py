@@ -50,8 +50,9 @@ def _add_about(app: FastAPI, served: Served, metrics: Metrics) -> None:
         return _model(served.find(name))
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> JSONResponse:
+        well = all(run.engine.is_open for run in served.runs.values())
+        return JSONResponse({"status": "ok" if well else "failed"}, 200 if well else 503)
 
     @app.get("/metrics")
     async def prometheus() -> Response:

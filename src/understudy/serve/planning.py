@@ -128,7 +128,7 @@ def _requests(
             logprobs,
             timeout=limits.seconds,
             prompt_logprobs=None if number else prompt_logprobs,
-        )  # fmt: skip
+        )
         for prompt in prompts
         for number, own in enumerate(settings)
     ]
