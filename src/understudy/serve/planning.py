@@ -119,7 +119,7 @@ def _requests(
     if not most:
         return []
     return [
-        Request(prompt, most, own, asked.stops, end_ids(run.tokenizer), top, limits.seconds)
+        Request(prompt, most, own, asked.stops, end_ids(run.tokenizer), top, timeout=limits.seconds)
         for prompt in prompts
         for own in settings
     ]
