@@ -88,10 +88,15 @@ class Quiet(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def serving(served: Served) -> Iterator[str]:
-    """A server in a thread; gives its URL."""
+def serving(served: Served, pages: bool = False) -> Iterator[str]:
+    """A server in a thread, with the playground where ``pages`` are wanted; gives its URL."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = Quiet(uvicorn.Config(build_app(served), log_level="error", access_log=False, timeout_graceful_shutdown=5))
+    app = build_app(served)
+    if pages:
+        from understudy.serve.playground import mount
+
+        mount(app, served)
+    server = Quiet(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     with contextlib.ExitStack() as engines:
         for run in served.runs.values():
