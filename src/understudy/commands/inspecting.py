@@ -1,7 +1,7 @@
-"""`inspect --mask`: conversations as a finetuning reads them, token by token, with what is trained on.
+"""`inspect`: its options, and `--mask`, conversations as a finetuning reads them, with what is trained on.
 
-Nothing of a model is loaded: a run's configuration and tokenizer say it all. Not here: the mask itself
-(tokenizer/chat.py), and how too long conversations are cut (data/packing.py).
+For the mask nothing of a model is loaded: a run's configuration and tokenizer say it all. Not here: the mask itself
+(tokenizer/chat.py), how too long conversations are cut (data/packing.py), and `--prompt` (looking.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,29 +33,70 @@ NARROWEST = 20
 
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     run_arguments(parser)
-    parser.add_argument("--mask", action="store_true", help="the first conversations, coloured by what is trained on")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--mask", action="store_true", help="the first conversations, coloured by what is trained on")
+    what.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="how the model reads this: probabilities, logit lens, attention; - reads standard input. Said to an "
+        "assistant, with its likeliest answer",
+    )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="PATH",
-        help="other conversations than those trained on: a folder, or a .jsonl file",
+        help="with --mask, other conversations than those trained on: a folder, or a .jsonl file",
     )
-    parser.add_argument("--num", type=int, default=3, metavar="N", help="how many are shown (default: 3)")
+    parser.add_argument(
+        "--num", type=int, metavar="N", help="how many conversations, or tokens of a prompt, are shown (3, or 16)"
+    )
     parser.add_argument("--width", type=int, metavar="N", help="columns of the text (default: the terminal's)")
+    looking = parser.add_argument_group("with --prompt")
+    looking.add_argument("--plain", action="store_true", help="text to go on from, also where the run is an assistant")
+    looking.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
+    looking.add_argument(
+        "--tokens",
+        type=int,
+        metavar="N",
+        help="have the model go on for at most so many tokens, the likeliest ones (default: 60 to answer, else 0)",
+    )
+    looking.add_argument(
+        "--at", type=int, metavar="N", help="the token whose attention is shown, by its number in the table"
+    )
+    looking.add_argument("--out", type=Path, metavar="FILE", help="save it all as a picture (.png)")
+    looking.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
+    looking.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def inspect(arguments: Arguments) -> None:
+    check_least(NARROWEST, width=arguments.width)
+    check_least(1, num=arguments.num)
+    if arguments.prompt is not None:
+        from understudy.commands.looking import look_at_prompt
+
+        if arguments.data is not None:
+            raise ValueError("--data is for --mask; with --prompt, leave it out")
+        look_at_prompt(arguments)
+    elif arguments.mask:
+        for name in ("plain", "system", "tokens", "at", "out"):
+            if getattr(arguments, name) not in (None, False):
+                raise ValueError(f"--{name} is for --prompt; with --mask, leave it out")
+        _show_mask(arguments)
+    else:
+        raise ValueError(
+            "say what to look at: --mask shows which tokens of conversations are trained on, --prompt TEXT how the "
+            "model reads a text"
+        )
+
+
+def _show_mask(arguments: Arguments) -> None:
     from understudy.data.conversations import open_conversations
     from understudy.data.packing import render_set
     from understudy.run import find_run
     from understudy.tokenizer import load_tokenizer
     from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
 
-    if not arguments.mask:
-        raise ValueError("say what to look at: --mask shows which tokens of conversations are trained on")
-    check_least(1, num=arguments.num)
-    check_least(NARROWEST, width=arguments.width)
     folder = find_run(arguments.run)
     config, own = folder.config(), load_tokenizer(folder.path / "tokenizer.json")
     tokenizer = with_chat_tokens(own)
@@ -65,7 +105,7 @@ def inspect(arguments: Arguments) -> None:
     messages = (record["messages"] for record in conversations)
     every = render_set(messages, tokenizer, context, too_long)
     first = [
-        _shown(tokenizer, record["messages"], context, too_long) for record in islice(conversations, arguments.num)
+        _shown(tokenizer, record["messages"], context, too_long) for record in islice(conversations, arguments.num or 3)
     ]
     if not speaks_chat(own):
         print(
@@ -107,6 +147,7 @@ class Shown:
 
 def _shown(tokenizer: Tokenizer, messages: Any, context_length: int, too_long: str) -> Shown:
     from understudy.data.packing import Counts, fit_to_row
+    from understudy.tokenizer.base import token_texts
     from understudy.tokenizer.chat import render
 
     rendered, counts = render(tokenizer, messages), Counts()
@@ -119,18 +160,9 @@ def _shown(tokenizer: Tokenizer, messages: Any, context_length: int, too_long: s
         before = rendered.mask.index(True) - mask.index(True)  # a cut keeps the beginning of the first answer
     special = set(tokenizer.special_tokens.values())
     return Shown(
-        fate, before, len(rendered.tokens) - before - len(tokens), tokens, _texts(tokenizer, tokens), mask,
+        fate, before, len(rendered.tokens) - before - len(tokens), tokens, token_texts(tokenizer, tokens), mask,
         [token in special for token in tokens],
     )  # fmt: skip
-
-
-def _texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
-    """What each token adds to the text; a character of several tokens is the last one's."""
-    from understudy.tokenizer import StreamDecoder
-
-    decoder = StreamDecoder(tokenizer)
-    texts = [decoder.push([token]) for token in tokens]
-    return [*texts[:-1], texts[-1] + decoder.finish()]
 
 
 def _counts(every: RenderedSet) -> dict[str, int]:

@@ -77,14 +77,14 @@ def loss_plot(runs: Mapping[str, Rows], path: Path, what: str = "loss (nats a to
     Raises:
         ValueError: the file cannot be written.
     """
-    figure = _figure(8, 4.8)
+    figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     rates = {_tokens_per_step(rows) for rows in runs.values()} - {None}
     x = "step" if len(rates) <= 1 else "tokens"
     drawn = [
         curve
         for number, (name, rows) in enumerate(runs.items())
-        for curve in _draw_run(axes, rows, x, _plain(name) if len(runs) > 1 else "", COLOURS[number % len(COLOURS)])
+        for curve in _draw_run(axes, rows, x, plain_name(name) if len(runs) > 1 else "", COLOURS[number % len(COLOURS)])
     ]
     axes.set_ylim(*loss_limits(drawn))
     axes.set_xlim(left=0)
@@ -101,10 +101,10 @@ def loss_plot(runs: Mapping[str, Rows], path: Path, what: str = "loss (nats a to
         above.spines["top"].set_visible(False)
     axes.xaxis.set_major_formatter(_si)
     if len(runs) == 1:
-        axes.set_title(_plain(next(iter(runs))), loc="left", color=INK, fontsize=11, fontweight="bold", pad=8)
+        axes.set_title(plain_name(next(iter(runs))), loc="left", color=INK, fontsize=11, fontweight="bold", pad=8)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -113,8 +113,8 @@ def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> 
     Raises:
         ValueError: the file cannot be written.
     """
-    figure = _figure(5.4 * len(panels), 4.4)
-    figure.suptitle(_plain(title), x=0.02, ha="left", color=INK, fontsize=11, fontweight="bold")
+    figure = new_figure(5.4 * len(panels), 4.4)
+    figure.suptitle(plain_name(title), x=0.02, ha="left", color=INK, fontsize=11, fontweight="bold")
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), number + 1)
         for line, colour, style, mark in zip(panel["lines"], COLOURS, ("-", "--"), ("o", "s")):
@@ -138,10 +138,10 @@ def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> 
         _quiet(axes)
         if not number:
             axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty picture of so many inches, which needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -152,7 +152,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, format="png")
     except OSError as error:
@@ -202,7 +202,7 @@ def _quiet(axes: Axes) -> None:
     axes.yaxis.label.set_color(INK)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name that matplotlib neither reads as a formula nor, for a first underscore, leaves out of the legend."""
     return "\N{ZERO WIDTH SPACE}" + name.replace("$", r"\$")
 

@@ -10,6 +10,7 @@ Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,17 @@ from understudy.model.kv_cache import KVCache
 from understudy.model.lora import add_lora
 
 
+@dataclass
+class Trace:
+    """What a forward leaves behind for those who look inside (inference/lookinside.py), layer by layer.
+
+    Of the model's own computation nothing changes. The weights are those that SDPA sums values with, in fp32.
+    """
+
+    residual: list[Tensor] = field(default_factory=list)  # (B, T, D): the embedding, then what each block made of it
+    attention: list[Tensor] = field(default_factory=list)  # (B, H, T, keys), each row sums to 1
+
+
 class Inputs(NamedTuple):
     """What every block is told beside its hidden states; without a cache or documents, tokens stand at 0, 1, 2, … and
     the mask is plainly causal."""
@@ -31,6 +43,7 @@ class Inputs(NamedTuple):
     mask: Tensor | None  # (B, 1, T, keys)
     rope: Tensor | None  # (2, [B, 1,] T, K)
     cache: KVCache | None
+    trace: Trace | None = None
 
 
 class GPT(nn.Module):
@@ -105,23 +118,36 @@ class GPT(nn.Module):
         """
         return self.logits(self.hidden(tokens, cache, documents))
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, documents: Tensor | None = None) -> Tensor:
-        """The last hidden states (B, T, D), from which :meth:`logits` reads; arguments as for :meth:`forward`."""
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        documents: Tensor | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """The last hidden states (B, T, D), from which :meth:`logits` reads; arguments as for :meth:`forward`.
+
+        ``trace`` is given what the layers computed on the way.
+        """
         held = cache.longest if cache else 0
         limit = cache.max_tokens if cache else self.config.context_length
         if held + tokens.shape[1] > limit:
             raise ValueError(
                 f"{held + tokens.shape[1]} tokens do not fit the context of {limit}; pass the last ones only"
             )
-        inputs = self._inputs(tokens, cache, documents)
+        inputs = self._inputs(tokens, cache, documents)._replace(trace=trace)
         x = self._embed(inputs)
         for block in self.blocks:
+            if trace is not None:
+                trace.residual.append(x)
             if self.activation_checkpointing and self.training:
                 x = checkpoint(block, x, inputs, use_reentrant=False)
             else:
                 x = block(x, inputs)
         if cache:
             cache.advance(tokens.shape[1])
+        if trace is not None:
+            trace.residual.append(x)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -242,6 +268,8 @@ class Attention(nn.Module):
         k, v = k.to(q.dtype), v.to(q.dtype)
         if self.config.key_shift:
             k = shift_keys(k, None if inputs.cache is not None else inputs.positions)
+        if inputs.trace is not None:
+            inputs.trace.attention.append(attention_weights(q, k, inputs.mask))
         return F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=inputs.mask,
@@ -350,6 +378,15 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     cos, sin = rope.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """How much each query of ``q`` (B, H, T, K) takes of each key of ``k`` (B, H or fewer, keys, K): (B, H, T, keys)
+    in fp32, causal where there is no mask (B, 1, T, keys)."""
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # of grouped heads, neighbours share a key
+    scores = (q.float() @ k.float().transpose(-2, -1)) / math.sqrt(q.shape[-1])
+    allowed = torch.ones_like(scores[0, 0], dtype=torch.bool).tril(k.shape[2] - q.shape[2]) if mask is None else mask
+    return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
 
 
 def shift_keys(k: Tensor, positions: Tensor | None) -> Tensor:

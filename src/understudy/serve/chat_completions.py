@@ -122,8 +122,8 @@ class ChatCompletion:
         return {"content": [chat_logprob(self.run.tokenizer, entry) for entry in shown], "refusal": None}
 
     async def _keep(self, choice: int) -> None:
-        total = self.answers.totals[choice]
-        await keep_answer(self.served.store, self.run, self.plan, choice, total, self.conversation_id, self.id)
+        total, id = self.answers.totals[choice], answer_id(self.id, choice)
+        await keep_answer(self.served.store, self.run, self.plan, choice, total, self.conversation_id, id)
 
 
 async def keep_answer(
@@ -132,7 +132,7 @@ async def keep_answer(
     """Record an answer, whole or cut short, where there is a store; one of which no word came is none.
 
     Returns:
-        Whether it is in the store, under :func:`answer_id`.
+        Whether it is kept, under ``id``.
 
     Raises:
         ApiError: the store failed.
@@ -149,7 +149,7 @@ async def keep_answer(
         conversation_id=conversation_id, prompt=list(plan.messages), text=total.text, run=run.name, step=run.step,
         weights_sha256=run.weights_sha256,
         settings=asdict(how.settings) | {"max_new_tokens": how.max_new_tokens, "stop": list(how.stop)},
-        finish_reason=total.finish_reason, tokens=len(total.tokens), id=answer_id(id, choice),
+        finish_reason=total.finish_reason, tokens=len(total.tokens), id=id,
     )  # fmt: skip
     try:
         await asyncio.to_thread(store.add_answer, record)

@@ -254,6 +254,13 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True)
 
 
+def token_texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
+    """What each token adds to the text; a character of several tokens is the last one's."""
+    decoder = StreamDecoder(tokenizer)
+    texts = [decoder.push([token]) for token in tokens]
+    return [*texts[:-1], texts[-1] + decoder.finish()] if texts else []
+
+
 def split_at(safe_cut: re.Pattern[str], text: str, size: int) -> list[str]:
     """Cut a text after matches of `safe_cut`, into parts of at least `size` characters but for the last."""
     cuts = [0]

@@ -1,0 +1,153 @@
+// Inside the model: tokens on the colour of their probability, and of the chosen one its alternatives, what each layer
+// would have said, and the attention of every head. All numbers came with the value; nothing is asked of the server.
+const root = element.querySelector(".look");
+const make = (tag, name, text) => {
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+const percent = (p) => (p >= 0.9995 ? "100%" : p >= 0.0005 ? `${(100 * p).toFixed(1)}%` : "<.1%");
+
+function bar(name, p, note) {
+  const row = make("div", "bar"), track = make("span", "track"), fill = make("span", "fill");
+  fill.style.width = `${(100 * p).toFixed(1)}%`;
+  track.append(fill);
+  row.append(make("code", "", name), track, make("span", "number", percent(p)));
+  if (note) row.title = note;
+  return row;
+}
+
+function draw() {
+  const look = props.value;
+  if (!look?.rows) {
+    root.replaceChildren(make("div", "greeting", look?.greeting || ""));
+    return;
+  }
+  const { rows, own, layers, heads } = look, count = rows.length;
+  const bytes = Uint8Array.from(atob(look.attention), (c) => c.charCodeAt(0));
+  const weight = (layer, head, place, at) => bytes[((layer * heads + head) * count + place) * count + at] / 255;
+  let token = own, layer = layers - 1, head = 0;
+
+  const text = make("div", "tokens"), detail = make("div", "detail"), maps = make("div", "maps");
+  text.setAttribute("role", "listbox");
+  text.setAttribute("aria-label", "Tokens");
+  const spans = rows.map((row, n) => {
+    const name = (n < own ? "token prompt" : "token own") + (row.special ? " special" : "");
+    const span = make("span", name, row.token.replaceAll("↵", "↵\n").replaceAll("␣", " "));
+    span.tabIndex = 0;
+    span.setAttribute("role", "option");
+    span.title = row.probability === null ? "the first token" : percent(row.probability);
+    if (n >= own) span.style.setProperty("--p", row.probability);
+    span.addEventListener("click", () => choose(n));
+    span.addEventListener("keydown", (event) => event.key === "Enter" && choose(n));
+    text.append(span);
+    return span;
+  });
+
+  const big = make("canvas", "big"), readout = make("div", "readout"), grid = make("div", "grid");
+  const canvases = [];
+
+  function paint(canvas, l, h) {
+    canvas.width = canvas.height = count;
+    const context = canvas.getContext("2d"), image = context.createImageData(count, count);
+    const [r, g, b] = getComputedStyle(root).getPropertyValue("--ink").split(",").map(Number);
+    for (let y = 0; y < count; y++)
+      for (let x = 0; x <= y; x++) {
+        const at = 4 * (y * count + x);
+        image.data.set([r, g, b, Math.round(255 * Math.sqrt(weight(l, h, y, x)))], at); // the root, as most are small
+      }
+    context.putImageData(image, 0, 0);
+  }
+
+  function choose(n) {
+    token = n;
+    spans.forEach((span, at) => span.setAttribute("aria-selected", at === n));
+    const row = rows[n];
+    detail.replaceChildren();
+    const head_ = make("div", "title");
+    head_.append(make("code", "chosen", row.token));
+    head_.append(make("span", "", row.probability === null ? "the first token shown" : ` had a probability of ${percent(row.probability)}`));
+    detail.append(head_);
+    if (row.probability !== null) {
+      const columns = make("div", "columns"), others = make("div"), lens = make("div");
+      others.append(make("h4", "", "Expected here"));
+      for (const [name, p] of row.alternatives) {
+        const line = bar(name, p);
+        if (name === row.token) line.classList.add("real");
+        others.append(line);
+      }
+      lens.append(make("h4", "", layers ? "Layer by layer" : "By the table"));
+      row.layers.forEach(([name, top, real], l) => {
+        const line = bar(name, real, `likeliest here: ${name}, ${percent(top)}; ${row.token}: ${percent(real)}`);
+        line.prepend(make("span", "which", layers ? (l ? `layer ${l}` : "embedding") : "table"));
+        if (name === row.token) line.classList.add("real");
+        lens.append(line);
+      });
+      lens.append(make("p", "note", "The likeliest token if the model ended there; the bar is the probability of the one that came."));
+      columns.append(others, lens);
+      detail.append(columns);
+    }
+    highlight();
+  }
+
+  // From the place that said the chosen token, how much each earlier one was looked at.
+  function highlight() {
+    spans.forEach((span, at) => {
+      const seen = layers && token > 0 && at < token ? weight(layer, head, token - 1, at) : 0;
+      span.style.setProperty("--seen", Math.sqrt(seen).toFixed(3));
+    });
+  }
+
+  function select(l, h) {
+    [layer, head] = [l, h];
+    canvases.forEach(({ button, l, h }) => button.setAttribute("aria-pressed", l === layer && h === head));
+    paint(big, l, h);
+    readout.textContent = `Layer ${l + 1}, head ${h + 1}. Down: from each place; across: to the tokens it had read.`;
+    highlight();
+  }
+
+  big.addEventListener("pointermove", (event) => {
+    const box = big.getBoundingClientRect();
+    const x = Math.floor((count * (event.clientX - box.left)) / box.width), y = Math.floor((count * (event.clientY - box.top)) / box.height);
+    if (x < 0 || y < 0 || x > y || y >= count) return;
+    readout.textContent = `${rows[y].token} → ${rows[x].token}: ${percent(weight(layer, head, y, x))}`;
+  });
+  big.addEventListener("click", (event) => {
+    const box = big.getBoundingClientRect();
+    const y = Math.floor((count * (event.clientY - box.top)) / box.height);
+    if (y + 1 < count) choose(y + 1);
+  });
+
+  root.replaceChildren();
+  if (look.cut) root.append(make("p", "note", `Of ${look.cut + count} tokens the last ${count} are shown.`));
+  root.append(make("h3", "", "Each token, by how likely it was"), text, detail);
+  if (layers) {
+    grid.style.setProperty("--heads", heads);
+    for (let l = 0; l < layers; l++)
+      for (let h = 0; h < heads; h++) {
+        const map = make("button", "map"), canvas = make("canvas");
+        map.type = "button";
+        map.title = `layer ${l + 1}, head ${h + 1}`;
+        map.setAttribute("aria-label", map.title);
+        map.append(canvas);
+        map.addEventListener("click", () => select(l, h));
+        grid.append(map);
+        canvases.push({ button: map, canvas, l, h });
+      }
+    const side = make("div", "side");
+    side.append(big, readout);
+    maps.append(grid, side);
+    root.append(make("h3", "", "Attention of each layer (down) and head (across)"));
+    root.append(make("p", "note", "Choose a map, then a token above: what it was written from is underlined."), maps);
+    canvases.forEach(({ canvas, l, h }) => paint(canvas, l, h));
+    // the head that looks most at few tokens, from where the answer begins, says the most
+    const place = Math.max(0, own - 1);
+    const peak = ({ l, h }) => Math.max(...Array.from({ length: place + 1 }, (_, at) => weight(l, h, place, at)));
+    const sharpest = canvases.reduce((best, each) => (peak(each) > peak(best) ? each : best));
+    select(sharpest.l, sharpest.h);
+  }
+  choose(Math.min(token, count - 1));
+}
+watch("value", draw);
+draw();

@@ -1,0 +1,89 @@
+"""Looking inside: what is shown is what the model computed, weight for weight and number for number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from test_model import SHAPES, make, tokens
+from understudy.config import ModelConfig
+from understudy.inference.lookinside import look_inside, visible
+from understudy.model import Bigram
+
+TEXT = tokens(1)[0].tolist()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_attention_is_what_the_values_were_summed_with(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    summed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    plain = F.scaled_dot_product_attention
+
+    def spy(q: Any, k: Any, v: Any, **more: Any) -> torch.Tensor:
+        out = plain(q, k, v, **more)
+        summed.append((v, out))
+        return out
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    model = make(name)
+    look = look_inside(model, TEXT)
+    assert len(summed) == 2 and look.attention.shape == (2, 4, 20, 20)
+    for weights, (v, out) in zip(look.attention, summed):
+        grouped = v[0].repeat_interleave(4 // v.shape[1], dim=0)  # (H, T, K)
+        torch.testing.assert_close(weights @ grouped, out[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(look.attention.sum(-1), torch.ones(2, 4, 20))
+    assert (look.attention.triu(1) == 0).all()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_probabilities_and_the_last_row_of_the_lens_are_the_models_own(name: str) -> None:
+    model = make(name)
+    logprobs = model(torch.tensor([TEXT]))[0].log_softmax(-1)
+    look = look_inside(model, TEXT, alternatives=3)
+    assert look.following.tolist() == [*TEXT[1:], int(logprobs[-1].argmax())]
+    torch.testing.assert_close(look.logprobs, logprobs.gather(1, look.following[:, None])[:, 0])
+    torch.testing.assert_close(look.guesses.logprobs, logprobs.topk(3).values)
+    assert torch.equal(look.guesses.tokens, logprobs.topk(3).indices)
+    assert look.lens.tokens.shape == (3, 20, 3)
+    assert torch.equal(look.lens_logprobs[-1], look.logprobs) and torch.equal(look.lens.tokens[-1], look.guesses.tokens)
+
+
+def test_the_lens_ends_the_model_after_each_layer() -> None:
+    model, whole = make("portable"), look_inside(make("portable"), TEXT)
+    for layers in (0, 1):
+        model.blocks = make("portable").blocks[:layers]
+        ended = model(torch.tensor([TEXT]))[0].log_softmax(-1)
+        torch.testing.assert_close(whole.lens_logprobs[layers], ended.gather(1, whole.following[:, None])[:, 0])
+
+
+def test_looking_changes_nothing() -> None:
+    model = make("portable-rich")
+    before = model(torch.tensor([TEXT]))
+    look_inside(model, TEXT)
+    assert torch.equal(model(torch.tensor([TEXT])), before)
+
+
+def test_a_bigram_has_probabilities_and_no_layers() -> None:
+    model = Bigram(ModelConfig(family="bigram", vocab_size=9, context_length=4))
+    with torch.no_grad():
+        model.table.weight[3, 5] = math.log(8.0)
+    look = look_inside(model, [1, 3, 5], alternatives=20)
+    assert look.attention.shape == (0, 0, 3, 3) and look.lens.tokens.shape == (1, 3, 9)
+    assert look.logprobs[:2].exp().tolist() == pytest.approx([1 / 9, 0.5]) and look.guesses.tokens[1, 0] == 5
+
+
+@pytest.mark.parametrize(
+    "row,complaint", [([], "is empty"), ([50], "token 50"), ([0] * 25, "25 tokens do not fit the context of 24")]
+)
+def test_what_cannot_be_read_is_refused(row: list[int], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        look_inside(make("gpt2"), row)
+
+
+def test_white_space_is_made_visible() -> None:
+    assert [visible(text) for text in (" the", "a b", "\n", "  ", "it \t", "")] == [
+        "␣the", "a b", "↵", "␣␣", "it ⇥", "",
+    ]  # fmt: skip
