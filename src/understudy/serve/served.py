@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from understudy.serve.errors import ApiError
 
 if TYPE_CHECKING:
+    import torch
+
     from understudy.inference.batching import BatchEngine
     from understudy.inference.engine import Model
     from understudy.serve.feedback import FeedbackStore
@@ -51,6 +53,8 @@ class ServedRun:
     engine: BatchEngine
     model: Model
     """The weights the engine computes with, to look inside."""
+    autocast: torch.dtype | None = None
+    """Precision of matrix products; the weights' own where it is None."""
     created: int = 0
     """When the checkpoint was written, in seconds since 1970."""
 
