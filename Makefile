@@ -1,14 +1,19 @@
-# demo · test · lint · bench: each makes the environment it needs in .venv, with uv where there is one, else venv and pip.
+# demo · play · test · lint · bench: each makes the environment it needs in .venv, with uv where there is one, else venv and pip.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo play test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/understudy demo
+
+# Serves what `make demo` made, and opens the page. PLAY names other runs, or more options of `understudy serve`.
+PLAY ?= demo
+play: $(VENV)/.installed-ui
+	$(BIN)/understudy serve $(PLAY) --open
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -38,11 +43,12 @@ else
 endif
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# The extras `ui` and `dev`, each installed over the rest.
+$(VENV)/.installed-%: $(VENV)/.installed
 ifdef UV
-	uv pip install --python $(BIN)/python --constraints requirements.lock --editable ".[dev]"
+	uv pip install --python $(BIN)/python --constraints requirements.lock --editable ".[$*]"
 else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[$*]"
 endif
 	touch $@
 

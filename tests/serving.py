@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from understudy.config import ModelConfig
 from understudy.inference.batching import BatchEngine
-from understudy.model import GPT
+from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder, load_run, weights_of, write_json
 from understudy.serve.api import build_app
 from understudy.serve.served import Served, ServedRun
@@ -48,7 +48,10 @@ def make_run(path: Path, chat: bool = True, stage: str = "", seed: int = 0, cont
     }  # fmt: skip
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
-    stage = stage or ("sft" if chat else "pretrain")
+    return save_run(path, model, tokenizer, shape, stage or ("sft" if chat else "pretrain"))
+
+
+def save_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, shape: dict[str, Any], stage: str) -> Run:
     folder = RunFolder(path)
     about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
     folder.create(build_config({"stage": stage, "model": shape, "data": {"path": "x"}}), tokenizer, about)
@@ -88,10 +91,15 @@ class Quiet(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def serving(served: Served) -> Iterator[str]:
-    """A server in a thread; gives its URL."""
+def serving(served: Served, pages: bool = False) -> Iterator[str]:
+    """A server in a thread, with the playground where ``pages`` are wanted; gives its URL."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = Quiet(uvicorn.Config(build_app(served), log_level="error", access_log=False, timeout_graceful_shutdown=5))
+    app = build_app(served)
+    if pages:
+        from understudy.serve.playground import mount
+
+        mount(app, served)
+    server = Quiet(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     with contextlib.ExitStack() as engines:
         for run in served.runs.values():
@@ -106,7 +114,7 @@ def serving(served: Served) -> Iterator[str]:
 
 
 def client(url: str, key: str = "none", **options: Any) -> OpenAI:
-    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60, **options)
+    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=300, **options)
 
 
 def wait_until(true: Any, seconds: float = 60) -> None:

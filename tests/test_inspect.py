@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from serving import make_run, save_run
 from understudy.cli import main
+from understudy.config import ModelConfig
 from understudy.data.conversations import open_conversations
 from understudy.data.packing import render_set
-from understudy.run import RunFolder
+from understudy.model import Bigram
+from understudy.run import RunFolder, load_run
 from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from understudy.tokenizer.chat import Message, render, with_chat_tokens
@@ -44,6 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, too_long in (("chat", "cut"), ("drop", "drop")):
         data = {"path": str(place / "talks.jsonl"), "too_long": too_long}
         write_run(place / "runs" / name, with_chat_tokens(base), {"stage": "sft", "init_from": "base", "data": data})
+    make_run(place / "runs/tiny")
     return place
 
 
@@ -170,9 +175,57 @@ def test_control_characters_do_not_reach_the_terminal(inspect: Any, tmp_path: Pa
         (["nobody", "--mask"], "there is no run 'nobody'"),
         (["base", "--mask"], "was trained on text; say which conversations to show: --data PATH"),
         (["chat", "--mask", "--data", "nowhere"], "no conversations at nowhere"),
-        (["chat", "--mask", "--prompt", "a"], "'--prompt' means nothing"),
+        (["chat", "--mask", "--prompt", "a"], "--prompt: not allowed with argument --mask"),
+        (["chat", "--mask", "--at", "1"], "--at is for --prompt"),
+        (["chat", "--prompt", "a", "--data", "talks.jsonl"], "--data is for --mask"),
+        (["tiny", "--prompt", " "], "the prompt is empty"),
+        (["tiny", "--prompt", "Sam", "--at", "99"], "--at is 99; the text has the tokens 1 to"),
+        (["tiny", "--prompt", "Sam " * 200], "give a shorter one"),
+        (["tiny", "--prompt", "Sam", "--plain", "--system", "x"], "--system is for a prompt said to an assistant"),
+        (["tiny", "--prompt", "Sam", "--out", "nowhere/look.png"], "cannot be written"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_a_sentence(inspect: Any, words: list[str], complaint: str) -> None:
     status, out, err = inspect(*words)
     assert (status, out) == (2, "") and complaint in err and err.count("\n") == 1
+
+
+def test_a_prompt_is_read_as_it_would_be_answered(inspect: Any) -> None:
+    status, out, _ = inspect("tiny", "--prompt", "Who found it?", "--json", "--tokens", "6")
+    run, document = load_run("tiny"), json.loads(out)
+    asked = render(run.tokenizer, [{"role": "user", "content": "Who found it?"}], reply=True).tokens
+    ids = [row["id"] for row in document["tokens"]]
+    assert status == 0 and ids[: document["prompt_tokens"]] == asked and len(ids) <= len(asked) + 6
+    probabilities = run.model(torch.tensor([ids]))[0].softmax(-1)
+    for t in range(1, len(ids)):
+        row = document["tokens"][t]
+        assert row["probability"] == pytest.approx(float(probabilities[t - 1, ids[t]].detach()), abs=1e-5)
+        assert row["layers"][-1][2] == row["probability"] and len(row["layers"]) == 2
+    greedy = probabilities.argmax(-1).tolist()
+    assert ids[len(asked) :] == greedy[len(asked) - 1 : -1], "what it adds is the likeliest"
+    assert np.array(document["attention"]).shape == (1, 2, len(ids))
+    assert np.array(document["attention"])[..., document["place"] + 1 :].sum() == 0
+
+
+def test_plain_text_is_not_answered(inspect: Any) -> None:
+    document = json.loads(inspect("tiny", "--prompt", "Sam found", "--plain", "--json")[1])
+    assert [row["id"] for row in document["tokens"]] == load_run("tiny").tokenizer.encode("Sam found")
+
+
+def test_a_look_is_printed_and_drawn(inspect: Any, tmp_path: Path) -> None:
+    picture = tmp_path / "look.png"
+    status, out, err = inspect(
+        "tiny", "--prompt", "Sam\x1b[2J", "--out", str(picture), "--width", "100", "--tokens", "4"
+    )
+    assert status == 0 and "\x1b" not in out and f"the picture is {picture}" in err
+    for part in ("How likely each token was", "Logit lens", "layer 1", "embedding", "Attention"):
+        assert part in out
+    assert picture.read_bytes().startswith(b"\x89PNG") and 10_000 < picture.stat().st_size < 200_000
+
+
+def test_a_bigram_has_probabilities_only(inspect: Any, runs: Path) -> None:
+    tokenizer = train_tokenizer("char", ["abc\n"], None)
+    shape = {"family": "bigram", "context_length": 8, "vocab_size": 4}
+    save_run(runs / "runs/bigram", Bigram(ModelConfig(**shape)), tokenizer, shape, "pretrain")
+    status, out, _ = inspect("bigram", "--prompt", "abc")
+    assert status == 0 and "25.0%" in out and "lens" not in out and "Attention" not in out

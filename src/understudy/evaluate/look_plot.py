@@ -105,7 +105,7 @@ def _draw_attention(part: Any, look: Look, own: int) -> None:
         for head in range(heads):
             axes = grid[layer][head]
             # the square root, as most weights are small
-            axes.imshow(look.attention[layer, head, first:, first:].sqrt(), cmap="Purples", vmin=0, vmax=1)
+            axes.imshow(look.attention[layer, head, first:, first:].sqrt().numpy(), cmap="Purples", vmin=0, vmax=1)
             if first < own < places:
                 axes.axhline(own - first - 1.5, color="#d9772b", linewidth=0.7)
             axes.set_xticks([])

@@ -52,7 +52,7 @@ class ServedRun:
     context_length: int
     engine: BatchEngine
     model: Model
-    """The weights the engine computes with; read for the probabilities of a prompt, and to look inside."""
+    """The weights the engine computes with, to look inside."""
     autocast: torch.dtype | None = None
     """Precision of matrix products; the weights' own where it is None."""
     created: int = 0

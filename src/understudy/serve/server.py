@@ -20,6 +20,7 @@ from types import FrameType
 
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from understudy.commands import refuse_reward_model
 from understudy.inference.batching import BatchEngine
@@ -169,7 +170,7 @@ def load_served_run(name: str, options: ServeOptions, device: torch.device) -> S
     )  # fmt: skip
 
 
-def mount_playground(app: object, served: Served) -> bool:
+def mount_playground(app: FastAPI, served: Served) -> bool:
     """Put the playground on the app, where Gradio is installed; whether it is."""
     if importlib.util.find_spec("gradio") is None:
         say("there is no playground without Gradio; install it with `pip install 'understudy[ui]'`, or say --no-ui")

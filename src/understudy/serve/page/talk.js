@@ -88,6 +88,7 @@ function answered(message, place) {
         const typed = message.judged.comment || "";
         comment = form(typed, "Why? (may be left empty)", (text) => judge("rating", { value, comment: text }), () => comment.remove());
         node.append(comment);
+        comment.scrollIntoView({ block: "nearest" });
       });
       stars.append(star);
     }
@@ -97,6 +98,7 @@ function answered(message, place) {
       const start = message.judged.correction || message.text;
       correction = form(start, "It should have said…", (text) => judge("correction", { correction: text }), () => correction.remove());
       node.append(correction);
+      correction.scrollIntoView({ block: "nearest" });
       correction.querySelector("textarea").focus();
     }));
   }

@@ -1,0 +1,232 @@
+"""The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from serving import make_run, served_run, serving
+from understudy.serve.feedback import FeedbackStore, Judgement
+from understudy.serve.served import Served
+
+pytest.importorskip("gradio", reason="the playground needs Gradio")
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by Playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium here; `apt-get install chromium`", allow_module_level=True)
+NASTY = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> **bold** <b>b</b> $$x$$ ![p](http://a.test/p)'
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
+    with FeedbackStore(f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'f.db'}") as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def url(store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two runs: one that knows nothing and is slow, and one that answers everything with NASTY."""
+    slow = served_run(make_run(tmp_path_factory.mktemp("runs") / "slow"), seconds_per_step=0.02)
+    nasty = served_run(make_run(tmp_path_factory.mktemp("runs") / "nasty", seed=1, context_length=512))
+    say_always(nasty, NASTY)
+    with serving(Served({"slow": slow, "nasty": nasty}, store), pages=True) as url:
+        yield url
+
+
+def say_always(run: Any, text: str) -> None:
+    """Have the model of a run answer everything with one text."""
+    tokens, model = run.tokenizer.encode(text), run.model
+    whole, place = [*tokens, run.tokenizer.special_tokens["<|im_end|>"]], count()
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        out = torch.full((*hidden.shape[:-1], model.config.vocab_size), -20.0)
+        out[..., whole[next(place) % len(whole)]] = 20.0
+        return out
+
+    model.logits = logits
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, url: str) -> Iterator[Any]:
+    """A page that has loaded, and what it asked for and complained of meanwhile."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(url)
+    page.wait_for_selector(".talk .greeting")
+    yield page
+    assert page.errors == [] and all(asked.startswith((url, "data:", "blob:")) for asked in page.asked)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits a phone"
+    context.close()
+
+
+def choose(page: Any, name: str) -> None:
+    page.locator("#model input").click()
+    page.get_by_role("option", name=name).click()
+
+
+def say(page: Any, text: str) -> Any:
+    """Say something, and wait for the whole answer."""
+    answers = page.locator(".assistant .tools").count()
+    page.locator("#say textarea").fill(text)
+    page.locator("#say textarea").press("Enter")
+    page.wait_for_function(f"document.querySelectorAll('.assistant .tools').length > {answers}")
+    return page.locator(".assistant").last
+
+
+def saved(page: Any, what: str) -> None:
+    page.wait_for_selector(f".saved:text('saved: your {what}')")
+
+
+def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> None:
+    page.locator("#say textarea").fill("Who found the purse?")
+    page.locator("#say textarea").press("Enter")
+    page.wait_for_selector(".assistant .cursor")
+    early = page.locator(".assistant .bubble").inner_text()
+    page.wait_for_function(f"document.querySelector('.assistant .bubble').textContent.length > {len(early) + 3}")
+    assert page.locator(".assistant .cursor").count() == 1, "it grows before it is whole"
+    page.locator("#say button").last.click()
+    page.wait_for_selector(".assistant .remark:text('stopped')")
+    [answer] = list(store.answers())
+    assert answer.finish_reason == "cancelled" and page.locator(".assistant .bubble").inner_text() == answer.text
+    assert answer.prompt == [{"role": "user", "content": "Who found the purse?"}] and answer.run == "slow"
+
+    page.get_by_label("A good answer").click()
+    saved(page, "thumb")
+    page.get_by_label("4 of 5").click()
+    page.locator(".said textarea").fill("'); DROP TABLE answers; --")
+    page.locator(".said .save").click()
+    saved(page, "rating")
+    page.locator(".correct").click()
+    page.locator(".said textarea").fill("Sam found it.")
+    page.locator(".said .save").click()
+    saved(page, "correction")
+    thumb, rating, correction = store.judgements()
+    assert {j.answer_id for j in (thumb, rating, correction)} == {answer.id} and thumb.annotator == "anonymous"
+    assert (thumb.value, rating.value, rating.comment) == (1, 4, "'); DROP TABLE answers; --")
+    assert correction.correction == "Sam found it."
+
+    page.locator(".assistant .look").click()
+    page.wait_for_selector(".look .map canvas")
+    assert page.locator(".map").count() == 2, "one layer of two heads"
+    page.locator(".token.own").nth(2).click()
+    shown = page.locator(".detail").inner_text()
+    assert re.search(r"had a probability of (<\.1|\d+(\.\d)?)%", shown) and "layer 1" in shown and "embedding" in shown
+    assert page.evaluate("""() => {
+        const map = document.querySelector('.big'), data = map.getContext('2d').getImageData(0, 0, map.width, map.height).data;
+        return [data[3] > 200, data[4 * (map.width - 1) + 3] === 0];
+    }""") == [True, True], "the first token sees itself, and none what comes later"  # fmt: skip
+
+
+def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: FeedbackStore) -> None:
+    choose(page, "nasty")
+    say(page, "One")
+    say(page, "Two")
+    page.locator(".user .edit").first.click()
+    page.locator(".user .said textarea").fill("Uno")
+    page.locator(".user .said .save").click()
+    page.wait_for_function("document.querySelectorAll('.user').length === 1")
+    page.locator(".again").click()
+    page.wait_for_function("document.querySelectorAll('.assistant .cursor').length === 0")
+    page.wait_for_selector(".again")
+    answers = [a for a in store.answers() if a.run == "nasty"]
+    assert [a.prompt[-1]["content"] for a in answers] == ["One", "Two", "Uno", "Uno"]
+    assert len({a.conversation_id for a in answers}) == 1 and len(answers[2].prompt) == 1
+
+
+def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
+    choose(page, "nasty")
+    say(page, "<img src=y onerror=window.hacked=2>")
+    bubbles = page.locator(".bubble").all_inner_texts()
+    assert bubbles == ["<img src=y onerror=window.hacked=2>", NASTY]
+    page.locator(".assistant .look").click()
+    page.wait_for_selector(".look .map canvas")
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#ask textarea").fill("<b>Both</b>")
+    page.locator("#ask textarea").press("Enter")
+    page.wait_for_selector(".choice")
+    assert "<b>Both</b>" in page.locator(".duel").inner_text()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".bubble img, .bubble b, .look img, .duel img, .duel b").count() == 0
+
+
+def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
+    page.get_by_role("tab", name="Settings").click()
+    page.get_by_label("Your name").fill("Ann")
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#ask textarea").fill("Who is it?")
+    page.locator("#ask textarea").press("Enter")
+    page.wait_for_selector(".choice")
+    assert page.locator(".duel .model").count() == 0, "nobody says whose they are"
+    texts = page.locator(".card .text").all_inner_texts()
+    page.locator(".choice", has_text="B is better").click()
+    saved(page, "choice")
+    judgement = store.judgements()[-1]
+    assert (judgement.kind, judgement.value, judgement.annotator) == ("comparison", -1, "Ann")
+    pair = [store.answer(judgement.answer_id), store.answer(judgement.other_answer_id or "")]
+    assert [answer.text.strip() for answer in pair if answer] == [text.strip() for text in texts]
+    assert {answer.run for answer in pair if answer} == {"slow", "nasty"}
+    models = page.locator(".duel .model").all_inner_texts()
+    assert models == [f"{answer.run}, step 1" for answer in pair if answer], "and now it is said"
+
+
+def test_saved_is_not_said_of_what_the_store_refused(
+    page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(judgement: Judgement) -> str:
+        raise ValueError("the disk is full")
+
+    choose(page, "nasty")
+    say(page, "Hello")
+    monkeypatch.setattr(store, "add_judgement", refuse)
+    page.get_by_label("A bad answer").click()
+    page.wait_for_selector(".saved.refused:text('the disk is full')")
+    assert page.locator(".thumb[aria-pressed=true]").count() == 0
+
+
+def test_only_the_page_is_served(url: str) -> None:
+    with httpx.Client(base_url=url) as client:
+        assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
+        for path in (
+            "/gradio_api/file=/etc/passwd", "/gradio_api/file=pyproject.toml", "/file=/etc/passwd", "/monitoring",
+            "/static/../../../../etc/passwd", "/assets/%2e%2e/%2e%2e/%2e%2e/gradio/__init__.py", "/v1/nothing",
+        ):  # fmt: skip
+            answer = client.get(path)
+            assert answer.status_code in (403, 404) and "root:" not in answer.text, path
+        assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 404
+        assert client.get("/", headers={"Origin": "http://evil.test"}).status_code == 403
+        assert client.post("/gradio_api/queue/join", headers={"Origin": "http://evil.test"}).status_code == 403
+        assert client.get("/", headers={"Host": "evil.test"}).status_code == 403
+        assert client.get("/v1/models").json()["data"][0]["id"] == "slow", "and the API beside it"
+
+
+def test_a_key_is_asked_for_before_the_page_is_shown(browser: Any, tmp_path: Path) -> None:
+    run = served_run(make_run(tmp_path / "locked"))
+    with serving(Served({"locked": run}, None, key="open-sesame"), pages=True) as url:
+        assert httpx.get(url).status_code == 401
+        context = browser.new_context(http_credentials={"username": "Ann", "password": "open-sesame"})
+        page = context.new_page()
+        page.goto(url)
+        page.wait_for_selector(".talk .greeting")
+        page.get_by_role("tab", name="Settings").click()
+        page.wait_for_function("[...document.querySelectorAll('textarea, input')].some((box) => box.value === 'Ann')")
+        context.close()
