@@ -2,10 +2,12 @@
 
 from understudy.inference.batching import BatchEngine, Ticket, complete
 from understudy.inference.engine import Completion, continue_rows, generate, generate_text, stream_text
+from understudy.inference.quantize import WEIGHTS, prepare_for_inference
 from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
 from understudy.inference.sampling import SamplingSettings, next_token_logprobs, sample
 
 __all__ = [
+    "WEIGHTS",
     "BatchEngine",
     "Completion",
     "EngineStats",
@@ -20,6 +22,7 @@ __all__ = [
     "generate",
     "generate_text",
     "next_token_logprobs",
+    "prepare_for_inference",
     "sample",
     "stream_text",
 ]

@@ -7,7 +7,7 @@ so that a long prompt slows the others down and does not stop them. Requests joi
 The same seed gives the same answer, to the bit, whatever else is running, on a CPU with one number of threads:
 
 - What is computed for a row in a step does not depend on the rows beside it: attention reads each row by itself
-  (model/kv_cache.py), and linear layers use kernels that give a row the same numbers in every batch (linear.py).
+  (model/kv_cache.py), and linear layers use kernels that give a row the same numbers in every batch (quantize.py).
 - A prompt is read alone, in chunks that begin at multiples of ``prefill_tokens``. A request with a seed uses of what
   earlier requests left only whole chunks of their prompts (slots.py); one without uses all of it.
 - Draws come from the seed alone, as in :func:`generate_text`, whose answers differ from these only by rounding: where
@@ -33,6 +33,7 @@ from torch import Tensor
 
 from understudy.inference import sampling
 from understudy.inference.engine import Completion, FinishReason, Model, RowText, check_request, evaluating, precision
+from understudy.inference.quantize import is_prepared, prepare_for_inference
 from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
@@ -45,7 +46,7 @@ class _Row:
     def __init__(self, request: Request, text: RowText, on_piece: Callable[[Piece], None]) -> None:
         self.request, self.text, self.on_piece = request, text, on_piece
         [self.generator] = sampling.row_generators(request.settings.seed, 1)
-        self.submitted = time.monotonic()
+        self.submitted = self.started = time.monotonic()
         self.slot: Slot | None = None
         self.in_prompt = True  # until all of the prompt is read and the first token is sampled
         self.seen: Tensor | None = None  # (V,), with a repetition penalty
@@ -82,6 +83,8 @@ class BatchEngine:
     ...     ticket = engine.submit(Request(tokens, max_new_tokens=100), on_piece=print)
 
     Args:
+        model: as trained, or from :func:`prepare_for_inference` for at least ``max_rows`` rows. One as trained is prepared
+            on a CPU, in fp32, unless ``autocast`` says otherwise.
         max_rows: requests that run at once; others wait.
         prefill_tokens: how many tokens of prompts are read between two steps of those that answer.
         queue_limit: requests that may wait.
@@ -104,9 +107,11 @@ class BatchEngine:
         cache_bytes: int | None = None,
     ) -> None:
         weight = next(model.parameters())
-        self.model, self.tokenizer, self.queue_limit = model, tokenizer, queue_limit
         self._device, self._autocast = weight.device, autocast
         self._slots = Slots(model.config, max_rows, prefill_tokens, self._device, autocast or weight.dtype, cache_bytes)
+        if self._device.type == "cpu" and autocast is None and not is_prepared(model):
+            model = prepare_for_inference(model, "fp32", len(self._slots))
+        self.model, self.tokenizer, self.queue_limit = model, tokenizer, queue_limit
         self._rows: list[_Row] = []  # that have a slot; only the engine's thread touches them
         self._waiting: deque[_Row] = deque()
         self._wake = threading.Condition()  # guards what follows, and the queue
@@ -216,7 +221,7 @@ class BatchEngine:
                 self._waiting.remove(row)
             while self._waiting and (slot := self._take_slot(self._waiting[0])):
                 row = self._waiting.popleft()
-                row.slot = slot
+                row.slot, row.started = slot, now
                 self._rows.append(row)
                 self._prompt_tokens += len(row.request.tokens)
                 self._prompt_tokens_reused += len(slot.held)
@@ -232,8 +237,9 @@ class BatchEngine:
         """Read on in prompts, then one token for each row whose prompt is read."""
         now = time.monotonic()
         for row in list(self._rows):
-            if reason := "cancelled" if self._abandoned else row.over(now):
-                self._end(row, reason)
+            reason = row.over(now)
+            if reason or self._abandoned:
+                self._end(row, reason or "cancelled")
         answering = [row for row in self._rows if not row.in_prompt]
         begun = self._read_prompts([row for row in self._rows if row.in_prompt])
         rows = [row for row, _ in begun] + answering
@@ -364,7 +370,7 @@ class BatchEngine:
             self._slots.give_back(row.slot)
             with self._wake:
                 self._rows.remove(row)
-                self._seconds += 0.2 * (time.monotonic() - row.submitted - self._seconds)
+                self._seconds += 0.2 * (time.monotonic() - row.started - self._seconds)
             row.slot = None
         self._finished[reason] += 1
         self._hand_out(row, Piece(text + row.text.finish(), tokens, logprobs, reason))

@@ -1,0 +1,362 @@
+"""Many requests at once: each as if it were alone, coming and going at any step, in memory that is planned."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from understudy.config import ModelConfig
+from understudy.inference import (
+    BatchEngine,
+    Piece,
+    QueueFull,
+    Request,
+    SamplingSettings,
+    Ticket,
+    TokenLogprob,
+    complete,
+    generate_text,
+)
+from understudy.inference.quantize import prepare_for_inference
+from understudy.model import GPT, Bigram, build_model
+from understudy.tokenizer import Tokenizer, train_tokenizer
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz .,!?-\n"
+CONTEXT = 48
+EXTRAS = {"value_embeddings": True, "key_shift": True, "ngram_orders": (2, 3), "ngram_buckets": 64}
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"family": "gpt2"},
+    "portable": {"family": "portable", "n_kv_heads": 2, "activation": "relu2", **EXTRAS},
+    "bigram": {"family": "bigram"},
+}
+GREEDY = SamplingSettings(temperature=0)
+HOWS = (
+    SamplingSettings(seed=1),
+    SamplingSettings(0.7, top_k=5, seed=2),
+    SamplingSettings(1.3, top_p=0.8, repetition_penalty=1.5, seed=3),
+    SamplingSettings(min_p=0.1, repetition_penalty=1.2, seed=4),
+)
+
+
+def small_model(shape: str = "gpt2") -> GPT | Bigram:
+    torch.manual_seed(0)
+    sizes = {} if shape == "bigram" else {"n_layers": 2, "n_heads": 4, "d_model": 32}
+    model = build_model(ModelConfig(vocab_size=len(LETTERS), context_length=CONTEXT, **sizes, **SHAPES[shape]))
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer("char", [LETTERS])
+
+
+class Heard:
+    """What came of one request."""
+
+    def __init__(self, on_each: Callable[[Piece], None] = lambda piece: None) -> None:
+        self.pieces: list[Piece] = []
+        self.ended, self.on_each = threading.Event(), on_each
+
+    def __call__(self, piece: Piece) -> None:
+        assert not self.ended.is_set(), "nothing follows the last piece"
+        self.pieces.append(piece)
+        self.on_each(piece)
+        if piece.finish_reason:
+            self.ended.set()
+
+    def wait(self) -> list[Piece]:
+        assert self.ended.wait(30), "the request never ended"
+        return self.pieces
+
+    @property
+    def tokens(self) -> list[int]:
+        return [token for piece in self.pieces for token in piece.tokens]
+
+
+def prompts_of(seed: int, number: int, most: int = 30) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, len(LETTERS), random.integers(1, most + 1)).tolist() for _ in range(number)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenizer) -> None:
+    model = small_model(shape)
+    asked = [Request(tokens, 12, HOWS[n % 4], stop=("q",)) for n, tokens in enumerate(prompts_of(1, 10))]
+    with BatchEngine(model, tokenizer, max_rows=3, prefill_tokens=8) as engine:
+        heard = [Heard() for _ in asked]
+        tickets = [engine.submit(*each) for each in zip(asked, heard)]
+        for request, one, ticket in zip(asked, heard, tickets):
+            pieces, completion = one.wait(), ticket.completion()
+            [expected] = generate_text(model, tokenizer, [list(request.tokens)], 12, request.settings, request.stop)
+            assert "".join(piece.text for piece in pieces) == completion.text == expected.text
+            assert one.tokens == completion.tokens == expected.tokens
+            assert pieces[-1].finish_reason == expected.finish_reason
+            assert completion.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.slots) == (0, 0, 3)
+    assert sum(stats.requests_finished.values()) == 10
+    assert stats.tokens_generated == sum(len(one.tokens) for one in heard)
+    assert stats.prompt_tokens == sum(len(request.tokens) for request in asked)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights"), [("gpt2", "fp32"), ("portable", "fp32"), ("bigram", "fp32"), ("gpt2", "int8")]
+)
+def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weights: str, tokenizer: Tokenizer) -> None:
+    """Beside others that come, go, and share prefixes, each answer and each log-probability is what it was alone."""
+    model = prepare_for_inference(small_model(shape), weights, rows=5)
+    begun = prompts_of(5, 3, 25)
+    random = np.random.default_rng(0)
+    asked = [
+        Request([*begun[n % 3], *tokens], 10, SamplingSettings(1 + n % 2 / 2, top_p=0.95, seed=n), logprobs=2)
+        for n, tokens in enumerate(prompts_of(2, 18, 12))
+    ]
+    alone: list[list[Piece]] = []
+    for request in asked:
+        with BatchEngine(model, tokenizer, max_rows=5, prefill_tokens=8) as engine:
+            heard = Heard()
+            engine.submit(request, heard)
+            alone.append(heard.wait())
+    with BatchEngine(model, tokenizer, max_rows=5, prefill_tokens=8, queue_limit=1000) as engine:
+        noise: list[Ticket] = []
+        beside = []
+        for request in asked:
+            for tokens in prompts_of(int(random.integers(1e6)), 3, 12):
+                own = SamplingSettings(random.choice([0.0, 0.8, 1.2]), repetition_penalty=random.choice([1.0, 1.3]))
+                noise.append(engine.submit(Request([*begun[0], *tokens], 10, own), Heard()))
+            beside.append(Heard(lambda piece: noise[int(random.integers(len(noise)))].cancel()))
+            engine.submit(request, beside[-1])
+        for heard, expected in zip(beside, alone):
+            assert heard.wait() == expected
+    finished = engine.stats().requests_finished
+    assert finished["cancelled"] > 3 and finished["length"] >= 18
+
+
+def test_the_next_turn_reads_only_what_is_new(tokenizer: Tokenizer) -> None:
+    model = small_model()
+    first, more, other = prompts_of(3, 1, 9)[0] * 2, [5, 6, 7], [1] * 9
+    with BatchEngine(model, tokenizer, max_rows=2, prefill_tokens=4) as engine:
+        answer = complete(engine, Request(first, 8, GREEDY)).tokens
+        complete(engine, Request(other, 3, GREEDY))  # another conversation, in the other row
+        turn = [*first, *answer, *more]
+        again = complete(engine, Request(turn, 5, GREEDY))
+        # the answer's last token was never read
+        assert engine.stats().prompt_tokens_reused == len(first) + len(answer) - 1
+        complete(engine, Request(turn, 5, SamplingSettings(seed=1)))
+        reused = engine.stats().prompt_tokens_reused - len(first) - len(answer) + 1
+        assert reused == len(first) // 4 * 4, "with a seed: whole chunks that were read as a prompt"
+    [expected] = generate_text(model, tokenizer, [turn], 5, GREEDY)
+    assert again.tokens == expected.tokens
+
+
+def test_a_long_prompt_does_not_stop_the_others(tokenizer: Tokenizer) -> None:
+    """Between two chunks of a long prompt, everyone else gets a token, and a short prompt begins to answer."""
+    model, order = small_model(), list[str]()
+    whole = model.hidden
+
+    def hidden(tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+        if tokens.shape[1] > 1:
+            order.append(f"chunk {tokens.shape[1]}")
+        return whole(tokens, cache)
+
+    model.hidden = hidden  # type: ignore[method-assign, assignment]
+    started = threading.Event()
+
+    def talk(piece: Piece) -> None:
+        order.append("token")
+        started.set()
+
+    with BatchEngine(model, tokenizer, max_rows=3, prefill_tokens=8) as engine:
+        talking = Heard(talk)
+        engine.submit(Request([1], 40, GREEDY), talking)
+        started.wait(10)
+        long, short = Heard(lambda piece: order.append("long")), Heard(lambda piece: order.append("short"))
+        with engine._wake:  # both before the next step
+            engine.submit(Request([2] * 40, 1, GREEDY), long)
+            engine.submit(Request([3] * 3, 1, GREEDY), short)
+        for one in (long, short, talking):
+            one.wait()
+    chunks = [place for place, what in enumerate(order) if what == "chunk 8"]
+    assert len(chunks) == 5
+    assert all("token" in order[a:b] for a, b in pairwise(chunks))
+    assert order.index("short") < order.index("long")
+
+
+def test_logprobs_are_the_models_own(tokenizer: Tokenizer) -> None:
+    model, prompt = small_model(), prompts_of(4, 1)[0] + [1, 2, 3]
+    heard = Heard()
+    with BatchEngine(model, tokenizer, prefill_tokens=4) as engine:
+        complete(engine, Request(prompt, 1))  # what is left of it is not used: every token of the prompt is asked for
+        how = SamplingSettings(0.5, top_k=3, seed=1)
+        engine.submit(Request(prompt, 6, how, logprobs=3, prompt_logprobs=0), heard)
+        pieces = heard.wait()
+    with torch.no_grad():
+        expected = model(torch.tensor([prompt + heard.tokens]))[0].log_softmax(-1)
+    told = pieces[0].prompt_logprobs
+    assert [one.token for one in told] == prompt[1:] and all(one.top == () for one in told)
+    assert [one.logprob for one in told] == pytest.approx(
+        [expected[place, token].item() for place, token in enumerate(prompt[1:])], abs=1e-4
+    )
+    assert not any(piece.prompt_logprobs for piece in pieces[1:])
+    for place, piece in enumerate(pieces):
+        [one] = piece.logprobs
+        row = expected[len(prompt) - 1 + place]
+        assert isinstance(one, TokenLogprob) and piece.tokens == (one.token,)
+        assert one.logprob == pytest.approx(row[one.token].item(), abs=1e-4)
+        assert [token for token, _ in one.top] == row.topk(3).indices.tolist()
+
+
+def test_text_ends_before_a_stop_string_and_at_end_tokens(tokenizer: Tokenizer) -> None:
+    model, prompt = small_model(), [3, 4, 5]
+    [whole] = generate_text(model, tokenizer, [prompt], 20, SamplingSettings(seed=9))
+    stop, end = whole.text[6:9], whole.tokens[12]
+    with BatchEngine(model, tokenizer) as engine:
+        heard = Heard()
+        engine.submit(Request(prompt, 20, SamplingSettings(seed=9), stop=(stop,)), heard)
+        assert heard.wait()[-1].finish_reason == "stop"
+        assert "".join(piece.text for piece in heard.pieces) == whole.text[: whole.text.index(stop)]
+        ended = complete(engine, Request(prompt, 20, SamplingSettings(seed=9), end_ids=[end]))
+        assert ended.finish_reason == "stop" and ended.tokens == whole.tokens[: whole.tokens.index(end) + 1]
+        assert complete(engine, Request(prompt, 0)).finish_reason == "length"
+
+
+@pytest.fixture
+def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Heard, Ticket]]:
+    """An engine of one row, taken by an answer that does not go on until the test says so."""
+    gate = threading.Event()
+
+    def hold(piece: Piece) -> None:
+        gate.wait(30)
+
+    heard = Heard(hold)
+    with BatchEngine(small_model(), tokenizer, max_rows=1, queue_limit=2) as engine:
+        ticket = engine.submit(Request([1], 40, GREEDY), heard)
+        while not heard.pieces:
+            time.sleep(0.001)
+        heard.gate = gate  # type: ignore[attr-defined]
+        yield engine, heard, ticket
+        gate.set()
+
+
+def test_cancelling_frees_the_slot_and_the_queue_is_bounded(stalled: Any) -> None:
+    engine, first, ticket = stalled
+    waiting, late = Heard(), Heard()
+    cancelled = engine.submit(Request([2], 5, GREEDY), waiting)
+    engine.submit(Request([3], 5, GREEDY, timeout=0.01), late)
+    assert engine.stats().waiting == 2
+    with pytest.raises(QueueFull) as full:
+        engine.submit(Request([2], 5, GREEDY), Heard())
+    assert full.value.retry_after >= 1
+    time.sleep(0.02)
+    cancelled.cancel()
+    ticket.cancel()
+    first.gate.set()
+    assert first.wait()[-1].finish_reason == "cancelled" and len(first.tokens) < 40
+    assert waiting.wait() == [Piece("", finish_reason="cancelled")]
+    assert late.wait() == [Piece("", finish_reason="timeout")]
+    assert complete(engine, Request([4], 3, GREEDY)).finish_reason == "length"
+    assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+
+
+def test_closing_drains_or_ends_at_once(tokenizer: Tokenizer) -> None:
+    for drain in (True, False):
+        with BatchEngine(small_model(), tokenizer, max_rows=1) as engine:
+            heard = [Heard() for _ in range(3)]
+            for one in heard:
+                engine.submit(Request([1], 40, GREEDY), one)
+            engine.close(drain)
+            reasons = [one.wait()[-1].finish_reason for one in heard]
+            assert reasons == ["length"] * 3 if drain else reasons[1:] == ["cancelled"] * 2
+            with pytest.raises(RuntimeError, match="not running"):
+                engine.submit(Request([1], 1), Heard())
+    with BatchEngine(small_model(), tokenizer, max_rows=1) as engine:
+        slow = Heard(lambda piece: time.sleep(0.05))
+        engine.submit(Request([1], 40, GREEDY), slow)
+        engine.close(timeout=0.1)
+        assert slow.wait()[-1].finish_reason == "cancelled"
+
+
+def test_logits_that_are_not_finite_end_only_their_row(tokenizer: Tokenizer) -> None:
+    model = small_model()
+    model.token_embedding.weight.data[7] = math.nan  # and every row's logit for 7 with it, the head being tied
+    model.head.weight = torch.nn.Parameter(model.token_embedding.weight.data.nan_to_num())
+    with BatchEngine(model, tokenizer, max_rows=4) as engine:
+        good, bad = Heard(), Heard()
+        engine.submit(Request([1, 2], 20, GREEDY, end_ids=[]), good)
+        engine.submit(Request([1, 7], 20, GREEDY), bad)
+        assert bad.wait() == [Piece("", finish_reason="error")]
+        assert good.wait()[-1].finish_reason in ("length", "error")
+        assert len(good.tokens) > 0
+        complete(engine, Request([1, 7, 2], 1, GREEDY))
+        assert engine.stats().prompt_tokens_reused == 0 or 7 not in good.tokens
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_ends_every_request_and_refuses_more(tokenizer: Tokenizer) -> None:
+    model, started = small_model(), threading.Event()
+    whole, defect = model.hidden, threading.Event()
+
+    def hidden(tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+        if defect.is_set():
+            raise ZeroDivisionError
+        return whole(tokens, cache)
+
+    model.hidden = hidden  # type: ignore[method-assign, assignment]
+    with BatchEngine(model, tokenizer, max_rows=1) as engine:
+        running, waiting = Heard(lambda piece: started.set()), Heard()
+        engine.submit(Request([1], 40, GREEDY), running)
+        engine.submit(Request([1], 40, GREEDY), waiting)
+        started.wait(10)
+        defect.set()
+        assert running.wait()[-1].finish_reason == waiting.wait()[-1].finish_reason == "error"
+        with pytest.raises(RuntimeError):
+            engine.submit(Request([1], 1), Heard())
+
+
+def test_one_that_no_longer_listens_stops_only_its_own_request(tokenizer: Tokenizer) -> None:
+    def closed(piece: Piece) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with BatchEngine(small_model(), tokenizer) as engine:
+        engine.submit(Request([1], 40, GREEDY), closed)
+        assert len(complete(engine, Request([2], 5, GREEDY)).tokens) == 5
+        while engine.stats().running:
+            time.sleep(0.001)
+        assert engine.stats().requests_finished == {"cancelled": 1, "length": 1}
+
+
+def test_memory_is_planned(tokenizer: Tokenizer) -> None:
+    model = small_model()
+    row_bytes = 2 * 2 * 32 * CONTEXT * 4
+    assert BatchEngine(model, tokenizer).stats().cache_bytes == 8 * row_bytes
+    fewer = BatchEngine(model, tokenizer, cache_bytes=3 * row_bytes + 5).stats()
+    assert (fewer.slots, fewer.cache_bytes) == (3, 3 * row_bytes)
+    with pytest.raises(ValueError, match="one row of 48 tokens takes"):
+        BatchEngine(model, tokenizer, cache_bytes=row_bytes - 1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request([1] * 40, 9), "exceed the context"),
+        (Request([], 1), "is empty"),
+        (Request([99], 1), "not among"),
+        (Request([1], -1), "max_new_tokens"),
+        (Request([1], 1, stop=("",)), "stop string is empty"),
+        (Request([1], 1, logprobs=-1), "logprobs is -1"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(request_: Request, message: str, tokenizer: Tokenizer) -> None:
+    with BatchEngine(small_model(), tokenizer) as engine, pytest.raises(ValueError, match=message):
+        engine.submit(request_, Heard())
