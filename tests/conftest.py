@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from align_runs import judge, preferences, prompts, start  # noqa: F401  (fixtures)
+from databases import database, postgres  # noqa: F401  (fixtures)
 
 WORDS = [
     "the",

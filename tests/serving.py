@@ -114,7 +114,7 @@ def serving(served: Served, pages: bool = False) -> Iterator[str]:
 
 
 def client(url: str, key: str = "none", **options: Any) -> OpenAI:
-    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60, **options)
+    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=300, **options)
 
 
 def wait_until(true: Any, seconds: float = 60) -> None:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
@@ -131,24 +130,24 @@ def test_a_signal_drains_and_ends_with_status_0(tmp_path: Path) -> None:
     with command(
         str(patient.path), "--port", "0", "--no-ui", "--max-rows", "1", "--feedback", "sqlite:///f.db", folder=tmp_path
     ) as (process, url):
-        body = LONG | {"model": "patient", "max_tokens": 200, "temperature": 0, "prompt": "Sam"}
+        body = LONG | {"model": "patient", "max_tokens": 120, "temperature": 0, "prompt": "Sam"}
         finished: list[Any] = []
 
         def ask() -> None:
             finished.append([chunk.choices[0].finish_reason for chunk in client(url).completions.create(**body)][-1])
 
-        threads = [threading.Thread(target=ask) for _ in range(6)]
+        threads = [threading.Thread(target=ask) for _ in range(5)]
         for thread in threads:
             thread.start()
         wait_until(lambda: busy(url) or finished)
-        assert len(finished) < 6
+        assert len(finished) < 5
         process.send_signal(signal.SIGTERM)
         for thread in threads:
-            thread.join(60)
-        assert process.wait(60) == 0
-        assert len(finished) == 6 and set(finished) <= {"stop", "length"}
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{url}/health")
+            thread.join(300)
+        assert process.wait(300) == 0
+        assert len(finished) == 5 and set(finished) <= {"stop", "length"}
+        with pytest.raises(openai.APIConnectionError):
+            client(url).models.list()
     with FeedbackStore(f"sqlite:///{tmp_path / 'f.db'}", create=False) as store:
         assert store.stats()["answers"] == 0  # completions are not conversations
 
@@ -161,7 +160,7 @@ def busy(url: str) -> bool:
             for line in text.splitlines()
             if line.startswith(("understudy_running", "understudy_waiting"))
         )
-        >= 5
+        >= 4
     )
 
 

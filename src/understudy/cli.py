@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from understudy.commands import Arguments, aligning, data, inspecting, machine, serving, training, using
+from understudy.commands import Arguments, aligning, data, feedback, inspecting, machine, serving, training, using
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -159,6 +159,19 @@ VERBS = (
     Verb("sample", "continue a prompt", using.sample_arguments, using.sample),
     Verb("chat", "talk with a run that was taught to answer", using.chat_arguments, using.chat),
     Verb("serve", "an OpenAI-compatible API and the playground", serving.serve_arguments, serving.serve),
+    Verb(
+        "feedback",
+        "what people thought of answers: stats, export, import",
+        feedback.feedback_arguments,
+        feedback.feedback,
+    ),
+    Verb(
+        "improve",
+        "train a better run from what people thought of one's answers",
+        feedback.improve_arguments,
+        feedback.improve,
+        True,
+    ),
     Verb("inspect", "see what a run is trained on", inspecting.inspect_arguments, inspecting.inspect),
     Verb("report", "one page on a run and its parents, or several runs compared", using.report_arguments, using.report),
     Verb("presets", "list presets and settings", machine.presets_arguments, machine.presets),

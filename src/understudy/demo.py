@@ -17,7 +17,6 @@ from typing import Any
 from understudy.chat import Chat
 from understudy.commands.aligning import duel_and_tell
 from understudy.commands.evaluating import ask_and_tell
-from understudy.config import RunConfig
 from understudy.data.prepare import prepare, progress_bars
 from understudy.data.prepare_conversations import prepare_conversations
 from understudy.data.sampled_preferences import Sampling
@@ -29,8 +28,7 @@ from understudy.inference.sampling import SamplingSettings
 from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
 from understudy.settings import apply_overrides, build_config, read_preset
-from understudy.train.inherit import config_from_parent
-from understudy.train.stages import align, pretrain, sft
+from understudy.train.stages import align, pretrain, sft, train_once
 
 PROMPTS = ("One morning,", '"Where is')
 QUESTIONS = (
@@ -47,7 +45,7 @@ SHORTER: dict[str, dict[str, dict[str, int]]] = {
     "hamlet-grpo": {"train": {"steps": 24}, "eval": {"every_steps": 12}, "checkpoint": {"every_steps": 12}},
 }
 """Presets in which the demo stops earlier, so that all of it takes ten minutes on two CPU cores."""
-Stage = Callable[[RunConfig, RunFolder, bool, Run | None], Any]
+Stage = Callable[..., Any]
 
 
 def run_demo(name: str, fresh: bool = False) -> None:
@@ -120,18 +118,10 @@ def _train(
     preset: str, folder: RunFolder, parent: RunFolder | None, stage: Stage, data: Path | None = None, **sections: Any
 ) -> None:
     """One stage, unless it is done already; what was interrupted goes on."""
-    if folder.exists() and folder.steps() and folder.steps()[-1] >= folder.config().train.steps:
-        _say("        it is trained already; --fresh trains it again")
-        return
-    if folder.exists():
-        stage(folder.config(), folder, True, None)
-        return
-    tree = read_preset(preset) | ({"init_from": str(parent.path)} if parent else {})
     settings = SHORTER.get(preset, {}) | sections | ({"data": {"path": data}} if data else {})
     dotted = {f"{section}.{name}": str(value) for section, own in settings.items() for name, value in own.items()}
-    tree = apply_overrides(tree, dotted)
-    start = load_run(parent.path) if parent else None
-    stage(config_from_parent(tree, start) if start else build_config(tree), folder, False, start)
+    if not train_once(apply_overrides(read_preset(preset), dotted), folder, parent, stage):
+        _say("        it is trained already; --fresh trains it again")
 
 
 def _answer(run: Run) -> None:

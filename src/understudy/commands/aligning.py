@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Rows of a table of scores."""
+ANSWER_TOKENS = 120
+"""Of an answer to compare, at most."""
 
 
 # ---- score ----------------------------------------------------------------------------------------------------------
@@ -64,7 +66,7 @@ def score(arguments: Arguments) -> None:
         for line, own in zip(lines[:SHOWN], scored.scores)
     ]  # fmt: skip
     heads = ("line", "better", "worse", "better answer") if pairs else ("line", "score", "answer")
-    _table(f"{run.path}, step {run.step:,}", heads, rows)
+    show_table(f"{run.path}, step {run.step:,}", heads, rows)
     facts = {"mean score": _interval(scored.mean(), "{:.4f}")}
     if accuracy := scored.accuracy():
         facts["better scores higher"] = f"{_interval(accuracy, '{:.1%}')} of {accuracy.n:,} pairs"
@@ -83,7 +85,7 @@ def _interval(of: Estimate, form: str) -> str:
     return shown if of.low is None else f"{shown} (95% interval {form.format(of.low)} to {form.format(of.high)})"
 
 
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -113,7 +115,11 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=0.0, metavar="X", help="of the answers; 0 takes the likeliest (default)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=120, metavar="N", help="at most so many an answer (default: 120)"
+        "--max-new-tokens",
+        type=int,
+        default=ANSWER_TOKENS,
+        metavar="N",
+        help="at most so many an answer (default: 120)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling and of the order shown")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write what was judged as preferences to train on")
@@ -137,7 +143,7 @@ def compare(arguments: Arguments) -> None:
     if save is not None and (save.suffix != ".jsonl" or save.exists() or not save.absolute().parent.is_dir()):
         raise ValueError(f"--save {save} wants the name of a new .jsonl file in a folder that is there")
     first, second = load_run(arguments.first), load_run(arguments.second)
-    prompts = _prompts(arguments.data, arguments.limit, needs_truth=by == "checker")
+    prompts = open_compared(arguments.data, arguments.limit, needs_truth=by == "checker")
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
         tasks: dict[str, Any] = {}
 
@@ -188,15 +194,22 @@ def compare(arguments: Arguments) -> None:
         print(said, file=sys.stderr)
 
 
-def duel_and_tell(first: Run, second: Run, runtime: Runtime, limit: int = 200) -> None:
-    """Both runs answer Hamlet's prompts, the checker judges, and the second's win rate is shown."""
+def duel_and_tell(
+    first: Run, second: Run, runtime: Runtime, limit: int = 200, prompts: Sequence[Prompt] | None = None,
+    judge: Judge | None = None,
+) -> Duel:  # fmt: skip
+    """Both runs answer prompts, by default Hamlet's, a judge (the checker) compares them, and the second's win rate is
+    shown."""
     from understudy.align.compare import by_checker, duel
 
-    prompts = _prompts(None, limit, needs_truth=True)
-    _tell(duel(first, second, prompts, by_checker, runtime), first, second, len(prompts))
+    prompts = prompts or open_compared(None, limit, needs_truth=True)
+    room = min(run.config.model.context_length for run in (first, second)) // 2
+    found = duel(first, second, prompts, judge or by_checker, runtime, max_new_tokens=min(ANSWER_TOKENS, room))
+    _tell(found, first, second, len(prompts))
+    return found
 
 
-def _prompts(data: str | None, limit: int, needs_truth: bool) -> list[Prompt]:
+def open_compared(data: str | None, limit: int, needs_truth: bool) -> list[Prompt]:
     """The first prompts of a folder's validation split or of a whole file; without either, Hamlet's."""
     from itertools import islice
 
@@ -259,7 +272,7 @@ def _tell(found: Duel, first: Run, second: Run, asked: int) -> None:
         ])  # fmt: skip
     heads = ("category", "n", "win rate", "95% interval", "wins / ties / losses", "p")
     names = [f"{run.path.name} (step {run.step:,})" for run in (second, first)]
-    _table(f"{names[0]} against {names[1]}", heads, rows)
+    show_table(f"{names[0]} against {names[1]}", heads, rows)
     if found.too_long:
         print(f"{found.too_long:,} prompts leave no room for an answer and were left out", file=sys.stderr)
     if left := asked - found.too_long - len(found.rows):
@@ -307,7 +320,7 @@ def best_of_n(arguments: Arguments) -> None:
         [f"{row['n']:,}", f"{row['kl']:.3f}", *(f"{row[n]:.3f} [{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in names)]
         for row in found["rows"]
     ]  # fmt: skip
-    _table(f"best of n of the start of {run.path}", ["n", "divergence", *names.values()], rows)
+    show_table(f"best of n of the start of {run.path}", ["n", "divergence", *names.values()], rows)
     final_table({"report": str(page)})
 
 

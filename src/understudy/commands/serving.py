@@ -8,7 +8,7 @@ from pathlib import Path
 from understudy.commands import Arguments, check_least
 from understudy.commands.using import run_arguments
 
-WEIGHTS = ("fp32", "bf16", "int8")
+WEIGHTS = ("fp32", "fp16", "bf16", "int8")
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:

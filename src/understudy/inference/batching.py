@@ -157,6 +157,11 @@ class BatchEngine:
                 dict(self._finished),
             )  # fmt: skip
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes requests: not before its start, after its end, or when its thread failed."""
+        return self._open
+
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         """Take no more requests, and end: when all are answered, or at once; after ``timeout`` seconds in any case."""
         with self._wake:

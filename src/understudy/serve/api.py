@@ -50,8 +50,9 @@ def _add_about(app: FastAPI, served: Served, metrics: Metrics) -> None:
         return _model(served.find(name))
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> JSONResponse:
+        well = all(run.engine.is_open for run in served.runs.values())
+        return JSONResponse({"status": "ok" if well else "failed"}, 200 if well else 503)
 
     @app.get("/metrics")
     async def prometheus() -> Response:
@@ -59,8 +60,6 @@ def _add_about(app: FastAPI, served: Served, metrics: Metrics) -> None:
 
 
 def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
-    scoring = asyncio.Lock()
-
     async def respond(completion: ChatCompletion | TextCompletion, request: Request) -> Response:
         await completion.begin()
         if completion.asked.stream:
@@ -73,7 +72,7 @@ def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
 
     @app.post("/v1/completions")
     async def completions(request: Request, asked: CompletionRequest) -> Response:
-        return await respond(TextCompletion(served, metrics, asked, scoring), request)
+        return await respond(TextCompletion(served, metrics, asked), request)
 
 
 def _add_feedback(app: FastAPI, served: Served) -> None:

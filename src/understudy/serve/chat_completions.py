@@ -131,6 +131,9 @@ async def keep_answer(
 ) -> bool:
     """Record an answer, whole or cut short, where there is a store; one of which no word came is none.
 
+    Returns:
+        Whether it is kept, under ``id``.
+
     Raises:
         ApiError: the store failed.
     """

@@ -303,10 +303,9 @@ def check_answer(record: AnswerRecord) -> AnswerRecord:
     Raises:
         ValueError: an id that is none.
     """
-    return replace(
-        record, id=_name("answer id", record.id), conversation_id=_name("conversation id", record.conversation_id),
-        text=_storable(record.text),
-    )  # fmt: skip
+    _name("answer id", record.id)
+    _name("conversation id", record.conversation_id)
+    return AnswerRecord(**_storable(vars(record)))
 
 
 def check_judgement(judgement: Judgement) -> Judgement:
@@ -346,7 +345,7 @@ def _text(what: str, text: str) -> str:
         raise ValueError(f"a {what} is a text, and not {text!r}")
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the {what} has {len(text):,} characters; {MOST_CHARACTERS:,} are the most")
-    return _storable(text)
+    return str(_storable(text))
 
 
 def _name(what: str, name: str) -> str:
@@ -355,9 +354,14 @@ def _name(what: str, name: str) -> str:
     return name
 
 
-def _storable(text: str) -> str:
-    """A text that both databases keep: U+FFFD stands for what no UTF-8 holds, and for NUL, which PostgreSQL refuses."""
-    return clean(text).replace("\0", "�")
+def _storable(value: Any) -> Any:
+    """A text, or what of JSON holds texts, as both databases keep it: U+FFFD stands for what no UTF-8 holds, and for NUL,
+    which PostgreSQL refuses."""
+    if isinstance(value, str):
+        return clean(value).replace("\0", "�")
+    if isinstance(value, dict):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    return [_storable(each) for each in value] if isinstance(value, list) else value
 
 
 def _row(record: AnswerRecord | Judgement) -> dict[str, Any]:

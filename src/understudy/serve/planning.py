@@ -24,7 +24,7 @@ COMPLETION_TOKENS = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What the engine is asked: a request for each choice, in their order; none where nothing is to be generated."""
+    """What the engine is asked: a request for each choice, in their order."""
 
     requests: list[Request]
     prompts: list[list[int]]
@@ -61,7 +61,7 @@ def plan_chat(run: ServedRun, asked: ChatRequest, limits: Limits) -> Plan:
         kept, left_out = fit(run.tokenizer, messages, min(free, limits.prompt_tokens or free))
     prompt = render(run.tokenizer, kept, reply=True).tokens
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    requests = _requests(run, asked, [prompt], min(most, run.context_length - len(prompt)), top, limits)
+    requests = _requests(run, asked, [prompt], min(most, run.context_length - len(prompt)), limits, top)
     return Plan(requests, [prompt], tuple(kept), left_out)
 
 
@@ -99,7 +99,8 @@ def plan_completion(run: ServedRun, asked: CompletionRequest, limits: Limits) ->
             400, f"the longest prompt takes {longest:,} tokens and max_tokens is {most:,}; the model's context holds "
             f"{run.context_length:,}, and an answer has 1 or more", "max_tokens", "context_length_exceeded",
         )  # fmt: skip
-    return Plan(_requests(run, asked, prompts, most, asked.logprobs, limits), prompts)
+    of_prompt = asked.logprobs if asked.echo else None
+    return Plan(_requests(run, asked, prompts, most, limits, asked.logprobs, of_prompt), prompts)
 
 
 @contextlib.contextmanager
@@ -112,16 +113,24 @@ def refusing(param: str | None = None, code: str = "invalid_value") -> Iterator[
 
 
 def _requests(
-    run: ServedRun, asked: GenerationRequest, prompts: list[list[int]], most: int, top: int | None, limits: Limits
-) -> list[Request]:
+    run: ServedRun, asked: GenerationRequest, prompts: list[list[int]], most: int, limits: Limits,
+    logprobs: int | None, prompt_logprobs: int | None = None,
+) -> list[Request]:  # fmt: skip
     with refusing():
         settings = [asked.settings(choice) for choice in range(asked.choices)]
-    if not most:
-        return []
     return [
-        Request(prompt, most, own, asked.stops, end_ids(run.tokenizer), top, timeout=limits.seconds)
+        Request(
+            prompt,
+            most,
+            own,
+            asked.stops,
+            end_ids(run.tokenizer),
+            logprobs,
+            timeout=limits.seconds,
+            prompt_logprobs=None if number else prompt_logprobs,
+        )
         for prompt in prompts
-        for own in settings
+        for number, own in enumerate(settings)
     ]
 
 

@@ -182,7 +182,7 @@ class CompletionRequest(GenerationRequest):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]  # the first tells, as pydantic has seen to
+            return [self.prompt]
         return list(self.prompt)  # type: ignore[arg-type]
 
 

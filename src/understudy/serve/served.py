@@ -52,7 +52,7 @@ class ServedRun:
     context_length: int
     engine: BatchEngine
     model: Model
-    """The weights the engine computes with; read for the probabilities of a prompt, and to look inside."""
+    """As it was trained, to look inside; the engine may hold its weights otherwise."""
     autocast: torch.dtype | None = None
     """Precision of matrix products; the weights' own where it is None."""
     created: int = 0

@@ -20,6 +20,7 @@ from types import FrameType
 
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from understudy.commands import refuse_reward_model
 from understudy.inference.batching import BatchEngine
@@ -153,10 +154,10 @@ def load_served_run(name: str, options: ServeOptions, device: torch.device) -> S
     run = load_run(name, options.checkpoint, str(device))
     refuse_reward_model(run)
     model, autocast = run.model, None
-    if options.weights != "fp32":
-        from understudy.inference.quantize import quantize
+    if options.weights != "fp32":  # which the engine sees to
+        from understudy.inference.quantize import prepare_for_inference
 
-        model = quantize(model, options.weights)
+        model = prepare_for_inference(model, options.weights, options.max_rows)
     elif device.type == "cuda" and (dtype := choose_dtype(device)[0]) != torch.float32:
         autocast = dtype
     engine = BatchEngine(
@@ -165,11 +166,11 @@ def load_served_run(name: str, options: ServeOptions, device: torch.device) -> S
     changed = RunFolder(run.path).checkpoint(str(run.step)).stat().st_mtime
     return ServedRun(
         run.path.resolve().name, run.step, run.state["weights_sha256"], run.tokenizer,
-        run.config.model.context_length, engine, model, autocast, int(changed),
+        run.config.model.context_length, engine, run.model, autocast, int(changed),
     )  # fmt: skip
 
 
-def mount_playground(app: object, served: Served) -> bool:
+def mount_playground(app: FastAPI, served: Served) -> bool:
     """Put the playground on the app, where Gradio is installed; whether it is."""
     if importlib.util.find_spec("gradio") is None:
         say("there is no playground without Gradio; install it with `pip install 'understudy[ui]'`, or say --no-ui")

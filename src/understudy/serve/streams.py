@@ -38,11 +38,13 @@ class Delta:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def add(self, piece: Piece | Delta) -> None:
         self.text += piece.text
         self.tokens += piece.tokens
         self.logprobs += piece.logprobs
+        self.prompt_logprobs += piece.prompt_logprobs
         self.finish_reason = piece.finish_reason or self.finish_reason
 
 
@@ -84,7 +86,7 @@ class Answers:
             raise ApiError(400, str(error), code="invalid_value") from error
         except RuntimeError as error:
             self.cancel()
-            raise ApiError(503, "the server is shutting down", code="shutting_down") from error
+            raise ApiError(503, "no answers are given any more: the server ends", code="engine_stopped") from error
         self.totals = [Delta() for _ in requests]
         self._unfinished = len(requests)
 
@@ -118,8 +120,7 @@ class Answers:
             yield joined
 
     def _from_engine(self, choice: int, piece: Piece) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(self._take, choice, piece)
+        self._loop.call_soon_threadsafe(self._take, choice, piece)
 
     def _take(self, choice: int, piece: Piece) -> None:
         if len(self._pieces) >= MOST_WAITING:

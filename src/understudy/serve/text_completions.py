@@ -1,7 +1,7 @@
 """/v1/completions: the continuation of one text or several, whole or as a stream, with the prompt's own probabilities
 where it is echoed with them, as `lm_eval` asks.
 
-Not here: how long prompts may be (planning.py), the probabilities themselves (inference/scoring.py).
+Not here: how long prompts may be (planning.py).
 """
 
 from __future__ import annotations
@@ -15,24 +15,21 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 
 from understudy.inference.batching import TokenLogprob
-from understudy.inference.scoring import score_tokens
-from understudy.serve.errors import ApiError
 from understudy.serve.metrics import Metrics
 from understudy.serve.planning import plan_completion
 from understudy.serve.protocol import CompletionRequest
 from understudy.serve.served import Served
-from understudy.serve.streams import CLIENT_LEFT, DONE, Answers, event, on_leaving
+from understudy.serve.streams import DONE, Answers, event, on_leaving
 from understudy.serve.tokens import logprob_number, token_text
 from understudy.tokenizer import StreamDecoder, Tokenizer
 from understudy.tokenizer.base import clean
 
 
 class TextCompletion:
-    """One request for continuations, to be made on the event loop. ``scoring``: held while a prompt is scored, since
-    one at a time keeps the cores for the engine."""
+    """One request for continuations, to be made on the event loop."""
 
-    def __init__(self, served: Served, metrics: Metrics, asked: CompletionRequest, scoring: asyncio.Lock) -> None:
-        self.served, self.asked, self.scoring = served, asked, scoring
+    def __init__(self, served: Served, metrics: Metrics, asked: CompletionRequest) -> None:
+        self.served, self.asked = served, asked
         self.run = served.find(asked.model)
         self.id = f"cmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
@@ -46,37 +43,27 @@ class TextCompletion:
         """
         self.plan = await asyncio.to_thread(plan_completion, self.run, self.asked, self.served.limits)
         self.answers.submit(self.run.engine, self.plan.requests)
-        self.choices = len(self.plan.prompts) * self.asked.choices
-        self.written = [Written(self.run.tokenizer) for _ in range(self.choices)]
+        self.written = [Written(self.run.tokenizer) for _ in self.plan.requests]
 
     async def whole(self, request: HttpRequest) -> dict[str, Any]:
         async with on_leaving(request, self.answers.leave):
-            echoes = await self._echoes()
             async for _ in self.answers.deltas():
                 pass  # the totals keep it
         self.answers.check_ended(self.served.limits.seconds)
-        totals = self.answers.totals
         choices = []
-        for choice in range(self.choices):
-            text, entries = echoes[choice // self.asked.choices]
-            total = totals[choice] if totals else None
-            choices.append({
-                "index": choice,
-                "text": text + (total.text if total else ""),
-                "logprobs": self._logprobs(choice, [*entries, *(total.logprobs if total else ())]),
-                "finish_reason": total.finish_reason if total else "length",
-            })  # fmt: skip
+        for choice, total in enumerate(self.answers.totals):
+            text, entries = self._echo(choice)
+            choices.append(self._choice(choice, text + total.text, [*entries, *total.logprobs], total.finish_reason))
         return self._envelope() | {"choices": choices, "usage": self._usage()}
 
     async def events(self, request: HttpRequest) -> AsyncGenerator[bytes, None]:
+        echoed: set[int] = set()
         async with on_leaving(request, self.answers.leave):
-            if self.asked.echo:
-                echoes = await self._echoes()
-                for choice in range(self.choices):
-                    text, entries = echoes[choice // self.asked.choices]
-                    yield self._chunk(choice, text, entries, None if self.answers.totals else "length")
             async for joined in self.answers.deltas():
-                for choice, delta in joined.items():
+                for choice, delta in sorted(joined.items()):
+                    if self.asked.echo and choice not in echoed:
+                        echoed.add(choice)
+                        yield self._chunk(choice, *self._echo(choice))
                     ended = delta.finish_reason if delta.finish_reason in ("stop", "length") else None
                     if delta.text or ended or (delta.logprobs and self.asked.logprobs is not None):
                         yield self._chunk(choice, delta.text, delta.logprobs, ended)
@@ -85,32 +72,17 @@ class TextCompletion:
             yield event(self._envelope() | {"choices": [], "usage": self._usage()})
         yield DONE
 
-    async def _echoes(self) -> list[tuple[str, list[Entry]]]:
-        """What is repeated of each prompt: its text, and its tokens where log-probabilities are asked for.
-
-        Raises:
-            ApiError: the client left, or the time is over, before all was scored.
-        """
+    def _echo(self, choice: int) -> tuple[str, list[Entry]]:
+        """What is repeated of a choice's prompt: its text, and its tokens where log-probabilities are asked for."""
         if not self.asked.echo:
-            return [("", [])] * len(self.plan.prompts)
-        texts = [clean(p) if isinstance(p, str) else self.run.tokenizer.decode(p) for p in self.asked.prompts]
+            return "", []
+        place, number = divmod(choice, self.asked.choices)
+        prompt = self.asked.prompts[place]
+        text = clean(prompt) if isinstance(prompt, str) else self.run.tokenizer.decode(prompt)
         if self.asked.logprobs is None:
-            return [(text, []) for text in texts]
-        echoes = []
-        try:
-            async with asyncio.timeout(self.served.limits.seconds):
-                for text, tokens in zip(texts, self.plan.prompts):
-                    async with self.scoring:
-                        if self.answers.left:
-                            raise ApiError(CLIENT_LEFT, "the answer was cancelled", code="cancelled")
-                        scored = await asyncio.to_thread(
-                            score_tokens, self.run.model, tokens, self.asked.logprobs, self.run.autocast
-                        )
-                    echoes.append((text, [tokens[0], *scored]))
-        except TimeoutError as error:
-            seconds = self.served.limits.seconds
-            raise ApiError(504, f"the prompts took more than {seconds:g} s; send fewer", code="timeout") from error
-        return echoes
+            return text, []
+        scored = self.answers.totals[choice - number].prompt_logprobs  # the first of a prompt's choices has them
+        return text, [self.plan.prompts[place][0], *scored]
 
     def _envelope(self) -> dict[str, Any]:
         return {
@@ -121,22 +93,18 @@ class TextCompletion:
             "system_fingerprint": self.run.weights_sha256,
         }
 
-    def _chunk(self, choice: int, text: str, entries: Sequence[Entry], finish_reason: str | None) -> bytes:
-        content = {
-            "index": choice, "text": text, "logprobs": self._logprobs(choice, entries), "finish_reason": finish_reason
-        }  # fmt: skip
+    def _choice(self, choice: int, text: str, entries: Sequence[Entry], finish_reason: str | None) -> dict[str, Any]:
+        logprobs = None if self.asked.logprobs is None else self.written[choice].add(entries)
+        return {"index": choice, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def _chunk(self, choice: int, text: str, entries: Sequence[Entry], finish_reason: str | None = None) -> bytes:
         usage = {"usage": None} if self.asked.include_usage else {}
-        return event(self._envelope() | {"choices": [content]} | usage)
+        return event(self._envelope() | {"choices": [self._choice(choice, text, entries, finish_reason)]} | usage)
 
     def _usage(self) -> dict[str, Any]:
         prompt = sum(map(len, self.plan.prompts))
         answers = sum(len(total.tokens) for total in self.answers.totals)
         return {"prompt_tokens": prompt, "completion_tokens": answers, "total_tokens": prompt + answers}
-
-    def _logprobs(self, choice: int, entries: Sequence[Entry]) -> dict[str, Any] | None:
-        if self.asked.logprobs is None:
-            return None
-        return self.written[choice].add(entries)
 
 
 Entry = TokenLogprob | int

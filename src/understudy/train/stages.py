@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +27,15 @@ from understudy.config import STAGE_SECTIONS, RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.model import build_model
 from understudy.optim import build_optimizers, lr_factor
-from understudy.run import Run, RunFolder, now
+from understudy.run import Run, RunFolder, load_run, now
 from understudy.runtime import Runtime, start_runtime
+from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, load_tokenizer
 from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
 from understudy.train.checkpoint import load_checkpoint
 from understudy.train.compile import compile_if_it_pays
 from understudy.train.ema import ExponentialMovingAverage
-from understudy.train.inherit import start_from, start_of
+from understudy.train.inherit import config_from_parent, start_from, start_of
 from understudy.train.loop import Progress, Trainer
 from understudy.train.material import Material, Setting, conversation_material, share_of_batch, text_material
 from understudy.train.memory import largest_micro_batch
@@ -115,6 +116,26 @@ MATERIALS: dict[str, Callable[[RunConfig, Tokenizer], Material]] = {
     "grpo": lambda config, tokenizer: rollout_material(config, tokenizer, grpo_course),
 }
 """How the later stages open their data."""
+
+
+def train_once(
+    tree: Mapping[str, Any], folder: RunFolder, start: RunFolder | None, stage: Callable[..., Result]
+) -> bool:
+    """One stage of several that follow each other: from raw settings and, where given, the run to start from. What is
+    done already is left be, and what was interrupted goes on.
+
+    Returns:
+        Whether there was anything to do.
+    """
+    if folder.exists() and folder.steps() and folder.steps()[-1] >= folder.config().train.steps:
+        return False
+    if folder.exists():
+        stage(folder.config(), folder, True, None)
+        return True
+    parent = load_run(start.path) if start else None
+    tree = {**tree, "init_from": str(start.path)} if start else tree
+    stage(config_from_parent(tree, parent) if parent else build_config(tree), folder, False, parent)
+    return True
 
 
 def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: Material) -> Result:

@@ -1,0 +1,183 @@
+"""Verbs about what people thought of answers: `feedback stats | export | import`, and `improve`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.commands import Arguments, check_least, print_json
+
+if TYPE_CHECKING:
+    from understudy.serve.feedback import FeedbackStore
+
+EXPORTED = ("sft", "preferences", "prompts", "store")
+IMPORTED = ("sft", "preferences", "store")
+
+
+def feedback_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(metavar="WHAT", required=True)
+    stats = verbs.add_parser("stats", help="how many judgements, how runs fare, how far annotators agree")
+    stats.add_argument("--json", action="store_true", help="print one JSON document")
+    export = verbs.add_parser("export", help="judgements as what the training stages read")
+    export.add_argument(
+        "--kind", required=True, choices=EXPORTED,
+        help="sft: corrections as conversations; preferences; prompts; store: every record, for another store",
+    )  # fmt: skip
+    export.add_argument("--out", required=True, type=Path, metavar="FILE", help="a new .jsonl file")
+    take = verbs.add_parser("import", help="judgements from files, those there already left out")
+    take.add_argument("files", nargs="+", type=Path, metavar="FILE", help="json, jsonl (each also gzipped) or parquet")
+    take.add_argument(
+        "--kind", required=True, choices=IMPORTED,
+        help="sft: conversations whose last answer is a correction; preferences; store: another store's export",
+    )  # fmt: skip
+    for verb, run in ((stats, feedback_stats), (export, feedback_export), (take, feedback_import)):
+        _database_argument(verb)
+        verb.set_defaults(run_feedback=run)
+
+
+def _database_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--db", metavar="URL", help="sqlite:///PATH or postgresql://… (default: sqlite:///runs/feedback.db)"
+    )
+
+
+def feedback(arguments: Arguments) -> None:
+    arguments.run_feedback(arguments)
+
+
+def feedback_stats(arguments: Arguments) -> None:
+    from understudy.serve.feedback_statistics import statistics
+
+    with _store(arguments.db, create=False) as store:
+        found = statistics(store)
+    if arguments.json:
+        print_json(found)
+        return
+    from understudy.commands.aligning import show_table
+    from understudy.train.metrics import final_table
+
+    if found["runs"]:
+        show_table("judged runs", ("run", "judgements", "thumbs up", "mean rating", "corrections"), [
+            [run, f"{of['judgements']:,}", _share(of["thumbs_up"]), _number(of["rating"]), f"{of['corrections']:,}"]
+            for run, of in found["runs"].items()
+        ])  # fmt: skip
+    if found["win_rates"]:
+        show_table("runs compared", ("run", "against", "comparisons", "win rate"), [
+            [of["second"], of["first"], f"{of['n']:,}", _share(of)] for of in found["win_rates"]
+        ])  # fmt: skip
+    if found["annotators"]:
+        show_table("annotators", ("annotator", "judgements", "agrees with others"), [
+            [name, f"{of['judgements']:,}", _share(of["agreement"])] for name, of in found["annotators"].items()
+        ])  # fmt: skip
+    alphas = {kind: "–" if alpha is None else f"{alpha:.3f}" for kind, alpha in found["alpha"].items()}
+    final_table(
+        {name: f"{found[name]:,}" for name in ("conversations", "answers", "judgements", "replaced")}
+        | {f"of the kind {kind}": f"{n:,}" for kind, n in found["kinds"].items()}
+        | {"Krippendorff's alpha": ", ".join(f"{kind} {alpha}" for kind, alpha in alphas.items())}
+    )
+
+
+def feedback_export(arguments: Arguments) -> None:
+    from understudy.run import write_text
+    from understudy.serve.feedback_export import EXPORTS
+
+    out = arguments.out
+    if out.suffix != ".jsonl" or out.exists() or not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out} wants the name of a new .jsonl file in a folder that is there")
+    with _store(arguments.db, create=False) as store:
+        exported = EXPORTS[arguments.kind](store)
+    _say_left_out(exported.left_out)
+    if not exported.lines:
+        raise ValueError(f"the feedback comes to no line of the kind {arguments.kind}, so {out} was not written")
+    write_text(out, exported.text())
+    print(f"{len(exported.lines):,} lines are in {out}", file=sys.stderr)
+
+
+def feedback_import(arguments: Arguments) -> None:
+    from understudy.serve.feedback_import import import_file
+
+    with _store(arguments.db) as store:
+        for path in arguments.files:
+            found = import_file(store, path, arguments.kind)
+            _say_left_out(found.left_out)
+            print(f"{path}: {found.answers:,} answers and {found.judgements:,} judgements are new", file=sys.stderr)
+
+
+def _store(url: str | None, create: bool = True) -> FeedbackStore:
+    from understudy.serve.feedback import FeedbackStore, default_url
+
+    return FeedbackStore(url or default_url(), create)
+
+
+def _say_left_out(left_out: dict[str, int]) -> None:
+    for reason, n in left_out.items():
+        print(f"left out: {n:,}, {reason}", file=sys.stderr)
+
+
+def _share(of: dict[str, Any] | None) -> str:
+    if of is None:
+        return "–"
+    return f"{of['value']:.1%} ({of['low']:.1%} to {of['high']:.1%}) of {of['n']:,}"
+
+
+def _number(of: dict[str, Any] | None) -> str:
+    if of is None:
+        return "–"
+    interval = "" if of["low"] is None else f" ({of['low']:.2f} to {of['high']:.2f})"
+    return f"{of['value']:.2f}{interval} of {of['n']:,}"
+
+
+# ---- improve --------------------------------------------------------------------------------------------------------
+
+
+def improve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old", metavar="RUN", help="the run that people judged: a name under runs/, or a path")
+    _database_argument(parser)
+    parser.add_argument(
+        "--method", choices=("dpo", "ppo", "grpo"), default="dpo",
+        help="by preferences directly (dpo, the default), or by a reward model of them",
+    )  # fmt: skip
+    parser.add_argument("--run", metavar="NAME", help="folder of the new run under runs/ (default: RUN-improved)")
+    parser.add_argument("--resume", action="store_true", help="go on with an improvement that was interrupted")
+    parser.add_argument("--data", metavar="PATH", help="prompts to compare the two on (default: Hamlet's, or held out)")
+    parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
+    parser.add_argument("--judge", metavar="RUN", help="a reward model that compares the two where no answer is known")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--json", action="store_true", help="print what improvement.json holds")
+
+
+def improve(arguments: Arguments) -> None:
+    from understudy.serve.feedback import default_url
+    from understudy.serve.improve import Request
+    from understudy.serve.improve import improve as run_improvement
+    from understudy.train.metrics import final_table
+    from understudy.train.stages import Interrupted
+
+    check_least(1, limit=arguments.limit)
+    check_least(0, seed=arguments.seed)
+    request = Request(
+        arguments.old, arguments.db or default_url(), arguments.run or f"{arguments.old.rstrip('/')}-improved",
+        arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.seed, arguments.device,
+        arguments.overrides,
+    )  # fmt: skip
+    try:
+        record = run_improvement(request, arguments.resume)
+    except Interrupted as note:
+        print(f"understudy: {note}; the same command with --resume goes on", file=sys.stderr)
+        arguments.status = 130
+        return
+    if arguments.json:
+        print_json(record)
+        return
+    of, feedback = record["comparison"], record["feedback"]
+    final_table({
+        "run": str(request.part().path),
+        "corrections": f"{feedback['corrections']:,}",
+        "preferences": f"{feedback['pairs']:,} on {feedback['prompts_compared']:,} prompts",
+        "judged by": record["judged_by"],
+        "win rate": f"{of['win_rate']:.1%} (95% interval {of['low']:.1%} to {of['high']:.1%}) of {of['n']:,}",
+        "next": f"understudy serve {request.name}",
+    })  # fmt: skip

@@ -1,0 +1,234 @@
+"""From stored feedback to a better run: export, train, and hold the new run against the old.
+
+Corrections finetune the run where there are enough of them; then it is improved by preferences, directly or through a
+reward model. What is trained, and how, is the stages' work (train/stages.py); what becomes of a judgement
+feedback_export.py's. Of a run NAME the parts are data/NAME-feedback, NAME-sft, NAME-reward and NAME itself; each that is
+done is kept, so that an interrupted improvement goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from understudy.run import RunFolder, find_run, load_run, now, read_json, run_path, write_json, write_text
+
+if TYPE_CHECKING:
+    from understudy.align.compare import Judge
+    from understudy.data.prompts import Prompt
+    from understudy.runtime import Runtime
+    from understudy.serve.feedback_export import Exported
+
+Method = Literal["dpo", "ppo", "grpo"]
+METHODS: tuple[Method, ...] = get_args(Method)
+FEWEST_PREFERENCES = 50
+"""Below that many pairs there is nothing to learn but the people who gave them."""
+FEWEST_CORRECTIONS = 50
+"""Below that many corrections they only count as preferences."""
+PASSES = {"sft": 3, "reward": 2, "dpo": 2}
+"""How often each stage sees what people said; ppo and grpo take the steps of their presets."""
+BATCH = 16
+"""Conversations, or prompts with their pairs, of a step in the presets of these stages."""
+RECORD = "improvement.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to improve, and how. ``judge``: the reward model that compares, where no checker can. ``data``: prompts to
+    compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
+    ``settings``: dotted ones, for the last stage."""
+
+    run: str
+    database: str
+    name: str
+    method: Method = "dpo"
+    data: str | None = None
+    judge: str | None = None
+    limit: int = 200
+    seed: int = 0
+    device: str = "auto"
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where the exported feedback lies."""
+        return Path("data") / f"{Path(self.name).name}-feedback"
+
+    def part(self, suffix: str = "") -> RunFolder:
+        return RunFolder(run_path(f"{self.name}{suffix}"))
+
+
+def improve(request: Request, resume: bool = False) -> dict[str, Any]:
+    """Train the run ``request.name`` from stored feedback, compare it with the old one, and keep what was found in its
+    folder.
+
+    Raises:
+        ValueError: too little feedback, a name that is taken, or no way to tell which run is better.
+        Interrupted: a signal asked to stop; ``resume`` goes on.
+    """
+    from understudy.align.compare import has_truth
+    from understudy.commands.aligning import duel_and_tell
+    from understudy.runtime import start_runtime
+
+    old = find_run(request.run)
+    prompts = _prompts(request, old)
+    truth = bool(prompts) and all(map(has_truth, prompts))
+    if not truth and not request.judge and request.method != "dpo":
+        raise ValueError(
+            f"the reward model that {request.method} optimises cannot judge what came of it; name another by --judge RUN, "
+            "or prompts with answers by --data PATH"
+        )
+    _preset(request, request.method, {})  # a setting that there is not is found before anything is written
+    feedback = _feedback(request, resume)
+    start = old
+    if feedback["corrections"] >= FEWEST_CORRECTIONS:
+        start = request.part("-sft")
+        _train(request, "sft", start, old, feedback["sft"], feedback["corrections"])
+    if request.method != "dpo" or not (truth or request.judge):
+        _train(request, "reward", request.part("-reward"), old, feedback["preferences"], feedback["prompts_compared"])
+    new = request.part()
+    data = feedback["preferences" if request.method == "dpo" else "prompts"]
+    _train(request, request.method, new, start, data, feedback["prompts_compared"])
+    with start_runtime(request.device) as runtime:
+        judge = None if truth else _judge(request, runtime)
+        found = duel_and_tell(
+            load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge
+        )
+    record = {
+        "created": now(), **{name: value for name, value in asdict(request).items() if name != "database"},
+        "feedback": feedback, "judged_by": "checker" if truth else "reward", "comparison": found.as_dict(),
+    }  # fmt: skip
+    write_json(new.path / RECORD, record)
+    return record
+
+
+# ---- feedback -------------------------------------------------------------------------------------------------------
+
+
+def _feedback(request: Request, resume: bool) -> dict[str, Any]:
+    """What the feedback was exported to: the file of each kind, and how much each holds. Where an improvement goes on
+    it is what it began with, whatever people have said since."""
+    record = request.folder / "feedback.json"
+    asked = {"run": request.run, "method": request.method, "seed": request.seed, **request.settings}
+    if resume:
+        if not record.exists():
+            raise ValueError(f"there is no improvement {request.name} to resume; leave --resume out to start it")
+        saved = read_json(record)
+        if saved["asked"] != asked:
+            raise ValueError(
+                f"{request.name} was begun with {_words(saved['asked'])}; --resume goes on with the same, and --run NAME "
+                "begins another"
+            )
+        return dict(saved["feedback"])
+    taken = next((p for p in (request.folder, request.part().path, request.part("-sft").path) if p.exists()), None)
+    if taken:
+        raise ValueError(f"{taken} is there already; go on with it by --resume, or choose another name with --run NAME")
+    exports, database = _export(request.database)
+    pairs = exports["preferences"].lines
+    if len(pairs) < FEWEST_PREFERENCES:
+        left_out = exports["preferences"].left_out
+        raise ValueError(
+            f"the feedback comes to {len(pairs):,} preferences"
+            + (f" ({_counted(left_out)} left out)" if left_out else "")
+            + f", and {FEWEST_PREFERENCES} are the least to learn from; collect more, as with `understudy serve`"
+        )
+    request.folder.mkdir(parents=True)
+    feedback: dict[str, Any] = {
+        "database": database, "corrections": len(exports["sft"].lines), "pairs": len(pairs),
+        "prompts_compared": len({json.dumps(pair["prompt"]) for pair in pairs}),
+        "left_out": {kind: dict(exported.left_out) for kind, exported in exports.items()},
+    }  # fmt: skip
+    for kind, exported in exports.items():
+        write_text(request.folder / f"{kind}.jsonl", exported.text())
+        feedback[kind] = str(request.folder / f"{kind}.jsonl")
+    write_json(record, {"asked": asked, "created": now(), "feedback": feedback})  # last: it says that all is there
+    return feedback
+
+
+def _export(database: str) -> tuple[dict[str, Exported], str]:
+    """What the store comes to, and its URL without a password."""
+    from understudy.serve.feedback import FeedbackStore
+    from understudy.serve.feedback_export import EXPORTS
+
+    with FeedbackStore(database, create=False) as store:
+        return {kind: EXPORTS[kind](store) for kind in ("sft", "preferences", "prompts")}, store.url
+
+
+def _counted(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} as {reason}" for reason, n in left_out.items())
+
+
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+def _train(request: Request, stage: str, folder: RunFolder, start: RunFolder, data: str, n: int) -> None:
+    """One stage by its preset, so many steps as see each of ``n`` examples PASSES times."""
+    from understudy.train import stages
+
+    settings = {"data.path": data, "train.seed": str(request.seed), "train.device": request.device}
+    if stage in PASSES:
+        steps = max(10, -(-n * PASSES[stage] // BATCH))
+        settings |= {name: str(steps) for name in ("train.steps", "eval.every_steps", "checkpoint.every_steps")}
+    else:
+        settings[f"{stage}.reward_model"] = str(request.part("-reward").path)
+    print(f"{stage}: {folder.path}, from {start.path} and {data}", file=sys.stderr)
+    train: Callable[..., Any] = stages.sft if stage == "sft" else stages.align
+    if not stages.train_once(_preset(request, stage, settings), folder, start, train):
+        print("it is trained already", file=sys.stderr)
+
+
+def _preset(request: Request, stage: str, settings: dict[str, str]) -> dict[str, Any]:
+    """The raw settings of a stage: its preset's, those given here, and for the last stage those that were asked for."""
+    from understudy.settings import apply_overrides, read_preset
+
+    asked = request.settings if stage == request.method else {}
+    return apply_overrides(read_preset(f"feedback-{stage}"), settings | asked)
+
+
+# ---- comparing ------------------------------------------------------------------------------------------------------
+
+
+def _prompts(request: Request, old: RunFolder) -> list[Prompt]:
+    """What both runs are asked; nothing where that is what the feedback holds out."""
+    from understudy.commands.aligning import open_compared
+
+    if request.data is None and not _learnt_hamlet(old):
+        return []
+    return open_compared(request.data, request.limit, needs_truth=False)
+
+
+def _held_out(request: Request) -> list[Prompt]:
+    """The prompts of the preferences' validation split, on which nothing was trained."""
+    from understudy.data.preferences import open_preferences
+    from understudy.data.prompts import Prompt
+
+    pairs = open_preferences(request.folder / "preferences.jsonl", "val")
+    return [Prompt(each.prompt, None, None, each.category) for each in islice(pairs, request.limit)]
+
+
+def _learnt_hamlet(folder: RunFolder) -> bool:
+    """Whether the run, or one that it came from, was taught by Hamlet's data."""
+    while folder.exists():
+        if folder.config().data.source == "hamlet":
+            return True
+        parent = folder.about().get("parent")
+        if parent is None:
+            return False
+        folder = RunFolder(Path(parent["run"]))
+    return False
+
+
+def _judge(request: Request, runtime: Runtime) -> Judge:
+    from understudy.align.compare import by_reward
+    from understudy.align.reward import RewardModel
+
+    return by_reward(RewardModel(request.judge or str(request.part("-reward").path), runtime))

@@ -1,0 +1,298 @@
+"""From judgements to training data and back, what they come to, and from feedback to a better run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_runs import LETTERS
+from understudy.cli import main
+from understudy.data.conversations import open_conversations
+from understudy.data.preferences import open_preferences
+from understudy.run import Run, RunFolder
+from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.serve.feedback_export import EXPORTS, conversations, preferences
+from understudy.serve.feedback_import import import_file
+from understudy.serve.feedback_statistics import DISTANCES, krippendorff_alpha, statistics
+
+ASKED = [{"role": "user", "content": "Who found the purse?"}]
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[FeedbackStore]:
+    with FeedbackStore(database) as opened:
+        yield opened
+
+
+def answer(store: FeedbackStore, id: str, text: str, run: str = "chat", asked: str = "") -> str:
+    prompt = [{"role": "user", "content": asked}] if asked else ASKED
+    return store.add_answer(AnswerRecord("talk", prompt, text, run, 1, "", {}, "stop", 2, id))
+
+
+def judge(store: FeedbackStore, kind: Any, answer_id: str, annotator: str = "ann", **others: Any) -> str:
+    return store.add_judgement(Judgement(kind, answer_id, annotator, **others))
+
+
+def pairs(store: FeedbackStore) -> set[tuple[str, str, str, bool]]:
+    lines = preferences(store).lines
+    found = {
+        (line["chosen"][0]["content"], line["rejected"][0]["content"], line["annotator"], line.get("tie", False))
+        for line in lines
+    }
+    assert len(found) == len(lines)
+    return found
+
+
+# ---- export ---------------------------------------------------------------------------------------------------------
+
+
+def test_corrections_become_conversations_and_preferences(store: FeedbackStore) -> None:
+    answer(store, "a", "Lily did.")
+    judge(store, "correction", "a", correction="Ben did.")
+    judge(store, "correction", "a", correction="Sam did.")  # thought better of it
+    judge(store, "correction", "a", "bob", correction="Sam did.")
+    exported = conversations(store)
+    assert exported.lines == [{"messages": [*ASKED, {"role": "assistant", "content": "Sam did."}]}]
+    assert exported.left_out == {"corrected so already": 1}
+    assert pairs(store) == {("Sam did.", "Lily did.", name, False) for name in ("ann", "bob")}
+
+
+def test_comparisons_become_preferences_once_for_each_annotator(store: FeedbackStore) -> None:
+    for id, text in (("a", "Sam did."), ("b", "Lily did."), ("a2", "Sam did."), ("b2", "Lily did."), ("e", " ")):
+        answer(store, id, text)
+    judge(store, "comparison", "a", value=1, other_answer_id="b")
+    judge(store, "comparison", "b2", value=-1, other_answer_id="a2")  # says the same of the same texts
+    judge(store, "comparison", "a", "bob", value=0, other_answer_id="b")
+    judge(store, "comparison", "b2", "bob", value=0, other_answer_id="a2")
+    judge(store, "comparison", "a", "eve", value=1, other_answer_id="a2")
+    judge(store, "comparison", "a", "eve", value=1, other_answer_id="e")
+    assert pairs(store) == {("Sam did.", "Lily did.", "ann", False), ("Sam did.", "Lily did.", "bob", True)}
+    left_out = {"preferred so already": 2, "chosen equals rejected": 1, "empty answer": 1}
+    assert preferences(store).left_out == left_out
+
+
+def test_ratings_and_thumbs_of_answers_to_one_prompt_become_preferences_by_their_means(store: FeedbackStore) -> None:
+    for id, text in (("a", "Sam did."), ("b", "Lily did."), ("c", "Ben did.")):
+        answer(store, id, text)
+    answer(store, "alone", "At the mill.", asked="Where?")
+    for id, annotator, value in (("a", "ann", 5), ("b", "ann", 2), ("b", "bob", 3), ("c", "bob", 5)):
+        judge(store, "rating", id, annotator, value=value)
+    judge(store, "thumb", "c", value=1)
+    judge(store, "thumb", "b", value=-1)
+    judge(store, "thumb", "alone", value=1)
+    lines = preferences(store).lines
+    rated = {
+        (line["chosen"][0]["content"], line["annotator"]): (line["rating_chosen"], line["rating_rejected"])
+        for line in lines
+    }
+    assert rated == {("Sam did.", "several"): (5, 2.5), ("Ben did.", "several"): (5, 2.5), ("Ben did.", "ann"): (1, -1)}
+    assert {line["rejected"][0]["content"] for line in lines} == {"Lily did."}
+    assert preferences(store).left_out == {"pair with equal ratings": 1, "thumb of the only answer to its prompt": 1}
+
+
+def test_what_is_exported_is_what_the_stages_read(store: FeedbackStore, tmp_path: Path) -> None:
+    for n in range(4):
+        for id, text in ((f"a{n}", "Sam did."), (f"b{n}", "Lily did.")):
+            answer(store, id, text, asked=f"Who found purse {n}?")
+        judge(store, "comparison", f"a{n}", value=1, other_answer_id=f"b{n}")
+        judge(store, "correction", f"b{n}", correction="It was Sam.")
+    for kind in ("sft", "preferences"):
+        (tmp_path / f"{kind}.jsonl").write_text(EXPORTS[kind](store).text())
+    talks = [open_conversations(tmp_path / "sft.jsonl", split) for split in ("train", "val")]
+    assert sum(map(len, talks)) == 4 and min(map(len, talks)) == 1
+    compared = [open_preferences(tmp_path / "preferences.jsonl", split) for split in ("train", "val")]
+    assert sum(each.pairs for each in compared) == 8 and sum(map(len, compared)) == 4
+
+
+# ---- import ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_of_a_store_merges_into_another_and_twice_is_once(
+    store: FeedbackStore, database: str, tmp_path: Path
+) -> None:
+    answer(store, "a", "Sam did. 🎭")
+    judge(store, "thumb", "a", value=1)
+    judge(store, "thumb", "a", value=-1, comment="on second thoughts")
+    file = tmp_path / "store.jsonl"
+    file.write_text(EXPORTS["store"](store).text())
+    with FeedbackStore(f"sqlite:///{tmp_path}/other.db") as other:
+        answer(other, "b", "Lily did.", run="another")
+        assert import_file(other, file, "store").judgements == 2
+        assert other.answer("a") == store.answer("a") and other.judgements() == store.judgements()
+        again = import_file(other, file, "store")
+        assert (again.answers, again.judgements) == (0, 0) and other.stats()["answers"] == 2
+        assert again.left_out == {"judgement that is there already": 2}
+    assert import_file(store, file, "store").judgements == 0
+
+
+def test_preferences_and_conversations_of_other_tools_come_back_as_they_went_in(
+    store: FeedbackStore, tmp_path: Path
+) -> None:
+    binarized = {
+        "prompt": "Who found the purse?", "chosen": [*ASKED, {"role": "assistant", "content": "Sam did."}],
+        "rejected": [*ASKED, {"role": "assistant", "content": "Lily did."}], "score_chosen": 4.0, "score_rejected": 1.0,
+    }  # fmt: skip
+    rated, talks = tmp_path / "rated.jsonl", tmp_path / "talks.jsonl"
+    rated.write_text(json.dumps(binarized) + "\n")
+    talk = [*ASKED, {"role": "assistant", "content": "It was Sam."}]
+    talks.write_text(json.dumps({"messages": talk}) + "\n" + json.dumps({"messages": ASKED}) + "\n")
+    for _ in range(2):
+        import_file(store, rated, "preferences")
+        assert import_file(store, talks, "sft").left_out["no answer"] == 1
+    assert store.stats()["judgements"] == 2 and store.stats()["replaced"] == 0
+    assert pairs(store) == {("Sam did.", "Lily did.", "rated.jsonl", False)}
+    assert conversations(store).lines == [{"messages": talk}]
+
+
+@pytest.mark.parametrize("line", ['{"answer": {"id": "x"}}', '{"judgement": 3}', '{"messages": []}', "{}", "[]", "x"])
+def test_a_file_that_is_no_export_is_refused_with_its_place_and_changes_nothing(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "bad.jsonl"
+    with FeedbackStore(f"sqlite:///{tmp_path}/f.db") as store:
+        answer(store, "a", "Sam did.")
+        good = EXPORTS["store"](store).text().replace('"id": "a"', '"id": "new"')
+        file.write_text(good + line + "\n")
+        with pytest.raises(ValueError, match=r"bad.jsonl line 2"):
+            import_file(store, file, "store")
+        assert store.ids() == ({"a"}, set())
+
+
+# ---- statistics -----------------------------------------------------------------------------------------------------
+
+
+def test_agreement_and_win_rates_are_those_computed_by_hand(store: FeedbackStore) -> None:
+    for n in range(3):
+        answer(store, f"a{n}", "Sam did.")
+        answer(store, f"b{n}", "Lily did.", run="better")
+    for n, (ann, bob) in enumerate(((1, 1), (-1, -1), (1, -1))):
+        judge(store, "thumb", f"a{n}", "ann", value=ann)
+        judge(store, "thumb", f"a{n}", "bob", value=bob)
+        judge(store, "comparison", f"a{n}", "ann", value=-1, other_answer_id=f"b{n}")
+        judge(store, "comparison", f"b{n}", "bob", value=1, other_answer_id=f"a{n}")  # the same, turned round
+    judge(store, "comparison", "a0", "eve", value=0, other_answer_id="b0")
+    found = statistics(store)
+    # Krippendorff: of 6 thumbs 3 are up; observed disagreement 2/6, expected 18/30.
+    assert found["alpha"]["thumb"] == pytest.approx(1 - (2 / 6) / (18 / 30)) and found["alpha"]["rating"] is None
+    # ann and bob judged six things both, five alike; eve's tie is unlike either's.
+    assert [found["annotators"][name]["agreement"]["value"] for name in ("ann", "bob")] == pytest.approx([5 / 7] * 2)
+    assert found["annotators"]["eve"]["agreement"]["value"] == 0 and found["annotators"]["ann"]["judgements"] == 6
+    [win] = found["win_rates"]
+    assert (win["first"], win["second"], win["n"]) == ("better", "chat", 7)
+    assert win["value"] == pytest.approx(0.5 / 7) and win["low"] < win["value"] < win["high"]
+    assert found["runs"]["chat"]["thumbs_up"]["value"] == 0.5
+
+
+def test_alpha_of_ratings_weighs_how_far_apart_they_are() -> None:
+    near = krippendorff_alpha([{"a": 1, "b": 2}, {"a": 5, "b": 4}], DISTANCES["rating"])
+    far = krippendorff_alpha([{"a": 1, "b": 5}, {"a": 2, "b": 4}], DISTANCES["rating"])
+    assert near and far and near > 0.7 > 0 > far
+    assert krippendorff_alpha([{"a": 3, "b": 3}, {"a": 5, "b": 5}], DISTANCES["rating"]) == 1
+    assert krippendorff_alpha([{"a": 3, "b": 3}], DISTANCES["rating"]) is None
+
+
+# ---- the verbs ------------------------------------------------------------------------------------------------------
+
+
+def test_the_verbs_show_write_and_read(
+    store: FeedbackStore, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(store, "a", "Lily did.")
+    judge(store, "correction", "a", correction="Sam did.")
+    judge(store, "rating", "a", value=2, comment="'); DROP TABLE answers; --")
+    out = tmp_path / "out.jsonl"
+    assert main(["feedback", "stats", "--db", database, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["judgements"] == 2
+    assert main(["feedback", "stats", "--db", database]) == 0
+    assert "mean rating" in (said := capsys.readouterr()).err and not said.out
+    assert main(["feedback", "export", "--db", database, "--kind", "sft", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["messages"][-1]["content"] == "Sam did."
+    assert main(["feedback", "import", str(out), "--db", database, "--kind", "sft"]) == 0
+    assert "1 answers and 1 judgements are new" in capsys.readouterr().err
+    wrongs = (
+        ["feedback"], ["feedback", "stats", "--db", f"sqlite:///{tmp_path}/none.db"],
+        ["feedback", "export", "--db", database, "--kind", "sft", "--out", str(out)],
+        ["feedback", "export", "--db", database, "--kind", "answers", "--out", str(tmp_path / "new.jsonl")],
+        ["feedback", "import", str(tmp_path / "none.jsonl"), "--db", database, "--kind", "sft"],
+        ["improve", "nobody", "--db", database],
+    )  # fmt: skip
+    for wrong in wrongs:
+        assert main(wrong) == 2 and capsys.readouterr().err.count("\n") == 1, wrong
+
+
+# ---- improve --------------------------------------------------------------------------------------------------------
+
+FAST = [
+    "--optim.lr", "3e-2", "--train.steps", "20", "--eval.every_steps", "20", "--checkpoint.every_steps", "20",
+    "--log.samples", "0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store in which people like the letter b in answer to each of eight."""
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path}/feedback.db"
+    with FeedbackStore(url) as store:
+        for asked in LETTERS:
+            for text in LETTERS:
+                answer(store, f"{asked}{text}", text, asked=asked)
+            for other in LETTERS.replace("b", ""):
+                judge(store, "comparison", f"{asked}b", value=1, other_answer_id=f"{asked}{other}")
+    return url
+
+
+def test_improve_goes_from_feedback_to_a_better_run(
+    start: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = tmp_path / "prompts.jsonl"
+    asked.write_text("".join(
+        json.dumps({"prompt": [{"role": "user", "content": letter}], "answer": "b"}) + "\n" for letter in LETTERS
+    ))  # fmt: skip
+    command = ["improve", str(start.path), "--db", letters, "--run", "new", "--data", str(asked), *FAST]
+    assert main([*command, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["judged_by"] == "checker" and record["feedback"]["pairs"] == 56
+    assert record["comparison"]["win_rate"] > 0.7 and record["comparison"]["low"] > 0.5
+    new = RunFolder(tmp_path / "runs" / "new")
+    assert json.loads((new.path / "improvement.json").read_text()) == record
+    assert new.about()["parent"]["sha256"] == start.state["weights_sha256"]
+    assert new.about()["data"]["path"] == "data/new-feedback/preferences.jsonl"
+    assert main(command) == 2 and "go on with it by --resume" in capsys.readouterr().err
+    assert main([*command, "--seed", "1", "--resume"]) == 2 and "was begun with" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0 and "it is trained already" in capsys.readouterr().err
+
+
+def test_enough_corrections_finetune_first_and_where_no_answer_is_known_a_reward_model_judges(
+    start: Run, letters: str, tmp_path: Path
+) -> None:
+    with FeedbackStore(letters) as store:
+        for asked in LETTERS:
+            for text in LETTERS.replace("b", ""):
+                judge(store, "correction", f"{asked}{text}", correction=f"b{text}")
+    assert main(["improve", str(start.path), "--db", letters, "--run", "new", *FAST]) == 0
+    parents = [RunFolder(tmp_path / "runs" / name).about()["parent"]["run"] for name in ("new", "new-sft")]
+    assert parents == ["runs/new-sft", str(start.path)]
+    record = json.loads((tmp_path / "runs/new/improvement.json").read_text())
+    assert record["judged_by"] == "reward" and record["comparison"]["n"] >= 1
+    assert RunFolder(tmp_path / "runs" / "new-reward").config().stage == "reward"
+
+
+def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_anything_is_written(
+    start: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = f"sqlite:///{tmp_path}/few.db"
+    with FeedbackStore(few) as store:
+        answer(store, "a", "b", asked="a")
+        judge(store, "thumb", "a", value=1)
+    for words, says in (
+        (["--db", few], "comes to 0 preferences (1 as thumb of the only answer to its prompt left out), and 50 are"),
+        (["--db", letters, "--method", "ppo"], "name another by --judge RUN"),
+        (["--db", letters, "--dpo.gamma", "1"], "dpo.gamma is not a setting"),
+        (["--db", letters, "--limit", "0"], "--limit is 0"),
+    ):
+        assert main(["improve", str(start.path), "--run", "new", *words]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()

@@ -1,0 +1,265 @@
+"""The feedback store: what was said to be saved is there, on SQLite and on PostgreSQL, also after kill -9."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sql
+
+from understudy.serve.feedback import MOST_CHARACTERS, AnswerRecord, FeedbackStore, Judgement
+
+HOSTILE = (
+    "Robert'); DROP TABLE judgements; --",
+    "' OR '1'='1",
+    "<script>alert(1)</script> **bold** <|im_end|>",
+    '%s %(name)s :name ? $1 \\ " ` 🎭 \u202e\x1b[31m',
+)
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[FeedbackStore]:
+    with FeedbackStore(database) as opened:
+        yield opened
+
+
+def record(conversation: str = "talk", text: str = "Sam did.", **others: Any) -> AnswerRecord:
+    asked = [{"role": "user", "content": "Who found the purse?"}]
+    given = {
+        "conversation_id": conversation, "prompt": asked, "text": text, "run": "chat", "step": 850,
+        "weights_sha256": "ab" * 32, "settings": {"temperature": 0.7, "seed": None}, "finish_reason": "stop", "tokens": 4,
+    }  # fmt: skip
+    return AnswerRecord(**given | others)
+
+
+def test_what_is_added_comes_back_from_a_store_opened_again(database: str) -> None:
+    with FeedbackStore(database) as store:
+        given = record(text="Größe 🎭")
+        first = store.add_answer(given)
+        second = store.add_answer(replace(given, text="Lily did.", id="chosen-by-the-server"))
+        judged = store.add_judgement(Judgement("rating", first, "ann", 4, comment=" quite good "))
+    with FeedbackStore(database, create=False) as store:
+        kept = store.answer(first)
+        assert kept == replace(given, id=first, created=kept.created if kept else "")
+        assert kept.created.endswith("Z") and second == "chosen-by-the-server"
+        assert [answer.id for answer in store.conversation("talk")] == [first, second]
+        assert store.answer("unknown") is None and store.conversation("unknown") == []
+        [found] = store.judgements()
+        assert (found.id, found.kind, found.value, found.comment) == (judged, "rating", 4, "quite good")
+        assert store.stats() == {
+            "conversations": 1, "answers": 2, "judgements": 1, "replaced": 0,
+            "kinds": {"thumb": 0, "rating": 1, "correction": 0, "comparison": 0},
+        }  # fmt: skip
+
+
+def test_the_last_judgement_of_an_annotator_counts_and_the_earlier_stay(store: FeedbackStore) -> None:
+    one, two = store.add_answer(record()), store.add_answer(record(text="Lily."))
+    for annotator, value in (("ann", 1), ("bob", 1), ("ann", -1)):
+        store.add_judgement(Judgement("thumb", one, annotator, value))
+    store.add_judgement(Judgement("comparison", one, "ann", 1, other_answer_id=two))
+    store.add_judgement(Judgement("comparison", two, "ann", 1, other_answer_id=one))  # the same pair, turned round
+    counting = {(j.annotator, j.kind): (j.answer_id, j.value) for j in store.judgements()}
+    assert counting == {("bob", "thumb"): (one, 1), ("ann", "thumb"): (one, -1), ("ann", "comparison"): (two, 1)}
+    assert len(store.judgements(replaced=True)) == 5 and store.stats()["replaced"] == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"answer_id": "nobody's"}, "no answer with the id \"nobody's\""),
+        ({"kind": "star"}, "choose one of thumb, rating, correction, comparison"),
+        ({"value": 2}, "the value of a thumb is 2; give one of -1, 1"),
+        ({"value": None}, "the value of a thumb is None"),
+        ({"value": True}, "the value of a thumb is True"),
+        ({"kind": "rating", "value": 6}, "give one of 1, 2, 3, 4, 5"),
+        ({"kind": "rating", "value": 3.5}, "the value of a rating is 3.5"),
+        ({"kind": "correction", "value": None}, "a correction is a text"),
+        ({"kind": "correction", "value": None, "correction": " \n"}, "the correction is empty"),
+        ({"kind": "correction", "value": None, "correction": " Sam did. "}, "is the answer itself"),
+        ({"correction": "Lily did."}, "only the kind correction has one"),
+        ({"kind": "comparison"}, "between answer_id and other_answer_id"),
+        ({"kind": "comparison", "other_answer_id": "one"}, "cannot be compared with itself"),
+        ({"kind": "comparison", "other_answer_id": "else"}, "different prompts"),
+        ({"other_answer_id": "two"}, "no other kind has both"),
+        ({"comment": "x" * (MOST_CHARACTERS + 1)}, "100,000 are the most"),
+        ({"annotator": "a" * 201}, "1 to 200 characters"),
+        ({"annotator": "a\0b"}, "1 to 200 characters"),
+    ],
+)  # fmt: skip
+def test_a_judgement_that_makes_no_sense_is_refused_in_a_sentence(
+    tmp_path: Path, wrong: dict[str, Any], says: str
+) -> None:
+    with FeedbackStore(f"sqlite:///{tmp_path}/f.db") as store:
+        for id in ("one", "two"):
+            store.add_answer(record(id=id))
+        store.add_answer(record(id="else", prompt=[{"role": "user", "content": "Where?"}]))
+        good = {"kind": "thumb", "answer_id": "one", "annotator": "ann", "value": 1}
+        with pytest.raises(ValueError) as refused:
+            store.add_judgement(Judgement(**good | wrong))
+        assert says in str(refused.value) and "\n" not in str(refused.value)
+        assert store.judgements(replaced=True) == []
+
+
+def test_hostile_texts_are_kept_as_texts(store: FeedbackStore) -> None:
+    for n, text in enumerate(HOSTILE):
+        answer = store.add_answer(record(conversation=text, text=text, run=text, settings={"stop": [text]}))
+        store.add_judgement(Judgement("correction", answer, f"ann {text}", comment=text, correction=text + "!"))
+        kept, judged = store.answer(answer), store.judgements()
+        assert kept and (kept.text, kept.run, kept.conversation_id, kept.settings) == (
+            text,
+            text,
+            text,
+            {"stop": [text]},
+        )
+        assert len(judged) == n + 1 and judged[-1].comment == text and judged[-1].correction == text + "!"
+
+
+def test_what_no_database_keeps_becomes_a_replacement_character(store: FeedbackStore) -> None:
+    odd, kept = "a\0b\ud800c", "a\ufffdb\ufffdc"
+    answer = store.add_answer(
+        record(
+            text=odd, run=odd, finish_reason=odd, prompt=[{"role": "user", "content": odd}], settings={"stop": [odd]}
+        )
+    )
+    store.add_judgement(Judgement("rating", answer, "ann", 1, comment=odd))
+    found = store.answer(answer)
+    assert found and (found.text, found.run, found.finish_reason) == (kept, kept, kept)
+    assert found.prompt == [{"role": "user", "content": kept}] and found.settings == {"stop": [kept]}
+    assert store.judgements()[0].comment == kept
+
+
+def test_a_comment_and_a_correction_of_the_greatest_length_are_kept(store: FeedbackStore) -> None:
+    answer = store.add_answer(record(text="🎭" * 1_000_000))
+    long = "é" * MOST_CHARACTERS
+    store.add_judgement(Judgement("correction", answer, "ann", comment=long, correction=long))
+    [found] = store.judgements()
+    assert found.comment == found.correction == long
+
+
+def test_many_threads_lose_nothing(store: FeedbackStore) -> None:
+    answer = store.add_answer(record())
+
+    def work(n: int) -> str:
+        own = store.add_answer(record(conversation=f"talk {n % 3}"))
+        store.add_judgement(Judgement("comparison", own, f"ann {n}", 1, other_answer_id=answer))
+        return store.add_judgement(Judgement("thumb", answer, f"ann {n}", 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(work, range(48)))
+    assert {j.id for j in store.judgements() if j.kind == "thumb"} == set(ids)
+    assert store.stats()["answers"] == 49 and store.stats()["judgements"] == 96
+
+
+def test_an_id_that_is_taken_is_refused_and_a_batch_is_all_or_nothing(store: FeedbackStore) -> None:
+    store.add_answer(record(id="one"))
+    with pytest.raises(ValueError, match="did not take the records"):
+        store.add_answer(record(id="one", text="Another."))
+    batch = [record(id="two", created="2026-01-01T00:00:00Z")]
+    with pytest.raises(ValueError, match="did not take the records"):
+        store.add(batch, [Judgement("thumb", "three", "ann", 1, id="j", created="2026-01-01T00:00:00Z")])
+    assert store.answer("two") is None and store.answer("one") == replace(record(id="one"), created=store.answer("one").created)  # type: ignore[union-attr]  # fmt: skip
+
+
+def test_a_newer_schema_is_refused_and_left_alone(database: str) -> None:
+    FeedbackStore(database).close()
+    engine = sql.create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE schema_version SET version = 99")
+    engine.dispose()
+    with pytest.raises(ValueError, match="its schema is 99, and 1 is read here"):
+        FeedbackStore(database)
+
+
+def test_two_processes_may_open_a_new_database_at_once(database: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: FeedbackStore(database), range(4)))
+    stores[0].add_answer(record(id="one"))
+    assert all(store.answer("one") for store in stores)
+    for store in stores:
+        store.close()
+
+
+def test_a_database_in_another_encoding_is_refused(postgres: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE old ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    with pytest.raises(ValueError, match="encoding LATIN1"):
+        FeedbackStore(postgres.replace("/postgres?", "/old?"))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("feedback.db", "is no database; give sqlite:///PATH or postgresql://"),
+        ("mysql://root:secret@host/db", "mysql://root:***@host/db is no database used here"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("postgresql://ann:secret@127.0.0.1:1/db", "postgresql+psycopg://ann:***@127.0.0.1:1/db cannot be opened"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_refused_without_telling_its_password(url: str, says: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(ValueError) as refused:
+        FeedbackStore(url)
+    assert says in str(refused.value) and "secret" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("my notes, which are no database\n" * 100)
+    with pytest.raises(ValueError, match="not a database"):
+        FeedbackStore(f"sqlite:///{path}")
+    assert path.read_text().startswith("my notes")
+    with pytest.raises(ValueError, match="no feedback"):
+        FeedbackStore(f"sqlite:///{tmp_path}/none.db", create=False)
+    assert not (tmp_path / "none.db").exists()
+
+
+WRITER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+
+store = FeedbackStore(sys.argv[1])
+answer = store.add_answer(AnswerRecord("talk", [{"role": "user", "content": "Hi"}], "Hello.", "chat", 1, "", {}, "stop", 2))
+
+def judge(n):
+    id = store.add_judgement(Judgement("rating", answer, f"ann {n}", 1 + n % 5, comment="word " * 200))
+    sys.stdout.write(id + "\\n")  # the acknowledgement
+    sys.stdout.flush()
+
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(judge, range(100_000)))
+"""
+
+
+def test_kill_9_loses_no_acknowledged_judgement(database: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", WRITER, database], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    acknowledged = [process.stdout.readline().strip() for _ in range(200)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += process.stdout.read().split()  # those that were told before it died
+    assert process.wait() == -signal.SIGKILL
+    with FeedbackStore(database, create=False) as store:
+        kept = {judgement.id for judgement in store.judgements()}
+        assert len(acknowledged) >= 200 and {id for id in acknowledged if len(id) == 32} <= kept
+        assert store.add_judgement(Judgement("thumb", store.judgements()[0].answer_id, "ann", 1))
+    if database.startswith("sqlite"):
+        with sqlite3.connect(database.removeprefix("sqlite:///")) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_commit_of_sqlite_is_flushed_to_the_disk(tmp_path: Path) -> None:
+    with FeedbackStore(f"sqlite:///{tmp_path}/f.db") as store, store._engine.connect() as connection:
+        pragmas = {n: connection.exec_driver_sql(f"PRAGMA {n}").scalar() for n in ("synchronous", "foreign_keys")}
+        assert pragmas == {"synchronous": 2, "foreign_keys": 1}  # FULL
