@@ -146,6 +146,9 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, default=120, metavar="N", help="at most so many a compared answer (default: 120)"
     )
+    parser.add_argument(
+        "--temperature", type=float, metavar="X", help="of compared answers (default: that of most judged ones)"
+    )
     parser.add_argument("--judge", metavar="RUN", help="a reward model that compares the two where no answer is known")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
@@ -164,8 +167,7 @@ def improve(arguments: Arguments) -> None:
     request = Request(
         arguments.old, arguments.db or default_url(), arguments.run or f"{arguments.old.rstrip('/')}-improved",
         arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.max_new_tokens,
-        arguments.seed, arguments.device,
-        arguments.overrides,
+        arguments.temperature, arguments.seed, arguments.device, arguments.overrides,
     )  # fmt: skip
     try:
         record = run_improvement(request, arguments.resume)
