@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -41,7 +42,8 @@ RECORD = "improvement.json"
 class Request:
     """What to improve, and how. ``judge``: the reward model that compares, where no checker can. ``data``: prompts to
     compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
-    ``settings``: dotted ones, for the last stage."""
+    ``temperature``: of those answers; that at which most judged ones were sampled where it is left out, since it is
+    those that people judged. ``settings``: dotted ones, for the last stage."""
 
     run: str
     database: str
@@ -50,6 +52,8 @@ class Request:
     data: str | None = None
     judge: str | None = None
     limit: int = 200
+    max_new_tokens: int = 120
+    temperature: float | None = None
     seed: int = 0
     device: str = "auto"
     settings: dict[str, str] = field(default_factory=dict)
@@ -94,13 +98,15 @@ def improve(request: Request, resume: bool = False) -> dict[str, Any]:
     new = request.part()
     data = feedback["preferences" if request.method == "dpo" else "prompts"]
     _train(request, request.method, new, start, data, feedback["prompts_compared"])
+    temperature = feedback["temperature"] if request.temperature is None else request.temperature
     with start_runtime(request.device) as runtime:
         judge = None if truth else _judge(request, runtime)
         found = duel_and_tell(
-            load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge
-        )
+            load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge,
+            max_new_tokens=request.max_new_tokens, temperature=temperature,
+        )  # fmt: skip
     record = {
-        "created": now(), **{name: value for name, value in asdict(request).items() if name != "database"},
+        "created": now(), "compared_at_temperature": temperature, **{name: value for name, value in asdict(request).items() if name != "database"},
         "feedback": feedback, "judged_by": "checker" if truth else "reward", "comparison": found.as_dict(),
     }  # fmt: skip
     write_json(new.path / RECORD, record)
@@ -128,7 +134,7 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
     taken = next((p for p in (request.folder, request.part().path, request.part("-sft").path) if p.exists()), None)
     if taken:
         raise ValueError(f"{taken} is there already; go on with it by --resume, or choose another name with --run NAME")
-    exports, database = _export(request.database)
+    exports, about = _export(request.database)
     pairs = exports["preferences"].lines
     if len(pairs) < FEWEST_PREFERENCES:
         left_out = exports["preferences"].left_out
@@ -139,7 +145,7 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
         )
     request.folder.mkdir(parents=True)
     feedback: dict[str, Any] = {
-        "database": database, "corrections": len(exports["sft"].lines), "pairs": len(pairs),
+        **about, "corrections": len(exports["sft"].lines), "pairs": len(pairs),
         "prompts_compared": len({json.dumps(pair["prompt"]) for pair in pairs}),
         "left_out": {kind: dict(exported.left_out) for kind, exported in exports.items()},
     }  # fmt: skip
@@ -150,13 +156,15 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
     return feedback
 
 
-def _export(database: str) -> tuple[dict[str, Exported], str]:
-    """What the store comes to, and its URL without a password."""
+def _export(database: str) -> tuple[dict[str, Exported], dict[str, Any]]:
+    """What the store comes to; and its URL without a password, and the temperature of most answers."""
     from understudy.serve.feedback import FeedbackStore
     from understudy.serve.feedback_export import EXPORTS
 
     with FeedbackStore(database, create=False) as store:
-        return {kind: EXPORTS[kind](store) for kind in ("sft", "preferences", "prompts")}, store.url
+        found = Counter(record.settings.get("temperature", 0.0) for record in store.answers(judged=True))
+        about = {"database": store.url, "temperature": found.most_common(1)[0][0] if found else 0.0}
+        return {kind: EXPORTS[kind](store) for kind in ("sft", "preferences", "prompts")}, about
 
 
 def _counted(left_out: dict[str, int]) -> str:
