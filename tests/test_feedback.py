@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from align_runs import LETTERS
 from understudy.cli import main
 from understudy.data.conversations import open_conversations
 from understudy.data.preferences import open_preferences
-from understudy.run import Run, RunFolder
+from understudy.run import Run, RunFolder, load_run
 from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
 from understudy.serve.feedback_export import EXPORTS, conversations, preferences
 from understudy.serve.feedback_import import import_file
 from understudy.serve.feedback_statistics import DISTANCES, krippendorff_alpha, statistics
+from understudy.tokenizer.chat import render
 
 ASKED = [{"role": "user", "content": "Who found the purse?"}]
 
@@ -226,7 +228,7 @@ def test_the_verbs_show_write_and_read(
 
 FAST = [
     "--optim.lr", "3e-2", "--train.steps", "20", "--eval.every_steps", "20", "--checkpoint.every_steps", "20",
-    "--log.samples", "0",
+    "--log.samples", "0", "--max-new-tokens", "1",
 ]  # fmt: skip
 
 
@@ -244,6 +246,13 @@ def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return url
 
 
+def favourite(run: Run) -> str:
+    """The letter that is likeliest to begin an answer."""
+    prompt = render(run.tokenizer, [{"role": "user", "content": "a"}], reply=True).tokens
+    logits = run.model(torch.tensor([prompt]))[0, -1]
+    return max(LETTERS, key=lambda letter: logits[run.tokenizer.encode(letter)[0]].item())
+
+
 def test_improve_goes_from_feedback_to_a_better_run(
     start: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,8 +264,9 @@ def test_improve_goes_from_feedback_to_a_better_run(
     assert main([*command, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["judged_by"] == "checker" and record["feedback"]["pairs"] == 56
-    assert record["comparison"]["win_rate"] > 0.7 and record["comparison"]["low"] > 0.5
+    assert record["comparison"]["n"] == 8
     new = RunFolder(tmp_path / "runs" / "new")
+    assert (favourite(start), favourite(load_run(new.path))) == ("e", "b")
     assert json.loads((new.path / "improvement.json").read_text()) == record
     assert new.about()["parent"]["sha256"] == start.state["weights_sha256"]
     assert new.about()["data"]["path"] == "data/new-feedback/preferences.jsonl"

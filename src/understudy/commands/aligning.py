@@ -197,14 +197,14 @@ def compare(arguments: Arguments) -> None:
 def duel_and_tell(
     first: Run, second: Run, runtime: Runtime, limit: int = 200, prompts: Sequence[Prompt] | None = None,
     judge: Judge | None = None,
+    max_new_tokens: int = ANSWER_TOKENS,
 ) -> Duel:  # fmt: skip
     """Both runs answer prompts, by default Hamlet's, a judge (the checker) compares them, and the second's win rate is
     shown."""
     from understudy.align.compare import by_checker, duel
 
     prompts = prompts or open_compared(None, limit, needs_truth=True)
-    room = min(run.config.model.context_length for run in (first, second)) // 2
-    found = duel(first, second, prompts, judge or by_checker, runtime, max_new_tokens=min(ANSWER_TOKENS, room))
+    found = duel(first, second, prompts, judge or by_checker, runtime, max_new_tokens=max_new_tokens)
     _tell(found, first, second, len(prompts))
     return found
 

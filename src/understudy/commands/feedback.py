@@ -143,6 +143,9 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an improvement that was interrupted")
     parser.add_argument("--data", metavar="PATH", help="prompts to compare the two on (default: Hamlet's, or held out)")
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=120, metavar="N", help="at most so many a compared answer (default: 120)"
+    )
     parser.add_argument("--judge", metavar="RUN", help="a reward model that compares the two where no answer is known")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
@@ -156,11 +159,12 @@ def improve(arguments: Arguments) -> None:
     from understudy.train.metrics import final_table
     from understudy.train.stages import Interrupted
 
-    check_least(1, limit=arguments.limit)
+    check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
     check_least(0, seed=arguments.seed)
     request = Request(
         arguments.old, arguments.db or default_url(), arguments.run or f"{arguments.old.rstrip('/')}-improved",
-        arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.seed, arguments.device,
+        arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.max_new_tokens,
+        arguments.seed, arguments.device,
         arguments.overrides,
     )  # fmt: skip
     try:

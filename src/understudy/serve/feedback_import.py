@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,10 +130,10 @@ def _answer(prompt: list[Message], text: str) -> AnswerRecord:
 
 
 def _judged(judgement: Judgement) -> Judgement:
-    """With an id made of its contents. Those of a comparison are the same whichever answer comes first."""
-    judgement = check_judgement(judgement)
-    content = [getattr(judgement, name) for name in ("kind", "answer_id", "other_answer_id", "annotator", "value")]
-    return Judgement(**vars(judgement) | {"id": _hash(*content, judgement.correction), "created": now()})
+    """With an id made of its contents."""
+    names = ("kind", "answer_id", "other_answer_id", "annotator", "value", "correction")
+    id = _hash(*(getattr(judgement, name) for name in names))
+    return check_judgement(replace(judgement, id=id, created=now()))
 
 
 def _hash(*content: Any) -> str:

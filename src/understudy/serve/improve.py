@@ -50,6 +50,7 @@ class Request:
     data: str | None = None
     judge: str | None = None
     limit: int = 200
+    max_new_tokens: int = 120
     seed: int = 0
     device: str = "auto"
     settings: dict[str, str] = field(default_factory=dict)
@@ -97,8 +98,9 @@ def improve(request: Request, resume: bool = False) -> dict[str, Any]:
     with start_runtime(request.device) as runtime:
         judge = None if truth else _judge(request, runtime)
         found = duel_and_tell(
-            load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge
-        )
+            load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge,
+            max_new_tokens=request.max_new_tokens,
+        )  # fmt: skip
     record = {
         "created": now(), **{name: value for name, value in asdict(request).items() if name != "database"},
         "feedback": feedback, "judged_by": "checker" if truth else "reward", "comparison": found.as_dict(),
