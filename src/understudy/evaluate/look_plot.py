@@ -98,7 +98,7 @@ def _draw_attention(part: Any, look: Look, own: int) -> None:
     part.suptitle(
         "attention of each layer and head: from each place (down) to the tokens it has read (across)"
         + (f", the last {MOST_KEYS}" if first else "")
-        + ("; below the line the model's own" if first < own < places else ""),
+        + ("\nbelow the line: the places of the model's own tokens" if first < own < places else ""),
         x=0.02, ha="left", color=INK, fontsize=9,
     )  # fmt: skip
     for layer in range(layers):

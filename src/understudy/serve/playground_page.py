@@ -175,7 +175,7 @@ def _settings(model: gr.Dropdown, longest: int) -> tuple[gr.Textbox, list[Any]]:
 
 
 def _brand(served: Served) -> str:
-    runs = ", ".join(f"{run.name}, step {run.step:,}" for run in served.runs.values())
+    runs = ", ".join(f"{run.name} (step {run.step:,})" for run in served.runs.values())
     return f"<h1>Understudy</h1><p>{html.escape(runs)}</p>"
 
 
