@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from serving import make_run, served_run, serving
 from understudy.serve.feedback import FeedbackStore, Judgement
-from understudy.serve.served import Served
+from understudy.serve.served import Served, ServedRun
 
 pytest.importorskip("gradio", reason="the playground needs Gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by Playwright")
@@ -33,25 +34,30 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
 
 @pytest.fixture(scope="module")
 def url(store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Two runs: one that knows nothing and is slow, and one that answers everything with NASTY."""
-    slow = served_run(make_run(tmp_path_factory.mktemp("runs") / "slow"), seconds_per_step=0.02)
-    nasty = served_run(make_run(tmp_path_factory.mktemp("runs") / "nasty", seed=1, context_length=512))
+    """Two runs: one that slowly tells a story, and one that answers everything with NASTY."""
+    runs = tmp_path_factory.mktemp("runs")
+    slow = served_run(make_run(runs / "slow", context_length=512))
+    nasty = served_run(make_run(runs / "nasty", seed=1, context_length=512))
+    say_always(slow, "Sam found the purse. " * 12, seconds_per_token=0.05)
     say_always(nasty, NASTY)
     with serving(Served({"slow": slow, "nasty": nasty}, store), pages=True) as url:
         yield url
 
 
-def say_always(run: Any, text: str) -> None:
-    """Have the model of a run answer everything with one text."""
-    tokens, model = run.tokenizer.encode(text), run.model
-    whole, place = [*tokens, run.tokenizer.special_tokens["<|im_end|>"]], count()
+def say_always(run: ServedRun, text: str, seconds_per_token: float = 0.0) -> None:
+    """Have a run answer everything with one text; what is seen inside it stays its own."""
+    model, logits = run.model, run.model.logits
+    whole, place = [*run.tokenizer.encode(text), run.tokenizer.special_tokens["<|im_end|>"]], count()
 
-    def logits(hidden: torch.Tensor) -> torch.Tensor:
-        out = torch.full((*hidden.shape[:-1], model.config.vocab_size), -20.0)
-        out[..., whole[next(place) % len(whole)]] = 20.0
+    def say(hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.ndim == 3:  # of all places, as lookinside.py asks
+            return logits(hidden)
+        time.sleep(seconds_per_token)
+        out = torch.full((len(hidden), run.model.config.vocab_size or 0), -20.0)
+        out[:, whole[next(place) % len(whole)]] = 20.0
         return out
 
-    model.logits = logits
+    model.logits = say  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +113,9 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     page.locator("#say button").last.click()
     page.wait_for_selector(".assistant .remark:text('stopped')")
     [answer] = list(store.answers())
-    assert answer.finish_reason == "cancelled" and page.locator(".assistant .bubble").inner_text() == answer.text
+    assert (
+        answer.finish_reason == "cancelled" and page.locator(".assistant .bubble").inner_text() == answer.text.strip()
+    )
     assert answer.prompt == [{"role": "user", "content": "Who found the purse?"}] and answer.run == "slow"
 
     page.get_by_label("A good answer").click()
