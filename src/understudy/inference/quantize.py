@@ -68,7 +68,7 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
         raise ValueError(f"weights is {weights!r}; choose one of {', '.join(WEIGHTS)}")
     device = next(model.parameters()).device
     shared = {} if model.config.lora else {id(p): p for p in [*model.parameters(), *model.buffers()]}
-    prepared = copy.deepcopy(model, shared).eval()  # type: ignore[arg-type]
+    prepared = copy.deepcopy(model, shared).eval()
     if model.config.lora:
         merge_lora(prepared)
     if device.type != "cpu" and weights != "int8":

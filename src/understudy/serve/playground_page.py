@@ -180,12 +180,16 @@ def _brand(served: Served) -> str:
 
 
 def _writing(text: str | None) -> Any:
-    """The box while an answer comes: with a button that stops it."""
-    return gr.Textbox(submit_btn=False, stop_btn=True, **({} if text is None else {"value": text}))
+    """The box while an answer comes: with a button that stops it; None leaves what is in it."""
+    return _box(text, submit_btn=False, stop_btn=True)
 
 
 def _waiting(text: str | None) -> Any:
-    return gr.Textbox(submit_btn=True, stop_btn=False, **({} if text is None else {"value": text}))
+    return _box(text, submit_btn=True, stop_btn=False)
+
+
+def _box(text: str | None, **buttons: Any) -> Any:
+    return gr.Textbox(**buttons | ({} if text is None else {"value": text}))
 
 
 def _data(event: gr.EventData) -> dict[str, Any]:
