@@ -127,8 +127,11 @@ def equal_calls(kernel: Kernel, x: Tensor) -> list[list[int]]:
     it stands and whatever is beside it."""
     groups: list[tuple[Tensor, list[int]]] = []
     sizes = sorted({size for size in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if size < len(x)} | {len(x)})
+    beside = torch.cat((x[:1], 3 * x[1:]))
     for size in sizes:
         y = in_calls(kernel, x, size)
+        if not torch.equal(in_calls(kernel, beside, size)[:1], y[:1]):
+            continue
         if any(not torch.equal(in_calls(kernel, x.roll(k, 0), size).roll(-k, 0), y) for k in range(1, size)):
             continue
         group = next((members for other, members in groups if torch.equal(other, y)), None)
