@@ -99,7 +99,7 @@ def test_what_gguf_cannot_hold_is_refused(own: Tokenizer, more: dict[str, Any], 
 def parse_modelfile(text: str) -> dict[str, Any]:
     """Instructions of a Modelfile; an argument may stand in three quotes over several lines."""
     found: dict[str, Any] = {"PARAMETER": []}
-    for name, quoted, plain in re.findall(r'^([A-Z]+) (?:"""(.*?)"""|(.*))$', text, re.M | re.S and re.M | re.S):
+    for name, quoted, plain in re.findall(r'^([A-Z]+) (?:"""(.*?)"""|([^\n]*))$', text, re.M | re.S):
         value = quoted or plain
         if name == "PARAMETER":
             key, _, of = value.partition(" ")

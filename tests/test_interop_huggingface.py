@@ -21,7 +21,9 @@ from understudy.settings import read_preset
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
-transformers: Any = pytest.importorskip("transformers", reason="transformers comes with `pip install 'understudy[interop]'`")
+transformers: Any = pytest.importorskip(
+    "transformers", reason="transformers comes with `pip install 'understudy[interop]'`"
+)
 SAMPLE = ["Who found the purse? Sam found it, didn't he? 1234 naïve 数えた \r\n\n\t  x"] * 9
 GPT2_SIZES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
@@ -44,6 +46,7 @@ def unlike_its_start(model: torch.nn.Module) -> None:
 
 
 def randomised(path: Path, config: ModelConfig, tokenizer: Tokenizer, stage: str = "pretrain") -> Any:
+    torch.manual_seed(5)
     run = finished_run(path, config, tokenizer, stage)
     unlike_its_start(run.model)
     return run
@@ -159,7 +162,9 @@ def test_the_card_tells_where_a_run_comes_from(tokenizer: Tokenizer, tmp_path: P
     assert "| base | pretraining |" in card and "| child | finetuning on conversations | talk.jsonl |" in card
     assert "/home/me" not in card and str(tmp_path) not in card
     settings = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
-    assert settings["eos_token_id"] == sorted(tokenizer.special_tokens[name] for name in ("<|im_end|>", "<|endoftext|>"))
+    assert settings["eos_token_id"] == sorted(
+        tokenizer.special_tokens[name] for name in ("<|im_end|>", "<|endoftext|>")
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "portable"])

@@ -127,11 +127,14 @@ def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: s
 
 def to_theirs(weights: Tensors, config: ModelConfig, column: str) -> Tensors:
     """Our weights under their names and in their layout; tied ones once, padding rows cut off."""
+    import torch
+
     theirs = {}
     for place in places({name: tuple(t.shape) for name, t in weights.items()}, config, column):
         parts = weights[place.ours][: sum(place.sizes)].split(place.sizes)
         for name, part in zip(place.names, parts):
-            theirs[name] = (part.T if place.transposed else part).contiguous()
+            # A copy, since safetensors refuses parts of a larger tensor.
+            theirs[name] = (part.T if place.transposed else part).clone(memory_format=torch.contiguous_format)
     return theirs
 
 
