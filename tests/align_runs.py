@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from understudy.cli import main
 from understudy.config import ModelConfig
-from understudy.model import GPT
+from understudy.model import build_model
 from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of, write_json
 from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
@@ -37,7 +37,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def finished_run(path: Path, shape: ModelConfig, tokenizer: Tokenizer, stage: str = "pretrain") -> Run:
     """A run with the weights that a model of this shape begins with."""
-    model = GPT(shape)
+    model = build_model(shape)
     folder = RunFolder(path)
     about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
     tree = {"stage": stage, "model": shape.model_dump(exclude_none=True), "data": {"path": "x"}}

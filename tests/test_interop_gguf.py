@@ -176,12 +176,16 @@ print(json.dumps({"ids": ids, "tokens": tokens}))
 """
 
 
-def ask_llama(**asked: Any) -> Any:
-    """What llama-cpp-python answers, in this interpreter or that of UNDERSTUDY_LLAMA_PYTHON."""
+@pytest.fixture(scope="module")
+def llama() -> str:
+    """An interpreter that has llama-cpp-python: this one, or that of UNDERSTUDY_LLAMA_PYTHON."""
     python = os.environ.get("UNDERSTUDY_LLAMA_PYTHON", sys.executable)
-    there = subprocess.run([python, "-c", "import llama_cpp"], capture_output=True)
-    if there.returncode:
+    if subprocess.run([python, "-c", "import llama_cpp"], capture_output=True).returncode:
         pytest.skip("llama-cpp-python is not installed; UNDERSTUDY_LLAMA_PYTHON may name an interpreter that has it")
+    return python
+
+
+def ask_llama(python: str, **asked: Any) -> Any:
     done = subprocess.run([python, "-c", ASK], input=json.dumps(asked), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -193,9 +197,9 @@ TEXTS = [*SAMPLE[:1], "don't  stop\n\n\nnow  12345 's", "naïve 数え 🙂 é\u
 def learnt(path: Path, config: ModelConfig, own: Tokenizer) -> Any:
     """A run that has learnt a text by heart, so that its choices are not close calls."""
     run = finished_run(path, config, own)
-    tokens = torch.tensor([(own.encode(SAMPLE[0] + " Then they all went home, one by one; it rained.\n") * 4)[:97]])
-    optimizer = torch.optim.AdamW(run.model.parameters(), lr=3e-3)
-    for _ in range(60):
+    tokens = torch.tensor([(own.encode(SAMPLE[0] + " Then they all went home, one by one; it rained.\n") * 4)[:73]])
+    optimizer = torch.optim.AdamW(run.model.parameters(), lr=1e-2)
+    for _ in range(40):
         loss = torch.nn.functional.cross_entropy(run.model(tokens[:, :-1])[0], tokens[0, 1:])
         optimizer.zero_grad()
         loss.backward()
@@ -205,7 +209,7 @@ def learnt(path: Path, config: ModelConfig, own: Tokenizer) -> Any:
 
 @pytest.mark.parametrize("vocabulary", ["ours gpt2", "ours gpt4", "gpt2"])
 @pytest.mark.parametrize("family", SHAPES)
-def test_llama_cpp_continues_alike(family: str, vocabulary: str, tmp_path: Path, request: Any) -> None:
+def test_llama_cpp_continues_alike(family: str, vocabulary: str, tmp_path: Path, request: Any, llama: str) -> None:
     if vocabulary == "gpt2":
         own: Tokenizer = gpt2_tokenizer(request.getfixturevalue("real_data") / "gpt2")
     else:
@@ -216,7 +220,7 @@ def test_llama_cpp_continues_alike(family: str, vocabulary: str, tmp_path: Path,
     export_run(run, "gguf", tmp_path / "out", "f32")
     (path,) = (tmp_path / "out").iterdir()
     prompt = own.encode(SAMPLE[0])[:8]
-    answer = ask_llama(path=str(path), context=128, texts=TEXTS, prompt=prompt, tokens=64)
+    answer = ask_llama(llama, path=str(path), context=128, texts=TEXTS, prompt=prompt, tokens=64)
     assert answer["ids"] == [own.encode(text) for text in TEXTS]
     text = own.decode(prompt)
     assert own.encode(text) == prompt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,10 @@ def test_a_reward_model_gives_the_same_scores_there(family: str, tokenizer: Toke
         for text, score in zip(("Who found it?", "Sam found the purse."), scores):
             alone = run.model.scores(run.model.hidden(torch.tensor([tokenizer.encode(text)])))
             assert score == pytest.approx(alone[0, -1].item(), abs=1e-4), "padding is not read"
+    if importlib.util.find_spec("peft"):
+        adapted = shape(family, score_head=True, lora=LoraConfig(rank=2, embeddings=False).model_dump())
+        run = randomised(tmp_path / "adapted", adapted, tokenizer, "reward")
+        assert "PEFT" in export_run(run, "hf", tmp_path / "apart", adapter=True).found[0]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "portable"])
@@ -203,6 +208,12 @@ def test_adapters_merged_or_in_pefts_format(family: str, tokenizer: Tokenizer, t
         adapted = peft.PeftModel.from_pretrained(base, tmp_path / "apart" / "adapter").eval()(tokens).logits
         assert (adapted - merged(tokens).logits).abs().max() < 1e-3
         assert (plain - adapted).abs().max() > 0.1
+
+
+def test_a_policy_with_a_critics_head_leaves_without_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = randomised(tmp_path / "run", shape("portable", score_head=True), tokenizer)
+    assert "logits within" in export_run(run, "hf", tmp_path / "hf").found[0]
+    assert "score.weight" not in huggingface.read_weights(tmp_path / "hf")
 
 
 def test_a_character_run_goes_out_with_a_tokenizer_of_the_same_ids(tmp_path: Path) -> None:

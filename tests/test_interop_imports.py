@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -298,7 +298,6 @@ OURS_ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "norm": ({"norm": "layernorm"}, "hf"),
     "qk_norm": ({"qk_norm": False}, "gguf"),
     "family": ({}, "nanogpt"),
-    "score": ({"score_head": True}, "gguf"),
 }
 
 
@@ -310,6 +309,16 @@ def test_an_option_without_a_counterpart_is_refused_by_its_name(
     finished_run(tmp_path / "runs" / "own", shape("portable", vocab_size=280, **more), tokenizer)
     said = complaint(capsys, "export", "own", "--format", format)
     assert "no counterpart for" in said and option in said
+
+
+def test_a_reward_model_or_a_bigram_has_one_counterpart_or_none(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_run(tmp_path / "runs" / "judge", shape("portable", vocab_size=280, score_head=True), tokenizer, "reward")
+    assert "gives scores" in complaint(capsys, "export", "judge", "--format", "gguf")
+    bigram = ModelConfig(family="bigram", vocab_size=280)
+    finished_run(tmp_path / "runs" / "table", bigram, tokenizer)
+    assert "is a bigram" in complaint(capsys, "export", "table", "--format", "hf")
 
 
 def test_options_of_export_that_would_do_nothing_are_refused(
@@ -328,7 +337,7 @@ def test_an_interrupted_export_or_import_leaves_nothing(
 ) -> None:
     run = theirs(tmp_path / "small", tokenizer)
 
-    def broken(*arguments: Any) -> Any:
+    def broken(*arguments: Any, **more: Any) -> Any:
         raise how
 
     monkeypatch.setattr(proof.Proof, "compare", broken)
@@ -363,7 +372,7 @@ COMMIT = "3" * 40
 
 
 class Hub(BaseHTTPRequestHandler):
-    files: dict[str, bytes] = {}
+    files: ClassVar[dict[str, bytes]] = {}
     repo = "openai-community/gpt2"
 
     def do_HEAD(self) -> None:
@@ -438,6 +447,19 @@ def test_a_hub_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "openai-community/gpt2 could not be fetched from the hub" in done.stderr and "their paths" in done.stderr
     assert not Path("runs").exists()
+
+
+def test_what_cannot_be_pushed_is_written_and_said_to_be(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
+    environment = os.environ | {
+        "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }  # fmt: skip
+    words = ["export", "own", "--format", "nanogpt", "--push", "me/own"]
+    command = [sys.executable, "-m", "understudy", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "is written, but could not be pushed to me/own" in done.stderr
+    assert Path("exports/own-nanogpt/ckpt.pt").is_file()
 
 
 # A kept run, read as it was written.

@@ -70,7 +70,7 @@ def push(folder: Path, repo: str) -> str:
     try:
         made = api.create_repo(repo, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder)
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError, OSError) as error:
+    except (errors.HTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), error.__class__.__name__)
         raise ValueError(
             f"{folder} is written, but could not be pushed to {repo} ({reason}); check the network and HF_TOKEN, and "

@@ -21,6 +21,7 @@ from understudy.interop.proof import EXACT, Proof
 from understudy.interop.shapes import (
     FAMILIES,
     config_document,
+    gives_scores,
     model_config,
     plain_shape,
     plain_weights,
@@ -83,12 +84,15 @@ def write_peft(run: Run, proof: Proof, folder: Path, out: Path) -> list[str]:
         raise ValueError(f"the run {run.path} has no adapters; leave --adapter out")
     require("transformers", "peft")
     tensors, targets = _adapters(run)
+    said: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+    if gives_scores(run):  # where PEFT counts the head as trained
+        said = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
+        tensors["base_model.model.score.weight"] = run.model.get_parameter("score.weight").detach().clone()
     adapter = folder / "adapter"
     adapter.mkdir()
     save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
-    kind = "SEQ_CLS" if run.config.model.score_head else "CAUSAL_LM"
     write_together(adapter, {"adapter_config.json": {
-        "peft_type": "LORA", "task_type": kind, "base_model_name_or_path": (out / "base").as_posix(), "r": lora.rank,
+        "peft_type": "LORA", **said, "base_model_name_or_path": (out / "base").as_posix(), "r": lora.rank,
         "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": targets, "bias": "none",
         "fan_in_fan_out": run.config.model.family == "gpt2", "inference_mode": True,
     }})  # fmt: skip
@@ -165,7 +169,7 @@ def _read_by_transformers(run: Run, proof: Proof, folder: Path, adapter: Path | 
     import transformers
 
     reader = f"transformers {transformers.__version__}"
-    scores = run.config.model.score_head
+    scores = gives_scores(run)
     kind = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
     model: Any = kind.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
@@ -182,7 +186,7 @@ def _read_by_transformers(run: Run, proof: Proof, folder: Path, adapter: Path | 
 
 def _same_tokens(own: Tokenizer, other: Any) -> None:
     text = "".join(character for character in SAID if _knows(own, character))
-    assert other(text, verbose=False)["input_ids"] == own.encode(text), "the tokenizer that was written gives other ids"
+    assert other(text)["input_ids"] == own.encode(text), "the tokenizer that was written gives other ids"
     if speaks_chat(own):
         messages = [{"role": "user", "content": text.strip() or _any_word(own)}]
         theirs = other.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)

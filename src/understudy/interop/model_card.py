@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.interop.shapes import gives_scores
 from understudy.run import RunFolder
 from understudy.tokenizer.chat import speaks_chat
 
@@ -29,8 +30,9 @@ STAGES = {
 
 def model_card(run: Run, library: str) -> str:
     """The page as Markdown, with the fields that the hub reads at its top."""
-    config, task = run.config.model, "text-classification" if run.config.model.score_head else "text-generation"
-    kind = "A reward model" if config.score_head else "An assistant" if speaks_chat(run.tokenizer) else "A base model"
+    config, scores = run.config.model, gives_scores(run)
+    task = "text-classification" if scores else "text-generation"
+    kind = "A reward model" if scores else "An assistant" if speaks_chat(run.tokenizer) else "A base model"
     parameters = sum(p.numel() for p in run.model.parameters())
     lines = [
         "---", f"library_name: {library}", f"pipeline_tag: {task}", "tags:", "- understudy", "---", "",
@@ -41,7 +43,7 @@ def model_card(run: Run, library: str) -> str:
         "## Where it comes from", "", "| run | by | data | step | weights |", "|---|---|---|---|---|",
         *(_row(link) for link in lineage(run)), "",
     ]  # fmt: skip
-    if library == "transformers" and not config.score_head:
+    if library == "transformers" and not scores:
         lines += ["## Use", "", CODE.format(folder=run.path.name)]
     return "\n".join(lines)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from understudy.interop.shapes import gives_scores
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -97,7 +99,7 @@ def answer_of(run: Run) -> Callable[[Tensor], Tensor]:
 
     def answer(prompt: Tensor) -> Tensor:
         with torch.no_grad():
-            if run.config.model.score_head:
+            if gives_scores(run):
                 return run.model.scores(run.model.hidden(prompt))[0, -1:]  # type: ignore[operator]
             return run.model(prompt)[0, :, : run.tokenizer.vocab_size].float()
 

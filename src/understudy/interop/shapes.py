@@ -109,7 +109,7 @@ def check_exportable(run: Run, format: str) -> None:
     config, name = run.config.model, FORMATS[format]
     if config.family == "bigram":
         raise ValueError(f"the run {run.path} is a bigram, a table that {name} has no counterpart for; export a GPT")
-    if config.score_head and format != "hf":
+    if gives_scores(run) and format != "hf":
         raise ValueError(f"the run {run.path} gives scores, which {name} has no counterpart for; use --format hf")
     if format == "nanogpt" and config.family != "gpt2":
         raise ValueError(f"nanoGPT has no counterpart for model.family {config.family}; use --format hf or gguf")
@@ -139,6 +139,11 @@ def _want(option: str, value: Any, wanted: tuple[Any, ...], name: str, family: s
         )
 
 
+def gives_scores(run: Run) -> bool:
+    """Whether a run is a reward model. A policy of PPO may have a score head too, its critic's, which stays here."""
+    return run.config.stage == "reward"
+
+
 def plain_shape(run: Run, bias: bool = True) -> ModelConfig:
     """The shape of a run's model as it leaves: no adapters, as many tokens as its tokenizer has.
 
@@ -147,6 +152,7 @@ def plain_shape(run: Run, bias: bool = True) -> ModelConfig:
     """
     shape = run.config.model.model_dump(exclude_none=True) | {"vocab_size": run.tokenizer.vocab_size}
     shape.pop("lora", None)
+    shape["score_head"] = gives_scores(run)
     if run.config.model.family == "gpt2" and bias:
         shape["bias"] = True
     return ModelConfig(**shape)
@@ -159,8 +165,9 @@ def plain_weights(run: Run, config: ModelConfig) -> dict[str, Tensor]:
     from understudy.interop.names import shapes_of
     from understudy.run import weights_of
 
-    weights = weights_of(run.model)
-    absent = {name: torch.zeros(shape) for name, shape in shapes_of(config).items() if name not in weights}
+    shapes = shapes_of(config)
+    weights = {name: tensor for name, tensor in weights_of(run.model).items() if name in shapes}
+    absent = {name: torch.zeros(shape) for name, shape in shapes.items() if name not in weights}
     assert all(name.endswith(".bias") for name in absent), f"no weights for {', '.join(absent)}"
     return fit_rows(weights | absent, run.config.model, config)
 
