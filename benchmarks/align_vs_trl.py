@@ -39,7 +39,7 @@ from understudy.data.hamlet.preferences import preferences
 from understudy.data.hamlet.stories import stories
 from understudy.data.preferences import open_preferences
 from understudy.data.prompts import open_prompts
-from understudy.interop.huggingface_tokenizer import save_huggingface_tokenizer
+from understudy.interop.export import export_run
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
 from understudy.run import Run, RunFolder, load_run, weights_of, write_json
@@ -102,7 +102,7 @@ def prepare(folder: Path) -> None:
     torch.nn.init.normal_(judge.score.weight, std=0.1)
     for name, model in (("policy", policy), ("judge", judge)):
         write_run(folder / name, model, tokenizer)
-        write_transformers(folder / f"hf-{name}", model, tokenizer)
+        export_run(load_run(folder / name), "hf", folder / f"hf-{name}")
     tokens = torch.randint(0, VOCABULARY, (2, 50))
     with torch.no_grad():
         expected = {"tokens": tokens, "logits": policy(tokens), "scores": judge.scores(judge.hidden(tokens))}
@@ -174,47 +174,15 @@ def write_lines(
 def write_run(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
     """A model as a run of ours, which the stages start from."""
     run, shape = RunFolder(folder), model.config.model_dump(mode="json", exclude_none=True)
-    about = {"stage": "sft", "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "none"}, "parent": None}
-    run.create(build_config({"stage": "sft", "model": shape, "data": {"path": "none"}}), tokenizer, about)
+    stage = "reward" if model.config.score_head else "sft"
+    about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "none"}, "parent": None}
+    run.create(build_config({"stage": stage, "model": shape, "data": {"path": "none"}}), tokenizer, about)
     state = about | {"step": 1, "weights_sha256": folder.name}
     writers: Any = {
         "model.safetensors": lambda at: save(weights_of(model), at),
         "state.json": lambda at: write_json(at, state),
     }
     run.write_checkpoint(1, writers, keep=1, is_best=True)
-
-
-def write_transformers(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
-    """The same model as transformers' GPT-2, which holds its matrices the other way round."""
-    save_huggingface_tokenizer(tokenizer, folder, CONTEXT)
-    config = model.config
-    write_json(folder / "config.json", {
-        "architectures": ["GPT2ForSequenceClassification" if config.score_head else "GPT2LMHeadModel"],
-        "model_type": "gpt2", "vocab_size": config.padded_vocab_size, "n_embd": config.d_model,
-        "n_layer": config.n_layers, "n_head": config.n_heads, "n_positions": CONTEXT, "n_inner": config.d_ff,
-        "layer_norm_epsilon": config.norm_eps, "activation_function": "gelu_new", "tie_word_embeddings": True,
-        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "dtype": "float32", "bos_token_id": None,
-        "eos_token_id": tokenizer.special_tokens["<|im_end|>"],
-    })  # fmt: skip
-    names = {
-        "attention_norm": "ln_1", "attention.qkv": "attn.c_attn", "attention.project": "attn.c_proj",
-        "mlp_norm": "ln_2", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj",
-    }  # fmt: skip
-    outside = {
-        "token_embedding": "transformer.wte",
-        "position_embedding": "transformer.wpe",
-        "norm": "transformer.ln_f",
-    }
-    tensors = {}
-    for name, tensor in weights_of(model).items():
-        part, kind = name.rsplit(".", 1)
-        if part.startswith("blocks."):
-            _, layer, inner = part.split(".", 2)
-            held = tensor.T if tensor.ndim == 2 else tensor
-            tensors[f"transformer.h.{layer}.{names[inner]}.{kind}"] = held
-        else:
-            tensors[f"{outside.get(part, part)}.{kind}"] = tensor
-    save(tensors, folder / "model.safetensors")
 
 
 def save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -13,12 +13,11 @@ from safetensors.torch import save_file
 
 from understudy.cli import main
 from understudy.config import ModelConfig
-from understudy.model import GPT
-from understudy.run import Run, RunFolder, load_run, weights_of, write_json
+from understudy.model import build_model
+from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of, write_json
 from understudy.settings import build_config
-from understudy.tokenizer import train_tokenizer
+from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
-from understudy.train.checkpoint import _weights_sha256
 
 LETTERS = "abcdefgh"
 ASKED = {"a": "b", "c": "d"}  # what is asked, and the right answer; one of the two falls to validation
@@ -33,12 +32,18 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "vocab_size": tokenizer.vocab_size,
     }  # fmt: skip
     torch.manual_seed(0)
-    model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
-    folder = RunFolder(tmp_path_factory.mktemp("runs") / "start")
-    about = {"stage": "sft", "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
-    folder.create(build_config({"stage": "sft", "model": shape, "data": {"path": "x"}}), tokenizer, about)
+    return finished_run(tmp_path_factory.mktemp("runs") / "start", ModelConfig(**shape), tokenizer, "sft")  # type: ignore[arg-type]
+
+
+def finished_run(path: Path, shape: ModelConfig, tokenizer: Tokenizer, stage: str = "pretrain") -> Run:
+    """A run with the weights that a model of this shape begins with."""
+    model = build_model(shape)
+    folder = RunFolder(path)
+    about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
+    tree = {"stage": stage, "model": shape.model_dump(exclude_none=True), "data": {"path": "x"}}
+    folder.create(build_config(tree | ({"init_from": "x"} if shape.lora else {})), tokenizer, about)
     weights = weights_of(model)
-    state = about | {"step": 1, "weights_sha256": _weights_sha256(weights)}
+    state = about | {"step": 1, "weights_sha256": sha256_of_weights(weights)}
     writers: Any = {
         "model.safetensors": lambda at: save_file(weights, at),
         "state.json": lambda at: write_json(at, state),

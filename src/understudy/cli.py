@@ -14,7 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from understudy.commands import Arguments, aligning, data, feedback, inspecting, machine, serving, training, using
+from understudy.commands import (
+    Arguments,
+    aligning,
+    data,
+    feedback,
+    inspecting,
+    interop,
+    machine,
+    serving,
+    training,
+    using,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -174,6 +185,8 @@ VERBS = (
     ),
     Verb("inspect", "see what a run is trained on", inspecting.inspect_arguments, inspecting.inspect),
     Verb("report", "one page on a run and its parents, or several runs compared", using.report_arguments, using.report),
+    Verb("import", "make a run of another project's model", interop.import_arguments, interop.import_model),
+    Verb("export", "write a run in another project's format", interop.export_arguments, interop.export),
     Verb("presets", "list presets and settings", machine.presets_arguments, machine.presets),
     Verb(
         "doctor",

@@ -12,6 +12,7 @@ Not here: what a stage puts into its state (train/checkpoint.py), and training.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -240,6 +241,17 @@ def load_weights(model: Any, tensors: dict[str, Any], source: Path) -> None:
 def weights_of(model: Any) -> dict[str, Any]:
     """The parameters of a model by name, tied ones once, as they are saved."""
     return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+
+
+def sha256_of_weights(weights: dict[str, Any]) -> str:
+    """A hash of all weights, by which a child run names its parent."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Datasets on the Hugging Face hub, as lists of parquet files fetched one at a time.
+"""Datasets on the Hugging Face hub, as lists of parquet files fetched one at a time; and the files of models.
 
 No dataset script is run and the `datasets` library is not used: what the repository holds as parquet is
 read, or else what the hub's converter made of it (revision refs/convert/parquet). Everything is pinned to
@@ -88,14 +88,37 @@ def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing
     return HubListing(converted.revision, tuple(chosen), note)
 
 
-def fetch_file(repo: str, revision: str, file: HubFile, cache: Path, endpoint: str | None = None) -> Path:
-    """One file of a dataset, from the cache or the hub, its SHA-256 checked where the hub states one."""
+def list_model(repo: str, endpoint: str | None = None) -> HubListing:
+    """The files of a model at its present commit.
+
+    Raises:
+        UnavailableError: the hub cannot be reached.
+        ValueError: no such model, or no permission.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    with _explained(repo, "model"):
+        api = HfApi(endpoint=endpoint)
+        revision = api.model_info(repo).sha
+        assert revision is not None, f"the hub gave no commit for {repo}"
+        entries = list(api.list_repo_tree(repo, revision=revision))
+    files = [HubFile(e.path, e.size, e.lfs.sha256 if e.lfs else None) for e in entries if isinstance(e, RepoFile)]
+    return HubListing(revision, tuple(files))
+
+
+def fetch_file(
+    repo: str, revision: str, file: HubFile, cache: Path | None, endpoint: str | None = None, kind: str = "dataset"
+) -> Path:
+    """One file of a dataset or model, from the cache or the hub, its SHA-256 checked where the hub states one.
+
+    Args:
+        cache: the library's own when None.
+    """
     from huggingface_hub import hf_hub_download
 
-    with _explained(repo):
-        got = hf_hub_download(
-            repo, file.path, repo_type="dataset", revision=revision, cache_dir=cache, endpoint=endpoint
-        )
+    with _explained(repo, kind):
+        got = hf_hub_download(repo, file.path, repo_type=kind, revision=revision, cache_dir=cache, endpoint=endpoint)
     path = Path(str(got))
     if file.sha256 is not None and (seen := sha256_of(path)) != file.sha256:
         path.resolve().unlink()
@@ -204,7 +227,7 @@ def _choose_converted(dataset: HubDataset, tree: _Tree) -> tuple[list[HubFile], 
 
 
 @contextmanager
-def _explained(repo: str) -> Iterator[None]:
+def _explained(repo: str, kind: str = "dataset") -> Iterator[None]:
     """Turn the library's failures into one sentence each."""
     from huggingface_hub import errors
 
@@ -216,21 +239,21 @@ def _explained(repo: str) -> Iterator[None]:
         ) from problem
     except errors.GatedRepoError as problem:
         raise ValueError(
-            f"the dataset {repo} is gated: accept its terms on its page, then set HF_TOKEN to a token of yours"
+            f"the {kind} {repo} is gated: accept its terms on its page, then set HF_TOKEN to a token of yours"
         ) from problem
     except errors.RepositoryNotFoundError as problem:
         raise ValueError(
-            f"there is no dataset {repo} on the hub, or it is private: check the name, or set HF_TOKEN"
+            f"there is no {kind} {repo} on the hub, or it is private: check the name, or set HF_TOKEN"
         ) from problem
     except errors.HFValidationError as problem:
-        raise ValueError(f"{repo!r} is no name of a dataset: {problem}") from problem
+        raise ValueError(f"{repo!r} is no name of a {kind}: {problem}") from problem
     except (errors.HTTPError, OSError) as problem:
         # The library has no class of its own for a failed connection; whatever it lets out is one of these.
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_problem(problem, Path(problem.filename or ".")) from problem
         raise UnavailableError(
-            f"the dataset {repo} could not be fetched from the hub ({_first_line(problem)}); check the "
-            "network, or fetch its parquet files on another machine and give their paths instead"
+            f"the {kind} {repo} could not be fetched from the hub ({_first_line(problem)}); check the network, or fetch its "
+            f"{'parquet files' if kind == 'dataset' else 'files'} on another machine and give their paths instead"
         ) from problem
 
 

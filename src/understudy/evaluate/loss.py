@@ -71,6 +71,8 @@ def evaluate_run(
             f"the run {run.path} learnt from {learnt_from}, which have no loss a token; name --tasks, or --data "
             "CONVERSATIONS"
         )
+    if run.state.get("stage") == "import" and path is None:
+        raise ValueError(f"the run {run.path} was imported and has no data of its own; name --data, or --tasks")
     context = context_length or run.config.model.context_length
     path = path or Path(run.config.data.path)
     model = run.model.to(runtime.device)

@@ -7,7 +7,6 @@ Where files go and how they are written whole is run.py's business.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.run import FORMAT, RunFolder, load_weights, read_json, read_tensors, weights_of, write_json
+from understudy.run import (
+    FORMAT,
+    RunFolder,
+    load_weights,
+    read_json,
+    read_tensors,
+    sha256_of_weights,
+    weights_of,
+    write_json,
+)
 from understudy.train.loop import Trainer
 
 
@@ -37,7 +45,7 @@ def save_checkpoint(folder: RunFolder, trainer: Trainer, about: dict[str, Any], 
         **dataclasses.asdict(trainer.progress),
         "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
         "source": trainer.source.state(),
-        "weights_sha256": _weights_sha256(weights),
+        "weights_sha256": sha256_of_weights(weights),
     }
     writers = {
         "model.safetensors": lambda path: save_file(weights, path),
@@ -117,12 +125,3 @@ def _named_states(optimizer: torch.optim.Optimizer) -> list[tuple[str, str, dict
         for group in optimizer.param_groups
         for name, parameter in zip(group["names"], group["params"])
     ]
-
-
-def _weights_sha256(weights: dict[str, Tensor]) -> str:
-    """A hash of all weights, by which a child run names its parent."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -1,0 +1,167 @@
+"""Runs as GGUF files, which llama.cpp and what is built on it read: weights, tokenizer, special tokens, chat template.
+
+Written with the `gguf` package (extra `interop`). Vectors and positions stay in fp32 whatever the type, and in q8_0 a
+matrix whose rows are no multiple of 32 is kept in f16, as llama.cpp's own converter does. Not here: a runner of such
+files; what was written is read again, and computed by our model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.config import ModelConfig
+from understudy.interop.huggingface import require
+from understudy.interop.huggingface_tokenizer import tokenizer_document
+from understudy.interop.names import from_theirs, to_theirs
+from understudy.interop.proof import EXACT, Proof
+from understudy.interop.shapes import plain_shape, plain_weights
+from understudy.tokenizer import END_OF_TEXT, BPETokenizer
+from understudy.tokenizer.chat import CHAT_TEMPLATE, END, speaks_chat
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from understudy.run import Run
+
+ARCHITECTURES = {"gpt2": "gpt2", "portable": "qwen3"}
+SPLITTERS = {"gpt2": "gpt-2", "gpt4": "llama-bpe"}
+"""What llama.cpp calls the ways to cut a text into words; Llama 3 cuts it as GPT-4 does."""
+TYPES = ("f32", "f16", "q8_0")
+TOLERANCE = {"f32": EXACT, "f16": 0.02, "q8_0": 0.1}
+"""How far logits may be from ours, for logits up to 1 and in proportion above: what is lost by rounding is less, and
+what a wrong name or layout does is more."""
+BLOCK = 32
+
+
+def check_tokenizer(run: Run) -> None:
+    """Refuse a run whose tokenizer GGUF cannot hold.
+
+    Raises:
+        ValueError: characters instead of bytes, or nothing that ends a text.
+    """
+    if not isinstance(run.tokenizer, BPETokenizer):
+        raise ValueError(
+            f"the run {run.path} reads characters, and GGUF holds only tokenizers for any text; train one with "
+            "byte-level BPE, or use --format hf"
+        )
+    if run.tokenizer.eot_id is None and not speaks_chat(run.tokenizer):
+        raise ValueError(
+            f"the tokenizer of {run.path} has no token that ends a text, and GGUF needs one; train one with {END_OF_TEXT}"
+        )
+
+
+def write_gguf(run: Run, proof: Proof, path: Path, type: str) -> list[str]:
+    """Write a run as one file, adapters merged, and return what was found when it was read again.
+
+    Args:
+        type: one of TYPES, for the matrices.
+    """
+    import gguf
+
+    from understudy.model import merge_lora
+
+    merge_lora(run.model)
+    config = plain_shape(run)
+    writer = gguf.GGUFWriter(path, ARCHITECTURES[config.family])
+    writer.add_name(run.path.name)
+    writer.add_file_type(
+        {
+            "f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16,
+            "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+        }[type]
+    )  # fmt: skip
+    _add_shape(writer, config)
+    assert isinstance(run.tokenizer, BPETokenizer), "checked by check_tokenizer"
+    _add_tokenizer(writer, run.tokenizer)
+    for name, tensor in to_theirs(plain_weights(run, config), config, "gguf").items():
+        values = tensor.numpy()
+        kind = _type_of(name, values, type)
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return [_read_again(run, proof, path, config, type)]
+
+
+def _add_shape(writer: Any, config: ModelConfig) -> None:
+    writer.add_block_count(config.n_layers)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.d_model)
+    writer.add_feed_forward_length(config.d_ff)
+    writer.add_head_count(config.n_heads)
+    if config.family == "gpt2":
+        writer.add_layer_norm_eps(config.norm_eps)
+        return
+    writer.add_head_count_kv(config.n_kv_heads)
+    writer.add_key_length(config.head_width)
+    writer.add_value_length(config.head_width)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_rope_freq_base(config.rope_theta)
+
+
+def _add_tokenizer(writer: Any, tokenizer: BPETokenizer) -> None:
+    """The vocabulary in the spelling of Hugging Face's file, which llama.cpp has too. What ends a text is always
+    said: left out, llama.cpp takes token 11."""
+    import gguf
+
+    model = tokenizer_document(tokenizer)["model"]
+    spelled = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    special = set(tokenizer.special_tokens)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(SPLITTERS[tokenizer.pattern])
+    writer.add_token_list(spelled)
+    writer.add_token_types([gguf.TokenType.CONTROL if each in special else gguf.TokenType.NORMAL for each in spelled])
+    writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+    end = tokenizer.special_tokens.get(END, tokenizer.eot_id)
+    begin = tokenizer.eot_id if tokenizer.eot_id is not None else end
+    writer.add_bos_token_id(begin)
+    writer.add_eos_token_id(end)
+    writer.add_add_bos_token(False)
+    if speaks_chat(tokenizer):
+        writer.add_eot_token_id(end)
+        writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def _type_of(name: str, values: np.ndarray, type: str) -> Any:
+    """How a tensor is stored."""
+    import gguf
+
+    kinds = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0"}
+    if values.ndim == 1 or name == "position_embd.weight":
+        return gguf.GGMLQuantizationType.F32
+    if type == "q8_0" and values.shape[1] % BLOCK:
+        return gguf.GGMLQuantizationType.F16
+    return gguf.GGMLQuantizationType[kinds[type]]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a GGUF file by name, in fp32."""
+    import gguf
+    import torch
+
+    return {
+        tensor.name: torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
+        for tensor in gguf.GGUFReader(path).tensors
+    }
+
+
+def _read_again(run: Run, proof: Proof, path: Path, config: ModelConfig, type: str) -> str:
+    from understudy.model import build_model
+    from understudy.run import load_weights
+
+    model = build_model(config).eval()
+    load_weights(model, from_theirs(read_tensors(path), config, "gguf", path), path)
+    difference = proof.compare(lambda prompt: model(prompt)[0], TOLERANCE[type], "gguf")
+    return f"the file's {type} weights give logits within {difference:.1g}"
+
+
+def check_installed() -> None:
+    """Refuse to go on without the `gguf` package.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    require("gguf")

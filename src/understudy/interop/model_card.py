@@ -1,0 +1,81 @@
+"""The page that goes with an exported model: what it is, what it was made from, how to use it. Of a run's own files
+only; folders of this machine are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.interop.shapes import gives_scores
+from understudy.run import RunFolder
+from understudy.tokenizer.chat import speaks_chat
+
+if TYPE_CHECKING:
+    from understudy.run import Run
+
+CODE = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+```
+"""
+STAGES = {
+    "pretrain": "pretraining", "sft": "finetuning on conversations", "reward": "reward modelling", "dpo": "DPO",
+    "ppo": "PPO", "grpo": "GRPO", "import": "imported",
+}  # fmt: skip
+
+
+def model_card(run: Run, library: str) -> str:
+    """The page as Markdown, with the fields that the hub reads at its top."""
+    config, scores = run.config.model, gives_scores(run)
+    task = "text-classification" if scores else "text-generation"
+    kind = "A reward model" if scores else "An assistant" if speaks_chat(run.tokenizer) else "A base model"
+    parameters = sum(p.numel() for p in run.model.parameters())
+    lines = [
+        "---", f"library_name: {library}", f"pipeline_tag: {task}", "tags:", "- understudy", "---", "",
+        f"# {run.path.name}", "",
+        f"{kind} trained with Understudy: {parameters:,} parameters, "
+        f"{config.n_layers} layers of width {config.d_model}, a context of {config.context_length:,} tokens, a "
+        f"vocabulary of {run.tokenizer.vocab_size:,}.", "",
+        "## Where it comes from", "", "| run | by | data | step | weights |", "|---|---|---|---|---|",
+        *(_row(link) for link in lineage(run)), "",
+    ]  # fmt: skip
+    if library == "transformers" and not scores:
+        lines += ["## Use", "", CODE.format(folder=run.path.name)]
+    return "\n".join(lines)
+
+
+def lineage(run: Run) -> list[dict[str, Any]]:
+    """The run and those it started from, the oldest first, as far as they are still there."""
+    step: Any = run.step
+    folder, sha256 = RunFolder(run.path), run.state.get("weights_sha256")
+    links: list[dict[str, Any]] = []
+    seen: set[Path] = set()
+    while folder.path.resolve() not in seen:
+        seen.add(folder.path.resolve())
+        about = folder.about() if (folder.path / "run.json").exists() else {}
+        links.insert(0, {"run": folder.name, "step": step, "sha256": sha256, "about": about})
+        parent = about.get("parent")
+        if not isinstance(parent, Mapping):
+            break
+        folder, step, sha256 = RunFolder(Path(str(parent.get("run")))), parent.get("step"), parent.get("sha256")
+    return links
+
+
+def _row(link: Mapping[str, Any]) -> str:
+    about = link["about"]
+    data = about.get("data") or {}
+    what = Path(str(data.get("path", ""))).name or str(about.get("imported_from", ""))
+    if data.get("sha256"):
+        what += f" ({str(data['sha256'])[:12]})"
+    cells = (
+        link["run"],
+        STAGES.get(about.get("stage"), "not there any more"),
+        what,
+        link["step"],
+        str(link["sha256"])[:12],
+    )
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"

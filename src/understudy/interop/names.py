@@ -1,0 +1,196 @@
+"""What each weight is called elsewhere: one table for each family, read in both directions.
+
+Names only, and how a matrix is laid out there; which options of a model exist elsewhere is shapes.py's business, and
+files are that of the format.
+
+Two of their names where we have one matrix stand for its parts, one after the other. `.T` marks a matrix that is held
+the other way round. N is the number of a block, and our kinds of rows are:
+
+    tokens     a row for each token: padding is cut off there, and zeros here
+    heads      queries, keys and values in one matrix
+    halves     the gate of SwiGLU before what it gates
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from understudy.config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One weight, or that of every block."""
+
+    ours: str
+    huggingface: str
+    gguf: str
+    kind: str = ""
+
+
+def _with_biases(*rows: Row) -> tuple[Row, ...]:
+    """Each row, and after it the bias that goes with the weight."""
+    every = []
+    for row in rows:
+        names = (row.ours, row.huggingface.removesuffix(".T"), row.gguf)
+        every += [row, Row(*(name.replace(".weight", ".bias") for name in names))]
+    return tuple(every)
+
+
+TABLES: dict[str, tuple[Row, ...]] = {
+    "gpt2": (
+        Row("token_embedding.weight", "transformer.wte.weight", "token_embd.weight", "tokens"),
+        Row("position_embedding.weight", "transformer.wpe.weight", "position_embd.weight"),
+        *_with_biases(
+            Row("blocks.N.attention_norm.weight", "transformer.h.N.ln_1.weight", "blk.N.attn_norm.weight"),
+            Row("blocks.N.attention.qkv.weight", "transformer.h.N.attn.c_attn.weight.T", "blk.N.attn_qkv.weight"),
+            Row("blocks.N.attention.project.weight", "transformer.h.N.attn.c_proj.weight.T", "blk.N.attn_output.weight"),
+            Row("blocks.N.mlp_norm.weight", "transformer.h.N.ln_2.weight", "blk.N.ffn_norm.weight"),
+            Row("blocks.N.mlp.up.weight", "transformer.h.N.mlp.c_fc.weight.T", "blk.N.ffn_up.weight"),
+            Row("blocks.N.mlp.down.weight", "transformer.h.N.mlp.c_proj.weight.T", "blk.N.ffn_down.weight"),
+            Row("norm.weight", "transformer.ln_f.weight", "output_norm.weight"),
+        ),
+        Row("head.weight", "lm_head.weight", "output.weight", "tokens"),
+        Row("score.weight", "score.weight", "score.weight"),
+    ),
+    "portable": (
+        Row("token_embedding.weight", "model.embed_tokens.weight", "token_embd.weight", "tokens"),
+        Row("blocks.N.attention_norm.weight", "model.layers.N.input_layernorm.weight", "blk.N.attn_norm.weight"),
+        Row(
+            "blocks.N.attention.qkv.weight",
+            "model.layers.N.self_attn.q_proj.weight model.layers.N.self_attn.k_proj.weight "
+            "model.layers.N.self_attn.v_proj.weight",
+            "blk.N.attn_q.weight blk.N.attn_k.weight blk.N.attn_v.weight",
+            "heads",
+        ),
+        Row("blocks.N.attention.query_norm.weight", "model.layers.N.self_attn.q_norm.weight", "blk.N.attn_q_norm.weight"),
+        Row("blocks.N.attention.key_norm.weight", "model.layers.N.self_attn.k_norm.weight", "blk.N.attn_k_norm.weight"),
+        Row("blocks.N.attention.project.weight", "model.layers.N.self_attn.o_proj.weight", "blk.N.attn_output.weight"),
+        Row("blocks.N.mlp_norm.weight", "model.layers.N.post_attention_layernorm.weight", "blk.N.ffn_norm.weight"),
+        Row(
+            "blocks.N.mlp.up.weight",
+            "model.layers.N.mlp.gate_proj.weight model.layers.N.mlp.up_proj.weight",
+            "blk.N.ffn_gate.weight blk.N.ffn_up.weight",
+            "halves",
+        ),
+        Row("blocks.N.mlp.down.weight", "model.layers.N.mlp.down_proj.weight", "blk.N.ffn_down.weight"),
+        Row("norm.weight", "model.norm.weight", "output_norm.weight"),
+        Row("head.weight", "lm_head.weight", "output.weight", "tokens"),
+        Row("score.weight", "score.weight", "score.weight"),
+    ),
+}  # fmt: skip
+
+COLUMNS: dict[str, Callable[[Row], list[str]]] = {
+    "huggingface": lambda row: row.huggingface.split(),
+    "nanogpt": lambda row: row.huggingface.replace(".weight.T", ".weight").split(),  # GPT-2's names, our layout
+    "gguf": lambda row: row.gguf.split(),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one of our weights is found there: its names, and the rows of each in ours."""
+
+    ours: str
+    names: tuple[str, ...]
+    transposed: bool
+    sizes: tuple[int, ...]
+    """Rows of ours that each name has; they add up to all that are not padding."""
+    padding: int
+
+
+def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: str) -> list[Place]:
+    """The place of each of our weights, given their shapes by name."""
+    table = {row.ours: row for row in TABLES[config.family]}
+    found = []
+    for ours, shape in shapes.items():
+        number = re.search(r"\.(\d+)\.", ours)
+        row = table[re.sub(r"\.\d+\.", ".N.", ours)]
+        names = [name.replace(".N.", f".{number[1]}.") if number else name for name in COLUMNS[column](row)]
+        rows = rows_of(row.kind, config, shape[0])
+        transposed = names[0].endswith(".T")
+        found.append(
+            Place(
+                ours, tuple(n.removesuffix(".T") for n in names), transposed, rows[: len(names)], shape[0] - sum(rows)
+            )
+        )
+    return found
+
+
+def to_theirs(weights: Tensors, config: ModelConfig, column: str) -> Tensors:
+    """Our weights under their names and in their layout; tied ones once, padding rows cut off."""
+    import torch
+
+    theirs = {}
+    for place in places({name: tuple(t.shape) for name, t in weights.items()}, config, column):
+        parts = weights[place.ours][: sum(place.sizes)].split(place.sizes)
+        for name, part in zip(place.names, parts):
+            # A copy, since safetensors refuses parts of a larger tensor.
+            theirs[name] = (part.T if place.transposed else part).clone(memory_format=torch.contiguous_format)
+    return theirs
+
+
+def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: object) -> Tensors:
+    """The inverse of :func:`to_theirs`, in fp32.
+
+    Args:
+        source: the name of the file, for complaints.
+
+    Raises:
+        ValueError: a tensor that is missing, not known, or of another shape than ``config`` asks for.
+    """
+    import torch
+
+    shapes = shapes_of(config)
+    every = places(shapes, config, column)
+    wanted = {name: shape for place in every for name, shape in _their_shapes(place, shapes[place.ours]).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"{source} does not hold the weights that its configuration describes: {name} is "
+                f"{found.get(name, 'missing')}, and {wanted.get(name, 'no such tensor')} is wanted"
+            )
+    ours = {}
+    for place in every:
+        parts = [tensors[name].float() for name in place.names]
+        parts = [part.T for part in parts] if place.transposed else parts
+        padding = parts[0].new_zeros(place.padding, *parts[0].shape[1:])
+        ours[place.ours] = torch.cat([*parts, padding]) if len(parts) > 1 or place.padding else parts[0].contiguous()
+    return ours
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight of a model, by name, without making it."""
+    import torch
+
+    from understudy.model import build_model
+
+    with torch.device("meta"):
+        model = build_model(config)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def rows_of(kind: str, config: ModelConfig, rows: int) -> tuple[int, ...]:
+    """How many of a weight's rows belong to each of their names."""
+    assert config.n_heads and config.n_kv_heads and config.head_width and config.vocab_size
+    if kind == "tokens":
+        return (config.vocab_size,)
+    if kind == "heads":
+        return tuple(n * config.head_width for n in (config.n_heads, config.n_kv_heads, config.n_kv_heads))
+    if kind == "halves":
+        return (rows // 2, rows // 2)
+    return (rows,)
+
+
+def _their_shapes(place: Place, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    each = [(size, *shape[1:]) for size in place.sizes]
+    return {name: tuple(reversed(own)) if place.transposed else own for name, own in zip(place.names, each)}

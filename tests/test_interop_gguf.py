@@ -1,0 +1,228 @@
+"""GGUF and Ollama: what is in the files, and what llama.cpp makes of them where it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from align_runs import finished_run
+from test_interop_huggingface import SAMPLE, randomised, shape
+from understudy.config import LoraConfig, ModelConfig
+from understudy.inference.engine import generate_text
+from understudy.inference.sampling import SamplingSettings
+from understudy.interop.export import export_run
+from understudy.interop.ollama import modelfile
+from understudy.tokenizer import BPETokenizer, Tokenizer, gpt2_tokenizer, train_tokenizer
+from understudy.tokenizer.chat import CHAT_TEMPLATE, render, with_chat_tokens
+
+gguf: Any = pytest.importorskip("gguf", reason="gguf comes with `pip install 'understudy[interop]'`")
+SHAPES = {"gpt2": {"activation": "gelu_tanh"}, "portable": {"n_heads": 4, "n_kv_heads": 2, "head_width": 16}}
+
+
+def bpe(pattern: str = "gpt2") -> Tokenizer:
+    return with_chat_tokens(train_tokenizer("bpe", SAMPLE, 290, pattern))
+
+
+def exported(run: Any, out: Path, type: str) -> Any:
+    export_run(run, "gguf", out, type)
+    (path,) = out.iterdir()
+    return gguf.GGUFReader(path)
+
+
+def field(reader: Any, name: str) -> Any:
+    return reader.fields[name].contents()
+
+
+@pytest.mark.parametrize("type", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("family", SHAPES)
+def test_weights_and_what_is_said_of_them(family: str, type: str, tmp_path: Path) -> None:
+    own = bpe()
+    run = randomised(tmp_path / "run", shape(family, **SHAPES[family]), own)
+    expected = run.model.blocks[0].mlp.down.weight.detach().clone()
+    reader = exported(run, tmp_path / "out", type)
+    architecture = field(reader, "general.architecture")
+    assert architecture == {"gpt2": "gpt2", "portable": "qwen3"}[family]
+    assert field(reader, f"{architecture}.context_length") == 32
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    down = tensors["blk.0.ffn_down.weight"]
+    assert down.tensor_type.name.lower() == type and tensors["blk.0.attn_norm.weight"].tensor_type.name == "F32"
+    read = torch.from_numpy(gguf.quants.dequantize(down.data, down.tensor_type).copy())
+    loss = (read - expected).abs().max()
+    assert loss == 0 if type == "f32" else 0 < loss < 0.01
+    spelled = field(reader, "tokenizer.ggml.tokens")
+    assert len(spelled) == own.vocab_size == tensors["token_embd.weight"].data.shape[0]
+    assert spelled[own.special_tokens["<|im_end|>"]] == "<|im_end|>"
+    assert field(reader, "tokenizer.ggml.eos_token_id") == own.special_tokens["<|im_end|>"]
+    assert field(reader, "tokenizer.ggml.token_type")[own.special_tokens["<|im_start|>"]] == gguf.TokenType.CONTROL
+    assert field(reader, "tokenizer.chat_template") == CHAT_TEMPLATE
+    assert len(field(reader, "tokenizer.ggml.merges")) == len(own.merges)  # type: ignore[attr-defined]
+
+
+def test_adapters_are_merged(tmp_path: Path) -> None:
+    config = shape("gpt2", activation="gelu_tanh", lora=LoraConfig(rank=2, embeddings=False).model_dump())
+    export_run(randomised(tmp_path / "run", config, bpe()), "gguf", tmp_path / "out", "f32")  # which compares logits
+
+
+def test_a_matrix_that_blocks_do_not_divide_is_kept_in_f16(tmp_path: Path) -> None:
+    run = randomised(tmp_path / "run", shape("portable", d_model=48, d_ff=64), bpe())
+    kinds = {t.name: t.tensor_type.name for t in exported(run, tmp_path / "out", "q8_0").tensors}
+    assert (kinds["blk.0.ffn_up.weight"], kinds["blk.0.ffn_down.weight"]) == ("F16", "Q8_0")
+
+
+@pytest.mark.parametrize(
+    "own,more,said",
+    [
+        (train_tokenizer("char", ["abc"]), {}, "reads characters"),
+        (train_tokenizer("bpe", SAMPLE, 290, special_tokens=[]), {}, "no token that ends a text"),
+        (bpe(), {"activation": "gelu"}, "model.activation 'gelu'"),
+    ],
+)
+def test_what_gguf_cannot_hold_is_refused(own: Tokenizer, more: dict[str, Any], said: str, tmp_path: Path) -> None:
+    settings = {"activation": "gelu_tanh"} | more
+    run = finished_run(tmp_path / "run", shape("gpt2", vocab_size=own.vocab_size, **settings), own)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        export_run(run, "gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# Ollama. Its template language is Go's; what our template uses of it is read here.
+
+
+def parse_modelfile(text: str) -> dict[str, Any]:
+    """Instructions of a Modelfile; an argument may stand in three quotes over several lines."""
+    found: dict[str, Any] = {"PARAMETER": []}
+    for name, quoted, plain in re.findall(r'^([A-Z]+) (?:"""(.*?)"""|([^\n]*))$', text, re.M | re.S):
+        value = quoted or plain
+        if name == "PARAMETER":
+            key, _, of = value.partition(" ")
+            found[name].append((key, json.loads(of)))
+        else:
+            found[name] = value
+    return found
+
+
+def render_go(template: str, **values: Any) -> str:
+    """Go's text/template, as far as {{ .Name }}, {{ range .Name }} and {{ end }}, with the trimming of {{-."""
+    template = re.sub(r"\s*\{\{- ?", "{{ ", template)
+    pieces = re.split(r"\{\{ ?(.*?) ?\}\}", template)
+
+    def run(at: int, scope: dict[str, Any]) -> tuple[str, int]:
+        out = ""
+        while at < len(pieces):
+            if at % 2 == 0:
+                out += pieces[at]
+            elif pieces[at] == "end":
+                return out, at
+            elif pieces[at].startswith("range ."):
+                end = at
+                for item in scope[pieces[at].removeprefix("range .")]:
+                    text, end = run(at + 1, item)
+                    out += text
+                at = end
+            else:
+                out += scope[pieces[at].removeprefix(".")]
+            at += 1
+        return out, at
+
+    return run(0, values)[0]
+
+
+def test_ollamas_template_writes_what_ours_does(tmp_path: Path) -> None:
+    own = bpe()
+    run = randomised(tmp_path / "run", shape("portable"), own)
+    export_run(run, "ollama", tmp_path / "out", "q8_0")
+    said = parse_modelfile((tmp_path / "out" / "Modelfile").read_text())
+    assert (tmp_path / "out" / said["FROM"]).is_file()
+    assert said["PARAMETER"] == [("num_ctx", 32), ("stop", "<|im_end|>"), ("stop", "<|endoftext|>")]
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who found\n\nthe purse?"},
+        {"role": "assistant", "content": "Sam."},
+        {"role": "user", "content": "Where?"},
+    ]
+    written = render_go(said["TEMPLATE"], Messages=[{"Role": m["role"], "Content": m["content"]} for m in messages])
+    assert written == own.decode(render(own, messages, reply=True).tokens)
+
+
+def test_a_base_run_goes_on_with_its_prompt(tmp_path: Path) -> None:
+    own = train_tokenizer("bpe", SAMPLE, 290)
+    run = finished_run(tmp_path / "run", shape("portable", vocab_size=290), own)
+    said = parse_modelfile(modelfile(run))
+    assert render_go(said["TEMPLATE"], Prompt="Who?") == "Who?" and ("stop", "<|im_end|>") not in said["PARAMETER"]
+
+
+# llama.cpp itself, in the interpreter that has it.
+
+ASK = """
+import json, sys
+from llama_cpp import Llama
+asked = json.load(sys.stdin)
+model = Llama(asked["path"], n_ctx=asked["context"], verbose=False, n_threads=1, type_k=0, type_v=0, seed=0)
+ids = [model.tokenize(text.encode(), add_bos=False, special=False) for text in asked["texts"]]
+tokens = []
+for token in model.generate(asked["prompt"], temp=0.0, repeat_penalty=1.0):
+    tokens.append(token)
+    if len(tokens) == asked["tokens"]:
+        break
+print(json.dumps({"ids": ids, "tokens": tokens}))
+"""
+
+
+@pytest.fixture(scope="module")
+def llama() -> str:
+    """An interpreter that has llama-cpp-python: this one, or that of UNDERSTUDY_LLAMA_PYTHON."""
+    python = os.environ.get("UNDERSTUDY_LLAMA_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import llama_cpp"], capture_output=True).returncode:
+        pytest.skip("llama-cpp-python is not installed; UNDERSTUDY_LLAMA_PYTHON may name an interpreter that has it")
+    return python
+
+
+def ask_llama(python: str, **asked: Any) -> Any:
+    done = subprocess.run([python, "-c", ASK], input=json.dumps(asked), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+TEXTS = [*SAMPLE[:1], "don't  stop\n\n\nnow  12345 's", "naïve 数え 🙂 é\u0301", " leading", "tabs\t\tand \r\n ends  "]
+
+
+def learnt(path: Path, config: ModelConfig, own: Tokenizer) -> Any:
+    """A run that has learnt a text by heart, so that its choices are not close calls."""
+    run = finished_run(path, config, own)
+    tokens = torch.tensor([(own.encode(SAMPLE[0] + " Then they all went home, one by one; it rained.\n") * 4)[:73]])
+    optimizer = torch.optim.AdamW(run.model.parameters(), lr=1e-2)
+    for _ in range(40):
+        loss = torch.nn.functional.cross_entropy(run.model(tokens[:, :-1])[0], tokens[0, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return run
+
+
+@pytest.mark.parametrize("vocabulary", ["ours gpt2", "ours gpt4", "gpt2"])
+@pytest.mark.parametrize("family", SHAPES)
+def test_llama_cpp_continues_alike(family: str, vocabulary: str, tmp_path: Path, request: Any, llama: str) -> None:
+    if vocabulary == "gpt2":
+        own: Tokenizer = gpt2_tokenizer(request.getfixturevalue("real_data") / "gpt2")
+    else:
+        own = bpe(vocabulary.split()[1])
+    assert isinstance(own, BPETokenizer)
+    config = shape(family, **SHAPES[family] | {"vocab_size": own.vocab_size, "context_length": 128})
+    run = learnt(tmp_path / "run", config, own)
+    export_run(run, "gguf", tmp_path / "out", "f32")
+    (path,) = (tmp_path / "out").iterdir()
+    prompt = own.encode(SAMPLE[0])[:8]
+    answer = ask_llama(llama, path=str(path), context=128, texts=TEXTS, prompt=prompt, tokens=64)
+    assert answer["ids"] == [own.encode(text) for text in TEXTS]
+    text = own.decode(prompt)
+    assert own.encode(text) == prompt
+    greedy = generate_text(run.model, own, [text], 64, SamplingSettings(temperature=0.0))[0]
+    assert answer["tokens"] == list(greedy.tokens)

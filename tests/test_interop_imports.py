@@ -1,0 +1,474 @@
+"""Other projects' models as runs: from folders, nanoGPT's checkpoints and the hub; and what is not taken in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from align_runs import finished_run
+from conftest import small_text
+from test_interop_huggingface import randomised, shape
+from understudy.cli import main
+from understudy.config import ModelConfig
+from understudy.data.prepare import prepare
+from understudy.interop import proof
+from understudy.interop.export import export_run
+from understudy.interop.huggingface import read_pickled
+from understudy.interop.huggingface_tokenizer import config_document, tokenizer_document, write_together
+from understudy.interop.imports import import_model
+from understudy.interop.names import to_theirs
+from understudy.interop.nanogpt import read_characters
+from understudy.interop.shapes import config_document as shape_document
+from understudy.interop.shapes import plain_weights
+from understudy.run import load_run, read_tensors, weights_of
+from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from understudy.train.metrics import read_metrics
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer("bpe", [small_text(500)], 280)
+
+
+def theirs(folder: Path, tokenizer: Tokenizer, family: str = "gpt2", **more: Any) -> Any:
+    """A small model in Hugging Face's folder, written without its library; returns ours."""
+    run = randomised(folder.parent / f"{folder.name}-run", shape(family, vocab_size=280, **more), tokenizer)
+    config = run.config.model
+    folder.mkdir()
+    save_file(to_theirs(plain_weights(run, config), config, "huggingface"), folder / "model.safetensors")
+    write_together(folder, {
+        "config.json": shape_document(config),
+        "tokenizer.json": tokenizer_document(tokenizer),
+        "tokenizer_config.json": config_document(tokenizer),
+    })  # fmt: skip
+    return run
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one sentence with which a command is refused; nothing is left behind."""
+    capsys.readouterr()
+    before = sorted(Path().rglob("*"))
+    assert main(list(words)) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("understudy: ")
+    assert sorted(Path().rglob("*")) == before or sorted(Path().rglob("*")) == sorted([*before, Path("runs")])
+    return last
+
+
+# What comes in is a run.
+
+
+def test_an_imported_model_is_an_ordinary_run(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    origin = theirs(tmp_path / "small", tokenizer, context_length=64)
+    assert main(["import", "small", "--context", "24", "--dropout", "0.25", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["model"]["context_length"], said["model"]["dropout"]) == (24, 0.25)
+    run = load_run("small")
+    assert run.config.model.context_length == 24 and run.tokenizer.sha256 == tokenizer.sha256
+    tokens = torch.randint(0, 280, (1, 24))
+    with torch.no_grad():
+        torch.testing.assert_close(run.model(tokens), origin.model(tokens))
+    (tmp_path / "text.txt").write_text(small_text(3000))
+    prepare(["text.txt"], Path("data/own"), str(run.path / "tokenizer.json"))
+    assert main(["sample", "small", "--prompt", "the", "--tokens", "5", "--device", "cpu"]) == 0
+    assert main(["evaluate", "small", "--data", "data/own", "--json", "--device", "cpu"]) == 0
+    assert '"loss"' in capsys.readouterr().out
+    assert main(["report", "small"]) == 0
+    assert "--data" in complaint(capsys, "evaluate", "small", "--device", "cpu")
+    assert "already" in complaint(capsys, "import", "small")
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_finetuning_shakespeare(lora: bool, tokenizer: Tokenizer, tmp_path: Path, request: Any) -> None:
+    """The preset, from an imported GPT-2-shaped model, on what there is of Tiny Shakespeare."""
+    source = os.environ.get("UNDERSTUDY_TEST_DATA")
+    text = (Path(source) / "tinyshakespeare.txt").read_text()[:60_000] if source else small_text(9000)
+    (tmp_path / "text.txt").write_text(text)
+    theirs(tmp_path / "small", tokenizer)
+    import_model("small")
+    prepare(["text.txt"], Path("data/own"), "runs/small/tokenizer.json")
+    settings = {
+        "init-from": "runs/small", "data": "data/own", "device": "cpu", "run": "finetuned",
+        "tokenizer.kind": "bpe", "train.steps": 12, "train.batch_size": 8, "train.micro_batch_size": 8,
+        "optim.lr": "1e-2", "eval.every_steps": 0, "eval.max_tokens": 2000, "log.samples": 0, "log.every_steps": 1,
+    } | ({"model.lora.rank": 4} if lora else {})  # fmt: skip
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    assert main(["pretrain", "finetune-shakespeare", *words]) == 0
+    losses = [row["train/loss"] for row in read_metrics(Path("runs/finetuned/metrics.jsonl")) if "train/loss" in row]
+    assert losses[-1] < losses[0] - 0.1
+    run = load_run("finetuned")
+    assert json.loads((run.path / "run.json").read_text())["parent"]["run"] == "runs/small"
+    if lora:
+        pytest.importorskip("peft", reason="peft comes with `pip install 'understudy[interop]'`")
+        found = export_run(run, "hf", tmp_path / "apart", adapter=True).found
+        assert "PEFT" in found[0]
+
+
+def test_gpt2s_own_vocabulary_in_both_of_its_spellings(real_data: Path, tmp_path: Path) -> None:
+    own = load_tokenizer(real_data / "gpt2")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    write_together(tmp_path / "one", {"tokenizer.json": tokenizer_document(own)})
+    (tmp_path / "two" / "vocab.json").write_bytes((real_data / "gpt2" / "encoder.json").read_bytes())
+    (tmp_path / "two" / "merges.txt").write_bytes((real_data / "gpt2" / "vocab.bpe").read_bytes())
+    assert {load_tokenizer(tmp_path / name).sha256 for name in ("one", "two")} == {own.sha256}
+
+
+def test_older_files_names_without_a_prefix_masks_and_half_precision(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """What the hub's own gpt2 looks like, in PyTorch's file."""
+    origin = theirs(tmp_path / "small", tokenizer)
+    tensors = load_file("small/model.safetensors")
+    Path("small/model.safetensors").unlink()
+    old = {name.removeprefix("transformer."): tensor.bfloat16() for name, tensor in tensors.items()}
+    old |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32), "h.1.attn.masked_bias": torch.tensor(-1e4)}
+    old["lm_head.weight"] = old["wte.weight"]
+    torch.save(old, "small/pytorch_model.bin")
+    run = load_run(import_model("small").path)
+    assert torch.equal(run.model.norm.weight, origin.model.norm.weight.bfloat16().float())
+
+
+def test_ids_that_no_token_has_are_cut_off(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    origin = theirs(tmp_path / "small", tokenizer, family="portable", tied=False)
+    fewer = train_tokenizer("bpe", [small_text(500)], 270)
+    write_together(Path("small"), {"tokenizer.json": tokenizer_document(fewer)})
+    run = load_run(import_model("small").path)
+    tokens = torch.randint(0, 270, (1, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(run.model(tokens), origin.model(tokens)[..., :270])
+
+
+# nanoGPT.
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_nanogpt_out_and_in_again(kind: str, bias: bool, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    own = train_tokenizer("char", ["To be, or not: ’s\n"]) if kind == "char" else tokenizer
+    run = randomised(tmp_path / "run", shape("gpt2", vocab_size=own.vocab_size, bias=bias), own)
+    export_run(run, "nanogpt", tmp_path / "out")
+    checkpoint = torch.load("out/ckpt.pt", weights_only=True)
+    assert checkpoint["model_args"] | {"dropout": 0.0} == {
+        "vocab_size": own.vocab_size, "block_size": 32, "n_layer": 2, "n_head": 2, "n_embd": 32, "bias": bias,
+        "dropout": 0.0,
+    }  # fmt: skip
+    checkpoint["model"] = {f"_orig_mod.{name}": tensor for name, tensor in checkpoint["model"].items()}
+    torch.save(checkpoint, "out/ckpt.pt")  # as a compiled model is saved
+    again = load_run(import_model("out/ckpt.pt", "again").path)
+    assert again.tokenizer.sha256 == own.sha256
+    own_weights = weights_of(run.model)
+    own_weights["token_embedding.weight"][own.vocab_size :] = 0
+    read = weights_of(again.model)
+    assert read.keys() == own_weights.keys() and all(torch.equal(read[name], own_weights[name]) for name in read)
+
+
+def test_nanogpts_layout_is_that_of_transformers_the_other_way_round(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """nanoGPT reads GPT-2 by turning four matrices of each block round; so this is the same model."""
+    transformers = pytest.importorskip("transformers", reason="it comes with `pip install 'understudy[interop]'`")
+    run = randomised(tmp_path / "run", shape("gpt2", vocab_size=280), tokenizer)
+    export_run(run, "nanogpt", tmp_path / "out")
+    tensors = torch.load("out/ckpt.pt", weights_only=True)["model"]
+    turned = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+    config = transformers.GPT2Config(
+        n_embd=32, n_layer=2, n_head=2, vocab_size=280, n_positions=32, activation_function="gelu"
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+    model.load_state_dict({name: t.T if name.endswith(turned) else t for name, t in tensors.items()})
+    tokens = torch.randint(0, 280, (2, 20))
+    with torch.no_grad():
+        assert (model(tokens).logits - run.model(tokens)).abs().max() < 1e-4
+
+
+# What is not taken in: one sentence, and nothing left behind.
+
+
+class Harm:
+    def __reduce__(self) -> Any:
+        return (os.system, ("touch harmed",))
+
+
+def test_a_pickle_that_would_run_code_is_not_read(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    Path("small/model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Harm()}, "small/pytorch_model.bin")
+    assert "would execute code" in complaint(capsys, "import", "small")
+    Path("old.bin").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(ValueError, match="would execute code"):
+        read_pickled(Path("old.bin"))
+    Path("ckpt.pt").write_bytes(Path("small/pytorch_model.bin").read_bytes())
+    assert "would execute code" in complaint(capsys, "import", "ckpt.pt", "--run", "x")
+    for harmful in (pickle.dumps(Harm()), pickle.dumps({"itos": Harm()})):
+        Path("meta.pkl").write_bytes(harmful)
+        with pytest.raises(ValueError, match=r"it would run (posix|nt)\.system"):
+            read_characters(Path("meta.pkl"))
+    assert not Path("harmed").exists()
+
+
+def changed(name: str, of: Any) -> None:
+    document = json.loads(Path("small/config.json").read_text())
+    Path("small/config.json").write_text(json.dumps(document | {name: of}))
+
+
+def weights(change: Any) -> None:
+    tensors = load_file("small/model.safetensors")
+    change(tensors)
+    save_file(tensors, "small/model.safetensors")
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "type": (lambda: changed("model_type", "llama"), "a model of type 'llama'"),
+    "architecture": (lambda: changed("architectures", ["GPT2ForTokenClassification"]), "GPT2ForTokenClassification"),
+    "option": (lambda: changed("scale_attn_by_inverse_layer_idx", True), "scale_attn_by_inverse_layer_idx True"),
+    "activation": (lambda: changed("activation_function", "silu"), "the activation 'silu'"),
+    "no shape": (lambda: changed("n_embd", None), "does not say what n_embd is"),
+    "odd shape": (lambda: changed("n_head", 3), "does not divide"),
+    "no number": (lambda: changed("n_layer", "many"), "n_layers"),
+    "missing": (lambda: weights(lambda t: t.pop("transformer.h.1.mlp.c_fc.weight")), "c_fc.weight is missing"),
+    "extra": (lambda: weights(lambda t: t.update(more=torch.ones(2))), "no such tensor"),
+    "shape": (
+        lambda: weights(lambda t: t.update({"transformer.ln_f.bias": torch.ones(31)})),
+        "transformer.ln_f.bias is (31,), and (32,) is wanted",
+    ),
+    "cut short": (
+        lambda: Path("small/model.safetensors").write_bytes(Path("small/model.safetensors").read_bytes()[:999]),
+        "damaged",
+    ),
+    "no weights": (lambda: Path("small/model.safetensors").unlink(), "holds no weights"),
+    "head": (
+        lambda: weights(lambda t: t.update({"lm_head.weight": torch.ones(280, 32)})), "a head that is not the embedding",
+    ),
+    "no config": (lambda: Path("small/config.json").unlink(), "neither config.json"),
+    "broken config": (lambda: Path("small/config.json").write_text("{"), "damaged"),
+    "no tokenizer": (lambda: Path("small/tokenizer.json").unlink(), "--tokenizer"),
+    "unigram": (
+        lambda: Path("small/tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": []}}'),
+        "only byte-level BPE",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_folder_is_refused_in_one_sentence(
+    what: str, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    spoil, said = BAD[what]
+    spoil()
+    assert said in complaint(capsys, "import", "small")
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    train_tokenizer("bpe", [small_text(500)], 290).save(tmp_path / "more.json")
+    assert "belongs to another model" in complaint(capsys, "import", "small", "--tokenizer", "more.json")
+    assert "--context is 33" in complaint(capsys, "import", "small", "--context", "33")
+    assert "there is no model 'small-2'" in complaint(capsys, "import", "small-2")
+    assert "dropout" in complaint(capsys, "import", "small", "--dropout", "2")
+
+
+OURS_ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "ngram_orders": ({"ngram_orders": (2, 3)}, "hf"),
+    "value_embeddings": ({"value_embeddings": True}, "hf"),
+    "key_shift": ({"key_shift": True}, "gguf"),
+    "logit_softcap": ({"logit_softcap": 15.0}, "hf"),
+    "activation": ({"activation": "relu2"}, "hf"),
+    "norm": ({"norm": "layernorm"}, "hf"),
+    "qk_norm": ({"qk_norm": False}, "gguf"),
+    "family": ({}, "nanogpt"),
+}
+
+
+@pytest.mark.parametrize("option", OURS_ALONE)
+def test_an_option_without_a_counterpart_is_refused_by_its_name(
+    option: str, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, format = OURS_ALONE[option]
+    finished_run(tmp_path / "runs" / "own", shape("portable", vocab_size=280, **more), tokenizer)
+    said = complaint(capsys, "export", "own", "--format", format)
+    assert "no counterpart for" in said and option in said
+
+
+def test_a_reward_model_or_a_bigram_has_one_counterpart_or_none(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_run(tmp_path / "runs" / "judge", shape("portable", vocab_size=280, score_head=True), tokenizer, "reward")
+    assert "gives scores" in complaint(capsys, "export", "judge", "--format", "gguf")
+    bigram = ModelConfig(family="bigram", vocab_size=280)
+    finished_run(tmp_path / "runs" / "table", bigram, tokenizer)
+    assert "is a bigram" in complaint(capsys, "export", "table", "--format", "hf")
+
+
+def test_options_of_export_that_would_do_nothing_are_refused(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_run(tmp_path / "runs" / "own", shape("portable", vocab_size=280), tokenizer)
+    assert "--type would be ignored" in complaint(capsys, "export", "own", "--format", "hf", "--type", "f16")
+    assert "--adapter would be ignored" in complaint(capsys, "export", "own", "--format", "gguf", "--adapter")
+    assert "has no adapters" in complaint(capsys, "export", "own", "--format", "hf", "--adapter", "--out", "x")
+    assert "runs is there already" in complaint(capsys, "export", "own", "--format", "hf", "--out", "runs")
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_export_or_import_leaves_nothing(
+    how: Any, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = theirs(tmp_path / "small", tokenizer)
+
+    def broken(*arguments: Any, **more: Any) -> Any:
+        raise how
+
+    monkeypatch.setattr(proof.Proof, "compare", broken)
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        export_run(run, "nanogpt", tmp_path / "exports" / "own")
+    assert list(Path("exports").iterdir()) == []
+    monkeypatch.setattr("understudy.run.RunFolder.write_checkpoint", broken)
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        import_model("small")
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_a_killed_export_leaves_no_folder_of_that_name(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    code = """
+import os, signal, sys
+from understudy.interop.proof import Proof
+Proof.compare = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+from understudy.cli import main
+main(["export", "small-run", "--format", "nanogpt", "--out", "out"])
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode != 0
+    assert not Path("out").exists() and Path(".out.partial").exists()
+    assert main(["export", "small-run", "--format", "nanogpt", "--out", "out"]) == 0
+    assert Path("out/ckpt.pt").exists() and not Path(".out.partial").exists()
+
+
+# The hub, by a small server that does as it does.
+
+COMMIT = "3" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    files: ClassVar[dict[str, bytes]] = {}
+    repo = "openai-community/gpt2"
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path, api = self.path.partition("?")[0], f"/api/models/{self.repo}"
+        if path == api:
+            self.answer(json.dumps({"id": self.repo, "sha": COMMIT, "private": False, "tags": []}).encode())
+        elif path == f"{api}/tree/{COMMIT}":
+            self.answer(json.dumps([self.entry(*file) for file in self.files.items()]).encode())
+        elif (name := path.removeprefix(f"/{self.repo}/resolve/{COMMIT}/")) in self.files:
+            self.answer(self.files[name])
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def answer(self, body: bytes) -> None:
+        self.send_response(200)
+        for name, value in {
+            "Content-Length": str(len(body)), "ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT,
+        }.items():  # fmt: skip
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def entry(self, path: str, data: bytes) -> dict[str, Any]:
+        oid = hashlib.sha256(data).hexdigest()
+        lfs = {"oid": oid, "size": len(data), "pointerSize": 100}
+        return {"type": "file", "path": path, "size": len(data), "oid": "0" * 40, "lfs": lfs}
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    theirs(tmp_path / "small", tokenizer)
+    Hub.files = {path.name: path.read_bytes() for path in (tmp_path / "small").iterdir()}
+    Hub.files |= {"flax_model.msgpack": b"not wanted"}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def from_hub(endpoint: str, name: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, since the library reads its address when it is imported."""
+    environment = os.environ | {
+        "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }  # fmt: skip
+    words = [sys.executable, "-m", "understudy", "import", name]
+    return subprocess.run(words, env=environment, capture_output=True, text=True)
+
+
+def test_a_name_on_the_hub_is_fetched_and_checked(hub: str, tmp_path: Path) -> None:
+    done = from_hub(hub, "gpt2", tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    assert "fetching openai-community/gpt2/model.safetensors" in done.stderr and "flax" not in done.stderr
+    fetched = load_run("gpt2")
+    assert torch.equal(fetched.model.norm.weight, load_file("small/model.safetensors")["transformer.ln_f.weight"])
+    other = from_hub(hub, "no/such", tmp_path / "cache")
+    assert other.returncode == 2 and "there is no model no/such" in other.stderr
+
+
+def test_a_hub_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
+    done = from_hub("http://127.0.0.1:9", "gpt2", tmp_path / "cache")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "openai-community/gpt2 could not be fetched from the hub" in done.stderr and "their paths" in done.stderr
+    assert not Path("runs").exists()
+
+
+def test_what_cannot_be_pushed_is_written_and_said_to_be(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
+    environment = os.environ | {
+        "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }  # fmt: skip
+    words = ["export", "own", "--format", "nanogpt", "--push", "me/own"]
+    command = [sys.executable, "-m", "understudy", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "is written, but could not be pushed to me/own" in done.stderr
+    assert Path("exports/own-nanogpt/ckpt.pt").is_file()
+
+
+# A kept run, read as it was written.
+
+
+def test_weights_of_an_import_are_whole_and_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    config: ModelConfig = theirs(tmp_path / "small", tokenizer).config.model
+    folder = import_model("small")
+    held = read_tensors(folder.checkpoint() / "model.safetensors")
+    assert held["token_embedding.weight"].shape == (config.padded_vocab_size, 32)
+    assert not held["token_embedding.weight"][280:].any()
+    assert folder.about()["stage"] == "import" and folder.about()["imported_from"] == "small"
