@@ -38,8 +38,9 @@ class KVCache:
             raise ValueError(
                 f"a cache of {self.max_tokens} tokens exceeds the model's context of {config.context_length}"
             )
-        shape = (2, *row_shape(config, batch_size, self.max_tokens))
-        self.keys, self.values = torch.zeros(shape, device=device, dtype=dtype)
+        shape = row_shape(config, batch_size, self.max_tokens)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.tokens = torch.zeros(batch_size, self.max_tokens, dtype=torch.long, device=device)
         self.longest = 0  # of lengths, kept as a number so that no step waits for the device
