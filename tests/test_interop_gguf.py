@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -194,6 +195,13 @@ def ask_llama(python: str, **asked: Any) -> Any:
 TEXTS = [*SAMPLE[:1], "don't  stop\n\n\nnow  12345 's", "naïve 数え 🙂 é\u0301", " leading", "tabs\t\tand \r\n ends  "]
 
 
+def fuzzed(count: int = 150) -> list[str]:
+    """Texts of letters of several scripts, digits, marks, blanks of all kinds and what else splitting looks at."""
+    alphabet = "aZé\u0301ßΩжשع数かな한ñ'sStTlLrReEdDmMvV019²½٣ \t\n\r\u00a0\u2028\u3000.,!?-_(<|>🙂👩\u200d💻\u200b\0"
+    choose = random.Random(0)
+    return ["".join(choose.choices(alphabet, k=choose.randrange(1, 40))) for _ in range(count)]
+
+
 def learnt(path: Path, config: ModelConfig, own: Tokenizer) -> Any:
     """A run that has learnt a text by heart, so that its choices are not close calls."""
     run = finished_run(path, config, own)
@@ -220,8 +228,8 @@ def test_llama_cpp_continues_alike(family: str, vocabulary: str, tmp_path: Path,
     export_run(run, "gguf", tmp_path / "out", "f32")
     (path,) = (tmp_path / "out").iterdir()
     prompt = own.encode(SAMPLE[0])[:8]
-    answer = ask_llama(llama, path=str(path), context=128, texts=TEXTS, prompt=prompt, tokens=64)
-    assert answer["ids"] == [own.encode(text) for text in TEXTS]
+    answer = ask_llama(llama, path=str(path), context=128, texts=TEXTS + fuzzed(), prompt=prompt, tokens=64)
+    assert answer["ids"] == [own.encode(text) for text in TEXTS + fuzzed()]
     text = own.decode(prompt)
     assert own.encode(text) == prompt
     greedy = generate_text(run.model, own, [text], 64, SamplingSettings(temperature=0.0))[0]

@@ -24,7 +24,7 @@ from test_interop_huggingface import randomised, shape
 from understudy.cli import main
 from understudy.config import ModelConfig
 from understudy.data.prepare import prepare
-from understudy.interop import proof
+from understudy.interop import proof, shapes
 from understudy.interop.export import export_run
 from understudy.interop.huggingface import read_pickled
 from understudy.interop.huggingface_tokenizer import config_document, tokenizer_document, write_together
@@ -299,6 +299,24 @@ OURS_ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "qk_norm": ({"qk_norm": False}, "gguf"),
     "family": ({}, "nanogpt"),
 }
+
+
+def test_every_option_of_a_model_is_spoken_for() -> None:
+    """A new one is carried over, refused, or named here as one that changes nothing once a model is trained."""
+    of_training = {"zero_init_projections", "dropout", "ngram_buckets", "ngram_dropout"}
+    folded = {
+        "family",
+        "vocab_size",
+        "bias",
+        "lora",
+        "score_head",
+        "activation",
+        "rope_theta",
+        "n_kv_heads",
+        "head_width",
+    }
+    carried = {name for family in shapes.FAMILIES.values() for name in (*family.fields, *family.always)}
+    assert set(ModelConfig.model_fields) == of_training | folded | carried | set(shapes.OURS_ALONE)
 
 
 @pytest.mark.parametrize("option", OURS_ALONE)
