@@ -155,6 +155,7 @@ def test_ids_that_no_token_has_are_cut_off(tokenizer: Tokenizer, tmp_path: Path)
     tokens = torch.randint(0, 270, (1, 9))
     with torch.no_grad():
         torch.testing.assert_close(run.model(tokens), origin.model(tokens)[..., :270])
+    assert not run.model.token_embedding.weight[270:].any() and not run.model.head.weight[270:].any()
 
 
 # nanoGPT.
