@@ -96,6 +96,7 @@ def test_an_imported_model_is_an_ordinary_run(
     assert main(["report", "small"]) == 0
     assert "--data" in complaint(capsys, "evaluate", "small", "--device", "cpu")
     assert "already" in complaint(capsys, "import", "small")
+    assert "--init-from small" in complaint(capsys, "pretrain", "--run", "small", "--resume")
 
 
 @pytest.mark.parametrize("lora", [False, True])
