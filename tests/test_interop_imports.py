@@ -394,6 +394,8 @@ COMMIT = "3" * 40
 class Hub(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     repo = "openai-community/gpt2"
+    damaged: ClassVar[set[str]] = set()
+    """Files that are not what the hub says of them."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -423,7 +425,7 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def entry(self, path: str, data: bytes) -> dict[str, Any]:
-        oid = hashlib.sha256(data).hexdigest()
+        oid = hashlib.sha256(data + b"." * (path in self.damaged)).hexdigest()
         lfs = {"oid": oid, "size": len(data), "pointerSize": 100}
         return {"type": "file", "path": path, "size": len(data), "oid": "0" * 40, "lfs": lfs}
 
@@ -460,6 +462,15 @@ def test_a_name_on_the_hub_is_fetched_and_checked(hub: str, tmp_path: Path) -> N
     assert torch.equal(fetched.model.norm.weight, load_file("small/model.safetensors")["transformer.ln_f.weight"])
     other = from_hub(hub, "no/such", tmp_path / "cache")
     assert other.returncode == 2 and "there is no model no/such" in other.stderr
+
+
+def test_a_file_that_is_not_what_the_hub_says_is_refused(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "damaged", {"model.safetensors"})
+    done = from_hub(hub, "gpt2", tmp_path / "cache")
+    assert done.returncode == 2 and "gpt2/model.safetensors arrived damaged" in done.stderr.splitlines()[-1]
+    assert not Path("runs").exists()
 
 
 def test_a_hub_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
