@@ -96,6 +96,7 @@ def test_an_imported_model_is_an_ordinary_run(
     assert main(["report", "small"]) == 0
     assert "--data" in complaint(capsys, "evaluate", "small", "--device", "cpu")
     assert "already" in complaint(capsys, "import", "small")
+    assert "--init-from small" in complaint(capsys, "pretrain", "--run", "small", "--resume")
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -155,6 +156,7 @@ def test_ids_that_no_token_has_are_cut_off(tokenizer: Tokenizer, tmp_path: Path)
     tokens = torch.randint(0, 270, (1, 9))
     with torch.no_grad():
         torch.testing.assert_close(run.model(tokens), origin.model(tokens)[..., :270])
+    assert not run.model.token_embedding.weight[270:].any() and not run.model.head.weight[270:].any()
 
 
 # nanoGPT.
@@ -392,6 +394,8 @@ COMMIT = "3" * 40
 class Hub(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     repo = "openai-community/gpt2"
+    damaged: ClassVar[set[str]] = set()
+    """Files that are not what the hub says of them."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -421,7 +425,7 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def entry(self, path: str, data: bytes) -> dict[str, Any]:
-        oid = hashlib.sha256(data).hexdigest()
+        oid = hashlib.sha256(data + b"." * (path in self.damaged)).hexdigest()
         lfs = {"oid": oid, "size": len(data), "pointerSize": 100}
         return {"type": "file", "path": path, "size": len(data), "oid": "0" * 40, "lfs": lfs}
 
@@ -458,6 +462,15 @@ def test_a_name_on_the_hub_is_fetched_and_checked(hub: str, tmp_path: Path) -> N
     assert torch.equal(fetched.model.norm.weight, load_file("small/model.safetensors")["transformer.ln_f.weight"])
     other = from_hub(hub, "no/such", tmp_path / "cache")
     assert other.returncode == 2 and "there is no model no/such" in other.stderr
+
+
+def test_a_file_that_is_not_what_the_hub_says_is_refused(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "damaged", {"model.safetensors"})
+    done = from_hub(hub, "gpt2", tmp_path / "cache")
+    assert done.returncode == 2 and "gpt2/model.safetensors arrived damaged" in done.stderr.splitlines()[-1]
+    assert not Path("runs").exists()
 
 
 def test_a_hub_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -106,6 +106,10 @@ def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
     folder = RunFolder(run_path(name))
     if arguments.resume and not folder.exists():
         raise ValueError(f"there is no run {folder.path} to resume; leave --resume out to start it")
+    if arguments.resume and folder.about().get("stage") == "import":
+        raise ValueError(
+            f"{folder.path} was imported, and not trained here; start a new run with --init-from {folder.name}"
+        )
     overrides = dict(arguments.overrides)
     for option, setting in (
         ("data", "data.path"),

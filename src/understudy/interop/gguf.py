@@ -155,7 +155,7 @@ def _read_again(run: Run, proof: Proof, path: Path, config: ModelConfig, type: s
     model = build_model(config).eval()
     load_weights(model, from_theirs(read_tensors(path), config, "gguf", path), path)
     difference = proof.compare(lambda prompt: model(prompt)[0], TOLERANCE[type], "gguf")
-    return f"the file's {type} weights give logits within {difference:.1g}"
+    return f"read again, its {type} weights give logits within {difference:.1g} of ours"
 
 
 def check_installed() -> None:

@@ -181,7 +181,7 @@ def _read_by_transformers(run: Run, proof: Proof, folder: Path, adapter: Path | 
     difference = proof.compare(lambda prompt: model(prompt).logits[0], EXACT, reader)
     _same_tokens(run.tokenizer, transformers.AutoTokenizer.from_pretrained(folder))
     what = "scores" if scores else "logits"
-    return f"{reader} reads the same tokens, and {what} within {difference:.1g}"
+    return f"read by {reader}: the same tokens, and {what} within {difference:.1g} of ours"
 
 
 def _same_tokens(own: Tokenizer, other: Any) -> None:
