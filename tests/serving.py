@@ -23,13 +23,12 @@ from safetensors.torch import save_file
 from understudy.config import ModelConfig
 from understudy.inference.batching import BatchEngine
 from understudy.model import GPT, Bigram
-from understudy.run import Run, RunFolder, load_run, weights_of, write_json
+from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of, write_json
 from understudy.serve.api import build_app
 from understudy.serve.served import Served, ServedRun
 from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
-from understudy.train.checkpoint import _weights_sha256
 
 TEXT = "Sam found the purse at the school. Who found the purse? assistant\nuser\nsystem\n"
 
@@ -56,7 +55,7 @@ def save_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, shape: dict[
     about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
     folder.create(build_config({"stage": stage, "model": shape, "data": {"path": "x"}}), tokenizer, about)
     weights = weights_of(model)
-    state = about | {"step": 1, "weights_sha256": _weights_sha256(weights)}
+    state = about | {"step": 1, "weights_sha256": sha256_of_weights(weights)}
     writers: Any = {
         "model.safetensors": lambda at: save_file(weights, at),
         "state.json": lambda at: write_json(at, state),

@@ -6,7 +6,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +44,23 @@ def url(store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def say_always(run: ServedRun, text: str, seconds_per_token: float = 0.0) -> None:
-    """Have a run answer everything with one text; what is seen inside it stays its own."""
-    model, logits = run.model, run.model.logits
-    whole, place = [*run.tokenizer.encode(text), run.tokenizer.special_tokens["<|im_end|>"]], count()
+    """Have a run's engine answer everything with one text; what is seen inside the run stays its own."""
+    model, hidden, place = run.engine.model, run.engine.model.hidden, 0
+    whole = [*run.tokenizer.encode(text), run.tokenizer.special_tokens["<|im_end|>"]]
 
-    def say(hidden: torch.Tensor) -> torch.Tensor:
-        if hidden.ndim == 3:  # of all places, as lookinside.py asks
-            return logits(hidden)
+    def read(tokens: torch.Tensor, *more: Any) -> torch.Tensor:
+        nonlocal place
+        answering = tokens.shape[1] == 1 and int(tokens[0, 0]) == whole[place]
+        place = (place + 1) % len(whole) if answering else 0  # else it reads a prompt
+        return hidden(tokens, *more)
+
+    def say(states: torch.Tensor) -> torch.Tensor:
         time.sleep(seconds_per_token)
-        out = torch.full((len(hidden), run.model.config.vocab_size or 0), -20.0)
-        out[:, whole[next(place) % len(whole)]] = 20.0
+        out = torch.full((len(states), run.model.config.vocab_size or 0), -20.0)
+        out[:, whole[place]] = 20.0
         return out
 
-    model.logits = say  # type: ignore[method-assign]
+    model.hidden, model.logits = read, say  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
