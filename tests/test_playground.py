@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from serving import make_run, served_run, serving
-from understudy.serve.feedback import FeedbackStore, Judgement
+from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
 from understudy.serve.served import Served, ServedRun
 
 pytest.importorskip("gradio", reason="the playground needs Gradio")
@@ -102,6 +102,16 @@ def say(page: Any, text: str) -> Any:
     return page.locator(".assistant").last
 
 
+def kept(store: FeedbackStore, run: str, many: int, seconds: float = 20.0) -> list[AnswerRecord]:
+    """The answers of a run in the store, once there are so many."""
+    until = time.monotonic() + seconds
+    while True:
+        answers = [answer for answer in store.answers() if answer.run == run]
+        if len(answers) >= many or time.monotonic() > until:
+            return answers
+        time.sleep(0.05)
+
+
 def saved(page: Any, what: str) -> None:
     page.wait_for_selector(f".saved:text('saved: your {what}')")
 
@@ -156,10 +166,10 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
     page.locator(".user .said textarea").fill("Uno")
     page.locator(".user .said .save").click()
     page.wait_for_function("document.querySelectorAll('.user').length === 1")
-    page.locator(".again").click()
+    assert len(kept(store, "nasty", 3)) == 3
     page.wait_for_function("document.querySelectorAll('.assistant .cursor').length === 0")
-    page.wait_for_selector(".again")
-    answers = [a for a in store.answers() if a.run == "nasty"]
+    page.locator(".again").click()
+    answers = kept(store, "nasty", 4)
     assert [a.prompt[-1]["content"] for a in answers] == ["One", "Two", "Uno", "Uno"]
     assert len({a.conversation_id for a in answers}) == 1 and len(answers[2].prompt) == 1
 
