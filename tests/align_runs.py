@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from understudy.cli import main
 from understudy.config import ModelConfig
-from understudy.model import build_model
+from understudy.model import GPT, Bigram, build_model
 from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of, write_json
 from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
@@ -37,8 +37,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def finished_run(path: Path, shape: ModelConfig, tokenizer: Tokenizer, stage: str = "pretrain") -> Run:
     """A run with the weights that a model of this shape begins with."""
-    model = build_model(shape)
-    folder = RunFolder(path)
+    return kept_run(path, build_model(shape), tokenizer, stage)
+
+
+def kept_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, stage: str) -> Run:
+    """The folder of a run that ended with this model, as training would have written it."""
+    folder, shape = RunFolder(path), model.config
     about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
     tree = {"stage": stage, "model": shape.model_dump(exclude_none=True), "data": {"path": "x"}}
     folder.create(build_config(tree | ({"init_from": "x"} if shape.lora else {})), tokenizer, about)

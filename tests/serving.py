@@ -18,15 +18,14 @@ from typing import Any
 import torch
 import uvicorn
 from openai import OpenAI
-from safetensors.torch import save_file
 
+from align_runs import kept_run
 from understudy.config import ModelConfig
 from understudy.inference.batching import BatchEngine
-from understudy.model import GPT, Bigram
-from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of, write_json
+from understudy.model import GPT
+from understudy.run import Run
 from understudy.serve.api import build_app
 from understudy.serve.served import Served, ServedRun
-from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
@@ -47,21 +46,7 @@ def make_run(path: Path, chat: bool = True, stage: str = "", seed: int = 0, cont
     }  # fmt: skip
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
-    return save_run(path, model, tokenizer, shape, stage or ("sft" if chat else "pretrain"))
-
-
-def save_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, shape: dict[str, Any], stage: str) -> Run:
-    folder = RunFolder(path)
-    about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
-    folder.create(build_config({"stage": stage, "model": shape, "data": {"path": "x"}}), tokenizer, about)
-    weights = weights_of(model)
-    state = about | {"step": 1, "weights_sha256": sha256_of_weights(weights)}
-    writers: Any = {
-        "model.safetensors": lambda at: save_file(weights, at),
-        "state.json": lambda at: write_json(at, state),
-    }
-    folder.write_checkpoint(1, writers, keep=1, is_best=True)
-    return load_run(path)
+    return kept_run(path, model, tokenizer, stage or ("sft" if chat else "pretrain"))
 
 
 def served_run(run: Run, seconds_per_step: float = 0.0, **engine: Any) -> ServedRun:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from serving import make_run, save_run
+from align_runs import kept_run
+from serving import make_run
 from understudy.cli import main
 from understudy.config import ModelConfig
 from understudy.data.conversations import open_conversations
@@ -226,6 +227,6 @@ def test_a_look_is_printed_and_drawn(inspect: Any, tmp_path: Path) -> None:
 def test_a_bigram_has_probabilities_only(inspect: Any, runs: Path) -> None:
     tokenizer = train_tokenizer("char", ["abc\n"], None)
     shape = {"family": "bigram", "context_length": 8, "vocab_size": 4}
-    save_run(runs / "runs/bigram", Bigram(ModelConfig(**shape)), tokenizer, shape, "pretrain")
+    kept_run(runs / "runs/bigram", Bigram(ModelConfig(**shape)), tokenizer, "pretrain")
     status, out, _ = inspect("bigram", "--prompt", "abc")
     assert status == 0 and "25.0%" in out and "lens" not in out and "Attention" not in out

@@ -282,9 +282,9 @@ class RewardModel:
             shown = [rows[i][-context:] for i in batch]
             longest = max(map(len, shown))
             padded = torch.tensor([row + [0] * (longest - len(row)) for row in shown], device=device)
-            last = torch.tensor([len(row) - 1 for row in shown], device=device)
+            last = torch.tensor([place * longest + len(row) - 1 for place, row in enumerate(shown)], device=device)
             with self.runtime.autocast():
-                hidden = self.model.hidden(padded)[torch.arange(len(batch), device=device), last]
+                hidden = self.model.hidden(padded, at=last)
             for i, score in zip(batch, self.model.scores(hidden).tolist()):
                 scores[i] = score
         return scores

@@ -13,7 +13,6 @@ Shapes: T time, L layers, H heads, A alternatives, V vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.inference.engine import Model, check_request
+from understudy.inference.engine import Model, check_request, precision
 from understudy.model import GPT
 from understudy.model.gpt import Trace
 from understudy.tokenizer import Tokenizer
@@ -75,7 +74,7 @@ def look_inside(
     assert vocab_size is not None, "a built model knows its vocabulary"
     device = next(model.parameters()).device
     row, trace = torch.tensor([list(tokens)], device=device), Trace()
-    with contextlib.nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast):
+    with precision(device, autocast):
         if isinstance(model, GPT):
             model.hidden(row, trace=trace)
             states = [model.norm(x) for x in trace.residual]

@@ -191,8 +191,9 @@ class GPT(nn.Module):
         positions = mask = rope = before = None
         if documents is not None:
             assert cache is None, "documents are for rows read at once"
-            positions, mask = within_documents(documents)
-            if branches is not None:
+            if branches is None:
+                positions, mask = within_documents(documents)
+            else:
                 positions, mask, before = within_branches(documents, branches)
         if cache:
             positions = cache.positions(tokens.shape[1])
