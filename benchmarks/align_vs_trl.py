@@ -129,14 +129,15 @@ def short(tokenizer: Tokenizer, rows: Iterator[dict[str, Any]]) -> Iterator[dict
 
 
 def equally_short(tokenizer: Tokenizer, length: int = 16) -> Iterator[dict[str, Any]]:
-    """Prompts of exactly so many tokens: the first words of stories, as many as that takes."""
+    """Prompts of exactly so many tokens: words that follow each other in stories, as many as that takes."""
     for story in stories(1, "train"):
         words = story.split()
-        for count in range(1, length):
-            messages = [{"role": "user", "content": " ".join(words[:count])}]
-            if len(asked_tokens(tokenizer, messages)) == length:
-                yield {"prompt": messages, "answer": words[count]}
-                break
+        for first in range(len(words) - length):
+            for count in range(1, length):
+                messages = [{"role": "user", "content": " ".join(words[first : first + count])}]
+                if len(asked_tokens(tokenizer, messages)) == length:
+                    yield {"prompt": messages, "answer": words[first + count]}
+                    break
 
 
 def asked_tokens(tokenizer: Tokenizer, messages: Any) -> list[int]:

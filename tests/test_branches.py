@@ -11,6 +11,7 @@ from understudy.config import ModelConfig
 from understudy.data.packing import grow_trees, lay_in_rows
 from understudy.losses import PADDING
 from understudy.model import GPT
+from understudy.model.documents import divided
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
@@ -30,10 +31,15 @@ def model_of(shape: dict[str, Any]) -> GPT:
     return model
 
 
+@pytest.mark.parametrize("apart", (True, False), ids=("one by one", "under a mask"))
+@pytest.mark.parametrize("documents", (DOCUMENTS, DOCUMENTS[:2], [([1, 2], [3]), ([4, 5], [6, 7])]))
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_documents_that_begin_alike_read_as_if_alone(shape: dict[str, Any]) -> None:
+def test_documents_read_together_are_as_if_alone(
+    shape: dict[str, Any], documents: list[Any], apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of(shape)
-    batch, places = lay_in_rows(DOCUMENTS, 10)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: not apart)
+    batch, places = lay_in_rows(documents, 10)
     weights = torch.randn(sum(map(len, places)), 16)
 
     def gradient(states: torch.Tensor) -> torch.Tensor:
@@ -41,7 +47,7 @@ def test_documents_that_begin_alike_read_as_if_alone(shape: dict[str, Any]) -> N
         (states * weights).sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in DOCUMENTS])
+    alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in documents])
     wanted = gradient(alone)
     together = model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], torch.cat(places))
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
@@ -52,6 +58,16 @@ def test_documents_that_begin_alike_read_as_if_alone(shape: dict[str, Any]) -> N
 def test_states_that_are_asked_for_are_those_of_all(shape: dict[str, Any]) -> None:
     model, tokens, at = model_of(shape), torch.randint(0, 12, (3, 7)), torch.tensor([0, 6, 7, 20, 20])
     torch.testing.assert_close(model.hidden(tokens, at=at), model.hidden(tokens).flatten(0, 1)[at])
+
+
+def test_rows_are_divided_where_documents_begin() -> None:
+    rows = [
+        [0, 0, 0, 1, 1, PADDING],
+        [2, 2, 2, 3, 3, 3],
+        [0, 0, PADDING, PADDING, PADDING, PADDING],
+        [4, 5, 5, 5, 5, 5],
+    ]
+    assert divided(torch.tensor(rows)) == [(2, [3, 3]), (1, [6]), (1, [1, 5])]
 
 
 def test_what_documents_have_in_common_is_laid_out_once() -> None:

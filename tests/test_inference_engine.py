@@ -165,6 +165,15 @@ def test_a_long_row_takes_its_keys_with_it(monkeypatch: pytest.MonkeyPatch) -> N
     assert [(read.shape, read.held) for read in reads] == [((2, 9), 0), ((1, 1), 1), ((1, 1), 2)]
 
 
+def test_equal_prompts_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, how, prompts = decided_model(), SamplingSettings(seed=2), [[1, 2, 3], [4], [1, 2, 3], [1, 2, 3], [4]]
+    expected = [plainly(model, prompt, 20, how, row) for row, prompt in enumerate(prompts)]
+    reads = watch(model, monkeypatch)
+    for got, alone in zip(in_batch(model, prompts, 20, how), expected):
+        assert [token for token, _ in got] == [token for token, _ in alone]
+    assert [read.shape for read in reads[:2]] == [(2, 3), (5, 1)]
+
+
 def test_the_loop_ends_when_all_rows_have() -> None:
     model = decided_model()
     finished: set[int] = set()

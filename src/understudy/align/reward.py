@@ -25,6 +25,7 @@ from understudy.align.pairs import (
     weighted_pairs,
 )
 from understudy.config import RewardConfig, RunConfig
+from understudy.data.packing import lay_in_rows
 from understudy.data.preferences import open_preferences
 from understudy.evaluate.alignment import REWARD_EVALUATION
 from understudy.evaluate.loss import LossResult
@@ -268,23 +269,29 @@ class RewardModel:
         for number, messages in enumerate(conversations, 1):
             if not messages or messages[-1].get("role") != "assistant":
                 raise ValueError(f"conversation {number} does not end with an answer; there is nothing to score")
-            rows.append(document_of(self.run.tokenizer, messages[:-1], messages[-1:]).tokens)
-        return self.tokens(rows, batch_size)
+            document = document_of(self.run.tokenizer, messages[:-1], messages[-1:])
+            rows.append((document.tokens[: document.answer], document.tokens[document.answer :]))
+        return self.answers(rows, batch_size)
 
     @torch.no_grad()
-    def tokens(self, rows: Sequence[list[int]], batch_size: int = 16) -> list[float]:
-        """The score read at the last of each row of tokens, of which the last ``context_length`` are seen."""
-        context, device = self.model.config.context_length, self.runtime.device
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    def answers(self, rows: Sequence[tuple[list[int], list[int]]], batch_size: int = 16) -> list[float]:
+        """The score read at the last token of each (prompt, answer), of which the last ``context_length`` are seen."""
+        context = self.model.config.context_length
+        order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), rows[i]))  # one prompt's are read together
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            shown = [rows[i][-context:] for i in batch]
-            longest = max(map(len, shown))
-            padded = torch.tensor([row + [0] * (longest - len(row)) for row in shown], device=device)
-            last = torch.tensor([place * longest + len(row) - 1 for place, row in enumerate(shown)], device=device)
+            laid, places = lay_in_rows([_last(*rows[i], context) for i in batch], context)
+            laid["ends"] = torch.stack([place[-1] for place in places])
             with self.runtime.autocast():
-                hidden = self.model.hidden(padded, at=last)
-            for i, score in zip(batch, self.model.scores(hidden).tolist()):
+                found = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in laid.items()})
+            for i, score in zip(batch, found.tolist()):
                 scores[i] = score
         return scores
+
+
+def _last(prompt: list[int], answer: list[int], most: int) -> tuple[list[int], list[int]]:
+    """The last tokens of both, ``most`` together, the first of them counted to the prompt."""
+    both = (prompt + answer)[-most:]
+    asked = max(1, len(both) - len(answer))
+    return both[:asked], both[asked:]

@@ -45,7 +45,7 @@ class Rewards:
         config, truth = self.config, torch.tensor([true_score(a.asked.prompt, a.text) for a in answers])
         score = torch.zeros(len(answers))
         if self.model is not None:
-            score = torch.tensor(self.model.tokens([a.asked.tokens + a.tokens for a in answers], AT_ONCE))
+            score = torch.tensor(self.model.answers([(a.asked.tokens, a.tokens) for a in answers], AT_ONCE))
         if learn and config.normalise_scores:
             self._count(score)
         spread = (self.squares / self.count) ** 0.5 if self.count else 1.0

@@ -211,7 +211,7 @@ def continue_rows(
         finished: row numbers, which the caller adds to on the way; such rows leave before the next step.
 
     Yields:
-        (row, token, log-probability it was sampled with), step by step and row by row.
+        (row, token, log-probability it was sampled with), step by step, the rows in any order.
 
     Raises:
         ValueError: the model's logits are not finite.
@@ -231,7 +231,7 @@ def continue_rows(
                 raise ValueError("the logits are not finite: training diverged; use an earlier checkpoint")
             yield from zip(rows, tokens.tolist(), chosen)
 
-            stay = [place for place, row in enumerate(rows) if row not in finished]
+            stay = _without(finished, rows)
             if not stay or step + 1 == max_new_tokens:
                 return
             if len(stay) < len(rows):
@@ -247,16 +247,25 @@ def continue_rows(
             logits = _read(model, tokens[:, None], cache, autocast)
 
 
+def _without(finished: Collection[int], rows: Sequence[int]) -> list[int]:
+    """The places of the rows that are not finished, the last of them in those that fall free, so that few move."""
+    staying = [place for place, row in enumerate(rows) if row not in finished]
+    spare = iter(place for place in staying if place >= len(staying))
+    return [place if rows[place] not in finished else next(spare) for place in range(len(staying))]
+
+
 def _prefill(
     model: Model, prompts: Sequence[list[int]], max_new_tokens: int, autocast: torch.dtype | None
 ) -> tuple[Tensor, KVCache | None]:
-    """Read the prompts: logits (B, V) after each one's last token, and the cache that holds them.
+    """Read the prompts, equal ones once: logits (B, V) after each one's last token, and the cache that holds them.
 
     Rows are padded on the right: no real token attends to the padding, and the next tokens overwrite it.
     """
     config, weight = model.config, next(model.parameters())
     window = 1 if isinstance(model, Bigram) else config.context_length
-    prompts = [prompt[-window:] for prompt in prompts]
+    shown = [tuple(prompt[-window:]) for prompt in prompts]
+    different = {prompt: number for number, prompt in enumerate(dict.fromkeys(shown))}
+    prompts = [list(prompt) for prompt in different]
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
     longest = max(len(prompt) for prompt in prompts)
     padded = [prompt + [0] * (longest - len(prompt)) for prompt in prompts]
@@ -267,7 +276,12 @@ def _prefill(
     logits = _read(model, torch.tensor(padded, device=weight.device), cache, autocast, lengths - 1)
     if cache:
         cache.set_lengths(lengths)
-    return logits, cache
+    if len(shown) == len(prompts):
+        return logits, cache
+    rows = torch.tensor([different[prompt] for prompt in shown], device=weight.device)
+    if cache:
+        cache.keep(rows)
+    return logits[rows], cache
 
 
 def _read(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from understudy.config import ModelConfig
-from understudy.losses import PADDING
+from understudy.model.documents import Division, divided, within_branches, within_documents
 from understudy.model.kv_cache import KVCache
 from understudy.model.lora import add_lora
 
@@ -47,6 +47,7 @@ class Inputs(NamedTuple):
     before: Tensor | None = None  # (B, T), where in its row the token before stands, for documents that branch
     at: Tensor | None = None  # (M,), the places in B x T whose states are wanted
     trace: Trace | None = None
+    apart: list[Division] | None = None  # documents are attended to one by one; a mask then is that of branches
 
 
 class GPT(nn.Module):
@@ -140,7 +141,7 @@ class GPT(nn.Module):
             raise ValueError(
                 f"{held + tokens.shape[1]} tokens do not fit the context of {limit}; pass the last ones only"
             )
-        inputs = self._inputs(tokens, cache, documents, branches)._replace(trace=trace)
+        inputs = self._inputs(tokens, cache, documents, branches, trace)
         x = self._embed(inputs)
         for number, block in enumerate(self.blocks, 1):
             if trace is not None:
@@ -185,16 +186,23 @@ class GPT(nn.Module):
         return 6 * weights + 12 * config.n_layers * config.n_heads * config.head_width * config.context_length
 
     def _inputs(
-        self, tokens: Tensor, cache: KVCache | None, documents: Tensor | None, branches: Tensor | None
-    ) -> Inputs:
+        self, tokens: Tensor, cache: KVCache | None, documents: Tensor | None, branches: Tensor | None,
+        trace: Trace | None,
+    ) -> Inputs:  # fmt: skip
         """Where the tokens stand, and what they may attend to."""
-        positions = mask = rope = before = None
+        positions = mask = rope = before = apart = None
         if documents is not None:
             assert cache is None, "documents are for rows read at once"
+            if tokens.device.type == "cpu" and trace is None and not torch.compiler.is_compiling():
+                apart = divided(documents)
+                if branches is not None and int(branches.max()) < 2:
+                    branches = None
             if branches is None:
                 positions, mask = within_documents(documents)
             else:
                 positions, mask, before = within_branches(documents, branches)
+            if apart and branches is None:
+                mask = None
         if cache:
             positions = cache.positions(tokens.shape[1])
             cache.write_tokens(tokens, positions)
@@ -203,7 +211,7 @@ class GPT(nn.Module):
                 mask = (keys <= positions[:, :, None])[:, None]
         if self.config.position == "rope":
             rope = self.rope[:, : tokens.shape[1]] if positions is None else self.rope[:, positions][:, :, None]
-        return Inputs(tokens, positions, mask, rope, cache, before)
+        return Inputs(tokens, positions, mask, rope, cache, before, None, trace, apart)
 
     def _embed(self, inputs: Inputs) -> Tensor:
         x = self.token_embedding(inputs.tokens)  # (B, T, D)
@@ -284,10 +292,24 @@ class Attention(nn.Module):
             k = shift_keys(k, None if inputs.cache is not None else inputs.positions, inputs.before)
         if inputs.trace is not None:
             inputs.trace.attention.append(attention_weights(q, k, inputs.mask))
+        if inputs.apart is None:
+            return self._sdpa(q, k, v, inputs.mask)
+        counts = [alike.rows for alike in inputs.apart]
+        masks = [None] * len(counts) if inputs.mask is None else inputs.mask.split(counts)
+        found = []
+        for alike, mask, *parts in zip(inputs.apart, masks, *(part.split(counts) for part in (q, k, v))):
+            pieces, end = [], 0
+            for own_q, own_k, own_v in zip(*(part.split(alike.lengths, dim=2) for part in parts)):
+                own, end = slice(end, end + own_q.shape[2]), end + own_q.shape[2]
+                pieces.append(self._sdpa(own_q, own_k, own_v, None if mask is None else mask[..., own, own]))
+            found.append(torch.cat(pieces, dim=2))
+        return torch.cat(found)
+
+    def _sdpa(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(
             q, k, v,
-            attn_mask=inputs.mask,
-            is_causal=inputs.mask is None and q.shape[2] == k.shape[2],  # else one token that may see all
+            attn_mask=mask,
+            is_causal=mask is None and q.shape[2] == k.shape[2],  # else one token that may see all
             enable_gqa=self.config.n_kv_heads != self.config.n_heads,
         )  # fmt: skip
 
@@ -363,33 +385,6 @@ class NgramEmbedding(nn.Module):
             if back + 1 in self.orders:
                 rows.append(((hashed * 40_503) >> 15) % self.buckets + len(rows) * self.buckets)
         return torch.stack(rows, dim=-1)
-
-
-def within_documents(documents: Tensor) -> tuple[Tensor, Tensor]:
-    """For (B, T) numbers of documents: the position of each token in its own (B, T), and the mask (B, 1, T, T) that
-    lets it see that one's tokens up to itself."""
-    places = torch.arange(documents.shape[1], device=documents.device)
-    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
-    positions = places - (places * begins).cummax(dim=1).values
-    same = documents[:, :, None] == documents[:, None, :]
-    return positions, (same & (places <= places[:, None]))[:, None]
-
-
-def within_branches(documents: Tensor, branches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`within_documents`, for documents that branch (both (B, T)); beside positions and mask the place (B, T)
-    of the token before each, which for the first of a branch is the last that all have in common."""
-    places = torch.arange(documents.shape[1], device=documents.device)
-    new_document = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
-    new_branch = new_document | F.pad(branches[:, 1:] != branches[:, :-1], (1, 0), value=True)
-    forks = new_branch & (branches > 0) & ~new_document & (F.pad(branches[:, :-1], (1, 0)) == 0)
-    begin, own, fork = ((places * each).cummax(dim=1).values for each in (new_document, new_branch, forks))
-    common = branches == 0
-    positions = torch.where(common, places - begin, fork - begin + places - own)
-    positions = positions.masked_fill(documents == PADDING, 0)  # of which there may be more than the context holds
-    before = torch.where(~common & (places == own), fork, places) - 1
-    same = documents[:, :, None] == documents[:, None, :]
-    seen = common[:, None, :] | (branches[:, :, None] == branches[:, None, :])
-    return positions, (same & seen & (places <= places[:, None]))[:, None], before.clamp(min=0)
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:

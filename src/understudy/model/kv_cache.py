@@ -109,9 +109,21 @@ class KVCache:
         self.longest += new_tokens
 
     def keep(self, rows: Tensor) -> None:
-        """Keep only the rows listed in (R,), in that order; a row may be listed more than once."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.tokens = self.tokens[rows]
+        """Keep only the rows listed in (R,), in that order; a row may be listed more than once.
+
+        Where there are not more rows than before, only those that change their place are copied.
+        """
+        if len(rows) > len(self.lengths):
+            self.keys, self.values, self.tokens = self.keys[:, rows], self.values[:, rows], self.tokens[rows]
+        else:
+            here, held = torch.arange(len(rows), device=rows.device), slice(self.longest)
+            here = here[rows != here]
+            there = rows[here]
+            self.keys[:, here, :, held] = self.keys[:, there, :, held]
+            self.values[:, here, :, held] = self.values[:, there, :, held]
+            self.tokens[here] = self.tokens[there]
+            self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
+            self.tokens = self.tokens[: len(rows)]
         self.set_lengths(self.lengths[rows])  # the longest row may have left
 
     def set_lengths(self, lengths: Tensor) -> None:
