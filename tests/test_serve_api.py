@@ -87,6 +87,17 @@ def test_a_chat_answers_what_the_run_answers(api: OpenAI, run: Run) -> None:
     assert chat(api, messages=parts).choices[0].message.content == answer.choices[0].message.content
 
 
+def test_what_was_read_for_an_earlier_turn_is_not_read_again(api: OpenAI, run: Run) -> None:
+    asked = [{"role": "user", "content": "What did Polly bring to the old mill, and who saw it?"}]
+    first = chat(api, messages=asked, seed=openai.NOT_GIVEN)
+    turns = [*asked, {"role": "assistant", "content": first.choices[0].message.content}, *ASKED]
+    again, read = chat(api, messages=turns, seed=openai.NOT_GIVEN), render(run.tokenizer, asked, reply=True).tokens
+    assert 0 <= first.usage.prompt_tokens_details.cached_tokens < len(read)
+    assert len(read) <= again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens
+    several = complete(api, prompt=["Lily", "Lily"], n=2, seed=openai.NOT_GIVEN).usage
+    assert several.prompt_tokens_details.cached_tokens < several.prompt_tokens
+
+
 def test_a_stream_is_the_same_answer_in_pieces(api: OpenAI) -> None:
     whole = chat(api, logprobs=True, top_logprobs=2)
     chunks = list(chat(api, stream=True, stream_options={"include_usage": True}, logprobs=True, top_logprobs=2))

@@ -51,6 +51,7 @@ class _Row:
         self.in_prompt = True  # until all of the prompt is read and the first token is sampled
         self.seen: Tensor | None = None  # (V,), with a repetition penalty
         self.prompt_logprobs: list[TokenLogprob] = []
+        self.reused_tokens = 0
         self.cancelled = False
 
     def over(self, now: float) -> FinishReason | None:
@@ -221,7 +222,7 @@ class BatchEngine:
                 self._waiting.remove(row)
             while self._waiting and (slot := self._take_slot(self._waiting[0])):
                 row = self._waiting.popleft()
-                row.slot, row.started = slot, now
+                row.slot, row.started, row.reused_tokens = slot, now, len(slot.held)
                 self._rows.append(row)
                 self._prompt_tokens += len(row.request.tokens)
                 self._prompt_tokens_reused += len(slot.held)
@@ -376,9 +377,11 @@ class BatchEngine:
         self._hand_out(row, Piece(text + row.text.finish(), tokens, logprobs, reason))
 
     def _hand_out(self, row: _Row, piece: Piece) -> None:
-        if row.prompt_logprobs:
-            piece = dataclasses.replace(piece, prompt_logprobs=tuple(row.prompt_logprobs))
-            row.prompt_logprobs = []
+        if row.prompt_logprobs or row.reused_tokens:  # which go with the first piece
+            piece = dataclasses.replace(
+                piece, prompt_logprobs=tuple(row.prompt_logprobs), reused_tokens=row.reused_tokens
+            )
+            row.prompt_logprobs, row.reused_tokens = [], 0
         try:
             row.on_piece(piece)
         except RuntimeError:  # an event loop that has ended: nobody listens any more

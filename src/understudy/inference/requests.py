@@ -55,6 +55,7 @@ class Piece:
         logprobs: of ``tokens``, when asked for.
         finish_reason: not None in the last piece only.
         prompt_logprobs: of the prompt, in the first piece, when asked for.
+        reused_tokens: of the prompt, which did not have to be read again, in the first piece; no part of the answer.
     """
 
     text: str
@@ -62,6 +63,7 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    reused_tokens: int = field(default=0, compare=False)
 
 
 class QueueFull(Exception):

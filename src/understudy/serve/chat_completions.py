@@ -70,7 +70,7 @@ class ChatCompletion:
             }
             for choice, total in enumerate(self.answers.totals)
         ]
-        return self._envelope("chat.completion") | {"choices": choices, "usage": self._usage()}
+        return self._envelope("chat.completion") | {"choices": choices, "usage": self.answers.usage(self.plan.prompts)}
 
     async def events(self, request: HttpRequest) -> AsyncGenerator[bytes, None]:
         async with on_leaving(request, self.answers.leave):
@@ -86,7 +86,10 @@ class ChatCompletion:
                             yield self._chunk(choice, {}, finish_reason=delta.finish_reason)
         self.answers.check_ended(self.served.limits.seconds)
         if self.asked.include_usage:
-            yield event(self._envelope("chat.completion.chunk") | {"choices": [], "usage": self._usage()})
+            yield event(
+                self._envelope("chat.completion.chunk")
+                | {"choices": [], "usage": self.answers.usage(self.plan.prompts)}
+            )
         yield DONE
 
     def _envelope(self, kind: str) -> dict[str, Any]:
@@ -110,10 +113,6 @@ class ChatCompletion:
         content = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         usage = {"usage": None} if self.asked.include_usage else {}
         return event(self._envelope("chat.completion.chunk") | {"choices": [content]} | usage)
-
-    def _usage(self) -> dict[str, Any]:
-        prompt, answers = len(self.plan.prompts[0]), sum(len(total.tokens) for total in self.answers.totals)
-        return {"prompt_tokens": prompt, "completion_tokens": answers, "total_tokens": prompt + answers}
 
     def _logprobs(self, delta: Delta) -> dict[str, Any] | None:
         if not self.asked.logprobs:

@@ -39,12 +39,14 @@ class Delta:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    reused_tokens: int = 0
 
     def add(self, piece: Piece | Delta) -> None:
         self.text += piece.text
         self.tokens += piece.tokens
         self.logprobs += piece.logprobs
         self.prompt_logprobs += piece.prompt_logprobs
+        self.reused_tokens += piece.reused_tokens
         self.finish_reason = piece.finish_reason or self.finish_reason
 
 
@@ -118,6 +120,15 @@ class Answers:
                 self.totals[choice].add(piece)
                 self._unfinished -= piece.finish_reason is not None
             yield joined
+
+    def usage(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Tokens of the prompts, each counted once, and of all choices; choices stand prompt by prompt."""
+        read, answers = sum(map(len, prompts)), sum(len(total.tokens) for total in self.totals)
+        cached = sum(total.reused_tokens for total in self.totals[:: len(self.totals) // len(prompts)])
+        return {
+            "prompt_tokens": read, "completion_tokens": answers, "total_tokens": read + answers,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }  # fmt: skip
 
     def _from_engine(self, choice: int, piece: Piece) -> None:
         self._loop.call_soon_threadsafe(self._take, choice, piece)

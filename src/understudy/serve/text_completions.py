@@ -54,7 +54,7 @@ class TextCompletion:
         for choice, total in enumerate(self.answers.totals):
             text, entries = self._echo(choice)
             choices.append(self._choice(choice, text + total.text, [*entries, *total.logprobs], total.finish_reason))
-        return self._envelope() | {"choices": choices, "usage": self._usage()}
+        return self._envelope() | {"choices": choices, "usage": self.answers.usage(self.plan.prompts)}
 
     async def events(self, request: HttpRequest) -> AsyncGenerator[bytes, None]:
         echoed: set[int] = set()
@@ -69,7 +69,7 @@ class TextCompletion:
                         yield self._chunk(choice, delta.text, delta.logprobs, ended)
         self.answers.check_ended(self.served.limits.seconds)
         if self.asked.include_usage:
-            yield event(self._envelope() | {"choices": [], "usage": self._usage()})
+            yield event(self._envelope() | {"choices": [], "usage": self.answers.usage(self.plan.prompts)})
         yield DONE
 
     def _echo(self, choice: int) -> tuple[str, list[Entry]]:
@@ -100,11 +100,6 @@ class TextCompletion:
     def _chunk(self, choice: int, text: str, entries: Sequence[Entry], finish_reason: str | None = None) -> bytes:
         usage = {"usage": None} if self.asked.include_usage else {}
         return event(self._envelope() | {"choices": [self._choice(choice, text, entries, finish_reason)]} | usage)
-
-    def _usage(self) -> dict[str, Any]:
-        prompt = sum(map(len, self.plan.prompts))
-        answers = sum(len(total.tokens) for total in self.answers.totals)
-        return {"prompt_tokens": prompt, "completion_tokens": answers, "total_tokens": prompt + answers}
 
 
 Entry = TokenLogprob | int
