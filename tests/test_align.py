@@ -109,7 +109,7 @@ LEARNING = {"missing_end_penalty": 0.5, "max_new_tokens": 3, "normalise_scores":
         ("reward", {}),
         ("dpo", {}),
         ("ppo", LEARNING | {"prompts": 16, "critic": "model", "kl_target": 0.01, "kl_horizon": 50}),
-        ("ppo", LEARNING | {"prompts": 16, "critic": "reward", "target_kl": 1e-7}),
+        ("ppo", LEARNING | {"prompts": 8, "group_size": 2, "critic": "reward", "target_kl": 1e-7}),
         ("grpo", LEARNING | {"prompts": 4, "group_size": 4}),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from understudy.config import ModelConfig
 from understudy.inference import Completion, SamplingSettings, generate, generate_text, stream_text
-from understudy.inference.engine import RowText
+from understudy.inference.row_text import RowText
 from understudy.model import GPT, Bigram
 from understudy.tokenizer import Tokenizer, train_tokenizer
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from understudy.inference.engine import Model, RowText, continue_rows
+from understudy.inference.engine import Model, continue_rows
+from understudy.inference.row_text import RowText
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import write_text
 from understudy.tokenizer import Tokenizer

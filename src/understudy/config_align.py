@@ -53,6 +53,8 @@ class RolloutConfig(Section):
     """Taken from the reward of an answer that does not end by itself."""
     prompts: Count = 64
     """Prompts of one iteration, over all processes."""
+    group_size: Count = 1
+    """Answers to each prompt, which is read once for all of them."""
     epochs: Count = 1
     """How often the answers of an iteration are learnt from."""
     max_new_tokens: Count = 64
@@ -82,7 +84,7 @@ class RolloutConfig(Section):
     @property
     def answers(self) -> int:
         """Answers of one iteration, over all processes."""
-        return self.prompts
+        return self.prompts * self.group_size
 
 
 class PPOConfig(RolloutConfig):
@@ -128,14 +130,10 @@ class GRPOConfig(RolloutConfig):
     """Group relative policy optimisation (Shao et al. 2024): several answers to a prompt are each other's baseline."""
 
     group_size: Annotated[int, BeforeValidator(whole_number), Field(ge=2)] = 8
-    """Answers to each prompt."""
+    """Answers to each prompt, which are compared."""
     baseline: Literal["mean", "leave_one_out"] = "mean"
     """The group's mean, or that of the other answers (RLOO, Ahmadian et al. 2024)."""
     divide_by_spread: bool = True
     """Divide by the standard deviation of the group's rewards; off as in Dr. GRPO (Liu et al. 2025)."""
     kl_estimator: Literal["k2", "k3"] = "k3"
     """Of the divergence from the start, which is part of the loss here, where k1 would have no gradient on average."""
-
-    @property
-    def answers(self) -> int:
-        return self.prompts * self.group_size

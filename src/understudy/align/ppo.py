@@ -110,7 +110,7 @@ def ppo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
         return {"advantages": advantages, "values": values, "returns": returns}, sums
 
     source = Rollouts(
-        actors, objective, learn_from, extend=_ptx(setting, actors, config),
+        actors, objective, learn_from, config.group_size, extend=_ptx(setting, actors, config),
         own_state=lambda: {"kl_coefficient": control.coefficient}, load_own_state=control.load,
     )  # fmt: skip
     return Course(objective, source, judging, optimizers)

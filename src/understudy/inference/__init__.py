@@ -1,9 +1,10 @@
 """Inference: sampling from a trained model, as tokens or as text, whole or in a stream, alone or many requests at once."""
 
 from understudy.inference.batching import BatchEngine, Ticket, complete
-from understudy.inference.engine import Completion, continue_rows, generate, generate_text, stream_text
+from understudy.inference.engine import continue_rows, generate, generate_text, stream_text
 from understudy.inference.quantize import WEIGHTS, prepare_for_inference
 from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
+from understudy.inference.row_text import Completion
 from understudy.inference.sampling import SamplingSettings, next_token_logprobs, sample
 
 __all__ = [

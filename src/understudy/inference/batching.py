@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 
 from understudy.inference import sampling
-from understudy.inference.engine import Completion, FinishReason, Model, RowText, check_request, evaluating, precision
+from understudy.inference.engine import Model, check_request, evaluating, precision
 from understudy.inference.quantize import is_prepared, prepare_for_inference
 from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
+from understudy.inference.row_text import Completion, FinishReason, RowText
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
 from understudy.tokenizer import Tokenizer

@@ -7,8 +7,8 @@ At the end of the context, the same for every model and position encoding:
   What came before is forgotten at once. (Sliding by one token would be wrong with a cache: learned positions
   would have to move, and what was computed for the tokens that stay has already seen those that go.)
 
-A bigram looks at one token and has no context to fill. Not here: choosing a token (sampling.py), serving many
-requests that come and go.
+A bigram looks at one token and has no context to fill. Not here: choosing a token (sampling.py), the text it becomes
+(row_text.py), serving many requests that come and go (batching.py).
 
 Shapes: B batch (rows asked for), R rows still being continued, T time, D model width, V vocabulary.
 """
@@ -18,20 +18,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from understudy.inference import sampling
+from understudy.inference.row_text import Completion, RowText, end_tokens
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram, KVCache
-from understudy.tokenizer import StreamDecoder, Tokenizer
+from understudy.tokenizer import Tokenizer
 
 Model = GPT | Bigram
 Tokens = TypeVar("Tokens", Tensor, list[list[int]])
-FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 
 
 def generate(
@@ -96,21 +95,6 @@ def generate(
     return torch.tensor(filled, dtype=torch.long, device=tokens.device).view(len(rows), longest)
 
 
-@dataclass(frozen=True)
-class Completion:
-    """What a model added to a prompt."""
-
-    text: str
-    """The new text, up to a stop string or the end-of-text token, neither of them shown."""
-    tokens: list[int]
-    """Every token sampled, those that spelled the stop string or ended the text included."""
-    logprobs: list[float]
-    """Of each token, in nats, under the distribution it was sampled from."""
-    finish_reason: FinishReason
-    """``stop`` at a stop string or a token that ends the row, ``length`` after ``max_new_tokens``; the others only
-    where requests come and go (batching.py)."""
-
-
 def generate_text(
     model: Model,
     tokenizer: Tokenizer,
@@ -138,7 +122,7 @@ def generate_text(
         ValueError: an empty prompt that nothing can stand for, an empty stop string, text the tokenizer
             cannot encode, tokens outside the model's vocabulary.
     """
-    ends = _ends(tokenizer, stop_at_end_of_text, end_ids)
+    ends = end_tokens(tokenizer, stop_at_end_of_text, end_ids)
     texts = [RowText(tokenizer, stop, ends) for _ in prompts]
     for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast):
         pass  # every piece is kept by its text
@@ -162,7 +146,7 @@ def stream_text(
     or ends inside a character, and what may turn out to begin a stop string is held back until that is known.
     The model is in evaluation mode until the iterator ends or is dropped.
     """
-    texts = [RowText(tokenizer, stop, _ends(tokenizer, stop_at_end_of_text, end_ids))]
+    texts = [RowText(tokenizer, stop, end_tokens(tokenizer, stop_at_end_of_text, end_ids))]
     return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
 
 
@@ -334,61 +318,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-class RowText:
-    """The text of one row while its tokens come: whole characters only, and never part of a stop string."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str], ends: Collection[int]) -> None:
-        self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        if "" in self.stop:
-            raise ValueError("a stop string is empty, which would end every text at once; leave it out")
-        self.ends, self.decoder = ends, StreamDecoder(tokenizer)
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.shown = ""
-        self.held = ""  # what may begin a stop string
-        self.stopped = False
-
-    def push(self, token: int, logprob: float) -> str:
-        """Take the next token; return the text that is now certain to be shown."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        if token in self.ends:
-            piece, self.stopped = self.finish(), True
-            return piece
-        return self._release(self.decoder.push([token]), last=False)
-
-    def finish(self) -> str:
-        """The text still held back, now that none follows."""
-        return "" if self.stopped else self._release(self.decoder.finish(), last=True)
-
-    def completion(self) -> Completion:
-        return Completion(self.shown, self.tokens, self.logprobs, "stop" if self.stopped else "length")
-
-    def _release(self, new: str, last: bool) -> str:
-        text = self.held + new
-        # The stop string that is complete first wins, so that the cut does not depend on how tokens split the
-        # text; of those complete at the same character, the longest.
-        found = [(at + len(stop), at) for stop in self.stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.stopped, cut = True, min(found)[1]
-        else:
-            cut = len(text) - (0 if last else max((_overlap(text, stop) for stop in self.stop), default=0))
-        piece, self.held = text[:cut], text[cut:]
-        self.shown += piece
-        return piece
-
-
-def _ends(tokenizer: Tokenizer, at_end_of_text: bool, end_ids: Collection[int]) -> frozenset[int]:
-    """The tokens that end a row."""
-    own = {tokenizer.eot_id} if at_end_of_text and tokenizer.eot_id is not None else set()
-    return frozenset(own | set(end_ids))
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` with which ``stop`` begins, short of all of it."""
-    return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:

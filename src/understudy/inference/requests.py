@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from understudy.inference.engine import FinishReason
+from understudy.inference.row_text import FinishReason
 from understudy.inference.sampling import SamplingSettings
 
 
