@@ -83,10 +83,10 @@ def watch(model: GPT | Bigram, monkeypatch: pytest.MonkeyPatch) -> list[Read]:
     """Note every forward of the model from now on."""
     reads, hidden = [], model.hidden
 
-    def noting(tokens: Tensor, cache: Any) -> Tensor:
+    def noting(tokens: Tensor, cache: Any, at: Tensor | None) -> Tensor:
         shape = tuple(tokens.shape)
         reads.append(Read(shape, cache.longest, cache.max_tokens, cache.keys.dtype, torch.is_grad_enabled()))
-        return hidden(tokens, cache)
+        return hidden(tokens, cache, at=at)
 
     monkeypatch.setattr(model, "hidden", noting)
     return reads

@@ -44,6 +44,9 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--answers", type=int, metavar="K", help="with --from: answers to each prompt (default: 4)")
     parser.add_argument("--temperature", type=float, metavar="X", help="with --from: of the answers (default: 1.0)")
     parser.add_argument(
+        "--corrected", action="store_true", default=None, help="with --from: compare the right answer with them too"
+    )
+    parser.add_argument(
         "--tokenizer",
         metavar="KIND",
         help="char, bpe (trained here), gpt2, or the path of a tokenizer (default: bpe)",
@@ -106,7 +109,7 @@ def _sampling(arguments: Arguments) -> Sampling | None:
     """How answers are sampled, where a run was named."""
     from understudy.data.sampled_preferences import Sampling
 
-    given = {name: getattr(arguments, name) for name in ("answers", "temperature")}
+    given = {name: getattr(arguments, name) for name in ("answers", "temperature", "corrected")}
     given = {name: value for name, value in given.items() if value is not None}
     run = getattr(arguments, "from")  # a word of Python's
     if run is None and given:

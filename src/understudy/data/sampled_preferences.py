@@ -38,7 +38,7 @@ CHECKPOINT = "best"
 @dataclass(frozen=True)
 class Sampling:
     """How answers are sampled. `run`: its name or path. `answers`: of each prompt. `ties`: pairs of equal true score are
-    kept as ties and not left out.
+    kept as ties and not left out. `corrected`: the right answer is compared with the others, as a correction would be.
 
     Raises:
         ValueError: a value out of its range.
@@ -48,6 +48,7 @@ class Sampling:
     answers: int = 4
     temperature: float = 1.0
     ties: bool = False
+    corrected: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.answers <= MOST_ANSWERS:
@@ -70,6 +71,7 @@ class Sampling:
             "answer_tokens": ANSWER_TOKENS,
             "annotators": ANNOTATORS,
             "ties": self.ties,
+            "corrected": self.corrected,
         }
 
 
@@ -122,7 +124,7 @@ def open_sampled(sampling: Sampling, seed: int, limit: int | None) -> Opened:
                 yield Row(None, "prompt too long for the run", index + 1)
                 continue
             kept: dict[str, float] = {}
-            for text in texts:
+            for text in [*texts, *([turn.answer] if sampling.corrected else [])]:
                 if not text or text in kept:
                     yield Row(None, "answer given twice" if text else "empty answer", index + 1)
                 else:

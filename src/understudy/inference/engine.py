@@ -277,13 +277,14 @@ def _read(
 ) -> Tensor:
     """Logits (R, V) after the last of ``tokens`` (R, T), or after each row's token at place ``at`` (R,).
 
-    The other places get no logits, which would be most of the memory of a long prompt.
+    The other places get no logits, which would be most of the memory of a long prompt, nor all of the last block.
     """
-    device = tokens.device
-    with precision(device, autocast):
-        hidden = model.hidden(tokens) if isinstance(model, Bigram) else model.hidden(tokens, cache)
-        last = hidden[:, -1] if at is None else hidden[torch.arange(len(at), device=device), at]  # (R, D)
-        return model.logits(last)
+    rows, length = tokens.shape
+    places = torch.arange(rows, device=tokens.device) * length + (length - 1 if at is None else at)  # in R x T
+    with precision(tokens.device, autocast):
+        if isinstance(model, Bigram):
+            return model.logits(model.hidden(tokens).flatten(0, 1)[places])
+        return model.logits(model.hidden(tokens, cache, at=None if length == 1 else places).view(rows, -1))
 
 
 def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> None:
