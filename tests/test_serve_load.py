@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import openai
 import pytest
 
-from serving import client, command, get, make_run, served_run, serving, wait_until
+from serving import client, command, get, make_run, post, served_run, serving, wait_until
 from understudy.cli import main
 from understudy.run import Run
 from understudy.serve.feedback import FeedbackStore
@@ -184,3 +185,29 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(capsys: pytest.CaptureFi
             assert main(["serve", *given]) == 2
             said = capsys.readouterr().err
             assert sentence in said and said.count("\n") == 1, said
+
+
+def test_kill_9_of_the_server_during_200_judgements_loses_none_that_it_acknowledged(run: Run, tmp_path: Path) -> None:
+    database, acknowledged = f"sqlite:///{tmp_path}/feedback.db", list[str]()
+    with command(str(run.path), "--no-ui", "--port", "0", "--feedback", database, folder=tmp_path) as (process, url):
+        answer = client(url).chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Sam?"}])
+        judgement = {"answer_id": answer.id.removeprefix("chatcmpl-"), "kind": "rating"}
+
+        def judge(number: int) -> None:
+            with suppress(OSError, ValueError):  # a connection that broke
+                said = post(url, "/v1/feedback", judgement | {"value": 1 + number % 5, "annotator": f"ann {number}"})
+                if said[0] == 201:
+                    acknowledged.append(said[2]["id"])
+            if len(acknowledged) == 100:
+                process.kill()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(judge, range(200)))
+    assert 100 <= len(acknowledged) < 200
+    with sqlite3.connect(tmp_path / "feedback.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    with command(str(run.path), "--no-ui", "--port", "0", "--feedback", database, folder=tmp_path) as (_, url):
+        assert post(url, "/v1/feedback", judgement | {"value": 5, "annotator": "later"})[0] == 201
+    with FeedbackStore(database, create=False) as store:
+        kept = {judgement.id for judgement in store.judgements()}
+    assert set(acknowledged) <= kept and len(kept) <= 201
