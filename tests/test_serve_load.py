@@ -194,7 +194,7 @@ def test_kill_9_of_the_server_during_200_judgements_loses_none_that_it_acknowled
         judgement = {"answer_id": answer.id.removeprefix("chatcmpl-"), "kind": "rating"}
 
         def judge(number: int) -> None:
-            with suppress(OSError, ValueError):  # a connection that broke
+            with suppress(OSError, ValueError, IndexError):  # no reply, or not all of it
                 said = post(url, "/v1/feedback", judgement | {"value": 1 + number % 5, "annotator": f"ann {number}"})
                 if said[0] == 201:
                     acknowledged.append(said[2]["id"])
