@@ -15,8 +15,9 @@ PLAY ?= demo
 play: $(VENV)/.installed-ui
 	$(BIN)/understudy serve $(PLAY) --open
 
+# Two processes of one thread each: the tests are many and small.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
