@@ -279,6 +279,7 @@ def compare(folder: Path, name: str, rounds: int, threads: int, trl: str) -> dic
     return {
         f"{kind}_per_second": medians, "rounds": rates, "ours_over_best_trl": medians["ours"] / best,
         "tokens_of_an_answer": lengths, "load_before_rounds": loads,
+        "peak_mib": {side: round(each[-1]["peak_bytes"] / 2**20) for side, each in replies.items()},
         "cpu_seconds": {side: [reply["cpu_seconds"] for reply in each] for side, each in replies.items()},
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class Rounds:
     def end_part(self, **measured: float) -> None:
         """Say how long the part took, and wait for the next; without one, end. The first call ends the warm-up, which
         has no time."""
-        told: dict[str, float] = {"threads": torch.get_num_threads(), **measured}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+        told: dict[str, float] = {"threads": torch.get_num_threads(), "peak_bytes": peak, **measured}
         if self.started:
             told["seconds"] = time.perf_counter() - self.started[0]
             told["cpu_seconds"] = time.process_time() - self.started[1]
