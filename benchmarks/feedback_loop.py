@@ -1,11 +1,12 @@
 """From feedback to a better model: visitors talk to a server and judge its answers, `understudy improve` trains on what
-they said, and the new run is held against the old on prompts that nobody asked.
+they said, and the new run is held against the old on questions of the same visitors' kind that nobody asked.
 
     python benchmarks/feedback_loop.py hamlet-chat --out benchmarks/results/feedback_loop.json
 
 The visitors are simulated: the checker knows how good an answer is, and each visitor takes it for its opposite as often
-as data/hamlet/preferences.py says (5, 10 or 15%). They use the HTTP API and nothing else. What each asks is drawn from
-the training split; the held-out prompts are those of `understudy compare`. Not here: how judgements become preferences
+as data/hamlet/preferences.py says (5, 10 or 15%). They use the HTTP API and nothing else. What they ask, and what both
+runs are asked in the end, are Hamlet's questions in the words of its training split, since people who come again ask as
+they did before; `understudy compare` tells what is gained on held-out words and names. Not here: how judgements become preferences
 (serve/feedback_export.py) and what is trained on them (serve/improve.py).
 """
 
@@ -138,15 +139,25 @@ def serving(run: str, database: str) -> Iterator[Server]:
         process.wait()
 
 
+def asked_next(name: str, given: argparse.Namespace) -> Path:
+    """A file of the questions that the next visitors would ask."""
+    path, first = Path("data") / f"{name}-asked-next.jsonl", given.visitors * given.questions
+    with path.open("w") as file:
+        for index in range(first, first + given.prompts):
+            messages, turn = question(given.seed, index, "train", "visit")
+            file.write(json.dumps({"prompt": messages, "check": turn.check, "category": turn.category}) + "\n")
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", help="the assistant to serve and to improve")
     parser.add_argument("--visitors", type=int, default=200)
     parser.add_argument("--questions", type=int, default=8, help="of each visitor")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", default="dpo", help="of `understudy improve`")
+    parser.add_argument("--method", default="sft", help="of `understudy improve`")
     parser.add_argument("--name", help="of the new run (default: RUN-improved)")
-    parser.add_argument("--prompts", type=int, default=400, help="held-out prompts on which the two are compared")
+    parser.add_argument("--prompts", type=int, default=2000, help="on which the two are compared")
     parser.add_argument("--out", type=Path, help="write what was found as JSON")
     given = parser.parse_args()
     name = given.name or f"{Path(given.run).name}-improved"
@@ -168,7 +179,7 @@ def main() -> None:
     ).stdout
     subprocess.run(
         [*understudy, "improve", given.run, "--db", database, "--method", given.method, "--run", name,
-         "--limit", str(given.prompts)], check=True,
+         "--data", str(asked_next(name, given)), "--limit", str(given.prompts)], check=True,
     )  # fmt: skip
     stored = {key: value for key, value in json.loads(stats).items() if key != "annotators"}
     result = {

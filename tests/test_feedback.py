@@ -282,12 +282,16 @@ def test_enough_corrections_finetune_first_and_where_no_answer_is_known_a_reward
         for asked in LETTERS:
             for text in LETTERS.replace("b", ""):
                 judge(store, "correction", f"{asked}{text}", correction=f"b{text}")
-    assert main(["improve", str(start.path), "--db", letters, "--run", "new", *FAST]) == 0
+    assert main(["improve", str(start.path), "--db", letters, "--run", "new", "--method", "dpo", *FAST]) == 0
     parents = [RunFolder(tmp_path / "runs" / name).about()["parent"]["run"] for name in ("new", "new-sft")]
     assert parents == ["runs/new-sft", str(start.path)]
     record = json.loads((tmp_path / "runs/new/improvement.json").read_text())
     assert record["judged_by"] == "reward" and record["comparison"]["n"] >= 1
     assert RunFolder(tmp_path / "runs" / "new-reward").config().stage == "reward"
+    assert main(["improve", str(start.path), "--db", letters, "--run", "newer", *FAST]) == 0
+    newer = RunFolder(tmp_path / "runs" / "newer")
+    assert (newer.config().stage, newer.about()["parent"]["run"]) == ("sft", str(start.path))
+    assert favourite(load_run(newer.path)) == "b"
 
 
 def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_anything_is_written(
@@ -301,6 +305,7 @@ def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_any
         (["--db", few], "comes to 0 preferences (1 as thumb of the only answer to its prompt left out), and 50 are"),
         (["--db", letters, "--method", "ppo"], "name another by --judge RUN"),
         (["--db", letters, "--dpo.gamma", "1"], "dpo.gamma is not a setting"),
+        (["--db", letters, "--method", "sft"], "the feedback has 0 corrections, and 50 are the least"),
         (["--db", letters, "--limit", "0"], "--limit is 0"),
     ):
         assert main(["improve", str(start.path), "--run", "new", *words]) == 2

@@ -136,8 +136,9 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", metavar="RUN", help="the run that people judged: a name under runs/, or a path")
     _database_argument(parser)
     parser.add_argument(
-        "--method", choices=("dpo", "ppo", "grpo"), default="dpo",
-        help="by preferences directly (dpo, the default), or by a reward model of them",
+        "--method", choices=("sft", "dpo", "ppo", "grpo"),
+        help="by corrections alone (sft), preferences directly (dpo), or a reward model of them (default: sft where there "
+        "are 50 corrections, else dpo)",
     )  # fmt: skip
     parser.add_argument("--run", metavar="NAME", help="folder of the new run under runs/ (default: RUN-improved)")
     parser.add_argument("--resume", action="store_true", help="go on with an improvement that was interrupted")

@@ -1,7 +1,7 @@
 """From stored feedback to a better run: export, train, and hold the new run against the old.
 
-Corrections finetune the run where there are enough of them; then it is improved by preferences, directly or through a
-reward model. What is trained, and how, is the stages' work (train/stages.py); what becomes of a judgement
+Corrections finetune the run where there are enough of them; where there are not, or where that is asked for, it is improved
+by preferences, directly or through a reward model. What is trained, and how, is the stages' work (train/stages.py); what becomes of a judgement
 feedback_export.py's. Of a run NAME the parts are data/NAME-feedback, NAME-sft, NAME-reward and NAME itself; each that is
 done is kept, so that an interrupted improvement goes on.
 """
@@ -12,7 +12,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from understudy.runtime import Runtime
     from understudy.serve.feedback_export import Exported
 
-Method = Literal["dpo", "ppo", "grpo"]
+Method = Literal["sft", "dpo", "ppo", "grpo"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FEWEST_PREFERENCES = 50
 """Below that many pairs there is nothing to learn but the people who gave them."""
 FEWEST_CORRECTIONS = 50
-"""Below that many corrections they only count as preferences."""
+"""Below that many corrections they only count as preferences, and the method is dpo unless another is asked for."""
 PASSES = {"sft": 3, "reward": 2, "dpo": 2}
 """How often each stage sees what people said; ppo and grpo take the steps of their presets."""
 BATCH = 16
@@ -40,7 +40,7 @@ RECORD = "improvement.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What to improve, and how. ``judge``: the reward model that compares, where no checker can. ``data``: prompts to
+    """What to improve, and how. ``method``: None is sft where there are enough corrections, else dpo. ``judge``: the reward model that compares, where no checker can. ``data``: prompts to
     compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
     ``temperature``: of those answers; that at which most judged ones were sampled where it is left out, since it is
     those that people judged. ``settings``: dotted ones, for the last stage."""
@@ -48,7 +48,7 @@ class Request:
     run: str
     database: str
     name: str
-    method: Method = "dpo"
+    method: Method | None = None
     data: str | None = None
     judge: str | None = None
     limit: int = 200
@@ -82,22 +82,23 @@ def improve(request: Request, resume: bool = False) -> dict[str, Any]:
     old = find_run(request.run)
     prompts = _prompts(request, old)
     truth = bool(prompts) and all(map(has_truth, prompts))
-    if not truth and not request.judge and request.method != "dpo":
+    if not truth and not request.judge and request.method in ("ppo", "grpo"):
         raise ValueError(
             f"the reward model that {request.method} optimises cannot judge what came of it; name another by --judge RUN, "
             "or prompts with answers by --data PATH"
         )
-    _preset(request, request.method, {})  # a setting that there is not is found before anything is written
     feedback = _feedback(request, resume)
-    start = old
-    if feedback["corrections"] >= FEWEST_CORRECTIONS:
+    method: Method = feedback["method"]
+    request, start, new = replace(request, method=method), old, request.part()
+    if method != "sft" and feedback["corrections"] >= FEWEST_CORRECTIONS:
         start = request.part("-sft")
         _train(request, "sft", start, old, feedback["sft"], feedback["corrections"])
-    if request.method != "dpo" or not (truth or request.judge):
+    if method in ("ppo", "grpo") or not (truth or request.judge):
         _train(request, "reward", request.part("-reward"), old, feedback["preferences"], feedback["prompts_compared"])
-    new = request.part()
-    data = feedback["preferences" if request.method == "dpo" else "prompts"]
-    _train(request, request.method, new, start, data, feedback["prompts_compared"])
+    kind, n = {"sft": ("sft", "corrections"), "dpo": ("preferences", "prompts_compared")}.get(
+        method, ("prompts", "pairs")
+    )
+    _train(request, method, new, start, feedback[kind], feedback[n])
     temperature = feedback["temperature"] if request.temperature is None else request.temperature
     with start_runtime(request.device) as runtime:
         judge = None if truth else _judge(request, runtime)
@@ -135,7 +136,8 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
     if taken:
         raise ValueError(f"{taken} is there already; go on with it by --resume, or choose another name with --run NAME")
     exports, about = _export(request.database)
-    pairs = exports["preferences"].lines
+    pairs, corrections = exports["preferences"].lines, len(exports["sft"].lines)
+    method = request.method or ("sft" if corrections >= FEWEST_CORRECTIONS else "dpo")
     if len(pairs) < FEWEST_PREFERENCES:
         left_out = exports["preferences"].left_out
         raise ValueError(
@@ -143,9 +145,17 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
             + (f" ({_counted(left_out)} left out)" if left_out else "")
             + f", and {FEWEST_PREFERENCES} are the least to learn from; collect more, as with `understudy serve`"
         )
+    if method == "sft" and corrections < FEWEST_CORRECTIONS:
+        raise ValueError(
+            f"the feedback has {corrections:,} corrections, and {FEWEST_CORRECTIONS} are the least to finetune on; collect "
+            "more, or learn from preferences by --method dpo"
+        )
+    _preset(
+        replace(request, method=method), method, {}
+    )  # a setting that there is not is found before anything is written
     request.folder.mkdir(parents=True)
     feedback: dict[str, Any] = {
-        **about, "corrections": len(exports["sft"].lines), "pairs": len(pairs),
+        **about, "method": method, "corrections": corrections, "pairs": len(pairs),
         "prompts_compared": len({json.dumps(pair["prompt"]) for pair in pairs}),
         "left_out": {kind: dict(exported.left_out) for kind, exported in exports.items()},
     }  # fmt: skip
