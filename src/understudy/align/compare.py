@@ -65,9 +65,13 @@ class Duel:
 
 
 def win_rate(rows: Sequence[Judged]) -> Estimate:
-    """The second run's share of the points, a tie being half of one, with Wilson's interval."""
-    points = sum(row.points for row in rows)
-    return Estimate(points / len(rows), *wilson_interval(points, len(rows)), len(rows))
+    """The second run's share of the points, a tie being half of one, with Wilson's interval for as many duels without a
+    tie as would leave the share as uncertain."""
+    n = len(rows)
+    share = sum(row.points for row in rows) / n
+    variance = (sum((row.points - share) ** 2 for row in rows) + 0.5) / (n + 2)  # with one more won and one more lost
+    alike = max(float(n), n * share * (1 - share) / variance)
+    return Estimate(share, *wilson_interval(share * alike, alike), n)
 
 
 def outcome(rows: Sequence[Judged]) -> dict[str, Any]:

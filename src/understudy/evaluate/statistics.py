@@ -62,7 +62,7 @@ def mean_estimate(values: Sequence[float]) -> Estimate:
     return Estimate(math.fsum(values) / len(values), low, high, len(values))
 
 
-def wilson_interval(right: float, n: int) -> tuple[float, float]:
+def wilson_interval(right: float, n: float) -> tuple[float, float]:
     """The interval for a proportion of ``right`` out of ``n`` (Wilson 1927, J. Am. Stat. Assoc. 22).
 
     It stays within 0 and 1 and has a width even where all or none are right, which the normal one has not. Of scores
