@@ -116,16 +116,17 @@ def test_pairs_of_equal_worth_are_left_out_and_counted_or_kept_as_ties(run: RunF
 
 
 def test_the_right_answer_is_compared_too_where_that_is_asked_for(run: RunFolder, tmp_path: Path) -> None:
-    prepare(run, tmp_path / "a", corrected=True)
-    right = {
-        json.dumps(question(0, i, "train", "preference")[0]): question(0, i, "train", "preference")[1].answer
-        for i in range(12)
-    }
-    lines = [json.loads(line) for line in (tmp_path / "a/train.jsonl").read_text("utf-8").splitlines()]
-    told = {json.dumps(line["prompt"]) for line in lines for side in ("chosen", "rejected")
-            if line[side][0]["content"] == right[json.dumps(line["prompt"])]}  # fmt: skip
-    assert len(told) > 6
-    assert len(lines) > len((prepare(run, tmp_path / "b").folder / "train.jsonl").read_text("utf-8").splitlines())
+    asked = [question(0, i, "train", "preference") for i in range(12)]
+    right = {json.dumps(messages): turn.answer for messages, turn in asked}
+
+    def with_the_right_one(folder: Path, **sampling: Any) -> int:
+        prepare(run, folder, **sampling)
+        lines = [json.loads(line) for line in (folder / "train.jsonl").read_text("utf-8").splitlines()]
+        said = ((line["prompt"], line[side][0]["content"]) for line in lines for side in ("chosen", "rejected"))
+        return len({json.dumps(prompt) for prompt, text in said if text == right[json.dumps(prompt)]})
+
+    assert with_the_right_one(tmp_path / "a", corrected=True) > 3
+    assert with_the_right_one(tmp_path / "b") == 0
 
 
 def test_annotators_err_as_often_as_stated() -> None:
