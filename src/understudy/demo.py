@@ -79,14 +79,7 @@ def run_demo(name: str, fresh: bool = False) -> None:
     _say("5 of 9  prefer: its answers to more questions, compared by simulated annotators who err at times")
     preferences = Path("data") / f"{name}-preferences"
     if not judge.exists():
-        _prepare(
-            "",
-            "preferences",
-            preferences,
-            PREFERENCE_PROMPTS,
-            Sampling(str(chat.path), answers=3, corrected=True),
-            force=True,
-        )
+        _prepare("", "preferences", preferences, PREFERENCE_PROMPTS, Sampling(str(chat.path)), force=True)
     _say(f"6 of 9  reward: a model learns which answers are preferred ({judge.path})")
     _train("hamlet-reward", judge, chat, align, data=preferences)
     _say(f"7 of 9  improve: the assistant learns from rewards for its own answers ({best.path})")

@@ -1,8 +1,8 @@
 """From stored feedback to a better run: export, train, and hold the new run against the old.
 
-Corrections finetune the run where there are enough of them; where there are not, or where that is asked for, it is improved
-by preferences, directly or through a reward model. What is trained, and how, is the stages' work (train/stages.py); what becomes of a judgement
-feedback_export.py's. Of a run NAME the parts are data/NAME-feedback, NAME-sft, NAME-reward and NAME itself; each that is
+Corrections finetune the run where there are enough of them; where there are not, or where that is asked for, it is
+improved by preferences, directly or through a reward model. What is trained, and how, is the stages' work
+(train/stages.py); what becomes of a judgement feedback_export.py's. Of a run NAME the parts are data/NAME-feedback, NAME-sft, NAME-reward and NAME itself; each that is
 done is kept, so that an interrupted improvement goes on.
 """
 
@@ -40,8 +40,8 @@ RECORD = "improvement.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What to improve, and how. ``method``: None is sft where there are enough corrections, else dpo. ``judge``: the reward model that compares, where no checker can. ``data``: prompts to
-    compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
+    """What to improve, and how. ``method``: None is sft where there are enough corrections, else dpo. ``judge``: the
+    reward model that compares, where no checker can. ``data``: prompts to compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
     ``temperature``: of those answers; that at which most judged ones were sampled where it is left out, since it is
     those that people judged. ``settings``: dotted ones, for the last stage."""
 
@@ -150,9 +150,8 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
             f"the feedback has {corrections:,} corrections, and {FEWEST_CORRECTIONS} are the least to finetune on; collect "
             "more, or learn from preferences by --method dpo"
         )
-    _preset(
-        replace(request, method=method), method, {}
-    )  # a setting that there is not is found before anything is written
+    # A setting that there is not is found before anything is written.
+    _preset(replace(request, method=method), method, {})
     request.folder.mkdir(parents=True)
     feedback: dict[str, Any] = {
         **about, "method": method, "corrections": corrections, "pairs": len(pairs),
