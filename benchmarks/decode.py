@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,11 @@ def losses(name: str) -> dict[str, Any]:
     from understudy.runtime import Runtime
 
     run, found = load_run(name), {}
-    for weights in WEIGHTS:
-        prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights))
-        found[weights] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
+    for compiled in (False, True):
+        for weights in WEIGHTS:
+            prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights, compiled=compiled))
+            name = f"{weights}, compiled" if compiled else weights
+            found[name] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
     as_trained = evaluate_run(run, Runtime(torch.device("cpu"))).loss
     return {
         "run": Path(name).name, "loss_as_trained": as_trained,
@@ -136,15 +139,18 @@ def main() -> None:
     model, tokenizer = GPT(config), Numbers()
     engines: list[BatchEngine] = []
     results["seconds_to_prepare"] = {}
-    for weights in WEIGHTS:
+    kinds = [(weights, compiled) for compiled in (True, False) for weights in WEIGHTS]
+    for weights, compiled in kinds:
+        name = f"ours {weights}{', compiled' if compiled else ''}"
         start = time.perf_counter()
-        prepared = prepare_for_inference(model, weights, STREAMS)
-        results["seconds_to_prepare"][weights] = time.perf_counter() - start
+        prepared = prepare_for_inference(model, weights, STREAMS, compiled)
+        results["seconds_to_prepare"][name] = time.perf_counter() - start
         engine = BatchEngine(prepared, tokenizer, max_rows=STREAMS).__enter__()  # type: ignore[arg-type]
         engines.append(engine)
-        contenders[f"ours {weights}"] = lambda engine=engine: answer(engine, 1)  # type: ignore[misc]
-        if weights != "bf16":
-            contenders[f"ours {weights}, {STREAMS} streams"] = lambda engine=engine: answer(engine, STREAMS)  # type: ignore[misc]
+        for streams in (1, STREAMS):
+            if compiled or weights != "bf16":
+                run = partial(answer, engine, streams)
+                contenders[name if streams == 1 else f"{name}, {streams} streams"] = run
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(arguments.rounds):
         for name, run in contenders.items():
@@ -154,13 +160,12 @@ def main() -> None:
         engine.close()
     medians = {name: statistics.median(values) for name, values in rates.items()}
     results |= {"tokens_per_second": medians, "rounds": rates}
-    results["over_transformers"] = {
-        weights: medians[f"ours {weights}"] / medians["transformers fp32"] for weights in WEIGHTS
-    }
+    ours = [name for name in medians if name.startswith("ours") and "streams" not in name]
+    results["over_transformers"] = {name: medians[name] / medians["transformers fp32"] for name in ours}
     results["streams_over_one"] = {
-        weights: medians[f"ours {weights}, {STREAMS} streams"] / medians[f"ours {weights}"]
-        for weights in WEIGHTS
-        if weights != "bf16"
+        name: medians[f"{name}, {STREAMS} streams"] / medians[name]
+        for name in ours
+        if f"{name}, {STREAMS} streams" in medians
     }
     if arguments.run:
         results["quality"] = losses(arguments.run)

@@ -3,7 +3,8 @@
 A token costs one product of every weight matrix with a few rows, and libraries differ fivefold in how fast they do that,
 by machine, matrix and number of rows. So each layer is timed once, at load. A kernel may also round a row differently
 in one batch than in another; only those are used together that give a row the same bits in every batch of 1 to ``rows``
-rows, so that an answer does not depend on what else is running.
+rows, so that an answer does not depend on what else is running. Where it pays to wait for a compiler, compiled.py takes
+the place of these kernels.
 
 The trained model stays as it is; fp32 shares its memory. Not here: training in low precision, files of quantized
 weights.
@@ -24,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from understudy.inference.compiled import RowsLinear, compile_step
 from understudy.inference.engine import Model
-from understudy.model import merge_lora
+from understudy.model import GPT, merge_lora
 
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
 Kernel = Callable[[Tensor], Tensor]  # (N, I) -> (N, O), fp32
@@ -55,14 +57,18 @@ class FastLinear(nn.Module):
         return y.view(*x.shape[:-1], y.shape[-1])
 
 
-def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) -> Model:
+def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8, compiled: bool = False) -> Model:
     """A copy of ``model`` that computes its linear layers in ``weights``, as fast as this machine can.
 
     On a CPU, the rows of any batch of up to ``rows`` have the same bits as each alone, and activations stay in fp32
-    between layers; int8 rounds weights by output and activations by row. A GPU keeps PyTorch's own kernels but for int8.
+    between layers; int8 rounds weights by output, and activations by row where it is not compiled. A GPU keeps PyTorch's
+    own kernels but for int8.
+
+    Args:
+        compiled: steps of one token are compiled (compiled.py), which takes up to a minute or two. Only on a CPU.
 
     Raises:
-        ValueError: weights by another name, or with no kernel on this machine.
+        ValueError: weights by another name, or with no kernel on this machine, or what cannot be compiled here.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights is {weights!r}; choose one of {', '.join(WEIGHTS)}")
@@ -71,6 +77,11 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
     prepared = copy.deepcopy(model, shared).eval()
     if model.config.lora:
         merge_lora(prepared)
+    if compiled:
+        if device.type != "cpu" or not isinstance(prepared, GPT):
+            raise ValueError("only steps of a GPT on a CPU are compiled; leave --compile out")
+        compile_step(prepared, weights, rows)
+        return prepared
     if device.type != "cpu" and weights != "int8":
         return prepared if weights == "fp32" else prepared.to({"fp16": torch.float16, "bf16": torch.bfloat16}[weights])
     layers: dict[tuple[int, ...], list[tuple[nn.Module, str, nn.Linear]]] = defaultdict(list)
@@ -87,7 +98,7 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
 
 
 def is_prepared(model: nn.Module) -> bool:
-    return any(isinstance(module, FastLinear) for module in model.modules())
+    return any(isinstance(module, FastLinear | RowsLinear) for module in model.modules())
 
 
 def choose(layers: Sequence[nn.Linear], weights: str, rows: int) -> tuple[Pack, list[int]]:

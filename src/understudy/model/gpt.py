@@ -235,8 +235,16 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, inputs: Inputs) -> Tensor:
-        attended = self.attention(self.attention_norm(x), inputs)
-        x = attended + (x if inputs.at is None else x.flatten(0, 1)[inputs.at])
+        found = self.attention(self.before(x), inputs)
+        return self.after(x if inputs.at is None else x.flatten(0, 1)[inputs.at], found)
+
+    def before(self, x: Tensor) -> Tensor:
+        """What attention is given; this and :meth:`after` look at each token alone (inference/compiled.py)."""
+        return self.attention.qkv(self.attention_norm(x))
+
+    def after(self, x: Tensor, found: Tensor) -> Tensor:
+        """The residual stream (B, T, D) with what attention found, and what the MLP makes of both."""
+        x = x + self.attention.dropout(self.attention.project(found))
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -254,8 +262,8 @@ class Attention(nn.Module):
         if config.qk_norm:
             self.query_norm = make_norm(config, config.head_width)
             self.key_norm = make_norm(config, config.head_width)
-        if config.value_embeddings and layer % 2 == 0:
-            self.value_embedding = nn.Embedding(config.padded_vocab_size, self.widths[2])
+        has_embedding = config.value_embeddings and layer % 2 == 0
+        self.value_embedding = nn.Embedding(config.padded_vocab_size, self.widths[2]) if has_embedding else None
         self.dropout = nn.Dropout(config.dropout or 0.0)
 
     @torch.no_grad()
@@ -268,8 +276,13 @@ class Attention(nn.Module):
         k[:, :, 1] = q[:: len(q) // len(k), :, 1]
 
     def forward(self, x: Tensor, inputs: Inputs) -> Tensor:
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)
-        if self.config.value_embeddings and self.layer % 2 == 0:
+        """What queries find in all keys and values so far, (B, T, D), or (M, D) where only M places are wanted.
+
+        Args:
+            x: queries, keys and values side by side, of :attr:`qkv`.
+        """
+        q, k, v = x.split(self.widths, dim=-1)
+        if self.value_embedding is not None:
             v = v + self.value_embedding(inputs.tokens)
         q, k, v = (
             part.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2) for part in (q, k, v)
@@ -283,7 +296,7 @@ class Attention(nn.Module):
             parts = inputs.cache.write(self.layer, k, v, inputs.positions)
         y = [self._attend(rows, *part, inputs) for rows, part in zip(q.split(len(q) // len(parts)), parts)]
         together = (y[0] if len(y) == 1 else torch.cat(y)).transpose(1, 2).flatten(2)  # (B, T, D)
-        return self.dropout(self.project(together if inputs.at is None else together.flatten(0, 1)[inputs.at]))
+        return together if inputs.at is None else together.flatten(0, 1)[inputs.at]
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs) -> Tensor:
         """What queries (B, H, T, K) find in keys and values (B, H, held, K)."""
