@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -42,24 +43,21 @@ def prompt_of(stream: int) -> list[int]:
     return torch.randint(0, VOCAB, (PROMPT,), generator=torch.Generator().manual_seed(stream)).tolist()
 
 
-def answer(engine: BatchEngine, streams: int) -> float:
+def answer(model: GPT, streams: int) -> float:
     """Tokens a second of all streams together, prompts included in the time."""
-    import threading
-
     left = threading.Semaphore(0)
 
     def on_piece(piece: Piece) -> None:
         if piece.finish_reason:
             left.release()
 
-    start = time.perf_counter()
-    for stream in range(streams):
-        # nothing is left from the round before: a prompt whose first token differs shares no prefix
-        tokens = [int(time.perf_counter_ns() % VOCAB), *prompt_of(stream)[1:]]
-        engine.submit(Request(tokens, NEW, SamplingSettings(temperature=0)), on_piece)
-    for _ in range(streams):
-        left.acquire()
-    return streams * NEW / (time.perf_counter() - start)
+    with BatchEngine(model, Numbers(), max_rows=STREAMS) as engine:  # type: ignore[arg-type]
+        start = time.perf_counter()
+        for stream in range(streams):
+            engine.submit(Request(prompt_of(stream), NEW, SamplingSettings(temperature=0)), on_piece)
+        for _ in range(streams):
+            left.acquire()
+        return streams * NEW / (time.perf_counter() - start)
 
 
 def transformers_side() -> Callable[[], float]:
@@ -108,7 +106,7 @@ def losses(name: str) -> dict[str, Any]:
     run, found = load_run(name), {}
     for compiled in (False, True):
         for weights in WEIGHTS:
-            prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights, compiled=compiled))
+            prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights, 1, compiled))
             name = f"{weights}, compiled" if compiled else weights
             found[name] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
     as_trained = evaluate_run(run, Runtime(torch.device("cpu"))).loss
@@ -136,8 +134,7 @@ def main() -> None:
         for kind in ("f32", "f16", "q8_0"):
             contenders[f"llama.cpp {kind}"] = lambda kind=kind: llama.ask(kind)["tokens_per_second"]  # type: ignore[misc]
     config = ModelConfig(family="gpt2", vocab_size=VOCAB, context_length=1024, n_layers=12, n_heads=12, d_model=768)
-    model, tokenizer = GPT(config), Numbers()
-    engines: list[BatchEngine] = []
+    model = GPT(config)
     results["seconds_to_prepare"] = {}
     kinds = [(weights, compiled) for compiled in (True, False) for weights in WEIGHTS]
     for weights, compiled in kinds:
@@ -145,19 +142,15 @@ def main() -> None:
         start = time.perf_counter()
         prepared = prepare_for_inference(model, weights, STREAMS, compiled)
         results["seconds_to_prepare"][name] = time.perf_counter() - start
-        engine = BatchEngine(prepared, tokenizer, max_rows=STREAMS).__enter__()  # type: ignore[arg-type]
-        engines.append(engine)
         for streams in (1, STREAMS):
             if compiled or weights != "bf16":
-                run = partial(answer, engine, streams)
+                run = partial(answer, prepared, streams)
                 contenders[name if streams == 1 else f"{name}, {streams} streams"] = run
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(arguments.rounds):
         for name, run in contenders.items():
             rates[name].append(run())
             print(f"round {number + 1}: {name}: {rates[name][-1]:.1f} tokens/s", file=sys.stderr, flush=True)
-    for engine in engines:
-        engine.close()
     medians = {name: statistics.median(values) for name, values in rates.items()}
     results |= {"tokens_per_second": medians, "rounds": rates}
     ours = [name for name in medians if name.startswith("ours") and "streams" not in name]

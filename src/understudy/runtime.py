@@ -7,7 +7,9 @@ in a frozen :class:`Runtime`. Reductions do nothing when there is one process. N
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -137,6 +139,18 @@ def choose_dtype(device: torch.device, name: str = "auto") -> tuple[torch.dtype,
     if device.type == "cpu" and cpu_has_bf16():
         return torch.bfloat16, "the CPU has bf16 units"
     return torch.float32, f"this {device.type} has no bf16 units that pay"
+
+
+def let_threads_go() -> None:
+    """End the helpers that this thread has computed with; the next computation has new ones.
+
+    Each thread that computes keeps helpers of its own, and when there are more in all than cores, GNU's OpenMP sends
+    them to sleep after every step: a model then answers at half its speed in one thread because another has computed
+    before. Elsewhere than on Linux nothing happens.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # PyTorch was built without it
+            ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD).omp_pause_resource_all(1)
 
 
 def cpu_has_bf16() -> bool:

@@ -38,6 +38,7 @@ from understudy.inference.requests import EngineStats, Piece, QueueFull, Request
 from understudy.inference.row_text import Completion, FinishReason, RowText
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
+from understudy.runtime import let_threads_go
 from understudy.tokenizer import Tokenizer
 
 
@@ -127,6 +128,7 @@ class BatchEngine:
         assert self._thread is None, "an engine is started once"
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._open = True
+        let_threads_go()  # where the model was loaded
         self._thread.start()
         return self
 
