@@ -1,4 +1,7 @@
-"""The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run."""
+"""The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run.
+
+What ends up in the database is tested on SQLite and on PostgreSQL, the rest on SQLite alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import httpx
 import pytest
 import torch
 
+from databases import DATABASES, empty_database
 from serving import make_run, served_run, serving
 from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
 from understudy.serve.served import Served, ServedRun
@@ -24,10 +28,12 @@ if CHROMIUM is None:
     pytest.skip("there is no Chromium here; `apt-get install chromium`", allow_module_level=True)
 NASTY = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> **bold** <b>b</b> $$x$$ ![p](http://a.test/p)'
 
+on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
-    with FeedbackStore(f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'f.db'}") as store:
+
+@pytest.fixture(scope="module", params=DATABASES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
+    with FeedbackStore(empty_database(request, tmp_path_factory.mktemp("feedback"))) as store:
         yield store
 
 
@@ -174,6 +180,7 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
     assert len({a.conversation_id for a in answers}) == 1 and len(answers[2].prompt) == 1
 
 
+@on_sqlite
 def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "<img src=y onerror=window.hacked=2>")
@@ -210,6 +217,7 @@ def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
     assert models == [f"{answer.run}, step 1" for answer in pair if answer], "and now it is said"
 
 
+@on_sqlite
 def test_saved_is_not_said_of_what_the_store_refused(
     page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +232,7 @@ def test_saved_is_not_said_of_what_the_store_refused(
     assert page.locator(".thumb[aria-pressed=true]").count() == 0
 
 
+@on_sqlite
 def test_only_the_page_is_served(url: str) -> None:
     with httpx.Client(base_url=url) as client:
         assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
