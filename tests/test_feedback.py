@@ -16,9 +16,10 @@ from understudy.data.conversations import open_conversations
 from understudy.data.preferences import open_preferences
 from understudy.evaluate.statistics import win_rate
 from understudy.run import Run, RunFolder, load_run
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.serve.feedback import FeedbackStore
 from understudy.serve.feedback_export import EXPORTS, conversations, preferences
 from understudy.serve.feedback_import import import_file
+from understudy.serve.feedback_records import AnswerRecord, Judgement
 from understudy.serve.feedback_statistics import DISTANCES, krippendorff_alpha, statistics
 from understudy.tokenizer.chat import render
 

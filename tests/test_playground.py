@@ -18,7 +18,8 @@ import torch
 
 from databases import DATABASES, empty_database
 from serving import make_run, served_run, serving
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.serve.feedback import FeedbackStore
+from understudy.serve.feedback_records import AnswerRecord, Judgement
 from understudy.serve.served import Served, ServedRun
 
 pytest.importorskip("gradio", reason="the playground needs Gradio")

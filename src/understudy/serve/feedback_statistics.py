@@ -13,7 +13,8 @@ from itertools import combinations
 from typing import Any
 
 from understudy.evaluate.statistics import Estimate, mean_estimate, wilson_interval, win_rate
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.serve.feedback import FeedbackStore
+from understudy.serve.feedback_records import AnswerRecord, Judgement
 
 JUDGED = ("thumb", "rating", "comparison")
 """Kinds with a value, about which annotators can agree."""
