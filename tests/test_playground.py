@@ -248,6 +248,8 @@ def test_only_the_page_is_served(url: str) -> None:
         assert client.post("/gradio_api/queue/join", headers={"Origin": "http://evil.test"}).status_code == 403
         assert client.get("/", headers={"Host": "evil.test"}).status_code == 403
         assert client.get("/v1/models").json()["data"][0]["id"] == "slow", "and the API beside it"
+        refused = client.get("/v1/chat/completions")
+        assert refused.status_code == 405 and "does not take GET" in refused.json()["error"]["message"]
 
 
 def test_a_key_is_asked_for_before_the_page_is_shown(browser: Any, tmp_path: Path) -> None:
