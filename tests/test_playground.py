@@ -81,7 +81,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, url: str) -> Iterator[Any]:
     """A page that has loaded, and what it asked for and complained of meanwhile."""
-    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.set_default_timeout(20_000)
     page.asked, page.errors = [], []
@@ -89,6 +89,7 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(url)
     page.wait_for_selector(".talk .greeting")
+    assert page.get_by_role("tab").all_inner_texts() == ["Talk", "Compare", "Look inside", "Settings"], "none in a menu"
     yield page
     assert page.errors == [] and all(asked.startswith((url, "data:", "blob:")) for asked in page.asked)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits a phone"
@@ -156,6 +157,8 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     page.locator(".assistant .look").click()
     page.wait_for_selector(".look .map canvas")
     assert page.locator(".map").count() == 2, "one layer of two heads"
+    hovered = page.locator(".token.own").nth(2).get_attribute("title")
+    assert re.match(r"(<\.1|\d+(\.\d)?)%; expected here:(\n.+%){8}$", hovered), "without a click too"
     page.locator(".token.own").nth(2).click()
     shown = page.locator(".detail").inner_text()
     assert re.search(r"had a probability of (<\.1|\d+(\.\d)?)%", shown) and "layer 1" in shown and "embedding" in shown
@@ -200,7 +203,10 @@ def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
 
 def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
     page.get_by_role("tab", name="Settings").click()
-    page.get_by_label("Your name").fill("Ann")
+    named = page.get_by_label("Your name")
+    named.fill("Ann")
+    edge, ground = named.evaluate("e => [getComputedStyle(e).borderTopColor, getComputedStyle(e).backgroundColor]")
+    assert named.evaluate("e => getComputedStyle(e).borderTopWidth") == "1px" and edge != ground, "one sees the box"
     page.get_by_role("tab", name="Compare").click()
     page.locator("#ask textarea").fill("Who is it?")
     page.locator("#ask textarea").press("Enter")

@@ -51,6 +51,8 @@ def mount(app: FastAPI, served: Served) -> None:
         block_title_background_fill="none", block_title_background_fill_dark="none", block_title_padding="0",
         block_title_text_color="*body_text_color", block_title_text_color_dark="*body_text_color",
         block_title_text_weight="500", block_shadow="none", input_shadow="none",
+        input_border_width="1px", input_border_color="*border_color_primary",
+        input_border_color_dark="*border_color_primary",
     )  # fmt: skip
     gr.mount_gradio_app(
         app, build_page(served), path="/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False,
