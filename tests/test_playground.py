@@ -135,7 +135,8 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     page.wait_for_selector(".assistant .remark:text('stopped')")
     [answer] = list(store.answers())
     assert (
-        answer.finish_reason == "cancelled" and page.locator(".assistant .bubble").inner_text() == answer.text.strip()
+        answer.finish_reason == "cancelled"
+        and page.locator(".assistant .bubble").inner_text().strip() == answer.text.strip()
     )
     assert answer.prompt == [{"role": "user", "content": "Who found the purse?"}] and answer.run == "slow"
 
