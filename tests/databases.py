@@ -19,12 +19,22 @@ USERS = ("postgres", "nobody")
 """Whom PostgreSQL may run as where the tests run as root, which it refuses."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+DATABASES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of each kind in turn."""
+    return empty_database(request, tmp_path)
+
+
+def empty_database(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of a new database of the kind that the asking fixture's parameter names; a file of SQLite in the folder.
+    Skips what asks for a PostgreSQL where there is none."""
+    assert request.param in DATABASES, f"{request.param} is no kind of database"
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/feedback.db"
-    return empty_database(request.getfixturevalue("postgres"))
+        return f"sqlite:///{folder}/feedback.db"
+    return empty_postgres(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +66,7 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def empty_database(server: str) -> str:
+def empty_postgres(server: str) -> str:
     """The URL of a new database on the server."""
     import psycopg
 

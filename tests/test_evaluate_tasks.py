@@ -26,6 +26,7 @@ from understudy.evaluate.statistics import (
     ratio_estimate,
     sign_test,
     wilson_interval,
+    win_rate,
 )
 from understudy.evaluate.task import as_text
 from understudy.evaluate.tasks import TASKS, find_task
@@ -237,6 +238,18 @@ def test_intervals_against_numbers_worked_out_by_hand() -> None:
     # sums 2, 6 over counts 1, 2: ratio 8/3; residuals -2/3 and 2/3; error sqrt(8/9 * 2) / 3 = 4/9
     ratio = ratio_estimate([2.0, 6.0], [1, 2])
     assert (ratio.value, ratio.high) == pytest.approx((8 / 3, 8 / 3 + 1.96 * 4 / 9), abs=1e-4)
+
+
+def test_ties_do_not_widen_the_interval_of_a_win_rate() -> None:
+    # 10 won and 10 tied: variance (20 * 0.0625 + 0.5) / 22 = 0.079545, so as sure as 20 * 0.1875 / 0.079545 = 47.143
+    rate = win_rate([1.0] * 10 + [0.5] * 10)
+    assert (rate.value, rate.low, rate.high, rate.n) == pytest.approx((0.75, 0.61081, 0.85151, 20), abs=1e-4)
+    assert (rate.low, rate.high) == pytest.approx(wilson_interval(0.75 * 47.14286, 47.14286), abs=1e-6)
+    won = win_rate([1.0] * 8 + [0.0] * 2)
+    assert (won.low, won.high) == wilson_interval(8, 10), "without ties it is Wilson's"
+    tied = win_rate([0.5] * 10)
+    assert tied.low and tied.high and 0.3 < tied.low < 0.5 < tied.high < 0.7
+    assert (win_rate([1.0]).high, win_rate([0.0]).low) == (1.0, 0.0)
 
 
 def test_the_paired_test_by_hand() -> None:

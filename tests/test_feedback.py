@@ -14,10 +14,12 @@ from align_runs import LETTERS
 from understudy.cli import main
 from understudy.data.conversations import open_conversations
 from understudy.data.preferences import open_preferences
+from understudy.evaluate.statistics import win_rate
 from understudy.run import Run, RunFolder, load_run
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.serve.feedback import FeedbackStore
 from understudy.serve.feedback_export import EXPORTS, conversations, preferences
 from understudy.serve.feedback_import import import_file
+from understudy.serve.feedback_records import AnswerRecord, Judgement
 from understudy.serve.feedback_statistics import DISTANCES, krippendorff_alpha, statistics
 from understudy.tokenizer.chat import render
 
@@ -185,6 +187,15 @@ def test_agreement_and_win_rates_are_those_computed_by_hand(store: FeedbackStore
     assert (win["first"], win["second"], win["n"]) == ("better", "chat", 7)
     assert win["value"] == pytest.approx(0.5 / 7) and win["low"] < win["value"] < win["high"]
     assert found["runs"]["chat"]["thumbs_up"]["value"] == 0.5
+
+
+def test_a_win_rate_is_as_sure_as_that_of_compare(store: FeedbackStore) -> None:
+    for n in range(20):
+        answer(store, f"a{n}", "Sam did.")
+        answer(store, f"b{n}", "Lily did.", run="better")
+        judge(store, "comparison", f"a{n}", value=n % 2, other_answer_id=f"b{n}")
+    [win] = statistics(store)["win_rates"]
+    assert win == {"first": "better", "second": "chat", **win_rate([0.5, 1.0] * 10).as_dict()}
 
 
 def test_alpha_of_ratings_weighs_how_far_apart_they_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,13 @@ def test_a_look_is_printed_and_drawn(inspect: Any, tmp_path: Path) -> None:
     for part in ("How likely each token was", "Logit lens", "layer 1", "embedding", "Attention"):
         assert part in out
     assert picture.read_bytes().startswith(b"\x89PNG") and 10_000 < picture.stat().st_size < 200_000
+
+
+def test_the_numbers_of_tokens_are_whole_on_a_narrow_terminal(inspect: Any) -> None:
+    last = len(json.loads(inspect("tiny", "--prompt", "Who found it?", "--json", "--tokens", "6")[1])["tokens"]) - 1
+    assert last > 9
+    _, out, _ = inspect("tiny", "--prompt", "Who found it?", "--tokens", "6", "--width", "48")
+    assert len(re.findall(rf"^ +{last} ", out, re.M)) == 2, "of the probabilities and of the lens"
 
 
 def test_a_bigram_has_probabilities_only(inspect: Any, runs: Path) -> None:

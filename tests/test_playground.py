@@ -1,4 +1,7 @@
-"""The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run."""
+"""The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run.
+
+What ends up in the database is tested on SQLite and on PostgreSQL, the rest on SQLite alone.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ import httpx
 import pytest
 import torch
 
+from databases import DATABASES, empty_database
 from serving import make_run, served_run, serving
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.serve.feedback import FeedbackStore
+from understudy.serve.feedback_records import AnswerRecord, Judgement
 from understudy.serve.served import Served, ServedRun
 
 pytest.importorskip("gradio", reason="the playground needs Gradio")
@@ -24,10 +29,12 @@ if CHROMIUM is None:
     pytest.skip("there is no Chromium here; `apt-get install chromium`", allow_module_level=True)
 NASTY = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> **bold** <b>b</b> $$x$$ ![p](http://a.test/p)'
 
+on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
-    with FeedbackStore(f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'f.db'}") as store:
+
+@pytest.fixture(scope="module", params=DATABASES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
+    with FeedbackStore(empty_database(request, tmp_path_factory.mktemp("feedback"))) as store:
         yield store
 
 
@@ -74,7 +81,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, url: str) -> Iterator[Any]:
     """A page that has loaded, and what it asked for and complained of meanwhile."""
-    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.set_default_timeout(20_000)
     page.asked, page.errors = [], []
@@ -82,6 +89,7 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(url)
     page.wait_for_selector(".talk .greeting")
+    assert page.get_by_role("tab").all_inner_texts() == ["Talk", "Compare", "Look inside", "Settings"], "none in a menu"
     yield page
     assert page.errors == [] and all(asked.startswith((url, "data:", "blob:")) for asked in page.asked)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits a phone"
@@ -127,7 +135,8 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     page.wait_for_selector(".assistant .remark:text('stopped')")
     [answer] = list(store.answers())
     assert (
-        answer.finish_reason == "cancelled" and page.locator(".assistant .bubble").inner_text() == answer.text.strip()
+        answer.finish_reason == "cancelled"
+        and page.locator(".assistant .bubble").inner_text().strip() == answer.text.strip()
     )
     assert answer.prompt == [{"role": "user", "content": "Who found the purse?"}] and answer.run == "slow"
 
@@ -149,6 +158,8 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     page.locator(".assistant .look").click()
     page.wait_for_selector(".look .map canvas")
     assert page.locator(".map").count() == 2, "one layer of two heads"
+    hovered = page.locator(".token.own").nth(2).get_attribute("title")
+    assert re.match(r"(<\.1|\d+(\.\d)?)%; expected here:(\n.+%){8}$", hovered), "without a click too"
     page.locator(".token.own").nth(2).click()
     shown = page.locator(".detail").inner_text()
     assert re.search(r"had a probability of (<\.1|\d+(\.\d)?)%", shown) and "layer 1" in shown and "embedding" in shown
@@ -174,6 +185,7 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
     assert len({a.conversation_id for a in answers}) == 1 and len(answers[2].prompt) == 1
 
 
+@on_sqlite
 def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "<img src=y onerror=window.hacked=2>")
@@ -192,7 +204,10 @@ def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
 
 def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
     page.get_by_role("tab", name="Settings").click()
-    page.get_by_label("Your name").fill("Ann")
+    named = page.get_by_label("Your name")
+    named.fill("Ann")
+    edge, ground = named.evaluate("e => [getComputedStyle(e).borderTopColor, getComputedStyle(e).backgroundColor]")
+    assert named.evaluate("e => getComputedStyle(e).borderTopWidth") == "1px" and edge != ground, "one sees the box"
     page.get_by_role("tab", name="Compare").click()
     page.locator("#ask textarea").fill("Who is it?")
     page.locator("#ask textarea").press("Enter")
@@ -210,6 +225,7 @@ def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
     assert models == [f"{answer.run}, step 1" for answer in pair if answer], "and now it is said"
 
 
+@on_sqlite
 def test_saved_is_not_said_of_what_the_store_refused(
     page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +240,7 @@ def test_saved_is_not_said_of_what_the_store_refused(
     assert page.locator(".thumb[aria-pressed=true]").count() == 0
 
 
+@on_sqlite
 def test_only_the_page_is_served(url: str) -> None:
     with httpx.Client(base_url=url) as client:
         assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
@@ -238,6 +255,8 @@ def test_only_the_page_is_served(url: str) -> None:
         assert client.post("/gradio_api/queue/join", headers={"Origin": "http://evil.test"}).status_code == 403
         assert client.get("/", headers={"Host": "evil.test"}).status_code == 403
         assert client.get("/v1/models").json()["data"][0]["id"] == "slow", "and the API beside it"
+        refused = client.get("/v1/chat/completions")
+        assert refused.status_code == 405 and "does not take GET" in refused.json()["error"]["message"]
 
 
 def test_a_key_is_asked_for_before_the_page_is_shown(browser: Any, tmp_path: Path) -> None:

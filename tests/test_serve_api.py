@@ -240,6 +240,7 @@ def test_a_mistake_is_named(api: OpenAI, options: dict[str, Any], code: str, mes
         chat(api, **options)
     assert refused.value.status_code == (404 if code == "model_not_found" else 400)
     assert refused.value.code == code and message in refused.value.body["message"]  # type: ignore[index]
+    assert (refused.value.param or "").split(".")[0] in {*options, *options.get("extra_body", {})}
     assert refused.value.type == "invalid_request_error"
 
 
@@ -253,6 +254,7 @@ def test_mistakes_with_completions(api: OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as refused:
             complete(api, **options)
         assert message in refused.value.body["message"]  # type: ignore[index]
+        assert refused.value.param in options, "a name of the API, without the types that it may have"
 
 
 def test_errors_of_every_kind_have_one_shape(url: str) -> None:

@@ -29,7 +29,7 @@ FLOORS = {  # the longest matching name decides
     "train": 3, "evaluate": 3,
     "data": 2, "inference": 2, "interop": 2, "run": 2,
     "tokenizer": 1, "model": 1, "optim": 1, "losses": 1,
-    "config": 0, "config_align": 0, "config_types": 0, "settings": 0, "runtime": 0,
+    "config": 0, "config_align": 0, "config_model": 0, "config_types": 0, "settings": 0, "runtime": 0,
 }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""The kinds of numbers that settings are, and what all sections of the configuration have in common."""
+"""The kinds of numbers that settings are, and what the sections of the configuration have in common."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -37,3 +38,10 @@ class Section(BaseModel):
     """A frozen group of settings that refuses names it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def refuse(given: Mapping[str, Any], section: str, because: str, names: set[str]) -> None:
+    """Refuse settings that nothing would read. Values that say "off" are let through."""
+    for name in sorted(names & given.keys()):
+        if given[name] not in (False, 0, (), []):
+            raise ValueError(f"{section}.{name} would be ignored with {because}; leave it out, or set it to null")

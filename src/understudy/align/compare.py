@@ -18,7 +18,7 @@ from understudy.data.formats import Dropped
 from understudy.data.preference_formats import tidy_preference
 from understudy.data.prompts import Prompt
 from understudy.evaluate.runner import answer_all
-from understudy.evaluate.statistics import Estimate, sign_test, wilson_interval
+from understudy.evaluate.statistics import sign_test, win_rate
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 from understudy.run import Run
@@ -64,19 +64,10 @@ class Duel:
         return outcome(self.rows) | {"too_long": self.too_long, "categories": categories}
 
 
-def win_rate(rows: Sequence[Judged]) -> Estimate:
-    """The second run's share of the points, a tie being half of one, with Wilson's interval for as many duels without a
-    tie as would leave the share as uncertain."""
-    n = len(rows)
-    share = sum(row.points for row in rows) / n
-    variance = (sum((row.points - share) ** 2 for row in rows) + 0.5) / (n + 2)  # with one more won and one more lost
-    alike = max(float(n), n * share * (1 - share) / variance)
-    return Estimate(share, *wilson_interval(share * alike, alike), n)
-
-
 def outcome(rows: Sequence[Judged]) -> dict[str, Any]:
     """The second run's ``win_rate``, its ``low`` and ``high``, the counts, and the p-value of the sign test."""
-    rate, points = win_rate(rows), [row.points for row in rows]
+    points = [row.points for row in rows]
+    rate = win_rate(points)
     wins, ties, losses = (points.count(each) for each in (1.0, 0.5, 0.0))
     return {
         "win_rate": rate.value, "low": rate.low, "high": rate.high, "n": rate.n,

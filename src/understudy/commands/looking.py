@@ -169,19 +169,21 @@ def _coloured(reading: Reading) -> Text:
     return text
 
 
-def _table(*columns: str) -> Any:
+def _table(*columns: str, last: int = 0) -> Any:
+    """``last`` is the highest number of a token in it: numbers are never cut short, as `--at` takes them."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in ("#", "probability") else "left"
-        table.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", min_width=len(column))
+        least = len(str(last)) if column == "#" else len(column)
+        table.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", min_width=least)
     return table
 
 
 def _print_probabilities(console: Console, reading: Reading, shown: range) -> None:
-    table = _table("#", "token", "probability", "alternatives")
+    table = _table("#", "token", "probability", "alternatives", last=shown.stop - 1)
     for number in shown:
         row = reading.rows[number]
         others = [pair for pair in row["alternatives"] if pair[0] != row["token"]][:4]
@@ -194,7 +196,7 @@ def _print_probabilities(console: Console, reading: Reading, shown: range) -> No
 
 def _print_lens(console: Console, reading: Reading, shown: range) -> None:
     layers = len(reading.look.lens.tokens) - 1
-    table = _table("#", "token", "embedding", *(f"layer {n}" for n in range(1, layers + 1)))
+    table = _table("#", "token", "embedding", *(f"layer {n}" for n in range(1, layers + 1)), last=shown.stop - 1)
     for number in shown:
         row = reading.rows[number]
         cells = [_cell(f"{name} {percent(real)}", _shade(real)) for name, _, real in row["layers"]]

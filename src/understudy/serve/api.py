@@ -78,7 +78,7 @@ def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
 def _add_feedback(app: FastAPI, served: Served) -> None:
     @app.post("/v1/feedback", status_code=201)
     async def feedback(asked: FeedbackRequest) -> dict[str, str]:
-        from understudy.serve.feedback import ANONYMOUS, Judgement
+        from understudy.serve.feedback_records import ANONYMOUS, Judgement
 
         if (store := served.store) is None:
             raise ApiError(404, "this server keeps no feedback", code="no_feedback")

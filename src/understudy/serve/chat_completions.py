@@ -138,7 +138,7 @@ async def keep_answer(
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from understudy.serve.feedback import AnswerRecord
+    from understudy.serve.feedback_records import AnswerRecord
 
     assert total.finish_reason is not None, "it has ended"
     if store is None or not (total.tokens or total.finish_reason in ("stop", "length")):

@@ -67,7 +67,9 @@ def answer_errors_alike(app: FastAPI) -> None:
 def validation_error(error: RequestValidationError) -> ApiError:
     """The first of the complaints about a body, in one sentence; OpenAI's status for them is 400."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])[:200]
+    parts = [str(part) for part in first["loc"][1:]]
+    parts = [part for n, part in enumerate(parts) if n == 0 or not (part == "str" or "[" in part)]  # of several types
+    place = ".".join(parts)[:200]
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not JSON", code="invalid_json")
     if first["type"] in ("model_attributes_type", "model_type", "dict_type") and not place:
@@ -77,4 +79,10 @@ def validation_error(error: RequestValidationError) -> ApiError:
     if first["type"] == "missing":
         return ApiError(400, f"{place or 'the body'} is missing", place or None, "missing_parameter")
     message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{place}: {message}" if place else message, place or None, "invalid_value")
+    named = place or (subject(message) if first["type"] == "value_error" else None)
+    return ApiError(400, f"{place}: {message}" if place else message, named, "invalid_value")
+
+
+def subject(message: str) -> str:
+    """The parameter that a sentence about several, or about a setting's value, begins with."""
+    return message.split()[0]

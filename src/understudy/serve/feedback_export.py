@@ -15,7 +15,8 @@ from typing import Any
 from understudy.data.conversation_formats import tidy_conversation
 from understudy.data.formats import Dropped
 from understudy.data.preference_formats import MOST_ANSWERS, tidy_preference
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.serve.feedback import FeedbackStore
+from understudy.serve.feedback_records import AnswerRecord, Judgement
 from understudy.tokenizer.chat import Message
 
 SEVERAL = "several"

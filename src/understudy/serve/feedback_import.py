@@ -19,7 +19,8 @@ from understudy.data.formats import Row
 from understudy.data.preference_formats import read_preferences
 from understudy.data.records import read_records
 from understudy.run import now
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement, check_answer, check_judgement
+from understudy.serve.feedback import FeedbackStore
+from understudy.serve.feedback_records import AnswerRecord, Judgement, check_answer, check_judgement
 from understudy.tokenizer.chat import Message
 
 IMPORTED = "imported"

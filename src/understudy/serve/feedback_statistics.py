@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from understudy.evaluate.statistics import Estimate, mean_estimate, wilson_interval
-from understudy.serve.feedback import AnswerRecord, FeedbackStore, Judgement
+from understudy.evaluate.statistics import Estimate, mean_estimate, wilson_interval, win_rate
+from understudy.serve.feedback import FeedbackStore
+from understudy.serve.feedback_records import AnswerRecord, Judgement
 
 JUDGED = ("thumb", "rating", "comparison")
 """Kinds with a value, about which annotators can agree."""
@@ -59,8 +60,7 @@ def _win_rates(answers: dict[str, AnswerRecord], judgements: Sequence[Judgement]
             for_second = (1 - (judgement.value or 0)) / 2
             points[min(sides), max(sides)].append(for_second if sides[1] == max(sides) else 1 - for_second)
     return [
-        {"first": first, "second": second, **(_share(sum(own), len(own)) or {})}
-        for (first, second), own in sorted(points.items())
+        {"first": first, "second": second, **win_rate(own).as_dict()} for (first, second), own in sorted(points.items())
     ]
 
 
@@ -111,5 +111,5 @@ def krippendorff_alpha(units: Sequence[dict[str, int]], distance: Callable[[int,
     return 1 - observed / expected if expected else None
 
 
-def _share(points: float, n: int) -> dict[str, Any] | None:
-    return Estimate(points / n, *wilson_interval(points, n), n).as_dict() if n else None
+def _share(right: int, n: int) -> dict[str, Any] | None:
+    return Estimate(right / n, *wilson_interval(right, n), n).as_dict() if n else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from understudy.chat import reserved_tokens
 from understudy.inference.batching import Request
 from understudy.inference.engine import check_request, encode_prompt
-from understudy.serve.errors import ApiError
+from understudy.serve.errors import ApiError, subject
 from understudy.serve.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from understudy.serve.served import Limits, ServedRun
 from understudy.tokenizer.chat import Message, check_messages, end_ids, fit, render, speaks_chat
@@ -97,7 +97,8 @@ def plan_completion(run: ServedRun, asked: CompletionRequest, limits: Limits) ->
     if most > room or (most == 0 and not asked.echo):
         raise ApiError(
             400, f"the longest prompt takes {longest:,} tokens and max_tokens is {most:,}; the model's context holds "
-            f"{run.context_length:,}, and an answer has 1 or more", "max_tokens", "context_length_exceeded",
+            f"{run.context_length:,}, and an answer has 1 or more", "max_tokens" if room > 0 else "prompt",
+            "context_length_exceeded",
         )  # fmt: skip
     of_prompt = asked.logprobs if asked.echo else None
     return Plan(_requests(run, asked, prompts, most, limits, asked.logprobs, of_prompt), prompts)
@@ -116,8 +117,10 @@ def _requests(
     run: ServedRun, asked: GenerationRequest, prompts: list[list[int]], most: int, limits: Limits,
     logprobs: int | None, prompt_logprobs: int | None = None,
 ) -> list[Request]:  # fmt: skip
-    with refusing():
+    try:
         settings = [asked.settings(choice) for choice in range(asked.choices)]
+    except ValueError as error:
+        raise ApiError(400, str(error), subject(str(error)), "invalid_value") from error
     return [
         Request(
             prompt,

@@ -7,8 +7,10 @@ something (talking.py), whose requests are let through at all (guard.py), how th
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.serve.errors import ApiError
@@ -38,8 +40,9 @@ def mount(app: FastAPI, served: Served) -> None:
         raise ValueError("the playground needs Gradio: pip install 'understudy[ui]'; or serve without it") from error
 
     @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    async def nothing(rest: str) -> None:
-        raise ApiError(404, f"there is nothing at /v1/{rest[:200]} that takes this method")
+    async def nothing(request: Request) -> None:
+        others = any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes)
+        raise HTTPException(405 if others else 404)
 
     app.add_middleware(PagePolicy)
     system = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
@@ -48,6 +51,8 @@ def mount(app: FastAPI, served: Served) -> None:
         block_title_background_fill="none", block_title_background_fill_dark="none", block_title_padding="0",
         block_title_text_color="*body_text_color", block_title_text_color_dark="*body_text_color",
         block_title_text_weight="500", block_shadow="none", input_shadow="none",
+        input_border_width="1px", input_border_color="*border_color_primary",
+        input_border_color_dark="*border_color_primary",
     )  # fmt: skip
     gr.mount_gradio_app(
         app, build_page(served), path="/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False,

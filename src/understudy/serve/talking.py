@@ -313,7 +313,7 @@ async def save(served: Served, **fields: Any) -> tuple[str, bool]:
     the disk."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from understudy.serve.feedback import ANONYMOUS, Judgement
+    from understudy.serve.feedback_records import ANONYMOUS, Judgement
 
     if served.store is None or fields["answer_id"] is None:
         return "this server keeps no feedback", True

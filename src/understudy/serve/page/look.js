@@ -37,7 +37,8 @@ function draw() {
     const span = make("span", name, row.token.replaceAll("↵", "↵\n").replaceAll("␣", " "));
     span.tabIndex = 0;
     span.setAttribute("role", "option");
-    span.title = row.probability === null ? "the first token" : percent(row.probability);
+    span.title = row.probability === null ? "the first token" :
+      [`${percent(row.probability)}; expected here:`, ...row.alternatives.map(([name, p]) => `${name} ${percent(p)}`)].join("\n");
     if (n >= own) span.style.setProperty("--p", row.probability);
     span.addEventListener("click", () => choose(n));
     span.addEventListener("keydown", (event) => event.key === "Enter" && choose(n));
