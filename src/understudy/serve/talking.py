@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from understudy.runtime import let_threads_go
 from understudy.serve.chat_completions import keep_answer
 from understudy.serve.errors import ApiError
 from understudy.serve.planning import plan_chat
@@ -332,10 +333,17 @@ async def save(served: Served, **fields: Any) -> tuple[str, bool]:
 async def look_view(answer: Answer) -> dict[str, Any]:
     """What the page draws of how an answer came about: the tokens of the last exchange, or the last ones of it that
     can be shown, each with its probability, alternatives and layers, and the attention between them."""
-    from understudy.inference.lookinside import describe, look_inside
+    from understudy.inference.lookinside import Look, describe, look_inside
 
     tokens = [*answer.prompt, *answer.tokens][: answer.run.context_length]
-    look = await asyncio.to_thread(look_inside, answer.run.model, tokens, autocast=answer.run.autocast)
+
+    def work() -> Look:
+        try:
+            return look_inside(answer.run.model, tokens, autocast=answer.run.autocast)
+        finally:
+            let_threads_go()
+
+    look = await asyncio.to_thread(work)
     layers, heads = look.attention.shape[:2]
     most = min(LOOK_TOKENS, int(math.sqrt(LOOK_WEIGHTS / max(1, layers * heads))))
     cut = max(0, len(tokens) - most)
