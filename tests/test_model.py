@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from understudy.config import ModelConfig
 from understudy.model import GPT, Bigram, KVCache, build_model
-from understudy.model.gpt import rope_table, rotate, shift_keys
+from understudy.model.positions import rope_table, rotate, shift_keys
 
 TINY = {"vocab_size": 50, "context_length": 24, "n_layers": 2, "n_heads": 4, "d_model": 32}
 RICH = {
