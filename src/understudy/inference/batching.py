@@ -329,9 +329,7 @@ class BatchEngine:
             seen = None
             if settings.repetition_penalty != 1:
                 seen = torch.stack([self._seen(row, part) for row in members])
-            logprobs = sampling.next_token_logprobs(part, settings, seen)  # (R, V)
-            tokens = sampling.sample(logprobs, sampling.draw_uniforms([row.generator for row in members]))  # (R,)
-            chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+            tokens, chosen = sampling.draw(part, settings, [row.generator for row in members], seen)  # (R,)
             for place, (row, token, logprob) in enumerate(zip(members, tokens.tolist(), chosen)):
                 self._take(row, token, logprob, part[place : place + 1])
 

@@ -208,9 +208,7 @@ def continue_rows(
         logits, cache = _prefill(model, prompts, max_new_tokens, autocast)  # (R, V)
         seen = sampling.seen_tokens(prompts, logits) if settings.repetition_penalty != 1 else None  # (R, V)
         for step in range(max_new_tokens):
-            logprobs = sampling.next_token_logprobs(logits, settings, seen)  # (R, V)
-            tokens = sampling.sample(logprobs, sampling.draw_uniforms(generators))  # (R,)
-            chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+            tokens, chosen = sampling.draw(logits, settings, generators, seen)  # (R,)
             if not all(math.isfinite(logprob) for logprob in chosen):
                 raise ValueError("the logits are not finite: training diverged; use an earlier checkpoint")
             yield from zip(rows, tokens.tolist(), chosen)

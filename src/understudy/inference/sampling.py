@@ -60,6 +60,19 @@ class SamplingSettings:
             raise ValueError(f"seed is {self.seed}; give 0 or more, or leave it out to draw anew each time")
 
 
+def draw(
+    logits: Tensor, settings: SamplingSettings, generators: Sequence[np.random.Generator], seen: Tensor | None = None
+) -> tuple[Tensor, list[float]]:
+    """A token (B,) for each row of ``logits`` (B, V), and the log-probabilities they were drawn with; arguments as for
+    :func:`next_token_logprobs`."""
+    if settings.temperature == 0:
+        top, tokens = _penalised(logits, settings, seen).max(dim=-1)
+        return tokens, (top - top).tolist()  # 0, or NaN where logits are not finite, so that broken weights are noticed
+    logprobs = next_token_logprobs(logits, settings, seen)  # (B, V)
+    tokens = sample(logprobs, draw_uniforms(generators))
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+
+
 def next_token_logprobs(logits: Tensor, settings: SamplingSettings, seen: Tensor | None = None) -> Tensor:
     """Log-probabilities (B, V) in nats, fp32, of the distribution that is sampled from.
 
@@ -74,13 +87,9 @@ def next_token_logprobs(logits: Tensor, settings: SamplingSettings, seen: Tensor
     >>> next_token_logprobs(probabilities.log(), SamplingSettings(top_k=2)).exp()
     tensor([[0.6250, 0.3750, 0.0000]])
     """
-    scores = logits.float()
-    if settings.repetition_penalty != 1:
-        assert seen is not None, "a repetition penalty needs to know what was seen"
-        scores = torch.where(seen, penalise(scores, settings.repetition_penalty), scores)
+    scores = _penalised(logits, settings, seen)
     if settings.temperature == 0:
         top, at = scores.max(dim=-1, keepdim=True)
-        # top - top is 0, or NaN where logits are not finite, so that broken weights are noticed here too
         return torch.full_like(scores, -math.inf).scatter(-1, at, top - top)
     if settings.temperature != 1:
         scores = scores / max(settings.temperature, SMALLEST_TEMPERATURE)
@@ -91,6 +100,14 @@ def next_token_logprobs(logits: Tensor, settings: SamplingSettings, seen: Tensor
     if settings.min_p:
         scores = keep_min_p(scores, settings.min_p)
     return scores.log_softmax(dim=-1)
+
+
+def _penalised(logits: Tensor, settings: SamplingSettings, seen: Tensor | None) -> Tensor:
+    scores = logits.float()
+    if settings.repetition_penalty == 1:
+        return scores
+    assert seen is not None, "a repetition penalty needs to know what was seen"
+    return torch.where(seen, penalise(scores, settings.repetition_penalty), scores)
 
 
 def penalise(logits: Tensor, penalty: float) -> Tensor:

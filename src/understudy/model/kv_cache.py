@@ -44,6 +44,7 @@ class KVCache:
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.tokens = torch.zeros(batch_size, self.max_tokens, dtype=torch.long, device=device)
         self.longest = 0  # of lengths, kept as a number so that no step waits for the device
+        self._lengths = [0] * batch_size  # as numbers, where a step attends apart
         self.apart = batch_size == 1
         self._rows: Tensor | None = None  # (B,) where the rows lie; None: in order
 
@@ -94,7 +95,7 @@ class KVCache:
             all_values[places, :, positions] = values.transpose(1, 2).to(self.values.dtype)
         if self.attends_apart(new):
             rows = range(len(positions)) if self._rows is None else self._rows.tolist()
-            ends = [length + 1 for length in self.lengths.tolist()]
+            ends = [length + 1 for length in self._lengths]
             return [(all_keys[r : r + 1, :, :e], all_values[r : r + 1, :, :e]) for r, e in zip(rows, ends)]
         if self._rows is not None:
             all_keys, all_values = all_keys[self._rows], all_values[self._rows]
@@ -107,6 +108,8 @@ class KVCache:
         """Count ``new_tokens`` more tokens in each row."""
         self.lengths = self.lengths + new_tokens
         self.longest += new_tokens
+        if self.apart:
+            self._lengths = [length + new_tokens for length in self._lengths]
 
     def keep(self, rows: Tensor) -> None:
         """Keep only the rows listed in (R,), in that order; a row may be listed more than once.
@@ -129,7 +132,8 @@ class KVCache:
     def set_lengths(self, lengths: Tensor) -> None:
         """Declare how many tokens of each row (B,) are real, after a forward over padded prompts."""
         self.lengths = lengths.to(self.lengths)
-        self.longest = int(lengths.max())
+        self._lengths = lengths.tolist()
+        self.longest = max(self._lengths)
 
     def _places(self) -> Tensor:
         return torch.arange(len(self.tokens), device=self.tokens.device) if self._rows is None else self._rows
