@@ -227,15 +227,23 @@ def load_weights(model: Any, tensors: dict[str, Any], source: Path) -> None:
     Raises:
         ValueError: a missing, unexpected or wrongly shaped tensor, by name.
     """
-    wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    check_shapes(tensors, {name: tuple(p.shape) for name, p in model.named_parameters()}, source)
+    model.load_state_dict(tensors, strict=False)  # strict would ask for tied weights twice
+
+
+def check_shapes(tensors: dict[str, Any], wanted: dict[str, tuple[int, ...]], source: object) -> None:
+    """Refuse tensors that are not those wanted, all of them and no others.
+
+    Raises:
+        ValueError: a missing, unexpected or wrongly shaped tensor, by name.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise ValueError(
-                f"the weights in {source} do not fit the model: {name} is {found.get(name, 'missing')}, "
-                f"and {wanted.get(name, 'nothing')} is wanted"
+                f"the weights in {source} are not those of the model that its configuration describes: {name} is "
+                f"{found.get(name, 'missing')}, and {wanted.get(name, 'no such tensor')} is wanted"
             )
-    model.load_state_dict(tensors, strict=False)  # strict would ask for tied weights twice
 
 
 def weights_of(model: Any) -> dict[str, Any]:
