@@ -227,6 +227,16 @@ def test_a_pickle_that_would_run_code_is_not_read(
     assert not Path("harmed").exists()
 
 
+def test_what_is_no_tensor_is_refused(tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    Path("small/model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": 3}, "small/pytorch_model.bin")
+    assert "'transformer.wte.weight', which is no tensor" in complaint(capsys, "import", "small")
+    shape_there = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "vocab_size": 280}
+    torch.save({"model_args": shape_there, "model": {"transformer.wte.weight": 3}}, "ckpt.pt")
+    assert "which is no tensor" in complaint(capsys, "import", "ckpt.pt", "--run", "x")
+
+
 def changed(name: str, of: Any) -> None:
     document = json.loads(Path("small/config.json").read_text())
     Path("small/config.json").write_text(json.dumps(document | {name: of}))
@@ -255,6 +265,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "cut short": (
         lambda: Path("small/model.safetensors").write_bytes(Path("small/model.safetensors").read_bytes()[:999]),
         "damaged",
+    ),
+    "no number in it": (
+        lambda: weights(lambda t: t["transformer.ln_f.bias"].fill_(float("nan"))), "not finite, in norm.bias",
     ),
     "no weights": (lambda: Path("small/model.safetensors").unlink(), "holds no weights"),
     "head": (
@@ -349,6 +362,14 @@ def test_options_of_export_that_would_do_nothing_are_refused(
     assert "--adapter would be ignored" in complaint(capsys, "export", "own", "--format", "gguf", "--adapter")
     assert "has no adapters" in complaint(capsys, "export", "own", "--format", "hf", "--adapter", "--out", "x")
     assert "runs is there already" in complaint(capsys, "export", "own", "--format", "hf", "--out", "runs")
+
+
+def test_a_run_that_gives_no_numbers_is_not_exported(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
+    run.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match="not finite: training diverged"):
+        export_run(run, "nanogpt", tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, OSError(28, "No space left on device")])

@@ -69,6 +69,8 @@ def import_model(
     source = find_source(called, report)
     report(f"reading {source.path}")
     shape, weights = (read_nanogpt if source.is_nanogpt else read_huggingface)(source.path)
+    if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{source.path} holds numbers that are not finite, in {broken[0]}; it is damaged")
     own = _tokenizer_of(source, shape, tokenizer, report)
     shape, weights = _fitted(shape, weights, own, context_length, dropout)
     with whole_folder(folder.path, "--run") as partial:
