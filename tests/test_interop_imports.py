@@ -253,6 +253,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "architecture": (lambda: changed("architectures", ["GPT2ForTokenClassification"]), "GPT2ForTokenClassification"),
     "option": (lambda: changed("scale_attn_by_inverse_layer_idx", True), "scale_attn_by_inverse_layer_idx True"),
     "activation": (lambda: changed("activation_function", "silu"), "the activation 'silu'"),
+    "no activation": (lambda: changed("activation_function", ["gelu"]), "the activation \"['gelu']\""),
     "no shape": (lambda: changed("n_embd", None), "does not say what n_embd is"),
     "odd shape": (lambda: changed("n_head", 3), "does not divide"),
     "no number": (lambda: changed("n_layer", "many"), "n_layers"),
@@ -342,6 +343,16 @@ def test_an_option_without_a_counterpart_is_refused_by_its_name(
     finished_run(tmp_path / "runs" / "own", shape("portable", vocab_size=280, **more), tokenizer)
     said = complaint(capsys, "export", "own", "--format", format)
     assert "no counterpart for" in said and option in said
+
+
+def test_all_that_stands_in_the_way_is_named_at_once(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = shape("portable", vocab_size=280, key_shift=True, norm="layernorm", ngram_orders=(2,))
+    finished_run(tmp_path / "runs" / "own", config, tokenizer)
+    said = complaint(capsys, "export", "own", "--format", "hf")
+    assert "model.ngram_orders (2,) and model.key_shift True and model.norm 'layernorm' in the family portable" in said
+    assert "trained with --model.ngram_orders [] --model.key_shift false --model.norm rmsnorm can" in said
 
 
 def test_a_reward_model_or_a_bigram_has_one_counterpart_or_none(
