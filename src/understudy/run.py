@@ -134,6 +134,22 @@ class RunFolder:
         Raises:
             ValueError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
+        try:
+            final = self.put_checkpoint(step, writers, is_best)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"the checkpoint of step {step} could not be written to {self.checkpoints} ({error}); "
+                f"earlier checkpoints are whole; make room and go on with --resume"
+            ) from error
+        self._prune(keep)
+        return final
+
+    def put_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], is_best: bool) -> Path:
+        """What :meth:`write_checkpoint` does, dropping no old ones.
+
+        Raises:
+            OSError, SafetensorError: the disk is full or cannot be written; earlier checkpoints are untouched.
+        """
         final, partial = self.checkpoints / f"step_{step}", self.checkpoints / f".partial_{step}"
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -153,13 +169,9 @@ class RunFolder:
             write_text(self.checkpoints / "latest", str(step))
             if is_best:
                 write_text(self.checkpoints / "best", str(step))
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError):
             shutil.rmtree(partial, ignore_errors=True)
-            raise ValueError(
-                f"the checkpoint of step {step} could not be written to {self.checkpoints} ({error}); "
-                f"earlier checkpoints are whole; make room and go on with --resume"
-            ) from error
-        self._prune(keep)
+            raise
         return final
 
     def _prune(self, keep: int) -> None:

@@ -182,12 +182,11 @@ def _write_run(
     }  # fmt: skip
     state = about | {"format": FORMAT, "step": 0, "weights_sha256": sha256_of_weights(weights)}
     folder.create(config, tokenizer, about)
-    folder.write_checkpoint(
+    folder.put_checkpoint(
         0,
         {
             "model.safetensors": lambda path: save_file(weights, path),
             "state.json": lambda path: write_json(path, state),
         },
-        keep=1,
         is_best=True,
     )
