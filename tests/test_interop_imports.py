@@ -227,6 +227,16 @@ def test_a_pickle_that_would_run_code_is_not_read(
     assert not Path("harmed").exists()
 
 
+def test_what_is_no_tensor_is_refused(tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    Path("small/model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": 3}, "small/pytorch_model.bin")
+    assert "'transformer.wte.weight', which is no tensor" in complaint(capsys, "import", "small")
+    shape_there = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "vocab_size": 280}
+    torch.save({"model_args": shape_there, "model": {"transformer.wte.weight": 3}}, "ckpt.pt")
+    assert "which is no tensor" in complaint(capsys, "import", "ckpt.pt", "--run", "x")
+
+
 def changed(name: str, of: Any) -> None:
     document = json.loads(Path("small/config.json").read_text())
     Path("small/config.json").write_text(json.dumps(document | {name: of}))
@@ -243,6 +253,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "architecture": (lambda: changed("architectures", ["GPT2ForTokenClassification"]), "GPT2ForTokenClassification"),
     "option": (lambda: changed("scale_attn_by_inverse_layer_idx", True), "scale_attn_by_inverse_layer_idx True"),
     "activation": (lambda: changed("activation_function", "silu"), "the activation 'silu'"),
+    "no activation": (lambda: changed("activation_function", ["gelu"]), "the activation \"['gelu']\""),
     "no shape": (lambda: changed("n_embd", None), "does not say what n_embd is"),
     "odd shape": (lambda: changed("n_head", 3), "does not divide"),
     "no number": (lambda: changed("n_layer", "many"), "n_layers"),
@@ -255,6 +266,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "cut short": (
         lambda: Path("small/model.safetensors").write_bytes(Path("small/model.safetensors").read_bytes()[:999]),
         "damaged",
+    ),
+    "no number in it": (
+        lambda: weights(lambda t: t["transformer.ln_f.bias"].fill_(float("nan"))), "not finite, in norm.bias",
     ),
     "no weights": (lambda: Path("small/model.safetensors").unlink(), "holds no weights"),
     "head": (
@@ -331,6 +345,16 @@ def test_an_option_without_a_counterpart_is_refused_by_its_name(
     assert "no counterpart for" in said and option in said
 
 
+def test_all_that_stands_in_the_way_is_named_at_once(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = shape("portable", vocab_size=280, key_shift=True, norm="layernorm", ngram_orders=(2,))
+    finished_run(tmp_path / "runs" / "own", config, tokenizer)
+    said = complaint(capsys, "export", "own", "--format", "hf")
+    assert "model.ngram_orders (2,) and model.key_shift True and model.norm 'layernorm' in the family portable" in said
+    assert "trained with --model.ngram_orders [] --model.key_shift false --model.norm rmsnorm can" in said
+
+
 def test_a_reward_model_or_a_bigram_has_one_counterpart_or_none(
     tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,6 +375,14 @@ def test_options_of_export_that_would_do_nothing_are_refused(
     assert "runs is there already" in complaint(capsys, "export", "own", "--format", "hf", "--out", "runs")
 
 
+def test_a_run_that_gives_no_numbers_is_not_exported(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
+    run.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match="not finite: training diverged"):
+        export_run(run, "nanogpt", tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+
+
 @pytest.mark.parametrize("how", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_export_or_import_leaves_nothing(
     how: Any, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -364,8 +396,8 @@ def test_an_interrupted_export_or_import_leaves_nothing(
     with pytest.raises((KeyboardInterrupt, ValueError)):
         export_run(run, "nanogpt", tmp_path / "exports" / "own")
     assert list(Path("exports").iterdir()) == []
-    monkeypatch.setattr("understudy.run.RunFolder.write_checkpoint", broken)
-    with pytest.raises((KeyboardInterrupt, ValueError)):
+    monkeypatch.setattr("understudy.run.RunFolder.put_checkpoint", broken)
+    with pytest.raises((KeyboardInterrupt, ValueError), match=r"^$|^runs.small could not be written .* nothing of it"):
         import_model("small")
     assert list(Path("runs").iterdir()) == []
 

@@ -134,6 +134,22 @@ class RunFolder:
         Raises:
             ValueError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
+        try:
+            final = self.put_checkpoint(step, writers, is_best)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"the checkpoint of step {step} could not be written to {self.checkpoints} ({error}); "
+                f"earlier checkpoints are whole; make room and go on with --resume"
+            ) from error
+        self._prune(keep)
+        return final
+
+    def put_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], is_best: bool) -> Path:
+        """What :meth:`write_checkpoint` does, dropping no old ones.
+
+        Raises:
+            OSError, SafetensorError: the disk is full or cannot be written; earlier checkpoints are untouched.
+        """
         final, partial = self.checkpoints / f"step_{step}", self.checkpoints / f".partial_{step}"
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -153,13 +169,9 @@ class RunFolder:
             write_text(self.checkpoints / "latest", str(step))
             if is_best:
                 write_text(self.checkpoints / "best", str(step))
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError):
             shutil.rmtree(partial, ignore_errors=True)
-            raise ValueError(
-                f"the checkpoint of step {step} could not be written to {self.checkpoints} ({error}); "
-                f"earlier checkpoints are whole; make room and go on with --resume"
-            ) from error
-        self._prune(keep)
+            raise
         return final
 
     def _prune(self, keep: int) -> None:
@@ -227,15 +239,23 @@ def load_weights(model: Any, tensors: dict[str, Any], source: Path) -> None:
     Raises:
         ValueError: a missing, unexpected or wrongly shaped tensor, by name.
     """
-    wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    check_shapes(tensors, {name: tuple(p.shape) for name, p in model.named_parameters()}, source)
+    model.load_state_dict(tensors, strict=False)  # strict would ask for tied weights twice
+
+
+def check_shapes(tensors: dict[str, Any], wanted: dict[str, tuple[int, ...]], source: object) -> None:
+    """Refuse tensors that are not those wanted, all of them and no others.
+
+    Raises:
+        ValueError: a missing, unexpected or wrongly shaped tensor, by name.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise ValueError(
-                f"the weights in {source} do not fit the model: {name} is {found.get(name, 'missing')}, "
-                f"and {wanted.get(name, 'nothing')} is wanted"
+                f"the weights in {source} are not those of the model that its configuration describes: {name} is "
+                f"{found.get(name, 'missing')}, and {wanted.get(name, 'no such tensor')} is wanted"
             )
-    model.load_state_dict(tensors, strict=False)  # strict would ask for tied weights twice
 
 
 def weights_of(model: Any) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: there are none, or a file is missing or damaged, or would execute code.
     """
-    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", read_pickled)):
+    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_pytorch)):
         if (folder / name).is_file():
             return read(folder / name)
         index = folder / f"{name}.index.json"
@@ -277,6 +277,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is missing or damaged ({error}); fetch it again") from error
 
 
+def _read_pytorch(path: Path) -> dict[str, Tensor]:
+    return only_tensors(read_pickled(path), path)
+
+
 def read_pickled(path: Path) -> dict[str, Any]:
     """What a file of torch.save holds, as long as that is tensors, numbers, texts and containers of those.
 
@@ -298,4 +302,18 @@ def read_pickled(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); fetch it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no tensors by name; it is not the file of a model")
+    return content
+
+
+def only_tensors(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The content of a file of PyTorch's, which must be tensors by name.
+
+    Raises:
+        ValueError: it is something else too.
+    """
+    import torch
+
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{path} holds {name!r}, which is no tensor; it is not the file of a model")
     return content

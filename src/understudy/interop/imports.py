@@ -69,6 +69,8 @@ def import_model(
     source = find_source(called, report)
     report(f"reading {source.path}")
     shape, weights = (read_nanogpt if source.is_nanogpt else read_huggingface)(source.path)
+    if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{source.path} holds numbers that are not finite, in {broken[0]}; it is damaged")
     own = _tokenizer_of(source, shape, tokenizer, report)
     shape, weights = _fitted(shape, weights, own, context_length, dropout)
     with whole_folder(folder.path, "--run") as partial:
@@ -180,12 +182,11 @@ def _write_run(
     }  # fmt: skip
     state = about | {"format": FORMAT, "step": 0, "weights_sha256": sha256_of_weights(weights)}
     folder.create(config, tokenizer, about)
-    folder.write_checkpoint(
+    folder.put_checkpoint(
         0,
         {
             "model.safetensors": lambda path: save_file(weights, path),
             "state.json": lambda path: write_json(path, state),
         },
-        keep=1,
         is_best=True,
     )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from understudy.config import ModelConfig
+from understudy.run import check_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,13 +153,7 @@ def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: obje
     shapes = shapes_of(config)
     every = places(shapes, config, column)
     wanted = {name: shape for place in every for name, shape in _their_shapes(place, shapes[place.ours]).items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            raise ValueError(
-                f"{source} does not hold the weights that its configuration describes: {name} is "
-                f"{found.get(name, 'missing')}, and {wanted.get(name, 'no such tensor')} is wanted"
-            )
+    check_shapes(tensors, wanted, source)
     ours = {}
     for place in every:
         parts = [tensors[name].float() for name in place.names]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config import ModelConfig
-from understudy.interop.huggingface import read_pickled, tidy_tensors
+from understudy.interop.huggingface import only_tensors, read_pickled, tidy_tensors
 from understudy.interop.names import from_theirs, to_theirs
 from understudy.interop.proof import EXACT, Proof
 from understudy.interop.shapes import model_config, plain_shape, plain_weights
@@ -80,7 +80,7 @@ def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} does not say what {missing[0]} is; it is damaged, or of another kind")
     shape = {"family": "gpt2", "activation": "gelu"} | {ours: arguments[theirs] for ours, theirs in FIELDS.items()}
     config = model_config(shape, path)
-    tensors = {name.removeprefix(COMPILED): tensor for name, tensor in tensors.items()}
+    tensors = {name.removeprefix(COMPILED): tensor for name, tensor in only_tensors(tensors, path).items()}
     return shape, from_theirs(tidy_tensors(tensors, config, path), config, "nanogpt", path)
 
 

@@ -79,7 +79,11 @@ class Proof:
 
 
 def take_proof(run: Run) -> Proof:
-    """What the run makes of three prompts of ordinary tokens, of different lengths."""
+    """What the run makes of three prompts of ordinary tokens, of different lengths.
+
+    Raises:
+        ValueError: it makes no numbers of them, so that nothing could be compared.
+    """
     import torch
 
     special = set(run.tokenizer.special_tokens.values())
@@ -90,7 +94,13 @@ def take_proof(run: Run) -> Proof:
         ordinary[torch.randint(len(ordinary), (1, length), generator=random)]
         for length in sorted({1, min(7, context), min(48, context)})
     ]
-    return Proof(prompts, [answer_of(run)(prompt) for prompt in prompts])
+    expected = [answer_of(run)(prompt) for prompt in prompts]
+    if not all(answer.isfinite().all() for answer in expected):
+        raise ValueError(
+            f"the run {run.path} gives logits that are not finite: training diverged; export an earlier step of it with "
+            "--checkpoint"
+        )
+    return Proof(prompts, expected)
 
 
 def answer_of(run: Run) -> Callable[[Tensor], Tensor]:

@@ -7,6 +7,7 @@ Not here: names of weights (names.py), and files.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from understudy.run import Run
 
-OURS_ALONE = ("ngram_orders", "value_embeddings", "key_shift", "logit_softcap")
-"""Options of ours that no other format knows."""
+OURS_ALONE: dict[str, Any] = {"ngram_orders": (), "value_embeddings": False, "key_shift": False, "logit_softcap": 0.0}
+"""Options of ours that no other format knows, and their values that leave them out."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ NARROWER: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def check_exportable(run: Run, format: str) -> None:
-    """Refuse a run that the format has no counterpart for.
+    """Refuse a run that the format has no counterpart for, naming all that stands in the way.
 
     Raises:
-        ValueError: the option, its value, and what would do.
+        ValueError: the options, their values, and what would do.
     """
     config, name = run.config.model, FORMATS[format]
     if config.family == "bigram":
@@ -113,30 +114,28 @@ def check_exportable(run: Run, format: str) -> None:
         raise ValueError(f"the run {run.path} gives scores, which {name} has no counterpart for; use --format hf")
     if format == "nanogpt" and config.family != "gpt2":
         raise ValueError(f"nanoGPT has no counterpart for model.family {config.family}; use --format hf or gguf")
-    for option in OURS_ALONE:
-        if getattr(config, option):
-            raise ValueError(
-                f"{name} has no counterpart for model.{option} {getattr(config, option)!r}; only a run trained without "
-                "it can be exported"
-            )
     family = FAMILIES[config.family]
     narrower = NARROWER.get("gguf" if format == "ollama" else format, {}).get(config.family, {})
-    wanted: dict[str, Any] = family.always | narrower
+    fixed = OURS_ALONE | family.always
     if config.family == "gpt2":
         assert config.n_heads and config.d_model
-        wanted |= {"n_kv_heads": config.n_heads, "head_width": config.d_model // config.n_heads}
-        wanted |= {"d_ff": 4 * config.d_model} if format == "nanogpt" else {}
-    for option, value in wanted.items():
-        _want(option, getattr(config, option), (value,), name, config.family)
-    _want("activation", config.activation, tuple(family.activations), name, config.family)
-
-
-def _want(option: str, value: Any, wanted: tuple[Any, ...], name: str, family: str) -> None:
-    if value not in wanted:
+        fixed |= {"n_kv_heads": config.n_heads, "head_width": config.d_model // config.n_heads}
+        fixed |= {"d_ff": 4 * config.d_model} if format == "nanogpt" else {}
+    wanted = {"activation": tuple(family.activations)} | {
+        option: (value,) for option, value in (fixed | narrower).items()
+    }
+    if refused := [option for option, values in wanted.items() if getattr(config, option) not in values]:
+        given = " and ".join(f"model.{option} {getattr(config, option)!r}" for option in refused)
+        known = " ".join(f"--model.{option} {' or '.join(map(_typed, wanted[option]))}" for option in refused)
         raise ValueError(
-            f"{name} has no counterpart for model.{option} {value!r} in the family {family}, only for "
-            f"{' or '.join(map(repr, wanted))}; only a run trained with that can be exported"
+            f"{name} has no counterpart for {given} in the family {config.family}; only a run trained with {known} can "
+            "be exported"
         )
+
+
+def _typed(value: Any) -> str:
+    """A setting as it is given on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def gives_scores(run: Run) -> bool:
@@ -240,7 +239,7 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
     shape = {"family": name} | {
         ours: said[theirs] for ours, theirs in family.fields.items() if said[theirs] is not None
     }
-    activation = said[ACTIVATION_FIELD[name]]
+    activation = str(said[ACTIVATION_FIELD[name]])
     known = {theirs: ours for ours, theirs in family.activations.items()}
     if ALIASES.get(activation, activation) not in known:
         raise ValueError(f"{source} has the activation {activation!r}; {' and '.join(known)} can be imported")
