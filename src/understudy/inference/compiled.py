@@ -177,14 +177,15 @@ class RowsLinear(nn.Module):
         self.scales: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.scales is not None and x.shape[-1] % 4:
+            x = F.pad(x, (0, -x.shape[-1] % 4))
         if not TRACED.get():
             if self.scales is None:
                 return F.linear(x, self.weight.float(), self.bias)
-            whole = torch.cat(unpack_int8(self.weight), dim=1)[:, : x.shape[-1]]  # (O, I)
-            return F.linear(x, whole.mul_(self.scales[:, None]), self.bias)
+            quarters = zip(x.chunk(4, dim=-1), unpack_int8(self.weight))
+            y = sum(F.linear(own, part) for own, part in quarters) * self.scales
+            return y if self.bias is None else y + self.bias
         rows = settle(x.reshape(-1, x.shape[-1]))
-        if self.scales is not None and x.shape[-1] % 4:
-            rows = settle(F.pad(rows, (0, -x.shape[-1] % 4)))
         places = min(PLACES, max(1, SUMS // len(rows)))
         places = places if len(self.weight) % places == 0 else 1
         sums = []
