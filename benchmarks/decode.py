@@ -107,8 +107,8 @@ def losses(name: str) -> dict[str, Any]:
     for compiled in (False, True):
         for weights in WEIGHTS:
             prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights, 1, compiled))
-            name = f"{weights}, compiled" if compiled else weights
-            found[name] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
+            kind = f"{weights}, compiled" if compiled else weights
+            found[kind] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
     as_trained = evaluate_run(run, Runtime(torch.device("cpu"))).loss
     return {
         "run": Path(name).name, "loss_as_trained": as_trained,
