@@ -186,6 +186,18 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
 
 
 @on_sqlite
+def test_what_is_typed_while_an_answer_comes_stays(page: Any, store: FeedbackStore) -> None:
+    choose(page, "nasty")
+    page.locator("#say textarea").fill("One")
+    page.locator("#say textarea").press("Enter")
+    page.wait_for_function("document.querySelectorAll('.assistant .cursor').length === 1")
+    page.locator("#say textarea").fill("Two")
+    page.wait_for_function("document.querySelectorAll('.assistant .tools').length === 1")
+    page.wait_for_selector("#say .submit-button")
+    assert page.locator("#say textarea").input_value() == "Two"
+
+
+@on_sqlite
 def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "<img src=y onerror=window.hacked=2>")

@@ -79,6 +79,7 @@ def build_page(served: Served) -> gr.Blocks:
             try:
                 async for _ in conversation.say(served, text, wishes, place):
                     yield shown(conversation), _writing(typed)
+                    typed = None  # what is typed meanwhile stays
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
                 typed = text if place is None else None
@@ -119,9 +120,11 @@ def build_page(served: Served) -> gr.Blocks:
 
         async def compare(text: str, duel: Duel, other: str, *wishes: Any) -> Frames:
             pair = [Wishes(*wishes), replace(Wishes(*wishes), model=other if several else wishes[0])]
+            typed: str | None = ""
             try:
                 async for _ in duel.ask(served, text, pair):
-                    yield duel.view(DUEL_GREETING), _writing("")
+                    yield duel.view(DUEL_GREETING), _writing(typed)
+                    typed = None
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
             yield duel.view(DUEL_GREETING), _waiting(None)
