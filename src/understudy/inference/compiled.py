@@ -1,7 +1,7 @@
 """A step of one token, compiled by PyTorch's Inductor, for a CPU with a C++ compiler.
 
-A few tokens at a time cost little but reading the weights, and the libraries' kernels for it (quantize.py) read them at
-half the speed of the memory and round from layer to layer in Python. Here linear layers are sums that the compiler turns
+A few tokens at a time cost little but reading the weights. The libraries' kernels for that (quantize.py) reach half the
+speed of the memory, and Python takes its time between them. Here linear layers are sums that the compiler turns
 into one loop over the weights, whatever they are held in, joined with all else in :meth:`Block.before` and
 :meth:`Block.after`. Each is compiled once for all blocks that are alike, for 1, 4 and 8 rows; more are taken eight at a
 time. Prompts are computed by PyTorch's own kernels from the same weights.

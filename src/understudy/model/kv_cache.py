@@ -19,7 +19,7 @@ class KVCache:
     """Room for ``batch_size`` rows of ``max_tokens`` tokens.
 
     Attributes:
-        lengths: (B,) tokens held by each row. Setting it smaller forgets the last tokens of a row.
+        lengths: (B,) tokens held by each row. :meth:`set_lengths` with fewer forgets the last tokens of a row.
         tokens: (B, max_tokens) the tokens themselves, which n-gram embeddings look back at.
         apart: whether a step of one token attends row by row, to no more than each row holds. A row's numbers are then
             the same to the bit whatever rows are beside it, and need no mask. Many short rows are faster together.

@@ -159,7 +159,7 @@ def load_served_run(name: str, options: ServeOptions, device: torch.device) -> S
     model, autocast = run.model, None
     if options.weights != "fp32" or options.compile:  # else the engine sees to it
         model = prepared(run, options)
-    elif device.type == "cuda" and (dtype := choose_dtype(device)[0]) != torch.float32:
+    if options.weights == "fp32" and device.type == "cuda" and (dtype := choose_dtype(device)[0]) != torch.float32:
         autocast = dtype
     engine = BatchEngine(
         model, run.tokenizer, max_rows=options.max_rows, queue_limit=options.queue_limit, autocast=autocast
