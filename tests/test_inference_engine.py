@@ -46,7 +46,7 @@ def plainly(
     model: GPT | Bigram, prompt: list[int], new: int, how: SamplingSettings, row: int = 0
 ) -> list[tuple[int, float]]:
     """The definition: no cache, no batch. The window is read whole for each token, and halved when it is full."""
-    [generator] = row_generators(how.seed, row + 1)[row:]
+    [generator] = row_generators(how.seed, [row])
     window, everything, sampled = prompt[-CONTEXT:], list(prompt), []
     for _ in range(new):
         logits = model(torch.tensor([window]))[:, -1]

@@ -109,10 +109,18 @@ def test_the_same_request_gives_the_same_bytes_and_is_done_once(run: RunFolder, 
 def test_pairs_of_equal_worth_are_left_out_and_counted_or_kept_as_ties(run: RunFolder, tmp_path: Path) -> None:
     [left_out] = prepare(run, tmp_path / "a").manifest["sources"]
     prepare(run, tmp_path / "b", ties=True)
-    pairs = [p for split in ("train", "val") for each in open_preferences(tmp_path / "b", split) for p in each.pairs]
-    ties = sum(p.tie for p in pairs)
-    assert ties == left_out["dropped"]["pair of equally good answers"] > 0
-    assert len(pairs) - ties == left_out["train"] + left_out["val"]
+    pairs = [
+        (pair, [comparison.truths[number] for number in (pair.better, pair.worse)])
+        for split in ("train", "val")
+        for comparison in open_preferences(tmp_path / "b", split)
+        for pair in comparison.pairs
+    ]
+    alike = [pair for pair, (better, worse) in pairs if better == worse]
+    assert len(alike) == left_out["dropped"]["pair of equally good answers"] > 0
+    assert len(pairs) - len(alike) == left_out["train"] + left_out["val"]
+    assert not any(pair.tie for pair, (better, worse) in pairs if better != worse)
+    preferred_in_error = sum(not pair.tie for pair in alike)
+    assert 0 < preferred_in_error < 0.3 * len(alike)
 
 
 def test_the_right_answer_is_compared_too_where_that_is_asked_for(run: RunFolder, tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from understudy.config import RolloutConfig
-from understudy.data.loader import Batch, mix
+from understudy.data.loader import Batch
 from understudy.data.packing import lay_in_rows
 from understudy.data.prompts import Prompt
 from understudy.evaluate.runner import autocast_of
@@ -60,17 +59,24 @@ def fitting(prompts: Iterable[Prompt], tokenizer: Tokenizer, room: int) -> list[
 
 
 def ask(
-    model: GPT, tokenizer: Tokenizer, asked: Sequence[Asked], config: RolloutConfig, seed: int, runtime: Runtime
+    model: GPT,
+    tokenizer: Tokenizer,
+    asked: Sequence[Asked],
+    config: RolloutConfig,
+    seed: int,
+    runtime: Runtime,
+    first: int = 0,
 ) -> list[Answer]:
-    """Sample an answer to each prompt."""
+    """Sample an answer to each prompt. What is drawn depends on the seed and on the prompt's number, the first being
+    ``first``, and not on what else is asked or by how many processes."""
     order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))  # alike in length, there is little padding
     answers: dict[int, Answer] = {}
-    for number, start in enumerate(range(0, len(order), AT_ONCE)):
+    for start in range(0, len(order), AT_ONCE):
         batch = order[start : start + AT_ONCE]
-        settings = SamplingSettings(config.temperature, seed=int(mix(np.uint64(number), np.uint64(seed))) % 2**63)
         completions = generate_text(
-            model, tokenizer, [asked[i].tokens for i in batch], config.max_new_tokens, settings,
-            autocast=autocast_of(runtime), end_ids=end_ids(tokenizer),
+            model, tokenizer, [asked[i].tokens for i in batch], config.max_new_tokens,
+            SamplingSettings(config.temperature, seed=seed), autocast=autocast_of(runtime), end_ids=end_ids(tokenizer),
+            numbers=[first + i for i in batch],
         )  # fmt: skip
         for i, said in zip(batch, completions):
             answers[i] = Answer(asked[i], said.tokens, said.logprobs, said.finish_reason == "stop", said.text.strip())

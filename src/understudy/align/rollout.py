@@ -150,8 +150,10 @@ class Rollouts:
         places = [shuffled(first + k, len(actors.prompts), actors.config.train.seed) for k in range(share)]
         asked = [actors.prompts[place] for place in places]
         asked = [each for each in asked for _ in range(self.group_size)]
-        seed = int(mix(np.uint64(iteration * runtime.world_size + runtime.rank), np.uint64(actors.config.train.seed)))
-        answers = ask(actors.policy, actors.tokenizer, asked, rollout, seed, runtime)
+        seed = int(mix(np.uint64(iteration), np.uint64(actors.config.train.seed))) % 2**63
+        answers = ask(
+            actors.policy, actors.tokenizer, asked, rollout, seed, runtime, runtime.rank * share * self.group_size
+        )
         rewards = actors.rewards(answers, learn=True)
         self._answers = answers
         self._tokenwise, sums = self.learn_from(answers, rewards)

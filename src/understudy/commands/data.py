@@ -47,6 +47,9 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--corrected", action="store_true", default=None, help="with --from: compare the right answer with them too"
     )
     parser.add_argument(
+        "--ties", action="store_true", default=None, help="with --from: keep pairs of equally good answers, as ties"
+    )
+    parser.add_argument(
         "--tokenizer",
         metavar="KIND",
         help="char, bpe (trained here), gpt2, or the path of a tokenizer (default: bpe)",
@@ -109,7 +112,7 @@ def _sampling(arguments: Arguments) -> Sampling | None:
     """How answers are sampled, where a run was named."""
     from understudy.data.sampled_preferences import Sampling
 
-    given = {name: getattr(arguments, name) for name in ("answers", "temperature", "corrected")}
+    given = {name: getattr(arguments, name) for name in ("answers", "temperature", "corrected", "ties")}
     given = {name: value for name, value in given.items() if value is not None}
     run = getattr(arguments, "from")  # a word of Python's
     if run is None and given:
@@ -130,7 +133,7 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.prepare import prepare as prepare_data
     from understudy.data.prepare import progress_bars
 
-    _refuse(arguments, ("format", "from", "answers", "temperature"))
+    _refuse(arguments, ("format", "from", "answers", "temperature", "corrected", "ties"))
     _refuse_conversations(arguments.kind, arguments.sources)
     tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
     if config is not None:

@@ -134,7 +134,8 @@ def open_sampled(sampling: Sampling, seed: int, limit: int | None) -> Opened:
                 yield Row(record, "" if record else "pair of equally good answers", index + 1)
         answered = count - too_long
         share = f"{alike:,} of {answered:,} prompts ({alike / max(1, answered):.0%})"
-        notes.append(f"{split}: {share} have no two answers of different worth, and give no pair")
+        gives = "ties only" if sampling.ties else "no pair"
+        notes.append(f"{split}: {share} have no two answers of different worth, and give {gives}")
         about[split] = {"prompts": count, "too_long": too_long, "alike": alike}
 
     def part(split: Split) -> Part:
@@ -192,16 +193,18 @@ def _pairs(
     sampling: Sampling,
     place: tuple[int, Split, int],
 ) -> Iterator[dict[str, Any] | None]:
-    """Every two answers, as an annotator sees them; None for two of equal score, where ties are not kept."""
+    """Every two answers, as an annotator sees them; None for two of equal score, where ties are not kept. Whoever errs
+    prefers the worse answer, or either of two equal ones."""
     for i, j in combinations(range(len(scores)), 2):
         better, worse = sorted((list(scores)[i], list(scores)[j]), key=scores.__getitem__, reverse=True)
-        tie = scores[better] == scores[worse]
-        if tie and not sampling.ties:
+        alike = scores[better] == scores[worse]
+        if alike and not sampling.ties:
             yield None
             continue
         seed, split, index = place
         annotator, is_right = choose(seed, split, index, i, j)
-        chosen, rejected = (better, worse) if is_right or tie else (worse, better)
+        tie = alike and is_right  # in error, one is preferred even so
+        chosen, rejected = (better, worse) if is_right else (worse, better)
         yield {
             "prompt": messages,
             "chosen": [{"role": "assistant", "content": chosen}],

@@ -47,7 +47,7 @@ class _Row:
 
     def __init__(self, request: Request, text: RowText, on_piece: Callable[[Piece], None]) -> None:
         self.request, self.text, self.on_piece = request, text, on_piece
-        [self.generator] = sampling.row_generators(request.settings.seed, 1)
+        [self.generator] = sampling.row_generators(request.settings.seed, [0])
         self.submitted = self.started = time.monotonic()
         self.slot: Slot | None = None
         self.in_prompt = True  # until all of the prompt is read and the first token is sampled

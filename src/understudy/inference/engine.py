@@ -105,6 +105,7 @@ def generate_text(
     stop_at_end_of_text: bool = True,
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
+    numbers: Sequence[int] | None = None,
 ) -> list[Completion]:
     """Continue each prompt, all in one batch from which finished rows leave.
 
@@ -117,6 +118,7 @@ def generate_text(
         stop: a string, or several, before which the text ends, whatever tokens spell it.
         stop_at_end_of_text: whether the tokenizer's end-of-text token ends a row, or is text like any other.
         end_ids: further tokens that end a row, such as the one that ends a message.
+        numbers: of the prompts, which together with the seed decide what each one draws; 0, 1, … when left out.
 
     Raises:
         ValueError: an empty prompt that nothing can stand for, an empty stop string, text the tokenizer
@@ -124,7 +126,7 @@ def generate_text(
     """
     ends = end_tokens(tokenizer, stop_at_end_of_text, end_ids)
     texts = [RowText(tokenizer, stop, ends) for _ in prompts]
-    for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast):
+    for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
         pass  # every piece is kept by its text
     return [text.completion() for text in texts]
 
@@ -158,12 +160,13 @@ def _continue_texts(
     max_new_tokens: int,
     settings: SamplingSettings | None,
     autocast: torch.dtype | None,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[str]:
     """Check at once, then lazily feed what is sampled to the texts, yielding what each releases."""
     tokens = [encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     check_request(model, tokens, max_new_tokens)
     finished: set[int] = set()
-    steps = continue_rows(model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast)
+    steps = continue_rows(model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast, numbers)
 
     def pieces() -> Iterator[str]:
         for row, token, logprob in steps:
@@ -186,13 +189,15 @@ def continue_rows(
     settings: SamplingSettings,
     finished: Collection[int] = (),
     autocast: torch.dtype | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, int, float]]:
     """The loop: sample a token for each row, hand them out, drop finished rows, read the tokens, again.
 
     Args:
         model, max_new_tokens, settings, autocast: the same for all rows.
         prompts: the token ids of each row, as :func:`check_request` lets them through.
-        finished: row numbers, which the caller adds to on the way; such rows leave before the next step.
+        finished: places of rows, which the caller adds to on the way; such rows leave before the next step.
+        numbers: as for :func:`generate_text`.
 
     Yields:
         (row, token, log-probability it was sampled with), step by step, the rows in any order.
@@ -203,7 +208,7 @@ def continue_rows(
     if not prompts or not max_new_tokens:
         return
     rows = list(range(len(prompts)))
-    generators = sampling.row_generators(settings.seed, len(rows))
+    generators = sampling.row_generators(settings.seed, rows if numbers is None else numbers)
     with evaluating(model):
         logits, cache = _prefill(model, prompts, max_new_tokens, autocast)  # (R, V)
         seen = sampling.seen_tokens(prompts, logits) if settings.repetition_penalty != 1 else None  # (R, V)

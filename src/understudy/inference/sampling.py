@@ -184,13 +184,13 @@ def seen_tokens(rows: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
     return seen
 
 
-def row_generators(seed: int | None, rows: int) -> list[np.random.Generator]:
+def row_generators(seed: int | None, rows: Sequence[int]) -> list[np.random.Generator]:
     """A generator for each row, from the seed and the row's number alone, whatever other rows there are.
 
     Without a seed they come from the system's entropy. PyTorch's own generator is left alone.
     """
     entropy = np.random.SeedSequence(seed).entropy
-    sequences = (np.random.SeedSequence(entropy, spawn_key=(row,)) for row in range(rows))
+    sequences = (np.random.SeedSequence(entropy, spawn_key=(row,)) for row in rows)
     return [np.random.Generator(np.random.PCG64(sequence)) for sequence in sequences]
 
 
