@@ -20,7 +20,7 @@ from understudy.align.answers import Asked, answer_logprobs, ask, fitting, read_
 from understudy.align.dpo import DirectPreference
 from understudy.align.pairs import collate_pairs, render_pairs
 from understudy.align.reward import PairwiseReward, RewardModel
-from understudy.align.rewards import true_score
+from understudy.align.rewards import Rewards, true_score
 from understudy.cli import main
 from understudy.config import DPOConfig, GRPOConfig, RewardConfig
 from understudy.data.preferences import open_preferences
@@ -159,7 +159,7 @@ def test_sampled_and_read_log_probabilities_are_the_same(start: Run, prompts: Pa
     """The ratio of the first step is 1, at the temperature that answers were sampled at, whatever their lengths."""
     config = GRPOConfig(checker_weight=1, max_new_tokens=9, temperature=0.7)
     asked = fitting(open_prompts(prompts, "train"), start.tokenizer, 20) * 5
-    asked = [Asked(each.prompt, each.tokens[-9 + number :]) for number, each in enumerate(asked)]
+    asked = [Asked(each.prompt, each.tokens[-9 + number :]) for number, each in enumerate(asked)] * 8
     with start_runtime("cpu") as runtime:
         assert isinstance(start.model, GPT)
         answers = ask(start.model, start.tokenizer, asked, config, 3, runtime)
@@ -171,6 +171,21 @@ def test_sampled_and_read_log_probabilities_are_the_same(start: Run, prompts: Pa
     assert len({len(answer.tokens) for answer in answers}) > 1
     assert torch.allclose(read, old, atol=1e-5) and (old[mask] < 0).all() and (read[~mask] == 0).all()
     assert not torch.allclose(wrong, old, atol=1e-2)
+
+
+def test_evaluations_have_one_scale_whatever_was_sampled_before(start: Run, judge: Run, prompts: Path) -> None:
+    """Else the best checkpoint would be one of the first: what is normal rises as the policy gets better."""
+    config = GRPOConfig(reward_model=str(judge.path), normalise_scores=True, missing_end_penalty=0.5, max_new_tokens=3)
+    with start_runtime("cpu") as runtime:
+        assert isinstance(start.model, GPT)
+        rewards = Rewards(config, start.tokenizer, runtime, RewardModel(judge, runtime))
+        asked = fitting(open_prompts(prompts, "train"), start.tokenizer, 20) * 16
+        answers = ask(start.model, start.tokenizer, asked, config, 3, runtime)
+        before, learnt, after = rewards(answers), rewards(answers, learn=True), rewards(answers)
+    assert torch.equal(before["reward"], after["reward"])
+    assert torch.allclose(before["reward"], before["score"] - 0.5 * (1 - before["ended"]))
+    normal = learnt["reward"] + 0.5 * (1 - learnt["ended"])
+    assert normal.mean().abs() < 1e-5 and normal.std(correction=0) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])

@@ -47,7 +47,6 @@ def best_of_run(
     _, asked = open_asked(run.config, run.tokenizer, "val")
     assert isinstance(run.model, GPT)
     actors = gather(run.config, runtime, run.tokenizer, run.model.to(runtime.device), start_of(folder), [])
-    actors.rewards.load_state(run.state["source"]["rewards"])  # scores normalised as they were at the end
     asked = asked[:prompts]
     rows = best_of_n(actors, asked, most, seed, progress)
     found = {"step": run.step, "prompts": len(asked), "samples": most, "seed": seed, "rows": rows}

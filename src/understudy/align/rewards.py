@@ -40,16 +40,18 @@ class Rewards:
         """For each answer (N,): the ``reward``, whether it ``ended``, its ``length``; the reward model's ``score`` and the
         ``truth``, where there is the one and where the other is known of all.
 
-        ``learn`` counts these scores among those that normalise.
+        ``learn`` counts these scores among those that normalise, and normalises by all so far. Otherwise the reward has
+        the score as it is, so that evaluations along a run, of which the best is kept, have the same scale.
         """
         config, truth = self.config, torch.tensor([true_score(a.asked.prompt, a.text) for a in answers])
         score = torch.zeros(len(answers))
         if self.model is not None:
             score = torch.tensor(self.model.answers([(a.asked.tokens, a.tokens) for a in answers], AT_ONCE))
+        scaled = score
         if learn and config.normalise_scores:
             self._count(score)
-        spread = (self.squares / self.count) ** 0.5 if self.count else 1.0
-        reward = config.reward_weight * (score - self.mean) / max(spread, 1e-6)
+            scaled = (score - self.mean) / max((self.squares / self.count) ** 0.5, 1e-6)
+        reward = config.reward_weight * scaled
         if config.checker_weight:
             reward = reward + config.checker_weight * truth
         ended = torch.tensor([answer.ended for answer in answers])

@@ -35,7 +35,7 @@ def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping
     """Reward and true score against the square root of the divergence from the start (Gao et al. 2022, figure 1): along
     the run's own path, and of the best of n answers of its start. Nothing where the run answers no prompts.
 
-    Where scores are normalised, what is drawn is the reward model's score, since the scale of the reward moves.
+    Where scores are normalised in training, what is drawn is the reward model's score.
     """
     stage = str(settings.get("stage"))
     section = settings.get(stage)
