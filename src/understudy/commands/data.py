@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from understudy.tokenizer import Tokenizer
 
 
+OF_SAMPLING = ("answers", "temperature", "corrected", "ties")
+"""Options that only mean something with --from."""
+
+
 def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources",
@@ -112,7 +116,7 @@ def _sampling(arguments: Arguments) -> Sampling | None:
     """How answers are sampled, where a run was named."""
     from understudy.data.sampled_preferences import Sampling
 
-    given = {name: getattr(arguments, name) for name in ("answers", "temperature", "corrected", "ties")}
+    given = {name: getattr(arguments, name) for name in OF_SAMPLING}
     given = {name: value for name, value in given.items() if value is not None}
     run = getattr(arguments, "from")  # a word of Python's
     if run is None and given:
@@ -133,7 +137,7 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.prepare import prepare as prepare_data
     from understudy.data.prepare import progress_bars
 
-    _refuse(arguments, ("format", "from", "answers", "temperature", "corrected", "ties"))
+    _refuse(arguments, ("format", "from", *OF_SAMPLING))
     _refuse_conversations(arguments.kind, arguments.sources)
     tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
     if config is not None:
