@@ -5,12 +5,17 @@
     python benchmarks/align_vs_trl.py --trl /tmp/trl-env/bin/python --out benchmarks/results/align_vs_trl.json
 
 Both sides train the same GPT-2-shaped model from the same random weights on the same prompts and pairs of Hamlet, as
-the same tokens, in batches of the same size, in fp32 with fused AdamW. A random model hardly ever ends an answer, so
-that all answers are equally long. PPO has 64 prompts of 16 tokens, answers of 32, and four epochs of one mini-batch;
-with the critic as a head on the policy, which TRL has not, ours is beside TRL with a critic of its own. Each side is a process that trains on and on and waits between its rounds, which are
-taken in turn. A round is an epoch of the pairs, or an iteration of sampling, scoring and learning from all prompts; it
-is timed from the end of one optimiser step to the end of another. Start-up, the first round, and the log-probabilities
-of DPO's reference (computed beforehand by both) are not counted.
+the same tokens, in batches of the same size, in the same precision with fused AdamW. A random model hardly ever ends an
+answer, so that all answers are equally long. PPO has 64 prompts of 16 tokens, answers of 32, and four epochs of one
+mini-batch; with the critic as a head on the policy, which TRL has not, ours is beside TRL with a critic of its own. Each
+side is a process that trains on and on and waits between its rounds, which are taken in turn. A round is an epoch of the
+pairs, or an iteration of sampling, scoring and learning from all prompts; it is timed from the end of one optimiser step
+to the end of another. Start-up, the first round, and the log-probabilities of DPO's reference (computed beforehand by
+both) are not counted.
+
+With --dtype bf16 (for a CPU that has bf16 units) both keep weights of fp32 and compute in bf16; TRL's frozen models have
+weights of bf16 then, since it computes in bf16 with nothing but what it trains, and TRL is also tried with all of its
+weights in bf16, which it then trains as such.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ from understudy.interop.export import export_run
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
 from understudy.run import Run, RunFolder, load_run, weights_of, write_json
-from understudy.runtime import Runtime
+from understudy.runtime import DTYPES, Runtime
 from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
@@ -91,7 +96,7 @@ COUNTS = {"pairs": 128, "grouped": GRPO["prompts"], "asked": PPO["prompts"]}
 # ---- the work that both sides are given -----------------------------------------------------------------------------
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, dtype: str) -> None:
     """Everything that both sides read: tokenizer, data, weights, and what the models make of them."""
     tokenizer = with_chat_tokens(train_tokenizer("bpe", islice(stories(0, "train"), 1500), VOCABULARY - 2))
     assert tokenizer.vocab_size == VOCABULARY, f"{tokenizer.vocab_size} tokens"
@@ -111,7 +116,7 @@ def prepare(folder: Path) -> None:
         answers = work["settings"].get("prompts", 0) * work["settings"].get("group_size", 1)
         learnt = answers * work["settings"].get("epochs", 1) or COUNTS[work["data"]]
         work["part_steps"] = learnt // work["batch_size"]
-    write_json(folder / "plan.json", {"optim": OPTIM, "stages": STAGES})
+    write_json(folder / "plan.json", {"dtype": dtype, "optim": OPTIM, "stages": STAGES})
 
 
 def write_prompts(folder: Path, tokenizer: Tokenizer) -> None:
@@ -197,8 +202,9 @@ def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def ours(folder: Path, name: str, steps: int) -> None:
     """Train one stage, its rounds timed: what train/stages.py prepares, without evaluation, checkpoints or logs."""
-    rounds, runtime, parent = Rounds(), Runtime(torch.device("cpu"), seed=0), load_run(folder / "policy")
-    work = json.loads((folder / "plan.json").read_text())["stages"][name]
+    plan = json.loads((folder / "plan.json").read_text())
+    rounds, runtime = Rounds(), Runtime(torch.device("cpu"), DTYPES[plan["dtype"]], seed=0)
+    work, parent = plan["stages"][name], load_run(folder / "policy")
     settings = dict(work["settings"])
     if work["stage"] in ("grpo", "ppo"):
         settings["reward_model"] = str(folder / "judge")
@@ -237,7 +243,7 @@ def created(folder: Path, name: str, config: Any, parent: Run) -> RunFolder:
 # ---- both in turn ---------------------------------------------------------------------------------------------------
 
 
-def compare(folder: Path, name: str, rounds: int, threads: int, trl: str) -> dict[str, Any]:
+def compare(folder: Path, name: str, rounds: int, threads: int, dtype: str, trl: str) -> dict[str, Any]:
     """Rates of every contender in each round, and our median over the best of TRL's."""
     work, here = STAGES[name], Path(__file__).parent
     steps = str((rounds + 1) * work["part_steps"])
@@ -245,9 +251,12 @@ def compare(folder: Path, name: str, rounds: int, threads: int, trl: str) -> dic
     commands = {"ours": [sys.executable, __file__, "--side", str(folder), name, steps], "trl": theirs}
     if work["data"] == "pairs":
         commands["trl, by length"] = [*theirs, "--by-length"]
+    if dtype == "bf16":
+        commands["trl, weights of bf16"] = [*theirs, "--bf16-weights"]
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "hf"), "TRL_EXPERIMENTAL_SILENCE": "1",
+        "ACCELERATE_MIXED_PRECISION": "bf16" if dtype == "bf16" else "no",  # its PPO doesn't pass on what it is told
     }  # fmt: skip
     replies: dict[str, list[dict[str, float]]] = {side: [] for side in commands}
     loads = []
@@ -299,19 +308,20 @@ def main() -> None:
     parser.add_argument("--trl", default="/tmp/trl-env/bin/python", help="the interpreter of an environment with TRL")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of matrix products (default: fp32)")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     versions = "import torch, transformers, trl; print(torch.__version__, transformers.__version__, trl.__version__)"
     found = subprocess.run([arguments.trl, "-c", versions], capture_output=True, text=True, check=True).stdout.split()
     results: dict[str, Any] = {
-        "threads": arguments.threads, "torch": torch.__version__,
+        "threads": arguments.threads, "dtype": arguments.dtype, "torch": torch.__version__,
         "trl_environment": dict(zip(("torch", "transformers", "trl"), found)), "model": SHAPE, "optim": OPTIM,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(Path(scratch))
+        prepare(Path(scratch), arguments.dtype)
         for name in arguments.stages:
-            compared = compare(Path(scratch), name, arguments.rounds, arguments.threads, arguments.trl)
+            compared = compare(Path(scratch), name, arguments.rounds, arguments.threads, arguments.dtype, arguments.trl)
             results[name] = STAGES[name] | compared
             publish(results, arguments.out)  # after each, so that a run that is broken off keeps what it has
 

@@ -20,6 +20,7 @@ from understudy.losses import (
     kl_estimate,
     pair_loss,
     token_logprobs,
+    vocabulary_logprobs,
     whiten,
 )
 
@@ -52,7 +53,7 @@ def test_log_probabilities_and_entropy_are_those_of_the_distribution_sampled_fro
     logits = torch.tensor([[0.0, math.log(3)]])  # 1/4 and 3/4; at temperature 1/2, 1/10 and 9/10
     assert token_logprobs(logits, torch.tensor([1])).item() == pytest.approx(math.log(3 / 4))
     assert token_logprobs(logits, torch.tensor([1]), temperature=0.5).item() == pytest.approx(math.log(9 / 10))
-    assert entropy(logits).item() == pytest.approx(-(math.log(1 / 4) + 3 * math.log(3 / 4)) / 4)
+    assert entropy(vocabulary_logprobs(logits)).item() == pytest.approx(-(math.log(1 / 4) + 3 * math.log(3 / 4)) / 4)
 
 
 def test_kl_estimators_by_hand_and_in_the_mean() -> None:

@@ -179,6 +179,27 @@ def test_grouped_queries_equal_repeated_keys_and_values() -> None:
     torch.testing.assert_close(full(tokens()), grouped(tokens()), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("queries", "masked"), [(9, False), (9, True), (1, True), (1, False)])
+def test_plain_products_in_bf16_are_the_attention_of_fp32(queries: int, masked: bool) -> None:
+    """What a CPU computes in bf16, grouped heads and gradients included, is what SDPA finds in fp32, but for rounding."""
+    attention = make("portable").blocks[0].attention
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(3, heads, t, 8, requires_grad=True) for heads, t in ((4, queries), (2, 9), (2, 9)))
+    mask = torch.rand(3, 1, queries, 9) < 0.6 if masked else None
+    if mask is not None:
+        mask[..., 0] = True
+    found = attention._sdpa(*(x.bfloat16() for x in (q, k, v)), mask)
+    expected = F.scaled_dot_product_attention(q, k, v, mask, is_causal=queries > 1 and not masked, enable_gqa=True)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    weights = torch.randn(expected.shape)
+    for ours, theirs in zip(
+        torch.autograd.grad((found.float() * weights).sum(), (q, k, v)),
+        torch.autograd.grad((expected * weights).sum(), (q, k, v)),
+    ):
+        torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
+
+
 def test_activation_checkpointing_changes_no_gradient() -> None:
     grads = []
     for on in (False, True):

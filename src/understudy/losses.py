@@ -90,15 +90,18 @@ def ipo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 # B answers of up to T tokens, padded on the right; masks (B, T) are true on an answer's tokens.
 
 
+def vocabulary_logprobs(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities (..., V) in nats of every token under ``logits`` (..., V) at a temperature, in fp32."""
+    return (logits if temperature == 1 else logits.float() / temperature).log_softmax(-1, dtype=torch.float32)
+
+
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities (...) in nats of ``tokens`` (...) under ``logits`` (..., V) at a temperature, in fp32."""
-    logits = logits.float() / temperature
-    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+    return vocabulary_logprobs(logits, temperature).gather(-1, tokens[..., None])[..., 0]
 
 
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy (...) in nats of the distributions of ``logits`` (..., V) at a temperature."""
-    logprobs = (logits.float() / temperature).log_softmax(-1)
+def entropy(logprobs: Tensor) -> Tensor:
+    """Entropy (...) in nats of distributions, given as the log-probabilities (..., V) of all that can be."""
     return -(logprobs.exp() * logprobs).sum(-1)
 
 

@@ -21,7 +21,7 @@ from understudy.data.prompts import Prompt
 from understudy.evaluate.runner import autocast_of
 from understudy.inference.engine import evaluating, generate_text
 from understudy.inference.sampling import SamplingSettings
-from understudy.losses import token_logprobs
+from understudy.losses import token_logprobs, vocabulary_logprobs
 from understudy.model import GPT
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
@@ -73,11 +73,12 @@ def ask(
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), AT_ONCE):
         batch = order[start : start + AT_ONCE]
-        completions = generate_text(
-            model, tokenizer, [asked[i].tokens for i in batch], config.max_new_tokens,
-            SamplingSettings(config.temperature, seed=seed), autocast=autocast_of(runtime), end_ids=end_ids(tokenizer),
-            numbers=[first + i for i in batch],
-        )  # fmt: skip
+        with runtime.autocast():  # around all steps, so that the weights are cast once and not for each token
+            completions = generate_text(
+                model, tokenizer, [asked[i].tokens for i in batch], config.max_new_tokens,
+                SamplingSettings(config.temperature, seed=seed), autocast=autocast_of(runtime),
+                end_ids=end_ids(tokenizer), numbers=[first + i for i in batch],
+            )  # fmt: skip
         for i, said in zip(batch, completions):
             answers[i] = Answer(asked[i], said.tokens, said.logprobs, said.finish_reason == "stop", said.text.strip())
     return [answers[i] for i in range(len(asked))]
@@ -149,7 +150,7 @@ def divergence(model: GPT, reference: GPT, temperature: float) -> Callable[[Batc
 
     def read(batch: Batch) -> Tensor:
         ours, theirs = (
-            (m.logits(states(m, batch)[None])[0].float() / temperature).log_softmax(-1) for m in (model, reference)
+            vocabulary_logprobs(m.logits(states(m, batch)[None])[0], temperature) for m in (model, reference)
         )
         return (ours.exp() * (ours - theirs)).sum(-1).clamp(min=0)
 

@@ -35,7 +35,7 @@ from understudy.data.loader import Batch, mix, permute, shuffled
 from understudy.data.prompts import Prompts, open_prompts
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_estimate
-from understudy.losses import clipped_ratio_sum, entropy, kl_estimate, token_logprobs
+from understudy.losses import clipped_ratio_sum, entropy, kl_estimate, vocabulary_logprobs
 from understudy.model import GPT
 from understudy.run import Run
 from understudy.runtime import Runtime
@@ -313,10 +313,12 @@ class Policy(Objective):
         """The clipped loss, less the entropy bonus, over the tokens of answers; ``hidden`` (M, D)."""
         config, old, advantages = self.config, batch["old"], batch["advantages"]
         logits = self.model.logits(hidden[None])[0]  # (M, V)
-        logprobs = token_logprobs(logits, batch["targets"], config.temperature)
+        known = vocabulary_logprobs(logits, config.temperature)
+        logprobs = known.gather(-1, batch["targets"][:, None])[:, 0]
         every = torch.ones_like(logprobs)
         loss, clipped = clipped_ratio_sum(logprobs, old, advantages, every, config.clip_low, config.clip_high)
-        spread = entropy(logits, config.temperature).sum()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and config.entropy_bonus > 0):  # else it is only watched
+            spread = entropy(known).sum()
         moved = kl_estimate(old, logprobs, "k3").sum()  # of the sampling policy from this one
         ratio = (logprobs - old).exp().sum()
         self.moved = self.moved + torch.stack((moved, ratio, every.sum())).detach()

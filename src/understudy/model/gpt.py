@@ -24,6 +24,10 @@ from understudy.model.kv_cache import KVCache
 from understudy.model.lora import add_lora
 from understudy.model.positions import rope_table, rotate, shift_keys
 
+SHORT = 256
+"""Up to so many keys, and for one query of any number, a CPU attends in bf16 by plain products: PyTorch's SDPA takes up
+to five times as long there (benchmarks/README.md)."""
+
 
 @dataclass
 class Trace:
@@ -192,12 +196,15 @@ class GPT(nn.Module):
     ) -> Inputs:  # fmt: skip
         """Where the tokens stand, and what they may attend to."""
         positions = mask = rope = before = apart = None
+        assert cache is None or documents is None, "documents are for rows read at once"
+        if documents is not None and documents.device.type == "cpu" and not trace and not torch.compiler.is_compiling():
+            apart = divided(documents)
+            if branches is not None and int(branches.max()) < 2:
+                branches = None
+            alone = [alike.lengths for alike in apart] == [[documents.shape[1]]]
+            if alone and branches is None and documents.shape[1] <= self.config.context_length:
+                documents = apart = None  # each row is one document
         if documents is not None:
-            assert cache is None, "documents are for rows read at once"
-            if tokens.device.type == "cpu" and trace is None and not torch.compiler.is_compiling():
-                apart = divided(documents)
-                if branches is not None and int(branches.max()) < 2:
-                    branches = None
             if branches is None:
                 positions, mask = within_documents(documents)
             else:
@@ -217,8 +224,8 @@ class GPT(nn.Module):
     def _embed(self, inputs: Inputs) -> Tensor:
         x = self.token_embedding(inputs.tokens)  # (B, T, D)
         if self.config.position == "learned":
-            table = self.position_embedding.weight
-            x = x + (table[: x.shape[1]] if inputs.positions is None else table[inputs.positions])
+            at = inputs.positions
+            x = x + (self.position_embedding.weight[: x.shape[1]] if at is None else self.position_embedding(at))
         if self.config.ngram_orders:
             x = x + self.ngram_embedding(inputs.tokens, inputs.cache, inputs.positions, inputs.before)
         return self.dropout(x)
@@ -237,7 +244,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, inputs: Inputs) -> Tensor:
         found = self.attention(self.before(x), inputs)
-        return self.after(x if inputs.at is None else x.flatten(0, 1)[inputs.at], found)
+        return self.after(x if inputs.at is None else x.flatten(0, 1).index_select(0, inputs.at), found)
 
     def before(self, x: Tensor) -> Tensor:
         """What attention is given; this and :meth:`after` look at each token alone (inference/compiled.py)."""
@@ -297,7 +304,7 @@ class Attention(nn.Module):
             parts = inputs.cache.write(self.layer, k, v, inputs.positions)
         y = [self._attend(rows, *part, inputs) for rows, part in zip(q.split(len(q) // len(parts)), parts)]
         together = (y[0] if len(y) == 1 else torch.cat(y)).transpose(1, 2).flatten(2)  # (B, T, D)
-        return together if inputs.at is None else together.flatten(0, 1)[inputs.at]
+        return together if inputs.at is None else together.flatten(0, 1).index_select(0, inputs.at)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs) -> Tensor:
         """What queries (B, H, T, K) find in keys and values (B, H, held, K)."""
@@ -320,6 +327,8 @@ class Attention(nn.Module):
         return torch.cat(found)
 
     def _sdpa(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and (q.shape[2] == 1 or k.shape[2] <= SHORT):
+            return attention_weights(q, k, mask).to(v.dtype) @ repeat_heads(v, q.shape[1])
         return F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=mask,
@@ -412,7 +421,12 @@ def make_norm(config: ModelConfig, width: int) -> nn.Module:
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     """How much each query of ``q`` (B, H, T, K) takes of each key of ``k`` (B, H or fewer, keys, K): (B, H, T, keys)
     in fp32, causal where there is no mask (B, 1, T, keys)."""
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # of grouped heads, neighbours share a key
-    scores = (q.float() @ k.float().transpose(-2, -1)) / math.sqrt(q.shape[-1])
+    scores = repeat_heads(k, q.shape[1]) @ q.transpose(-2, -1)  # this way round, as a CPU multiplies it sooner
+    scores = scores.transpose(-2, -1).float() / math.sqrt(q.shape[-1])
     allowed = torch.ones_like(scores[0, 0], dtype=torch.bool).tril(k.shape[2] - q.shape[2]) if mask is None else mask
     return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
+
+
+def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Keys or values (B, fewer, T, K) for each of ``n_heads`` (B, H, T, K): of grouped heads, neighbours share one."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)
