@@ -59,12 +59,17 @@ def optimised(start: Run, judge: Run, tmp_path_factory: pytest.TempPathFactory) 
 def test_scores_are_those_of_the_reward_model(
     judge: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows: list[Any] = [{"messages": conversation("a", "b")}, pair("a", "b", "c"), pair("a", "d", "b") | {"tie": True}]
+    with start_runtime("cpu") as runtime:
+        model = RewardModel(judge, runtime)
+        given = {said: model.conversations([conversation("a", said)])[0] for said in "bcd"}
+    better, worse = sorted("bc", key=given.__getitem__, reverse=True)
+    scores = [given[said] for said in (better, worse, "d")]
+    rows: list[Any] = [
+        {"messages": conversation("a", better)}, pair("a", better, worse), pair("a", "d", better) | {"tie": True},
+    ]  # fmt: skip
     path = write_lines(tmp_path / "lines.jsonl", rows)
     assert main(["score", str(judge.path), str(path), "--batch-size", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    with start_runtime("cpu") as runtime:
-        scores = RewardModel(judge, runtime).conversations([conversation("a", said) for said in "bcd"])
     right, wrong, other = (pytest.approx(score, abs=1e-5) for score in scores)
     assert found["scores"] == [
         {"line": 1, "score": right}, {"line": 2, "chosen": right, "rejected": wrong},

@@ -200,6 +200,13 @@ def test_plain_products_in_bf16_are_the_attention_of_fp32(queries: int, masked: 
         torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
 
 
+def test_scores_are_of_fp32_where_products_are_of_bf16() -> None:
+    model, hidden = make("gpt2", score_head=True), torch.randn(5, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.scores(hidden)
+    assert found.abs().sum() > 0 and torch.equal(found, model.scores(hidden))
+
+
 def test_activation_checkpointing_changes_no_gradient() -> None:
     grads = []
     for on in (False, True):

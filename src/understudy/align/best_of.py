@@ -65,8 +65,8 @@ def best_of_n(
     """
     drawn: list[dict[str, torch.Tensor]] = []
     for number, each in enumerate(asked):
-        own = seed * 1_000_003 + number
-        answers = ask(actors.reference, actors.tokenizer, [each] * most, actors.rollout, own, actors.runtime)
+        many, first = [each] * most, number * most
+        answers = ask(actors.reference, actors.tokenizer, many, actors.rollout, seed, actors.runtime, first)
         drawn.append(actors.rewards(answers))
         if progress:
             progress(number + 1, len(asked))

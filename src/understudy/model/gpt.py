@@ -171,8 +171,10 @@ class GPT(nn.Module):
         return logits
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Scores (...) from hidden states (..., D), in fp32; only with ``score_head``."""
-        return self.score(hidden)[..., 0].float()
+        """Scores (...) from hidden states (..., D), in fp32 even where products are of bf16, which would make ties of
+        what is nearly alike; only with ``score_head``."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), self.score.weight.float())[..., 0]
 
     def set_activation_checkpointing(self, on: bool) -> None:
         """Trade a second forward of each block for the memory of its activations."""
