@@ -314,7 +314,7 @@ class Attention(nn.Module):
         if self.config.key_shift:
             k = shift_keys(k, None if inputs.cache is not None else inputs.positions, inputs.before)
         if inputs.trace is not None:
-            inputs.trace.attention.append(attention_weights(q, k, inputs.mask))
+            inputs.trace.attention.append(attention_weights(q.float(), k.float(), inputs.mask))
         if inputs.apart is None:
             return self._sdpa(q, k, v, inputs.mask)
         counts = [alike.rows for alike in inputs.apart]
@@ -329,8 +329,12 @@ class Attention(nn.Module):
         return torch.cat(found)
 
     def _sdpa(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and (q.shape[2] == 1 or k.shape[2] <= SHORT):
-            return attention_weights(q, k, mask).to(v.dtype) @ repeat_heads(v, q.shape[1])
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+            if q.shape[2] == 1:
+                with torch.autocast("cpu", enabled=False):
+                    return self._sdpa(q.float(), k.float(), v.float(), mask).to(q.dtype)
+            if k.shape[2] <= SHORT:
+                return attention_weights(q, k, mask) @ repeat_heads(v, q.shape[1])
         return F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=mask,
@@ -421,10 +425,9 @@ def make_norm(config: ModelConfig, width: int) -> nn.Module:
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    """How much each query of ``q`` (B, H, T, K) takes of each key of ``k`` (B, H or fewer, keys, K): (B, H, T, keys)
-    in fp32, causal where there is no mask (B, 1, T, keys)."""
-    scores = repeat_heads(k, q.shape[1]) @ q.transpose(-2, -1)  # this way round, as a CPU multiplies it sooner
-    scores = scores.transpose(-2, -1).float() / math.sqrt(q.shape[-1])
+    """How much each query of ``q`` (B, H, T, K) takes of each key of ``k`` (B, H or fewer, keys, K): (B, H, T, keys),
+    causal where there is no mask (B, 1, T, keys)."""
+    scores = (q / math.sqrt(q.shape[-1])) @ repeat_heads(k, q.shape[1]).transpose(-2, -1)
     allowed = torch.ones_like(scores[0, 0], dtype=torch.bool).tril(k.shape[2] - q.shape[2]) if mask is None else mask
     return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
 
