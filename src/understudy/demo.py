@@ -40,7 +40,7 @@ QUESTIONS = (
 )
 PREFERENCE_PROMPTS = 400
 SHORTER: dict[str, dict[str, dict[str, float]]] = {
-    "hamlet-chat": {"train": {"steps": 1000}, "eval": {"every_steps": 500}, "checkpoint": {"every_steps": 500}},
+    "hamlet-chat": {"train": {"steps": 850}, "eval": {"every_steps": 425}, "checkpoint": {"every_steps": 425}},
     "hamlet-reward": {"train": {"steps": 40}, "eval": {"every_steps": 20}, "checkpoint": {"every_steps": 20}},
     "hamlet-grpo": {
         "train": {"steps": 40, "batch_size": 64},
