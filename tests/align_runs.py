@@ -25,14 +25,18 @@ ASKED = {"a": "b", "c": "d"}  # what is asked, and the right answer; one of the 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return beginner(tmp_path_factory.mktemp("runs") / "start")
+
+
+def beginner(path: Path, seed: int = 0) -> Run:
     """An assistant with random weights that knows eight letters and how to end."""
     tokenizer = with_chat_tokens(train_tokenizer("char", ["user assistant system\n" + LETTERS]))
     shape = {
         "family": "portable", "context_length": 32, "n_layers": 1, "n_heads": 2, "d_model": 16,
         "vocab_size": tokenizer.vocab_size,
     }  # fmt: skip
-    torch.manual_seed(0)
-    return finished_run(tmp_path_factory.mktemp("runs") / "start", ModelConfig(**shape), tokenizer, "sft")  # type: ignore[arg-type]
+    torch.manual_seed(seed)
+    return finished_run(path, ModelConfig(**shape), tokenizer, "sft")  # type: ignore[arg-type]
 
 
 def finished_run(path: Path, shape: ModelConfig, tokenizer: Tokenizer, stage: str = "pretrain") -> Run:
@@ -89,7 +93,7 @@ def pair(asked: str, chosen: str, rejected: str) -> dict[str, Any]:
 QUIET = {"eval__every_steps": 0, "checkpoint__every_steps": 0}
 COMMON = {
     "optim.name": "adamw", "optim.lr": "3e-2", "optim.weight_decay": "0", "optim.schedule": "linear",
-    "log.samples": "0", "log.every_steps": "5",
+    "log.samples": "0", "log.every_steps": "5", "train.dtype": "fp32",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align_runs import ASKED, COMMON, LETTERS, QUIET, pair, run
+from align_runs import ASKED, COMMON, LETTERS, QUIET, beginner, pair, run
 from understudy.align.answers import Asked, answer_logprobs, ask, fitting, read_answers, sampled_logprobs, token_mask
 from understudy.align.dpo import DirectPreference
 from understudy.align.pairs import collate_pairs, render_pairs
@@ -41,6 +41,19 @@ def chance_of(run: Run, asked: str) -> torch.Tensor:
     assert isinstance(run.model, GPT)
     with torch.no_grad():
         return run.model(torch.tensor([tokens]))[0, -1].softmax(-1)
+
+
+def answer_chances(run: Run, asked: str) -> dict[str, float]:
+    """Log-probability of each letter as a whole answer, which is the letter and the end of turn."""
+    assert isinstance(run.model, GPT)
+    prompt = render(run.tokenizer, [{"role": "user", "content": asked}], reply=True).tokens
+    chances = {}
+    for letter in LETTERS:
+        answer = [*run.tokenizer.encode(letter), run.tokenizer.special_tokens["<|im_end|>"]]
+        with torch.no_grad():
+            logprobs = run.model(torch.tensor([prompt + answer]))[0, len(prompt) - 1 : -1].log_softmax(-1)
+        chances[letter] = float(logprobs[range(len(answer)), answer].sum())
+    return chances
 
 
 def best_chance(start: Run, asked: str) -> tuple[int, float]:
@@ -72,8 +85,9 @@ STEPS = {"train__steps": 60, "eval__every_steps": 0, "checkpoint__every_steps": 
     ],
 )  # fmt: skip
 def test_the_known_best_policy_is_found(
-    stage: str, settings: dict[str, Any], seed: int, start: Run, prompts: Path, tmp_path: Path
+    stage: str, settings: dict[str, Any], seed: int, prompts: Path, tmp_path: Path
 ) -> None:
+    start = beginner(tmp_path / "start", seed)
     own = {f"{stage}__{name}": value for name, value in (BANDIT | settings).items()}
     trained = run(stage, tmp_path / "run", start, prompts, seed=seed, train__batch_size=128, **STEPS, **own)
     [letter] = [prompt.messages[0]["content"] for prompt in open_prompts(prompts, "train")]
@@ -86,15 +100,14 @@ def test_the_known_best_policy_is_found(
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_dpo_finds_the_policy_that_the_preferences_come_from(
-    seed: int, start: Run, preferences: Path, tmp_path: Path
-) -> None:
+def test_dpo_finds_the_policy_that_the_preferences_come_from(seed: int, preferences: Path, tmp_path: Path) -> None:
+    start = beginner(tmp_path / "start", seed)
     trained = run("dpo", tmp_path / "run", start, preferences, seed=seed, train__batch_size=1, dpo__beta=0.5, **STEPS)
     [asked] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
-    before, after = chance_of(start, asked).log(), chance_of(trained, asked).log()
-    moved = {letter: float((after - before)[start.tokenizer.encode(letter)[0]]) for letter in LETTERS}
-    others = [moved[letter] for letter in LETTERS if letter != ASKED[asked]]
-    assert moved[ASKED[asked]] - sum(others) / 7 == pytest.approx(math.log(19 / 7) / 0.5, abs=0.2)
+    before, after = answer_chances(start, asked), answer_chances(trained, asked)
+    moved = {letter: after[letter] - before[letter] for letter in LETTERS}
+    gained = moved.pop(ASKED[asked])
+    assert [gained - other for other in moved.values()] == pytest.approx([math.log(19 / 7) / 0.5] * 7, abs=0.05)
 
 
 # ---- the same after an interruption ---------------------------------------------------------------------------------
@@ -155,7 +168,7 @@ def test_a_reward_model_scores_the_right_letter_higher(judge: Run, preferences: 
 # ---- what must agree --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "rounding"), [("fp32", 1e-5), ("bf16", 2e-3)])
+@pytest.mark.parametrize(("dtype", "rounding"), [("fp32", 1e-5), ("bf16", 1e-2)])
 def test_sampled_and_read_log_probabilities_are_the_same(
     dtype: str, rounding: float, start: Run, prompts: Path
 ) -> None:

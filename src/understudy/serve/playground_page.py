@@ -206,12 +206,12 @@ def _turn(conversation: Conversation, data: dict[str, Any]) -> int | None:
     return place // 2 if isinstance(place, int) and 0 <= place // 2 < len(conversation.turns) else None
 
 
-def _visitor(request: gr.Request) -> str:
-    """The name given with the key, where the browser asked for one (guard.py)."""
+def _visitor(request: gr.Request) -> Any:
+    """The name given with the key, where the browser asked for one (guard.py); else what is typed meanwhile stays."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
-        return ""
+        return gr.skip()
     try:
         return base64.b64decode(given, validate=True).decode("utf-8", "replace").partition(":")[0][:100]
     except binascii.Error:
-        return ""
+        return gr.skip()
