@@ -22,7 +22,9 @@ from plain import publish
 from understudy.config import ModelConfig
 from understudy.model.gpt import Attention
 
-TRAINING = [(64, 4, 47, 64), (32, 4, 94, 64), (16, 4, 192, 64), (16, 4, 256, 64), (8, 4, 384, 48), (4, 12, 1024, 64)]
+TRAINING = [
+    (64, 4, 47, 64), (32, 4, 94, 64), (16, 4, 192, 64), (16, 4, 256, 64), (8, 4, 384, 48), (4, 12, 512, 64), (4, 12, 1024, 64),
+]  # fmt: skip
 ANSWERING = [(64, 4, 40, 64), (64, 4, 200, 48), (8, 12, 1000, 64)]
 
 

@@ -54,6 +54,17 @@ def test_documents_read_together_are_as_if_alone(
     torch.testing.assert_close(gradient(together), wanted, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("documents", (DOCUMENTS, [([1, 2], [3]), ([4, 5, 4, 5], [6, 7])]))
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_so_they_are_in_bf16_where_rows_are_not_divided(shape: dict[str, Any], documents: list[Any]) -> None:
+    model = model_of(shape)
+    batch, places = lay_in_rows(documents, 10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        together = model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], torch.cat(places))
+    alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in documents])
+    assert float((together - alone).abs().mean()) < 0.004
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
 def test_states_that_are_asked_for_are_those_of_all(shape: dict[str, Any]) -> None:
     model, tokens, at = model_of(shape), torch.randint(0, 12, (3, 7)), torch.tensor([0, 6, 7, 20, 20])

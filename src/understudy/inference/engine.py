@@ -181,7 +181,6 @@ def _continue_texts(
     return pieces()
 
 
-@torch.no_grad()
 def continue_rows(
     model: Model,
     prompts: Sequence[list[int]],
@@ -241,6 +240,7 @@ def _without(finished: Collection[int], rows: Sequence[int]) -> list[int]:
     return [place if rows[place] not in finished else next(spare) for place in range(len(staying))]
 
 
+@torch.no_grad()
 def _prefill(
     model: Model, prompts: Sequence[list[int]], max_new_tokens: int, autocast: torch.dtype | None
 ) -> tuple[Tensor, KVCache | None]:
@@ -271,6 +271,7 @@ def _prefill(
     return logits[rows], cache
 
 
+@torch.no_grad()
 def _read(
     model: Model,
     tokens: Tensor,
@@ -290,6 +291,7 @@ def _read(
         return model.logits(model.hidden(tokens, cache, at=None if length == 1 else places).view(rows, -1))
 
 
+@torch.no_grad()
 def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> None:
     """Have rows that fill the context hold only their recent tokens, with the next one half as many as fit.
 

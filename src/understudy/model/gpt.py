@@ -24,9 +24,9 @@ from understudy.model.kv_cache import KVCache
 from understudy.model.lora import add_lora
 from understudy.model.positions import rope_table, rotate, shift_keys
 
-SHORT = 256
-"""Up to so many keys, and for one query of any number, a CPU attends in bf16 by plain products: PyTorch's SDPA takes up
-to five times as long there (benchmarks/README.md)."""
+SHORT = 512
+"""Up to so many keys, and for one query of any number, a CPU attends in bf16 by plain products, and to all documents of a
+row at once: PyTorch's SDPA takes up to five times as long there (benchmarks/README.md)."""
 
 
 @dataclass
@@ -203,9 +203,11 @@ class GPT(nn.Module):
             apart = divided(documents)
             if branches is not None and int(branches.max()) < 2:
                 branches = None
-            alone = [alike.lengths for alike in apart] == [[documents.shape[1]]]
-            if alone and branches is None and documents.shape[1] <= self.config.context_length:
+            fits = documents.shape[1] <= self.config.context_length
+            if fits and branches is None and [alike.lengths for alike in apart] == [[documents.shape[1]]]:
                 documents = apart = None  # each row is one document
+            elif fits and documents.shape[1] <= SHORT and self._dtype == torch.bfloat16:
+                apart = None  # few large products, much of which is masked, are faster than many small ones
         if documents is not None:
             if branches is None:
                 positions, mask = within_documents(documents)
@@ -222,6 +224,11 @@ class GPT(nn.Module):
         if self.config.position == "rope":
             rope = self.rope[:, : tokens.shape[1]] if positions is None else self.rope[:, positions][:, :, None]
         return Inputs(tokens, positions, mask, rope, cache, before, None, trace, apart)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of matrix products on a CPU."""
+        return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.head.weight.dtype
 
     def _embed(self, inputs: Inputs) -> Tensor:
         x = self.token_embedding(inputs.tokens)  # (B, T, D)
@@ -427,9 +434,13 @@ def make_norm(config: ModelConfig, width: int) -> nn.Module:
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     """How much each query of ``q`` (B, H, T, K) takes of each key of ``k`` (B, H or fewer, keys, K): (B, H, T, keys),
     causal where there is no mask (B, 1, T, keys)."""
+    length, keys = q.shape[2], k.shape[2]
+    allowed = torch.ones(length, keys, dtype=torch.bool, device=q.device).tril(keys - length) if mask is None else mask
+    bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(~allowed, -math.inf)
+    if q.dtype == torch.bfloat16 and (spare := -keys % 32):  # softmax of other widths takes up to seven times as long
+        k, bias = F.pad(k, (0, 0, 0, spare)), F.pad(bias, (0, spare), value=-math.inf)
     scores = (q / math.sqrt(q.shape[-1])) @ repeat_heads(k, q.shape[1]).transpose(-2, -1)
-    allowed = torch.ones_like(scores[0, 0], dtype=torch.bool).tril(k.shape[2] - q.shape[2]) if mask is None else mask
-    return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
+    return (scores + bias).softmax(dim=-1)[..., :keys]
 
 
 def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
