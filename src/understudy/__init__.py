@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Read by GNU's OpenMP when PyTorch loads it: threads that wait do not hold their core for long. Alone a training is
-# as fast; beside another program on two cores it was four times as fast (benchmarks/README.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-# Read by PyTorch and oneDNN at the first product of bf16 on a CPU: each keeps so many of what it prepared for a shape, 1,024
-# by default. Shapes hardly ever come again where rows differ in length, and that was 3 GB instead of 1.3, no faster.
-os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+ENVIRONMENT = {
+    # Read by GNU's OpenMP when PyTorch loads it: threads that wait do not hold their core for long. Alone a training is
+    # as fast; beside another program on two cores it was four times as fast (benchmarks/README.md).
+    "GOMP_SPINCOUNT": "3000",
+    # Read by PyTorch and oneDNN at the first product of bf16 on a CPU: each keeps so many of what it prepared for a shape,
+    # 1,024 by default. Shapes hardly ever come again where rows differ in length, and that was 3 GB instead of one, no faster.
+    "LRU_CACHE_CAPACITY": "64",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+}
+"""What is set for the libraries below, unless it is set already."""
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
 
 _HOME = {
     "ModelConfig": "config", "RunConfig": "config", "load_config": "settings",
