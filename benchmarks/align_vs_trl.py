@@ -15,7 +15,8 @@ both) are not counted.
 
 With --dtype bf16 (for a CPU that has bf16 units) both keep weights of fp32 and compute in bf16; TRL's frozen models have
 weights of bf16 then, since it computes in bf16 with nothing but what it trains, and TRL is also tried with all of its
-weights in bf16, which it then trains as such.
+weights in bf16, which it then trains as such. Its PPO doesn't pass on that it is told bf16, which is done for it here;
+"as it comes" it computes in fp32.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 
 import torch
 
+import understudy
 from plain import publish
 from trl_side import Rounds
 from understudy.align.pairs import document_of
@@ -253,10 +255,11 @@ def compare(folder: Path, name: str, rounds: int, threads: int, dtype: str, trl:
         commands["trl, by length"] = [*theirs, "--by-length"]
     if dtype == "bf16":
         commands["trl, weights of bf16"] = [*theirs, "--bf16-weights"]
+        if work["stage"] == "ppo":
+            commands["trl, as it comes"] = [*theirs, "--as-it-comes"]
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "hf"), "TRL_EXPERIMENTAL_SILENCE": "1",
-        "ACCELERATE_MIXED_PRECISION": "bf16" if dtype == "bf16" else "no",  # its PPO doesn't pass on what it is told
     }  # fmt: skip
     replies: dict[str, list[dict[str, float]]] = {side: [] for side in commands}
     loads = []
@@ -264,8 +267,12 @@ def compare(folder: Path, name: str, rounds: int, threads: int, dtype: str, trl:
         sides = {}
         for side, command in commands.items():
             log = stack.enter_context((folder / f"{name} {side}.log").open("w"))
+            passed_on = dtype == "bf16" and side != "trl, as it comes"  # what its PPO is told and doesn't pass on
+            told = environment | {"ACCELERATE_MIXED_PRECISION": "bf16" if passed_on else "no"}
+            if side != "ours":
+                told = {name: value for name, value in told.items() if name not in understudy.ENVIRONMENT}
             sides[side] = stack.enter_context(subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                command, env=told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             ))  # fmt: skip
         for side, process in sides.items():  # all start at once, and do their first round
             answer(process, folder / f"{name} {side}.log")

@@ -1,6 +1,6 @@
 """TRL's half of align_vs_trl.py, which starts this file with the interpreter of an environment that has TRL.
 
-    /tmp/trl-env/bin/python trl_side.py FOLDER STAGE STEPS [--by-length] [--bf16-weights]
+    /tmp/trl-env/bin/python trl_side.py FOLDER STAGE STEPS [--by-length] [--bf16-weights] [--as-it-comes]
 
 FOLDER is what align_vs_trl.py prepared: the same weights, tokens and settings that our half reads. Nothing here
 imports Understudy; what both halves share is :class:`Rounds`.
@@ -46,10 +46,11 @@ class Rounds:
 class Half:
     """Models, data and arguments of one stage, as TRL takes them."""
 
-    def __init__(self, folder: Path, stage: str, steps: int, by_length: bool, bf16_weights: bool) -> None:
+    def __init__(self, folder: Path, stage: str, steps: int, options: list[str]) -> None:
         from transformers import AutoTokenizer, set_seed
 
-        self.folder, self.steps, self.by_length, self.bf16_weights = folder, steps, by_length, bf16_weights
+        self.folder, self.steps, self.by_length = folder, steps, "--by-length" in options
+        self.bf16_weights, self.as_it_comes = "--bf16-weights" in options, "--as-it-comes" in options
         plan = json.loads((folder / "plan.json").read_text())
         self.plan, self.work, self.bf16 = plan, plan["stages"][stage], plan["dtype"] == "bf16"
         self.tokenizer = AutoTokenizer.from_pretrained(folder / "hf-policy", padding_side="left")
@@ -60,7 +61,7 @@ class Half:
 
     def dtype(self, frozen: bool) -> str:
         """Of weights: those that learn are of fp32, unless told otherwise; TRL computes in bf16 with no others."""
-        return "bfloat16" if self.bf16_weights or (frozen and self.bf16) else "float32"
+        return "bfloat16" if self.bf16_weights or (frozen and self.bf16 and not self.as_it_comes) else "float32"
 
     def language_model(self, frozen: bool = False) -> Any:
         from transformers import GPT2LMHeadModel
@@ -223,13 +224,7 @@ def main() -> None:
     from transformers import TrainerCallback
 
     rounds = Rounds()
-    half = Half(
-        Path(sys.argv[1]),
-        sys.argv[2],
-        int(sys.argv[3]),
-        "--by-length" in sys.argv[4:],
-        "--bf16-weights" in sys.argv[4:],
-    )
+    half = Half(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:])
     check_models(half)
     stage = half.work["stage"]
     trainer = STAGES[stage](half)
