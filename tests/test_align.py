@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import shutil
@@ -300,6 +301,26 @@ def test_what_does_not_fit_is_one_sentence(
 
 
 QUIET_DOTTED = {name.replace("__", "."): str(value) for name, value in QUIET.items()}
+
+
+@pytest.mark.parametrize("unknown", ["train", "val"])
+def test_a_checker_needs_to_know_all_answers(
+    unknown: str, start: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": a + b}], "answer": ASKED[a]} for a in ASKED for b in LETTERS]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    of_split = [list(each.messages) for each in open_prompts(data, unknown)]
+    for row in rows:
+        if row["prompt"] in of_split:
+            row["answer"] = None
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(f"stage: grpo\ndata: {{path: {data}}}\ngrpo: {{checker_weight: 1, max_new_tokens: 2}}\n")
+    words = [word for name, value in QUIET_DOTTED.items() for word in (f"--{name}", value)]
+    words += ["--train.steps", "16", "--run", str(tmp_path / "run"), "--init-from", str(start.path)]
+    assert main(["grpo", str(preset), *words]) == 2
+    assert "checker_weight needs prompts with a check or an answer" in capsys.readouterr().err
 
 
 def test_a_run_that_does_not_speak_chat_is_refused(

@@ -6,11 +6,13 @@ import io
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from align_runs import ASKED, QUIET, pair, run
 from understudy.align import compare
@@ -269,6 +271,29 @@ def test_a_reward_model_leaves_what_its_scores_are_worth(
 def test_a_reward_model_writes_nothing(words: list[str], judge: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([words[0], str(judge.path), *words[1:]]) == 2
     assert "gives scores and writes nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["score", "RUN", "PAIRS"], ["evaluate", "RUN"], ["ppo", "PRESET", "--run", "NEW", "--init-from", "START"]]
+)
+def test_scores_that_are_not_finite_are_refused(
+    words: list[str], start: Run, judge: Run, preferences: Path, prompts: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    broken = tmp_path / "broken"
+    shutil.copytree(judge.path, broken)
+    for path in broken.glob("checkpoints/step_*/model.safetensors"):
+        save_file({name: torch.full_like(x, math.nan) for name, x in load_file(path).items()}, path)
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(
+        f"stage: ppo\ndata: {{path: {prompts}}}\nppo: {{reward_model: {broken}, prompts: 2, max_new_tokens: 2}}\n"
+        "train: {steps: 1, batch_size: 2}\n"
+    )
+    given = {"RUN": broken, "PAIRS": preferences, "PRESET": preset, "NEW": tmp_path / "new", "START": start.path}
+    assert main([str(given.get(word, word)) for word in words]) == 2
+    err = capsys.readouterr().err
+    assert "the reward model's scores are not finite" in err and "Traceback" not in err
+    assert not list(tmp_path.glob("new/checkpoints/step_*"))
 
 
 def test_answers_before_and_after_stand_side_by_side(optimised: Run, tmp_path: Path) -> None:

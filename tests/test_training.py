@@ -19,6 +19,7 @@ import torch
 
 from understudy.config import ModelConfig, OptimConfig
 from understudy.data.loader import Windows
+from understudy.evaluate.loss import LossResult
 from understudy.losses import IGNORE
 from understudy.model import GPT
 from understudy.optim import build_optimizers
@@ -31,6 +32,7 @@ from understudy.train.loop import Fixed, Progress, Trainer
 from understudy.train.metrics import read_metrics
 from understudy.train.objectives import NextToken
 from understudy.train.stages import Interrupted, check_resume, pretrain
+from understudy.train.watch import Watcher
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -287,6 +289,21 @@ def test_old_checkpoints_go_and_the_best_stays(small_config: Any, tmp_path: Path
     best = min((row for row in read_metrics(folder.metrics) if "val/loss" in row), key=lambda row: row["val/loss"])
     assert folder.checkpoint("best").name == f"step_{best['step']}"
     assert set(folder.steps()) == {18, 20, best["step"]}
+
+
+def test_a_best_loss_of_0_stays_the_best(small_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of learning from rewards is the mean reward, negative, and 0 where nothing is right."""
+    losses = iter([0.0, 0.2, 0.1])
+
+    def evaluate(self: Watcher) -> LossResult:
+        loss = next(losses)
+        self.evaluated = (self.trainer.progress.step, LossResult(loss, loss, loss, 1))
+        return self.evaluated[1]
+
+    monkeypatch.setattr(Watcher, "_evaluate", evaluate)
+    folder = RunFolder(tmp_path / "r")
+    pretrain(small_config(train__steps=6, eval__every_steps=2), folder)
+    assert folder.checkpoint("best").name == "step_2"
 
 
 def test_a_signal_to_the_stage_raises_after_saving(

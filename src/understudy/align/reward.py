@@ -187,7 +187,11 @@ def calibration(differences: Sequence[float]) -> list[dict[str, float]]:
 
 @torch.no_grad()
 def judge_scores(model: GPT, rendered: RenderedPairs, context_length: int, batch_size: int, runtime: Runtime) -> Judged:
-    """Score every unit. One process's share only, and its loss: the processes of a run judge the same units."""
+    """Score every unit. One process's share only, and its loss: the processes of a run judge the same units.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
     losses: list[float] = []
     rows: list[dict[str, Any]] = []
     scored: list[tuple[float, float | None]] = []
@@ -197,7 +201,7 @@ def judge_scores(model: GPT, rendered: RenderedPairs, context_length: int, batch
             with runtime.autocast():
                 scores = document_scores(model, batch).float()
             losses += _unit_losses(units, batch, scores)
-            given = scores.tolist()
+            given = _finite(scores.tolist())
             begin = 0
             for unit in units:
                 own = given[begin : begin + len(unit.documents)]
@@ -245,6 +249,14 @@ def _clean(better: float | None, worse: float | None) -> bool | None:
     return None if better is None or worse is None or better == worse else better > worse
 
 
+def _finite(scores: list[float]) -> list[float]:
+    if not all(map(math.isfinite, scores)):
+        raise ValueError(
+            "the reward model's scores are not finite: its training diverged; train one with a lower optim.lr"
+        )
+    return scores
+
+
 class RewardModel:
     """A trained reward model, ready to score.
 
@@ -275,7 +287,11 @@ class RewardModel:
 
     @torch.no_grad()
     def answers(self, rows: Sequence[tuple[list[int], list[int]]], batch_size: int = 16) -> list[float]:
-        """The score read at the last token of each (prompt, answer), of which the last ``context_length`` are seen."""
+        """The score read at the last token of each (prompt, answer), of which the last ``context_length`` are seen.
+
+        Raises:
+            ValueError: a score is not finite.
+        """
         context = self.model.config.context_length
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), rows[i]))  # one prompt's are read together
         scores = [0.0] * len(rows)
@@ -287,7 +303,7 @@ class RewardModel:
                 found = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in laid.items()})
             for i, score in zip(batch, found.tolist()):
                 scores[i] = score
-        return scores
+        return _finite(scores)
 
 
 def _last(prompt: list[int], answer: list[int], most: int) -> tuple[list[int], list[int]]:

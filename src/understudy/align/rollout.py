@@ -192,7 +192,8 @@ def rollout_material(
         left_out = len(opened) - len(asked[split])
         notes.append(f"{split}: {len(asked[split]):,} prompts" + (f", {left_out:,} too long" if left_out else ""))
     path = opened.path
-    if rollout.checker_weight and any(e.prompt.check is None and e.prompt.answer is None for e in asked["train"]):
+    every = (each.prompt for split in asked.values() for each in split)
+    if rollout.checker_weight and any(prompt.check is None and prompt.answer is None for prompt in every):
         raise ValueError(
             f"{config.stage}.checker_weight needs prompts with a check or an answer, and some in {path} have neither; prepare "
             "others, or set it to 0"

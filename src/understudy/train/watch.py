@@ -95,7 +95,7 @@ class Watcher:
             result = self._evaluate()
             row |= {"val/loss": result.loss, **self.beside, **self.accuracy}
             is_best = config.checkpoint.best and (progress.best_loss is None or result.loss < progress.best_loss)
-            progress.best_loss = min(result.loss, progress.best_loss or result.loss)
+            progress.best_loss = result.loss if progress.best_loss is None else min(result.loss, progress.best_loss)
             target = config.train.stop_at_loss
             stop = stop or (target is not None and result.loss <= target)
         if runtime.is_main:
