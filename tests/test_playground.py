@@ -169,6 +169,15 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     }""") == [True, True], "the first token sees itself, and none what comes later"  # fmt: skip
 
 
+@on_sqlite
+def test_loading_opens_no_stream_that_closes_when_something_is_said(page: Any) -> None:
+    """Gradio's client then waits for an answer in a stream that is gone."""
+    until = time.monotonic() + 20
+    while not (calls := [a for a in page.asked if "run/predict" in a or "queue/" in a]) and time.monotonic() < until:
+        page.wait_for_timeout(20)
+    assert calls and not any("queue/" in call for call in calls)
+
+
 def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "One")

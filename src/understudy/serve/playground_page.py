@@ -148,7 +148,8 @@ def build_page(served: Served) -> gr.Blocks:
         ask.stop(Duel.stop, [duel], None, queue=False, **quiet)
         fight.pick(pick, [duel, name], [fight], **quiet)
         fresh.click(begin, [conversation], [conversation, talk, tabs], **quiet)
-        page.load(_visitor, None, [name], **quiet)
+        # Not by the queue: what is said while its stream is being closed is answered by a stream that nobody reads.
+        page.load(_visitor, None, [name], queue=False, **quiet)
     return page
 
 
