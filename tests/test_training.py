@@ -183,6 +183,26 @@ def test_one_process_then_two_give_the_losses_and_weights_of_one(small_config: A
         torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=1e-4)
 
 
+LEAVE = """
+import weakref
+import torch
+from understudy.runtime import start_runtime
+with start_runtime("cpu") as runtime:
+    group = weakref.ref(torch.distributed.group.WORLD)
+    torch.optim.AdamW([torch.ones(2, requires_grad=True)])
+    runtime.all_sum(torch.ones(2))
+assert group() is None
+"""
+
+
+def test_processes_that_have_left_each_other_hold_no_threads(tmp_path: Path) -> None:
+    """Else gloo's threads free tensors while Python ends, and abort a process in twenty."""
+    (tmp_path / "leave.py").write_text(LEAVE)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launcher, "leave.py"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+
+
 def test_learning_beats_the_bigram_and_the_bigram_beats_chance(small_config: Any, tmp_path: Path) -> None:
     long = {"train__steps": 150, "eval__every_steps": 0, "checkpoint__every_steps": 0, "log__samples": 0}
     gpt = pretrain(small_config(optim__embedding_lr=0.02, **long), RunFolder(tmp_path / "gpt")).final

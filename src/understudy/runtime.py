@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,9 @@ def start_runtime(device: str = "auto", dtype: str = "auto", seed: int = 1337) -
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world_size > 1:
+        # Imported later, as optimisers do, it keeps the group for good; gloo's threads then free tensors while Python
+        # ends, which now and then aborts a process that was done.
+        importlib.import_module("torch._dynamo")
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Runtime(chosen, precision, rank, world_size, seed, {"device": why_device, "dtype": why_dtype})
