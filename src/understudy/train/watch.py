@@ -94,8 +94,8 @@ class Watcher:
         if not self.interrupted and (stop or (every and step % every == 0)):
             result = self._evaluate()
             row |= {"val/loss": result.loss, **self.beside, **self.accuracy}
-            is_best = config.checkpoint.best and (progress.best_loss is None or result.loss < progress.best_loss)
-            progress.best_loss = result.loss if progress.best_loss is None else min(result.loss, progress.best_loss)
+            if progress.best_loss is None or result.loss < progress.best_loss:
+                progress.best_loss, is_best = result.loss, config.checkpoint.best
             target = config.train.stop_at_loss
             stop = stop or (target is not None and result.loss <= target)
         if runtime.is_main:
