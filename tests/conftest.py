@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from align_runs import judge, preferences, prompts, start  # noqa: F401  (fixtures)
 from databases import database, postgres  # noqa: F401  (fixtures)
 
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WORDS = [
     "the",
     "quick",

@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from align_runs import ASKED, COMMON, LETTERS, QUIET, beginner, pair, run
+from conftest import TWO_PROCESSES
 from understudy.align.answers import Asked, answer_logprobs, ask, fitting, read_answers, sampled_logprobs, token_mask
 from understudy.align.dpo import DirectPreference
 from understudy.align.pairs import collate_pairs, render_pairs
@@ -169,7 +169,7 @@ def test_a_reward_model_scores_the_right_letter_higher(judge: Run, preferences: 
 # ---- what must agree --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "rounding"), [("fp32", 1e-5), ("bf16", 1e-2)])
+@pytest.mark.parametrize(("dtype", "rounding"), [("fp32", 1e-5), ("bf16", 4e-3)])
 def test_sampled_and_read_log_probabilities_are_the_same(
     dtype: str, rounding: float, start: Run, prompts: Path
 ) -> None:
@@ -187,6 +187,7 @@ def test_sampled_and_read_log_probabilities_are_the_same(
     mask, old = token_mask(answers), sampled_logprobs(answers)
     assert len({len(answer.tokens) for answer in answers}) > 1
     assert torch.allclose(read, old, atol=rounding) and (old[mask] < 0).all() and (read[~mask] == 0).all()
+    assert float((read - old)[mask].abs().mean()) < rounding / 20
     assert not torch.allclose(wrong, old, atol=0.1)
 
 
@@ -365,8 +366,8 @@ def test_two_processes_work_together(
         for w in (f"--{k}", v)
     ]
     launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "understudy",
-         stage, "runs/one.yaml", "--run-name", "two", "--init-from", str(start.path), "--seed", "0", *words],
+        [*TWO_PROCESSES, "-m", "understudy", stage, "runs/one.yaml", "--run-name", "two",
+         "--init-from", str(start.path), "--seed", "0", *words],
         cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr

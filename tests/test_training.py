@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import TWO_PROCESSES
 from understudy.config import ModelConfig, OptimConfig
 from understudy.data.loader import Windows
 from understudy.evaluate.loss import LossResult
@@ -157,18 +158,8 @@ def test_one_process_then_two_give_the_losses_and_weights_of_one(small_config: A
     one, two = RunFolder(tmp_path / "runs/one"), RunFolder(tmp_path / "runs/two")
     pretrain(config, one)
     pretrain(small_config(train__micro_batch_size=2, optim__name="adamw", train__stop_at_tokens=2 * 128), two)
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "understudy",
-    ]
     resumed = subprocess.run(
-        [*launcher, "pretrain", "--run-name", "two", "--resume", "--train.stop_at_tokens", "null"],
+        [*TWO_PROCESSES, "-m", "understudy", "pretrain", "--run-name", "two", "--resume", "--train.stop_at_tokens", "null"],
         cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
@@ -198,8 +189,7 @@ assert group() is None
 def test_processes_that_have_left_each_other_hold_no_threads(tmp_path: Path) -> None:
     """Else gloo's threads free tensors while Python ends, and abort a process in twenty."""
     (tmp_path / "leave.py").write_text(LEAVE)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launcher, "leave.py"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    done = subprocess.run([*TWO_PROCESSES, "leave.py"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
 
 
