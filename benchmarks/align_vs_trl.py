@@ -270,7 +270,7 @@ def compare(folder: Path, name: str, rounds: int, threads: int, dtype: str, trl:
             passed_on = dtype == "bf16" and side != "trl, as it comes"  # what its PPO is told and doesn't pass on
             told = environment | {"ACCELERATE_MIXED_PRECISION": "bf16" if passed_on else "no"}
             if side != "ours":
-                told = {name: value for name, value in told.items() if name not in understudy.ENVIRONMENT}
+                told = {key: value for key, value in told.items() if key not in understudy.ENVIRONMENT}
             sides[side] = stack.enter_context(subprocess.Popen(
                 command, env=told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             ))  # fmt: skip

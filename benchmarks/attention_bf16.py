@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ TRAINING = [
 ANSWERING = [(64, 4, 40, 64), (64, 4, 200, 48), (8, 12, 1000, 64)]
 
 
-def milliseconds(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def milliseconds(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 2):
         for name, call in contenders.items():

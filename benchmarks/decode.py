@@ -141,6 +141,7 @@ def main() -> None:
         name = f"ours {weights}{', compiled' if compiled else ''}"
         start = time.perf_counter()
         prepared = prepare_for_inference(model, weights, STREAMS, compiled)
+        assert isinstance(prepared, GPT)
         results["seconds_to_prepare"][name] = time.perf_counter() - start
         for streams in (1, STREAMS):
             if compiled or weights != "bf16":
@@ -148,8 +149,8 @@ def main() -> None:
                 contenders[name if streams == 1 else f"{name}, {streams} streams"] = run
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(arguments.rounds):
-        for name, run in contenders.items():
-            rates[name].append(run())
+        for name, contender in contenders.items():
+            rates[name].append(contender())
             print(f"round {number + 1}: {name}: {rates[name][-1]:.1f} tokens/s", file=sys.stderr, flush=True)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     results |= {"tokens_per_second": medians, "rounds": rates}

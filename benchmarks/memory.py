@@ -11,7 +11,7 @@ import multiprocessing
 import resource
 import sys
 
-CASES = (
+CASES: tuple[tuple[str, dict[str, str], int], ...] = (
     ("shakespeare-char", {}, 16),
     ("hamlet", {}, 16),
     ("gpt2", {"model.n_layers": "3", "model.d_model": "384"}, 2),

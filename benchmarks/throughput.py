@@ -28,7 +28,7 @@ from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime
 from understudy.settings import build_config
-from understudy.train.loop import Progress, Trainer
+from understudy.train.loop import Fixed, Progress, Trainer
 from understudy.train.objectives import NextToken
 
 SIZES = {
@@ -46,7 +46,7 @@ def ours(config: RunConfig, compiled: bool) -> tuple[Callable[[int], float], int
         objective.compile()
     batch = random_batch(config, config.train.batch_size)
     trainer = Trainer(
-        objective, build_optimizers(model, config.optim), lambda step: [batch], lambda step: 1.0,
+        objective, build_optimizers(model, config.optim), Fixed(lambda step: [batch]), lambda step: 1.0,
         Runtime(torch.device("cpu")), Progress(), 0, 1.0,
     )  # fmt: skip
 
