@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 ENVIRONMENT = {
     # Read by GNU's OpenMP when PyTorch loads it: threads that wait do not hold their core for long. Alone a training is
-    # as fast; beside another program on two cores it was four times as fast (benchmarks/README.md).
+    # as fast; beside another program on two cores it was 1.3 to four times as fast (benchmarks/README.md).
     "GOMP_SPINCOUNT": "3000",
     # Read by PyTorch and oneDNN at the first product of bf16 on a CPU: each keeps so many of what it prepared for a shape,
     # 1,024 by default. Shapes hardly ever come again where rows differ in length, and that was 3 GB instead of one, no faster.
