@@ -5,10 +5,11 @@ What ends up in the database is tested on SQLite and on PostgreSQL, the rest on 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +111,21 @@ def say(page: Any, text: str) -> Any:
     return page.locator(".assistant").last
 
 
-def kept(store: FeedbackStore, run: str, many: int, seconds: float = 20.0) -> list[AnswerRecord]:
-    """The answers of a run in the store, once there are so many."""
+def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     until = time.monotonic() + seconds
-    while True:
-        answers = [answer for answer in store.answers() if answer.run == run]
-        if len(answers) >= many or time.monotonic() > until:
-            return answers
+    while not true():
+        assert time.monotonic() < until, "it did not come to be"
         time.sleep(0.05)
+
+
+def kept(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
+    """The answers of a run in the store, once there are so many."""
+
+    def answers() -> list[AnswerRecord]:
+        return [answer for answer in store.answers() if answer.run == run]
+
+    wait_until(lambda: len(answers()) >= many)
+    return answers()
 
 
 def saved(page: Any, what: str) -> None:
@@ -169,15 +177,6 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     }""") == [True, True], "the first token sees itself, and none what comes later"  # fmt: skip
 
 
-@on_sqlite
-def test_loading_opens_no_stream_that_closes_when_something_is_said(page: Any) -> None:
-    """Gradio's client then waits for an answer in a stream that is gone."""
-    until = time.monotonic() + 20
-    while not (calls := [a for a in page.asked if "run/predict" in a or "queue/" in a]) and time.monotonic() < until:
-        page.wait_for_timeout(20)
-    assert calls and not any("queue/" in call for call in calls)
-
-
 def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "One")
@@ -195,15 +194,100 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
 
 
 @on_sqlite
-def test_what_is_typed_while_an_answer_comes_stays(page: Any, store: FeedbackStore) -> None:
+def test_only_answers_open_a_stream(page: Any) -> None:
+    """Gradio's client waits for an answer in a stream that is gone where another event's was just being closed."""
     choose(page, "nasty")
+    say(page, "One")
+    page.get_by_label("A good answer").click()
+    saved(page, "thumb")
+    page.locator(".assistant .look").click()
+    page.wait_for_selector(".look .map canvas")
+    page.locator("#fresh").click()
+    page.wait_for_selector(".talk .greeting")
+    calls = [asked.rpartition("/")[2] for asked in page.asked if "run/predict" in asked or "queue/join" in asked]
+    assert sorted(call.partition("?")[0] for call in calls) == ["join", *["predict"] * (len(calls) - 1)]
+    assert len(calls) > 4, "loading, judging, looking and leaving"
+
+
+@on_sqlite
+def test_one_need_not_wait_for_gradio_to_end_an_event(
+    page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done as soon as an answer is seen to be whole is done; and is not undrawn by the event's last message."""
+    from gradio import queueing
+
+    send, held = queueing.Queue.send_message, []
+
+    def hold(queue: Any, event: Any, message: Any) -> None:
+        if message.msg == "process_completed":
+            held.append((asyncio.get_running_loop(), send, queue, event, message))
+        else:
+            send(queue, event, message)
+
+    def let_go() -> None:
+        while held:
+            loop, *call = held.pop()
+            loop.call_soon_threadsafe(*call)
+
+    monkeypatch.setattr(queueing.Queue, "send_message", hold)
+    choose(page, "nasty")
+    say(page, "One")
+    page.get_by_label("A good answer").click()
+    saved(page, "thumb")
+    wait_until(lambda: len(held) == 1)
+    let_go()
+    page.wait_for_timeout(500)
+    saved(page, "thumb")
+    assert page.locator(".thumb[aria-pressed=true]").count() == 1
+    before = len(kept(store, "nasty", 1))
+    say(page, "Two")
+    say(page, "Three")
+    page.locator(".again").click()
+    assert [answer.prompt[-1]["content"] for answer in kept(store, "nasty", before + 3)[-3:]] == [
+        "Two",
+        "Three",
+        "Three",
+    ]
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#ask textarea").fill("Four")
+    page.locator("#ask textarea").press("Enter")
+    page.locator(".choice").first.click()
+    saved(page, "choice")
+    wait_until(lambda: len(held) == 4)
+    let_go()
+    page.wait_for_timeout(500)
+    saved(page, "choice")
+
+
+@on_sqlite
+def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
     page.locator("#say textarea").fill("One")
     page.locator("#say textarea").press("Enter")
-    page.wait_for_function("document.querySelectorAll('.assistant .cursor').length === 1")
-    page.locator("#say textarea").fill("Two")
-    page.wait_for_function("document.querySelectorAll('.assistant .tools').length === 1")
+    page.wait_for_selector(".assistant .cursor")
+    page.locator("#fresh").click()
+    page.wait_for_selector(".talk .greeting")
     page.wait_for_selector("#say .submit-button")
-    assert page.locator("#say textarea").input_value() == "Two"
+    assert page.locator(".message").count() == 0, "what was still written is not drawn over it"
+    choose(page, "nasty")
+    say(page, "Two")
+    assert page.locator(".user .bubble").all_inner_texts() == ["Two"]
+
+
+@on_sqlite
+def test_what_is_typed_while_an_answer_comes_stays(page: Any) -> None:
+    page.locator("#say textarea").fill("One")
+    page.locator("#say textarea").press("Enter")
+    page.wait_for_selector(".assistant .cursor")
+    page.locator("#say textarea").fill("Two")
+    early = page.locator(".assistant .bubble").inner_text()
+    page.wait_for_function(f"document.querySelector('.assistant .bubble').textContent.length > {len(early) + 3}")
+    page.locator("#say textarea").press("Enter")
+    page.wait_for_selector("text=an answer is being written; stop it, or wait for it")
+    assert page.locator("#say .stop-button").count() == 1
+    page.locator("#say button").last.click()
+    page.wait_for_selector(".assistant .remark:text('stopped')")
+    page.wait_for_selector("#say .submit-button")
+    assert page.locator(".user").count() == 1 and page.locator("#say textarea").input_value() == "Two"
 
 
 @on_sqlite

@@ -68,10 +68,16 @@ def build_page(served: Served) -> gr.Blocks:
                 look = _drawn("look", {"greeting": LOOK_GREETING})
             with gr.Tab("Settings", id="settings"):
                 name, wishes = _settings(model, longest)
-        quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+        # Several at a time: to the browser an event is over only some time after the last of it is seen. And only what
+        # is written piece by piece goes by the queue: what joins while its stream is being closed may never be read.
+        pieces: Any = {
+            "show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None,
+            "trigger_mode": "multiple",
+        }  # fmt: skip
+        whole: Any = pieces | {"queue": False}
 
-        def shown(conversation: Conversation) -> dict[str, Any]:
-            return conversation.view(several, greeting)
+        def shown(conversation: Conversation) -> Any:
+            return gr.skip() if conversation.left else conversation.view(several, greeting)
 
         async def talked(text: str, place: int | None, conversation: Conversation, wishes: Wishes) -> Frames:
             """Frames of the conversation and the box while an answer is written."""
@@ -83,7 +89,7 @@ def build_page(served: Served) -> gr.Blocks:
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
                 typed = text if place is None else None
-            yield shown(conversation), _waiting(typed)
+            yield shown(conversation), _waiting(typed) if conversation.writing is None else gr.skip()
 
         async def say(text: str, conversation: Conversation, *wishes: Any) -> Frames:
             async for frame in talked(text, None, conversation, Wishes(*wishes)):
@@ -98,14 +104,14 @@ def build_page(served: Served) -> gr.Blocks:
                 async for frame in talked(text, turn, conversation, Wishes(*wishes)):
                     yield frame
 
-        async def judge(event: gr.EventData, conversation: Conversation, name: str) -> dict[str, Any]:
+        async def judge(event: gr.EventData, conversation: Conversation, name: str) -> Any:
             data = _data(event)
             said = {field: data[field] for field in ("value", "comment", "correction") if field in data}
             try:
                 answer = conversation.answer_at(data.get("place"))
                 await talking.judge(served, answer, name, str(data.get("kind")), **said)
             except ApiError as error:
-                gr.Warning(html.escape(error.message))
+                return conversation.view(several, error.message)
             return shown(conversation)
 
         async def inside(conversation: Conversation, place: Any = None) -> dict[str, Any]:
@@ -127,29 +133,28 @@ def build_page(served: Served) -> gr.Blocks:
                     typed = None
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
-            yield duel.view(DUEL_GREETING), _waiting(None)
+            yield duel.view(DUEL_GREETING), gr.skip() if duel.writing else _waiting(None)
 
         async def pick(event: gr.EventData, duel: Duel, name: str) -> dict[str, Any]:
             await duel.pick(served, int(_data(event).get("value", 0)), name)
             return duel.view(DUEL_GREETING)
 
         def begin(conversation: Conversation) -> tuple[Conversation, dict[str, Any], Any]:
-            conversation.stop()
+            conversation.leave()
             return Conversation(), Conversation().view(several, greeting), gr.Tabs(selected="talk")
 
-        box.submit(say, [box, conversation, *wishes], [talk, box], **quiet)
-        box.stop(Conversation.stop, [conversation], None, queue=False, **quiet)
-        talk.again(again, [conversation, *wishes], [talk, box], **quiet)
-        talk.revise(again, [conversation, *wishes], [talk, box], **quiet)
-        talk.judge(judge, [conversation, name], [talk], **quiet)
-        talk.look(inside_this, [conversation], [look, tabs], **quiet)
-        look_tab.select(inside, [conversation], [look], **quiet)
-        ask.submit(compare, [ask, duel, other, *wishes], [fight, ask], **quiet)
-        ask.stop(Duel.stop, [duel], None, queue=False, **quiet)
-        fight.pick(pick, [duel, name], [fight], **quiet)
-        fresh.click(begin, [conversation], [conversation, talk, tabs], **quiet)
-        # Not by the queue: what is said while its stream is being closed is answered by a stream that nobody reads.
-        page.load(_visitor, None, [name], queue=False, **quiet)
+        box.submit(say, [box, conversation, *wishes], [talk, box], **pieces)
+        box.stop(Conversation.stop, [conversation], None, **whole)
+        talk.again(again, [conversation, *wishes], [talk, box], **pieces)
+        talk.revise(again, [conversation, *wishes], [talk, box], **pieces)
+        talk.judge(judge, [conversation, name], [talk], **whole)
+        talk.look(inside_this, [conversation], [look, tabs], **whole)
+        look_tab.select(inside, [conversation], [look], **whole)
+        ask.submit(compare, [ask, duel, other, *wishes], [fight, ask], **pieces)
+        ask.stop(Duel.stop, [duel], None, **whole)
+        fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})
+        fresh.click(begin, [conversation], [conversation, talk, tabs], **whole)
+        page.load(_visitor, None, [name], **whole)
     return page
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import logging
 import math
 import secrets
@@ -33,6 +34,9 @@ from understudy.tokenizer.chat import Message
 LOOK_TOKENS, LOOK_WEIGHTS = 160, 1_500_000
 """Of what a look shows, at most: tokens, and attention weights of all heads together, a byte each."""
 SECONDS_BETWEEN_VIEWS = 0.05
+VIEWS = itertools.count(time.time_ns() // 1000)
+"""Numbers views, since Gradio sends an event's last view once more when it ends, by then perhaps an old one. From the
+clock on, so that a page that outlives the server draws what the next one sends."""
 REMARKS = {
     "length": "cut at the most tokens it may have",
     "cancelled": "stopped",
@@ -110,7 +114,7 @@ class Writing:
     answers: Answers | None = None
 
     async def write(self, request: ChatRequest) -> AsyncGenerator[Answer, None]:
-        """Yield the answer whenever there is more of it, and once when it is whole and kept.
+        """Yield the answer whenever there is more of it, until it is whole and kept.
 
         Raises:
             ApiError: it cannot be asked for, or not be kept.
@@ -134,7 +138,6 @@ class Writing:
         answer.state = total.finish_reason or "stop"
         if await keep_answer(served.store, answer.run, plan, 0, total, self.conversation_id, id):
             answer.id = id
-        yield answer
 
     def stop(self) -> None:
         if self.answers is not None:
@@ -149,6 +152,8 @@ class Conversation:
     turns: list[tuple[str, Answer]] = field(default_factory=list)
     drawn: int = 0
     writing: Writing | None = None
+    left: bool = False
+    """For another; an answer that was being written comes to its end unseen."""
 
     def __deepcopy__(self, memo: Any) -> Conversation:
         """Each session begins with one of its own; a copy of an engine would be no use."""
@@ -166,7 +171,7 @@ class Conversation:
                 "lookable": bool(answer.tokens), "last": place + 1 == len(self.turns) and not busy,
                 "judged": answer.judged, "saved": answer.saved, "refused": answer.refused,
             })  # fmt: skip
-        return {"messages": messages, "greeting": greeting}
+        return {"messages": messages, "greeting": greeting, "number": next(VIEWS)}
 
     async def say(
         self, served: Served, text: str, wishes: Wishes, place: int | None = None
@@ -203,6 +208,10 @@ class Conversation:
         if self.writing is not None:
             self.writing.stop()
 
+    def leave(self) -> None:
+        self.left = True
+        self.stop()
+
     def answer_at(self, place: Any) -> Answer:
         """The answer that the page calls by this place of its messages.
 
@@ -234,7 +243,7 @@ class Duel:
         over = bool(self.saved) and not self.refused
         return {
             "question": self.question, "greeting": greeting, "picked": self.picked if over else None,
-            "saved": self.saved, "refused": self.refused,
+            "saved": self.saved, "refused": self.refused, "number": next(VIEWS),
             "ready": bool(self.answers) and not over and all(answer.id is not None for answer in self.answers),
             "answers": [
                 {
@@ -274,9 +283,9 @@ class Duel:
                 )
                 for task in done:
                     task.result()
-                yield
                 if not waiting:
                     return
+                yield
         finally:
             for task in tasks:
                 task.cancel()

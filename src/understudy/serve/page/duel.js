@@ -8,8 +8,12 @@ const make = (tag, name, text) => {
   return node;
 };
 
+let newest = 0;
+
 function draw() {
   const duel = props.value || {};
+  if (duel.number < newest) return; // an event's last view, sent again when something newer is drawn
+  newest = duel.number || 0;
   if (!duel.question) {
     root.replaceChildren(make("div", "greeting", duel.greeting || ""));
     return;

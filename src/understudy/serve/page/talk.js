@@ -113,8 +113,12 @@ function answered(message, place) {
   return node;
 }
 
+let newest = 0;
+
 function draw() {
-  const { messages = [], greeting = "" } = props.value || {};
+  const { messages = [], greeting = "", number = 0 } = props.value || {};
+  if (number < newest) return; // an event's last view, sent again when something newer is drawn
+  newest = number;
   const below = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
   if (!messages.length) {
     shown.length = 0;
