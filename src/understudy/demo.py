@@ -85,7 +85,7 @@ def run_demo(name: str, fresh: bool = False) -> None:
     _say(f"7 of 9  improve: the assistant learns from rewards for its own answers ({best.path})")
     prompts = _prepare("hamlet-grpo", "prompts")
     _train("hamlet-grpo", best, chat, align, data=prompts, grpo={
-        "reward_model": judge.path, "reward_weight": 0.1, "prompts": 32, "kl_coefficient": 0.02,
+        "reward_model": judge.path, "reward_weight": 0.1, "prompts": 32, "kl_coefficient": 0.02, "eval_prompts": 64,
     })  # fmt: skip
     runs = [load_run(folder.path) for folder in (best, chat, base)]
     _say("8 of 9  evaluate: stories, people and phrasings that none of them has met")
