@@ -9,7 +9,7 @@ import asyncio
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from databases import DATABASES, empty_database
-from serving import make_run, served_run, serving
+from serving import make_run, served_run, serving, wait_until
 from understudy.serve.feedback import FeedbackStore
 from understudy.serve.feedback_records import AnswerRecord, Judgement
 from understudy.serve.served import Served, ServedRun
@@ -102,20 +102,17 @@ def choose(page: Any, name: str) -> None:
     page.get_by_role("option", name=name).click()
 
 
+def enter(page: Any, text: str, box: str = "#say") -> None:
+    page.locator(f"{box} textarea").fill(text)
+    page.locator(f"{box} textarea").press("Enter")
+
+
 def say(page: Any, text: str) -> Any:
     """Say something, and wait for the whole answer."""
     answers = page.locator(".assistant .tools").count()
-    page.locator("#say textarea").fill(text)
-    page.locator("#say textarea").press("Enter")
+    enter(page, text)
     page.wait_for_function(f"document.querySelectorAll('.assistant .tools').length > {answers}")
     return page.locator(".assistant").last
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come to be"
-        time.sleep(0.05)
 
 
 def kept(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
@@ -124,7 +121,7 @@ def kept(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
     def answers() -> list[AnswerRecord]:
         return [answer for answer in store.answers() if answer.run == run]
 
-    wait_until(lambda: len(answers()) >= many)
+    wait_until(lambda: len(answers()) >= many, 20)
     return answers()
 
 
@@ -133,8 +130,7 @@ def saved(page: Any, what: str) -> None:
 
 
 def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> None:
-    page.locator("#say textarea").fill("Who found the purse?")
-    page.locator("#say textarea").press("Enter")
+    enter(page, "Who found the purse?")
     page.wait_for_selector(".assistant .cursor")
     early = page.locator(".assistant .bubble").inner_text()
     page.wait_for_function(f"document.querySelector('.assistant .bubble').textContent.length > {len(early) + 3}")
@@ -220,21 +216,21 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
 
     def hold(queue: Any, event: Any, message: Any) -> None:
         if message.msg == "process_completed":
-            held.append((asyncio.get_running_loop(), send, queue, event, message))
+            held.append((asyncio.get_running_loop(), queue, event, message))
         else:
             send(queue, event, message)
 
     def let_go() -> None:
         while held:
-            loop, *call = held.pop()
-            loop.call_soon_threadsafe(*call)
+            loop, *message = held.pop(0)
+            loop.call_soon_threadsafe(send, *message)
 
     monkeypatch.setattr(queueing.Queue, "send_message", hold)
     choose(page, "nasty")
     say(page, "One")
     page.get_by_label("A good answer").click()
     saved(page, "thumb")
-    wait_until(lambda: len(held) == 1)
+    wait_until(lambda: len(held) == 1, 20)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "thumb")
@@ -249,11 +245,10 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
         "Three",
     ]
     page.get_by_role("tab", name="Compare").click()
-    page.locator("#ask textarea").fill("Four")
-    page.locator("#ask textarea").press("Enter")
+    enter(page, "Four", "#ask")
     page.locator(".choice").first.click()
     saved(page, "choice")
-    wait_until(lambda: len(held) == 4)
+    wait_until(lambda: len(held) == 4, 20)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "choice")
@@ -261,8 +256,7 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
 
 @on_sqlite
 def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
-    page.locator("#say textarea").fill("One")
-    page.locator("#say textarea").press("Enter")
+    enter(page, "One")
     page.wait_for_selector(".assistant .cursor")
     page.locator("#fresh").click()
     page.wait_for_selector(".talk .greeting")
@@ -275,8 +269,7 @@ def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
 
 @on_sqlite
 def test_what_is_typed_while_an_answer_comes_stays(page: Any) -> None:
-    page.locator("#say textarea").fill("One")
-    page.locator("#say textarea").press("Enter")
+    enter(page, "One")
     page.wait_for_selector(".assistant .cursor")
     page.locator("#say textarea").fill("Two")
     early = page.locator(".assistant .bubble").inner_text()
@@ -299,8 +292,7 @@ def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
     page.locator(".assistant .look").click()
     page.wait_for_selector(".look .map canvas")
     page.get_by_role("tab", name="Compare").click()
-    page.locator("#ask textarea").fill("<b>Both</b>")
-    page.locator("#ask textarea").press("Enter")
+    enter(page, "<b>Both</b>", "#ask")
     page.wait_for_selector(".choice")
     assert "<b>Both</b>" in page.locator(".duel").inner_text()
     assert page.evaluate("window.hacked") is None
@@ -314,8 +306,7 @@ def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
     edge, ground = named.evaluate("e => [getComputedStyle(e).borderTopColor, getComputedStyle(e).backgroundColor]")
     assert named.evaluate("e => getComputedStyle(e).borderTopWidth") == "1px" and edge != ground, "one sees the box"
     page.get_by_role("tab", name="Compare").click()
-    page.locator("#ask textarea").fill("Who is it?")
-    page.locator("#ask textarea").press("Enter")
+    enter(page, "Who is it?", "#ask")
     page.wait_for_selector(".choice")
     assert page.locator(".duel .model").count() == 0, "nobody says whose they are"
     texts = page.locator(".card .text").all_inner_texts()

@@ -76,7 +76,7 @@ def build_page(served: Served) -> gr.Blocks:
         }  # fmt: skip
         whole: Any = pieces | {"queue": False}
 
-        def shown(conversation: Conversation) -> Any:
+        def shown(conversation: Conversation, greeting: str = greeting) -> Any:
             return gr.skip() if conversation.left else conversation.view(several, greeting)
 
         async def talked(text: str, place: int | None, conversation: Conversation, wishes: Wishes) -> Frames:
@@ -111,7 +111,7 @@ def build_page(served: Served) -> gr.Blocks:
                 answer = conversation.answer_at(data.get("place"))
                 await talking.judge(served, answer, name, str(data.get("kind")), **said)
             except ApiError as error:
-                return conversation.view(several, error.message)
+                return shown(conversation, error.message)
             return shown(conversation)
 
         async def inside(conversation: Conversation, place: Any = None) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def build_page(served: Served) -> gr.Blocks:
         look_tab.select(inside, [conversation], [look], **whole)
         ask.submit(compare, [ask, duel, other, *wishes], [fight, ask], **pieces)
         ask.stop(Duel.stop, [duel], None, **whole)
-        fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})
+        fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})  # a double click is one choice
         fresh.click(begin, [conversation], [conversation, talk, tabs], **whole)
         page.load(_visitor, None, [name], **whole)
     return page
