@@ -39,25 +39,25 @@ import torch
 import understudy
 from plain import publish
 from trl_side import Rounds
-from understudy.align.pairs import document_of
 from understudy.config import ModelConfig
-from understudy.data.hamlet.conversations import prompts
-from understudy.data.hamlet.preferences import preferences
-from understudy.data.hamlet.stories import stories
-from understudy.data.preferences import open_preferences
-from understudy.data.prompts import open_prompts
+from understudy.config.load import build_config
+from understudy.data.chat.pair_rows import document_of
+from understudy.data.chat.preferences import open_preferences
+from understudy.data.chat.prompts import open_prompts
+from understudy.hamlet.conversations import prompts
+from understudy.hamlet.preferences import preferences
+from understudy.hamlet.stories import stories
 from understudy.interop.export import export_run
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
 from understudy.run import Run, RunFolder, load_run, weights_of, write_json
 from understudy.runtime import DTYPES, Runtime
-from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
-from understudy.train.inherit import config_from_parent, start_from
+from understudy.train.init_from import config_from_parent, start_from
 from understudy.train.loop import Progress, Trainer
-from understudy.train.material import Setting
-from understudy.train.stages import MATERIALS
+from understudy.train.runner import MATERIALS
+from understudy.train.stage import Setting
 
 VOCABULARY, CONTEXT, LONGEST_PROMPT, ANSWER = 1024, 256, 128, 64
 SHAPE: dict[str, Any] = {
@@ -203,7 +203,7 @@ def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def ours(folder: Path, name: str, steps: int) -> None:
-    """Train one stage, its rounds timed: what train/stages.py prepares, without evaluation, checkpoints or logs."""
+    """Train one stage, its rounds timed: what train/runner.py prepares, without evaluation, checkpoints or logs."""
     plan = json.loads((folder / "plan.json").read_text())
     rounds, runtime = Rounds(), Runtime(torch.device("cpu"), DTYPES[plan["dtype"]], seed=0)
     work, parent = plan["stages"][name], load_run(folder / "policy")

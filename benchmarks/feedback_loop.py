@@ -7,7 +7,7 @@ The visitors are simulated: the checker knows how good an answer is, and each vi
 as data/hamlet/preferences.py says (5, 10 or 15%). They use the HTTP API and nothing else. What they ask, and what both
 runs are asked in the end, are Hamlet's questions in the words of its training split, since people who come again ask as
 they did before; `understudy compare` tells what is gained on held-out words and names. Not here: how judgements become preferences
-(serve/feedback_export.py) and what is trained on them (serve/improve.py).
+(feedback/export.py) and what is trained on them (feedback/improve.py).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.data.hamlet.checker import score
-from understudy.data.hamlet.conversations import question
-from understudy.data.hamlet.draw import Draw, stable_hash
-from understudy.data.hamlet.preferences import ANNOTATORS
-from understudy.data.hamlet.turns import Turn
+from understudy.hamlet.checker import score
+from understudy.hamlet.conversations import question
+from understudy.hamlet.draw import Draw, stable_hash
+from understudy.hamlet.preferences import ANNOTATORS
+from understudy.hamlet.turns import Turn
 
 AT_ONCE = 16
 CORRECTS = 0.3

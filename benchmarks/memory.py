@@ -30,12 +30,12 @@ def measure(preset: str, overrides: dict[str, str], micro: int) -> None:
 
     from plain import plain_update
     from understudy.bench import random_batch
+    from understudy.config.load import load_config
     from understudy.doctor import with_vocabulary
     from understudy.model import build_model
     from understudy.optim import build_optimizers
-    from understudy.settings import load_config
     from understudy.train.memory import plan_memory
-    from understudy.train.objectives import NextToken
+    from understudy.train.objective import NextToken
 
     torch.set_num_threads(1)
     config = with_vocabulary(load_config(preset, overrides))

@@ -23,13 +23,13 @@ import torch
 from plain import PlainGPT, Shape, plain_optimizer, plain_step, publish
 from understudy.bench import random_batch
 from understudy.config import RunConfig
+from understudy.config.load import build_config
 from understudy.doctor import matmul_flops
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime
-from understudy.settings import build_config
 from understudy.train.loop import Fixed, Progress, Trainer
-from understudy.train.objectives import NextToken
+from understudy.train.objective import NextToken
 
 SIZES = {
     "4 layers, width 128, context 64, batch 12": (Shape(65, 64, 4, 4, 128), 12),

@@ -49,7 +49,7 @@ def small_text(words: int = 6000) -> str:
 @pytest.fixture(scope="session")
 def char_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of characters, prepared by the real command."""
-    from understudy.data.prepare import prepare
+    from understudy.data.text.prepare import prepare
 
     folder = tmp_path_factory.mktemp("data")
     (folder / "text.txt").write_text(small_text(), encoding="utf-8")
@@ -59,7 +59,7 @@ def char_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_config(char_data: Path) -> Any:
     """A function from dotted overrides to a configuration that trains in a second."""
-    from understudy.settings import apply_overrides, build_config
+    from understudy.config.load import apply_overrides, build_config
 
     base = {
         "model": {"family": "portable", "context_length": 16, "n_layers": 2, "n_heads": 2, "d_model": 16},

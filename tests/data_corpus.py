@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from understudy.data import encoding
-from understudy.data.prepare import Summary, prepare
-from understudy.data.shards import open_split
+from understudy.data.text import encoding
+from understudy.data.text.prepare import Summary, prepare
+from understudy.data.text.shards import open_split
 from understudy.tokenizer import load_tokenizer
 
 FILES = ("train.bin", "val.bin", "tokenizer.json", "manifest.json")

@@ -80,7 +80,7 @@ def serving(served: Served, pages: bool = False) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     app = build_app(served)
     if pages:
-        from understudy.serve.playground import mount
+        from understudy.serve.playground.mount import mount
 
         mount(app, served)
     server = Quiet(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=5))

@@ -17,21 +17,21 @@ from safetensors.torch import load_file
 
 from align_runs import ASKED, COMMON, LETTERS, QUIET, beginner, pair, run
 from conftest import TWO_PROCESSES
-from understudy.align.answers import Asked, answer_logprobs, ask, fitting, read_answers, sampled_logprobs, token_mask
-from understudy.align.dpo import DirectPreference
-from understudy.align.pairs import collate_pairs, render_pairs
-from understudy.align.reward import PairwiseReward, RewardModel
-from understudy.align.rewards import Rewards, true_score
 from understudy.cli import main
 from understudy.config import DPOConfig, GRPOConfig, RewardConfig
-from understudy.data.preferences import open_preferences
-from understudy.data.prompts import Prompt, open_prompts
+from understudy.data.chat.pair_rows import collate_pairs, render_pairs
+from understudy.data.chat.preferences import open_preferences
+from understudy.data.chat.prompts import Prompt, open_prompts
 from understudy.model import GPT
 from understudy.run import Run, load_run, weights_of
 from understudy.runtime import start_runtime
+from understudy.stages.answers import Asked, answer_logprobs, ask, fitting, read_answers, sampled_logprobs, token_mask
+from understudy.stages.dpo import DirectPreference
+from understudy.stages.reward import PairwiseReward, RewardModel
+from understudy.stages.rewards import Rewards, true_score
 from understudy.tokenizer.chat import render
 from understudy.train.metrics import read_metrics
-from understudy.train.objectives import Objective
+from understudy.train.objective import Objective
 
 BETA = 0.25
 

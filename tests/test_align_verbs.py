@@ -16,18 +16,18 @@ from safetensors.torch import load_file, save_file
 
 from align_runs import ASKED, QUIET, pair, run
 from understudy import runtime
-from understudy.align import compare
-from understudy.align.best_of import expected_of_best
-from understudy.align.reward import RewardModel
 from understudy.cli import main
-from understudy.data.preferences import open_preferences
-from understudy.data.prompts import Prompt
-from understudy.evaluate.alignment import overoptimisation, reward_evidence
-from understudy.evaluate.report import write_report
+from understudy.data.chat.preferences import open_preferences
+from understudy.data.chat.prompts import Prompt
+from understudy.evaluate import compare
+from understudy.report.alignment import overoptimisation, reward_evidence
+from understudy.report.report import write_report
 from understudy.run import Run, read_json
 from understudy.runtime import start_runtime
+from understudy.stages.best_of import expected_of_best
+from understudy.stages.reward import RewardModel
+from understudy.train.console_panel import Watch
 from understudy.train.metrics import read_metrics
-from understudy.train.panel import Watch
 
 
 def conversation(asked: str, said: str) -> list[dict[str, str]]:

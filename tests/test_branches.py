@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from understudy.config import ModelConfig
-from understudy.data.packing import grow_trees, lay_in_rows
+from understudy.data.chat.packing import grow_trees, lay_in_rows
 from understudy.losses import PADDING
 from understudy.model import GPT
 from understudy.model.documents import divided

@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import understudy.chat
-from understudy.chat import Chat
-from understudy.chat_terminal import COMMANDS, Shell, joined_lines, talk_through_pipe
+import understudy.chat.session
+from understudy.chat.session import Chat
+from understudy.chat.terminal import COMMANDS, Shell, joined_lines, talk_through_pipe
 from understudy.cli import main
 from understudy.config import ModelConfig
+from understudy.config.load import build_config
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 from understudy.run import RunFolder, weights_of, write_json
-from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 
@@ -65,7 +65,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
                     return
                 yield 0, token, 0.0
 
-        monkeypatch.setattr(understudy.chat, "continue_rows", scripted)
+        monkeypatch.setattr(understudy.chat.session, "continue_rows", scripted)
         return asked
 
     return prepare
@@ -408,8 +408,8 @@ ENDLESS = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import test_chat_terminal as here
-import understudy.chat
-from understudy.chat_terminal import talk_in_terminal
+import understudy.chat.session
+from understudy.chat.terminal import talk_in_terminal
 
 tokenizer = here.small_tokenizer()
 word = tokenizer.encode(" purse\\x1b")
@@ -420,7 +420,7 @@ def endless(*_):
             yield 0, token, 0.0
         time.sleep(0.01)
 
-understudy.chat.continue_rows = endless
+understudy.chat.session.continue_rows = endless
 talk_in_terminal(here.Chat(here.small_model(tokenizer), tokenizer), "HELLO")
 print("GOOD" + "BYE")
 """

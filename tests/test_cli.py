@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from understudy.cli import main
+from understudy.config.load import dump_config
 from understudy.run import RunFolder
-from understudy.settings import dump_config
-from understudy.train.stages import pretrain
+from understudy.train.runner import pretrain
 
 
 @pytest.fixture(autouse=True)

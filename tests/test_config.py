@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.settings import apply_overrides, build_config, dump_config, load_config, read_preset, setting_names
+from understudy.config.load import apply_overrides, build_config, dump_config, load_config, read_preset, setting_names
 
 BASE: dict[str, Any] = {"data": {"path": "x"}, "model": {"family": "portable"}}
 

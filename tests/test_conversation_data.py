@@ -17,12 +17,12 @@ import pytest
 
 from test_data_hub import CONVERTED, MAIN, FakeHub, hub
 from understudy.cli import main
-from understudy.data.conversation_formats import FORMATS, read_conversations, tidy_messages
-from understudy.data.conversation_sources import NAMED, parse_sources
-from understudy.data.conversations import open_conversations
-from understudy.data.prepare_conversations import prepare_conversations
-from understudy.data.prepared import validation_mask
-from understudy.data.records import read_records
+from understudy.data.chat.conversation_formats import FORMATS, read_conversations, tidy_messages
+from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.prepare import prepare_conversations
+from understudy.data.chat.prepared import validation_mask
+from understudy.data.chat.records import read_records
+from understudy.data.chat.sources import NAMED, parse_sources
 
 __all__ = ["hub"]  # a fixture
 
@@ -458,7 +458,7 @@ def test_a_name_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_hamlet_writes_every_kind_with_its_own_splits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    from understudy.data.hamlet.conversations import write_lines
+    from understudy.hamlet.conversations import write_lines
 
     command = ["prepare", "hamlet", "--kind", kind, "--limit", "10", "--seed", "5", "--out", str(tmp_path / "out")]
     assert main([*command, "--json"]) == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from understudy.data import download as module
-from understudy.data.download import UnavailableError, download
+from understudy.data.fetch import download as module
+from understudy.data.fetch.download import UnavailableError, download
 
 BODY = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(BODY).hexdigest()

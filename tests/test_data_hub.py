@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from understudy.data.download import UnavailableError
-from understudy.data.hub import HubDataset, fetch_file, list_dataset, parse_hub_name
-from understudy.data.sources import Source, open_feed
+from understudy.data.fetch.download import UnavailableError
+from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset, parse_hub_name
+from understudy.data.text.sources import Source, open_feed
 
 MAIN = "1" * 40
 CONVERTED = "2" * 40
@@ -191,7 +191,7 @@ def test_no_hub_in_reach(tmp_path: Path) -> None:
 PREPARE = """
 import sys
 from pathlib import Path
-from understudy.data.prepare import prepare
+from understudy.data.text.prepare import prepare
 print(prepare([sys.argv[1]], Path(sys.argv[2]), tokenizer="char", cache=Path(sys.argv[3])).status)
 """
 

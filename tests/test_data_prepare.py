@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
-from understudy.data import encoding, sources
-from understudy.data.download import UnavailableError
-from understudy.data.prepare import Summary, prepare, progress_bars
-from understudy.data.shards import open_split
-from understudy.data.sources import Progress, WebText, without_gutenberg
+from understudy.data.fetch.download import UnavailableError
+from understudy.data.text import encoding, sources
+from understudy.data.text.prepare import Summary, prepare, progress_bars
+from understudy.data.text.shards import open_split
+from understudy.data.text.sources import Progress, WebText, without_gutenberg
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
@@ -67,7 +67,7 @@ def test_documents_in_and_out(corpus: Path, tmp_path: Path, tokenizer: dict[str,
 
 
 def test_long_documents_among_others_end_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.data.documents.read_file.__defaults__", ("text", 333))
+    monkeypatch.setattr("understudy.data.text.documents.read_file.__defaults__", ("text", 333))
     folder = tmp_path / "books"
     folder.mkdir()
     books = ["".join(story(i) for i in range(n, n + 60)) for n in (0, 100, 200)]
@@ -255,7 +255,7 @@ def test_progress_is_told_and_drawn_only_for_people(corpus: Path, tmp_path: Path
 
 
 def test_hamlet_keeps_its_own_splits(tmp_path: Path) -> None:
-    from understudy.data.hamlet import stories
+    from understudy.hamlet import stories
 
     def prepared(out: str, **settings: Any) -> Summary:
         return prepare(["hamlet"], tmp_path / out, tokenizer="char", limit=30, **settings)

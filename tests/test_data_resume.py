@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
-from understudy.data import encoding, sources
-from understudy.data.download import UnavailableError
-from understudy.data.shards import open_split
-from understudy.data.sources import Progress
+from understudy.data.fetch.download import UnavailableError
+from understudy.data.text import encoding, sources
+from understudy.data.text.shards import open_split
+from understudy.data.text.sources import Progress
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
@@ -26,8 +26,8 @@ __all__ = ["corpus", "small_batches"]  # fixtures
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from understudy.data import encoding
-from understudy.data.prepare import prepare
+from understudy.data.text import encoding
+from understudy.data.text.prepare import prepare
 encoding.BATCH_CHARS, encoding.JOURNAL_BYTES = 700, 2000
 left = int(sys.argv[3])
 def report(progress):
@@ -82,7 +82,7 @@ def test_interrupted_at_every_batch(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_within_one_long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.data.documents.read_file.__defaults__", ("text", 333))
+    monkeypatch.setattr("understudy.data.text.documents.read_file.__defaults__", ("text", 333))
     text = tmp_path / "long.txt"
     text.write_text("".join(story(i) for i in range(300)), "utf-8")
     run(text, tmp_path / "whole")

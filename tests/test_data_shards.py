@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.data.shards import Manifest, SplitInfo, open_split, read_manifest, token_dtype
+from understudy.data.text.shards import Manifest, SplitInfo, open_split, read_manifest, token_dtype
 
 IDS = np.arange(1000) % 90
 
@@ -64,7 +64,7 @@ def test_the_type_of_a_token_file() -> None:
 def test_tokens_outside_the_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="prepared with a vocabulary of 90 tokens and the model has 89"):
         open_split(our_folder(tmp_path / "ours"), "train", vocab_size=89)
-    monkeypatch.setattr("understudy.data.shards.SCAN_TOKENS", 64)
+    monkeypatch.setattr("understudy.data.text.shards.SCAN_TOKENS", 64)
     folder = nanogpt_folder(tmp_path / "theirs")
     with pytest.raises(ValueError, match="holds token 89 at position 89, outside the model's vocabulary"):
         open_split(folder, "train", vocab_size=89)

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from understudy.data.documents import split_document
-from understudy.data.sources import Feed, Part
-from understudy.data.splits import (
+from understudy.data.text.documents import split_document
+from understudy.data.text.sources import Feed, Part
+from understudy.data.text.splits import (
     Item,
     Position,
     Rule,

@@ -36,7 +36,7 @@ from understudy.run import RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
-from understudy.train.stages import pretrain
+from understudy.train.runner import pretrain
 
 CPU = Runtime(torch.device("cpu"))
 LETTERS = " \n!\"#$%&'()*+,-./0123456789:;<=>?ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz|"
@@ -389,7 +389,7 @@ def test_mistakes_name_what_and_where(tmp_path: Path) -> None:
 
 
 def test_without_data_or_hub_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from understudy.data.download import UnavailableError
+    from understudy.data.fetch.download import UnavailableError
     from understudy.evaluate.tasks import source
 
     def away(*arguments: object) -> None:
@@ -407,7 +407,7 @@ def test_without_data_or_hub_one_sentence_says_what_to_do(monkeypatch: pytest.Mo
 @pytest.fixture(scope="module")
 def spelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data with all the letters of a question."""
-    from understudy.data.prepare import prepare
+    from understudy.data.text.prepare import prepare
 
     folder = tmp_path_factory.mktemp("spelled")
     (folder / "text.txt").write_text(f"{LETTERS}\nQuestion: Who found it?\nAnswer: Sam found it.\n" * 60)

@@ -12,15 +12,15 @@ import torch
 
 from align_runs import LETTERS
 from understudy.cli import main
-from understudy.data.conversations import open_conversations
-from understudy.data.preferences import open_preferences
+from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.preferences import open_preferences
 from understudy.evaluate.statistics import win_rate
+from understudy.feedback.export import EXPORTS, conversations, preferences
+from understudy.feedback.importing import import_file
+from understudy.feedback.records import AnswerRecord, Judgement
+from understudy.feedback.statistics import DISTANCES, krippendorff_alpha, statistics
+from understudy.feedback.store import FeedbackStore
 from understudy.run import Run, RunFolder, load_run
-from understudy.serve.feedback import FeedbackStore
-from understudy.serve.feedback_export import EXPORTS, conversations, preferences
-from understudy.serve.feedback_import import import_file
-from understudy.serve.feedback_records import AnswerRecord, Judgement
-from understudy.serve.feedback_statistics import DISTANCES, krippendorff_alpha, statistics
 from understudy.tokenizer.chat import render
 
 ASKED = [{"role": "user", "content": "Who found the purse?"}]

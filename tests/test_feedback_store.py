@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sql
 
-from understudy.serve.feedback import FeedbackStore
-from understudy.serve.feedback_records import MOST_CHARACTERS, AnswerRecord, Judgement
+from understudy.feedback.records import MOST_CHARACTERS, AnswerRecord, Judgement
+from understudy.feedback.store import FeedbackStore
 
 HOSTILE = (
     "Robert'); DROP TABLE judgements; --",
@@ -228,8 +228,8 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from understudy.serve.feedback import FeedbackStore
-from understudy.serve.feedback_records import AnswerRecord, Judgement
+from understudy.feedback.store import FeedbackStore
+from understudy.feedback.records import AnswerRecord, Judgement
 
 store = FeedbackStore(sys.argv[1])
 answer = store.add_answer(AnswerRecord("talk", [{"role": "user", "content": "Hi"}], "Hello.", "chat", 1, "", {}, "stop", 2))

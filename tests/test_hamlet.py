@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from understudy.data.hamlet import DEFAULT_STORIES, Story, is_reserved, stories, story, village
-from understudy.data.hamlet.draw import Draw
-from understudy.data.hamlet.events import Event, Item, State
-from understudy.data.hamlet.phrases import all_tellings
-from understudy.data.hamlet.plots import PLOTS
-from understudy.data.hamlet.reader import Reader
-from understudy.data.hamlet.world import VISITOR_TRADES, number
+from understudy.hamlet import DEFAULT_STORIES, Story, is_reserved, stories, story, village
+from understudy.hamlet.draw import Draw
+from understudy.hamlet.events import Event, Item, State
+from understudy.hamlet.phrases import all_tellings
+from understudy.hamlet.plots import PLOTS
+from understudy.hamlet.reader import Reader
+from understudy.hamlet.world import VISITOR_TRADES, number
 
 WORLD = village()
 

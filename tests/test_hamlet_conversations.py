@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from understudy.data.hamlet import facts, is_reserved, village
-from understudy.data.hamlet.checker import score
-from understudy.data.hamlet.conversations import (
+from understudy.hamlet import facts, is_reserved, village
+from understudy.hamlet.checker import score
+from understudy.hamlet.conversations import (
     DEFAULT_COUNTS,
     KINDS,
     Conversation,
@@ -24,18 +24,18 @@ from understudy.data.hamlet.conversations import (
     question,
     write_lines,
 )
-from understudy.data.hamlet.draw import Draw
-from understudy.data.hamlet.facts_wording import QUESTIONS
-from understudy.data.hamlet.greetings import talk_turn
-from understudy.data.hamlet.instructions import INSTRUCTIONS, kept_for_val
-from understudy.data.hamlet.names import invented_name, sex_of
-from understudy.data.hamlet.preferences import ANNOTATORS, agreement, preference
-from understudy.data.hamlet.stories import Split
-from understudy.data.hamlet.styles import shortened
-from understudy.data.hamlet.sums import sum_turn
-from understudy.data.hamlet.tales import tale_turn
-from understudy.data.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
-from understudy.data.hamlet.wording import phrasings
+from understudy.hamlet.draw import Draw
+from understudy.hamlet.facts_wording import QUESTIONS
+from understudy.hamlet.greetings import talk_turn
+from understudy.hamlet.instructions import INSTRUCTIONS, kept_for_val
+from understudy.hamlet.names import invented_name, sex_of
+from understudy.hamlet.preferences import ANNOTATORS, agreement, preference
+from understudy.hamlet.stories import Split
+from understudy.hamlet.styles import shortened
+from understudy.hamlet.sums import sum_turn
+from understudy.hamlet.tales import tale_turn
+from understudy.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
+from understudy.hamlet.wording import phrasings
 from understudy.tokenizer.chat import check_messages
 
 SPLITS: tuple[Split, ...] = ("train", "val")

@@ -9,14 +9,14 @@ from collections import Counter
 
 import pytest
 
-from understudy.data.hamlet import Story, story, village
-from understudy.data.hamlet.checker import score
-from understudy.data.hamlet.draw import Draw
-from understudy.data.hamlet.events import Event, Item
-from understudy.data.hamlet.phrases import all_tellings
-from understudy.data.hamlet.questions import SHORT_BYTES, short_story, story_opening, story_turns
-from understudy.data.hamlet.questions_frames import fixed, frames
-from understudy.data.hamlet.turns import STORY_CATEGORIES, Turn
+from understudy.hamlet import Story, story, village
+from understudy.hamlet.checker import score
+from understudy.hamlet.draw import Draw
+from understudy.hamlet.events import Event, Item
+from understudy.hamlet.phrases import all_tellings
+from understudy.hamlet.questions import SHORT_BYTES, short_story, story_opening, story_turns
+from understudy.hamlet.questions_frames import fixed, frames
+from understudy.hamlet.turns import STORY_CATEGORIES, Turn
 
 WORLD = village()
 

@@ -7,16 +7,16 @@ from collections import Counter
 
 import pytest
 
-from understudy.data.hamlet import Story, is_reserved, story, village
-from understudy.data.hamlet.checker import score
-from understudy.data.hamlet.conversations import conversation
-from understudy.data.hamlet.draw import Draw
-from understudy.data.hamlet.phrases import all_tellings
-from understudy.data.hamlet.plots import PLOTS
-from understudy.data.hamlet.plots_small import SMALL_PLOTS
-from understudy.data.hamlet.questions import story_turns
-from understudy.data.hamlet.stories import SMALL_BYTES, small_story
-from understudy.data.hamlet.turns import STORY_CATEGORIES, Turn
+from understudy.hamlet import Story, is_reserved, story, village
+from understudy.hamlet.checker import score
+from understudy.hamlet.conversations import conversation
+from understudy.hamlet.draw import Draw
+from understudy.hamlet.phrases import all_tellings
+from understudy.hamlet.plots import PLOTS
+from understudy.hamlet.plots_small import SMALL_PLOTS
+from understudy.hamlet.questions import story_turns
+from understudy.hamlet.stories import SMALL_BYTES, small_story
+from understudy.hamlet.turns import STORY_CATEGORIES, Turn
 
 ENDS = re.compile(r'[.!?]"?(?=\s|$)')
 

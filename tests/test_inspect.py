@@ -15,11 +15,11 @@ from align_runs import kept_run
 from serving import make_run
 from understudy.cli import main
 from understudy.config import ModelConfig
-from understudy.data.conversations import open_conversations
-from understudy.data.packing import render_set
+from understudy.config.load import build_config
+from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.packing import render_set
 from understudy.model import Bigram
 from understudy.run import RunFolder, load_run
-from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from understudy.tokenizer.chat import Message, render, with_chat_tokens
 

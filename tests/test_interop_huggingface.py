@@ -13,12 +13,12 @@ import torch
 from align_runs import finished_run
 from understudy.cli import main
 from understudy.config import LoraConfig, ModelConfig
+from understudy.config.load import read_preset
 from understudy.interop import huggingface
 from understudy.interop.export import export_run
 from understudy.interop.huggingface import read_huggingface
 from understudy.interop.imports import import_model
 from understudy.run import load_run, weights_of
-from understudy.settings import read_preset
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 

@@ -23,7 +23,7 @@ from conftest import small_text
 from test_interop_huggingface import randomised, shape
 from understudy.cli import main
 from understudy.config import ModelConfig
-from understudy.data.prepare import prepare
+from understudy.data.text.prepare import prepare
 from understudy.interop import proof, shapes
 from understudy.interop.export import export_run
 from understudy.interop.huggingface import read_pickled

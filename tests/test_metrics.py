@@ -21,8 +21,8 @@ from rich.console import Console
 
 from understudy.config import LogConfig
 from understudy.run import RunFolder
+from understudy.train.console_panel import Watch, bytes_text, count_text, duration_text, printable, sparkline
 from understudy.train.metrics import Metrics, final_table, memory_bytes, read_metrics
-from understudy.train.panel import Watch, bytes_text, count_text, duration_text, printable, sparkline
 
 
 def row(step: int, **more: float) -> dict[str, float]:

@@ -19,8 +19,8 @@ import torch
 
 from databases import DATABASES, empty_database
 from serving import make_run, served_run, serving, wait_until
-from understudy.serve.feedback import FeedbackStore
-from understudy.serve.feedback_records import AnswerRecord, Judgement
+from understudy.feedback.records import AnswerRecord, Judgement
+from understudy.feedback.store import FeedbackStore
 from understudy.serve.served import Served, ServedRun
 
 pytest.importorskip("gradio", reason="the playground needs Gradio")

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from understudy.cli import main
-from understudy.data.conversation_sources import parse_sources
-from understudy.data.conversations import open_conversations
-from understudy.data.preference_formats import FORMATS, MOST_ANSWERS, read_preferences
-from understudy.data.preferences import Comparison, Pair, open_preferences
-from understudy.data.prepare_conversations import prepare_conversations
+from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.preference_formats import FORMATS, MOST_ANSWERS, read_preferences
+from understudy.data.chat.preferences import Comparison, Pair, open_preferences
+from understudy.data.chat.prepare import prepare_conversations
+from understudy.data.chat.sources import parse_sources
 
 
 def user(text: str) -> dict[str, str]:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from understudy import annotators as sampled_preferences
+from understudy.annotators import Sampling
 from understudy.cli import main
 from understudy.config import ModelConfig
-from understudy.data import sampled_preferences
-from understudy.data.hamlet.conversations import question
-from understudy.data.hamlet.preferences import ANNOTATORS, choose
-from understudy.data.preferences import open_preferences
-from understudy.data.prepare_conversations import Summary, prepare_conversations
-from understudy.data.sampled_preferences import Sampling
+from understudy.config.load import build_config
+from understudy.data.chat.preferences import open_preferences
+from understudy.data.chat.prepare import Summary, prepare_conversations
+from understudy.hamlet.conversations import question
+from understudy.hamlet.preferences import ANNOTATORS, choose
 from understudy.model import GPT
 from understudy.run import RunFolder, weights_of, write_json
-from understudy.settings import build_config
 from understudy.tokenizer import train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 

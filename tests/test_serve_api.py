@@ -13,10 +13,10 @@ import torch
 from openai import OpenAI
 
 from serving import client, get, make_run, post, served_run, serving
-from understudy.inference.engine import generate_text
+from understudy.feedback.store import FeedbackStore
+from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import Run
-from understudy.serve.feedback import FeedbackStore
 from understudy.serve.served import Served
 from understudy.tokenizer.chat import end_ids, render
 

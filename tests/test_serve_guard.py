@@ -14,8 +14,8 @@ import pytest
 
 from serving import client, get, make_run, post, raw, served_run, serving
 from understudy.cli import main
-from understudy.serve.feedback import FeedbackStore
-from understudy.serve.feedback_records import Judgement
+from understudy.feedback.records import Judgement
+from understudy.feedback.store import FeedbackStore
 from understudy.serve.served import Limits, Served
 from understudy.serve.server import ServeOptions, check_reachability
 

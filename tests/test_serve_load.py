@@ -20,8 +20,8 @@ import pytest
 
 from serving import client, command, get, make_run, post, served_run, serving, wait_until
 from understudy.cli import main
+from understudy.feedback.store import FeedbackStore
 from understudy.run import Run
-from understudy.serve.feedback import FeedbackStore
 from understudy.serve.served import Limits, Served, ServedRun
 
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "Sam", "max_tokens": 110, "seed": 1, "stream": True}

@@ -13,17 +13,17 @@ import torch
 
 from understudy.cli import main
 from understudy.config import LoraConfig, ModelConfig
-from understudy.data.packing import PackedRows, all_rows, collate, pack_best_fit, render_set
+from understudy.config.load import build_config
+from understudy.data.chat.packing import PackedRows, all_rows, collate, pack_best_fit, render_set
 from understudy.losses import IGNORE, PADDING
 from understudy.model import GPT, merge_lora
 from understudy.run import Run, RunFolder, load_run, read_tensors
-from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import CHAT_TOKENS, end_ids, render, with_chat_tokens
-from understudy.train.inherit import model_from_parent, start_from
+from understudy.train.init_from import model_from_parent, start_from
 from understudy.train.metrics import read_metrics
-from understudy.train.objectives import NextToken
-from understudy.train.stages import pretrain, sft
+from understudy.train.objective import NextToken
+from understudy.train.runner import pretrain, sft
 
 NAMES, THINGS = ["Sam", "Ann", "Bob", "Tim", "Eva", "Max"], ["cup", "hat", "bell", "ring", "kite"]
 
@@ -163,7 +163,7 @@ def test_the_first_conversations_of_a_set(tokenizer: Tokenizer) -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A base run of a few steps, on text with a BPE."""
-    from understudy.data.prepare import prepare
+    from understudy.data.text.prepare import prepare
 
     folder = tmp_path_factory.mktemp("base")
     text = "\n".join(message["content"] for n in range(30) for message in talk(n, 2)) * 8

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from understudy.cli import parse
-from understudy.settings import (
+from understudy.config.load import (
     build_config,
     dump_config,
     load_config,
@@ -132,7 +132,7 @@ def test_every_command_in_the_documentation_parses(command: str) -> None:
     words = words[words.index("understudy") + 1 :]
     arguments = parse(words[: words.index("|")] if "|" in words else words)
     if arguments.verb == "pretrain" and arguments.preset:
-        from understudy.settings import apply_overrides
+        from understudy.config.load import apply_overrides
 
         apply_overrides(read_preset(arguments.preset), arguments.overrides)
 

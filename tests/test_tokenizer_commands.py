@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from understudy.commands.tokenizer import compare, inspect, render_comparison, render_pieces
 from understudy.tokenizer import train_tokenizer
-from understudy.tokenizer.commands import compare, inspect, render_comparison, render_pieces
 
 PROSE = "the [bold] bear\nthe [bold] bear é é" * 3
 

@@ -19,6 +19,7 @@ import torch
 
 from conftest import TWO_PROCESSES
 from understudy.config import ModelConfig, OptimConfig
+from understudy.config.load import dump_config
 from understudy.data.loader import Windows
 from understudy.evaluate.loss import LossResult
 from understudy.losses import IGNORE
@@ -26,14 +27,13 @@ from understudy.model import GPT
 from understudy.optim import build_optimizers
 from understudy.run import RunFolder, load_run, read_tensors
 from understudy.runtime import Runtime
-from understudy.settings import dump_config
-from understudy.train import material
-from understudy.train.inherit import model_from_parent
+from understudy.train import stage as material
+from understudy.train.evaluator import Watcher
+from understudy.train.init_from import model_from_parent
 from understudy.train.loop import Fixed, Progress, Trainer
 from understudy.train.metrics import read_metrics
-from understudy.train.objectives import NextToken
-from understudy.train.stages import Interrupted, check_resume, pretrain
-from understudy.train.watch import Watcher
+from understudy.train.objective import NextToken
+from understudy.train.runner import Interrupted, check_resume, pretrain
 
 CPU = Runtime(torch.device("cpu"))
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from understudy.config import ModelConfig as ModelConfig
     from understudy.config import RunConfig as RunConfig
-    from understudy.inference.engine import generate as generate
-    from understudy.inference.engine import generate_text as generate_text
-    from understudy.inference.engine import stream_text as stream_text
+    from understudy.config.load import load_config as load_config
+    from understudy.inference.generate import generate as generate
+    from understudy.inference.generate import generate_text as generate_text
+    from understudy.inference.generate import stream_text as stream_text
     from understudy.model import GPT as GPT
     from understudy.model import Bigram as Bigram
     from understudy.model import build_model as build_model
     from understudy.run import Run as Run
     from understudy.run import load_run as load_run
-    from understudy.settings import load_config as load_config
     from understudy.tokenizer import load_tokenizer as load_tokenizer
 
 __version__ = "0.1.0"

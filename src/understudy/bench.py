@@ -10,7 +10,7 @@ from torch import Tensor
 
 from understudy.config import RunConfig
 from understudy.doctor import matmul_flops, with_vocabulary
-from understudy.inference.engine import generate
+from understudy.inference.generate import generate
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime
@@ -18,7 +18,7 @@ from understudy.train.compile import compile_if_it_pays
 from understudy.train.loop import Fixed, Progress, Trainer
 from understudy.train.memory import largest_micro_batch
 from understudy.train.metrics import memory_bytes
-from understudy.train.objectives import NextToken
+from understudy.train.objective import NextToken
 
 PARTS = 5
 

@@ -14,21 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from understudy.chat import Chat
+from understudy.annotators import Sampling
+from understudy.chat.session import Chat
 from understudy.commands.aligning import duel_and_tell
 from understudy.commands.evaluating import ask_and_tell
-from understudy.data.prepare import prepare, progress_bars
-from understudy.data.prepare_conversations import prepare_conversations
-from understudy.data.sampled_preferences import Sampling
+from understudy.config.load import apply_overrides, build_config, read_preset
+from understudy.data.chat.prepare import prepare_conversations
+from understudy.data.text.prepare import prepare, progress_bars
 from understudy.evaluate.loss import evaluate_run, save_evaluation
-from understudy.evaluate.report import write_report
 from understudy.evaluate.tasks import find_task
-from understudy.inference.engine import generate_text
+from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
+from understudy.report.report import write_report
 from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
-from understudy.settings import apply_overrides, build_config, read_preset
-from understudy.train.stages import align, pretrain, sft, train_once
+from understudy.train.runner import align, pretrain, sft, train_once
 
 PROMPTS = ("One morning,", '"Where is')
 QUESTIONS = (

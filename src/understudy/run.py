@@ -26,7 +26,7 @@ import filelock
 from safetensors import SafetensorError
 
 from understudy.config import RunConfig
-from understudy.settings import dump_config, load_config
+from understudy.config.load import dump_config, load_config
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from understudy.commands import Arguments, check_least, print_json
 from understudy.commands.evaluating import progress_bars
 
 if TYPE_CHECKING:
-    from understudy.align.compare import Duel, Judge
-    from understudy.data.prompts import Prompt
+    from understudy.data.chat.prompts import Prompt
+    from understudy.evaluate.compare import Duel, Judge
     from understudy.evaluate.statistics import Estimate
     from understudy.run import Run
     from understudy.runtime import Runtime
@@ -39,10 +39,10 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def score(arguments: Arguments) -> None:
-    from understudy.align.reward import RewardModel
-    from understudy.align.score import read_lines, score_lines
+    from understudy.evaluate.score import read_lines, score_lines
     from understudy.run import load_run
     from understudy.runtime import start_runtime
+    from understudy.stages.reward import RewardModel
     from understudy.train.metrics import final_table
 
     check_least(1, batch_size=arguments.batch_size)
@@ -91,7 +91,7 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
     from rich.table import Table
     from rich.text import Text
 
-    from understudy.train.panel import printable
+    from understudy.train.console_panel import printable
 
     table = Table(*heads, title=Text(title), title_justify="left", box=box.SIMPLE)
     for row in rows:
@@ -128,7 +128,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(arguments: Arguments) -> None:
-    from understudy.align.compare import duel, preferences_of
+    from understudy.evaluate.compare import duel, preferences_of
     from understudy.run import load_run, write_text
     from understudy.runtime import start_runtime
 
@@ -200,7 +200,7 @@ def duel_and_tell(
 ) -> Duel:  # fmt: skip
     """Both runs answer prompts, by default Hamlet's, a judge (the checker) compares them, and the second's win rate is
     shown."""
-    from understudy.align.compare import by_checker, duel
+    from understudy.evaluate.compare import by_checker, duel
 
     prompts = prompts or open_compared(None, limit, needs_truth=True)
     found = duel(first, second, prompts, judge or by_checker, runtime, temperature, max_new_tokens)
@@ -212,10 +212,10 @@ def open_compared(data: str | None, limit: int, needs_truth: bool) -> list[Promp
     """The first prompts of a folder's validation split or of a whole file; without either, Hamlet's."""
     from itertools import islice
 
-    from understudy.align.compare import has_truth
-    from understudy.data.hamlet.conversations import write_lines
-    from understudy.data.prompt_formats import read_prompts
-    from understudy.data.prompts import open_prompts, prompt_of
+    from understudy.data.chat.prompt_formats import read_prompts
+    from understudy.data.chat.prompts import open_prompts, prompt_of
+    from understudy.evaluate.compare import has_truth
+    from understudy.hamlet.conversations import write_lines
 
     if data is None:
         found = [prompt_of(json.loads(line)) for line in write_lines("prompts", 0, "val", limit)]
@@ -235,9 +235,9 @@ def open_compared(data: str | None, limit: int, needs_truth: bool) -> list[Promp
 
 
 def _judge(by: str, reward_model: str | None, runtime: Runtime, stop_bars: Callable[[], None]) -> Judge:
-    from understudy.align.compare import by_checker, by_person, by_reward
-    from understudy.align.reward import RewardModel
-    from understudy.train.panel import printable
+    from understudy.evaluate.compare import by_checker, by_person, by_reward
+    from understudy.stages.reward import RewardModel
+    from understudy.train.console_panel import printable
 
     if by == "reward":
         assert reward_model is not None, "checked before"
@@ -259,7 +259,7 @@ def _judge(by: str, reward_model: str | None, runtime: Runtime, stop_bars: Calla
 
 
 def _tell(found: Duel, first: Run, second: Run, asked: int) -> None:
-    from understudy.align.compare import outcome
+    from understudy.evaluate.compare import outcome
 
     groups = {"all": found.rows, **found.categories()}
     rows = []
@@ -293,11 +293,11 @@ def best_of_n_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def best_of_n(arguments: Arguments) -> None:
-    from understudy.align.best_of import best_of_run
-    from understudy.evaluate.alignment import draw_overoptimisation
-    from understudy.evaluate.report import write_report
+    from understudy.report.alignment import draw_overoptimisation
+    from understudy.report.report import write_report
     from understudy.run import RunFolder, load_run
     from understudy.runtime import start_runtime
+    from understudy.stages.best_of import best_of_run
     from understudy.train.metrics import final_table, read_metrics
 
     check_least(0, seed=arguments.seed)
@@ -328,9 +328,9 @@ def best_of_n(arguments: Arguments) -> None:
 
 def evaluate_reward(arguments: Arguments, run: Run, context: int) -> None:
     """The loss a pair of a reward model, and how often it agrees with the labels and with the truth."""
-    from understudy.align.reward import judge_run
     from understudy.run import RunFolder
     from understudy.runtime import start_runtime
+    from understudy.stages.reward import judge_run
     from understudy.train.metrics import final_table
 
     path = Path(arguments.data) if arguments.data else None

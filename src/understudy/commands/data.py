@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from understudy.commands import Arguments, print_json
 
 if TYPE_CHECKING:
+    from understudy.annotators import Sampling
     from understudy.config import RunConfig
-    from understudy.data.sampled_preferences import Sampling
     from understudy.tokenizer import Tokenizer
 
 
@@ -80,7 +80,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(arguments: Arguments) -> None:
-    from understudy.settings import load_config
+    from understudy.config.load import load_config
 
     config = load_config(arguments.preset) if arguments.preset else None
     if config is not None:
@@ -96,8 +96,8 @@ def prepare(arguments: Arguments) -> None:
 
 
 def _prepare_conversations(arguments: Arguments) -> None:
-    from understudy.data.prepare import progress_bars
-    from understudy.data.prepare_conversations import prepare_conversations
+    from understudy.data.chat.prepare import prepare_conversations
+    from understudy.data.text.prepare import progress_bars
 
     _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "workers"))
     sampling = _sampling(arguments)
@@ -114,7 +114,7 @@ def _prepare_conversations(arguments: Arguments) -> None:
 
 def _sampling(arguments: Arguments) -> Sampling | None:
     """How answers are sampled, where a run was named."""
-    from understudy.data.sampled_preferences import Sampling
+    from understudy.annotators import Sampling
 
     given = {name: getattr(arguments, name) for name in OF_SAMPLING}
     given = {name: value for name, value in given.items() if value is not None}
@@ -134,8 +134,8 @@ def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
 
 
 def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
-    from understudy.data.prepare import prepare as prepare_data
-    from understudy.data.prepare import progress_bars
+    from understudy.data.text.prepare import prepare as prepare_data
+    from understudy.data.text.prepare import progress_bars
 
     _refuse(arguments, ("format", "from", *OF_SAMPLING))
     _refuse_conversations(arguments.kind, arguments.sources)
@@ -156,8 +156,8 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
 
 def _refuse_conversations(kind: str | None, sources: list[str]) -> None:
     """Sources that are no text, and stories that are not hamlet's."""
-    from understudy.data.conversation_sources import BY_KIND
-    from understudy.data.sources import NAMED as TEXT
+    from understudy.data.chat.sources import BY_KIND
+    from understudy.data.text.sources import NAMED as TEXT
 
     if kind == "stories" and sources != ["hamlet"]:
         raise ValueError(f"stories are hamlet's, not of {', '.join(sources)}: leave --kind out to prepare text")
@@ -195,7 +195,7 @@ def tokenizer(arguments: Arguments) -> None:
 
 
 def _train(arguments: Arguments) -> None:
-    from understudy.data.documents import find_files, read_file
+    from understudy.data.text.documents import find_files, read_file
     from understudy.tokenizer import train_tokenizer
 
     found = find_files(arguments.sources)
@@ -220,7 +220,7 @@ def _train(arguments: Arguments) -> None:
 def _inspect(arguments: Arguments) -> None:
     from rich.console import Console
 
-    from understudy.tokenizer.commands import inspect, render_pieces
+    from understudy.commands.tokenizer import inspect, render_pieces
 
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
     pieces = inspect(_named(arguments.tokenizer), text)
@@ -233,7 +233,7 @@ def _inspect(arguments: Arguments) -> None:
 def _compare(arguments: Arguments) -> None:
     from rich.console import Console
 
-    from understudy.tokenizer.commands import compare, render_comparison
+    from understudy.commands.tokenizer import compare, render_comparison
 
     try:
         text = arguments.text.read_text(encoding="utf-8")
@@ -248,8 +248,8 @@ def _compare(arguments: Arguments) -> None:
 
 def _named(name: str) -> Tokenizer:
     """A tokenizer by file or folder, by run, or GPT-2's own."""
-    from understudy.data.prepare import CACHE
-    from understudy.data.sources import fetch_gpt2_vocabulary
+    from understudy.data.text.prepare import CACHE
+    from understudy.data.text.sources import fetch_gpt2_vocabulary
     from understudy.run import find_run
     from understudy.tokenizer import gpt2_tokenizer, load_tokenizer
 

@@ -172,7 +172,7 @@ def _table(title: str, results: Sequence[TaskResult]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from understudy.train.panel import printable
+    from understudy.train.console_panel import printable
 
     table = Table("task", "category", "n", "score", "95% interval", title=title, title_justify="left", box=box.SIMPLE)
     notes = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.commands import Arguments, check_least, print_json
 
 if TYPE_CHECKING:
-    from understudy.serve.feedback import FeedbackStore
+    from understudy.feedback.store import FeedbackStore
 
 EXPORTED = ("sft", "preferences", "prompts", "store")
 IMPORTED = ("sft", "preferences", "store")
@@ -48,7 +48,7 @@ def feedback(arguments: Arguments) -> None:
 
 
 def feedback_stats(arguments: Arguments) -> None:
-    from understudy.serve.feedback_statistics import statistics
+    from understudy.feedback.statistics import statistics
 
     with _store(arguments.db, create=False) as store:
         found = statistics(store)
@@ -80,8 +80,8 @@ def feedback_stats(arguments: Arguments) -> None:
 
 
 def feedback_export(arguments: Arguments) -> None:
+    from understudy.feedback.export import EXPORTS
     from understudy.run import write_text
-    from understudy.serve.feedback_export import EXPORTS
 
     out = arguments.out
     if out.suffix != ".jsonl" or out.exists() or not out.absolute().parent.is_dir():
@@ -96,7 +96,7 @@ def feedback_export(arguments: Arguments) -> None:
 
 
 def feedback_import(arguments: Arguments) -> None:
-    from understudy.serve.feedback_import import import_file
+    from understudy.feedback.importing import import_file
 
     with _store(arguments.db) as store:
         for path in arguments.files:
@@ -106,7 +106,7 @@ def feedback_import(arguments: Arguments) -> None:
 
 
 def _store(url: str | None, create: bool = True) -> FeedbackStore:
-    from understudy.serve.feedback import FeedbackStore, default_url
+    from understudy.feedback.store import FeedbackStore, default_url
 
     return FeedbackStore(url or default_url(), create)
 
@@ -157,11 +157,11 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def improve(arguments: Arguments) -> None:
-    from understudy.serve.feedback import default_url
-    from understudy.serve.improve import Request
-    from understudy.serve.improve import improve as run_improvement
+    from understudy.feedback.improve import Request
+    from understudy.feedback.improve import improve as run_improvement
+    from understudy.feedback.store import default_url
     from understudy.train.metrics import final_table
-    from understudy.train.stages import Interrupted
+    from understudy.train.runner import Interrupted
 
     check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
     check_least(0, seed=arguments.seed)

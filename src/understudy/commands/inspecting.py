@@ -1,7 +1,7 @@
 """`inspect`: its options, and `--mask`, conversations as a finetuning reads them, with what is trained on.
 
 For the mask nothing of a model is loaded: a run's configuration and tokenizer say it all. Not here: the mask itself
-(tokenizer/chat.py), how too long conversations are cut (data/packing.py), and `--prompt` (looking.py).
+(tokenizer/chat.py), how too long conversations are cut (data/chat/packing.py), and `--prompt` (looking.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from understudy.config import RunConfig
-    from understudy.data.packing import RenderedSet
+    from understudy.data.chat.packing import RenderedSet
     from understudy.run import RunFolder
     from understudy.tokenizer import Tokenizer
 
@@ -91,8 +91,8 @@ def inspect(arguments: Arguments) -> None:
 
 
 def _show_mask(arguments: Arguments) -> None:
-    from understudy.data.conversations import open_conversations
-    from understudy.data.packing import render_set
+    from understudy.data.chat.conversations import open_conversations
+    from understudy.data.chat.packing import render_set
     from understudy.run import find_run
     from understudy.tokenizer import load_tokenizer
     from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
@@ -146,7 +146,7 @@ class Shown:
 
 
 def _shown(tokenizer: Tokenizer, messages: Any, context_length: int, too_long: str) -> Shown:
-    from understudy.data.packing import Counts, fit_to_row
+    from understudy.data.chat.packing import Counts, fit_to_row
     from understudy.tokenizer.base import token_texts
     from understudy.tokenizer.chat import render
 
@@ -174,7 +174,7 @@ def _print(first: list[Shown], every: RenderedSet, about: dict[str, Any], width:
     from rich.console import Console
     from rich.text import Text
 
-    from understudy.train.panel import final_table
+    from understudy.train.console_panel import final_table
 
     console = Console(width=width, highlight=False)
     coloured = console.color_system is not None and not console.no_color
@@ -207,7 +207,7 @@ def _marked(shown: Shown, coloured: bool) -> Text:
     """The text of a conversation, trained tokens in colour or in «brackets», and what was cut as a number."""
     from rich.text import Text
 
-    from understudy.train.panel import printable
+    from understudy.train.console_panel import printable
 
     text, before = Text(), False
     if shown.left_out_before:

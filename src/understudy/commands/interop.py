@@ -29,7 +29,7 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_model(arguments: Arguments) -> None:
     from understudy.interop import imports
-    from understudy.train.panel import final_table
+    from understudy.train.console_panel import final_table
 
     folder = imports.import_model(
         arguments.model, arguments.run, arguments.context, arguments.dropout, arguments.tokenizer,
@@ -67,7 +67,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 def export(arguments: Arguments) -> None:
     from understudy.interop.export import export_run, push
     from understudy.run import load_run
-    from understudy.train.panel import final_table
+    from understudy.train.console_panel import final_table
 
     typed = arguments.format in ("gguf", "ollama")
     if arguments.type is not None and not typed:

@@ -1,6 +1,6 @@
 """`inspect --prompt`: how a model reads a text or a conversation, in the terminal, as JSON and as a picture.
 
-Not here: the numbers themselves (inference/lookinside.py) and the picture's drawing (evaluate/look_plot.py).
+Not here: the numbers themselves (inference/lookinside.py) and the picture's drawing (report/look_plot.py).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def look_at_prompt(arguments: Arguments) -> None:
     place = reading.place(arguments.at)
     run = reading.run
     if arguments.out is not None:
-        from understudy.evaluate.look_plot import look_plot
+        from understudy.report.look_plot import look_plot
 
         about = f"{run.path.name}, step {run.step}"
         look_plot(reading.look, reading.rows, reading.shown(arguments.num), arguments.out, about, reading.own)
@@ -78,7 +78,7 @@ def read_prompt(arguments: Arguments) -> Reading:
     Raises:
         ValueError: no such run, a prompt that is empty or does not fit, options that do not go together.
     """
-    from understudy.inference.engine import continue_rows, encode_prompt
+    from understudy.inference.generate import continue_rows, encode_prompt
     from understudy.inference.lookinside import describe, look_inside
     from understudy.inference.sampling import SamplingSettings
     from understudy.run import load_run
@@ -160,7 +160,7 @@ def _coloured(reading: Reading) -> Text:
     """The text, each token on a colour that says how likely it was; the prompt only where nothing was added to it."""
     from rich.text import Text
 
-    from understudy.train.panel import printable
+    from understudy.train.console_panel import printable
 
     text = Text()
     for number, (piece, row) in enumerate(zip(reading.texts, reading.rows)):
@@ -223,7 +223,7 @@ def _print_attention(console: Console, reading: Reading, place: int) -> None:
 def _cell(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    from understudy.train.panel import printable
+    from understudy.train.console_panel import printable
 
     return Text(printable(text), style=style)
 

@@ -14,7 +14,7 @@ def presets_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def presets(arguments: Arguments) -> None:
-    from understudy.settings import build_config, dump_config, preset_summaries, read_preset, setting_rows
+    from understudy.config.load import build_config, dump_config, preset_summaries, read_preset, setting_rows
 
     if arguments.preset:
         config = build_config(read_preset(arguments.preset) | arguments.overrides)
@@ -39,9 +39,9 @@ def doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def doctor(arguments: Arguments) -> None:
+    from understudy.config.load import apply_overrides, build_config, read_preset
     from understudy.doctor import examine, render
     from understudy.runtime import start_runtime
-    from understudy.settings import apply_overrides, build_config, read_preset
 
     config = None
     if arguments.preset:
@@ -72,8 +72,8 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench(arguments: Arguments) -> None:
     from understudy.bench import measure, render
+    from understudy.config.load import apply_overrides, build_config, read_preset
     from understudy.runtime import start_runtime
-    from understudy.settings import apply_overrides, build_config, read_preset
 
     if not arguments.seconds > 0:
         raise ValueError(f"--seconds is {arguments.seconds}; a number above 0 is wanted")

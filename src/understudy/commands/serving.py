@@ -61,7 +61,7 @@ def serve(arguments: Arguments) -> None:
         raise ValueError("--open shows the playground, which --no-ui leaves out; leave out one of them")
     key = _key(arguments)
 
-    from understudy.serve.feedback import default_url
+    from understudy.feedback.store import default_url
     from understudy.serve.served import Limits
     from understudy.serve.server import ServeOptions
     from understudy.serve.server import serve as start

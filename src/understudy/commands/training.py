@@ -58,13 +58,13 @@ def _stage_arguments(parser: argparse.ArgumentParser, init_from: str) -> None:
 
 
 def pretrain(arguments: Arguments) -> None:
-    from understudy.train import stages
+    from understudy.train import runner as stages
 
     _run(arguments, "pretrain", stages.pretrain)
 
 
 def sft(arguments: Arguments) -> None:
-    from understudy.train import stages
+    from understudy.train import runner as stages
 
     _run(arguments, "sft", stages.sft)
 
@@ -86,7 +86,7 @@ def grpo(arguments: Arguments) -> None:
 
 
 def _align(arguments: Arguments, stage: str) -> None:
-    from understudy.train import stages
+    from understudy.train import runner as stages
 
     if getattr(arguments, "reward_model", None) is not None:
         arguments.overrides = {**arguments.overrides, f"{stage}.reward_model": arguments.reward_model}
@@ -95,10 +95,10 @@ def _align(arguments: Arguments, stage: str) -> None:
 
 def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
     """Resolve the configuration of a stage and run it."""
+    from understudy.config.load import apply_overrides, build_config, read_preset
     from understudy.run import RunFolder, load_run, run_path
-    from understudy.settings import apply_overrides, build_config, read_preset
-    from understudy.train.inherit import config_from_parent, resumed_model
-    from understudy.train.stages import check_resume
+    from understudy.train.init_from import config_from_parent, resumed_model
+    from understudy.train.runner import check_resume
 
     name = arguments.run or (Path(arguments.preset).stem if arguments.preset else None)
     if name is None:
@@ -143,7 +143,7 @@ def _run(arguments: Arguments, stage: str, train: Callable[..., Any]) -> None:
 def run_stage(arguments: Arguments, stage: Callable[[], Any]) -> None:
     """Run a stage and close with a table."""
     from understudy.train.metrics import final_table
-    from understudy.train.stages import Interrupted
+    from understudy.train.runner import Interrupted
 
     try:
         result = stage()
@@ -177,7 +177,7 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def demo(arguments: Arguments) -> None:
     from understudy.demo import run_demo
-    from understudy.train.stages import Interrupted
+    from understudy.train.runner import Interrupted
 
     try:
         run_demo(arguments.run, arguments.fresh)

@@ -122,7 +122,7 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sample(arguments: Arguments) -> None:
-    from understudy.inference.engine import generate_text, stream_text
+    from understudy.inference.generate import generate_text, stream_text
     from understudy.run import load_run
     from understudy.runtime import choose_device
 
@@ -174,8 +174,8 @@ def chat_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def chat(arguments: Arguments) -> None:
-    from understudy.chat import Chat
-    from understudy.chat_terminal import talk_in_terminal, talk_through_pipe, tolerant
+    from understudy.chat.session import Chat
+    from understudy.chat.terminal import talk_in_terminal, talk_through_pipe, tolerant
     from understudy.run import load_run
     from understudy.runtime import choose_device
     from understudy.tokenizer.chat import speaks_chat
@@ -224,7 +224,7 @@ def report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def report(arguments: Arguments) -> None:
-    from understudy.evaluate.report import write_report
+    from understudy.report.report import write_report
     from understudy.run import find_run
 
     folders = [find_run(name).path for name in arguments.run]

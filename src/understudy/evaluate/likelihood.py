@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from understudy.inference.engine import Model, encode_prompt, evaluating
+from understudy.inference.generate import Model, encode_prompt, evaluating
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.evaluate.likelihood import Span, continuation, document, score_sequences
 from understudy.evaluate.runner import autocast_of, prompt_room
-from understudy.inference.engine import encode_prompt, generate_text
+from understudy.inference.generate import encode_prompt, generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import load_run
 from understudy.runtime import Runtime, choose_device, choose_dtype

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from understudy.data.conversations import open_conversations
+from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.loader import Batch, consecutive_batches
-from understudy.data.packing import all_rows, render_set
-from understudy.data.shards import open_split
+from understudy.data.text.shards import open_split
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder, write_json

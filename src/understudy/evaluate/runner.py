@@ -28,7 +28,7 @@ import torch
 from understudy.evaluate.likelihood import Progress, Span, continuation, document, score_sequences
 from understudy.evaluate.statistics import Estimate, estimate, ratio_estimate
 from understudy.evaluate.task import Example, Task, as_text
-from understudy.inference.engine import Model, encode_prompt, generate_text
+from understudy.inference.generate import Model, encode_prompt, generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
@@ -289,6 +289,6 @@ def _encode(tokenizer: Tokenizer, prompt: list[Message] | str) -> list[int]:
 
 def prompt_room(model: Model, max_new_tokens: int) -> int:
     """Tokens a prompt may take. Answers are mostly shorter than the most they may be, so an eighth is kept free;
-    one that outgrows the context goes on as `inference/engine.py` says."""
+    one that outgrows the context goes on as `inference/generate.py` says."""
     context = model.config.context_length
     return max(1, context - min(max_new_tokens, context // 8))

@@ -1,7 +1,7 @@
 """Inference: sampling from a trained model, as tokens or as text, whole or in a stream, alone or many requests at once."""
 
 from understudy.inference.batching import BatchEngine, Ticket, complete
-from understudy.inference.engine import continue_rows, generate, generate_text, stream_text
+from understudy.inference.generate import continue_rows, generate, generate_text, stream_text
 from understudy.inference.quantize import WEIGHTS, prepare_for_inference
 from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
 from understudy.inference.row_text import Completion

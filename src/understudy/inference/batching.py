@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from understudy.inference import sampling
-from understudy.inference.engine import Model, check_request, evaluating, precision
+from understudy.inference.generate import Model, check_request, evaluating, precision
 from understudy.inference.quantize import is_prepared, prepare_for_inference
 from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
 from understudy.inference.row_text import Completion, FinishReason, RowText

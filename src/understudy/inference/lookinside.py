@@ -6,7 +6,7 @@ how much of each earlier token went into a place, the very weights that the forw
 what the model would have answered had it ended there.
 
 A *place* t is where the model has read tokens 0 to t, and says what comes next: token t + 1. Not here: generating, and
-drawing what is found (commands/looking.py, evaluate/look_plot.py, serve/playground.py).
+drawing what is found (commands/looking.py, report/look_plot.py, serve/playground/mount.py).
 
 Shapes: T time, L layers, H heads, A alternatives, V vocabulary.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.inference.engine import Model, check_request, precision
+from understudy.inference.generate import Model, check_request, precision
 from understudy.model import GPT
 from understudy.model.gpt import Trace
 from understudy.tokenizer import Tokenizer

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from understudy.inference.compiled import RowsLinear, compile_step
-from understudy.inference.engine import Model
+from understudy.inference.generate import Model
 from understudy.model import GPT, merge_lora
 
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.data.hub import fetch_file, list_model
+from understudy.config.load import build_config
+from understudy.data.fetch.hub import fetch_file, list_model
 from understudy.interop.huggingface import read_huggingface
 from understudy.interop.nanogpt import read_characters, read_nanogpt
 from understudy.interop.proof import whole_folder
 from understudy.interop.shapes import fit_rows
 from understudy.run import FORMAT, RunFolder, now, run_path, sha256_of_weights, write_json
-from understudy.settings import build_config
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ def _tokenizer_of(
     elif source.is_nanogpt and (folder / "meta.pkl").is_file():
         own = read_characters(folder / "meta.pkl")
     elif source.is_nanogpt and not (folder / "tokenizer.json").is_file() and shape["vocab_size"] in (50257, 50304):
-        from understudy.data.prepare import CACHE
-        from understudy.data.sources import fetch_gpt2_vocabulary
+        from understudy.data.text.prepare import CACHE
+        from understudy.data.text.sources import fetch_gpt2_vocabulary
         from understudy.tokenizer import gpt2_tokenizer
 
         report("its vocabulary is as large as GPT-2's, whose tokenizer it gets")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from understudy.config import ModelConfig
-from understudy.settings import build_config
+from understudy.config.load import build_config
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,15 +13,15 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from understudy import __version__
-from understudy.serve.chat_completions import ID_PREFIX, ChatCompletion
 from understudy.serve.errors import ApiError, answer_errors_alike
 from understudy.serve.guard import Guard
 from understudy.serve.metrics import Metrics
-from understudy.serve.planning import refusing
-from understudy.serve.protocol import ChatRequest, CompletionRequest, FeedbackRequest
+from understudy.serve.openai.chat import ID_PREFIX, ChatCompletion
+from understudy.serve.openai.completions import TextCompletion
+from understudy.serve.openai.plan import refusing
+from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, FeedbackRequest
+from understudy.serve.openai.stream import EventStream
 from understudy.serve.served import Served, ServedRun
-from understudy.serve.streams import EventStream
-from understudy.serve.text_completions import TextCompletion
 
 
 def build_app(served: Served) -> FastAPI:
@@ -78,7 +78,7 @@ def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
 def _add_feedback(app: FastAPI, served: Served) -> None:
     @app.post("/v1/feedback", status_code=201)
     async def feedback(asked: FeedbackRequest) -> dict[str, str]:
-        from understudy.serve.feedback_records import ANONYMOUS, Judgement
+        from understudy.feedback.records import ANONYMOUS, Judgement
 
         if (store := served.store) is None:
             raise ApiError(404, "this server keeps no feedback", code="no_feedback")

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.serve.errors import ApiError
 from understudy.serve.metrics import Metrics
+from understudy.serve.openai.stream import CLIENT_LEFT
 from understudy.serve.served import Served
-from understudy.serve.streams import CLIENT_LEFT
 
 OPEN_PATHS = ("/health",)
 """What is answered without a key."""

@@ -14,9 +14,9 @@ from understudy.serve.errors import ApiError
 if TYPE_CHECKING:
     import torch
 
+    from understudy.feedback.store import FeedbackStore
     from understudy.inference.batching import BatchEngine
-    from understudy.inference.engine import Model
-    from understudy.serve.feedback import FeedbackStore
+    from understudy.inference.generate import Model
     from understudy.tokenizer import Tokenizer
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

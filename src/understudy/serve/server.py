@@ -24,12 +24,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from understudy.commands import refuse_reward_model
+from understudy.feedback.store import FeedbackStore
 from understudy.inference.batching import BatchEngine
-from understudy.inference.engine import Model
+from understudy.inference.generate import Model
 from understudy.run import Run, RunFolder, load_run
 from understudy.runtime import choose_device, choose_dtype
 from understudy.serve.api import build_app
-from understudy.serve.feedback import FeedbackStore
 from understudy.serve.served import LOOPBACK_NAMES, Limits, Served, ServedRun
 
 SILENT_SECONDS = 30
@@ -191,7 +191,7 @@ def mount_playground(app: FastAPI, served: Served) -> bool:
     if importlib.util.find_spec("gradio") is None:
         say("there is no playground without Gradio; install it with `pip install 'understudy[ui]'`, or say --no-ui")
         return False
-    from understudy.serve.playground import mount
+    from understudy.serve.playground.mount import mount
 
     mount(app, served)
     return True

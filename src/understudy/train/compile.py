@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from understudy.runtime import Runtime
-from understudy.train.objectives import Objective
+from understudy.train.objective import Objective
 
 
 def compile_if_it_pays(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from understudy.runtime import Runtime
-from understudy.train.distributed import data_parallel, gradients_stay_local
 from understudy.train.ema import ExponentialMovingAverage
-from understudy.train.objectives import Objective
+from understudy.train.objective import Objective
+from understudy.train.parallel import data_parallel, gradients_stay_local
 
 Batch = dict[str, Tensor]
 

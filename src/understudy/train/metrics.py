@@ -27,7 +27,7 @@ from rich.text import Text
 
 from understudy.config import LogConfig
 from understudy.run import RunFolder, write_bytes, write_text
-from understudy.train.panel import Watch, final_table, printable
+from understudy.train.console_panel import Watch, final_table, printable
 from understudy.train.trackers import Trackers, require_trackers, start_trackers
 
 if TYPE_CHECKING:

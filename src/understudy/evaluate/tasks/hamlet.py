@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from understudy.data.hamlet.turns import CATEGORIES, Turn
 from understudy.evaluate.task import Example, Kind, Split, Task, take_turns
+from understudy.hamlet.turns import CATEGORIES, Turn
 from understudy.tokenizer.chat import Message
 
 SEED = 20_260  # of the questions that evaluation asks, always the same
@@ -33,14 +33,14 @@ class Hamlet(Task):
         return self._drawn[split, each][:limit]
 
     def score(self, example: Example, answer: str) -> float:
-        from understudy.data.hamlet.checker import score
+        from understudy.hamlet.checker import score
 
         assert example.check is not None, "a question of Hamlet brings its check"
         return score(example.check, answer)
 
     def _by_category(self, split: Split, each: int) -> dict[str, list[Example]]:
         """The first so many questions of each category, in the order of their numbers."""
-        from understudy.data.hamlet.conversations import question
+        from understudy.hamlet.conversations import question
 
         found: dict[str, list[Example]] = {category: [] for category in CATEGORIES}
         index, missing = 0, each * len(CATEGORIES)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.data.download import UnavailableError
-from understudy.data.hub import HubDataset, fetch_file, list_dataset
+from understudy.data.fetch.download import UnavailableError
+from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset
 from understudy.tokenizer.base import clean
 
 Row = dict[str, Any]

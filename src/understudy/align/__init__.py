@@ -1,5 +1,0 @@
-"""Learning from preferences and rewards: what is trained on, each stage's objective, and how answers are sampled.
-
-Each stage is a preparation of the one loop (train/stages.py), as finetuning is. Not here: the losses (losses.py), and
-reading preferences (data/preferences.py).
-"""

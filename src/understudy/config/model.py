@@ -1,0 +1,158 @@
+"""The shape of a model, and of adapters for one: the settings that decide which weights there are (config.py has the rest)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from understudy.config.types import Count, Dropout, NotNegative, Positive, Section, refuse
+
+# What each family of model means by a setting left at None.
+FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "position": "learned", "norm": "layernorm", "norm_eps": 1e-5, "activation": "gelu",
+        "bias": True, "qk_norm": False, "tied": True,
+    },
+    "portable": {
+        "position": "rope", "norm": "rmsnorm", "norm_eps": 1e-6, "activation": "swiglu",
+        "bias": False, "qk_norm": True, "tied": True,
+    },
+}  # fmt: skip
+
+
+class LoraConfig(Section):
+    """Low-rank adapters, with which a run that starts from another one learns few weights of its own."""
+
+    rank: Count = 8
+    alpha: Positive = 16.0
+    """What the adapter adds is multiplied by alpha / rank."""
+    targets: tuple[Literal["qkv", "project", "up", "down"], ...] = ("qkv", "project", "up", "down")
+    """Which layers of each block are adapted: of attention qkv and project, of the MLP up and down."""
+    dropout: Dropout = 0.0
+    embeddings: bool | None = None
+    """Whether token embeddings go on learning too; when left out, where tokens were added."""
+
+
+class ModelConfig(Section):
+    """The shape of a model. Widths are in features, ``context_length`` in tokens.
+
+    >>> ModelConfig(family="portable", vocab_size=65, n_layers=2, n_heads=2, d_model=64).d_ff
+    192
+    """
+
+    family: Literal["gpt2", "portable", "bigram"] = "gpt2"
+    vocab_size: Count | None = None
+    """Number of token ids; taken from the tokenizer when left out."""
+    context_length: Count = 256
+    n_layers: Count | None = None
+    n_heads: Count | None = None
+    d_model: Count | None = None
+    n_kv_heads: Count | None = None
+    """Key and value heads shared by groups of query heads; all of them when left out."""
+    head_width: Count | None = None
+    """Width of one head, ``d_model / n_heads`` when left out."""
+    d_ff: Count | None = None
+    """Hidden width of the MLP: 4 x d_model, or 8/3 x d_model rounded up to 64 for SwiGLU."""
+    position: Literal["learned", "rope"] | None = None
+    rope_theta: Positive | None = None
+    norm: Literal["layernorm", "rmsnorm"] | None = None
+    norm_eps: Positive | None = None
+    activation: Literal["gelu", "gelu_tanh", "relu2", "swiglu"] | None = None
+    """gelu_tanh is what OpenAI trained GPT-2 with; gelu is the same to three digits, and twice as fast on a CPU."""
+    bias: bool | None = None
+    qk_norm: bool | None = None
+    tied: bool | None = None
+    """Whether the output head is the token embedding."""
+    dropout: Dropout | None = None
+    """Of the embeddings and of what each layer adds. Attention weights are never dropped: fast kernels have none to drop."""
+    zero_init_projections: bool | None = None
+    """Start the projections into the residual stream, and a head of its own, at zero: each block starts as identity."""
+    logit_softcap: NotNegative | None = None
+    """Squash logits to (-c, c) as c * tanh(logits / c); 0 is off."""
+    value_embeddings: bool | None = None
+    """Add an embedding of the token itself to the values of every second layer."""
+    key_shift: bool | None = None
+    """Give each key, in half of its features and without position, what the token before had: copying is learnt sooner."""
+    ngram_orders: tuple[Annotated[int, Field(ge=2, le=8)], ...] | None = None
+    """Add hashed embeddings of the last n tokens to the input, for each n listed."""
+    ngram_buckets: Count | None = None
+    """Rows of the table of each n-gram order."""
+    ngram_dropout: Dropout | None = None
+    """Share of positions whose n-gram embedding of one order is left out while training."""
+    score_head: bool | None = None
+    """Read a score from each hidden state, for reward models and critics; the stages that need one set it."""
+    lora: LoraConfig | None = None
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding: the vocabulary rounded up to 64, which matrix products prefer."""
+        assert self.vocab_size is not None, "the vocabulary is known once a tokenizer is"
+        return _round_up(self.vocab_size, 64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        given = {name: value for name, value in raw.items() if value is not None}
+        family = given.get("family", "gpt2")
+        if family == "bigram":
+            refuse(
+                given,
+                "model",
+                "family bigram",
+                set(cls.model_fields) - {"family", "vocab_size", "context_length"},
+            )
+            return given
+        if family not in FAMILY_DEFAULTS:
+            return given
+        filled = {
+            "n_layers": 4, "n_heads": 4, "d_model": 128, "dropout": 0.0, "zero_init_projections": False,
+            "logit_softcap": 0.0, "value_embeddings": False, "key_shift": False, "ngram_orders": (), "score_head": False,
+        } | FAMILY_DEFAULTS[family] | given  # fmt: skip
+        if filled["position"] == "rope":
+            filled.setdefault("rope_theta", 10_000.0)
+        else:
+            refuse(given, "model", "learned positions", {"rope_theta"})
+        if filled["ngram_orders"]:
+            filled.setdefault("ngram_buckets", 8192)
+            filled.setdefault("ngram_dropout", 0.0)
+        else:
+            refuse(given, "model", "no ngram_orders", {"ngram_buckets", "ngram_dropout"})
+        return filled
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        if self.family == "bigram":
+            return self
+        assert self.n_heads and self.d_model, "filled in above"
+        set_ = object.__setattr__  # the one place where a frozen value is completed
+        if self.head_width is None:
+            if self.d_model % self.n_heads:
+                raise ValueError(
+                    f"model.n_heads {self.n_heads} does not divide model.d_model {self.d_model}; choose a divisor, "
+                    "or give model.head_width"
+                )
+            set_(self, "head_width", self.d_model // self.n_heads)
+        if self.n_kv_heads is None:
+            set_(self, "n_kv_heads", self.n_heads)
+        if self.n_heads % self.n_kv_heads:  # type: ignore[operator]
+            raise ValueError(
+                f"model.n_kv_heads {self.n_kv_heads} does not divide model.n_heads {self.n_heads}; choose a divisor"
+            )
+        if self.position == "rope" and self.head_width % 2:  # type: ignore[operator]
+            raise ValueError(f"rotary positions turn pairs, so model.head_width {self.head_width} must be even")
+        if self.key_shift and self.head_width % 4:  # type: ignore[operator]
+            raise ValueError(
+                f"model.key_shift takes quarters of a head; make model.head_width {self.head_width} a multiple of 4"
+            )
+        if self.d_ff is None:
+            wide = 8 * self.d_model // 3 if self.activation == "swiglu" else 4 * self.d_model
+            set_(self, "d_ff", _round_up(wide, 64) if self.activation == "swiglu" else wide)
+        return self
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -1,0 +1,393 @@
+"""`prepare --kind conversations` (or preferences, or prompts): from sources to a folder of train.jsonl and val.jsonl.
+
+All sources are read, one after another, into one file in a folder .partial; then it is known what is for validation,
+and the lines are dealt out to two files, which are renamed into place, the manifest last. Cut off at any moment it
+leaves either what was there before or a folder that the next run takes over. Downloads are kept, the rest begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from understudy import __version__
+from understudy.annotators import Sampling, run_name
+from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
+from understudy.data.chat.preference_formats import FORMATS as PREFERENCE_FORMATS
+from understudy.data.chat.prepared import (
+    FORMAT,
+    KINDS,
+    VAL_FRACTION,
+    check_split,
+    hashed,
+    read_manifest,
+    record_hash,
+    validation_mask,
+)
+from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
+from understudy.data.chat.sources import Generated, Opened, Part, Source, identity, open_source, parse_sources
+from understudy.data.fetch.download import disk_problem, sha256_of
+from understudy.data.text.prepare import CACHE
+from understudy.data.text.request import difference
+from understudy.data.text.shards import MANIFEST, PARTIAL, SPLITS
+from understudy.data.text.sources import Progress, Report
+from understudy.run import write_text
+from understudy.tokenizer.base import clean
+
+EVERYTHING = "all.jsonl"
+FORMATS = {"conversations": CONVERSATION_FORMATS, "preferences": PREFERENCE_FORMATS, "prompts": PROMPT_FORMATS}
+REPORTS = 500  # at most so many of each source
+BY_HASH = -1
+LEFT_OUT = len(SPLITS)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked. `mapping`: what is compared and written down; paths are not in it."""
+
+    kind: str
+    sources: tuple[Source, ...]
+    format_name: str | None
+    val_fraction: float | None
+    limit: int | None
+    seed: int
+    mapping: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done. `status`: "prepared" or "already prepared"; str() is for people."""
+
+    folder: Path
+    status: str
+    manifest: dict[str, Any]
+    seconds: float
+
+    def __str__(self) -> str:
+        took = "" if self.status == "already prepared" else f" in {self.seconds:.1f} s"
+        kind = self.manifest["kind"]
+        lines = [f"{self.folder}: {self.status}{took}"]
+        for source in self.manifest["sources"]:
+            weight = "" if source["weight"] == 1 else f", each {source['weight']:g} times an epoch"
+            lines.append(f"  {source['name']}: {source['train']:,} train, {source['val']:,} val {kind}{weight}")
+            for reason, count in source["dropped"].items():
+                lines.append(f"    dropped, {reason}: {count:,}")
+            for what, count in source["left_out"].items():
+                lines.append(f"    files left out, {what}: {count:,}")
+            lines += [f"    {note}" for note in source["notes"]]
+        return "\n".join(lines)
+
+
+def prepare_conversations(
+    sources: Sequence[str],
+    out: Path | None = None,
+    kind: str = "conversations",
+    format_name: str | None = None,
+    val_fraction: float | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    force: bool = False,
+    cache: Path = CACHE,
+    report: Report | None = None,
+    endpoint: str | None = None,
+    sampling: Sampling | None = None,
+) -> Summary:
+    """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
+
+    Args:
+        sources: names of conversation_sources.BY_KIND, `hf:owner/name[:config]`, files, folders and globs; those of
+            conversations each with `@WEIGHT` where an epoch is to show it more or less than once.
+        out: the folder; by default data/NAME-KIND after the one source.
+        kind: "conversations", "preferences" or "prompts".
+        format_name: a row of FORMATS[kind]; by default each file's first record shows it.
+        val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
+        limit: at most so many records of each source (of each of its own splits); of hamlet, which has no end, so
+            many to train on, and where a run answers so many of its prompts.
+        seed: of the embedded corpus; 0 by default.
+        force: replace what is there already.
+        cache: where downloads are kept.
+        report: called often with how far the work is.
+        endpoint: of the hub, where it is another than the library's.
+        sampling: have a run answer hamlet's questions; the answers become preferences.
+
+    Raises:
+        UnavailableError: the network is away or the disk is full.
+        ValueError: anything else that a user can put right; what was there before is untouched.
+    """
+    start = time.perf_counter()
+    report = report or (lambda progress: None)
+    request = _make_request(sources, kind, format_name, val_fraction, limit, seed, report, sampling)
+    folder = out or Path("data") / _default_name(request, sampling)
+    try:
+        manifest = _look_at(folder, request, force)
+        status = "already prepared" if manifest else "prepared"
+        if manifest is None:
+            with _partial_folder(folder) as partial:
+                manifest = _write(partial, request, cache, report, endpoint)
+                _put_in_place(folder, partial)
+    except OSError as problem:
+        raise disk_problem(problem, folder) from problem
+    return Summary(folder, status, manifest, time.perf_counter() - start)
+
+
+def _make_request(
+    arguments: Sequence[str],
+    kind: str,
+    format_name: str | None,
+    val_fraction: float | None,
+    limit: int | None,
+    seed: int | None,
+    report: Report,
+    sampling: Sampling | None,
+) -> Request:
+    if kind not in KINDS:
+        raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
+    if sampling is not None and (kind != "preferences" or list(arguments) != ["hamlet"]):
+        raise ValueError(
+            f"the run {sampling.run} would do nothing for {kind} of {', '.join(arguments)}: its answers become preferences "
+            "of hamlet alone, --kind preferences"
+        )
+    if val_fraction is not None and not 0 < val_fraction <= 0.5:
+        raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 of each source, not {limit}")
+    if format_name is not None and format_name not in FORMATS[kind]:
+        raise ValueError(f"no format {format_name!r}: choose one of {', '.join(FORMATS[kind])}")
+    sources = parse_sources(arguments, kind, report, sampling)
+    names = [source.name for source in sources]
+    if format_name is not None and names == ["hamlet"]:
+        raise ValueError(f"format {format_name!r} would do nothing for {kind} of hamlet: leave it out")
+    weighted = [source for source in sources if source.weight != 1]
+    if weighted and kind != "conversations":
+        raise ValueError(
+            f"the weight of {weighted[0].name} would do nothing: an epoch shows {kind} once; leave @"
+            f"{weighted[0].weight:g} out"
+        )
+    if val_fraction is not None and all(source.has_splits() for source in sources):
+        raise ValueError(f"val_fraction={val_fraction} would do nothing: {names[0]} has its own validation split")
+    if seed is not None and "hamlet" not in names:
+        raise ValueError(f"seed={seed} would do nothing: hamlet, the generated source, was not given; leave it out")
+    mapping = {
+        "format": FORMAT,
+        "kind": kind,
+        "sources": [identity(source, kind, seed or 0) for source in sources],
+        "record_format": format_name,
+        "val_fraction": val_fraction,
+        "limit": limit,
+    }
+    mapping = json.loads(json.dumps(mapping))  # as it will be read back
+    return Request(kind, tuple(sources), format_name, val_fraction, limit, seed or 0, mapping)
+
+
+def _default_name(request: Request, sampling: Sampling | None) -> str:
+    if sampling is not None:
+        return f"{run_name(sampling)}-{request.kind}"
+    names = [source.name for source in request.sources]
+    if len(names) > 1 or any(mark in names[0] for mark in "*?["):
+        raise ValueError("several files or sources have no name of their own: say where the data goes, --out FOLDER")
+    return f"{names[0].removeprefix('hf:').split('/')[-1].replace(':', '-')}-{request.kind}"
+
+
+def _look_at(folder: Path, request: Request, force: bool) -> dict[str, Any] | None:
+    """The manifest where this request was carried out already; None where there is work to do."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give --out a folder")
+    if any(folder.glob("*.bin")):
+        raise ValueError(f"{folder} holds text as tokens: give another --out")
+    if force:
+        return None
+    manifest = read_manifest(folder)
+    if manifest is None:
+        # A preparation that was cut off while it renamed its files leaves .partial beside them.
+        if any((folder / f"{split}.jsonl").exists() for split in SPLITS) and not (folder / PARTIAL).is_dir():
+            raise ValueError(f"{folder} holds files that were not made here: give another --out, or use --force")
+        return None
+    if manifest["request"] != request.mapping:
+        raise ValueError(
+            f"{folder} holds {manifest['kind']} prepared otherwise ({difference(manifest['request'], request.mapping)}): "
+            "give another --out, or replace it with --force"
+        )
+    for split in SPLITS:
+        check_split(folder, split, manifest["splits"][split])
+    return manifest
+
+
+@contextmanager
+def _partial_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write in, gone afterwards, and with it the folder around it if nothing came of it."""
+    partial = folder / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _put_in_place(folder: Path, partial: Path) -> None:
+    # An old manifest never stands beside new lines.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in (*(f"{split}.jsonl" for split in SPLITS), MANIFEST):
+        (partial / name).replace(folder / name)
+
+
+@dataclass
+class _Read:
+    """What was read so far, line by line: to which source it belongs, its own split or BY_HASH, its hash."""
+
+    sources: array = field(default_factory=lambda: array("i"))
+    splits: array = field(default_factory=lambda: array("b"))
+    hashes: array = field(default_factory=lambda: array("Q"))
+    dropped: list[Counter[str]] = field(default_factory=list)
+
+
+def _write(partial: Path, request: Request, cache: Path, report: Report, endpoint: str | None) -> dict[str, Any]:
+    """Both splits and the manifest, whole, in `partial`."""
+    read, opened = _Read(), []
+    with (partial / EVERYTHING).open("wb") as file:
+        for number, source in enumerate(request.sources):
+            opened.append(
+                open_source(
+                    source, request.kind, request.format_name, request.seed, request.limit, cache, report, endpoint
+                )
+            )
+            read.dropped.append(Counter())
+            _read_source(file, number, opened[-1], request, read, report)
+            if number not in read.sources[-1:]:
+                reasons = ", ".join(f"{reason}: {n:,}" for reason, n in read.dropped[-1].items()) or "it is empty"
+                raise ValueError(f"{source.name} has no {request.kind} to train on ({reasons})")
+    splits = _divide(request, read)
+    _deal_out(partial, splits)
+    manifest = _make_manifest(partial, request, opened, read, splits)
+    write_text(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    return manifest
+
+
+def _read_source(file: BinaryIO, number: int, opened: Opened, request: Request, read: _Read, report: Report) -> None:
+    """Append the lines of one source."""
+    name, stage = request.sources[number].name, f"{opened.doing} {request.sources[number].name}"
+    # A source without end stops by itself.
+    limit = None if isinstance(request.sources[number].origin, Generated) else request.limit
+    total, before, reported = sum(part.size for part in opened.parts), 0, 0
+    kept: Counter[str | None] = Counter()
+    report(Progress(stage, 0, total))
+    for part in opened.parts:
+        for row in part.rows():
+            if limit is not None and kept[part.split] == limit:
+                break
+            if before + row.offset - reported > total / REPORTS:
+                reported = before + row.offset
+                report(Progress(stage, reported, total))
+            if row.record is None:
+                read.dropped[number][row.reason] += 1
+                continue
+            record = {**row.record, "source": name}
+            # What a parquet file can hold and JSON cannot, such as dates among the other fields, becomes text.
+            line = clean(json.dumps(record, ensure_ascii=False, default=str))
+            file.write(line.encode("utf-8") + b"\n")
+            kept[part.split] += 1
+            read.sources.append(number)
+            read.splits.append(SPLITS.index(part.split) if part.split else BY_HASH)
+            read.hashes.append(record_hash(record, request.kind))
+        before += part.size
+    report(Progress(stage, total, total))
+
+
+def _divide(request: Request, read: _Read) -> np.ndarray:
+    """The split of every line (N,), as an index into SPLITS, or LEFT_OUT. Where sources have their own splits, a prompt
+    of one that is for validation in another is left out of training, and counted.
+
+    Raises:
+        ValueError: a split would be empty.
+    """
+    splits = np.array(read.splits, dtype=np.int8)
+    hashes = np.array(read.hashes, dtype=np.uint64)
+    undecided = splits == BY_HASH
+    if undecided.any():
+        names = ", ".join(source.name for source in request.sources)
+        fraction = request.val_fraction or VAL_FRACTION
+        splits[undecided] = validation_mask(hashes[undecided], fraction, names, hashed(request.kind))
+    if request.kind != "conversations":
+        on_both = (splits == SPLITS.index("train")) & np.isin(hashes, hashes[splits == SPLITS.index("val")])
+        splits[on_both] = LEFT_OUT
+        for number in np.array(read.sources, dtype=np.int32)[on_both].tolist():
+            read.dropped[number]["prompt that is for validation"] += 1
+    for index, split in enumerate(SPLITS):
+        if not (splits == index).any():
+            raise ValueError(f"nothing of {request.sources[0].name} fell to {split}: give more data")
+    return splits
+
+
+def _deal_out(partial: Path, splits: np.ndarray) -> None:
+    """The lines to their files, in order, on the disk when it returns."""
+    with (
+        (partial / EVERYTHING).open("rb") as everything,
+        (partial / "train.jsonl").open("wb") as train,
+        (partial / "val.jsonl").open("wb") as val,
+    ):
+        files = {"train": train, "val": val}
+        for index, line in zip(splits.tolist(), everything, strict=True):
+            if index != LEFT_OUT:
+                files[SPLITS[index]].write(line)
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _make_manifest(
+    partial: Path, request: Request, opened: Sequence[Opened], read: _Read, splits: np.ndarray
+) -> dict[str, Any]:
+    of_source = np.array(read.sources, dtype=np.int32)
+    sources = []
+    for number, (source, found) in enumerate(zip(request.sources, opened)):
+        counts = np.bincount(splits[of_source == number], minlength=len(SPLITS)).tolist()
+        sources.append(
+            {
+                "name": source.name,
+                "weight": source.weight,
+                **dict(zip(SPLITS, counts)),
+                "dropped": dict(sorted(read.dropped[number].items())),
+                "left_out": found.left_out,
+                "notes": list(found.notes),
+                "revision": found.revision,
+                "parts": [_about(part) for part in found.parts],
+                **found.about,
+            }
+        )
+    files = {split: partial / f"{split}.jsonl" for split in SPLITS}
+    return {
+        "kind": request.kind,
+        "format": FORMAT,
+        "sources": sources,
+        "splits": {
+            split: {
+                request.kind: int((splits == index).sum()),
+                "bytes": files[split].stat().st_size,
+                "sha256": sha256_of(files[split]),
+            }
+            for index, split in enumerate(SPLITS)
+        },
+        "val_fraction": None
+        if all(source.has_splits() for source in request.sources)
+        else request.val_fraction or VAL_FRACTION,
+        "seed": request.seed,
+        "request": request.mapping,
+        "understudy": __version__,
+    }
+
+
+def _about(part: Part) -> dict[str, Any]:
+    return {"name": part.name, "split": part.split, "size": part.size, "sha256": part.sha256}

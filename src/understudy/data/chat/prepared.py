@@ -1,0 +1,249 @@
+"""Prepared records as a trainer reads them: one split of a prepared folder, or of a single file, record by record.
+
+Here are the things that writer and reader must agree on: which records are for validation, and the manifest of such a
+folder. What the records of a kind look like is said in conversations.py, preferences.py and prompts.py; reading other
+people's formats is the work of formats.py, writing a folder prepare_conversations.py's.
+
+A conversation is for validation when the BLAKE2b hash of its messages, read as a fraction of the largest hash, is
+below the chosen fraction, as with documents (splits.py): copies fall on one side, whatever their neighbours. Of
+preferences and prompts the messages of the prompt decide, so that no prompt is on both sides.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from understudy.data.chat.formats import Dropped
+from understudy.data.chat.records import parse_object
+from understudy.data.fetch.download import sha256_of
+from understudy.data.text.shards import MANIFEST, PARTIAL, SPLITS
+from understudy.data.text.splits import text_hash
+
+FORMAT = 1
+KINDS = {
+    "conversations": ("messages",),
+    "preferences": ("prompt", "chosen", "rejected"),
+    "prompts": ("prompt",),
+}
+"""The fields that each record of a kind has. The messages in the first decide its split."""
+VAL_FRACTION = 0.05
+
+Tidy = Callable[[dict[str, Any]], dict[str, Any] | Dropped]
+"""A record as it is trained on, or why it cannot be; ValueError for what is no such record at all."""
+
+
+class Prepared:
+    """The records of one split, read from the file each time; in memory are their places and weights.
+
+    Attributes:
+        path: the folder or file that was opened.
+        split: "train" or "val".
+        sha256: names the text: of the split's file, or of the single file.
+        sources: the names of the sources, in the order in which their records come.
+        weights: shape (N,), how many times an epoch shows each record.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        file: Path,
+        split: str,
+        sha256: str,
+        sources: Sequence[str],
+        weights: np.ndarray,
+        places: np.ndarray,
+        read: Callable[[bytes, str], dict[str, Any]],
+    ) -> None:
+        assert len(weights) == len(places), f"{len(weights)} weights for {len(places)} records"
+        self.path = path
+        self.split = split
+        self.sha256 = sha256
+        self.sources = list(sources)
+        self.weights = weights
+        self._file = file
+        self._places = places  # (N, 2): the offset of each line, and its number in the file
+        self._read = read  # a line, and what to call its place
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        [record] = self.at([index])
+        return record
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.at(range(len(self)))
+
+    def at(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """The records with these numbers, in this order."""
+        with self._file.open("rb") as file:
+            for index in indices:
+                offset, number = self._places[index].tolist()
+                file.seek(offset)
+                yield self._read(file.readline(), f"{self._file} line {number:,}")
+
+
+def open_prepared(path: Path, split: str, kind: str, tidy: Tidy) -> Prepared:
+    """One split of a folder that `understudy prepare --kind KIND` made, or of one .jsonl file in the same schema, of
+    which 1 in 20 records (by their hashes), and one at least, are for validation.
+
+    Raises:
+        ValueError: no such folder, file or split, or one that holds something else; a line of the file that cannot
+            be trained on.
+    """
+    assert split in SPLITS, f"a split is one of {SPLITS}, not {split!r}"
+
+    def read(line: bytes, where: str) -> dict[str, Any]:
+        return _checked(parse_object(line, where), where, kind, tidy)
+
+    if path.is_dir():
+        return _open_folder(path, split, kind, read)
+    if not path.is_file():
+        raise ValueError(
+            f"there are no {kind} at {path}: make them with `understudy prepare SOURCE --kind {kind} --out {path}`"
+        )
+    if path.suffix.lower() != ".jsonl":
+        raise ValueError(
+            f"{path} is no .jsonl file: turn it into a folder with `understudy prepare {path} --kind {kind}`"
+        )
+    return _open_file(path, split, kind, read)
+
+
+def _open_folder(folder: Path, split: str, kind: str, read: Callable[[bytes, str], dict[str, Any]]) -> Prepared:
+    manifest = read_manifest(folder, kind)
+    if manifest is None:
+        unfinished = (folder / PARTIAL).is_dir()
+        raise ValueError(
+            f"the preparation of {folder} is not finished: run the same prepare command again"
+            if unfinished
+            else f"{folder} holds no prepared {kind}: make them with `understudy prepare SOURCE --kind {kind}`"
+        )
+    if manifest["kind"] != kind:
+        raise ValueError(f"{folder} holds {manifest['kind']}: prepare it with --kind {kind}, or name another folder")
+    file, about = folder / f"{split}.jsonl", manifest["splits"][split]
+    check_split(folder, split, about)
+    places = np.array([(offset, number) for offset, number, _ in _lines(file)], dtype=np.int64).reshape(-1, 2)
+    # The lines of a folder lie source by source, in the manifest's order.
+    counts = [source[split] for source in manifest["sources"]]
+    weights = np.repeat([float(source["weight"]) for source in manifest["sources"]], counts)
+    if len(places) != len(weights):
+        raise ValueError(
+            f"{file} has {len(places):,} lines where its manifest says {len(weights):,}: prepare it again with --force"
+        )
+    names = [source["name"] for source in manifest["sources"]]
+    return Prepared(folder, file, split, about["sha256"], names, weights, places, read)
+
+
+def _open_file(path: Path, split: str, kind: str, read: Callable[[bytes, str], dict[str, Any]]) -> Prepared:
+    places, hashes = array("q"), array("Q")
+    for offset, number, line in _lines(path):
+        if line.strip():
+            places.extend((offset, number))
+            hashes.append(record_hash(read(line, f"{path} line {number:,}"), kind))
+    held_out = validation_mask(np.array(hashes, dtype=np.uint64), VAL_FRACTION, str(path), hashed(kind))
+    chosen = np.array(places, dtype=np.int64).reshape(-1, 2)[held_out if split == "val" else ~held_out]
+    return Prepared(path, path, split, sha256_of(path), [path.stem], np.ones(len(chosen)), chosen, read)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Every line of a file with its offset and its number."""
+    offset = 0
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            yield offset, number, line
+            offset += len(line)
+
+
+def _checked(record: dict[str, Any], where: str, kind: str, tidy: Tidy) -> dict[str, Any]:
+    """A record as it is trained on.
+
+    Raises:
+        ValueError: it cannot be, with the place.
+    """
+    if missing := [name for name in KINDS[kind] if name not in record]:
+        raise ValueError(
+            f"{where} has no {missing[0]} but the fields {', '.join(record) or 'none'}: `understudy prepare FILE --kind "
+            f"{kind}` turns other formats into {kind}"
+        )
+    try:
+        found = tidy(record)
+    except ValueError as problem:
+        raise ValueError(f"{where} is no {kind.removesuffix('s')}: {problem}") from problem
+    if isinstance(found, Dropped):
+        raise ValueError(
+            f"{where} cannot be trained on ({found.reason}): remove it, or have `understudy prepare FILE --kind {kind}` "
+            "leave such lines out and count them"
+        )
+    return {**record, **found}
+
+
+def record_hash(record: dict[str, Any], kind: str) -> int:
+    """64 bits by which a record of this kind falls on one side, whatever else it holds."""
+    messages = record[KINDS[kind][0]]
+    return text_hash(json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False))
+
+
+def hashed(kind: str) -> str:
+    """What is on one side only, for a sentence."""
+    return "conversations" if kind == "conversations" else "prompts"
+
+
+def validation_mask(hashes: np.ndarray, fraction: float, name: str, what: str = "conversations") -> np.ndarray:
+    """Which of the records with these hashes (N,) are for validation: about `fraction`, one on each side at least.
+
+    Raises:
+        ValueError: fewer than two different hashes; the sentence says of `what`.
+    """
+    different = np.unique(hashes)
+    if len(different) < 2:
+        raise ValueError(f"{name} has {len(different)} different {what}: 2 are needed, one of them for validation")
+    # So few that chance put them all on one side: the one with the smallest or largest hash goes to the other.
+    bound = min(max(int(fraction * 2.0**64), int(different[0]) + 1), int(different[-1]))
+    return hashes < np.uint64(bound)
+
+
+def read_manifest(folder: Path, kind: str = "conversations") -> dict[str, Any] | None:
+    """What such a folder says of itself; None where there is no manifest.
+
+    Raises:
+        ValueError: the manifest is damaged, of a later format, or one of token files.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        if "tokenizer_sha256" in manifest:
+            raise ValueError(
+                f"{folder} holds text as tokens, not {kind}: name another folder, made with "
+                f"`understudy prepare SOURCE --kind {kind}`"
+            )
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"{path} has format {manifest['format']}, this version reads {FORMAT}: prepare it again")
+        if manifest["kind"] not in KINDS or not all(manifest["splits"][split]["sha256"] for split in SPLITS):
+            raise TypeError(f"the kind is {manifest['kind']}")
+        return manifest
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as problem:
+        raise ValueError(f"{path} is damaged ({problem}): prepare it again with --force") from problem
+
+
+def check_split(folder: Path, split: str, about: dict[str, Any]) -> None:
+    """Whether a split's file is the one that the manifest speaks of.
+
+    Raises:
+        ValueError: it is missing, or was cut short or replaced.
+    """
+    file = folder / f"{split}.jsonl"
+    if not file.is_file():
+        raise ValueError(f"{folder} has no {split}.jsonl any more: prepare it again with --force")
+    if (size := file.stat().st_size) != about["bytes"]:
+        raise ValueError(
+            f"{file} has {size:,} bytes where its manifest says {about['bytes']:,}: it was cut short or edited; "
+            "prepare it again with --force"
+        )

@@ -1,0 +1,371 @@
+"""What stands behind every SOURCE of `prepare --kind conversations` (or preferences, or prompts): a name, files, a
+dataset of the hub, Hamlet.
+
+A source becomes parts whose rows are read in order, each of a split of its own or to be divided by hash. A new
+dataset is one row of NAMED or PREFERENCES, a format of its own one row in its kind's table. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from understudy.data.chat.conversation_formats import read_conversations
+from understudy.data.chat.formats import Row
+from understudy.data.chat.preference_formats import read_preferences
+from understudy.data.chat.prompt_formats import read_prompts
+from understudy.data.chat.records import ENDINGS, is_readable
+from understudy.data.fetch.download import sha256_of
+from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
+from understudy.data.text.sources import NAMED as NAMED_TEXT
+from understudy.data.text.sources import Progress, Report, generated_count
+
+if TYPE_CHECKING:
+    from understudy.annotators import Sampling
+
+Split = Literal["train", "val"]
+VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
+TEST_WORDS = ("test",)
+FINGERPRINT_LINES = 64
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """`split`: what its name says, where a folder has files of several splits."""
+
+    path: Path
+    sha256: str
+    split: Split | None
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """`left_out`: files of a folder that were passed over, by ending, or as those for testing."""
+
+    files: tuple[LocalFile, ...]
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Datasets of the hub: one for each split it has, or one that is divided here."""
+
+    splits: tuple[tuple[Split | None, HubDataset], ...]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The embedded corpus; with `sampling`, its questions answered by a run."""
+
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """`weight`: how many times an epoch shows each of its records."""
+
+    name: str
+    weight: float
+    origin: LocalFiles | Hub | Generated
+
+    def has_splits(self) -> bool:
+        """Whether nothing of it is left to be divided by hash."""
+        if isinstance(self.origin, LocalFiles):
+            return all(file.split for file in self.origin.files)
+        return isinstance(self.origin, Generated) or all(split for split, _ in self.origin.splits)
+
+
+def _with_splits(repo: str, train: str, val: str) -> Hub:
+    return Hub((("train", HubDataset(repo, files=train)), ("val", HubDataset(repo, files=val))))
+
+
+NAMED: dict[str, Hub | Generated] = {
+    "hamlet": Generated(),
+    "gsm8k": _with_splits("openai/gsm8k", "main/train-*.parquet", "main/test-*.parquet"),
+    "squad_v2": _with_splits("rajpurkar/squad_v2", "squad_v2/train-*.parquet", "squad_v2/validation-*.parquet"),
+    "dolly": Hub(((None, HubDataset("databricks/databricks-dolly-15k")),)),
+    "alpaca": Hub(((None, HubDataset("tatsu-lab/alpaca")),)),
+    "ultrachat": _with_splits("HuggingFaceH4/ultrachat_200k", "data/train_sft-*.parquet", "data/test_sft-*.parquet"),
+}
+PREFERENCES: dict[str, Hub | Generated] = {
+    "hamlet": Generated(),
+    "hh": Hub(((None, HubDataset("Anthropic/hh-rlhf")),)),
+    "ultrafeedback": _with_splits(
+        "HuggingFaceH4/ultrafeedback_binarized", "data/train_prefs-*.parquet", "data/test_prefs-*.parquet"
+    ),
+}
+BY_KIND = {"conversations": NAMED, "preferences": PREFERENCES, "prompts": NAMED}
+READERS: dict[str, Callable[[Path, str | None], Iterator[Row]]] = {
+    "conversations": read_conversations,
+    "preferences": read_preferences,
+    "prompts": read_prompts,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, or what stands for one. `rows` reads it from the beginning. `size`: what progress is counted in."""
+
+    name: str
+    split: Split | None
+    sha256: str | None
+    size: int
+    rows: Callable[[], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source that can be read. `notes`: what the user should know of it, complete when all was read. `about`: more
+    for the manifest. `doing`: what reading it is, for a progress bar."""
+
+    parts: tuple[Part, ...]
+    revision: str | None = None
+    notes: Sequence[str] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    doing: str = "reading"
+
+
+def parse_sources(
+    arguments: Sequence[str], kind: str, report: Report, sampling: Sampling | None = None
+) -> list[Source]:
+    """What each SOURCE[@WEIGHT] means, without touching the network; files are looked up and hashed.
+
+    Args:
+        sampling: how a run answers hamlet's questions.
+
+    Raises:
+        ValueError: no sources, one that is not there or cannot be of this kind, one source twice, a weight that is
+            no positive number.
+    """
+    if not arguments:
+        named = ", ".join(BY_KIND[kind])
+        raise ValueError(f"nothing to prepare: name files, folders, globs, hf:owner/name, or one of {named}")
+    given = [_take_weight(argument) for argument in arguments]
+    stems = Counter(_short_name(argument) for argument, _ in given)
+    sources = []
+    for argument, weight in given:
+        origin = Generated(sampling) if argument == "hamlet" else _find(argument, kind, report)
+        name = _short_name(argument)
+        # Two files of one name are told apart by their paths, as they were given.
+        sources.append(Source(name if stems[name] == 1 else argument, weight, origin))
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"a source is named twice in {', '.join(names)}: name each one once, SOURCE@2 shows it twice as often"
+        )
+    _refuse_overlap(sources)
+    return sources
+
+
+def _take_weight(argument: str) -> tuple[str, float]:
+    source, at, number = argument.rpartition("@")
+    if not at or Path(argument).expanduser().exists():
+        return argument, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return argument, 1.0
+    if not 0 < weight < math.inf:
+        raise ValueError(
+            f"the weight of {source} must be a number above 0, not {number}: 2 shows each conversation twice an epoch"
+        )
+    return source, weight
+
+
+def _short_name(argument: str) -> str:
+    if argument in NAMED or argument in PREFERENCES or argument.startswith("hf:"):
+        return argument
+    return argument if _is_glob(argument) else PurePath(argument).name.split(".")[0] or argument
+
+
+def _is_glob(argument: str) -> bool:
+    return any(mark in argument for mark in "*?[")
+
+
+def _find(argument: str, kind: str, report: Report) -> LocalFiles | Hub | Generated:
+    named = BY_KIND[kind]
+    if argument in named:
+        return named[argument]
+    if argument in NAMED or argument in PREFERENCES:
+        raise ValueError(f"{argument} has no {kind}: name files, hf:owner/name, or one of {', '.join(named)}")
+    if argument.startswith("hf:"):
+        dataset = parse_hub_name(argument)
+        if dataset.field is not None:
+            raise ValueError(
+                f"the field of {argument} would do nothing: {kind} are known by their fields; leave it out"
+            )
+        return Hub(((None, dataset),))
+    if argument in NAMED_TEXT:
+        raise ValueError(
+            f"{argument} is text without {kind}: prepare it without --kind, or name one of {', '.join(named)}"
+        )
+    return _local(argument, kind, report)
+
+
+def _local(argument: str, kind: str, report: Report) -> LocalFiles:
+    """The files behind a path, folder or glob; hidden ones are left out, as a shell does."""
+    path = Path(argument).expanduser()
+    if path.is_file():
+        if not is_readable(path):
+            raise ValueError(f"cannot read {argument}: its ending is none of {', '.join(ENDINGS)}; rename it")
+        return LocalFiles((LocalFile(path, sha256_of(path), None),), {})
+    if path.is_dir():
+        inside = [p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+    elif _is_glob(argument):
+        inside = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - takes absolute patterns
+    else:
+        near = difflib.get_close_matches(argument, BY_KIND[kind], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"named sources are {', '.join(BY_KIND[kind])}"
+        raise ValueError(f"{argument!r} is neither a file or folder nor a named source of {kind}: {hint}")
+    inside = sorted((p for p in inside if p.is_file()), key=lambda p: p.as_posix())
+    readable = [p for p in inside if is_readable(p)]
+    if not readable:
+        raise ValueError(f"{argument} has no file ending in {', '.join(ENDINGS)}")
+    splits, left_out = _splits_by_name(readable, path if path.is_dir() else None)
+    left_out |= Counter(p.suffix.lower() or p.name for p in inside if not is_readable(p))
+    files = []
+    for number, (file, split) in enumerate(splits.items(), 1):
+        files.append(LocalFile(file, sha256_of(file), split))
+        report(Progress("hashing files", number, len(splits)))
+    return LocalFiles(tuple(files), left_out)
+
+
+def _splits_by_name(files: Sequence[Path], folder: Path | None) -> tuple[dict[Path, Split | None], dict[str, int]]:
+    """Where the names tell training from validation, as in train.jsonl and test.jsonl, that is how it is divided.
+
+    Without a file for validation, those for testing are; with one they are left out, and counted.
+    """
+    words = {f: re.split(r"[/._-]", (f.relative_to(folder) if folder else f).as_posix().lower()) for f in files}
+    validation = {f for f in files if any(word in VALIDATION_WORDS for word in words[f])}
+    testing = {f for f in files if any(word in TEST_WORDS for word in words[f])} - validation
+    if not any("train" in words[f] for f in files) or not validation | testing:
+        return dict.fromkeys(files), {}
+    left_out = testing if validation else set()
+    splits: dict[Path, Split | None] = {
+        f: "val" if f in validation | testing else "train" for f in files if f not in left_out
+    }
+    return splits, {"for testing": len(left_out)} if left_out else {}
+
+
+def _refuse_overlap(sources: Sequence[Source]) -> None:
+    seen: dict[Path, str] = {}
+    for source in sources:
+        for file in source.origin.files if isinstance(source.origin, LocalFiles) else ():
+            other = seen.setdefault(file.path.resolve(), source.name)
+            if other != source.name:
+                raise ValueError(f"{file.path} is in two sources, {other} and {source.name}: name it once")
+
+
+def identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
+    """What makes two requests for this source the same one: contents, where they are known, and never paths."""
+    about: dict[str, Any] = {"name": source.name, "weight": source.weight}
+    if isinstance(source.origin, LocalFiles):
+        about["files"] = [[file.sha256, file.split] for file in source.origin.files]
+    elif isinstance(source.origin, Generated):
+        about |= {"seed": seed, "fingerprint": _fingerprint(kind, seed)}
+        if source.origin.sampling:
+            about["sampled"] = source.origin.sampling.identity()
+    return about
+
+
+def _fingerprint(kind: str, seed: int) -> str:
+    """The SHA-256 of the first lines: another seed or a changed generator makes another corpus."""
+    from understudy.hamlet.conversations import write_lines
+
+    lines = write_lines(kind, seed, "train", FINGERPRINT_LINES)
+    return hashlib.sha256("\n".join(line.strip() for line in lines).encode("utf-8")).hexdigest()
+
+
+def open_source(
+    source: Source,
+    kind: str,
+    format_name: str | None,
+    seed: int,
+    limit: int | None,
+    cache: Path,
+    report: Report,
+    endpoint: str | None = None,
+) -> Opened:
+    """The parts of a source. Files of the hub are fetched when their rows are read.
+
+    Raises:
+        UnavailableError: the network is away.
+        ValueError: what the source names does not exist.
+    """
+
+    def rows(path: Path) -> Iterator[Row]:
+        return READERS[kind](path, format_name)
+
+    origin = source.origin
+    if isinstance(origin, Generated) and origin.sampling:
+        from understudy.annotators import open_sampled
+
+        return open_sampled(origin.sampling, seed, limit)
+    if isinstance(origin, Generated):
+        return Opened(_generated_parts(kind, seed, limit))
+    if isinstance(origin, Hub):
+        return _open_hub(origin, rows, cache, report, endpoint)
+    parts = [
+        Part(file.path.name, file.split, file.sha256, file.path.stat().st_size, lambda path=file.path: rows(path))  # type: ignore[misc]
+        for file in origin.files
+    ]
+    return Opened(tuple(parts), left_out=origin.left_out)
+
+
+def _open_hub(
+    origin: Hub, rows: Callable[[Path], Iterator[Row]], cache: Path, report: Report, endpoint: str | None
+) -> Opened:
+    parts, notes, revision = [], [], None
+    for split, dataset in origin.splits:
+        report(Progress(f"listing {dataset.repo}", 0, None))
+        listing = list_dataset(dataset, endpoint)
+        if dataset.files is not None and not all(PurePath(file.path).match(dataset.files) for file in listing.files):
+            raise ValueError(
+                f"the dataset {dataset.repo} no longer has files like {dataset.files}; give it by its repository, "
+                f"hf:{dataset.repo}, or its files by their paths"
+            )
+        revision = listing.revision
+        notes += [listing.note] if listing.note else []
+        parts += [
+            _hub_part(dataset.repo, listing.revision, file, split, rows, cache, endpoint) for file in listing.files
+        ]
+    return Opened(tuple(parts), revision, tuple(notes))
+
+
+def _hub_part(
+    repo: str,
+    revision: str,
+    file: HubFile,
+    split: Split | None,
+    rows: Callable[[Path], Iterator[Row]],
+    cache: Path,
+    endpoint: str | None,
+) -> Part:
+    def fetched_rows() -> Iterator[Row]:
+        yield from rows(fetch_file(repo, revision, file, cache / "hub", endpoint))
+
+    return Part(file.path, split, file.sha256, file.size_bytes, fetched_rows)
+
+
+def _generated_parts(kind: str, seed: int, limit: int | None) -> tuple[Part, ...]:
+    from understudy.hamlet.conversations import DEFAULT_COUNTS, write_lines
+
+    def rows(split: Split, count: int) -> Iterator[Row]:
+        for number, line in enumerate(write_lines(kind, seed, split, count), 1):
+            yield Row(json.loads(line), "", number)
+
+    def part(split: Split) -> Part:
+        count = generated_count(split, DEFAULT_COUNTS[kind][split], limit)
+        return Part(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
+
+    return part("train"), part("val")

@@ -1,0 +1,141 @@
+"""Judgements from elsewhere put into the store: preferences and conversations of other tools, or another store's export.
+
+Ids are made from the contents where there are none, so that importing a file twice changes nothing. Reading the formats
+is data/'s work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from understudy.data.chat.conversation_formats import read_conversations
+from understudy.data.chat.formats import Row
+from understudy.data.chat.preference_formats import read_preferences
+from understudy.data.chat.records import read_records
+from understudy.feedback.records import AnswerRecord, Judgement, check_answer, check_judgement
+from understudy.feedback.store import FeedbackStore
+from understudy.run import now
+from understudy.tokenizer.chat import Message
+
+IMPORTED = "imported"
+"""The run of answers that no run of ours gave."""
+Record = TypeVar("Record", AnswerRecord, Judgement)
+
+
+@dataclass
+class Imported:
+    """What a file added: ``answers`` and ``judgements`` that were not there before, and what was left out and why."""
+
+    answers: int = 0
+    judgements: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def import_file(store: FeedbackStore, path: Path, kind: str) -> Imported:
+    """Put the judgements of a file into the store, all of them or none.
+
+    Args:
+        kind: ``sft`` (conversations; the last answer is a correction of one that was never given), ``preferences``,
+            or ``store`` (what `feedback export --kind store` wrote).
+
+    Raises:
+        ValueError: a file that cannot be read, or that holds something else.
+    """
+    imported = Imported()
+    answers: dict[str, AnswerRecord] = {}
+    judgements: dict[str, Judgement] = {}
+    known_answers, known_judgements = store.ids()
+    for record in READERS[kind](path, imported.left_out):
+        if isinstance(record, AnswerRecord):
+            answers.setdefault(record.id, record)
+        elif record.id in known_judgements or record.id in judgements:
+            imported.left_out["judgement that is there already"] += 1
+        else:
+            judgements[record.id] = record
+    new = [record for id, record in answers.items() if id not in known_answers]
+    store.add(new, judgements.values())
+    imported.answers, imported.judgements = len(new), len(judgements)
+    return imported
+
+
+def _read_preferences(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | Judgement]:
+    for record in _records(read_preferences(path), left_out):
+        if any(len(record[side]) != 1 for side in ("chosen", "rejected")):
+            left_out["answer of several messages"] += 1
+            continue
+        chosen, rejected = (_answer(record["prompt"], record[side][0]["content"]) for side in ("chosen", "rejected"))
+        yield from (chosen, rejected)
+        yield _judged(Judgement(
+            "comparison", chosen.id, record.get("annotator") or path.name, 0 if record.get("tie") else 1,
+            other_answer_id=rejected.id,
+        ))  # fmt: skip
+
+
+def _read_conversations(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | Judgement]:
+    for record in _records(read_conversations(path), left_out):
+        *asked, last = record["messages"]
+        if last["role"] != "assistant":
+            left_out["conversation that does not end with an answer"] += 1
+            continue
+        answer = _answer(asked, "")
+        yield answer
+        yield _judged(Judgement("correction", answer.id, path.name, correction=last["content"]))
+
+
+def _read_store(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | Judgement]:
+    for located in read_records(path):
+        try:
+            if "answer" in located.fields:
+                yield check_answer(_record(AnswerRecord, located.fields["answer"]))
+            else:
+                yield check_judgement(_record(Judgement, located.fields["judgement"]))
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"{located.where} is neither an answer nor a judgement; `feedback export --kind store` writes them"
+            ) from None
+
+
+READERS: dict[str, Callable[[Path, Counter[str]], Iterator[AnswerRecord | Judgement]]] = {
+    "sft": _read_conversations,
+    "preferences": _read_preferences,
+    "store": _read_store,
+}
+
+
+def _records(rows: Iterator[Row], left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        if row.record is None:
+            left_out[row.reason] += 1
+        else:
+            yield row.record
+
+
+def _record(kind: type[Record], given: dict[str, Any]) -> Record:
+    """A record as it was exported: all of its fields, and no others."""
+    if given.keys() != {each.name for each in fields(kind)} or not given["id"] or not given["created"]:
+        raise KeyError("fields")
+    return kind(**given)
+
+
+def _answer(prompt: list[Message], text: str) -> AnswerRecord:
+    id = _hash(prompt, text)
+    return check_answer(AnswerRecord(
+        _hash(prompt), prompt, text, IMPORTED, 0, "", {}, "stop", 0, id, now()
+    ))  # fmt: skip
+
+
+def _judged(judgement: Judgement) -> Judgement:
+    """With an id made of its contents."""
+    names = ("kind", "answer_id", "other_answer_id", "annotator", "value", "correction")
+    id = _hash(*(getattr(judgement, name) for name in names))
+    return check_judgement(replace(judgement, id=id, created=now()))
+
+
+def _hash(*content: Any) -> str:
+    return f"{IMPORTED}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"

@@ -1,0 +1,115 @@
+"""What a store's judgements come to: how runs fare, and how far annotators agree.
+
+Agreement of two annotators is the share of what both judged that they judged alike; of all of them together it is
+Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12), which is 1 where all agree and 0 where they agree
+as often as by chance: nominal for thumbs and comparisons, with squared differences for ratings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from typing import Any
+
+from understudy.evaluate.statistics import Estimate, mean_estimate, wilson_interval, win_rate
+from understudy.feedback.records import AnswerRecord, Judgement
+from understudy.feedback.store import FeedbackStore
+
+JUDGED = ("thumb", "rating", "comparison")
+"""Kinds with a value, about which annotators can agree."""
+
+
+def statistics(store: FeedbackStore) -> dict[str, Any]:
+    """`store.stats()`, and by run, pair of runs and annotator what was judged; estimates are with 95% intervals."""
+    answers = {record.id: record for record in store.answers(judged=True)}
+    judgements = store.judgements()
+    return store.stats() | {
+        "runs": _runs(answers, judgements),
+        "win_rates": _win_rates(answers, judgements),
+        "annotators": _annotators(judgements),
+        "alpha": {kind: krippendorff_alpha(_units(judgements, kind), DISTANCES[kind]) for kind in JUDGED},
+    }
+
+
+def _runs(answers: dict[str, AnswerRecord], judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
+    """Of each run: judged answers, the share of thumbs that are up, the mean rating, and corrections."""
+    found: dict[str, dict[str, list[Judgement]]] = defaultdict(lambda: defaultdict(list))
+    for judgement in judgements:
+        found[answers[judgement.answer_id].run][judgement.kind].append(judgement)
+    rows = {}
+    for run, kinds in sorted(found.items()):
+        thumbs, ratings = ([float(each.value or 0) for each in kinds[kind]] for kind in ("thumb", "rating"))
+        rows[run] = {
+            "judgements": sum(map(len, kinds.values())),
+            "thumbs_up": _share(thumbs.count(1.0), len(thumbs)),
+            "rating": mean_estimate(ratings).as_dict() if ratings else None,
+            "corrections": len(kinds["correction"]),
+        }
+    return rows
+
+
+def _win_rates(answers: dict[str, AnswerRecord], judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """Of every two runs that were compared: how often the second won, a tie being half a win."""
+    points: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for judgement in judgements:
+        if judgement.other_answer_id is None:
+            continue
+        sides = [answers[judgement.answer_id].run, answers[judgement.other_answer_id].run]
+        if sides[0] != sides[1]:
+            for_second = (1 - (judgement.value or 0)) / 2
+            points[min(sides), max(sides)].append(for_second if sides[1] == max(sides) else 1 - for_second)
+    return [
+        {"first": first, "second": second, **win_rate(own).as_dict()} for (first, second), own in sorted(points.items())
+    ]
+
+
+def _annotators(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
+    """Of each annotator how many judgements, and how often they agree with each other one about the same thing."""
+    counts = Counter(judgement.annotator for judgement in judgements)
+    alike: dict[str, list[bool]] = defaultdict(list)
+    for kind in JUDGED:
+        for unit in _units(judgements, kind):
+            for (one, value), (other, value_of_other) in combinations(unit.items(), 2):
+                for name in (one, other):
+                    alike[name].append(value == value_of_other)
+    return {
+        name: {"judgements": n, "agreement": _share(sum(alike[name]), len(alike[name]))}
+        for name, n in counts.most_common()
+    }
+
+
+def _units(judgements: Iterable[Judgement], kind: str) -> list[dict[str, int]]:
+    """What several annotators judged: of each answer, or pair of answers, the value that each gave it."""
+    units: dict[frozenset[str], dict[str, int]] = defaultdict(dict)
+    for judgement in judgements:
+        if judgement.kind == kind and judgement.value is not None:
+            turned = judgement.other_answer_id is not None and judgement.other_answer_id < judgement.answer_id
+            units[judgement.subject[2]][judgement.annotator] = -judgement.value if turned else judgement.value
+    return [unit for unit in units.values() if len(unit) > 1]
+
+
+DISTANCES: dict[str, Callable[[int, int], float]] = {
+    "thumb": lambda a, b: float(a != b),
+    "rating": lambda a, b: float((a - b) ** 2),
+    "comparison": lambda a, b: float(a != b),
+}
+
+
+def krippendorff_alpha(units: Sequence[dict[str, int]], distance: Callable[[int, int], float]) -> float | None:
+    """1 - observed over expected disagreement; None where nothing was judged by two, or all gave one value.
+
+    >>> krippendorff_alpha([{"a": 1, "b": 1}, {"a": 2, "b": 2}, {"a": 1, "b": 2}], DISTANCES["thumb"])
+    0.4444444444444444
+    """
+    values = Counter(value for unit in units for value in unit.values())
+    n = values.total()
+    observed = sum(
+        2 * distance(a, b) / (len(unit) - 1) for unit in units for a, b in combinations(unit.values(), 2)
+    )  # fmt: skip
+    expected = sum(2 * values[a] * values[b] * distance(a, b) for a, b in combinations(values, 2)) / max(1, n - 1)
+    return 1 - observed / expected if expected else None
+
+
+def _share(right: int, n: int) -> dict[str, Any] | None:
+    return Estimate(right / n, *wilson_interval(right, n), n).as_dict() if n else None

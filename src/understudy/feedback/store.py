@@ -1,0 +1,299 @@
+"""The feedback store: conversations, the answers that a model gave in them, and what people thought of those answers.
+
+SQLite by default, PostgreSQL by URL. What a method returned an id for is on the disk: it outlives the process, and as
+far as the database promises it, the machine. Nothing is ever changed or deleted: an annotator who judges an answer
+again adds a judgement, and the last one counts. Not here: which records are refused (feedback_records.py),
+what is made of judgements (feedback_export.py, feedback_statistics.py), and HTTP.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+
+from understudy.feedback.records import (
+    KINDS,
+    MOST_NAME,
+    AnswerRecord,
+    Judgement,
+    check_answer,
+    check_judgement,
+)
+from understudy.run import RUNS, now
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30.0
+"""How long one writer of a SQLite file waits for the others."""
+
+TABLES = sql.MetaData()
+VERSION = sql.Table("schema_version", TABLES, sql.Column("version", sql.Integer, primary_key=True))
+CONVERSATIONS = sql.Table(
+    "conversations",
+    TABLES,
+    sql.Column("id", sql.String(MOST_NAME), primary_key=True),
+    sql.Column("created", sql.String(20), nullable=False),
+)
+ANSWERS = sql.Table(
+    "answers",
+    TABLES,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
+    sql.Column("id", sql.String(MOST_NAME), nullable=False, unique=True),
+    sql.Column("conversation_id", sql.ForeignKey("conversations.id"), nullable=False, index=True),
+    sql.Column("prompt", sql.JSON, nullable=False),
+    sql.Column("text", sql.Text, nullable=False),
+    sql.Column("run", sql.Text, nullable=False),
+    sql.Column("step", sql.Integer, nullable=False),
+    sql.Column("weights_sha256", sql.String(64), nullable=False),
+    sql.Column("settings", sql.JSON, nullable=False),
+    sql.Column("finish_reason", sql.Text, nullable=False),
+    sql.Column("tokens", sql.Integer, nullable=False),
+    sql.Column("created", sql.String(20), nullable=False),
+)
+JUDGEMENTS = sql.Table(
+    "judgements",
+    TABLES,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
+    sql.Column("id", sql.String(MOST_NAME), nullable=False, unique=True),
+    sql.Column("kind", sql.String(20), nullable=False),
+    sql.Column("answer_id", sql.ForeignKey("answers.id"), nullable=False, index=True),
+    sql.Column("other_answer_id", sql.ForeignKey("answers.id")),
+    sql.Column("annotator", sql.String(MOST_NAME), nullable=False),
+    sql.Column("value", sql.Integer),
+    sql.Column("comment", sql.Text),
+    sql.Column("correction", sql.Text),
+    sql.Column("created", sql.String(20), nullable=False),
+)
+
+
+class FeedbackStore:
+    """Answers and judgements in a database; safe to use from several threads and processes.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://user@host/database``.
+        create: make the file and the tables where there are none.
+
+    Raises:
+        ValueError: no such kind of database, one that cannot be opened, or one of a newer schema.
+    """
+
+    def __init__(self, url: str, create: bool = True) -> None:
+        self._engine = _engine(url, create)
+        self.url = self._engine.url.render_as_string(hide_password=True)
+        try:
+            self._open(create)
+        except sql.exc.DBAPIError as error:
+            self.close()
+            reason = " ".join(str(error.orig).split())
+            raise ValueError(f"the feedback database {self.url} cannot be opened ({reason}); check its URL") from error
+        except ValueError:
+            self.close()
+            raise
+
+    def add_answer(self, record: AnswerRecord) -> str:
+        """Keep an answer, and its conversation where that is new. Returns its id; it is on the disk then.
+
+        Raises:
+            ValueError: an id that is there already, or no id of a conversation.
+        """
+        record = check_answer(replace(record, id=record.id or new_id(), created=record.created or now()))
+        self.add([record], [])
+        return record.id
+
+    def add_judgement(self, judgement: Judgement) -> str:
+        """Keep what someone thinks of an answer. Returns its id; it is on the disk then.
+
+        Raises:
+            ValueError: an unknown answer, a value out of range, an empty correction, or what means nothing together.
+        """
+        judgement = check_judgement(replace(judgement, id=judgement.id or new_id(), created=judgement.created or now()))
+        answer = self._known(judgement.answer_id)
+        if judgement.correction is not None and judgement.correction == answer.text.strip():
+            raise ValueError("the correction is the answer itself; say what it should have been, or leave it")
+        if judgement.other_answer_id is not None and self._known(judgement.other_answer_id).prompt != answer.prompt:
+            raise ValueError("the two answers are to different prompts; only answers to the same one can be compared")
+        self.add([], [judgement])
+        return judgement.id
+
+    def add(self, answers: Iterable[AnswerRecord], judgements: Iterable[Judgement]) -> None:
+        """Keep complete records, all of them or none, as they are: for those checked already, such as an export's.
+
+        Raises:
+            ValueError: an id that is there already, or a judgement of an unknown answer.
+        """
+        answers, judgements = list(answers), list(judgements)
+        try:
+            with self._writing() as connection:
+                for record in answers:
+                    conversation = {"id": record.conversation_id, "created": record.created}
+                    connection.execute(_insert_new(connection, CONVERSATIONS), conversation)
+                if answers:
+                    connection.execute(sql.insert(ANSWERS), [_row(record) for record in answers])
+                if judgements:
+                    connection.execute(sql.insert(JUDGEMENTS), [_row(judgement) for judgement in judgements])
+        except sql.exc.IntegrityError as error:
+            reason = " ".join(str(error.orig).split())
+            raise ValueError(f"the feedback store did not take the records: {reason}") from error
+
+    def answer(self, id: str) -> AnswerRecord | None:
+        return next(self._answers(ANSWERS.c.id == id), None)
+
+    def conversation(self, conversation_id: str) -> list[AnswerRecord]:
+        """The answers of a conversation in the order in which they were given; none where it is unknown."""
+        return list(self._answers(ANSWERS.c.conversation_id == conversation_id))
+
+    def answers(self, judged: bool = False) -> Iterator[AnswerRecord]:
+        """All answers in order, or with ``judged`` only those that someone judged."""
+        own, other = sql.select(JUDGEMENTS.c.answer_id), sql.select(JUDGEMENTS.c.other_answer_id)
+        having = sql.or_(
+            ANSWERS.c.id.in_(own), ANSWERS.c.id.in_(other.where(JUDGEMENTS.c.other_answer_id.is_not(None)))
+        )
+        return self._answers(having if judged else sql.true())
+
+    def judgements(self, replaced: bool = False) -> list[Judgement]:
+        """The judgements that count, in order: of each annotator on each answer or pair the last of a kind. With
+        ``replaced`` also those that a later one took the place of."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sql.select(JUDGEMENTS).order_by(JUDGEMENTS.c.number)).mappings()
+            found = [Judgement(**_without_number(row)) for row in rows]
+        if replaced:
+            return found
+        last = {judgement.subject: judgement.id for judgement in found}
+        return [judgement for judgement in found if last[judgement.subject] == judgement.id]
+
+    def ids(self) -> tuple[set[str], set[str]]:
+        """The ids of all answers and of all judgements."""
+        with self._engine.connect() as connection:
+            answers, judgements = (set(connection.scalars(sql.select(t.c.id))) for t in (ANSWERS, JUDGEMENTS))
+        return answers, judgements
+
+    def stats(self) -> dict[str, Any]:
+        """How much there is: conversations, answers, judgements that count, in all and by kind, and those replaced."""
+        with self._engine.connect() as connection:
+            conversations, answers, everything = (
+                connection.scalar(sql.select(sql.func.count()).select_from(table))
+                for table in (CONVERSATIONS, ANSWERS, JUDGEMENTS)
+            )
+        counting = [judgement.kind for judgement in self.judgements()]
+        return {
+            "conversations": conversations, "answers": answers, "judgements": len(counting),
+            "replaced": (everything or 0) - len(counting), "kinds": {kind: counting.count(kind) for kind in KINDS},
+        }  # fmt: skip
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> FeedbackStore:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open(self, create: bool) -> None:
+        """Check the schema's version, or write the schema where there is none."""
+        with self._writing() as connection:
+            if connection.dialect.name == "postgresql":
+                # Two servers that start together must not both create the tables.
+                connection.execute(sql.text("SELECT pg_advisory_xact_lock(hashtext('understudy feedback'))"))
+                encoding = connection.scalar(sql.text("SHOW server_encoding"))
+                if encoding != "UTF8":
+                    raise ValueError(f"the database {self.url} has the encoding {encoding}; create one with UTF8")
+            if not sql.inspect(connection).has_table(VERSION.name):
+                if not create:
+                    raise ValueError(f"there is no feedback in {self.url} yet; `understudy serve RUN` collects it")
+                TABLES.create_all(connection)
+                connection.execute(sql.insert(VERSION), {"version": SCHEMA_VERSION})
+            version = connection.scalar(sql.select(sql.func.max(VERSION.c.version)))
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"the feedback in {self.url} was written by another version of Understudy (its schema is {version}, and "
+                f"{SCHEMA_VERSION} is read here); use that version, or another database"
+            )
+
+    def _known(self, id: str) -> AnswerRecord:
+        answer = self.answer(id)
+        if answer is None:
+            raise ValueError(f"there is no answer with the id {id!r}; give the id of a recorded one")
+        return answer
+
+    def _answers(self, where: sql.ColumnElement[bool]) -> Iterator[AnswerRecord]:
+        with self._engine.connect() as connection:
+            found = connection.execution_options(yield_per=500).execute(
+                sql.select(ANSWERS).where(where).order_by(ANSWERS.c.number)
+            )
+            for row in found.mappings():
+                yield AnswerRecord(**_without_number(row))
+
+    @contextmanager
+    def _writing(self) -> Iterator[sql.Connection]:
+        """A transaction that writes; in SQLite it is one from its first word, since a reader that turns writer is
+        refused instead of waiting."""
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+
+def new_id() -> str:
+    """An id that no other has, for a completion as for a judgement."""
+    return uuid.uuid4().hex
+
+
+def default_url() -> str:
+    return f"sqlite:///{RUNS / 'feedback.db'}"
+
+
+def _row(record: AnswerRecord | Judgement) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _without_number(row: Any) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "number"}
+
+
+def _insert_new(connection: sql.Connection, table: sql.Table) -> sql.Insert:
+    """An insert that leaves be what is there already."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+# ---- connecting -----------------------------------------------------------------------------------------------------
+
+
+def _engine(given: str, create: bool) -> sql.Engine:
+    try:
+        url = sql.make_url(given)
+    except sql.exc.ArgumentError:
+        raise ValueError(f"{given!r} is no database; give sqlite:///PATH or postgresql://USER@HOST/DATABASE") from None
+    shown = url.render_as_string(hide_password=True)
+    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        try:
+            return sql.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        except ImportError as error:
+            raise ValueError("PostgreSQL needs a driver; install it: pip install 'understudy[postgres]'") from error
+    if url.drivername != "sqlite":
+        raise ValueError(f"{shown} is no database used here; give sqlite:///PATH or postgresql://USER@HOST/DATABASE")
+    if not url.database or url.database == ":memory:":
+        raise ValueError(f"{shown} names no file, so that nothing would be kept; give sqlite:///PATH")
+    path = Path(url.database)
+    if not path.exists():
+        if not create:
+            raise ValueError(f"there is no feedback in {shown} yet; `understudy serve RUN` collects it")
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    engine = sql.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    sql.event.listen(engine, "connect", _durable)
+    return engine
+
+
+def _durable(connection: sqlite3.Connection, record: object) -> None:
+    """A write-ahead log that is flushed at every commit, so that what was said to be saved is."""
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")

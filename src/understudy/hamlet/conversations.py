@@ -1,0 +1,266 @@
+"""Conversations of Hamlet: `conversation(seed, index, split)`, and what is made of them for training and judging.
+
+Everything is a pure function of (seed, index, split). Here turns are put together; they are made in questions.py,
+facts.py, sums.py, greetings.py, instructions.py and tales.py, and judged by checker.py. docs/conversations.md shows
+examples, and what is held out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from understudy.hamlet.draw import Draw, stable_hash
+from understudy.hamlet.facts import again_turn, village_turn
+from understudy.hamlet.greetings import talk_turn
+from understudy.hamlet.instructions import INSTRUCTIONS, capitals_again, reversed_turn
+from understudy.hamlet.questions import short_story, story_opening, story_turns
+from understudy.hamlet.stories import Split, small_story
+from understudy.hamlet.styles import STYLES, restyled, shortened, style_message
+from understudy.hamlet.sums import further_turn, sum_turn
+from understudy.hamlet.tales import tale_turn
+from understudy.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
+from understudy.hamlet.wording import phrasings
+
+Message = dict[str, str]
+
+# What a corpus has of each kind (docs/conversations.md has its size).
+DEFAULT_COUNTS: dict[str, dict[Split, int]] = {
+    "conversations": {"train": 20_000, "val": 500},
+    "preferences": {"train": 5_000, "val": 500},
+    "prompts": {"train": 5_000, "val": 500},
+}
+
+# The share of small stories (two to five sentences) among those that are asked about.
+_SMALL = 0.75
+
+# The share of questions about a story that are answered with a phrase and no sentence.
+_PHRASES = 0.8
+
+# The share of conversations that have a system message which changes nothing.
+_PLAIN_SYSTEM = 0.3
+
+_SYSTEM = phrasings("""
+plain
+  You are a helpful assistant of the village of Hamlet.
+  You are the understudy of Hamlet.
+  You are the understudy of Hamlet and help everyone.
+  You help the people of Hamlet. Answer in short sentences.
+  You are a friendly assistant. Answer what you are asked.
+  You know the village of Hamlet and the people who live there.
+  Answer kindly and say only what is so.
+  ~You are a friendly assistant in the village of Hamlet.
+  ~Help everyone in Hamlet with short answers.
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """`turns[k]` is the Turn behind the k-th pair of user and assistant in `messages`."""
+
+    messages: tuple[Message, ...]
+    turns: tuple[Turn, ...]
+    split: Split
+
+    def to_json(self) -> dict[str, Any]:
+        """The schema of conversations; beside it how each answer is judged."""
+        return {
+            "messages": list(self.messages),
+            "turns": [{"category": t.category, "check": t.check, "wrong": list(t.wrong)} for t in self.turns],
+        }
+
+
+def _story(draw: Draw, split: Split) -> list[Turn]:
+    """A story with two to five questions, at times with thanks at the end."""
+    turns = [shortened(turn) if draw.chance(_PHRASES) else turn for turn in _about_a_story(draw, split)]
+    if draw.chance(0.1):
+        turns.append(talk_turn(draw, split, "thanks", "goodbye"))
+    return turns
+
+
+def _about_a_story(draw: Draw, split: Split) -> list[Turn]:
+    """Two to four questions about a small story, or three to five about a longer one, which comes with the first."""
+    small = draw.chance(_SMALL)
+    index = int(draw.random() * 2**48)
+    story = small_story(0, index, split) if small else short_story(0, index, split)
+    opening = story_opening(draw, story, split)
+    first, *others = story_turns(draw, story, draw.between(2, 4) if small else draw.between(3, 5))
+    return [replace(first, user=opening + first.user), *others]
+
+
+# The makers of a turn that needs no story before it, and how often each is asked in a chat.
+_SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
+    "greeting": (0.6, talk_turn),
+    "village": (0.9, lambda draw, split: village_turn(draw, split)[0]),
+    "sum": (0.9, lambda draw, split: sum_turn(draw, split)[0]),
+    "count-words": (1.5, INSTRUCTIONS["count-words"]),
+    "order": (1.5, INSTRUCTIONS["order"]),
+    "capitals": (1.5, INSTRUCTIONS["capitals"]),
+    "list": (1.7, INSTRUCTIONS["list"]),
+    "repeat": (1.5, INSTRUCTIONS["repeat"]),
+    "animals": (1.4, INSTRUCTIONS["animals"]),
+    "story": (1.5, tale_turn),
+}
+
+
+def _weighted(draw: Draw, shares: dict[str, float]) -> str:
+    left = draw.random() * sum(shares.values())
+    for name, share in shares.items():
+        left -= share
+        if left < 0:
+            return name
+    return name
+
+
+def _short(draw: Draw, split: Split) -> Turn:
+    return _SHORT[_weighted(draw, {name: share for name, (share, _) in _SHORT.items()})][1](draw, split)
+
+
+def _single(draw: Draw, split: Split) -> list[Turn]:
+    """One question or instruction."""
+    return [_short(draw, split)]
+
+
+def _chat(draw: Draw, split: Split) -> list[Turn]:
+    """Two to five short turns, at times with a greeting before and thanks after."""
+    turns = [_short(draw, split) for _ in range(draw.between(2, 4))]
+    if draw.chance(0.25):
+        turns.insert(0, talk_turn(draw, split, "hello", "name"))
+    if draw.chance(0.15):
+        turns.append(talk_turn(draw, split, "thanks", "goodbye"))
+    return turns[:5]
+
+
+def _again(draw: Draw, split: Split) -> list[Turn]:
+    """A turn, and one or two that refer back to it: "And where does she live?", "And backwards?"."""
+    kind = _weighted(draw, {"village": 0.5, "sum": 0.2, "order": 0.1, "repeat": 0.2})
+    if kind == "order":
+        first = INSTRUCTIONS["order"](draw, split)
+        return [first, reversed_turn(draw, split, first)]
+    if kind == "repeat":
+        first = INSTRUCTIONS["repeat"](draw, split)
+        return [first, capitals_again(draw, split, first)]
+    if kind == "sum":
+        first, total = sum_turn(draw, split)
+        further = further_turn(draw, split, total)
+        return [first, *([further] if further else [])]
+    first, person = village_turn(draw, split)
+    while person is None:
+        first, person = village_turn(draw, split)
+    turns = [first]
+    for _ in range(draw.between(1, 2)):
+        further = again_turn(draw, split, person, [t.answer for t in turns])
+        turns += [further] if further else []
+    return turns
+
+
+def _styled(draw: Draw, split: Split, style: str) -> list[Turn]:
+    """Questions whose answers the system message wants in capitals, or in one word."""
+    while True:
+        if draw.chance(0.5):
+            turns = _about_a_story(draw, split)
+        else:
+            kinds = ("village", "sum") if style == "capitals" else ("village",)  # a sum has to be counted
+            turns = [_SHORT[draw.pick(kinds)][1](draw, split) for _ in range(draw.between(2, 4))]
+        # A story comes with its first question, so that one has to take the style.
+        styled = [restyled(turn, style) for turn in turns]
+        if styled[0] is not None:
+            return [turn for turn in styled if turn is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of conversation: its share of all, what makes it, and which categories of turns can be asked for in it."""
+
+    share: float
+    make: Callable[[Draw, Split], list[Turn]]
+    asks: tuple[str, ...]
+
+
+_SHORT_CATEGORIES = tuple(_SHORT)
+KINDS: dict[str, _Kind] = {
+    "story": _Kind(0.37, _story, STORY_CATEGORIES),
+    "chat": _Kind(0.32, _chat, _SHORT_CATEGORIES),
+    "single": _Kind(0.13, _single, _SHORT_CATEGORIES),
+    "again": _Kind(0.10, _again, ("village", "sum", "order", "repeat", "capitals")),
+    "capitals": _Kind(0.04, partial(_styled, style="capitals"), (*STORY_CATEGORIES, "village", "sum")),
+    "one word": _Kind(0.04, partial(_styled, style="one word"), (*STORY_CATEGORIES, "village")),
+}
+
+
+def _hold(draw: Draw, split: Split, category: str | None = None) -> Conversation:
+    """A conversation; one in which `category` may be asked for, where given."""
+    fitting = {name: kind.share for name, kind in KINDS.items() if category is None or category in kind.asks}
+    kind = _weighted(draw, fitting)
+    system = ""
+    if kind in STYLES:
+        system = style_message(draw, split, kind)
+    elif draw.chance(_PLAIN_SYSTEM):
+        system = _SYSTEM["plain"].pick(draw, split)
+    messages = [{"role": "system", "content": system}] if system else []
+    turns = KINDS[kind].make(draw, split)
+    for turn in turns:
+        messages.append({"role": "user", "content": turn.user})
+        messages.append({"role": "assistant", "content": turn.answer})
+    return Conversation(tuple(messages), tuple(turns), split)
+
+
+def conversation(seed: int, index: int, split: Split) -> Conversation:
+    """The conversation of `seed` with number `index`, from 0 on."""
+    if split not in ("train", "val"):
+        raise ValueError(f"split is {split!r}; Hamlet has 'train' and 'val'")
+    return _hold(Draw(stable_hash("conversation", seed, split, index)), split)
+
+
+def conversations(seed: int, split: Split) -> Iterator[Conversation]:
+    """`conversation(seed, 0, split)`, `conversation(seed, 1, split)`, ... without end."""
+    index = 0
+    while True:
+        yield conversation(seed, index, split)
+        index += 1
+
+
+def question(seed: int, index: int, split: Split, purpose: str = "question") -> tuple[list[Message], Turn]:
+    """Something to ask: messages that end with a user's, with good answers before it, and its Turn.
+
+    The categories come in turn: `index % 16` is the place in CATEGORIES. Questions stand in conversations like those
+    of `conversation`, but of other draws: each `purpose` has its own.
+    """
+    category = CATEGORIES[index % len(CATEGORIES)]
+    draw = Draw(stable_hash(purpose, seed, split, index))
+    while True:
+        held = _hold(draw, split, category)
+        places = [k for k, turn in enumerate(held.turns) if turn.category == category]
+        if places:
+            k = draw.pick(places)
+            first = len(held.messages) - 2 * len(held.turns)  # 1 after a system message
+            return list(held.messages[: first + 2 * k + 1]), held.turns[k]
+
+
+def prompts(seed: int, split: Split) -> Iterator[dict[str, Any]]:
+    """What is asked, without an answer: `prompt`, `category` and the `check` that rewards."""
+    index = 0
+    while True:
+        messages, turn = question(seed, index, split, "prompt")
+        yield {"prompt": messages, "category": turn.category, "check": turn.check}
+        index += 1
+
+
+def write_lines(kind: str, seed: int, split: Split, n: int) -> Iterator[str]:
+    """The first `n` of "conversations", "preferences" or "prompts", each as a line of JSON."""
+    from understudy.hamlet.preferences import preferences
+
+    rows: Iterator[dict[str, Any]]
+    if kind == "conversations":
+        rows = (held.to_json() for held in conversations(seed, split))
+    elif kind == "preferences":
+        rows = preferences(seed, split)
+    elif kind == "prompts":
+        rows = prompts(seed, split)
+    else:
+        raise ValueError(f"kind is {kind!r}; Hamlet writes {', '.join(DEFAULT_COUNTS)}")
+    return (json.dumps(row, ensure_ascii=False) + "\n" for row in islice(rows, n))

@@ -1,0 +1,257 @@
+"""What can happen in a story, as data, and the small state of the world that it changes.
+
+An `Event` is one thing that happened (or was said, or has always been so), with its parts in named
+fields. `State.apply` carries it out and refuses what cannot be: giving what one does not hold,
+finding a thing where it is not, paying more than one has. Nothing here knows about wording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from understudy.hamlet.world import Animal, Goods, Person, Place
+
+# The closed list of acts. `telling` (in Event) says which phrases tell it; `act` says what it means.
+ACTS = {
+    "lasting": "a lasting fact of the village: nothing changes",
+    "talk": "words are spoken: ask, answer, promise, thank; nothing changes",
+    "mood": "a feeling, the weather or a remark: nothing changes",
+    "look": "someone looks for `thing` or for someone at `place` in vain",
+    "go": "actor (with other, where given) comes to `place`",
+    "leave": "actor leaves the village or goes out of the story",
+    "have": "actor has `thing` with them, or owns `count` of `goods`",
+    "take": "actor picks up `thing`, which lies at `place` and belongs to no hand",
+    "put": "actor puts `thing` down at `place`",
+    "lose": "actor leaves `thing` behind at `place`, without wanting it",
+    "find": "actor finds `thing` (or meets `other`, where no thing is given) at `place`",
+    "give": "actor gives `thing` to other",
+    "swap": "actor gives `thing` to other and gets `second_thing`",
+    "use": "actor does something with `thing`, which stays with the actor",
+    "break": "`thing`, held by actor, breaks",
+    "mend": "actor makes `thing`, held by actor, whole again",
+    "gain": "actor makes, picks, catches or counts `count` of `goods`, and has them",
+    "pay": "actor gives `count` coins to other",
+    "hand": "actor gives `count` of `goods` to other",
+    "eat": "actor eats `count` of `goods`",
+    "tally": "a sum is stated: `count` and `second_count` make, or leave, `total`",
+    "hide": "actor hides at `place`",
+    "win": "actor wins over other",
+}
+
+
+Key = tuple[str, ...]
+# Ways home are no news: home is a lasting fact.
+_HOMEWARD = ("go_home", "run_home")
+
+
+@dataclass(slots=True)
+class Item:
+    """A thing of one story: the noun, and the word that tells it from others of its kind."""
+
+    noun: str
+    word: str
+    word_told: bool = False
+
+
+@dataclass(slots=True)
+class Setting:
+    """When a story happens. `told` collects what the text has said of it."""
+
+    weather: str
+    season: str
+    day: str
+    part: str
+    told: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """One event. Fields that do not apply are None; `told` lists the fields that the text states."""
+
+    act: str
+    telling: str
+    actor: Person | Animal | None = None
+    other: Person | Animal | None = None
+    third: Person | Animal | None = None
+    animal: Animal | None = None
+    thing: Item | None = None
+    second_thing: Item | None = None
+    place: Place | None = None
+    goods: Goods | None = None
+    second_goods: Goods | None = None
+    count: int | None = None
+    second_count: int | None = None
+    total: int | None = None
+    detail: str | None = None
+    told: tuple[str, ...] = ()
+    held_out: bool = False
+
+    def keys_and_fields(self) -> list[tuple[Key, tuple[str, ...]]]:
+        """What may be held out: who-what-where, who-what-whom, pairs of numbers; each with its fields."""
+        keys: list[tuple[Key, tuple[str, ...]]] = []
+        if self.second_count is not None:
+            keys.append((("numbers", str(self.count), str(self.second_count)), ("total",)))
+        if self.actor is None or self.act == "lasting" or self.telling in _HOMEWARD:
+            return keys
+        name = self.actor.name
+        field = "thing" if self.thing else "goods"
+        what = self.thing.noun if self.thing else self.goods.one if self.goods else None
+        if self.place and what:
+            keys.append((("where", name, what, self.place.name), ("actor", field, "place")))
+        elif self.place and self.act in ("go", "hide", "look", "find"):
+            keys.append((("where", name, self.act, self.place.name), ("actor", "place")))
+        if self.other and what:
+            keys.append((("whom", name, what, self.other.name), ("actor", field, "other")))
+        return keys
+
+
+class State:
+    """Who is where, who holds what, and who has how many of what, as far as the story says."""
+
+    def __init__(self) -> None:
+        self.where: dict[str, str] = {}  # name of a person or animal -> name of a place
+        self.holder: dict[str, str] = {}  # noun of a thing -> name of who has it
+        self.lying: dict[str, str] = {}  # noun of a thing -> name of the place where it lies
+        self.broken: set[str] = set()
+        self.purse: dict[tuple[str, str], int] = {}  # (name, singular goods) -> how many
+
+    def owned(self, name: str, goods: str) -> int:
+        return self.purse.get((name, goods), 0)
+
+    def _add(self, name: str, goods: str, n: int) -> None:
+        have = self.owned(name, goods) + n
+        assert have >= 0, f"{name} has too few of {goods} to give {-n}"
+        self.purse[name, goods] = have
+
+    def _together(self, one: str, two: str) -> None:
+        places = self.where.get(one), self.where.get(two)
+        assert None in places or places[0] == places[1], f"{one} and {two} are not together: {places}"
+
+    def _release(self, name: str, noun: str) -> None:
+        assert self.holder.get(noun) == name, f"{name} does not hold the {noun}"
+        del self.holder[noun]
+
+    def _acquire(self, name: str, noun: str) -> None:
+        assert noun not in self.holder, f"the {noun} is already with {self.holder.get(noun)}"
+        self.lying.pop(noun, None)
+        self.holder[noun] = name
+
+    def apply(self, event: Event) -> None:
+        """Carry out `event`. An AssertionError means that a plot is inconsistent: a defect of ours."""
+        assert event.act in ACTS, f"unknown act {event.act}"
+        change = getattr(self, f"_{event.act}", None)
+        if change is not None:
+            change(event)
+
+    def _at(self, name: str, place: Place | None) -> None:
+        if place is not None and name in self.where:
+            assert self.where[name] == place.name, f"{name} is not at {place.name} but at {self.where[name]}"
+
+    def _go(self, e: Event) -> None:
+        assert e.actor and e.place
+        self.where[e.actor.name] = e.place.name
+        if e.other:
+            self.where[e.other.name] = e.place.name
+
+    _hide = _go
+
+    def _leave(self, e: Event) -> None:
+        assert e.actor
+        self.where.pop(e.actor.name, None)
+
+    def _look(self, e: Event) -> None:
+        assert e.actor and e.place
+        self.where[e.actor.name] = e.place.name
+        if e.thing:
+            assert self.lying.get(e.thing.noun) != e.place.name, f"the {e.thing.noun} is there after all"
+
+    def _have(self, e: Event) -> None:
+        assert e.actor
+        if e.thing:
+            self._acquire(e.actor.name, e.thing.noun)
+        else:
+            assert e.goods and e.count is not None
+            self._add(e.actor.name, e.goods.one, e.count)
+
+    def _take(self, e: Event) -> None:
+        assert e.actor and e.thing
+        self._at(e.actor.name, e.place)
+        if e.place:
+            assert self.lying.get(e.thing.noun) == e.place.name, f"the {e.thing.noun} is not at {e.place.name}"
+        self._acquire(e.actor.name, e.thing.noun)
+
+    def _find(self, e: Event) -> None:
+        assert e.actor
+        if e.thing:
+            self._take(e)
+        elif e.place and e.other:
+            where = self.where.get(e.other.name)
+            assert where == e.place.name, f"{e.other.name} is at {where}, not at {e.place.name}"
+            self.where[e.actor.name] = e.place.name
+
+    def _put(self, e: Event) -> None:
+        assert e.actor and e.thing and e.place
+        self._at(e.actor.name, e.place)
+        self._release(e.actor.name, e.thing.noun)
+        self.lying[e.thing.noun] = e.place.name
+
+    def _lose(self, e: Event) -> None:
+        assert e.actor and e.thing and e.place
+        self._release(e.actor.name, e.thing.noun)
+        self.lying[e.thing.noun] = e.place.name
+
+    def _give(self, e: Event) -> None:
+        assert e.actor and e.other and e.thing
+        self._together(e.actor.name, e.other.name)
+        self._release(e.actor.name, e.thing.noun)
+        self._acquire(e.other.name, e.thing.noun)
+
+    def _swap(self, e: Event) -> None:
+        assert e.actor and e.other and e.thing and e.second_thing
+        self._together(e.actor.name, e.other.name)
+        self._release(e.actor.name, e.thing.noun)
+        self._release(e.other.name, e.second_thing.noun)
+        self._acquire(e.other.name, e.thing.noun)
+        self._acquire(e.actor.name, e.second_thing.noun)
+
+    def _use(self, e: Event) -> None:
+        assert e.actor and e.thing
+        assert self.holder.get(e.thing.noun) == e.actor.name, f"{e.actor.name} has no {e.thing.noun}"
+        assert e.thing.noun not in self.broken, f"the {e.thing.noun} is broken"
+
+    def _break(self, e: Event) -> None:
+        self._use(e)
+        assert e.thing
+        self.broken.add(e.thing.noun)
+
+    def _mend(self, e: Event) -> None:
+        assert e.actor and e.thing
+        assert self.holder.get(e.thing.noun) == e.actor.name, f"{e.actor.name} has no {e.thing.noun}"
+        self.broken.remove(e.thing.noun)
+
+    def _gain(self, e: Event) -> None:
+        assert e.actor and e.goods and e.count is not None
+        self._at(e.actor.name, e.place)
+        self._add(e.actor.name, e.goods.one, e.count)
+
+    def _pay(self, e: Event) -> None:
+        assert e.actor and e.other and e.count is not None
+        self._together(e.actor.name, e.other.name)
+        self._add(e.actor.name, "coin", -e.count)
+        self._add(e.other.name, "coin", e.count)
+
+    def _hand(self, e: Event) -> None:
+        assert e.actor and e.other and e.goods and e.count is not None
+        self._together(e.actor.name, e.other.name)
+        self._add(e.actor.name, e.goods.one, -e.count)
+        self._add(e.other.name, e.goods.one, e.count)
+
+    def _eat(self, e: Event) -> None:
+        assert e.actor and e.goods and e.count is not None
+        self._add(e.actor.name, e.goods.one, -e.count)
+
+    def _tally(self, e: Event) -> None:
+        assert e.count is not None and e.second_count is not None and e.total is not None
+        made = e.count + e.second_count == e.total
+        left = e.count - e.second_count == e.total
+        assert made or left, f"{e.count} and {e.second_count} do not give {e.total}"

@@ -1,0 +1,249 @@
+"""Turns about lasting facts of the village: who is the baker, where does Finn live, whose donkey is Pepper.
+
+What can be asked comes from world.py, its words from facts_wording.py. What training never asks is said at
+`_held_out`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from understudy.hamlet.draw import Draw, stable_hash
+from understudy.hamlet.facts_wording import QUESTIONS, QUESTIONS_AGAIN
+from understudy.hamlet.stories import Split
+from understudy.hamlet.turns import Turn
+from understudy.hamlet.world import Person, number, village
+
+# Of the questions that may be kept for val at all (see `_held_out`), one in this many is.
+_RESERVED_ONE_IN = 5
+
+_ANSWERS = {
+    "trade": "{name} is the {trade}.",
+    "trade back": "The {trade} is {name}.",
+    "home": "{name} lives {at}.",
+    "home back": "{name} lives {at}.",
+    "age": "{name} is {n} years old.",
+    "owner": "{pet} belongs to {owner}.",
+    "owner back": "{owner}'s {kind} is called {pet}.",
+    "kind": "{pet} is a {kind}.",
+    "likes": "{name} likes {goods} best.",
+    "likes back": "{name} likes {goods} best.",
+    "stands": "{the} {stands}.",
+    "stands back": "{the} {stands}.",
+    "work": "{name} works {at}.",
+    "kin": "{name}'s {kin} is {other}.",
+}
+_NOW = {"stood": "stands", "lay": "lies", "ran": "runs", "went": "goes", "grew": "grows", "rose": "rises"}
+_YOUNG = {"kitten": "cat", "puppy": "dog", "sheepdog": "dog"}  # what else is not wrong
+
+Fields = dict[str, Any]
+Known = tuple[str, str]  # a fact that a question teaches: ("home", "Finn")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One thing that can be asked about the village, whatever the words."""
+
+    kind: str  # a row of QUESTIONS
+    of: str  # whom or what it is asked of
+    facts: frozenset[Known]
+    fields: Fields
+    check: dict[str, Any]
+    wrong: tuple[Fields, ...]  # fields that make the answer wrong
+    about: Person | None = None  # whom "he" or "she" would mean after the answer
+
+    def answer(self, wrong: Fields | None = None) -> str:
+        return capital(_ANSWERS[self.kind].format(**self.fields | (wrong or {})))
+
+
+def capital(sentence: str) -> str:
+    """`sentence` with a capital letter in front."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _says(right: Sequence[str], *also: str) -> dict[str, Any]:
+    """One of `right` has to be said, and no other fact of the village than those in `also`."""
+    return {"kind": "says", "any": list(right), "also": list(also)}
+
+
+def _others(field: str, values: Sequence[str], *right: str) -> tuple[Fields, ...]:
+    return tuple({field: value} for value in dict.fromkeys(values) if value not in right)
+
+
+def _of_people() -> Iterator[Question]:
+    """What can be asked of one person."""
+    world = village()
+    names = list(world.people)
+    homes = [world.places[p.home].at for p in world.people.values() if p.home]
+    foods = [world.goods[p.likes].many for p in world.people.values() if p.likes]
+    for p in world.people.values():
+        assert p.home and p.likes, f"{p.name} has no home or likes nothing"
+        name, home, goods = p.name, world.places[p.home], world.goods[p.likes]
+        who = {"name": name, "trade": p.trade}
+        if p.trade:
+            place, trades = world.places[world.trades[p.trade].place], list(world.trades)
+            fact = frozenset({("trade", name)})
+            yield Question("trade", name, fact, who, _says([p.trade], name), _others("trade", trades, p.trade), p)
+            yield Question(
+                "trade back", p.trade, fact, who, _says([name], p.trade), _others("name", names, name), p
+            )  # fmt: skip
+            yield Question(
+                "work", name, frozenset({("work", name)}), who | {"at": place.at},
+                _says([place.name], name, p.trade), _others("at", [x.at for x in world.everywhere], place.at), p,
+            )  # fmt: skip
+        else:
+            yield Question(
+                "age", name, frozenset({("age", name)}), who | {"n": number(p.age)},
+                {"kind": "number", "value": p.age, "also": [name]},
+                _others("n", [number(n) for n in range(4, 14)], number(p.age)), p,
+            )  # fmt: skip
+        yield Question(
+            "home", name, frozenset({("home", name)}), who | {"at": home.at}, _says([home.name], name),
+            _others("at", homes, home.at), p,
+        )  # fmt: skip
+        yield Question(
+            "likes", name, frozenset({("likes", name)}), who | {"goods": goods.many},
+            _says([goods.one, goods.many], name), _others("goods", foods, goods.many), p,
+        )  # fmt: skip
+        for kin in dict.fromkeys(kin for kin, _ in world.kin[name]):
+            right = [other for k, other in world.kin[name] if k == kin]
+            alike = [n for n in names if world.people[n].sex == world.people[right[0]].sex]
+            yield Question(
+                "kin", f"{name} {kin}", frozenset(("kin", " ".join(sorted((name, r)))) for r in right),
+                who | {"kin": kin, "other": right[0]}, _says(right, name, *right),
+                _others("other", alike, name, *right), world.people[right[0]],
+            )  # fmt: skip
+
+
+def _of_all_people() -> Iterator[Question]:
+    """Who lives at the mill, who likes plums: any one of those will do."""
+    world = village()
+    names, people = list(world.people), world.people.values()
+    for home in dict.fromkeys(p.home for p in people if p.home):
+        place, right = world.places[home], [p.name for p in people if p.home == home]
+        yield Question(
+            "home back", home, frozenset(("home", r) for r in right),
+            {"name": right[0], "at": place.at, "the": place.the}, _says(right, home, *right),
+            _others("name", names, *right), world.people[right[0]],
+        )  # fmt: skip
+    for food in dict.fromkeys(p.likes for p in people if p.likes):
+        goods, right = world.goods[food], [p.name for p in people if p.likes == food]
+        yield Question(
+            "likes back", food, frozenset(("likes", r) for r in right), {"name": right[0], "goods": goods.many},
+            _says(right, goods.one, goods.many, *right), _others("name", names, *right), world.people[right[0]],
+        )  # fmt: skip
+
+
+def _of_animals() -> Iterator[Question]:
+    world = village()
+    pets = world.animals.values()
+    for pet in pets:
+        fact = frozenset({("pet", pet.name)})
+        fields = {"pet": pet.name, "kind": pet.kind, "owner": pet.owner}
+        alike = list(dict.fromkeys((pet.kind, _YOUNG.get(pet.kind, pet.kind))))
+        owner = world.people[pet.owner]
+        yield Question(
+            "owner", pet.name, fact, fields, _says([pet.owner], pet.name, *alike),
+            _others("owner", [a.owner for a in pets], pet.owner), owner,
+        )  # fmt: skip
+        yield Question(
+            "owner back", pet.owner, fact, fields, _says([pet.name], pet.owner, *alike),
+            _others("pet", list(world.animals), pet.name),
+        )  # fmt: skip
+        yield Question(
+            "kind", pet.name, fact, fields, _says(alike, pet.name), _others("kind", [a.kind for a in pets], *alike)
+        )  # fmt: skip
+
+
+def _of_places() -> Iterator[Question]:
+    """Where a place stands, and what stands there."""
+    world = village()
+    standing: dict[str, list[str]] = {}
+    for place in world.everywhere:
+        verb, where = place.stands.split(" ", 1)
+        standing.setdefault(where, []).append(place.name)
+        # Where the village is the landmark, the words before it tell the places apart.
+        by_village = place.landmark == "village"
+        landmark = where.removesuffix(" of the village") if by_village else place.landmark
+        elsewhere = [
+            f"{_NOW[verb]} {x.stands.split(' ', 1)[1]}" for x in world.everywhere
+            if x.landmark not in ("village", place.landmark, place.name)
+        ]  # fmt: skip
+        yield Question(
+            "stands", place.name, frozenset({("stands", place.name)}),
+            {"the": place.the, "stands": f"{_NOW[verb]} {where}"}, _says([landmark], place.name, place.landmark),
+            _others("stands", elsewhere),
+        )  # fmt: skip
+    for where, right in standing.items():
+        first = world.places[right[0]]
+        others = [p.the for p in world.everywhere if p.name != first.landmark and p.landmark != first.landmark]
+        yield Question(
+            "stands back", where, frozenset(("stands", r) for r in right),
+            {"the": first.the, "where": where, "stands": f"{_NOW[first.stands.split()[0]]} {where}"},
+            _says(right, first.landmark, *right), _others("the", others),
+        )  # fmt: skip
+
+
+def _held_out(questions: Sequence[Question]) -> set[tuple[str, str]]:
+    """The questions that training never asks, in no words: a hash chooses, and never both ways to one fact.
+
+    Each fact in them is taught by another question: who the baker is may be held out only because Marta's trade
+    is asked. Ages and places of work are asked in one way, and so always in training.
+    """
+    ways = Counter(fact for q in questions for fact in q.facts)
+    touched: set[Known] = set()
+    out = set()
+    for q in questions:
+        free = all(ways[fact] > 1 for fact in q.facts) and not touched & q.facts
+        if free and stable_hash("village", q.kind, q.of) % _RESERVED_ONE_IN == 0:
+            touched |= q.facts
+            out.add((q.kind, q.of))
+    return out
+
+
+@functools.cache
+def village_questions() -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    """All questions about the village: those that training asks, and those that only val asks."""
+    questions = [*_of_people(), *_of_all_people(), *_of_animals(), *_of_places()]
+    out = _held_out(questions)
+    shared = tuple(q for q in questions if (q.kind, q.of) not in out)
+    return shared, tuple(q for q in questions if (q.kind, q.of) in out)
+
+
+def _turn(draw: Draw, question: Question, user: str) -> Turn:
+    wrong = tuple(question.answer(fields) for fields in draw.some(question.wrong, 2))
+    return Turn("village", user, question.answer(), question.check, wrong)
+
+
+def village_turn(draw: Draw, split: Split, *kinds: str) -> tuple[Turn, Person | None]:
+    """A question about the village, of one of `kinds` where given, and whom a pronoun would mean after it.
+
+    In val either the question is one that training never asks, or its words are.
+    """
+    shared, held_out = village_questions()
+    new_question = split == "val" and draw.chance(0.5)
+    open_ = [q for q in (held_out if new_question else shared) if not kinds or q.kind in kinds]
+    if not open_:
+        return village_turn(draw, split, *kinds)
+    question = draw.pick(open_)
+    user = QUESTIONS[question.kind].pick(draw, split, new=None if new_question else True)
+    return _turn(draw, question, user.format(**question.fields)), question.about
+
+
+def again_turn(draw: Draw, split: Split, person: Person, told: Sequence[str]) -> Turn | None:
+    """A further question about `person`, without the name, whose answer has not been `told`; None if there is none."""
+    shared, held_out = village_questions()
+    open_ = [
+        q for q in (shared + held_out if split == "val" else shared)
+        if q.kind in QUESTIONS_AGAIN and q.fields["name"] == person.name and q.answer() not in told
+    ]  # fmt: skip
+    if not open_:
+        return None
+    question = draw.pick(open_)
+    he, his = ("he", "his") if person.sex == "m" else ("she", "her")
+    user = QUESTIONS_AGAIN[question.kind].pick(draw, split)
+    return _turn(draw, question, user.format(**question.fields, he=he, his=his))

@@ -1,0 +1,33 @@
+"""Names that are put together from syllables: more of them than can be learnt by heart, so they have to be copied.
+
+A hash of the name sorts it into train or val. The last letter tells a woman's name ("a") from a man's.
+"""
+
+from __future__ import annotations
+
+from understudy.hamlet.draw import Draw, stable_hash
+from understudy.hamlet.stories import Split
+
+_RESERVED_ONE_IN = 8
+_FIRST = (
+    "B", "Br", "D", "Dr", "F", "G", "Gr", "H", "J", "K", "L", "M", "N", "P", "R", "S", "St", "T", "Tr", "V", "W", "Z",
+)  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u")
+_MIDDLE = (
+    "b", "d", "l", "ld", "ll", "m", "mm", "n", "nd", "nn", "r", "rd", "rl", "rn", "s", "sk", "st", "t", "v", "z",
+)  # fmt: skip
+_LAST = {"m": ("os", "ek", "ik", "im", "ul"), "f": ("ina", "ena", "ora", "ela", "ila", "ura")}
+
+
+def invented_name(draw: Draw, split: Split) -> str:
+    """A name such as "Belina" or "Dornek", of those that are for this split."""
+    while True:
+        sex = draw.pick(("m", "f"))
+        name = draw.pick(_FIRST) + draw.pick(_VOWELS) + draw.pick(_MIDDLE) + draw.pick(_LAST[sex])
+        if (stable_hash("name", name) % _RESERVED_ONE_IN == 0) == (split == "val"):
+            return name
+
+
+def sex_of(name: str) -> str:
+    """ "m" or "f": whose name an invented name is."""
+    return "f" if name.endswith("a") else "m"

@@ -1,0 +1,262 @@
+"""Two kinds of question about a story that need more than one event: what came first, and what is not said.
+
+A question that the story does not answer has the form of one that it does: someone or something else stands in
+it, or it asks for what this telling left open. What is told is in questions_told.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from understudy.hamlet.checker import fact_words, words_of
+from understudy.hamlet.draw import Draw
+from understudy.hamlet.events import Event, Item
+from understudy.hamlet.questions_frames import OUT_OF_ORDER, frames
+from understudy.hamlet.questions_told import COLOURS, DAYS, SEASONS, Telling
+from understudy.hamlet.questions_words import (
+    FIELDS,
+    UNSAID,
+    Query,
+    facts_of,
+    frame_question,
+    key_of,
+    roles_of,
+    sentence,
+)
+from understudy.hamlet.world import Animal, Person, number, village
+
+_MEETINGS = ("arrive_to", "rounds_next", "swap_meet", "hide_first", "hide_second")
+# Deeds of which the text would have told if anyone else had done them.
+_NARROW = frozenset(("give", "eat", "gain", "mend", "buy", "leave"))
+# From these weathers a reader knows the season.
+_TELLING_WEATHER = frozenset(["snowy", "frosty", "hot", "cold", "warm", "golden", "misty", "snow", "frost", "mist"])
+_HAIR = ("brown", "black", "red", "grey", "long")
+
+
+# ---- what came first ------------------------------------------------------------------------------------
+
+
+def _in_order(telling: Telling) -> list[tuple[Event, str]]:
+    """Each event whose time is where it stands in the text, as a sentence that the text bears out."""
+    out: list[tuple[Event, str]] = []
+    for event in telling.events:
+        if event.telling in OUT_OF_ORDER:
+            continue
+        for frame in frames().get(event.telling, ()):
+            if (frame.asks or frame.group == "order") and telling.complete(frame, event):
+                out.append((event, sentence(frame, event, but="" if telling.told(event, "p") else "p")))
+                break
+    return out
+
+
+def _two(telling: Telling, draw: Draw) -> Query | None:
+    """Which of two things happened first."""
+    told = _in_order(telling)
+    if len(told) < 2:
+        return None
+    i = draw.between(0, len(told) - 2)
+    j = draw.between(i + 1, len(told) - 1)
+    one, two = told[i][1], told[j][1]
+    if sum(s in (one, two) for _, s in told) > 2 or not _apart(one, two):
+        return None
+    a, b = (one, two) if draw.chance(0.5) else (two, one)
+    return _which(f"{a}, or {b}", one, two, f"First {one}.", f"First {two}.")
+
+
+def _apart(one: str, two: str) -> bool:
+    """Whether each says something that the other does not."""
+    first, second = set(words_of(one)), set(words_of(two))
+    known = fact_words()
+    return bool((first - second) & known) and bool((second - first) & known)
+
+
+def _which(direct: str, right: str, other: str, answer: str, wrong: str) -> Query:
+    also = facts_of(direct, answer)
+    check: dict[str, Any] = {"kind": "which", "right": right, "other": other, "also": also}
+    return Query("first", direct, "", answer, check, (wrong, UNSAID))
+
+
+def _met(telling: Telling, draw: Draw) -> Query | None:
+    """Whom someone met first."""
+    meetings = [e for e in telling.events if e.telling in _MEETINGS and telling.told(e, "b") and e.actor and e.other]
+    if len(meetings) < 2:
+        return None
+    first, second = meetings[0], meetings[1]
+    if first.actor is not second.actor:
+        return None
+    assert first.actor and first.other and second.other
+    did = ("find", "found") if first.telling.startswith("hide") else ("meet", "met")
+    who, one, two = first.actor.name, first.other.name, second.other.name
+    a, b = (one, two) if draw.chance(0.5) else (two, one)
+    query = _which(
+        f"Who did {who} {did[0]} first, {a} or {b}?", one, two,
+        f"First {who} {did[1]} {one}.", f"First {who} {did[1]} {two}.",
+    )  # fmt: skip
+    return replace(query, indirect=f"who {who} {did[1]} first, {a} or {b}")
+
+
+def _went(telling: Telling, draw: Draw) -> Query | None:
+    """Where someone was first."""
+    visits: dict[str, list[Event]] = {}
+    for event in telling.events:
+        if (
+            event.act in ("go", "find", "hide", "look")
+            and event.telling
+            and event.telling not in (*OUT_OF_ORDER, "wind_go")
+        ):
+            for who in (event.actor, event.other if event.act == "go" else None):
+                if isinstance(who, Person) and event.place is not None:
+                    visits.setdefault(who.name, []).append(event)
+    name = draw.pick(list(visits)) if visits else ""
+    told: list[Event] = []
+    for event in visits.get(name, ()):
+        assert event.place is not None
+        if event.place not in [e.place for e in told]:
+            told.append(event)
+    told = [e for e in told if e.actor and e.actor.name == name and telling.told(e, "a") and telling.told(e, "p")]
+    if len(told) < 2:
+        return None
+    i = draw.between(0, len(told) - 2)
+    one, two = told[i].place, told[draw.between(i + 1, len(told) - 1)].place
+    assert one is not None and two is not None
+    a, b = (one, two) if draw.chance(0.5) else (two, one)
+    query = _which(
+        f"Where was {name} first, {a.at} or {b.at}?", one.name, two.name,
+        f"First {name} was {one.at}.", f"First {name} was {two.at}.",
+    )  # fmt: skip
+    return replace(query, indirect=f"where {name} was first, {a.at} or {b.at}")
+
+
+def ask_first(telling: Telling, draw: Draw) -> Query | None:
+    """A question about what came first; at times there is none."""
+    for _ in range(6):
+        query = draw.pick((_two, _two, _met, _went))(telling, draw)
+        if query is not None:
+            return query
+    return None
+
+
+# ---- what is not said -------------------------------------------------------------------------------------
+
+
+def _unsaid(direct: str, indirect: str, *wrong: str) -> Query:
+    check: dict[str, Any] = {"kind": "unsaid"}
+    if also := facts_of(direct):
+        check["also"] = also
+    return Query("not-said", direct, indirect, UNSAID, check, tuple(dict.fromkeys(wrong))[:2])
+
+
+def _stranger(telling: Telling, event: Event, slot: str, open_: bool, draw: Draw) -> Any:
+    """Someone or something else for a slot: mostly what the story does not have at all, unless `open_`."""
+    world = village()
+    value = getattr(event, FIELDS[slot])
+    near: list[Any]
+    far: list[Any]
+    if isinstance(value, (Person, Animal)):
+        named = {key_of(event, s) for s in "abc"}
+        near = [p for p in telling.people.values() if p.name not in named and type(p) is type(value)]
+        far = [p for p in world.people.values() if p.name not in telling.words]
+    else:
+        near = [i for i in telling.items.values() if i.noun != value.noun]
+        far = [Item(noun, "") for noun in world.things if noun not in telling.words]
+    return draw.pick(near) if near and open_ and draw.chance(0.4) else draw.pick(far)
+
+
+def _other_deed(telling: Telling, draw: Draw) -> Query | None:
+    """A question of the same form, with someone or something in it of whom no such deed is told."""
+    rows = [
+        (event, frame)
+        for event in telling.events
+        for frame in frames().get(event.telling, ())
+        if frame.asks and frame.group != "live" and telling.complete(frame, event)
+    ]
+    if not rows:
+        return None
+    event, frame = draw.pick(rows)
+    asks = [s for s in frame.asks if telling.told(event, s)]
+    if not asks:
+        return None
+    slot = draw.pick(asks)
+    given = [s for s in frame.roles if s in "abtuc" and s != slot]
+    if not given:
+        return None
+    other = draw.pick(given)
+    near = frame.group in _NARROW and event.telling != "share_gain"  # "Molly had found no cherries at all"
+    changed = replace(event, **{FIELDS[other]: _stranger(telling, event, other, near, draw)})
+    if telling.reserved(changed):
+        return None
+    roles = roles_of(frame, changed)
+    asked = frame.roles[slot]
+    if telling.could_be(frame, {r: v for r, v in roles.items() if r not in (asked, "place", "kind", "mark")}):
+        return None
+    but = "" if slot == "p" else "p"
+    direct, indirect = frame_question(frame, changed, slot, but)
+    guesses = [changed, *telling.mistaken(changed, slot, frame.slots, draw)[:1]]
+    return _unsaid(direct, indirect, *(sentence(frame, guess, slot, but) + "." for guess in guesses))
+
+
+def _time(telling: Telling, draw: Draw) -> Query | None:
+    if not telling.words & set(DAYS):
+        wrong = [f"It was {day}." for day in draw.some(DAYS, 2)]
+        return _unsaid("What day was it?", "what day it was", *wrong)
+    if not telling.words & {*SEASONS, *map(str.capitalize, SEASONS), *_TELLING_WEATHER}:
+        wrong = [f"It was {season}." for season in draw.some(SEASONS, 2)]
+        return _unsaid("What season was it?", "what season it was", *wrong)
+    return None
+
+
+def _colour(telling: Telling, draw: Draw) -> Query | None:
+    told = {f.subject: str(f.value) for f in telling.story.facts if f.kind == "word"}
+    plain = [noun for noun in telling.items if told.get(noun) not in (*COLOURS, "brass", "copper", "silver", "gold")]
+    if not plain:
+        return None
+    noun = draw.pick(plain)
+    wrong = [f"The {noun} was {c}." for c in draw.some(COLOURS, 2)]
+    return _unsaid(f"What colour was the {noun}?", f"what colour the {noun} was", *wrong)
+
+
+def _age(telling: Telling, draw: Draw) -> Query | None:
+    """Of those who live in Hamlet anyone may know the age, told or not."""
+    guests = [p for p in telling.people.values() if isinstance(p, Person) and not p.resident]
+    if not guests:
+        return None
+    who = draw.pick(guests).name
+    wrong = [f"{who} was {number(n)} years old." for n in draw.some(range(6, 40), 2)]
+    return _unsaid(f"How old was {who}?", f"how old {who} was", *wrong)
+
+
+def _never_told(telling: Telling, draw: Draw) -> Query | None:
+    """What no telling says of anyone."""
+    people = [p.name for p in telling.people.values() if isinstance(p, Person)]
+    who = draw.pick(people)
+    other = draw.pick(list(village().people))
+    goods = draw.pick([g.many for n, g in village().goods.items() if n in ("bun", "egg", "pie", "apple", "pear")])
+    place = draw.pick(list(village().places))
+    n = number(draw.between(3, 9))
+    rows = [
+        (f"What did {who} eat that evening?", f"what {who} ate that evening", f"That evening {who} ate {goods}."),
+        (f"What did {who} dream of that night?", f"what {who} dreamed of that night", f"{who} dreamed of the {place}."),
+        (f"What colour was {who}'s hair?", f"what colour {who}'s hair was", f"{who}'s hair was {draw.pick(_HAIR)}."),
+        (f"How long did {who} sleep?", f"how long {who} slept", f"{who} slept for {n} hours."),
+    ]
+    if telling.items:
+        noun = draw.pick(list(telling.items))
+        rows += [
+            (f"Who made the {noun}?", f"who made the {noun}", f"{other} made the {noun}."),
+            (f"How much did the {noun} cost?", f"how much the {noun} cost", f"The {noun} cost {n} coins."),
+        ]
+    return _unsaid(*draw.pick(rows))
+
+
+def ask_unsaid(telling: Telling, draw: Draw) -> Query | None:
+    """A question that the story does not answer."""
+    kinds: tuple[Callable[[Telling, Draw], Query | None], ...] = (
+        _other_deed, _other_deed, _other_deed, _other_deed, _time, _colour, _age, _never_told,
+    )  # fmt: skip
+    for _ in range(8):
+        query = draw.pick(kinds)(telling, draw)
+        if query is not None:
+            return query
+    return None

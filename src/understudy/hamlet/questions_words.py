@@ -1,0 +1,170 @@
+"""The words of questions: an event's parts put into the sentences of questions_frames.py.
+
+`put` says one slot, `sentence` a whole frame, `frame_question` asks for one of its slots. What may fairly be asked
+is decided in questions_told.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from understudy.hamlet.checker import fact_words, words_of
+from understudy.hamlet.events import Event, Item
+from understudy.hamlet.questions_frames import TOKEN, Frame, Part
+from understudy.hamlet.world import Animal, Goods, Person, Place, number, village
+
+UNSAID = "The story does not say."
+
+# What each slot of a frame is in an event.
+FIELDS = {
+    "a": "actor", "b": "other", "c": "third", "z": "animal", "y": "animal", "t": "thing", "u": "second_thing",
+    "p": "place", "g": "goods", "h": "second_goods", "n": "count", "k": "total", "x": "detail",
+}  # fmt: skip
+# Pasts that events bring along and whose base is no entry of the village's trades.
+_BASES = {"caught": "catch", "found": "find", "picked": "pick", "counted": "count", "pulled up": "pull up"}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question in plain words; `indirect` is the same inside another sentence: "where Sam found the purse"."""
+
+    category: str
+    direct: str
+    indirect: str
+    answer: str
+    check: dict[str, Any]
+    wrong: tuple[str, ...]
+
+
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+@functools.cache
+def _bases() -> dict[str, str]:
+    return _BASES | {t.task_did: t.task for t in village().trades.values()}
+
+
+def an(words: str) -> str:
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def _counted(event: Event, n: int, form: str) -> str:
+    if form not in ("g", "gwere", "there", "c"):
+        return number(n) + (f" {form if n != 1 else form[:-1]}" if form else "")  # "days", "times"
+    goods = village().goods["coin"] if form == "c" else event.goods
+    assert goods is not None, f"{event.telling}: nothing to count"
+    counted, were = goods.counted(n), "was" if n == 1 else "were"
+    return {"gwere": f"{counted} {were}", "there": f"there {were} {counted}"}.get(form, counted)
+
+
+def put(event: Event, slot: str, form: str, asked: bool = False) -> str:
+    """The words of one slot."""
+    if slot == "y":
+        assert event.animal is not None
+        return event.animal.kind
+    value = getattr(event, FIELDS[slot])
+    if isinstance(value, Person):
+        if form == "parent":
+            return "father" if value.sex == "m" else "mother"
+        return getattr(value, form) if form else value.name
+    if isinstance(value, Animal):
+        return getattr(value, form) if form else value.name
+    if isinstance(value, Item):
+        return an(value.noun) if form == "a" and asked else f"the {value.noun}"
+    if isinstance(value, Place):
+        return value.stands.split(" ", 1)[1] if form == "stood" else getattr(value, form or "the")
+    if isinstance(value, Goods):
+        return value.many
+    if isinstance(value, int):
+        return _counted(event, value, form)
+    return str(value)
+
+
+def render(parts: tuple[Part, ...], event: Event, asked: str, but: str = "") -> str:
+    """The words of `parts`, without the slots in `but`."""
+    words = []
+    for part in parts:
+        if isinstance(part, str):
+            words.append(part)
+        elif part[0] not in but:
+            words.append(put(event, *part, asked=part[0] == asked))
+    return " ".join(words)
+
+
+def verb(frame: Frame, event: Event) -> tuple[str, str]:
+    """Past and base."""
+    if frame.verb is not None:
+        return frame.verb
+    assert event.detail is not None
+    return event.detail, _bases()[event.detail]
+
+
+def sentence(frame: Frame, event: Event, asked: str = "", but: str = "") -> str:
+    """`Sam found the purse at the school`."""
+    subject, rest = render(frame.subject, event, asked), render(frame.rest, event, asked, but)
+    return f"{subject} {verb(frame, event)[0]} {rest}".strip()
+
+
+def stays(slot: re.Match[str], asked: str) -> bool:
+    """Whether a slot of an answer is the question's own, also where something else is put for what is asked."""
+    return slot[2] in ("parent", "kind", "trade") or (slot[1] == "p" and not slot[2]) or (slot[1], asked) == ("z", "y")
+
+
+def fill(template: str, event: Event, asked: str = "") -> str:
+    """The words of a fixed question or answer."""
+    return capital(TOKEN.sub(lambda m: put(event, m[1], m[2] or "", m[1] == asked), template))
+
+
+def facts_of(*texts: str) -> list[str]:
+    """The words in `texts` that a checker knows as facts, each once."""
+    known = fact_words()
+    return sorted({w for w in words_of(" ; ".join(texts)) if w in known or w.isdigit()})
+
+
+def frame_question(frame: Frame, event: Event, slot: str, but: str) -> tuple[str, str]:
+    """The question for `slot`, direct and indirect; the slots in `but` stay out of it."""
+    past, base = verb(frame, event)
+    rest = render(frame.rest, event, "", but + slot)
+    if any(part[0] == slot for part in frame.subject if isinstance(part, tuple)):
+        words = f"who {past} {rest}".strip()
+        return capital(words) + "?", words
+    asked = {"p": "where", "n": "how many", "a": "who", "b": "who", "c": "who"}.get(slot, "what")
+    if slot == "g":  # "n" carries the goods along
+        rest = render(frame.rest, event, "", but + "n")
+    if slot == "n":
+        goods = event.goods or village().goods["coin"]
+        asked = f"how many {goods.many}"
+    subject = render(frame.subject, event, "")
+    direct = f"{capital(asked)} did {subject} {base} {rest}".strip() + "?"
+    return direct, f"{asked} {subject} {past} {rest}".strip()
+
+
+def key_of(event: Event, slot: str) -> str | None:
+    """What stands in a slot, to be compared."""
+    value = getattr(event, FIELDS[slot])
+    if value is None:
+        return None
+    if isinstance(value, Item):
+        return value.noun
+    if isinstance(value, Goods):
+        return value.one
+    return str(value) if isinstance(value, (int, str)) else value.name
+
+
+def _thing_of(frame: Frame, event: Event) -> tuple[str, str | None]:
+    """What the deed is done with: its kind and what it is; of goods, which."""
+    for slot, role in frame.roles.items():
+        if role == "thing":
+            if slot in "ng":
+                return "goods", event.goods.one if event.goods else "coin"
+            return "person" if slot == "b" else "thing", key_of(event, slot)
+    return "", None
+
+
+def roles_of(frame: Frame, event: Event) -> dict[str, str | None]:
+    roles = {role: key_of(event, slot) for slot, role in frame.roles.items() if role != "thing"}
+    return roles | {"kind": _thing_of(frame, event)[0], "thing": _thing_of(frame, event)[1], "mark": frame.mark}

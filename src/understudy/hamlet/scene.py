@@ -1,0 +1,288 @@
+"""The stage of one story: casting, props, and the record of what happens.
+
+Plots ask a `Scene` for people, things and places and hand it events; the scene keeps the state
+(so that an impossible event fails at once) and adds lasting facts of the village on the way.
+It knows nothing of train and validation, except which visitors may come by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from understudy.hamlet.draw import Draw
+from understudy.hamlet.events import Event, Item, Setting, State
+from understudy.hamlet.world import VISITOR_TRADES, Animal, Goods, Person, Place, World
+
+_WEATHER = {
+    "spring": ("sunny", "windy", "rainy", "mild", "grey", "cool"),
+    "summer": ("sunny", "warm", "hot", "bright", "dry", "golden"),
+    "autumn": ("windy", "rainy", "misty", "grey", "cool", "golden"),
+    "winter": ("snowy", "frosty", "cold", "still", "grey", "clear"),
+}
+# When what grows or lives outside can be had. What is not here can be had all year.
+_SEASONS = {
+    "strawberry": ("summer",), "cherry": ("summer",), "plum": ("summer", "autumn"), "pear": ("summer", "autumn"),
+    "tomato": ("summer", "autumn"), "apple": ("summer", "autumn"), "nut": ("autumn",), "mushroom": ("autumn",),
+    "flower": ("spring", "summer"), "frog": ("spring", "summer"), "bee": ("spring", "summer"),
+}  # fmt: skip
+_WEATHER_ENDS = ("close_rainy", "close_windy", "close_snowy", "close_cold", "close_sunny", "close_misty")
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+class Scene:
+    """What a plot works with. `events` is the story so far, `state` what is true now."""
+
+    def __init__(self, world: World, draw: Draw, visitors: dict[str, str]) -> None:
+        self.world, self.draw = world, draw
+        self._visitors = visitors
+        self._visitor_names = tuple(visitors)
+        self.events: list[Event] = []
+        self.state = State()
+        self.cast: list[str] = []
+        self.relations: dict[tuple[str, str], str] = {}  # of visitors; the village's are in world
+        self._nouns: list[str] = []
+        self._told_lasting: set[tuple[str, str]] = set()
+        season = draw.pick(tuple(_WEATHER))
+        self.setting = Setting(
+            weather=draw.pick(_WEATHER[season]),
+            season=season,
+            day=draw.pick(_DAYS),
+            part=draw.pick(("morning", "morning", "afternoon")),
+        )
+
+    # ---- record ----------------------------------------------------------------------------------
+
+    def do(self, act: str, telling: str, actor: Person | Animal | None = None, /, *with_: Any, **fields: Any) -> Event:
+        """Let an event happen. Positional after the actor: other, third."""
+        event = Event(act, telling, actor, *with_, **fields)
+        self.state.apply(event)
+        self.events.append(event)
+        return event
+
+    def maybe(
+        self, chance: float, act: str, telling: str, actor: Person | Animal, /, *with_: Any, **fields: Any
+    ) -> None:
+        """`do`, or not."""
+        if self.draw.chance(chance):
+            self.do(act, telling, actor, *with_, **fields)
+
+    def set_up(
+        self,
+        who: Person | Animal,
+        place: Place | None = None,
+        thing: Item | None = None,
+        goods: Goods | None = None,
+        count: int = 0,
+    ) -> None:
+        """What is so before the story tells of it: `who` is at `place`, holds `thing`, has `goods`."""
+        if place is not None:
+            self.state.where[who.name] = place.name
+        if thing is not None:
+            self.state.holder[thing.noun] = who.name
+        if goods is not None:
+            self.state.purse[who.name, goods.one] = count
+
+    # ---- casting -----------------------------------------------------------------------------------
+
+    def _join(self, who: Any) -> Any:
+        self.cast.append(who.name)
+        return who
+
+    def _pick_person(self, people: list[Person]) -> Person:
+        """One of `people` who is not in the story yet; often, for clear pronouns, of the other sex."""
+        free = [p for p in people if p.name not in self.cast]
+        hero = self.world.people.get(self.cast[0]) if self.cast else None
+        if hero is not None and self.draw.chance(0.5):
+            free = [p for p in free if p.sex != hero.sex] or free
+        return self._join(self.draw.pick(free))
+
+    def child(self) -> Person:
+        return self._pick_person(self.world.children)
+
+    def adult(self) -> Person:
+        return self._pick_person(self.world.adults)
+
+    def anyone(self) -> Person:
+        return self.child() if self.draw.chance(0.6) else self.adult()
+
+    def with_trade(self, *trades: str) -> Person:
+        return self._pick_person([p for p in self.world.people.values() if p.trade in trades])
+
+    def stranger_with_trade(self, hero: Person, *trades: str) -> Person:
+        """Someone with one of `trades` who is no relation of `hero`."""
+        kin = {other for _, other in self.world.kin[hero.name]}
+        people = self.world.people.values()
+        return self._pick_person([p for p in people if p.trade in trades and p.name not in kin])
+
+    def elder_of(self, who: Person) -> Person:
+        """A parent of `who` half of the time, else any adult."""
+        near = [
+            self.world.people[other]
+            for relation, other in self.world.kin[who.name]
+            if relation in ("mother", "father", "grandfather") and other not in self.cast
+        ]
+        if near and self.draw.chance(0.55):
+            return self._join(self.draw.pick(near))
+        return self.adult()
+
+    def playmate(self, of: Person) -> Person:
+        """Another child, at times a cousin who does not live in Hamlet."""
+        return self.cousin(of) if self.draw.chance(0.3) else self.child()
+
+    def _newcomer(self) -> str:
+        while True:
+            name = self.draw.pick(self._visitor_names)
+            if name not in self.cast:
+                return name
+
+    def cousin(self, of: Person) -> Person:
+        name = self._newcomer()
+        cousin = Person(name, self._visitors[name], age=max(5, of.age), resident=False)
+        self.relations[of.name, name] = "cousin"
+        return self._join(cousin)
+
+    def visitor(self) -> Person:
+        """A grown-up from elsewhere, for this story only."""
+        name = self._newcomer()
+        return self._join(
+            Person(name, self._visitors[name], age=40, trade=self.draw.pick(VISITOR_TRADES), resident=False)
+        )
+
+    def neighbour(self) -> Person:
+        """Someone grown-up: mostly of the village, at times from elsewhere."""
+        return self.visitor() if self.draw.chance(0.25) else self.adult()
+
+    def animal(self) -> Animal:
+        return self._join(self.draw.pick([a for a in self.world.animals.values() if a.name not in self.cast]))
+
+    # ---- props -------------------------------------------------------------------------------------
+
+    def thing(self, *nouns: str) -> Item:
+        """A thing that has not yet occurred in the story; one of `nouns` where given."""
+        while True:
+            noun = self.draw.pick(nouns or self.world.everything)
+            if noun not in self._nouns:
+                break
+        self._nouns.append(noun)
+        return Item(noun, self.draw.pick(self.world.things[noun]))
+
+    def place(self, *but: Place | None) -> Place:
+        """Any place except those given."""
+        while True:
+            place = self.draw.pick(self.world.everywhere)
+            if place not in but:
+                return place
+
+    def work_of(self, who: Person) -> Place:
+        """Where a villager with a trade works; a visitor is at the inn."""
+        trade = self.world.trades.get(who.trade or "")
+        return self.world.places[trade.place if trade else "inn"]
+
+    def home_of(self, who: Person) -> Place:
+        return self.world.places[who.home or "inn"]
+
+    def goods(self, *names: str) -> Goods:
+        return self.world.goods[self.draw.pick(names)]
+
+    def food(self, *names: str) -> Goods:
+        """One of `names` that the season has; apples and nuts keep."""
+        kept = ("apple", "nut", self.setting.season)
+        return self.goods(*[n for n in names if n in kept or self.setting.season in _SEASONS.get(n, kept)])
+
+    def treat(self) -> Goods:
+        """Something small to eat, as a thank-you."""
+        return self.food("apple", "bun", "pear", "plum", "cake", "cherry", "nut", "egg", "strawberry")
+
+    def season_of(self, name: str) -> None:
+        """Move the story to a season that has `name`."""
+        if self.setting.season not in _SEASONS.get(name, (self.setting.season,)):
+            self.setting.season = self.draw.pick(_SEASONS[name])
+            self.setting.weather = self.draw.pick(_WEATHER[self.setting.season])
+
+    def harvest(self, harvests: Sequence[tuple[str, str, str]]) -> tuple[Goods, Place, str]:
+        """Goods, where they are to be had, and the verb for getting them, of rows that name them; in a season for it."""
+        name, where, verb = self.draw.pick(harvests)
+        self.season_of(name)
+        return self.world.goods[name], self.world.places[where], verb
+
+    # ---- what every story has -------------------------------------------------------------------------
+
+    def weather(self, weather: str, *seasons: str) -> None:
+        """Set the weather, in one of the seasons that have it."""
+        self.setting.weather = weather
+        self.setting.season = self.draw.pick(seasons)
+
+    def start(self, hero: Person, before: Callable[[], object] | None = None) -> None:
+        """The time and the weather, and often lasting facts about the hero.
+
+        `before` is what was already so when the story begins ("Finn had a kite"); it stands before
+        the phrase that opens the first true event ("One windy morning, ...").
+        """
+        if any(pet.name in self.cast for pet in self.world.pets.get(hero.name, ())):
+            self._told_lasting.add(("owner", hero.name))
+        for chance in (0.55, 0.25):
+            if self.draw.chance(chance):
+                self.lasting(hero)
+        if before is None:
+            self.do("mood", "open_phrase" if self.draw.chance(0.75) else "open_sentence")
+        elif self.draw.chance(0.3):
+            self.do("mood", "open_sentence")
+            before()
+        else:
+            before()
+            self.do("mood", "open_phrase")
+
+    def lasting(self, who: Person) -> None:
+        """One lasting fact about `who` that this story has not told yet."""
+        if not who.resident:
+            return
+        world = self.world
+        parents = [other for relation, other in world.kin[who.name] if relation in ("mother", "father")]
+        pets = world.pets[who.name]
+        topics = ["likes", "home"]
+        topics += ["age", "child"] if who.is_child else ["trade", "trade"]
+        topics += ["parent"] if parents and who.is_child else []
+        topics += ["owner", "owner"] if pets else []
+        topics = [t for t in topics if (t, who.name) not in self._told_lasting]
+        if not topics:
+            return
+        topic = self.draw.pick(topics)
+        self._told_lasting.add((topic, who.name))
+        if topic in ("child", "age", "home"):  # "child" tells age and home in one
+            self._told_lasting |= {("child", who.name)}
+        if topic == "child":
+            self._told_lasting |= {("age", who.name), ("home", who.name)}
+        if topic == "likes":
+            assert who.likes, f"{who.name} likes nothing"
+            self.do("lasting", "lasting_likes", who, goods=world.goods[who.likes])
+        elif topic in ("home", "child"):
+            self.do("lasting", f"lasting_{topic}", who, place=self.home_of(who), count=who.age)
+        elif topic == "age":
+            self.do("lasting", "lasting_age", who, count=who.age)
+        elif topic == "trade":
+            self.do("lasting", "lasting_trade", who, place=self.work_of(who))
+        elif topic == "parent":
+            self.do("lasting", "lasting_parent", who, world.people[self.draw.pick(parents)])
+        else:
+            self.do("lasting", "lasting_owner", who, animal=self.draw.pick(pets))
+
+    def owns(self, owner: Person, animal: Animal) -> None:
+        """Tell whose `animal` is."""
+        self.do("lasting", "lasting_owner", owner, animal=animal)
+
+    def sight(self, place: Place, chance: float = 0.3) -> None:
+        """Where `place` stands: a lasting fact, told in passing."""
+        if self.draw.chance(chance) and ("stands", place.name) not in self._told_lasting:
+            self._told_lasting.add(("stands", place.name))
+            self.do("lasting", "lasting_stands", place=place)
+
+    def close(self, hero: Person, *tellings: str) -> None:
+        """One or two closing sentences: of the plot's own, of the weather, or of any story."""
+        weather = f"close_{self.setting.weather}"
+        own = tellings and self.draw.chance(0.6)
+        if own:
+            self.do("mood", self.draw.pick(tellings), hero)
+        if not own or self.draw.chance(0.6):
+            fits = weather in _WEATHER_ENDS and weather not in tellings
+            self.do("mood", weather if fits and self.draw.chance(0.3) else "close", hero)

@@ -1,0 +1,163 @@
+"""The stories of Hamlet: `story(seed, index, split)` for one, `stories(seed, split)` without end.
+
+A story is a pure function of (seed, index, split). A share of all facts (who did what where, who
+gave what to whom, pairs of numbers), of the phrases, and of the names of visitors is reserved: a
+train story that comes upon a reserved fact is dealt again, a val story is dealt again until it has one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from understudy.hamlet.draw import Draw, stable_hash
+from understudy.hamlet.events import Event, Key
+from understudy.hamlet.narrator import Narrator
+from understudy.hamlet.phrases import all_tellings
+from understudy.hamlet.plots import PLOTS
+from understudy.hamlet.plots_small import SMALL_PLOTS
+from understudy.hamlet.scene import Scene
+from understudy.hamlet.templates import Choices
+from understudy.hamlet.world import village
+
+Split = Literal["train", "val"]
+Plot = Callable[[Scene], None]
+
+# How many stories make a corpus: about 7 MB to train on, 150 kB to validate on (docs/hamlet.md).
+DEFAULT_STORIES: dict[Split, int] = {"train": 13_000, "val": 280}
+
+# A small story that comes out longer is told again.
+SMALL_BYTES = 240
+
+# A longer play makes more than fifteen sentences.
+_MOST_EVENTS = 16
+
+# One fact in this many is kept for evaluation.
+_RESERVED_ONE_IN = {"where": 12, "whom": 12, "numbers": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something a story leaves true, or says in passing: ("day", "", "Monday"), ("has", "Nell", "kite")."""
+
+    kind: str
+    subject: str
+    value: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One story: the text, and everything in it as data."""
+
+    text: str
+    plot: str
+    split: Split
+    characters: tuple[str, ...]  # people and animals, in the order in which the text names them
+    events: tuple[Event, ...]
+    facts: tuple[Fact, ...]
+    reserved: tuple[Key, ...]  # which of its facts are held out from training; empty in train
+
+
+def is_reserved(key: Key) -> bool:
+    """Whether a fact is kept for evaluation. Depends on the words of the key alone."""
+    return stable_hash("reserved", *key) % _RESERVED_ONE_IN[key[0]] == 0
+
+
+@functools.cache
+def _tellings(split: Split) -> dict[str, Choices]:
+    return {
+        name: Choices.of([t for t in templates if split == "val" or not t.held_out])
+        for name, templates in all_tellings().items()
+    }
+
+
+def _admits(split: Split, keys: list[Key]) -> bool:
+    """Train: no reserved fact. Val: at least one, which is a pair of numbers where there are numbers."""
+    if split == "train":
+        return not any(map(is_reserved, keys))
+    numbers = [key for key in keys if key[0] == "numbers"]
+    return any(map(is_reserved, numbers or keys))
+
+
+def _deal(draw: Draw, split: Split, plot: Plot, visitors: dict[str, str]) -> Scene:
+    """Play `plot`, again and again, until the split admits its facts."""
+    while True:
+        scene = Scene(village(), draw, visitors)
+        plot(scene)
+        if len(scene.events) <= _MOST_EVENTS and _admits(
+            split, [k for e in scene.events for k, _ in e.keys_and_fields()]
+        ):
+            return scene
+
+
+def _told_and_reserved(event: Event) -> list[Key]:
+    return [key for key, fields in event.keys_and_fields() if is_reserved(key) and set(fields) <= set(event.told)]
+
+
+def _facts(scene: Scene) -> tuple[Fact, ...]:
+    setting, state = scene.setting, scene.state
+    facts = [Fact(kind, "", getattr(setting, kind)) for kind in sorted(setting.told)]
+    items = {item.noun: item for e in scene.events for item in (e.thing, e.second_thing) if item is not None}
+    facts += [Fact("word", noun, item.word) for noun, item in items.items() if item.word_told]
+    facts += [Fact("has", holder, noun) for noun, holder in state.holder.items() if noun in items]
+    facts += [Fact("lies", noun, place) for noun, place in state.lying.items()]
+    facts += [Fact(goods, name, n) for (name, goods), n in state.purse.items()]
+    return tuple(facts)
+
+
+def story(seed: int, index: int, split: Split) -> Story:
+    """The story of `seed` with number `index`, from 0 on."""
+    return _tell("story", PLOTS, seed, index, split)
+
+
+def small_story(seed: int, index: int, split: Split) -> Story:
+    """A story of two to five sentences. None of them is in the corpus: they are made to be asked about."""
+    return _tell("small story", SMALL_PLOTS, seed, index, split, SMALL_BYTES)
+
+
+def _tell(
+    stream: str, plots: Mapping[str, Plot], seed: int, index: int, split: Split, most_bytes: float = math.inf
+) -> Story:
+    if split not in ("train", "val"):
+        raise ValueError(f"split is {split!r}; Hamlet has 'train' and 'val'")
+    draw = Draw(stable_hash(stream, seed, split, index))
+    world, tellings = village(), _tellings(split)
+    plot = draw.pick(tuple(plots))
+    visitors = world.reserved_visitors if split == "val" and draw.chance(0.7) else world.visitors
+    spoken = draw.chance(0.5)
+    reserved: list[Key] = []
+    while True:
+        scene = _deal(draw, split, plots[plot], visitors)
+        relations = world.relations | scene.relations if scene.relations else world.relations
+        narrator = Narrator(tellings, draw, scene.setting, relations, spoken)
+        text = narrator.tell(scene.events)
+        if len(text) > most_bytes:
+            continue
+        if split == "train":
+            break
+        for event in scene.events:
+            keys = _told_and_reserved(event)
+            event.held_out = bool(keys)
+            reserved += keys
+        if reserved:
+            break
+    return Story(
+        text=text,
+        plot=plot,
+        split=split,
+        characters=tuple(narrator.reader.people),
+        events=tuple(scene.events),
+        facts=_facts(scene),
+        reserved=tuple(reserved),
+    )
+
+
+def stories(seed: int, split: Split) -> Iterator[str]:
+    """The texts of `story(seed, 0, split)`, `story(seed, 1, split)`, ... without end."""
+    index = 0
+    while True:
+        yield story(seed, index, split).text
+        index += 1

@@ -1,0 +1,165 @@
+"""Small sums up to twenty, bare and with goods. Pairs of numbers reserved from the stories are reserved here too.
+
+The answer counts: upwards from the larger number, or down from the first.
+"""
+
+from __future__ import annotations
+
+from understudy.hamlet.counting import counting
+from understudy.hamlet.draw import Draw
+from understudy.hamlet.facts import capital
+from understudy.hamlet.stories import Split, is_reserved
+from understudy.hamlet.turns import Turn
+from understudy.hamlet.wording import phrasings
+from understudy.hamlet.world import number, village
+
+_LARGEST = 20
+_WITH_GOODS = ("more", "less")
+_GOODS = ("apple", "bean", "bun", "button", "cake", "carrot", "egg", "nut", "pear", "plum")
+
+_SUMS = phrasings("""
+plus
+  What is {a} plus {b}?
+  How much is {a} plus {b}?
+  How much is {a} and {b}?
+  What do {a} and {b} make?
+  Add {a} and {b}.
+  Please add {a} and {b}.
+  {a} plus {b} is what?
+  Can you tell me what {a} plus {b} is?
+  Add {b} to {a}.
+  What comes out of {a} plus {b}?
+  Tell me what {a} and {b} make.
+  Do you know what {a} plus {b} makes?
+  Now add {a} and {b} for me.
+  Put {a} and {b} together. How much is it?
+  What is {a} and {b}?
+  I have to add {a} and {b}.
+  Give me the sum: {a} and {b}.
+  ~What is the sum of {a} and {b}?
+  ~Can you add {a} and {b}?
+minus
+  What is {a} minus {b}?
+  How much is {a} minus {b}?
+  Take {b} from {a}.
+  Please take {b} away from {a}.
+  What is left if I take {b} from {a}?
+  {a} minus {b} is what?
+  Can you tell me what {a} minus {b} is?
+  Take away {b} from {a}.
+  What comes out of {a} minus {b}?
+  Do you know how much is {a} minus {b}?
+  Tell me what is left if I take {b} from {a}.
+  Now take {b} from {a} for me.
+  I have to take {b} away from {a}.
+  How much is left of {a} without {b}?
+  ~How much is {a} less {b}?
+  ~Can you take {b} from {a}?
+more
+  {name} has {ag} and gets {b} more. How many {goods} does {name} have now?
+  {name} had {ag}. Then {name} found {b} more. How many {goods} does {name} have now?
+  {name} has {ag}, and {other} gives {name} {b} more. How many {goods} does {name} have now?
+  {name} picked {ag} and then {b} more. How many {goods} does {name} have now?
+  If {name} has {ag} and buys {b} more, how many {goods} does {name} have now?
+  {name} got {ag} and then got {b} more. How many {goods} does {name} have now?
+  {other} brought {name} {b} more when {name} had {ag}. How many {goods} does {name} have now?
+  {name} has {ag}. {other} has {b} more for {name}. How many {goods} does {name} have now?
+  There were {ag} on the table of {name}, and {b} more came. How many {goods} does {name} have now?
+  {name} counted {ag}. Then {other} brought {b} more. How many {goods} does {name} have now?
+  ~{name} counted {ag} and got {b} more. How many {goods} does {name} have now?
+less
+  {name} has {ag} and gives {b} to {other}. How many {goods} does {name} have left?
+  {name} had {ag} and lost {b}. How many {goods} does {name} have left?
+  {name} has {ag}. Then {name} gives {b} away. How many {goods} does {name} have left?
+  {name} had {ag} and sold {b}. How many {goods} does {name} have left?
+  If {name} has {ag} and {other} takes {b}, how many {goods} does {name} have left?
+  {name} has {ag}, but {b} of them get lost. How many {goods} does {name} have left?
+  {name} gave {other} {b} of {ag}. How many {goods} does {name} have left?
+  {name} ate {b} of {ag}. How many {goods} does {name} have left?
+  {other} got {b} from {name}, who had {ag}. How many {goods} does {name} have left?
+  There were {ag} on the table of {name}, and {other} took {b}. How many {goods} does {name} have left?
+  ~Of {ag}, {name} gave {b} to {other}. How many {goods} does {name} have left?
+further
+  And {b} more?
+  And if I add {b}?
+  Now add {b}.
+  And what if I add {b}?
+  Add {b} to that.
+  And plus {b}?
+  And then {b} more?
+  Now {b} more, please.
+  ~And with {b} more?
+""")
+_SUM_ANSWERS = {
+    "plus": "{a} plus {b} is {c}.",
+    "further": "{a} plus {b} is {c}.",
+    "minus": "{a} minus {b} is {c}.",
+    "more": "{name} has {cg} now.",
+    "less": "{name} has {cg} left.",
+}
+
+
+def _reserved(a: int, b: int) -> bool:
+    return is_reserved(("numbers", str(a), str(b)))
+
+
+def _pair(draw: Draw, split: Split, plus: bool) -> tuple[int, int]:
+    """Two numbers to add or to take from each other. Train: no pair that `is_reserved`, in either order; val: one."""
+    while True:
+        largest = max(draw.between(2, _LARGEST), draw.between(2, _LARGEST))  # there are more pairs of large numbers
+        smaller = draw.between(1, largest - 1)
+        first, second = (largest - smaller, smaller) if plus else (largest, smaller)
+        if largest == 2 * smaller and not plus:
+            continue  # in "12 minus 6 is 6" nobody sees which six is the answer
+        if split == "val" and _reserved(first, second):
+            return first, second
+        if split == "train" and not _reserved(first, second) and not _reserved(second, first):
+            return first, second
+
+
+def _sum(draw: Draw, split: Split, kind: str, a: int, b: int, word: bool) -> Turn:
+    world = village()
+    plus = kind not in ("minus", "less")
+    c = a + b if plus else a - b
+    people = [p.name for p in world.people.values()]
+    name, other = draw.some(people, 2)
+    goods = world.goods[draw.pick(_GOODS)]
+
+    def write(n: int) -> str:
+        return number(n) if word else str(n)
+
+    def counted(n: int) -> str:
+        return f"{write(n)} {goods.one if n == 1 else goods.many}"
+
+    def fields(c: int) -> dict[str, str]:
+        return {"a": write(a), "b": write(b), "c": write(c), "name": name, "other": other, "goods": goods.many,
+                "ag": counted(a), "cg": counted(c)}  # fmt: skip
+
+    def answer(c: int) -> str:
+        """Adds to the larger number, takes few away one by one, or counts from what is taken up to all there is."""
+        start, end = (max(a, b), c) if plus else (a, c) if 2 * b <= a else (b, b + c)
+        return counting(start, end, write) + capital(_SUM_ANSWERS[kind].format(**fields(c)))
+
+    user = _SUMS[kind].pick(draw, split).format(**fields(c))
+    near = [n for n in (c - 2, c - 1, c + 1, c + 2, c + 3, c + 4) if n >= 0 and n not in (a, b)]
+    wrong = tuple(map(answer, draw.some(near, 2)))
+    also = [str(a), str(b)] + ([name, other, goods.one, goods.many] if kind in _WITH_GOODS else [])
+    check = {"kind": "number", "value": c, "also": also}
+    return Turn("sum", capital(user), answer(c), check, wrong)
+
+
+def sum_turn(draw: Draw, split: Split) -> tuple[Turn, int]:
+    """A sum, bare or with goods, in digits or in words; and what it comes to."""
+    kind = draw.pick(("plus", "plus", "minus", "minus", *_WITH_GOODS))
+    a, b = _pair(draw, split, kind in ("plus", "more"))
+    turn = _sum(draw, split, kind, a, b, word=draw.chance(0.5 if kind in _WITH_GOODS else 0.25))
+    return turn, turn.check["value"]
+
+
+def further_turn(draw: Draw, split: Split, total: int) -> Turn | None:
+    """Something to add to the sum just answered, where there is room below twenty."""
+    open_ = [b for b in range(1, _LARGEST - total + 1) if _reserved(total, b) == (split == "val")]
+    open_ = [b for b in open_ if split == "val" or not _reserved(b, total)]
+    if total < 1 or not open_:
+        return None
+    return _sum(draw, split, "further", total, draw.pick(open_), word=False)

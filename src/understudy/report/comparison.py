@@ -1,0 +1,228 @@
+"""What runs came to in tasks, beside each other: by category with intervals, the paired test, and single answers.
+
+It reads what `evaluate --tasks` left in the folders of runs, and gives the page texts and places to draw. Not here:
+asking a model (runner.py), what an interval is (statistics.py), the page (report.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from understudy.evaluate.statistics import Paired, compare_paired
+from understudy.report.lineage import Evidence, Family
+from understudy.report.wording import MISSING, at_most, count, measured, number, percent, plain
+from understudy.train.console_panel import printable
+
+SHOWN_ANSWERS = 5
+"""Of the right ones and of the wrong ones, each."""
+MOST_ANSWER, MOST_QUESTION = 600, 1200
+"""Characters shown."""
+
+
+def compare_tasks(family: Family) -> list[dict[str, Any]]:
+    """For each task that a member has a result of, what the page shows of it."""
+    members, order = family.members, family.order()
+    names = dict.fromkeys(name for place in order for name in members[place].tasks)
+    return [_task(name, [place for place in order if name in members[place].tasks], family) for name in names]
+
+
+def headlines(run: Evidence) -> list[tuple[str, str]]:
+    """Each task of a run with its one number."""
+    return [(name, _value(of, _is_loss(of))) for name, of in run.tasks.items()]
+
+
+def _task(name: str, places: Sequence[int], family: Family) -> dict[str, Any]:
+    results = {place: family.members[place].tasks[name] for place in places}
+    loss = any(_is_loss(of) for of in results.values())
+    low, high = _scale(results) if loss else (0.0, 1.0)
+    headline = plain(next(iter(results.values())).get("metric"))
+    rows = [_row(headline, results, loss, (low, high), strong=True)]
+    others = _names("metrics", results, without=headline)
+    for other in others:
+        own = {place: _renamed(_part(of, "metrics", other)) for place, of in results.items()}
+        rows.append(_row(other, own, not other.startswith("accuracy"), None if loss else (low, high)))
+    for category in _names("categories", results):
+        own = {place: _part(of, "categories", category) for place, of in results.items()}
+        rows.append(_row(category or MISSING, own, loss, (low, high)))
+    nearest = {place: [a for a in family.ancestors(place) if a in places][:1] for place in places}
+    inner = {ancestor for found in nearest.values() for ancestor in found}
+    pairs = [(ancestor, place) for place, found in nearest.items() for ancestor in found]
+    return {
+        "name": name,
+        "columns": [_column(place, results[place], family) for place in places],
+        "scale": [number(low, 3), number(high, 3)] if loss else ["0%", "100%"],
+        "rows": rows,
+        "sentences": [_pair(name, first, second, family, loss) for first, second in pairs],
+        "notes": _notes(results, family),
+        "answers": [] if loss else [
+            shown for place in places if place not in inner for shown in [_answers(name, place, nearest[place], family)]
+            if shown["right"] or shown["wrong"]
+        ],
+    }  # fmt: skip
+
+
+def _is_loss(result: Mapping[str, Any]) -> bool:
+    return result.get("metric") == "loss"
+
+
+def _part(result: Mapping[str, Any], group: str, name: str) -> Mapping[str, Any]:
+    of = result.get(group)
+    part = of.get(name) if isinstance(of, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
+
+
+def _names(group: str, results: Mapping[int, Mapping[str, Any]], without: str | None = None) -> list[str]:
+    groups = [of.get(group) for of in results.values()]
+    found = dict.fromkeys(name for of in groups if isinstance(of, Mapping) for name in of)
+    return [name for name in found if name != without]
+
+
+def _renamed(of: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of metrics the number is called value, and of categories by what it is."""
+    return dict(of) | {"accuracy": of.get("value"), "loss": of.get("value")}
+
+
+def _value(of: Mapping[str, Any], loss: bool) -> str:
+    return number(of.get("loss"), 4) if loss else percent(of.get("accuracy"))
+
+
+def _scale(results: Mapping[int, Mapping[str, Any]]) -> tuple[float, float]:
+    """Where an axis of losses begins and ends."""
+    found = [measured(of.get(key)) for of in results.values() for key in ("loss", "low", "high")]
+    values = [value for value in found if value is not None] or [0.0]
+    margin = 0.1 * (max(values) - min(values)) or 0.5
+    return max(0.0, min(values) - margin), max(values) + margin
+
+
+def _row(
+    name: str, parts: Mapping[int, Mapping[str, Any]], loss: bool, scale: tuple[float, float] | None,
+    strong: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """A line of the table; ``scale`` says where its chart begins and ends, and is None where there is none."""
+
+    def place(value: Any) -> float | None:
+        if scale is None or measured(value) is None:
+            return None
+        share = (value - scale[0]) / (scale[1] - scale[0])
+        return round(100 * min(1.0, max(0.0, share)), 2)
+
+    cells, marks = [], []
+    for member, of in parts.items():
+        value, low, high = (measured(of.get(key)) for key in ("loss" if loss else "accuracy", "low", "high"))
+        bounds = [f"{v:.4f}" if loss else f"{100 * v:.1f}" for v in (low, high) if v is not None]
+        cells.append({
+            "value": _value(of, loss),
+            "interval": " to ".join(bounds) if len(bounds) == 2 else "",
+            "n": "" if of.get("n") is None else count(of["n"]),
+        })  # fmt: skip
+        if (at := place(value)) is not None:
+            marks.append({"member": member, "at": at, "low": place(low), "high": place(high)})
+    chances = {place(of.get("chance")) for of in parts.values()} - {None}
+    chance = chances.pop() if len(chances) == 1 else None  # drawn only where all that state one agree
+    return {"name": name, "strong": strong, "cells": cells, "marks": marks, "chance": chance}
+
+
+def _column(place: int, result: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    shots = result.get("few_shot")
+    said = [f"step {plain(result.get('checkpoint'))}"] if result.get("checkpoint") is not None else []
+    said += [f"{count(shots)} solved examples shown"] if shots else []
+    said += [f"chance {percent(result['chance'])}"] if measured(result.get("chance")) is not None else []
+    return {"member": place, "label": family.members[place].label, "about": " · ".join(said)}
+
+
+def _notes(results: Mapping[int, Mapping[str, Any]], family: Family) -> list[str]:
+    """What to know before two columns are compared."""
+    notes = []
+    for place, of in results.items():
+        label = family.members[place].label
+        if of.get("cut"):
+            notes.append(
+                f"Prompts too long for the context of {label}, which lost their beginning: {count(of['cut'])}."
+            )
+        for chain in family.chains:
+            step = next((link.record.get("step") for link in chain[:-1] if link.member == place), None)
+            if step is not None and of.get("checkpoint") not in (None, str(step)):
+                notes.append(f"{label} was asked at step {of['checkpoint']}; its child started from step {step}.")
+    if len({of.get("few_shot") for of in results.values()}) > 1:
+        notes.append("Not all were shown as many solved examples.")
+    return list(dict.fromkeys(notes))
+
+
+def _pair(name: str, first: int, second: int, family: Family, loss: bool) -> str:
+    """Parent and child on the same questions, in a sentence."""
+    before, after = family.members[first], family.members[second]
+    scores = [{row["id"]: float(row["score"]) for row in run.answers[name]} for run in (before, after)]
+    for run, own in zip((before, after), scores):
+        if not own:
+            return f"The single answers of {run.label} were not kept, so only the intervals compare the two."
+    if not scores[0].keys() & scores[1].keys():
+        return f"{before.label} and {after.label} were asked different questions, so only the intervals compare them."
+    pair = compare_paired(*scores)
+    whole = pair.n == len(scores[0]) == len(scores[1])
+    asked = f"the {'same ' if whole else ''}{pair.n:,} {'texts' if loss else 'questions'}"
+    asked += "" if whole else " that both had"
+    graded = any(score not in (0, 1) for own in scores for score in own.values())
+    return _pair_sentence(before.label, after.label, pair, asked, "loss" if loss else "score" if graded else "right")
+
+
+def _pair_sentence(before: str, after: str, pair: Paired, asked: str, kind: str) -> str:
+    size, digits, unit = (1, 4, "nats a token") if kind == "loss" else (100, 1, "points")
+    way = "higher" if pair.difference > 0 else "lower"
+    shown = f"{abs(size * pair.difference):.{digits}f} {unit} {way} than"
+    if not pair.difference:
+        said = f"{before} and {after} come to the same"
+    elif kind == "loss":
+        said = f"The loss of {after} is {shown} that of {before}"
+    else:
+        said = f"{after} scores {shown} {before}"
+    if pair.low is not None and pair.high is not None:
+        said += f" (95% interval {size * pair.low:+.{digits}f} to {size * pair.high:+.{digits}f})"
+    if kind == "right":
+        counts = f"{after} alone is right on {pair.higher:,}, {before} alone on {pair.lower:,}"
+    else:
+        counts = f"higher on {pair.higher:,}, lower on {pair.lower:,}"
+    p_value = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
+    return f"{said} on {asked}: {counts}, {p_value} (exact paired test)."
+
+
+def _answers(name: str, place: int, nearest: Sequence[int], family: Family) -> dict[str, Any]:
+    """Some right and some wrong answers of a run, with what its parent answered to the same."""
+    run = family.members[place]
+    before = {row["id"]: row for p in nearest for row in family.members[p].answers[name]}
+    rows = [row for row in run.answers[name] if isinstance(row.get("answer"), str)]
+    groups = {
+        "right": [row for row in rows if row["score"] >= 1],
+        "wrong": [row for row in rows if row["score"] < 1],
+    }
+    shown = {which: [_answer(row, before.get(row["id"])) for row in _some(own)] for which, own in groups.items()}
+    counts = {which: len(own) for which, own in groups.items()}
+    parent = family.members[nearest[0]].label if nearest else ""
+    return {"member": place, "label": run.label, "parent": parent, "counts": counts, **shown}
+
+
+def _answer(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, str]:
+    def text(of: Mapping[str, Any] | None, key: str, most: int) -> str:
+        value = of.get(key) if of else None
+        return at_most(printable(value), most) if isinstance(value, str) else ""
+
+    between = 0 < row["score"] < 1
+    return {
+        "category": text(row, "category", MOST_QUESTION),
+        "question": text(row, "question", MOST_QUESTION),
+        "expected": text(row, "expected", MOST_ANSWER),
+        "answer": text(row, "answer", MOST_ANSWER),
+        "score": f"score {row['score']:.2g}" if between else "",
+        "before": text(before, "answer", MOST_ANSWER),
+        "before_was": "" if before is None else "right" if before["score"] >= 1 else "wrong",
+    }
+
+
+def _some(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few rows from as many categories as can be, always the same ones."""
+    firsts = {str(row.get("category")): row for row in reversed(rows)}
+    chosen = [row for row in rows if firsts[str(row.get("category"))] is row]
+    if len(chosen) > SHOWN_ANSWERS:
+        return [chosen[round(i * (len(chosen) - 1) / (SHOWN_ANSWERS - 1))] for i in range(SHOWN_ANSWERS)]
+    rest = [row for row in rows if not any(row is each for each in chosen)]
+    return [*chosen, *rest[: SHOWN_ANSWERS - len(chosen)]]

@@ -1,0 +1,291 @@
+"""What the folders of runs hold for the page of a report, and which runs each of them comes from.
+
+A run names its parent by folder, step and hash of the weights. The folder may have moved with its child, be gone, or
+hold another training by now; all of that is said and stops nothing. Weights are not read: their hash is the one that
+the checkpoint's state.json recorded. Not here: the page (report.py), tasks (comparison.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from understudy.config.load import read_preset
+from understudy.report.alignment import BEST_OF_N, REWARD_EVALUATION
+from understudy.report.wording import MISSING, count, joined, measured, plain, short_hash
+from understudy.run import RunFolder, find_run, read_json
+from understudy.train.console_panel import printable
+from understudy.train.metrics import read_metrics
+
+MOST_SAMPLES, MOST_CHARACTERS = 40, 20_000
+COUNTS = {
+    "cut_at_a_turn": "cut at a turn",
+    "cut_inside": "cut inside a turn",
+    "too_long": "dropped as too long",
+    "without_answer": "dropped for lack of an answer",
+}
+"""What run.json counts of conversations that did not go in whole."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run folder holds that the page shows."""
+
+    label: str
+    folder: RunFolder
+    rows: list[dict[str, Any]]
+    settings: dict[str, Any]
+    about: dict[str, Any]
+    evaluation: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+    """The last result of each task."""
+    answers: dict[str, list[dict[str, Any]]]
+    """Its single examples, each with an id and a score; none where they were not kept."""
+    reward: dict[str, Any]
+    """What a reward model's scores are worth."""
+    best_of_n: dict[str, Any]
+    """What best of n of its start is worth."""
+    tokenizer_kind: str
+    samples: list[tuple[int, str]]
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        return _mapping(self.about.get("data"))
+
+    @property
+    def parent(self) -> Mapping[str, Any]:
+        """The run it started from: ``run``, ``step``, ``sha256``; empty where it started from random weights."""
+        return _mapping(self.about.get("parent"))
+
+    def last(self, name: str) -> Any:
+        """The last value of a metric, or None."""
+        return next((row[name] for row in reversed(self.rows) if row.get(name) is not None), None)
+
+    def best(self) -> tuple[float, int] | None:
+        """The lowest validation loss while training, and its step."""
+        found = [(row["val/loss"], row["step"]) for row in self.rows if row.get("val/loss") is not None]
+        return min(found) if found else None
+
+    def setting(self, dotted: str) -> Any:
+        node: Any = self.settings
+        for part in dotted.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return node
+
+
+@dataclass(frozen=True)
+class Link:
+    """One run of a lineage: its place among the members (None where it could not be read), what its child recorded
+    of it (empty for the last), and what is wrong with it."""
+
+    member: int | None
+    record: Mapping[str, Any]
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The runs asked for, then the ancestors found. ``chains``: for each asked for, its lineage, the oldest first."""
+
+    members: list[Evidence]
+    asked: int
+    chains: list[list[Link]]
+
+    def order(self) -> list[int]:
+        """All members, each after those that it comes from."""
+        return list(dict.fromkeys(link.member for chain in self.chains for link in chain if link.member is not None))
+
+    def ancestors(self, member: int) -> list[int]:
+        """The members that a member comes from, the nearest first."""
+        for chain in self.chains:
+            known = [link.member for link in chain if link.member is not None]
+            if member in known:
+                return known[: known.index(member)][::-1]
+        return []
+
+    def stories(self) -> list[list[Link]]:
+        """The lineages to tell: those of runs with a parent, unless told as part of another."""
+        inner = {link.member for chain in self.chains for link in chain[:-1]}
+        return [chain for chain in self.chains if len(chain) > 1 and chain[-1].member not in inner]
+
+
+def read_family(folders: Sequence[Path]) -> Family:
+    """The runs in ``folders`` and what they come from.
+
+    Raises:
+        ValueError: one of ``folders`` is no run, or a file in it is damaged. An ancestor's may be.
+    """
+    found = list({f.path.resolve(): f for f in (find_run(str(folder)) for folder in folders)}.values())
+    members = [_read_run(folder) for folder in found]
+    places = {folder.path.resolve(): place for place, folder in enumerate(found)}
+    chains = [_chain(place, members, places) for place in range(len(found))]
+    labels = [member.label for member in members]
+    named = [m if labels.count(m.label) == 1 else replace(m, label=str(m.folder.path)) for m in members]
+    return Family(named, len(found), chains)
+
+
+def _chain(last: int, members: list[Evidence], places: dict[Path, int]) -> list[Link]:
+    """The lineage of a member, the oldest first; ancestors that are not yet members become some."""
+    chain, seen = [Link(last, {})], {last}
+    while (child := chain[0].member) is not None and (record := members[child].parent):
+        folder = _find_parent(record, members[child].folder)
+        if folder is None:
+            chain.insert(0, Link(None, record, f"the folder {record.get('run')} is not there any more"))
+            continue
+        path = folder.path.resolve()
+        if path not in places:
+            try:
+                members.append(_read_run(folder))
+            except (OSError, ValueError) as error:
+                chain.insert(0, Link(None, record, str(error)))
+                continue
+            places[path] = len(members) - 1
+        if places[path] in seen:
+            chain.insert(0, Link(None, record, "this run comes from itself, by what run.json says"))
+            continue
+        seen.add(places[path])
+        chain.insert(0, Link(places[path], record, _doubt(folder, record)))
+    return chain
+
+
+def _find_parent(record: Mapping[str, Any], child: RunFolder) -> RunFolder | None:
+    """The folder of a parent, where its child says or beside the child; the one with the right weights before any."""
+    said = Path(str(record.get("run")))
+    places = [said, child.path.resolve().parent / said.name]
+    found = [RunFolder(place) for place in places if _is_run(place)]
+    return next((folder for folder in found if not _doubt(folder, record)), found[0] if found else None)
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return RunFolder(path).exists()
+    except (OSError, ValueError):  # too long, not allowed, or no path at all
+        return False
+
+
+def _doubt(folder: RunFolder, record: Mapping[str, Any]) -> str:
+    """What speaks against a folder holding the checkpoint that was recorded; nothing if empty."""
+    step, wanted = record.get("step"), record.get("sha256")
+    there = weights_sha256(folder, step)
+    if there is None:
+        return f"its checkpoint of step {step} is not there any more"
+    if there == wanted:
+        return ""
+    return (
+        f"its checkpoint of step {step} holds other weights now ({short_hash(there)}) than those it was "
+        f"started from ({short_hash(wanted)})"
+    )
+
+
+def weights_sha256(folder: RunFolder, step: Any) -> str | None:
+    """The recorded hash of a checkpoint's weights; None where there is no such checkpoint."""
+    state = folder.checkpoints / f"step_{step}" / "state.json"
+    if not isinstance(step, int) or not state.exists():
+        return None
+    try:
+        return str(read_json(state).get("weights_sha256"))
+    except ValueError:
+        return None
+
+
+def _read_run(folder: RunFolder) -> Evidence:
+    def optional(name: str) -> dict[str, Any]:
+        return read_json(folder.path / name) if (folder.path / name).exists() else {}
+
+    steps = sorted(
+        int(path.stem.removeprefix("step_"))
+        for path in folder.samples.glob("step_*.txt")
+        if path.stem.removeprefix("step_").isdigit()
+    )
+    if len(steps) > MOST_SAMPLES:
+        steps = [steps[round(i * (len(steps) - 1) / (MOST_SAMPLES - 1))] for i in range(MOST_SAMPLES)]
+    samples = [
+        (step, (folder.samples / f"step_{step}.txt").read_text(encoding="utf-8", errors="replace")) for step in steps
+    ]
+    tasks = {name: of for name, of in optional("evaluation_tasks.json").items() if isinstance(of, dict)}
+    files = {path.stem: path for path in (folder.path / "evaluations").glob("*.jsonl")}
+    return Evidence(
+        label=folder.name,
+        folder=folder,
+        rows=read_metrics(folder.metrics),
+        settings=read_preset(str(folder.path / "config.yaml")),
+        about=optional("run.json"),
+        evaluation=optional("evaluation.json"),
+        tasks=tasks,
+        answers={name: _examples(files[name]) if name in files else [] for name in tasks},
+        reward=optional(REWARD_EVALUATION),
+        best_of_n=optional(BEST_OF_N),
+        tokenizer_kind=str(optional("tokenizer.json").get("kind", "")),
+        samples=[(step, printable(text[:MOST_CHARACTERS])) for step, text in samples],
+    )
+
+
+def _examples(path: Path) -> list[dict[str, Any]]:
+    rows = read_metrics(path)
+    return [row for row in rows if isinstance(row.get("id"), str) and measured(row.get("score")) is not None]
+
+
+def lineage_card(link: Link, family: Family) -> dict[str, Any]:
+    """One run of a lineage as the page shows it: name, stage, facts, trouble."""
+    record = link.record
+    came = joined(f"step {count(record.get('step'))}", short_hash(record.get("sha256"))) if record else MISSING
+    if link.member is None:
+        return {
+            "member": None, "label": Path(plain(record.get("run"))).name, "stage": "", "trouble": link.trouble,
+            "facts": {"checkpoint": came, "folder": plain(record.get("run"))},
+        }  # fmt: skip
+    run = family.members[link.member]
+    best, last = run.best(), run.last("step")
+    facts = {
+        "data": joined(run.data.get("path"), short_hash(run.data.get("sha256"))),
+        "trained on": split_text(run.data, "train"),
+        "cut or dropped": left_out_text(run.data),
+        "steps": count(last),
+        "parameters": parameters_text(run.about),
+        "best validation loss": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
+        "checkpoint": came if record else _own_checkpoint(run),
+    }
+    return {
+        "member": link.member, "label": run.label, "stage": plain(run.about.get("stage")), "trouble": link.trouble,
+        "facts": {name: text for name, text in facts.items() if text != MISSING},
+    }  # fmt: skip
+
+
+def _own_checkpoint(run: Evidence) -> str:
+    """The checkpoint that a run is used by."""
+    try:
+        step = int(run.folder.checkpoint("best").name.removeprefix("step_"))
+    except ValueError:
+        return MISSING
+    return joined(f"step {step:,}", short_hash(weights_sha256(run.folder, step)))
+
+
+def split_text(data: Mapping[str, Any], split: str) -> str:
+    """How large a split is: tokens, and of conversations how many and what of them is trained on; prompts and pairs."""
+    return joined(
+        count(data.get(f"{split}_prompts"), "prompts"),
+        count(data.get(f"{split}_pairs"), "pairs"),
+        count(data.get(f"{split}_conversations"), "conversations"),
+        count(data.get(f"{split}_tokens"), "tokens"),
+        count(data.get(f"{split}_trained_tokens"), "of them in answers"),
+    )
+
+
+def left_out_text(data: Mapping[str, Any]) -> str:
+    """What of the training conversations was cut or dropped for rows to be made of them."""
+    counts = _mapping(_mapping(data.get("counts")).get("train"))
+    if not counts:
+        return MISSING
+    parts = [count(counts[name], words) for name, words in COUNTS.items() if counts.get(name)]
+    return joined(*parts) if parts else "nothing"
+
+
+def parameters_text(about: Mapping[str, Any]) -> str:
+    total, trained = about.get("parameters"), about.get("trained_parameters")
+    return joined(count(total), count(trained, "of them trained") if trained not in (None, total) else None)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

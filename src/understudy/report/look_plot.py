@@ -1,0 +1,130 @@
+"""The picture of a look inside a model: probabilities, logit lens and attention of a text, as a PNG file.
+
+Not here: what is drawn (inference/lookinside.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.report.plots import FAINT, INK, new_figure, plain_name, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from understudy.inference.lookinside import Look
+
+MOST_TOKENS = 24  # in a row of the lens, so that words can be read
+MOST_KEYS = 64  # on a side of an attention map
+LIKELY = "#2f6fb0"
+
+
+def look_plot(look: Look, rows: Sequence[dict[str, Any]], shown: range, path: Path, title: str, own: int) -> None:
+    """Draw the tokens ``shown``: how likely each was, what each layer would have said, and all heads' attention.
+
+    Args:
+        rows: as :func:`describe` gives them for ``look``.
+        own: where the model's own tokens begin; a line in the attention maps.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    shown = shown[:MOST_TOKENS]
+    layers, heads = look.attention.shape[:2]
+    lens_rows, side = len(look.lens.tokens), 1.3
+    width = max(7.0, 0.62 * len(shown) + 1.6, min(heads, 8) * side + 1)
+    heights = [1.5, 0.34 * lens_rows + 0.6] + ([layers * min(side, width / heads) + 0.5] if layers else [])
+    figure = new_figure(width, sum(heights) + 0.5)
+    figure.set_layout_engine("constrained", w_pad=0.04, h_pad=0.04)
+    figure.suptitle(plain_name(title), x=0.02, ha="left", color=INK, fontsize=11, fontweight="bold")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw_probabilities(parts[0].subplots(), rows, shown)
+    _draw_lens(parts[1].subplots(), rows, shown)
+    if layers:
+        _draw_attention(parts[2], look, own)
+    save_figure(figure, path)
+
+
+def _name(text: str, most: int = 10) -> str:
+    return plain_name(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def _draw_probabilities(axes: Axes, rows: Sequence[dict[str, Any]], shown: range) -> None:
+    """A bar for each token, and above it what was likelier."""
+    values = [rows[number]["probability"] for number in shown]
+    axes.bar(range(len(shown)), values, color=LIKELY, width=0.7)
+    for x, number in enumerate(shown):
+        best = rows[number]["alternatives"][0][0]
+        axes.annotate(
+            f"{values[x]:.0%}", (x, values[x]), xytext=(0, 2), textcoords="offset points", ha="center", color=INK,
+            fontsize=7,
+        )  # fmt: skip
+        if best != rows[number]["token"]:
+            axes.annotate(
+                _name(best), (x, values[x]), xytext=(0, 10), textcoords="offset points", ha="center", color=FAINT,
+                fontsize=7, fontstyle="italic",
+            )  # fmt: skip
+    axes.set_ylim(0, 1.3)
+    axes.set_yticks([])
+    _title(axes, "probability of each token; in italics what was likelier")
+    _token_axis(axes, [rows[number]["token"] for number in shown])
+
+
+def _draw_lens(axes: Axes, rows: Sequence[dict[str, Any]], shown: range) -> None:
+    """A cell for each layer and token: the layer's likeliest token, on a shade of the real one's probability."""
+    columns = [rows[number]["layers"] for number in shown]
+    real = [[column[layer][2] for column in columns] for layer in range(len(columns[0]))]
+    axes.imshow(real, cmap="Blues", vmin=0, vmax=1.15, aspect="auto", origin="lower")
+    for x, column in enumerate(columns):
+        for layer, (name, _, probability) in enumerate(column):
+            axes.text(
+                x, layer, _name(name), ha="center", va="center", fontsize=7,
+                color="white" if probability > 0.6 else INK,
+            )  # fmt: skip
+    last = len(columns[0]) - 1
+    names = [f"layer {n}" if n else "embedding" for n in range(last + 1)] if last else ["table"]
+    axes.set_yticks(range(last + 1), names, fontsize=8)
+    _title(axes, "logit lens: the likeliest token after each layer, darker where the real one is likelier")
+    _token_axis(axes, [rows[number]["token"] for number in shown])
+
+
+def _draw_attention(part: Any, look: Look, own: int) -> None:
+    """A map for each layer and head: from each place (down) to each token before it (across)."""
+    layers, heads, places, _ = look.attention.shape
+    first = max(0, places - MOST_KEYS)
+    grid = part.subplots(layers, heads, squeeze=False)
+    part.suptitle(
+        "attention of each layer and head: from each place (down) to the tokens it has read (across)"
+        + (f", the last {MOST_KEYS}" if first else "")
+        + ("\nbelow the line: the places of the model's own tokens" if first < own < places else ""),
+        x=0.02, ha="left", color=INK, fontsize=9,
+    )  # fmt: skip
+    for layer in range(layers):
+        for head in range(heads):
+            axes = grid[layer][head]
+            # the square root, as most weights are small
+            axes.imshow(look.attention[layer, head, first:, first:].sqrt().numpy(), cmap="Purples", vmin=0, vmax=1)
+            if first < own < places:
+                axes.axhline(own - first - 1.5, color="#d9772b", linewidth=0.7)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set_color("#d8d8d8")
+            if not layer:
+                axes.set_title(f"head {head + 1}", fontsize=8, color=INK, pad=3)
+            if not head:
+                axes.set_ylabel(f"layer {layer + 1}", fontsize=8, color=INK)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", color=INK, fontsize=9)
+
+
+def _token_axis(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xticks(range(len(names)), [_name(name) for name in names], fontsize=8, rotation=0)
+    axes.tick_params(length=0, labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

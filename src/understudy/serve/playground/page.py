@@ -1,0 +1,223 @@
+"""The page of the playground as Gradio's blocks: what is on it, and what is called when something on it is used.
+
+The conversation, the pair of answers and the look inside are drawn from JSON by static/*.js, which set what people and
+models wrote as text and never as HTML. Not here: what is done (talking.py), and how the page is served (playground.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from understudy.serve.errors import ApiError
+from understudy.serve.playground import session as talking
+from understudy.serve.playground.session import Conversation, Duel, Wishes
+from understudy.serve.served import Served
+from understudy.tokenizer.chat import speaks_chat
+
+PAGE = Path(__file__).parent / "static"
+GREETING = (
+    "Say something, and {names} will answer.\nJudge the answers: what you think of them can train the next model."
+)
+NO_CHAT = "None of the models here was taught to answer.\nFinetune one with `understudy sft`, or ask /v1/completions to go on from a text."
+DUEL_GREETING = "Ask something, and get two answers without being told whose they are.\nPick the better one."
+LOOK_GREETING = "Talk first. Then see how likely each word of the last answer was,\nwhat else might have come, and what the model looked at."
+
+
+def build_page(served: Served) -> gr.Blocks:
+    """The page, and what each thing on it does."""
+    names = [name for name, run in served.runs.items() if speaks_chat(run.tokenizer)] or list(served.runs)
+    longest = max(run.context_length for run in served.runs.values())
+    several = len(served.runs) > 1
+    taught = any(speaks_chat(run.tokenizer) for run in served.runs.values())
+    greeting = GREETING.format(names=" or ".join(names)) if taught else NO_CHAT
+    with gr.Blocks(title="Understudy", analytics_enabled=False, fill_width=True) as page:
+        conversation, duel = gr.State(Conversation()), gr.State(Duel())
+        with gr.Row(elem_id="top"):
+            gr.HTML(_brand(served), elem_id="brand", js_on_load=None)
+            model = gr.Dropdown(
+                names, value=names[0], show_label=False, container=False, elem_id="model", visible=several,
+                label="Model", interactive=True,
+            )  # fmt: skip
+            fresh = gr.Button("New", size="sm", elem_id="fresh", variant="secondary")
+        with gr.Tabs() as tabs:
+            with gr.Tab("Talk", id="talk"):
+                talk = _drawn("talk", Conversation().view(several, greeting))
+                box = gr.Textbox(
+                    show_label=False, label="Message", placeholder="Say something", lines=1, max_lines=8,
+                    submit_btn=True, autofocus=True, elem_id="say",
+                )  # fmt: skip
+            with gr.Tab("Compare", id="duel"):
+                fight = _drawn("duel", Duel().view(DUEL_GREETING))
+                other = gr.Dropdown(
+                    [(f"against {name}", name) for name in names], value=names[-1], visible=several, interactive=True,
+                    show_label=False, label="The other model", container=False,
+                )  # fmt: skip
+                ask = gr.Textbox(
+                    show_label=False, label="Question", placeholder="Ask both", lines=1, max_lines=8, submit_btn=True,
+                    elem_id="ask",
+                )  # fmt: skip
+            with gr.Tab("Look inside", id="look") as look_tab:
+                look = _drawn("look", {"greeting": LOOK_GREETING})
+            with gr.Tab("Settings", id="settings"):
+                name, wishes = _settings(model, longest)
+        # Several at a time: to the browser an event is over only some time after the last of it is seen. And only what
+        # is written piece by piece goes by the queue: what joins while its stream is being closed may never be read.
+        pieces: Any = {
+            "show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None,
+            "trigger_mode": "multiple",
+        }  # fmt: skip
+        whole: Any = pieces | {"queue": False}
+
+        def shown(conversation: Conversation, greeting: str = greeting) -> Any:
+            return gr.skip() if conversation.left else conversation.view(several, greeting)
+
+        async def talked(text: str, place: int | None, conversation: Conversation, wishes: Wishes) -> Frames:
+            """Frames of the conversation and the box while an answer is written."""
+            typed = "" if place is None else None
+            try:
+                async for _ in conversation.say(served, text, wishes, place):
+                    yield shown(conversation), _writing(typed)
+                    typed = None  # what is typed meanwhile stays
+            except ApiError as error:
+                gr.Warning(html.escape(error.message))
+                typed = text if place is None else None
+            yield shown(conversation), _waiting(typed) if conversation.writing is None else gr.skip()
+
+        async def say(text: str, conversation: Conversation, *wishes: Any) -> Frames:
+            async for frame in talked(text, None, conversation, Wishes(*wishes)):
+                yield frame
+
+        async def again(event: gr.EventData, conversation: Conversation, *wishes: Any) -> Frames:
+            """Another answer to the same message, or, after an edit, an answer to what it says now."""
+            data = _data(event)
+            turn = _turn(conversation, data)
+            text = str(data.get("text", conversation.turns[turn][0])) if turn is not None else ""
+            if turn is not None:
+                async for frame in talked(text, turn, conversation, Wishes(*wishes)):
+                    yield frame
+
+        async def judge(event: gr.EventData, conversation: Conversation, name: str) -> Any:
+            data = _data(event)
+            said = {field: data[field] for field in ("value", "comment", "correction") if field in data}
+            try:
+                answer = conversation.answer_at(data.get("place"))
+                await talking.judge(served, answer, name, str(data.get("kind")), **said)
+            except ApiError as error:
+                return shown(conversation, error.message)
+            return shown(conversation)
+
+        async def inside(conversation: Conversation, place: Any = None) -> dict[str, Any]:
+            try:
+                answer = conversation.answer_at(2 * len(conversation.turns) - 1 if place is None else place)
+            except ApiError:
+                return {"greeting": LOOK_GREETING}
+            return await talking.look_view(answer) if answer.tokens else {"greeting": LOOK_GREETING}
+
+        async def inside_this(event: gr.EventData, conversation: Conversation) -> tuple[Any, Any]:
+            return await inside(conversation, _data(event).get("place")), gr.Tabs(selected="look")
+
+        async def compare(text: str, duel: Duel, other: str, *wishes: Any) -> Frames:
+            pair = [Wishes(*wishes), replace(Wishes(*wishes), model=other if several else wishes[0])]
+            typed: str | None = ""
+            try:
+                async for _ in duel.ask(served, text, pair):
+                    yield duel.view(DUEL_GREETING), _writing(typed)
+                    typed = None
+            except ApiError as error:
+                gr.Warning(html.escape(error.message))
+            yield duel.view(DUEL_GREETING), gr.skip() if duel.writing else _waiting(None)
+
+        async def pick(event: gr.EventData, duel: Duel, name: str) -> dict[str, Any]:
+            await duel.pick(served, int(_data(event).get("value", 0)), name)
+            return duel.view(DUEL_GREETING)
+
+        def begin(conversation: Conversation) -> tuple[Conversation, dict[str, Any], Any]:
+            conversation.leave()
+            return Conversation(), Conversation().view(several, greeting), gr.Tabs(selected="talk")
+
+        box.submit(say, [box, conversation, *wishes], [talk, box], **pieces)
+        box.stop(Conversation.stop, [conversation], None, **whole)
+        talk.again(again, [conversation, *wishes], [talk, box], **pieces)
+        talk.revise(again, [conversation, *wishes], [talk, box], **pieces)
+        talk.judge(judge, [conversation, name], [talk], **whole)
+        talk.look(inside_this, [conversation], [look, tabs], **whole)
+        look_tab.select(inside, [conversation], [look], **whole)
+        ask.submit(compare, [ask, duel, other, *wishes], [fight, ask], **pieces)
+        ask.stop(Duel.stop, [duel], None, **whole)
+        fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})  # a double click is one choice
+        fresh.click(begin, [conversation], [conversation, talk, tabs], **whole)
+        page.load(_visitor, None, [name], **whole)
+    return page
+
+
+Frames = AsyncGenerator[tuple[Any, Any], None]
+
+
+def _drawn(kind: str, value: dict[str, Any]) -> gr.HTML:
+    """A part of the page that static/KIND.js draws from JSON; the template holds nothing of the value."""
+    return gr.HTML(
+        value, html_template=f'<div class="{kind}"></div>', js_on_load=(PAGE / f"{kind}.js").read_text("utf-8"),
+        apply_default_css=False, elem_id=f"{kind}-view",
+    )  # fmt: skip
+
+
+def _settings(model: gr.Dropdown, longest: int) -> tuple[gr.Textbox, list[Any]]:
+    """The visitor's name, and the fields of :class:`Wishes` in their order."""
+    name = gr.Textbox(label="Your name", info="Goes with your judgements; may stay empty.", max_length=100)
+    system = gr.Textbox(label="System message", info="Says how to answer.", lines=2, max_lines=6)
+    with gr.Row():
+        temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", info="0 takes the likeliest token.")
+        top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 keeps every token.")
+    with gr.Row():
+        top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps every token.")
+        max_tokens = gr.Slider(1, longest, min(200, longest), step=1, label="Most tokens of an answer")
+    seed = gr.Textbox(label="Seed", info="A whole number: the same seed and words, the same answers.", max_length=19)
+    return name, [model, system, temperature, top_p, top_k, max_tokens, seed]
+
+
+def _brand(served: Served) -> str:
+    runs = ", ".join(f"{run.name} (step {run.step:,})" for run in served.runs.values())
+    return f"<h1>Understudy</h1><p>{html.escape(runs)}</p>"
+
+
+def _writing(text: str | None) -> Any:
+    """The box while an answer comes: with a button that stops it; None leaves what is in it."""
+    return _box(text, submit_btn=False, stop_btn=True)
+
+
+def _waiting(text: str | None) -> Any:
+    return _box(text, submit_btn=True, stop_btn=False)
+
+
+def _box(text: str | None, **buttons: Any) -> Any:
+    return gr.Textbox(**buttons | ({} if text is None else {"value": text}))
+
+
+def _data(event: gr.EventData) -> dict[str, Any]:
+    """What the page said happened; a visitor may send anything."""
+    data = event._data
+    return data if isinstance(data, dict) else {}
+
+
+def _turn(conversation: Conversation, data: dict[str, Any]) -> int | None:
+    place = data.get("place")
+    return place // 2 if isinstance(place, int) and 0 <= place // 2 < len(conversation.turns) else None
+
+
+def _visitor(request: gr.Request) -> Any:
+    """The name given with the key, where the browser asked for one (guard.py); else what is typed meanwhile stays."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return gr.skip()
+    try:
+        return base64.b64decode(given, validate=True).decode("utf-8", "replace").partition(":")[0][:100]
+    except binascii.Error:
+        return gr.skip()

@@ -1,0 +1,303 @@
+"""The stages of training that this project has, each a preparation of the one loop: data, model, objective, and
+what is evaluated, saved and shown on the way.
+
+Not here: the loop itself, and the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import understudy
+from understudy.config import RunConfig
+from understudy.config.run import STAGE_SECTIONS
+from understudy.config.load import build_config
+from understudy.evaluate.loss import LossResult
+from understudy.model import build_model
+from understudy.optim import build_optimizers, lr_factor
+from understudy.run import Run, RunFolder, load_run, now
+from understudy.runtime import Runtime, start_runtime
+from understudy.stages.dpo import dpo_material
+from understudy.stages.grpo import grpo_course
+from understudy.stages.ppo import ppo_course
+from understudy.stages.reward import reward_material
+from understudy.stages.rollout import rollout_material
+from understudy.tokenizer import Tokenizer, load_tokenizer
+from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
+from understudy.train.checkpoint import load_checkpoint
+from understudy.train.compile import compile_if_it_pays
+from understudy.train.ema import ExponentialMovingAverage
+from understudy.train.evaluator import Watcher
+from understudy.train.init_from import config_from_parent, start_from, start_of
+from understudy.train.loop import Progress, Trainer
+from understudy.train.memory import largest_micro_batch
+from understudy.train.metrics import Metrics, require_trackers
+from understudy.train.stage import Material, Setting, conversation_material, share_of_batch, text_material
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal; its state is saved."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training has to say for itself."""
+
+    folder: RunFolder
+    progress: Progress
+    final: LossResult
+    parameters: int
+
+
+def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:
+    """Train a base model into ``folder``, continue one there (``resume``), or start from another run's (``parent``).
+
+    ``config.model.vocab_size`` may be left out; the data's tokenizer gives it.
+
+    Raises:
+        ValueError: data, tokenizer, folder or settings do not fit together.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    material = text_material(config)
+    if parent and parent.tokenizer.sha256 != material.tokenizer.sha256:
+        raise ValueError(
+            f"the data was prepared with another tokenizer than the run {parent.path} has; prepare it with "
+            f"`--tokenizer {parent.path / 'tokenizer.json'}`"
+        )
+    return _train(config, folder, resume, parent, material)
+
+
+def sft(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:
+    """Finetune the run ``parent`` on conversations into ``folder``, or continue there (``resume``).
+
+    The tokenizer is the parent's, with the chat format's tokens added where it lacks them.
+
+    Raises:
+        ValueError: data, folder or settings do not fit together.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    if config.model.family == "bigram":
+        raise ValueError("a bigram sees one token, so it cannot answer; start from a GPT")
+    if parent is None and not resume:
+        raise ValueError("say which run to finetune: --init-from RUN")
+    tokenizer = with_chat_tokens(parent.tokenizer if parent else load_tokenizer(folder.path / "tokenizer.json"))
+    return _train(config, folder, resume, parent, conversation_material(config, tokenizer))
+
+
+def align(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:
+    """Train a reward model on preferences, or improve an assistant by preferences or rewards, as ``config.stage`` says,
+    from the run ``parent`` into ``folder``, or continue there (``resume``).
+
+    Raises:
+        ValueError: data, folder or settings do not fit together.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    if parent is None and not resume:
+        raise ValueError("say which assistant to start from: --init-from RUN")
+    tokenizer = parent.tokenizer if parent else load_tokenizer(folder.path / "tokenizer.json")
+    if not speaks_chat(tokenizer):
+        started_from = parent.path if parent else folder.path
+        raise ValueError(f"the run {started_from} does not speak chat yet; finetune it first: `understudy sft`")
+    return _train(config, folder, resume, parent, MATERIALS[config.stage](config, tokenizer))
+
+
+MATERIALS: dict[str, Callable[[RunConfig, Tokenizer], Material]] = {
+    "reward": reward_material,
+    "dpo": dpo_material,
+    "ppo": lambda config, tokenizer: rollout_material(config, tokenizer, ppo_course),
+    "grpo": lambda config, tokenizer: rollout_material(config, tokenizer, grpo_course),
+}
+"""How the later stages open their data."""
+
+
+def train_once(
+    tree: Mapping[str, Any], folder: RunFolder, start: RunFolder | None, stage: Callable[..., Result]
+) -> bool:
+    """One stage of several that follow each other: from raw settings and, where given, the run to start from. What is
+    done already is left be, and what was interrupted goes on.
+
+    Returns:
+        Whether there was anything to do.
+    """
+    if folder.exists() and folder.steps() and folder.steps()[-1] >= folder.config().train.steps:
+        return False
+    if folder.exists():
+        stage(folder.config(), folder, True, None)
+        return True
+    parent = load_run(start.path) if start else None
+    tree = {**tree, "init_from": str(start.path)} if start else tree
+    stage(config_from_parent(tree, parent) if parent else build_config(tree), folder, False, parent)
+    return True
+
+
+def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: Material) -> Result:
+    """What all stages share: build the model, run the loop, save, and close with an evaluation."""
+    require_trackers(config.log)
+    if resume and config.init_from and not folder.steps():  # stopped before its first checkpoint, it begins again
+        parent = start_of(folder)
+    tokenizer = material.tokenizer
+    config = _with_vocabulary(config, tokenizer)
+    with (
+        start_runtime(config.train.device, config.train.dtype, config.train.seed) as runtime,
+        _signals() as asked,
+    ):
+        config = _with_micro_batch(config, runtime)
+        share_of_batch(config, runtime)
+        torch.use_deterministic_algorithms(config.train.deterministic)
+        torch.manual_seed(config.train.seed)
+        model = build_model(config.model).to(runtime.device)
+        if parent:
+            material.notes.extend(start_from(model, parent, tokenizer))
+        model.set_activation_checkpointing(config.train.activation_checkpointing)
+        with folder.locked() if runtime.is_main else contextlib.nullcontext():
+            about = _about(config, material, parent, model)
+            if resume:
+                about = _check_lineage(folder, config, about)
+            elif runtime.is_main:
+                _create(folder, config, tokenizer, about)
+            runtime.barrier()
+            course = material.prepare(Setting(config, folder, runtime, model, parent))
+            trainer = Trainer(
+                objective=course.objective,
+                optimizers=[*build_optimizers(model, config.optim), *course.optimizers],
+                source=course.source,
+                lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
+                runtime=runtime,
+                progress=Progress(),
+                total_steps=config.train.steps,
+                grad_clip=config.optim.grad_clip,
+                scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
+                ema=ExponentialMovingAverage(model, config.optim.ema) if config.optim.ema else None,
+            )
+            if resume and folder.steps():
+                load_checkpoint(folder.checkpoint("latest"), trainer)
+            with Metrics(
+                folder, config.log, config.train.steps, trainer.progress.step if resume else None,
+                quiet=not runtime.is_main, config=config.model_dump(mode="json"),
+            ) as metrics:  # fmt: skip
+                compiled = compile_if_it_pays(
+                    trainer.objective, config.train.compile, runtime,
+                    lambda: trainer.source.batches(trainer.progress.step)[0],
+                )  # fmt: skip
+                for what, why in (runtime.reasons | {"compile": compiled}).items():
+                    metrics.note(f"{what}: {why}")
+                for note in material.notes:
+                    metrics.note(note)
+                watcher = Watcher(config, folder, trainer, material, course, metrics, about, asked)
+                watcher.before()
+                trainer.due, trainer.after_step = watcher.due, watcher.after_step
+                trainer.run()
+                if watcher.interrupted:
+                    raise Interrupted(f"interrupted at step {trainer.progress.step}; it is saved, go on with --resume")
+                final = watcher.finish()
+        return Result(folder, trainer.progress, final, sum(p.numel() for p in model.parameters()))
+
+
+def _with_micro_batch(config: RunConfig, runtime: Runtime) -> RunConfig:
+    """The configuration with its micro-batch written down, so that a resumed run adds up in the same order."""
+    micro = config.train.micro_batch_size or largest_micro_batch(config, runtime)
+    return config.model_copy(update={"train": config.train.model_copy(update={"micro_batch_size": micro})})
+
+
+def _with_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
+    given = config.model.vocab_size
+    if given is not None and given < tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size {given} is smaller than the tokenizer's {tokenizer.vocab_size}; leave it out to take that"
+        )
+    model = config.model.model_copy(update={"vocab_size": given or tokenizer.vocab_size})
+    return config.model_copy(update={"model": model})
+
+
+def _about(config: RunConfig, material: Material, parent: Run | None, model: nn.Module) -> dict[str, Any]:
+    """What run.json and every checkpoint say of where a model comes from."""
+    return {
+        "stage": config.stage,
+        "understudy": understudy.__version__,
+        "torch": torch.__version__,
+        "created": now(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "tokenizer_sha256": material.tokenizer.sha256,
+        "data": material.about,
+        "parent": None if parent is None else {
+            "run": str(parent.path), "step": parent.step, "sha256": parent.state["weights_sha256"],
+        },
+    }  # fmt: skip
+
+
+def _create(folder: RunFolder, config: RunConfig, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
+    if folder.exists() or folder.steps():
+        raise ValueError(
+            f"the folder {folder.path} already holds a run; go on with it by --resume, or choose another name with --run"
+        )
+    folder.create(config, tokenizer, about)
+
+
+def _check_lineage(folder: RunFolder, config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
+    """What a run was started with, once it is seen to meet the same data and tokenizer again."""
+    saved = folder.about()
+    for what, before, after in (
+        ("tokenizer", saved["tokenizer_sha256"], about["tokenizer_sha256"]),
+        ("text", saved["data"]["sha256"], about["data"]["sha256"]),
+    ):
+        if before != after:
+            raise ValueError(
+                f"the {what} in {config.data.path} is not what the run {folder.path} was trained on; bring it back, or start "
+                f"a new run with --init-from {folder.name}"
+            )
+    return saved
+
+
+def check_resume(saved: RunConfig, asked: RunConfig) -> RunConfig:
+    """The configuration to resume with: the saved one, with what does not touch the training itself as asked.
+
+    Raises:
+        ValueError: something else differs, since the steps would no longer be those of the uninterrupted run.
+    """
+    free = {"device", "micro_batch_size", "stop_at_tokens", "stop_at_seconds", "stop_at_loss", "compile"}
+    for section in ("model", "data", "tokenizer", "optim", "train", *STAGE_SECTIONS):
+        before, after = getattr(saved, section), getattr(asked, section)
+        if before is None:
+            continue
+        for name in type(before).model_fields:
+            old, new = getattr(before, name), getattr(after, name)
+            if old != new and not (section == "train" and name in free) and (section, name) != ("model", "vocab_size"):
+                raise ValueError(
+                    f"{section}.{name} was {old!r} and is now {new!r}; --resume takes up the same training, so start a new run "
+                    f"with --init-from to change it"
+                )
+    micro = asked.train.micro_batch_size or saved.train.micro_batch_size
+    train = asked.train.model_copy(update={"micro_batch_size": micro})
+    return asked.model_copy(update={"model": saved.model, "train": train})
+
+
+@contextmanager
+def _signals() -> Iterator[dict[str, int]]:
+    """Turn the first Ctrl-C or SIGTERM into a note that the loop reads; a second one is obeyed at once."""
+    asked: dict[str, int] = {}
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread receives signals
+        return
+
+    def note(number: int, frame: Any) -> None:
+        asked["signal"] = number
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
