@@ -44,19 +44,20 @@ from understudy.config.load import build_config
 from understudy.data.chat.pair_rows import document_of
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import open_prompts
+from understudy.files import write_json
 from understudy.hamlet.conversations import prompts
 from understudy.hamlet.preferences import preferences
 from understudy.hamlet.stories import stories
 from understudy.interop.export import export_run
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
-from understudy.run import Run, RunFolder, load_run, weights_of, write_json
+from understudy.run import Run, RunFolder, load_run, weights_of
 from understudy.runtime import DTYPES, Runtime
+from understudy.stages.table import MATERIALS
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 from understudy.train.init_from import config_from_parent, start_from
 from understudy.train.loop import Progress, Trainer
-from understudy.train.runner import MATERIALS
 from understudy.train.stage import Setting
 
 VOCABULARY, CONTEXT, LONGEST_PROMPT, ANSWER = 1024, 256, 128, 64

@@ -27,10 +27,9 @@ from plain import PlainGPT, Shape, plain_optimizer, plain_step, publish
 from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.text.shards import open_split
 from understudy.evaluate.loss import evaluate_loss
-from understudy.run import RunFolder
+from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
-from understudy.train.metrics import read_metrics
-from understudy.train.runner import pretrain
+from understudy.stages.table import pretrain
 
 TARGET, STEPS, BATCH, CONTEXT = 1.886, 2000, 12, 64
 

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from understudy.cli import main
 from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.files import write_json
 from understudy.model import GPT, Bigram, build_model
-from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of, write_json
+from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 

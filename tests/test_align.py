@@ -23,14 +23,15 @@ from understudy.data.chat.pair_rows import collate_pairs, render_pairs
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt, open_prompts
 from understudy.model import GPT
-from understudy.run import Run, load_run, weights_of
+from understudy.rewards.model import RewardModel
+from understudy.rewards.verifiers import true_score
+from understudy.run import Run, load_run, read_metrics, weights_of
 from understudy.runtime import start_runtime
 from understudy.stages.answers import Asked, answer_logprobs, ask, fitting, read_answers, sampled_logprobs, token_mask
 from understudy.stages.dpo import DirectPreference
-from understudy.stages.reward import PairwiseReward, RewardModel
-from understudy.stages.rewards import Rewards, true_score
+from understudy.stages.reward import PairwiseReward
+from understudy.stages.rewards import Rewards
 from understudy.tokenizer.chat import render
-from understudy.train.metrics import read_metrics
 from understudy.train.objective import Objective
 
 BETA = 0.25

@@ -20,14 +20,14 @@ from understudy.cli import main
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt
 from understudy.evaluate import compare
+from understudy.files import read_json
 from understudy.report.alignment import overoptimisation, reward_evidence
 from understudy.report.report import write_report
-from understudy.run import Run, read_json
+from understudy.rewards.model import RewardModel
+from understudy.run import Run, read_metrics
 from understudy.runtime import start_runtime
 from understudy.stages.best_of import expected_of_best
-from understudy.stages.reward import RewardModel
 from understudy.train.console_panel import Watch
-from understudy.train.metrics import read_metrics
 
 
 def conversation(asked: str, said: str) -> list[dict[str, str]]:

@@ -22,9 +22,10 @@ from understudy.chat.terminal import COMMANDS, Shell, joined_lines, talk_through
 from understudy.cli import main
 from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.files import write_json
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
-from understudy.run import RunFolder, weights_of, write_json
+from understudy.run import RunFolder, weights_of
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 

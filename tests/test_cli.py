@@ -14,7 +14,7 @@ import torch
 from understudy.cli import main
 from understudy.config.load import dump_config
 from understudy.run import RunFolder
-from understudy.train.runner import pretrain
+from understudy.stages.table import pretrain
 
 
 @pytest.fixture(autouse=True)

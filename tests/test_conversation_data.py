@@ -458,7 +458,7 @@ def test_a_name_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_hamlet_writes_every_kind_with_its_own_splits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    from understudy.hamlet.conversations import write_lines
+    from understudy.hamlet.write import write_lines
 
     command = ["prepare", "hamlet", "--kind", kind, "--limit", "10", "--seed", "5", "--out", str(tmp_path / "out")]
     assert main([*command, "--json"]) == 0

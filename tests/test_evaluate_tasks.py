@@ -30,13 +30,13 @@ from understudy.evaluate.statistics import (
 )
 from understudy.evaluate.task import as_text
 from understudy.evaluate.tasks import TASKS, find_task
-from understudy.evaluate.tasks.gsm8k import final_number
 from understudy.model import GPT, Bigram
+from understudy.rewards.verifiers import final_number
 from understudy.run import RunFolder
 from understudy.runtime import Runtime
+from understudy.stages.table import pretrain
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
-from understudy.train.runner import pretrain
 
 CPU = Runtime(torch.device("cpu"))
 LETTERS = " \n!\"#$%&'()*+,-./0123456789:;<=>?ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz|"

@@ -14,16 +14,7 @@ import pytest
 
 from understudy.hamlet import facts, is_reserved, village
 from understudy.hamlet.checker import score
-from understudy.hamlet.conversations import (
-    DEFAULT_COUNTS,
-    KINDS,
-    Conversation,
-    conversation,
-    conversations,
-    prompts,
-    question,
-    write_lines,
-)
+from understudy.hamlet.conversations import KINDS, Conversation, conversation, conversations, prompts, question
 from understudy.hamlet.draw import Draw
 from understudy.hamlet.facts_wording import QUESTIONS
 from understudy.hamlet.greetings import talk_turn
@@ -36,6 +27,7 @@ from understudy.hamlet.sums import sum_turn
 from understudy.hamlet.tales import tale_turn
 from understudy.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
 from understudy.hamlet.wording import phrasings
+from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
 from understudy.tokenizer.chat import check_messages
 
 SPLITS: tuple[Split, ...] = ("train", "val")

@@ -33,9 +33,8 @@ from understudy.interop.names import to_theirs
 from understudy.interop.nanogpt import read_characters
 from understudy.interop.shapes import config_document as shape_document
 from understudy.interop.shapes import plain_weights
-from understudy.run import load_run, read_tensors, weights_of
+from understudy.run import load_run, read_metrics, read_tensors, weights_of
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from understudy.train.metrics import read_metrics
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,10 @@ import torch
 from rich.console import Console
 
 from understudy.config import LogConfig
-from understudy.run import RunFolder
-from understudy.train.console_panel import Watch, bytes_text, count_text, duration_text, printable, sparkline
-from understudy.train.metrics import Metrics, final_table, memory_bytes, read_metrics
+from understudy.console import bytes_text, count_text, duration_text, printable
+from understudy.run import RunFolder, read_metrics
+from understudy.train.console_panel import Watch, sparkline
+from understudy.train.metrics import Metrics, final_table, memory_bytes
 
 
 def row(step: int, **more: float) -> dict[str, float]:

@@ -17,10 +17,11 @@ from understudy.config import ModelConfig
 from understudy.config.load import build_config
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prepare import Summary, prepare_conversations
+from understudy.files import write_json
 from understudy.hamlet.conversations import question
 from understudy.hamlet.preferences import ANNOTATORS, choose
 from understudy.model import GPT
-from understudy.run import RunFolder, weights_of, write_json
+from understudy.run import RunFolder, weights_of
 from understudy.tokenizer import train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from understudy.config.load import build_config
+from understudy.files import write_json
 from understudy.report.comparison import compare_tasks
 from understudy.report.lineage import read_family
 from understudy.report.plots import loss_limits, loss_plot, series, smooth, thin
 from understudy.report.report import write_report
-from understudy.run import RunFolder, write_json
+from understudy.run import RunFolder
 from understudy.tokenizer import train_tokenizer
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'it' {{ 7 * 7 }} <!-- "

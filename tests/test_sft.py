@@ -17,13 +17,12 @@ from understudy.config.load import build_config
 from understudy.data.chat.packing import PackedRows, all_rows, collate, pack_best_fit, render_set
 from understudy.losses import IGNORE, PADDING
 from understudy.model import GPT, merge_lora
-from understudy.run import Run, RunFolder, load_run, read_tensors
+from understudy.run import Run, RunFolder, load_run, read_metrics, read_tensors
+from understudy.stages.table import pretrain, sft
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import CHAT_TOKENS, end_ids, render, with_chat_tokens
 from understudy.train.init_from import model_from_parent, start_from
-from understudy.train.metrics import read_metrics
 from understudy.train.objective import NextToken
-from understudy.train.runner import pretrain, sft
 
 NAMES, THINGS = ["Sam", "Ann", "Bob", "Tim", "Eva", "Max"], ["cup", "hat", "bell", "ring", "kite"]
 

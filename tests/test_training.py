@@ -25,15 +25,15 @@ from understudy.evaluate.loss import LossResult
 from understudy.losses import IGNORE
 from understudy.model import GPT
 from understudy.optim import build_optimizers
-from understudy.run import RunFolder, load_run, read_tensors
+from understudy.run import RunFolder, load_run, read_metrics, read_tensors
 from understudy.runtime import Runtime
+from understudy.stages.table import pretrain
 from understudy.train import stage as material
 from understudy.train.evaluator import Watcher
 from understudy.train.init_from import model_from_parent
 from understudy.train.loop import Fixed, Progress, Trainer
-from understudy.train.metrics import read_metrics
 from understudy.train.objective import NextToken
-from understudy.train.runner import Interrupted, check_resume, pretrain
+from understudy.train.runner import Interrupted, check_resume
 
 CPU = Runtime(torch.device("cpu"))
 

@@ -15,8 +15,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 from understudy.data.chat.formats import Row
+from understudy.data.chat.parts import Opened, Part
 from understudy.data.chat.preference_formats import MOST_ANSWERS
-from understudy.data.chat.sources import Opened, Part
 from understudy.data.text.sources import generated_count
 from understudy.hamlet.checker import score
 from understudy.hamlet.conversations import question
@@ -77,7 +77,8 @@ class Sampling:
 
 def _state(run: str) -> dict[str, Any]:
     """What the checkpoint says of itself, without its weights."""
-    from understudy.run import find_run, read_json
+    from understudy.files import read_json
+    from understudy.run import find_run
 
     return read_json(find_run(run).checkpoint(CHECKPOINT) / "state.json")
 

@@ -16,19 +16,19 @@ from typing import Any
 
 from understudy.annotators import Sampling
 from understudy.chat.session import Chat
-from understudy.commands.aligning import duel_and_tell
-from understudy.commands.evaluating import ask_and_tell
 from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.text.prepare import prepare, progress_bars
+from understudy.evaluate.compare_runs import duel_and_tell
 from understudy.evaluate.loss import evaluate_run, save_evaluation
+from understudy.evaluate.run_tasks import ask_and_tell
 from understudy.evaluate.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.report.report import write_report
 from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
-from understudy.train.runner import align, pretrain, sft, train_once
+from understudy.stages.table import align, pretrain, sft, train_once
 
 PROMPTS = ("One morning,", '"Where is')
 QUESTIONS = (

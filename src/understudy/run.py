@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from safetensors import SafetensorError
 
 from understudy.config import RunConfig
 from understudy.config.load import dump_config, load_config
+from understudy.files import _flush, read_json, write_json, write_text
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -290,48 +290,46 @@ def read_tensors(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, oldest first; none where nothing was logged yet.
+
+    A last line that was cut short by the end of a process is left out. What was not finite is None.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        ValueError: a line before the last is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the file {path} is missing or damaged ({error}); restore it from a copy") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"the file {path} does not hold a JSON object; restore it from a copy")
-    return content
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    while lines and not lines[-1].strip():
+        lines.pop()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:  # of JSON or of UTF-8
+            if number == len(lines):
+                break
+            raise ValueError(f"line {number} of {path} is damaged ({error}); remove it") from error
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")
+def refuse_reward_model(run: Run) -> None:
+    """A run that gives scores writes nothing.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if run.config.stage == "reward":
+        raise ValueError(f"the run {run.path} gives scores and writes nothing; use it with `understudy score`")
 
 
-def write_text(path: Path, content: str) -> None:
-    write_bytes(path, content.encode())
+BEST_OF_N = "best_of_n.json"
+"""What best of n of a run's start is worth, in the run's folder."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: under another name, flushed, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    _flush(partial)
-    partial.replace(path)
-
-
-def now() -> str:
-    """The present time for records, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written. Windows cannot open folders, and flushes renames by itself."""
-    if path.is_dir() and os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+REWARD_EVALUATION = "evaluation_reward.json"
+"""What a reward model's scores are worth on validation pairs."""

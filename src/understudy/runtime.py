@@ -161,3 +161,8 @@ def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 matrices in hardware (AVX512-BF16, AMX, or Arm's BF16 extension)."""
     has = torch.cpu.get_capabilities()
     return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def autocast_of(runtime: Runtime) -> torch.dtype | None:
+    """The runtime's precision as generating takes it."""
+    return None if runtime.dtype == torch.float32 else runtime.dtype

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from understudy.files import write_text
 from understudy.inference.generate import Model, continue_rows
 from understudy.inference.row_text import RowText
 from understudy.inference.sampling import SamplingSettings
-from understudy.run import write_text
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.base import clean
 from understudy.tokenizer.chat import Message, check_messages, end_ids, fit, render

@@ -5,25 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least, print_json
-from understudy.commands.evaluating import progress_bars
+from understudy.commands import Arguments, check_least
+from understudy.console import print_json, progress_bars, show_table
+from understudy.evaluate.compare_runs import ANSWER_TOKENS, _tell, open_compared
 
 if TYPE_CHECKING:
-    from understudy.data.chat.prompts import Prompt
-    from understudy.evaluate.compare import Duel, Judge
+    from understudy.evaluate.compare import Judge
     from understudy.evaluate.statistics import Estimate
     from understudy.run import Run
     from understudy.runtime import Runtime
 
 SHOWN = 20
 """Rows of a table of scores."""
-ANSWER_TOKENS = 120
-"""Of an answer to compare, at most."""
 
 
 # ---- score ----------------------------------------------------------------------------------------------------------
@@ -40,9 +38,9 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def score(arguments: Arguments) -> None:
     from understudy.evaluate.score import read_lines, score_lines
+    from understudy.rewards.model import RewardModel
     from understudy.run import load_run
     from understudy.runtime import start_runtime
-    from understudy.stages.reward import RewardModel
     from understudy.train.metrics import final_table
 
     check_least(1, batch_size=arguments.batch_size)
@@ -85,20 +83,6 @@ def _interval(of: Estimate, form: str) -> str:
     return shown if of.low is None else f"{shown} (95% interval {form.format(of.low)} to {form.format(of.high)})"
 
 
-def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from understudy.train.console_panel import printable
-
-    table = Table(*heads, title=Text(title), title_justify="left", box=box.SIMPLE)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(stderr=True).print(table)
-
-
 # ---- compare --------------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +113,8 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(arguments: Arguments) -> None:
     from understudy.evaluate.compare import duel, preferences_of
-    from understudy.run import load_run, write_text
+    from understudy.files import write_text
+    from understudy.run import load_run
     from understudy.runtime import start_runtime
 
     by = arguments.by or "checker"
@@ -194,50 +179,10 @@ def compare(arguments: Arguments) -> None:
         print(said, file=sys.stderr)
 
 
-def duel_and_tell(
-    first: Run, second: Run, runtime: Runtime, limit: int = 200, prompts: Sequence[Prompt] | None = None,
-    judge: Judge | None = None, max_new_tokens: int = ANSWER_TOKENS, temperature: float = 0.0,
-) -> Duel:  # fmt: skip
-    """Both runs answer prompts, by default Hamlet's, a judge (the checker) compares them, and the second's win rate is
-    shown."""
-    from understudy.evaluate.compare import by_checker, duel
-
-    prompts = prompts or open_compared(None, limit, needs_truth=True)
-    found = duel(first, second, prompts, judge or by_checker, runtime, temperature, max_new_tokens)
-    _tell(found, first, second, len(prompts))
-    return found
-
-
-def open_compared(data: str | None, limit: int, needs_truth: bool) -> list[Prompt]:
-    """The first prompts of a folder's validation split or of a whole file; without either, Hamlet's."""
-    from itertools import islice
-
-    from understudy.data.chat.prompt_formats import read_prompts
-    from understudy.data.chat.prompts import open_prompts, prompt_of
-    from understudy.evaluate.compare import has_truth
-    from understudy.hamlet.conversations import write_lines
-
-    if data is None:
-        found = [prompt_of(json.loads(line)) for line in write_lines("prompts", 0, "val", limit)]
-    elif Path(data).is_dir():
-        found = list(islice(open_prompts(Path(data), "val"), limit))
-    else:
-        records = (row.record for row in read_prompts(Path(data)))
-        found = list(islice((prompt_of(record) for record in records if record is not None), limit))
-    if not found:
-        raise ValueError(f"{data} holds no prompt that can be answered")
-    if needs_truth and (without := sum(not has_truth(prompt) for prompt in found)):
-        raise ValueError(
-            f"{without:,} of the {len(found):,} prompts in {data} have neither a check nor an answer for the checker; choose "
-            "--by person, or --by reward with --reward-model RUN"
-        )
-    return found
-
-
 def _judge(by: str, reward_model: str | None, runtime: Runtime, stop_bars: Callable[[], None]) -> Judge:
+    from understudy.console import printable
     from understudy.evaluate.compare import by_checker, by_person, by_reward
-    from understudy.stages.reward import RewardModel
-    from understudy.train.console_panel import printable
+    from understudy.rewards.model import RewardModel
 
     if by == "reward":
         assert reward_model is not None, "checked before"
@@ -258,26 +203,6 @@ def _judge(by: str, reward_model: str | None, runtime: Runtime, stop_bars: Calla
     return by_person(ask, show)
 
 
-def _tell(found: Duel, first: Run, second: Run, asked: int) -> None:
-    from understudy.evaluate.compare import outcome
-
-    groups = {"all": found.rows, **found.categories()}
-    rows = []
-    for name, own in groups.items():
-        of = outcome(own)
-        rows.append([
-            name or "–", f"{of['n']:,}", f"{of['win_rate']:.1%}", f"{of['low']:.1%} to {of['high']:.1%}",
-            " / ".join(f"{of[count]:,}" for count in ("wins", "ties", "losses")), f"{of['p_value']:.3g}",
-        ])  # fmt: skip
-    heads = ("category", "n", "win rate", "95% interval", "wins / ties / losses", "p")
-    names = [f"{run.path.name} (step {run.step:,})" for run in (second, first)]
-    show_table(f"{names[0]} against {names[1]}", heads, rows)
-    if found.too_long:
-        print(f"{found.too_long:,} prompts leave no room for an answer and were left out", file=sys.stderr)
-    if left := asked - found.too_long - len(found.rows):
-        print(f"{left:,} prompts were not judged", file=sys.stderr)
-
-
 # ---- best-of-n ------------------------------------------------------------------------------------------------------
 
 
@@ -295,10 +220,10 @@ def best_of_n_arguments(parser: argparse.ArgumentParser) -> None:
 def best_of_n(arguments: Arguments) -> None:
     from understudy.report.alignment import draw_overoptimisation
     from understudy.report.report import write_report
-    from understudy.run import RunFolder, load_run
+    from understudy.run import RunFolder, load_run, read_metrics
     from understudy.runtime import start_runtime
     from understudy.stages.best_of import best_of_run
-    from understudy.train.metrics import final_table, read_metrics
+    from understudy.train.metrics import final_table
 
     check_least(0, seed=arguments.seed)
     run = load_run(arguments.run, "latest")
@@ -328,9 +253,9 @@ def best_of_n(arguments: Arguments) -> None:
 
 def evaluate_reward(arguments: Arguments, run: Run, context: int) -> None:
     """The loss a pair of a reward model, and how often it agrees with the labels and with the truth."""
+    from understudy.evaluate.reward_model import judge_run
     from understudy.run import RunFolder
     from understudy.runtime import start_runtime
-    from understudy.stages.reward import judge_run
     from understudy.train.metrics import final_table
 
     path = Path(arguments.data) if arguments.data else None

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, print_json
+from understudy.commands import Arguments
+from understudy.console import print_json
 
 if TYPE_CHECKING:
     from understudy.annotators import Sampling

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least, print_json
+from understudy.commands import Arguments, check_least
+from understudy.console import print_json
 
 if TYPE_CHECKING:
     from understudy.feedback.store import FeedbackStore
@@ -55,7 +56,7 @@ def feedback_stats(arguments: Arguments) -> None:
     if arguments.json:
         print_json(found)
         return
-    from understudy.commands.aligning import show_table
+    from understudy.console import show_table
     from understudy.train.metrics import final_table
 
     if found["runs"]:
@@ -81,7 +82,7 @@ def feedback_stats(arguments: Arguments) -> None:
 
 def feedback_export(arguments: Arguments) -> None:
     from understudy.feedback.export import EXPORTS
-    from understudy.run import write_text
+    from understudy.files import write_text
 
     out = arguments.out
     if out.suffix != ".jsonl" or out.exists() or not out.absolute().parent.is_dir():

@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least, print_json
+from understudy.commands import Arguments, check_least
 from understudy.commands.using import run_arguments
+from understudy.console import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -174,7 +175,7 @@ def _print(first: list[Shown], every: RenderedSet, about: dict[str, Any], width:
     from rich.console import Console
     from rich.text import Text
 
-    from understudy.train.console_panel import final_table
+    from understudy.console import final_table
 
     console = Console(width=width, highlight=False)
     coloured = console.color_system is not None and not console.no_color
@@ -207,7 +208,7 @@ def _marked(shown: Shown, coloured: bool) -> Text:
     """The text of a conversation, trained tokens in colour or in «brackets», and what was cut as a number."""
     from rich.text import Text
 
-    from understudy.train.console_panel import printable
+    from understudy.console import printable
 
     text, before = Text(), False
     if shown.left_out_before:

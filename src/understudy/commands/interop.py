@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from understudy.commands import Arguments, print_json
+from understudy.commands import Arguments
+from understudy.console import print_json
 
 FORMATS = ("hf", "gguf", "ollama", "nanogpt")
 TYPES = ("f32", "f16", "q8_0")
@@ -28,8 +29,8 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def import_model(arguments: Arguments) -> None:
+    from understudy.console import final_table
     from understudy.interop import imports
-    from understudy.train.console_panel import final_table
 
     folder = imports.import_model(
         arguments.model, arguments.run, arguments.context, arguments.dropout, arguments.tokenizer,
@@ -65,9 +66,9 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(arguments: Arguments) -> None:
+    from understudy.console import final_table
     from understudy.interop.export import export_run, push
     from understudy.run import load_run
-    from understudy.train.console_panel import final_table
 
     typed = arguments.format in ("gguf", "ollama")
     if arguments.type is not None and not typed:

@@ -9,7 +9,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from understudy.commands import Arguments, check_least, print_json, refuse_reward_model
+from understudy.commands import Arguments, check_least
+from understudy.console import print_json
+from understudy.run import refuse_reward_model
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -160,7 +162,7 @@ def _coloured(reading: Reading) -> Text:
     """The text, each token on a colour that says how likely it was; the prompt only where nothing was added to it."""
     from rich.text import Text
 
-    from understudy.train.console_panel import printable
+    from understudy.console import printable
 
     text = Text()
     for number, (piece, row) in enumerate(zip(reading.texts, reading.rows)):
@@ -223,7 +225,7 @@ def _print_attention(console: Console, reading: Reading, place: int) -> None:
 def _cell(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    from understudy.train.console_panel import printable
+    from understudy.console import printable
 
     return Text(printable(text), style=style)
 

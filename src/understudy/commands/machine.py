@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from understudy.commands import Arguments, print_json
+from understudy.commands import Arguments
+from understudy.console import print_json
 
 
 def presets_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, print_json, refuse_reward_model
+from understudy.commands import Arguments, check_least
 from understudy.commands.aligning import evaluate_reward
 from understudy.commands.evaluating import evaluate_tasks, refuse_task_options, task_arguments
+from understudy.console import print_json
+from understudy.run import refuse_reward_model
 
 if TYPE_CHECKING:
     from understudy.inference.sampling import SamplingSettings

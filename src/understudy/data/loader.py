@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from understudy.data.shuffle import mix, permute
 from understudy.losses import IGNORE
 
 Batch = dict[str, Tensor]
@@ -77,38 +78,3 @@ def consecutive_batches(
             piece = np.asarray(tokens[start : start + context_length + 1], dtype=np.int64)
             inputs[row, : len(piece) - 1], targets[row, : len(piece) - 1] = piece[:-1], piece[1:]
         yield {"tokens": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
-
-
-def shuffled(index: int, size: int, seed: int) -> int:
-    """Which of ``size`` things the sample numbered ``index`` is: each once an epoch, in an order of the epoch's own."""
-    epoch, place = divmod(index, size)
-    key = np.uint64(mix(np.uint64(epoch), np.uint64(seed)))
-    return int(permute(np.array([place]), size, key)[0])
-
-
-def permute(places: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
-    """Where each of ``places`` (N,) in 0…size-1 goes in a shuffle chosen by ``key``, computed place by place.
-
-    A Feistel network shuffles the next power of four; places that land beyond ``size`` are sent through again
-    until they land inside, which keeps it one to one.
-    """
-    half_bits = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    low = (np.uint64(1) << half_bits) - np.uint64(1)
-    values = places.astype(np.uint64)
-    outside = np.ones(len(values), dtype=bool)
-    while outside.any():
-        left, right = values[outside] >> half_bits, values[outside] & low
-        for number in range(4):
-            left, right = right, left ^ (mix(right + (np.uint64(number) << np.uint64(56)), key) & low)
-        values[outside] = (left << half_bits) | right
-        outside = values >= size
-    return values.astype(np.int64)
-
-
-def mix(value: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray | np.uint64:
-    """A 64-bit hash of value and key (the finaliser of SplitMix64)."""
-    with np.errstate(over="ignore"):  # wrapping round is what a hash does
-        z = value * np.uint64(0x9E3779B97F4A7C15) + key * np.uint64(0xD1342543DE82EF95) + np.uint64(0x632BE59BD9B4E019)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))

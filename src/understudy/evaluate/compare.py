@@ -19,10 +19,10 @@ from understudy.evaluate.runner import answer_all
 from understudy.evaluate.statistics import sign_test, win_rate
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
+from understudy.rewards.model import RewardModel
+from understudy.rewards.verifiers import true_score
 from understudy.run import Run
 from understudy.runtime import Runtime
-from understudy.stages.reward import RewardModel
-from understudy.stages.rewards import true_score
 from understudy.tokenizer.chat import render, speaks_chat
 
 AT_ONCE = 64

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from understudy.evaluate.likelihood import Span, continuation, document, score_sequences
-from understudy.evaluate.runner import autocast_of, prompt_room
+from understudy.evaluate.runner import prompt_room
 from understudy.inference.generate import encode_prompt, generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import load_run
-from understudy.runtime import Runtime, choose_device, choose_dtype
+from understudy.runtime import Runtime, autocast_of, choose_device, choose_dtype
 from understudy.tokenizer.chat import CHAT_TEMPLATE, end_ids, render, speaks_chat
 
 try:

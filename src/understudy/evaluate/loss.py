@@ -19,9 +19,10 @@ from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.loader import Batch, consecutive_batches
 from understudy.data.text.shards import open_split
+from understudy.files import write_json
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
-from understudy.run import Run, RunFolder, write_json
+from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 
 

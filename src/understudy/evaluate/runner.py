@@ -23,14 +23,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from understudy.evaluate.likelihood import Progress, Span, continuation, document, score_sequences
 from understudy.evaluate.statistics import Estimate, estimate, ratio_estimate
 from understudy.evaluate.task import Example, Task, as_text
 from understudy.inference.generate import Model, encode_prompt, generate_text
 from understudy.inference.sampling import SamplingSettings
-from understudy.runtime import Runtime
+from understudy.runtime import Runtime, autocast_of
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, end_ids, render, speaks_chat
 
@@ -265,11 +263,6 @@ def _fit(tokenizer: Tokenizer, prompt: list[Message] | str, room: int) -> tuple[
             break
         prompt, cut = shorter, True
     return prompt, cut
-
-
-def autocast_of(runtime: Runtime) -> torch.dtype | None:
-    """The runtime's precision as generating takes it."""
-    return None if runtime.dtype == torch.float32 else runtime.dtype
 
 
 def _without_oldest_turn(messages: list[Message]) -> list[Message] | None:

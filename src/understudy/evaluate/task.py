@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any, Literal
 
+from understudy.rewards.verifiers import bare
 from understudy.tokenizer.chat import Message
 
 Kind = Literal["choice", "answer", "loss"]
@@ -139,8 +140,3 @@ def take_turns(groups: Iterable[Sequence[Example]]) -> list[Example]:
     """The first of each group, then the second of each, and so on, so that the first N are a fair sample of all."""
     rounds = zip_longest(*groups)
     return [example for round in rounds for example in round if example is not None]
-
-
-def bare(answer: str) -> str:
-    """An answer without what a strict reader would still overlook: case, spacing, punctuation at either end."""
-    return " ".join(answer.casefold().split()).strip(" .,:;!?\"'()[]*")

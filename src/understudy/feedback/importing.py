@@ -20,7 +20,7 @@ from understudy.data.chat.preference_formats import read_preferences
 from understudy.data.chat.records import read_records
 from understudy.feedback.records import AnswerRecord, Judgement, check_answer, check_judgement
 from understudy.feedback.store import FeedbackStore
-from understudy.run import now
+from understudy.files import now
 from understudy.tokenizer.chat import Message
 
 IMPORTED = "imported"

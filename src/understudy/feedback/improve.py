@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from understudy.run import RunFolder, find_run, load_run, now, read_json, run_path, write_json, write_text
+from understudy.files import now, read_json, write_json, write_text
+from understudy.run import RunFolder, find_run, load_run, run_path
 
 if TYPE_CHECKING:
     from understudy.data.chat.prompts import Prompt
@@ -75,8 +76,8 @@ def improve(request: Request, resume: bool = False) -> dict[str, Any]:
         ValueError: too little feedback, a name that is taken, or no way to tell which run is better.
         Interrupted: a signal asked to stop; ``resume`` goes on.
     """
-    from understudy.commands.aligning import duel_and_tell
     from understudy.evaluate.compare import has_truth
+    from understudy.evaluate.compare_runs import duel_and_tell
     from understudy.runtime import start_runtime
 
     old = find_run(request.run)
@@ -216,7 +217,7 @@ def _preset(request: Request, stage: str, settings: dict[str, str]) -> dict[str,
 
 def _prompts(request: Request, old: RunFolder) -> list[Prompt]:
     """What both runs are asked; nothing where that is what the feedback holds out."""
-    from understudy.commands.aligning import open_compared
+    from understudy.evaluate.compare_runs import open_compared
 
     if request.data is None and not _learnt_hamlet(old):
         return []
@@ -246,6 +247,6 @@ def _learnt_hamlet(folder: RunFolder) -> bool:
 
 def _judge(request: Request, runtime: Runtime) -> Judge:
     from understudy.evaluate.compare import by_reward
-    from understudy.stages.reward import RewardModel
+    from understudy.rewards.model import RewardModel
 
     return by_reward(RewardModel(request.judge or str(request.part("-reward").path), runtime))

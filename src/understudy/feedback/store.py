@@ -26,7 +26,8 @@ from understudy.feedback.records import (
     check_answer,
     check_judgement,
 )
-from understudy.run import RUNS, now
+from understudy.files import now
+from understudy.run import RUNS
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0

@@ -7,11 +7,9 @@ examples, and what is held out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from understudy.hamlet.draw import Draw, stable_hash
@@ -28,12 +26,6 @@ from understudy.hamlet.wording import phrasings
 
 Message = dict[str, str]
 
-# What a corpus has of each kind (docs/conversations.md has its size).
-DEFAULT_COUNTS: dict[str, dict[Split, int]] = {
-    "conversations": {"train": 20_000, "val": 500},
-    "preferences": {"train": 5_000, "val": 500},
-    "prompts": {"train": 5_000, "val": 500},
-}
 
 # The share of small stories (two to five sentences) among those that are asked about.
 _SMALL = 0.75
@@ -248,19 +240,3 @@ def prompts(seed: int, split: Split) -> Iterator[dict[str, Any]]:
         messages, turn = question(seed, index, split, "prompt")
         yield {"prompt": messages, "category": turn.category, "check": turn.check}
         index += 1
-
-
-def write_lines(kind: str, seed: int, split: Split, n: int) -> Iterator[str]:
-    """The first `n` of "conversations", "preferences" or "prompts", each as a line of JSON."""
-    from understudy.hamlet.preferences import preferences
-
-    rows: Iterator[dict[str, Any]]
-    if kind == "conversations":
-        rows = (held.to_json() for held in conversations(seed, split))
-    elif kind == "preferences":
-        rows = preferences(seed, split)
-    elif kind == "prompts":
-        rows = prompts(seed, split)
-    else:
-        raise ValueError(f"kind is {kind!r}; Hamlet writes {', '.join(DEFAULT_COUNTS)}")
-    return (json.dumps(row, ensure_ascii=False) + "\n" for row in islice(rows, n))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config import ModelConfig
+from understudy.files import read_json
 from understudy.interop.huggingface_tokenizer import config_document as tokenizer_config
 from understudy.interop.huggingface_tokenizer import tokenizer_document, write_together
 from understudy.interop.model_card import model_card
@@ -27,7 +28,6 @@ from understudy.interop.shapes import (
     plain_weights,
     shape_from_document,
 )
-from understudy.run import read_json
 from understudy.tokenizer import END_OF_TEXT
 from understudy.tokenizer.chat import CHAT_TOKENS, END, START, end_ids, render, speaks_chat
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config.load import build_config
 from understudy.data.fetch.hub import fetch_file, list_model
+from understudy.files import now, write_json
 from understudy.interop.huggingface import read_huggingface
 from understudy.interop.nanogpt import read_characters, read_nanogpt
 from understudy.interop.proof import whole_folder
 from understudy.interop.shapes import fit_rows
-from understudy.run import FORMAT, RunFolder, now, run_path, sha256_of_weights, write_json
+from understudy.run import FORMAT, RunFolder, run_path, sha256_of_weights
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 
 from understudy.evaluate.statistics import wilson_interval
+from understudy.files import read_json
 from understudy.report.plots import Rows, panels_plot
 from understudy.report.wording import measured, number, percent
-from understudy.run import read_json
+from understudy.run import BEST_OF_N
 
-BEST_OF_N = "best_of_n.json"
-"""What best of n of a run's start is worth, in the run's folder."""
-REWARD_EVALUATION = "evaluation_reward.json"
-"""What a reward model's scores are worth on validation pairs."""
 PICTURE = "overoptimisation.png"
 ROLLOUT_STAGES = ("ppo", "grpo")
 BINS = 24

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from understudy.console import printable
 from understudy.evaluate.statistics import Paired, compare_paired
 from understudy.report.lineage import Evidence, Family
 from understudy.report.wording import MISSING, at_most, count, measured, number, percent, plain
-from understudy.train.console_panel import printable
 
 SHOWN_ANSWERS = 5
 """Of the right ones and of the wrong ones, each."""

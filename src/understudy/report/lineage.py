@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from understudy.config.load import read_preset
-from understudy.report.alignment import BEST_OF_N, REWARD_EVALUATION
+from understudy.console import printable
+from understudy.files import read_json
 from understudy.report.wording import MISSING, count, joined, measured, plain, short_hash
-from understudy.run import RunFolder, find_run, read_json
-from understudy.train.console_panel import printable
-from understudy.train.metrics import read_metrics
+from understudy.run import BEST_OF_N, REWARD_EVALUATION, RunFolder, find_run, read_metrics
 
 MOST_SAMPLES, MOST_CHARACTERS = 40, 20_000
 COUNTS = {

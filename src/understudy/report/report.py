@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from understudy.console import bytes_text, count_text, duration_text
+from understudy.files import now, write_text
 from understudy.report.alignment import ROLLOUT_STAGES, overoptimisation, reward_evidence
 from understudy.report.comparison import compare_tasks, headlines
 from understudy.report.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.report.plots import loss_limits, smooth, thin
 from understudy.report.wording import MISSING, count, interval, joined, measured, number, plain, short_hash
-from understudy.run import now, write_text
-from understudy.train.console_panel import bytes_text, count_text, duration_text
 
 CURVE_POINTS, SMALL_POINTS = 400, 150
 # The small charts: what a metric is called and how its numbers are written. Others come with their own name.

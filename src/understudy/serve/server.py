@@ -23,11 +23,10 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
-from understudy.commands import refuse_reward_model
 from understudy.feedback.store import FeedbackStore
 from understudy.inference.batching import BatchEngine
 from understudy.inference.generate import Model
-from understudy.run import Run, RunFolder, load_run
+from understudy.run import Run, RunFolder, load_run, refuse_reward_model
 from understudy.runtime import choose_device, choose_dtype
 from understudy.serve.api import build_app
 from understudy.serve.served import LOOPBACK_NAMES, Limits, Served, ServedRun

@@ -18,12 +18,12 @@ from understudy.config import RolloutConfig
 from understudy.data.chat.packing import lay_in_rows
 from understudy.data.chat.prompts import Prompt
 from understudy.data.loader import Batch
-from understudy.evaluate.runner import autocast_of
 from understudy.inference.generate import evaluating, generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.losses import token_logprobs, vocabulary_logprobs
 from understudy.model import GPT
-from understudy.runtime import Runtime
+from understudy.rewards.model import states
+from understudy.runtime import Runtime, autocast_of
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids, render
 
@@ -123,12 +123,6 @@ def read_answers(
             found.append(read({name: tensor.to(runtime.device) for name, tensor in batch.items()}).float().cpu())
     mask = token_mask(answers)
     return torch.zeros(mask.shape).masked_scatter(mask, torch.cat(found))
-
-
-def states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
-    """The hidden states (M, D) from which the tokens of answers are predicted, or those ``at`` other places."""
-    at = batch["places"] if at is None else at
-    return model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], at)
 
 
 def answer_logprobs(model: GPT, temperature: float) -> Callable[[Batch], Tensor]:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from understudy.evaluate.statistics import mean_estimate
+from understudy.files import write_json
 from understudy.model import GPT
-from understudy.report.alignment import BEST_OF_N
-from understudy.run import Run, RunFolder, write_json
+from understudy.run import BEST_OF_N, Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.stages.answers import Asked, ask
 from understudy.stages.rollout import Actors, gather, open_asked

@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from understudy.config import DPOConfig, RunConfig
-from understudy.data.chat.pair_rows import PairRows, RenderedPairs, unit_batches, weighted_pairs
+from understudy.data.chat.pair_rows import PairRows, RenderedPairs, unit_batches
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_interval
 from understudy.inference.generate import evaluating
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT
+from understudy.rewards.model import states
 from understudy.runtime import Runtime
-from understudy.stages.answers import states
-from understudy.stages.reward import about_pairs, open_pairs
+from understudy.stages.preferences import about_pairs, open_pairs, weighted_pairs
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
 from understudy.train.init_from import start_of

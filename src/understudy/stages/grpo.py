@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from understudy.losses import group_advantages, kl_estimate
-from understudy.stages.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, states, token_mask
+from understudy.rewards.model import states
+from understudy.stages.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, token_mask
 from understudy.stages.rollout import Actors, Judging, Policy, Rollouts
 from understudy.train.stage import Course, Setting
 

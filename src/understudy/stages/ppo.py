@@ -27,7 +27,8 @@ from understudy.losses import (
 )
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
-from understudy.stages.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, states, token_mask
+from understudy.rewards.model import states
+from understudy.stages.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, token_mask
 from understudy.stages.rollout import Actors, Judging, Policy, Rollouts
 from understudy.train.init_from import start_from
 from understudy.train.stage import Course, Setting, share_of_batch

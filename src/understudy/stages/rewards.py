@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from understudy.config import RolloutConfig
-from understudy.data.chat.prompts import Prompt
+from understudy.rewards.model import RewardModel
+from understudy.rewards.verifiers import true_score
 from understudy.runtime import Runtime
 from understudy.stages.answers import AT_ONCE, Answer
-from understudy.stages.reward import RewardModel
 from understudy.tokenizer import Tokenizer
 
 
@@ -77,19 +77,3 @@ class Rewards:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
-
-
-def true_score(prompt: Prompt, text: str) -> float:
-    """What the checker of a prompt says of an answer, from 0 to 1; NaN where there is none."""
-    if prompt.check is not None:
-        from understudy.hamlet.checker import score
-
-        return score(prompt.check, text)
-    if prompt.answer is not None:
-        from understudy.evaluate.task import bare
-        from understudy.evaluate.tasks.gsm8k import NUMBER, final_number
-
-        if "####" in prompt.answer or NUMBER.fullmatch(prompt.answer):  # what an answer comes to counts
-            return float(final_number(text) == final_number(prompt.answer))
-        return float(bare(text) == bare(prompt.answer))
-    return float("nan")

@@ -19,11 +19,13 @@ from torch import Tensor
 
 from understudy.config import RolloutConfig, RunConfig
 from understudy.data.chat.prompts import Prompts, open_prompts
-from understudy.data.loader import Batch, mix, permute, shuffled
+from understudy.data.loader import Batch
+from understudy.data.shuffle import mix, permute, shuffled
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_estimate
 from understudy.losses import clipped_ratio_sum, entropy, kl_estimate, vocabulary_logprobs
 from understudy.model import GPT
+from understudy.rewards.model import RewardModel
 from understudy.run import Run
 from understudy.runtime import Runtime
 from understudy.stages.answers import (
@@ -37,7 +39,6 @@ from understudy.stages.answers import (
     sampled_logprobs,
     token_mask,
 )
-from understudy.stages.reward import RewardModel
 from understudy.stages.rewards import Rewards
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids

@@ -14,16 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.run import (
-    FORMAT,
-    RunFolder,
-    load_weights,
-    read_json,
-    read_tensors,
-    sha256_of_weights,
-    weights_of,
-    write_json,
-)
+from understudy.files import read_json, write_json
+from understudy.run import FORMAT, RunFolder, load_weights, read_tensors, sha256_of_weights, weights_of
 from understudy.train.loop import Trainer
 
 

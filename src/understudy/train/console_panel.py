@@ -7,17 +7,17 @@ anything is shown (metrics.py).
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
+
+from understudy.console import bytes_text, count_text, duration_text
 
 # Kept out of the panel: shown in a form of their own, or of no use at a glance.
 SHOWN_ELSEWHERE = {
@@ -31,7 +31,6 @@ LIVE = {
     "train/ended": "ended", "val/truth": "val true score", "val/accuracy": "val accuracy", "val/kl": "val kl",
 }  # fmt: skip
 BARS = "▁▂▃▄▅▆▇█"
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Pair = tuple[str, str, str]  # name, value, style
 GAP = 4  # spaces between columns
 SMOOTHING = 0.9  # of the running mean over logged losses
@@ -220,16 +219,6 @@ class Watch:
         return [*known.items(), *((name, value) for name, value in own.items() if name not in SHOWN_ELSEWHERE)]
 
 
-def final_table(rows: Mapping[str, str], console: Console | None = None) -> None:
-    """Print what a finished command has to say, a name and a value a row, to standard error."""
-    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(Text(name), Text(printable(value)))
-    (console or Console(stderr=True)).print(table)
-
-
 def sparkline(points: Sequence[tuple[float, float]], width: int) -> str:
     """Points (x, y), sorted by x, as one row of at most ``width`` bars.
 
@@ -247,37 +236,6 @@ def sparkline(points: Sequence[tuple[float, float]], width: int) -> str:
     low, high = ordered[0], ordered[min(len(ordered) - 1, int(0.98 * len(ordered)))]
     scale = (len(BARS) - 1) / ((high - low) or 1.0)
     return "".join(BARS[min(len(BARS) - 1, round((mean - low) * scale))] for mean in means)
-
-
-def count_text(number: float) -> str:
-    """A count in three digits: 950, 12.3k, 4.56M, 124M, 1.56B."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size * 0.9995:
-            scaled = number / size
-            return f"{scaled:.{0 if scaled >= 99.95 else 1 if scaled >= 9.995 else 2}f}{unit}"
-    return f"{number:.0f}"
-
-
-def bytes_text(number: float) -> str:
-    """A number of bytes: 512 MB, 1.25 GB; powers of ten."""
-    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= size * 0.9995:
-            return f"{number / size:.{2 if size >= 1e9 else 0}f} {unit}"
-    return f"{number:.0f} B"
-
-
-def duration_text(seconds: float) -> str:
-    """A length of time: 0:07, 12:34, 1:02:03, 2d 3:04:05."""
-    whole = max(0, round(seconds))
-    days, rest = divmod(whole, 86400)
-    hours, minutes, seconds_ = rest // 3600, rest // 60 % 60, rest % 60
-    clock = f"{hours}:{minutes:02}:{seconds_:02}" if hours or days else f"{minutes}:{seconds_:02}"
-    return f"{days}d {clock}" if days else clock
-
-
-def printable(text: str) -> str:
-    """A text without the control characters that move a terminal's cursor or change its colours; models write them."""
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def _columns(groups: Sequence[list[Pair]], width: int) -> list[list[Text]]:

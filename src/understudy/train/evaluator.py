@@ -21,11 +21,11 @@ from understudy.model import GPT, Bigram
 from understudy.report.alignment import draw_overoptimisation
 from understudy.report.plots import loss_plot
 from understudy.report.wording import LOSSES
-from understudy.run import RunFolder
+from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
 from understudy.train.checkpoint import save_checkpoint
 from understudy.train.loop import Progress, Trainer, lr_of
-from understudy.train.metrics import Metrics, memory_bytes, read_metrics
+from understudy.train.metrics import Metrics, memory_bytes
 from understudy.train.stage import Course, Material
 
 

@@ -26,8 +26,10 @@ from rich.live import Live
 from rich.text import Text
 
 from understudy.config import LogConfig
-from understudy.run import RunFolder, write_bytes, write_text
-from understudy.train.console_panel import Watch, final_table, printable
+from understudy.console import final_table, printable
+from understudy.files import write_bytes, write_text
+from understudy.run import RunFolder, read_metrics
+from understudy.train.console_panel import Watch
 from understudy.train.trackers import Trackers, require_trackers, start_trackers
 
 if TYPE_CHECKING:
@@ -183,33 +185,6 @@ class Metrics:
             return
         self._printed_stride, self._printed_at = stride, now
         self.console.print(Text(watch.line(evaluated)), soft_wrap=True)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, oldest first; none where nothing was logged yet.
-
-    A last line that was cut short by the end of a process is left out. What was not finite is None.
-
-    Raises:
-        ValueError: a line before the last is damaged.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    while lines and not lines[-1].strip():
-        lines.pop()
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # of JSON or of UTF-8
-            if number == len(lines):
-                break
-            raise ValueError(f"line {number} of {path} is damaged ({error}); remove it") from error
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Not here: the model, the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,17 +15,13 @@ from typing import Any, Protocol
 import torch
 
 from understudy.config import RunConfig
-from understudy.data.chat.conversations import Conversations, open_conversations
-from understudy.data.chat.packing import PackedRows, RenderedSet, all_rows, render_set
-from understudy.data.loader import Batch, Windows, consecutive_batches
-from understudy.data.text.folder import data_tokenizer, text_sha256
-from understudy.data.text.shards import open_split
-from understudy.evaluate.loss import LossResult, loss_over
+from understudy.data.loader import Batch
+from understudy.evaluate.loss import LossResult
 from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
-from understudy.tokenizer.chat import Message, check_messages, end_ids, render
+from understudy.tokenizer.chat import Message, render
 from understudy.train.loop import Fixed, Source
 from understudy.train.objective import NextToken, Objective
 
@@ -87,85 +83,6 @@ class Material:
     about: dict[str, Any]
     notes: list[str]
     evaluate_first: bool = False
-
-
-def text_material(config: RunConfig) -> Material:
-    """Token files, in windows.
-
-    Raises:
-        ValueError: no such data, or another tokenizer than the configuration expects.
-    """
-    path = present_data(config)
-    tokenizer = data_tokenizer(config)
-    tokenizer.encode(config.log.prompt)  # a prompt that cannot be sampled from is refused before training
-    vocab_size = config.model.vocab_size or tokenizer.vocab_size
-    train, val = (open_split(path, split, vocab_size) for split in ("train", "val"))
-    rows = Windows(train.tokens, config.model.context_length, config.train.seed)
-    context, most = config.model.context_length, config.eval.max_tokens
-    short = most is not None and most < len(val.tokens)
-    val_tokens = val.tokens[:most] if short else val.tokens
-    if len(val_tokens) < 2:
-        raise ValueError(f"the validation split in {path} has {len(val_tokens)} tokens, and nothing can be predicted")
-    prompt = config.log.prompt
-    if not prompt and tokenizer.eot_id is None:  # characters have no sign for a beginning
-        prompt = tokenizer.decode(val.tokens[:1])
-
-    def prepare(setting: Setting) -> Course:
-        def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
-            runtime, text_bytes = setting.runtime, None if short else val.bytes
-            batches = consecutive_batches(val_tokens, context, size, runtime.rank, runtime.world_size)
-            return loss_over(objective.model, batches, runtime, text_bytes), {}
-
-        return Course(_next_token(setting), by_sample(rows, setting), judge)
-
-    return Material(
-        tokenizer=tokenizer,
-        prepare=prepare,
-        prompts=[(prompt.lstrip("\n"), prompt)] * config.log.samples,
-        ends=frozenset(),
-        about={
-            "path": str(train.path), "sha256": text_sha256(train), "train_tokens": len(train.tokens),
-            "val_tokens": len(val.tokens), "val_bytes": val.bytes,
-        },
-        notes=[],
-    )  # fmt: skip
-
-
-def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
-    """Conversations, rendered and packed. ``tokenizer`` speaks chat.
-
-    Raises:
-        ValueError: no such data, or nothing in it to train on.
-    """
-    path = present_data(config)
-    context = config.model.context_length
-    opened = {split: open_conversations(path, split) for split in ("train", "val")}
-    sets = {split: _rendered(conversations, config, tokenizer) for split, conversations in opened.items()}
-    train, val = sets["train"], sets["val"].first(config.eval.max_tokens)
-    rows = PackedRows(train, context, config.train.seed, bool(config.data.pack))
-
-    def prepare(setting: Setting) -> Course:
-        def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
-            runtime = setting.runtime
-            return loss_over(
-                objective.model, all_rows(val, context, size, runtime.rank, runtime.world_size), runtime
-            ), {}
-
-        return Course(_next_token(setting), by_sample(rows, setting), judge)
-
-    return Material(
-        tokenizer=tokenizer,
-        prepare=prepare,
-        prompts=shown_prompts(config, tokenizer, (messages[:1] for messages in _questions(opened["val"]))),
-        ends=end_ids(tokenizer),
-        about={
-            "path": str(path), "sha256": opened["train"].sha256,
-            **{f"{split}_{what}": number for split, each in sets.items() for what, number in (
-                ("conversations", len(each)), ("tokens", len(each.tokens)), ("trained_tokens", int(each.mask.sum())))},
-            "counts": {split: vars(each.counts) for split, each in sets.items()},
-        },
-        notes=[f"{split}: {each.counts}" for split, each in sets.items()],
-    )  # fmt: skip
 
 
 def shown_prompts(
@@ -231,16 +148,3 @@ def present_data(config: RunConfig) -> Path:
     raise ValueError(
         f"there is no data in {path}; prepare it first: `understudy prepare {source} {options} --out {path}`"
     )
-
-
-def _rendered(conversations: Conversations, config: RunConfig, tokenizer: Tokenizer) -> RenderedSet:
-    messages = (record["messages"] for record in conversations)
-    too_long = config.data.too_long or "cut"
-    return render_set(messages, tokenizer, config.model.context_length, too_long, conversations.weights)
-
-
-def _questions(conversations: Conversations) -> Iterator[list[dict[str, str]]]:
-    """The conversations without system messages, each beginning with what a user says."""
-    for record in conversations:
-        if (messages := check_messages(record["messages"]))[0]["role"] == "user":
-            yield messages

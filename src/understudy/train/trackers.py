@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from understudy.config import LogConfig
-from understudy.run import RunFolder, read_json, write_json
+from understudy.files import read_json, write_json
+from understudy.run import RunFolder
 
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "trackio": "trackio"}
 

@@ -17,7 +17,8 @@ from itertools import islice
 import numpy as np
 import torch
 
-from understudy.data.loader import Batch, mix, permute
+from understudy.data.loader import Batch
+from understudy.data.shuffle import mix, permute
 from understudy.losses import IGNORE, PADDING
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, Rendered, render_all

@@ -14,7 +14,8 @@ import torch
 
 from understudy.data.chat.packing import lay_in_rows
 from understudy.data.chat.preferences import Comparison, Pair
-from understudy.data.loader import Batch, shuffled
+from understudy.data.loader import Batch
+from understudy.data.shuffle import shuffled
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, fit, render
 
@@ -160,18 +161,3 @@ def unit_batches(
         if number % world_size == rank:
             units = rendered.units[first : first + batch_size]
             yield units, collate_pairs(units, context_length, reference)
-
-
-def weighted_pairs(
-    batch: Batch, loss: torch.Tensor, reverse: torch.Tensor, difference: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The summed loss over pairs, and how many are the right way round.
-
-    Args:
-        loss, reverse: (P,) the loss of each pair, and of the same turned round; a tie is half of each.
-        difference: (P,) by how much the better one is rated better; a tie counts as half right, and so does 0.
-    """
-    tie, weight = batch["tie"], batch["weight"]
-    each = torch.where(tie, (loss + reverse) / 2, loss)
-    right = torch.where(tie, 0.5, (difference.sign() + 1) / 2)
-    return (each * weight).sum(), {"accuracy": (right * weight).sum()}

@@ -24,6 +24,7 @@ import numpy as np
 from understudy import __version__
 from understudy.annotators import Sampling, run_name
 from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
+from understudy.data.chat.parts import Opened, Part
 from understudy.data.chat.preference_formats import FORMATS as PREFERENCE_FORMATS
 from understudy.data.chat.prepared import (
     FORMAT,
@@ -36,13 +37,13 @@ from understudy.data.chat.prepared import (
     validation_mask,
 )
 from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
-from understudy.data.chat.sources import Generated, Opened, Part, Source, identity, open_source, parse_sources
-from understudy.data.fetch.download import disk_problem, sha256_of
+from understudy.data.chat.sources import Generated, Source, identity, open_source, parse_sources
+from understudy.data.fetch.download import disk_problem
 from understudy.data.text.prepare import CACHE
 from understudy.data.text.request import difference
 from understudy.data.text.shards import MANIFEST, PARTIAL, SPLITS
 from understudy.data.text.sources import Progress, Report
-from understudy.run import write_text
+from understudy.files import sha256_of, write_text
 from understudy.tokenizer.base import clean
 
 EVERYTHING = "all.jsonl"

@@ -21,9 +21,9 @@ import numpy as np
 
 from understudy.data.chat.formats import Dropped
 from understudy.data.chat.records import parse_object
-from understudy.data.fetch.download import sha256_of
 from understudy.data.text.shards import MANIFEST, PARTIAL, SPLITS
 from understudy.data.text.splits import text_hash
+from understudy.files import sha256_of
 
 FORMAT = 1
 KINDS = {

@@ -15,24 +15,24 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from understudy.data.chat.conversation_formats import read_conversations
 from understudy.data.chat.formats import Row
+from understudy.data.chat.parts import Opened, Part, Split
 from understudy.data.chat.preference_formats import read_preferences
 from understudy.data.chat.prompt_formats import read_prompts
 from understudy.data.chat.records import ENDINGS, is_readable
-from understudy.data.fetch.download import sha256_of
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
 from understudy.data.text.sources import NAMED as NAMED_TEXT
 from understudy.data.text.sources import Progress, Report, generated_count
+from understudy.files import sha256_of
 
 if TYPE_CHECKING:
     from understudy.annotators import Sampling
 
-Split = Literal["train", "val"]
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
 TEST_WORDS = ("test",)
 FINGERPRINT_LINES = 64
@@ -109,30 +109,6 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[Row]]] = {
     "preferences": read_preferences,
     "prompts": read_prompts,
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file, or what stands for one. `rows` reads it from the beginning. `size`: what progress is counted in."""
-
-    name: str
-    split: Split | None
-    sha256: str | None
-    size: int
-    rows: Callable[[], Iterator[Row]]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A source that can be read. `notes`: what the user should know of it, complete when all was read. `about`: more
-    for the manifest. `doing`: what reading it is, for a progress bar."""
-
-    parts: tuple[Part, ...]
-    revision: str | None = None
-    notes: Sequence[str] = ()
-    left_out: dict[str, int] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    doing: str = "reading"
 
 
 def parse_sources(
@@ -280,7 +256,7 @@ def identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
 
 def _fingerprint(kind: str, seed: int) -> str:
     """The SHA-256 of the first lines: another seed or a changed generator makes another corpus."""
-    from understudy.hamlet.conversations import write_lines
+    from understudy.hamlet.write import write_lines
 
     lines = write_lines(kind, seed, "train", FINGERPRINT_LINES)
     return hashlib.sha256("\n".join(line.strip() for line in lines).encode("utf-8")).hexdigest()
@@ -358,7 +334,7 @@ def _hub_part(
 
 
 def _generated_parts(kind: str, seed: int, limit: int | None) -> tuple[Part, ...]:
-    from understudy.hamlet.conversations import DEFAULT_COUNTS, write_lines
+    from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
 
     def rows(split: Split, count: int) -> Iterator[Row]:
         for number, line in enumerate(write_lines(kind, seed, split, count), 1):

@@ -7,7 +7,6 @@ file is whole. A file without a published checksum is pinned by the one first se
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import re
@@ -19,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from understudy.files import sha256_of
 
 BLOCK_BYTES = 1 << 20
 ATTEMPTS = 6
@@ -50,12 +51,6 @@ class _Known:
     url: str
     validator: str | None
     total: int | None
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def download(

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from understudy.data.fetch.download import UnavailableError, disk_problem, sha256_of
+from understudy.data.fetch.download import UnavailableError, disk_problem
+from understudy.files import sha256_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -23,7 +23,7 @@ import numpy as np
 from understudy.data.text.shards import SPLITS, token_dtype
 from understudy.data.text.sources import Feed
 from understudy.data.text.splits import Item, Position, Rule, divide
-from understudy.run import write_text
+from understudy.files import write_text
 from understudy.tokenizer import Tokenizer
 
 BATCH_CHARS = 1 << 20

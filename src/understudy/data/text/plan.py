@@ -19,7 +19,7 @@ from understudy.data.text.request import Request
 from understudy.data.text.shards import TOKENIZER
 from understudy.data.text.sources import Feed, Part, Progress, Report, fetch_gpt2_vocabulary, open_feed
 from understudy.data.text.splits import Position, Rule, choose_rule, divide, training_sample
-from understudy.run import write_text
+from understudy.files import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, load_tokenizer, train_tokenizer
 
 PLAN = "plan.json"

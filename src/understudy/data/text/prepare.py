@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from understudy import __version__
-from understudy.data.fetch.download import UnavailableError, disk_problem, sha256_of
+from understudy.data.fetch.download import UnavailableError, disk_problem
 from understudy.data.text.encoding import State, TokenWriter, batches, encode_in_order, read_state
 from understudy.data.text.plan import Plan, make_plan, planned_request, read_plan
 from understudy.data.text.request import Request, default_name, difference, make_request
@@ -33,7 +33,7 @@ from understudy.data.text.shards import (
     token_dtype,
 )
 from understudy.data.text.sources import Progress, Report
-from understudy.run import write_text
+from understudy.files import sha256_of, write_text
 
 CACHE = Path("data/.cache")
 # More threads would wait for one another: see encode_in_order.

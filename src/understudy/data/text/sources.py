@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from understudy.data.fetch.download import download, sha256_of
+from understudy.data.fetch.download import download
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
 from understudy.data.text.documents import (
     Found,
@@ -26,6 +26,7 @@ from understudy.data.text.documents import (
     split_document,
     uses_field,
 )
+from understudy.files import sha256_of
 
 FINGERPRINT_STORIES = 64
 

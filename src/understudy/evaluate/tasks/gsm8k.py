@@ -7,8 +7,8 @@ from pathlib import Path
 
 from understudy.evaluate.task import Example, Split, Task, question
 from understudy.evaluate.tasks.source import Source, read_source, text_of
+from understudy.rewards.verifiers import final_number
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 CALCULATOR = re.compile(r"<<.*?>>")
 
 
@@ -41,16 +41,3 @@ class GSM8K(Task):
 
     def score(self, example: Example, answer: str) -> float:
         return float(final_number(answer) == final_number(example.answer))
-
-
-def final_number(answer: str) -> float | None:
-    """The number that a solution comes to, or None.
-
-    >>> final_number("It costs 3 * 400 = $1,200.")
-    1200.0
-    """
-    _, mark, after = answer.rpartition("####")
-    if mark and (first := NUMBER.search(after)):
-        return float(first[0].replace(",", ""))
-    numbers = NUMBER.findall(answer)
-    return float(numbers[-1].replace(",", "")) if numbers else None

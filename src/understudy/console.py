@@ -1,0 +1,87 @@
+"""What all commands print with: tables, numbers with units, progress bars, JSON and safe text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def final_table(rows: Mapping[str, str], console: Console | None = None) -> None:
+    """Print what a finished command has to say, a name and a value a row, to standard error."""
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(printable(value)))
+    (console or Console(stderr=True)).print(table)
+
+
+def count_text(number: float) -> str:
+    """A count in three digits: 950, 12.3k, 4.56M, 124M, 1.56B."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size * 0.9995:
+            scaled = number / size
+            return f"{scaled:.{0 if scaled >= 99.95 else 1 if scaled >= 9.995 else 2}f}{unit}"
+    return f"{number:.0f}"
+
+
+def bytes_text(number: float) -> str:
+    """A number of bytes: 512 MB, 1.25 GB; powers of ten."""
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size * 0.9995:
+            return f"{number / size:.{2 if size >= 1e9 else 0}f} {unit}"
+    return f"{number:.0f} B"
+
+
+def duration_text(seconds: float) -> str:
+    """A length of time: 0:07, 12:34, 1:02:03, 2d 3:04:05."""
+    whole = max(0, round(seconds))
+    days, rest = divmod(whole, 86400)
+    hours, minutes, seconds_ = rest // 3600, rest // 60 % 60, rest % 60
+    clock = f"{hours}:{minutes:02}:{seconds_:02}" if hours or days else f"{minutes}:{seconds_:02}"
+    return f"{days}d {clock}" if days else clock
+
+
+def printable(text: str) -> str:
+    """A text without the control characters that move a terminal's cursor or change its colours; models write them."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*heads, title=Text(title), title_justify="left", box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(stderr=True).print(table)
+
+
+@contextmanager
+def progress_bars(quiet: bool = False) -> Iterator[Bars]:
+    """Progress on standard error; silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bars:
+        yield bars
+
+
+def print_json(content: Any) -> None:
+    """The one JSON document that a command with --json leaves on standard output."""
+    print(json.dumps(content, indent=1))

@@ -1,0 +1,35 @@
+"""One source of messages as it is opened, and the parts a data folder is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from understudy.data.chat.formats import Row
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, or what stands for one. `rows` reads it from the beginning. `size`: what progress is counted in."""
+
+    name: str
+    split: Split | None
+    sha256: str | None
+    size: int
+    rows: Callable[[], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source that can be read. `notes`: what the user should know of it, complete when all was read. `about`: more
+    for the manifest. `doing`: what reading it is, for a progress bar."""
+
+    parts: tuple[Part, ...]
+    revision: str | None = None
+    notes: Sequence[str] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    doing: str = "reading"

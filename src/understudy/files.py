@@ -1,0 +1,63 @@
+"""Files written whole or not at all, JSON, hashes and the time for records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the file {path} is missing or damaged ({error}); restore it from a copy") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"the file {path} does not hold a JSON object; restore it from a copy")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole: under another name, flushed, then renamed."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    _flush(partial)
+    partial.replace(path)
+
+
+def now() -> str:
+    """The present time for records, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written. Windows cannot open folders, and flushes renames by itself."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
