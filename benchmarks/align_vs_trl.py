@@ -57,8 +57,8 @@ from understudy.stages.table import MATERIALS
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 from understudy.train.init_from import config_from_parent, start_from
-from understudy.train.loop import Progress, Trainer
-from understudy.train.stage import Setting
+from understudy.train.loop import Trainer, TrainingProgress
+from understudy.train.stage import StageContext
 
 VOCABULARY, CONTEXT, LONGEST_PROMPT, ANSWER = 1024, 256, 128, 64
 SHAPE: dict[str, Any] = {
@@ -222,16 +222,16 @@ def ours(folder: Path, name: str, steps: int) -> None:
     model = build_model(config.model)
     start_from(model, parent, parent.tokenizer)
     course = MATERIALS[work["stage"]](config, parent.tokenizer).prepare(
-        Setting(config, created(folder, name, config, parent), runtime, model, parent)
+        StageContext(config, created(folder, name, config, parent), runtime, model, parent)
     )
 
-    def after_step(progress: Progress, measured: dict[str, float]) -> bool:
+    def after_step(progress: TrainingProgress, measured: dict[str, float]) -> bool:
         rounds.end_part(length=measured.get("train/length", 0.0))
         return False
 
     Trainer(
         course.objective, [*build_optimizers(model, config.optim), *course.optimizers], course.source,
-        lambda step: 1.0, runtime, Progress(), steps, config.optim.grad_clip,
+        lambda step: 1.0, runtime, TrainingProgress(), steps, config.optim.grad_clip,
         due=lambda progress: progress.step % work["part_steps"] == 0, after_step=after_step,
     ).run()  # fmt: skip
 

@@ -26,7 +26,14 @@ import torch
 
 from plain import publish
 from understudy.config import ModelConfig
-from understudy.inference import WEIGHTS, BatchEngine, Piece, Request, SamplingSettings, prepare_for_inference
+from understudy.inference import (
+    WEIGHTS,
+    BatchEngine,
+    CompletionChunk,
+    SamplingSettings,
+    SequenceRequest,
+    prepare_for_inference,
+)
 from understudy.model import GPT
 
 PROMPT, NEW, STREAMS, VOCAB = 64, 256, 8, 50257
@@ -47,14 +54,14 @@ def answer(model: GPT, streams: int) -> float:
     """Tokens a second of all streams together, prompts included in the time."""
     left = threading.Semaphore(0)
 
-    def on_piece(piece: Piece) -> None:
+    def on_piece(piece: CompletionChunk) -> None:
         if piece.finish_reason:
             left.release()
 
     with BatchEngine(model, Numbers(), max_rows=STREAMS) as engine:  # type: ignore[arg-type]
         start = time.perf_counter()
         for stream in range(streams):
-            engine.submit(Request(prompt_of(stream), NEW, SamplingSettings(temperature=0)), on_piece)
+            engine.submit(SequenceRequest(prompt_of(stream), NEW, SamplingSettings(temperature=0)), on_piece)
         for _ in range(streams):
             left.acquire()
         return streams * NEW / (time.perf_counter() - start)

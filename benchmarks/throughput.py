@@ -28,7 +28,7 @@ from understudy.doctor import matmul_flops
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime
-from understudy.train.loop import Fixed, Progress, Trainer
+from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
 from understudy.train.objective import NextToken
 
 SIZES = {
@@ -46,8 +46,8 @@ def ours(config: RunConfig, compiled: bool) -> tuple[Callable[[int], float], int
         objective.compile()
     batch = random_batch(config, config.train.batch_size)
     trainer = Trainer(
-        objective, build_optimizers(model, config.optim), Fixed(lambda step: [batch]), lambda step: 1.0,
-        Runtime(torch.device("cpu")), Progress(), 0, 1.0,
+        objective, build_optimizers(model, config.optim), StatelessSource(lambda step: [batch]), lambda step: 1.0,
+        Runtime(torch.device("cpu")), TrainingProgress(), 0, 1.0,
     )  # fmt: skip
 
     def seconds(steps: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from understudy.data.text import encoding
-from understudy.data.text.prepare import Summary, prepare
+from understudy.data.text.prepare import TextSummary, prepare
 from understudy.data.text.shards import open_split
 from understudy.tokenizer import load_tokenizer
 
@@ -43,7 +43,7 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-def run(corpus: Path, out: Path, **settings: Any) -> Summary:
+def run(corpus: Path, out: Path, **settings: Any) -> TextSummary:
     return prepare([str(corpus)], out, **{"tokenizer": "char", **settings})
 
 

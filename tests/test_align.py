@@ -27,7 +27,15 @@ from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import true_score
 from understudy.run import Run, load_run, read_metrics, weights_of
 from understudy.runtime import start_runtime
-from understudy.stages.answers import Asked, answer_logprobs, ask, fitting, read_answers, sampled_logprobs, token_mask
+from understudy.stages.answers import (
+    EncodedPrompt,
+    answer_logprobs,
+    fitting,
+    sample_completions,
+    sampled_logprobs,
+    score_completions,
+    token_mask,
+)
 from understudy.stages.dpo import DirectPreference
 from understudy.stages.reward import PairwiseReward
 from understudy.stages.rewards import Rewards
@@ -177,12 +185,12 @@ def test_sampled_and_read_log_probabilities_are_the_same(
     """The ratio of the first step is 1, at the temperature that answers were sampled at, whatever their lengths."""
     config = GRPOConfig(checker_weight=1, max_new_tokens=9, temperature=0.7)
     asked = fitting(open_prompts(prompts, "train"), start.tokenizer, 20) * 5
-    asked = [Asked(each.prompt, each.tokens[-9 + number :]) for number, each in enumerate(asked)] * 8
+    asked = [EncodedPrompt(each.prompt, each.tokens[-9 + number :]) for number, each in enumerate(asked)] * 8
     with start_runtime("cpu", dtype) as runtime:
         assert isinstance(start.model, GPT)
-        answers = ask(start.model, start.tokenizer, asked, config, 3, runtime)
+        answers = sample_completions(start.model, start.tokenizer, asked, config, 3, runtime)
         read, wrong = (
-            read_answers(answers, answer_logprobs(start.model, temperature), start.model, 32, runtime)
+            score_completions(answers, answer_logprobs(start.model, temperature), start.model, 32, runtime)
             for temperature in (0.7, 1.0)
         )
     mask, old = token_mask(answers), sampled_logprobs(answers)
@@ -199,7 +207,7 @@ def test_evaluations_have_one_scale_whatever_was_sampled_before(start: Run, judg
         assert isinstance(start.model, GPT)
         rewards = Rewards(config, start.tokenizer, runtime, RewardModel(judge, runtime))
         asked = fitting(open_prompts(prompts, "train"), start.tokenizer, 20) * 16
-        answers = ask(start.model, start.tokenizer, asked, config, 3, runtime)
+        answers = sample_completions(start.model, start.tokenizer, asked, config, 3, runtime)
         before, learnt, after = rewards(answers), rewards(answers, learn=True), rewards(answers)
     assert torch.equal(before["reward"], after["reward"])
     assert torch.allclose(before["reward"], before["score"] - 0.5 * (1 - before["ended"]))

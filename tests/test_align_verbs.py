@@ -112,7 +112,7 @@ PROMPTS = [Prompt(({"role": "user", "content": a},), None, ASKED[a], a) for a in
 
 def fought(
     judge: compare.Judge, answers: dict[str, list[str]], start: Run, monkeypatch: pytest.MonkeyPatch
-) -> compare.Duel:
+) -> compare.RunComparison:
     """A duel in which both runs say what they are told to."""
     said = iter(answers.values())
     monkeypatch.setattr(compare, "answer_all", lambda *arguments, **options: next(said))

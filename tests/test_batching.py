@@ -16,10 +16,10 @@ import torch
 from understudy.config import ModelConfig
 from understudy.inference import (
     BatchEngine,
-    Piece,
+    CompletionChunk,
     QueueFull,
-    Request,
     SamplingSettings,
+    SequenceRequest,
     Ticket,
     TokenLogprob,
     complete,
@@ -64,18 +64,18 @@ def tokenizer() -> Tokenizer:
 class Heard:
     """What came of one request."""
 
-    def __init__(self, on_each: Callable[[Piece], None] = lambda piece: None) -> None:
-        self.pieces: list[Piece] = []
+    def __init__(self, on_each: Callable[[CompletionChunk], None] = lambda piece: None) -> None:
+        self.pieces: list[CompletionChunk] = []
         self.ended, self.on_each = threading.Event(), on_each
 
-    def __call__(self, piece: Piece) -> None:
+    def __call__(self, piece: CompletionChunk) -> None:
         assert not self.ended.is_set(), "nothing follows the last piece"
         self.pieces.append(piece)
         self.on_each(piece)
         if piece.finish_reason:
             self.ended.set()
 
-    def wait(self) -> list[Piece]:
+    def wait(self) -> list[CompletionChunk]:
         assert self.ended.wait(30), "the request never ended"
         return self.pieces
 
@@ -92,7 +92,7 @@ def prompts_of(seed: int, number: int, most: int = 30) -> list[list[int]]:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenizer) -> None:
     model = small_model(shape)
-    asked = [Request(tokens, 12, HOWS[n % 4], stop=("q",)) for n, tokens in enumerate(prompts_of(1, 10))]
+    asked = [SequenceRequest(tokens, 12, HOWS[n % 4], stop=("q",)) for n, tokens in enumerate(prompts_of(1, 10))]
     with BatchEngine(model, tokenizer, max_rows=3, prefill_tokens=8) as engine:
         heard = [Heard() for _ in asked]
         tickets = [engine.submit(*each) for each in zip(asked, heard)]
@@ -119,10 +119,10 @@ def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weight
     begun = prompts_of(5, 3, 25)
     random = np.random.default_rng(0)
     asked = [
-        Request([*begun[n % 3], *tokens], 10, SamplingSettings(1 + n % 2 / 2, top_p=0.95, seed=n), logprobs=2)
+        SequenceRequest([*begun[n % 3], *tokens], 10, SamplingSettings(1 + n % 2 / 2, top_p=0.95, seed=n), logprobs=2)
         for n, tokens in enumerate(prompts_of(2, 18, 12))
     ]
-    alone: list[list[Piece]] = []
+    alone: list[list[CompletionChunk]] = []
     for request in asked:
         with BatchEngine(model, tokenizer, max_rows=5, prefill_tokens=8) as engine:
             heard = Heard()
@@ -134,7 +134,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weight
         for request in asked:
             for tokens in prompts_of(int(random.integers(1e6)), 3, 12):
                 own = SamplingSettings(random.choice([0.0, 0.8, 1.2]), repetition_penalty=random.choice([1.0, 1.3]))
-                noise.append(engine.submit(Request([*begun[0], *tokens], 10, own), Heard()))
+                noise.append(engine.submit(SequenceRequest([*begun[0], *tokens], 10, own), Heard()))
             beside.append(Heard(lambda piece: noise[int(random.integers(len(noise)))].cancel()))
             engine.submit(request, beside[-1])
         for heard, expected in zip(beside, alone):
@@ -147,13 +147,13 @@ def test_the_next_turn_reads_only_what_is_new(tokenizer: Tokenizer) -> None:
     model = small_model()
     first, more, other = prompts_of(3, 1, 9)[0] * 2, [5, 6, 7], [1] * 9
     with BatchEngine(model, tokenizer, max_rows=2, prefill_tokens=4) as engine:
-        answer = complete(engine, Request(first, 8, GREEDY)).tokens
-        complete(engine, Request(other, 3, GREEDY))  # another conversation, in the other row
+        answer = complete(engine, SequenceRequest(first, 8, GREEDY)).tokens
+        complete(engine, SequenceRequest(other, 3, GREEDY))  # another conversation, in the other row
         turn = [*first, *answer, *more]
-        again = complete(engine, Request(turn, 5, GREEDY))
+        again = complete(engine, SequenceRequest(turn, 5, GREEDY))
         # the answer's last token was never read
         assert engine.stats().prompt_tokens_reused == len(first) + len(answer) - 1
-        complete(engine, Request(turn, 5, SamplingSettings(seed=1)))
+        complete(engine, SequenceRequest(turn, 5, SamplingSettings(seed=1)))
         reused = engine.stats().prompt_tokens_reused - len(first) - len(answer) + 1
         assert reused == len(first) // 4 * 4, "with a seed: whole chunks that were read as a prompt"
     [expected] = generate_text(model, tokenizer, [turn], 5, GREEDY)
@@ -173,18 +173,18 @@ def test_a_long_prompt_does_not_stop_the_others(tokenizer: Tokenizer) -> None:
     model.hidden = hidden  # type: ignore[method-assign, assignment]
     started = threading.Event()
 
-    def talk(piece: Piece) -> None:
+    def talk(piece: CompletionChunk) -> None:
         order.append("token")
         started.set()
 
     with BatchEngine(model, tokenizer, max_rows=3, prefill_tokens=8) as engine:
         talking = Heard(talk)
-        engine.submit(Request([1], 40, GREEDY), talking)
+        engine.submit(SequenceRequest([1], 40, GREEDY), talking)
         started.wait(10)
         long, short = Heard(lambda piece: order.append("long")), Heard(lambda piece: order.append("short"))
         with engine._wake:  # both before the next step
-            engine.submit(Request([2] * 40, 1, GREEDY), long)
-            engine.submit(Request([3] * 3, 1, GREEDY), short)
+            engine.submit(SequenceRequest([2] * 40, 1, GREEDY), long)
+            engine.submit(SequenceRequest([3] * 3, 1, GREEDY), short)
         for one in (long, short, talking):
             one.wait()
     chunks = [place for place, what in enumerate(order) if what == "chunk 8"]
@@ -197,9 +197,11 @@ def test_logprobs_are_the_models_own(tokenizer: Tokenizer) -> None:
     model, prompt = small_model(), prompts_of(4, 1)[0] + [1, 2, 3]
     heard = Heard()
     with BatchEngine(model, tokenizer, prefill_tokens=4) as engine:
-        complete(engine, Request(prompt, 1))  # what is left of it is not used: every token of the prompt is asked for
+        complete(
+            engine, SequenceRequest(prompt, 1)
+        )  # what is left of it is not used: every token of the prompt is asked for
         how = SamplingSettings(0.5, top_k=3, seed=1)
-        engine.submit(Request(prompt, 6, how, logprobs=3, prompt_logprobs=0), heard)
+        engine.submit(SequenceRequest(prompt, 6, how, logprobs=3, prompt_logprobs=0), heard)
         pieces = heard.wait()
     with torch.no_grad():
         expected = model(torch.tensor([prompt + heard.tokens]))[0].log_softmax(-1)
@@ -223,12 +225,12 @@ def test_text_ends_before_a_stop_string_and_at_end_tokens(tokenizer: Tokenizer) 
     stop, end = whole.text[6:9], whole.tokens[12]
     with BatchEngine(model, tokenizer) as engine:
         heard = Heard()
-        engine.submit(Request(prompt, 20, SamplingSettings(seed=9), stop=(stop,)), heard)
+        engine.submit(SequenceRequest(prompt, 20, SamplingSettings(seed=9), stop=(stop,)), heard)
         assert heard.wait()[-1].finish_reason == "stop"
         assert "".join(piece.text for piece in heard.pieces) == whole.text[: whole.text.index(stop)]
-        ended = complete(engine, Request(prompt, 20, SamplingSettings(seed=9), end_ids=[end]))
+        ended = complete(engine, SequenceRequest(prompt, 20, SamplingSettings(seed=9), end_ids=[end]))
         assert ended.finish_reason == "stop" and ended.tokens == whole.tokens[: whole.tokens.index(end) + 1]
-        assert complete(engine, Request(prompt, 0)).finish_reason == "length"
+        assert complete(engine, SequenceRequest(prompt, 0)).finish_reason == "length"
 
 
 @pytest.fixture
@@ -236,12 +238,12 @@ def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Heard, Ticket]]
     """An engine of one row, taken by an answer that does not go on until the test says so."""
     gate = threading.Event()
 
-    def hold(piece: Piece) -> None:
+    def hold(piece: CompletionChunk) -> None:
         gate.wait(30)
 
     heard = Heard(hold)
     with BatchEngine(small_model(), tokenizer, max_rows=1, queue_limit=2) as engine:
-        ticket = engine.submit(Request([1], 40, GREEDY), heard)
+        ticket = engine.submit(SequenceRequest([1], 40, GREEDY), heard)
         while not heard.pieces:
             time.sleep(0.001)
         heard.gate = gate  # type: ignore[attr-defined]
@@ -252,20 +254,20 @@ def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Heard, Ticket]]
 def test_cancelling_frees_the_slot_and_the_queue_is_bounded(stalled: Any) -> None:
     engine, first, ticket = stalled
     waiting, late = Heard(), Heard()
-    cancelled = engine.submit(Request([2], 5, GREEDY), waiting)
-    engine.submit(Request([3], 5, GREEDY, timeout=0.01), late)
+    cancelled = engine.submit(SequenceRequest([2], 5, GREEDY), waiting)
+    engine.submit(SequenceRequest([3], 5, GREEDY, timeout=0.01), late)
     assert engine.stats().waiting == 2
     with pytest.raises(QueueFull) as full:
-        engine.submit(Request([2], 5, GREEDY), Heard())
+        engine.submit(SequenceRequest([2], 5, GREEDY), Heard())
     assert full.value.retry_after >= 1
     time.sleep(0.02)
     cancelled.cancel()
     ticket.cancel()
     first.gate.set()
     assert first.wait()[-1].finish_reason == "cancelled" and len(first.tokens) < 40
-    assert waiting.wait() == [Piece("", finish_reason="cancelled")]
-    assert late.wait() == [Piece("", finish_reason="timeout")]
-    assert complete(engine, Request([4], 3, GREEDY)).finish_reason == "length"
+    assert waiting.wait() == [CompletionChunk("", finish_reason="cancelled")]
+    assert late.wait() == [CompletionChunk("", finish_reason="timeout")]
+    assert complete(engine, SequenceRequest([4], 3, GREEDY)).finish_reason == "length"
     assert (engine.stats().running, engine.stats().waiting) == (0, 0)
 
 
@@ -274,15 +276,15 @@ def test_closing_drains_or_ends_at_once(tokenizer: Tokenizer) -> None:
         with BatchEngine(small_model(), tokenizer, max_rows=1) as engine:
             heard = [Heard() for _ in range(3)]
             for one in heard:
-                engine.submit(Request([1], 40, GREEDY), one)
+                engine.submit(SequenceRequest([1], 40, GREEDY), one)
             engine.close(drain)
             reasons = [one.wait()[-1].finish_reason for one in heard]
             assert reasons == ["length"] * 3 if drain else reasons[1:] == ["cancelled"] * 2
             with pytest.raises(RuntimeError, match="not running"):
-                engine.submit(Request([1], 1), Heard())
+                engine.submit(SequenceRequest([1], 1), Heard())
     with BatchEngine(small_model(), tokenizer, max_rows=1) as engine:
         slow = Heard(lambda piece: time.sleep(0.05))
-        engine.submit(Request([1], 40, GREEDY), slow)
+        engine.submit(SequenceRequest([1], 40, GREEDY), slow)
         engine.close(timeout=0.1)
         assert slow.wait()[-1].finish_reason == "cancelled"
 
@@ -293,12 +295,12 @@ def test_logits_that_are_not_finite_end_only_their_row(tokenizer: Tokenizer) -> 
     model.head.weight = torch.nn.Parameter(model.token_embedding.weight.data.nan_to_num())
     with BatchEngine(model, tokenizer, max_rows=4) as engine:
         good, bad = Heard(), Heard()
-        engine.submit(Request([1, 2], 20, GREEDY, end_ids=[]), good)
-        engine.submit(Request([1, 7], 20, GREEDY), bad)
-        assert bad.wait() == [Piece("", finish_reason="error")]
+        engine.submit(SequenceRequest([1, 2], 20, GREEDY, end_ids=[]), good)
+        engine.submit(SequenceRequest([1, 7], 20, GREEDY), bad)
+        assert bad.wait() == [CompletionChunk("", finish_reason="error")]
         assert good.wait()[-1].finish_reason in ("length", "error")
         assert len(good.tokens) > 0
-        complete(engine, Request([1, 7, 2], 1, GREEDY))
+        complete(engine, SequenceRequest([1, 7, 2], 1, GREEDY))
         assert engine.stats().prompt_tokens_reused == 0 or 7 not in good.tokens
 
 
@@ -315,22 +317,22 @@ def test_a_defect_ends_every_request_and_refuses_more(tokenizer: Tokenizer) -> N
     model.hidden = hidden  # type: ignore[method-assign, assignment]
     with BatchEngine(model, tokenizer, max_rows=1) as engine:
         running, waiting = Heard(lambda piece: started.set()), Heard()
-        engine.submit(Request([1], 40, GREEDY), running)
-        engine.submit(Request([1], 40, GREEDY), waiting)
+        engine.submit(SequenceRequest([1], 40, GREEDY), running)
+        engine.submit(SequenceRequest([1], 40, GREEDY), waiting)
         started.wait(10)
         defect.set()
         assert running.wait()[-1].finish_reason == waiting.wait()[-1].finish_reason == "error"
         with pytest.raises(RuntimeError):
-            engine.submit(Request([1], 1), Heard())
+            engine.submit(SequenceRequest([1], 1), Heard())
 
 
 def test_one_that_no_longer_listens_stops_only_its_own_request(tokenizer: Tokenizer) -> None:
-    def closed(piece: Piece) -> None:
+    def closed(piece: CompletionChunk) -> None:
         raise RuntimeError("Event loop is closed")
 
     with BatchEngine(small_model(), tokenizer) as engine:
-        engine.submit(Request([1], 40, GREEDY), closed)
-        assert len(complete(engine, Request([2], 5, GREEDY)).tokens) == 5
+        engine.submit(SequenceRequest([1], 40, GREEDY), closed)
+        assert len(complete(engine, SequenceRequest([2], 5, GREEDY)).tokens) == 5
         while engine.stats().running:
             time.sleep(0.001)
         assert engine.stats().requests_finished == {"cancelled": 1, "length": 1}
@@ -349,14 +351,14 @@ def test_memory_is_planned(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request([1] * 40, 9), "exceed the context"),
-        (Request([], 1), "is empty"),
-        (Request([99], 1), "not among"),
-        (Request([1], -1), "max_new_tokens"),
-        (Request([1], 1, stop=("",)), "stop string is empty"),
-        (Request([1], 1, logprobs=-1), "logprobs is -1"),
+        (SequenceRequest([1] * 40, 9), "exceed the context"),
+        (SequenceRequest([], 1), "is empty"),
+        (SequenceRequest([99], 1), "not among"),
+        (SequenceRequest([1], -1), "max_new_tokens"),
+        (SequenceRequest([1], 1, stop=("",)), "stop string is empty"),
+        (SequenceRequest([1], 1, logprobs=-1), "logprobs is -1"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(request_: Request, message: str, tokenizer: Tokenizer) -> None:
+def test_what_cannot_be_answered_is_refused(request_: SequenceRequest, message: str, tokenizer: Tokenizer) -> None:
     with BatchEngine(small_model(), tokenizer) as engine, pytest.raises(ValueError, match=message):
         engine.submit(request_, Heard())

@@ -17,9 +17,9 @@ import pytest
 from data_corpus import contents, corpus, documents, run, small_batches, story
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.text import encoding, sources
-from understudy.data.text.prepare import Summary, prepare, progress_bars
+from understudy.data.text.prepare import TextSummary, prepare, progress_bars
 from understudy.data.text.shards import open_split
-from understudy.data.text.sources import Progress, WebText, without_gutenberg
+from understudy.data.text.sources import PreparationProgress, WebText, without_gutenberg
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
@@ -241,7 +241,7 @@ def test_offline_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch:
 
 
 def test_progress_is_told_and_drawn_only_for_people(corpus: Path, tmp_path: Path, capfd: Any) -> None:
-    seen: list[Progress] = []
+    seen: list[PreparationProgress] = []
     run(corpus, tmp_path / "out", report=seen.append)
     stages = list(dict.fromkeys(progress.stage for progress in seen))
     assert stages[:4] == ["hashing files", "looking through the text", "collecting characters", "encoding"]
@@ -257,7 +257,7 @@ def test_progress_is_told_and_drawn_only_for_people(corpus: Path, tmp_path: Path
 def test_hamlet_keeps_its_own_splits(tmp_path: Path) -> None:
     from understudy.hamlet import stories
 
-    def prepared(out: str, **settings: Any) -> Summary:
+    def prepared(out: str, **settings: Any) -> TextSummary:
         return prepare(["hamlet"], tmp_path / out, tokenizer="char", limit=30, **settings)
 
     summary = prepared("out", seed=7)

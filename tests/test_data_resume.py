@@ -17,7 +17,7 @@ from data_corpus import contents, corpus, documents, run, small_batches, story
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.text import encoding, sources
 from understudy.data.text.shards import open_split
-from understudy.data.text.sources import Progress
+from understudy.data.text.sources import PreparationProgress
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
@@ -63,7 +63,7 @@ def test_interrupted_at_every_batch(corpus: Path, tmp_path: Path) -> None:
     run(corpus, tmp_path / "whole")
     calls = 0
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PreparationProgress) -> None:
         nonlocal calls
         calls += progress.stage == "encoding"
         if progress.stage == "encoding" and calls % 4 == 0:
@@ -88,7 +88,7 @@ def test_interrupted_within_one_long_text(tmp_path: Path, monkeypatch: pytest.Mo
     run(text, tmp_path / "whole")
     first = True
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PreparationProgress) -> None:
         nonlocal first
         if progress.stage == "encoding" and progress.done > 10_000 and first:
             first = False
@@ -186,7 +186,7 @@ def test_the_same_request_again_does_nothing_and_another_is_refused(corpus: Path
 
 
 def test_an_unfinished_folder_is_kept_for_its_own_request(corpus: Path, tmp_path: Path) -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PreparationProgress) -> None:
         if progress.stage == "encoding" and progress.tokens > 3000:
             raise KeyboardInterrupt
 
@@ -199,7 +199,7 @@ def test_an_unfinished_folder_is_kept_for_its_own_request(corpus: Path, tmp_path
 
 
 def test_tokens_that_vanished_from_an_unfinished_folder(corpus: Path, tmp_path: Path) -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PreparationProgress) -> None:
         if progress.tokens > 5000:
             raise KeyboardInterrupt
 

@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 
 from understudy.data.text.documents import split_document
-from understudy.data.text.sources import Feed, Part
+from understudy.data.text.sources import Feed, TextPart
 from understudy.data.text.splits import (
-    Item,
     Position,
     Rule,
+    SplitItem,
     choose_rule,
     default_fraction,
     divide,
@@ -26,7 +26,7 @@ PIECE = 50
 def feed_of(*files: list[str], split: tuple[str | None, ...] = (), remote: bool = False) -> Feed:
     """A feed that lies in memory; every list of documents is a part."""
     splits = split or (None,) * len(files)
-    parts = [Part(f"f{i}", sum(map(len, docs)), None, splits[i]) for i, docs in enumerate(files)]
+    parts = [TextPart(f"f{i}", sum(map(len, docs)), None, splits[i]) for i, docs in enumerate(files)]
 
     def read(i: int):
         return (piece for n, text in enumerate(files[i]) for piece in split_document(text, n, PIECE))
@@ -38,7 +38,7 @@ def choose(feed: Feed, fraction: float | None = None, limit: int | None = None) 
     return choose_rule(feed, fraction, limit, lambda progress: None)
 
 
-def texts(items: list[Item], split: str) -> list[str]:
+def texts(items: list[SplitItem], split: str) -> list[str]:
     """The documents of a split, from the pieces."""
     whole, held = [], ""
     for item in items:
@@ -52,7 +52,7 @@ def texts(items: list[Item], split: str) -> list[str]:
     return whole
 
 
-def everything(feed: Feed, rule: Rule, limit: int | None = None) -> list[Item]:
+def everything(feed: Feed, rule: Rule, limit: int | None = None) -> list[SplitItem]:
     return list(divide(feed, rule, limit, Position()))
 
 

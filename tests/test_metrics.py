@@ -23,7 +23,7 @@ from understudy.config import LogConfig
 from understudy.console import bytes_text, count_text, duration_text, printable
 from understudy.run import RunFolder, read_metrics
 from understudy.train.console_panel import Watch, sparkline
-from understudy.train.metrics import Metrics, final_table, memory_bytes
+from understudy.train.metrics import TrainingMetrics, final_table, memory_bytes
 
 
 def row(step: int, **more: float) -> dict[str, float]:
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_lines_are_flat_json_and_readable_while_the_run_goes_on(folder: RunFolder) -> None:
-    with Metrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics:
         metrics.write(row(1, lr=np.float32(0.25)))
         metrics.write(row(2, **{"train/loss": math.nan, "grad_norm": math.inf}))
         lines = folder.metrics.read_text().splitlines()
@@ -71,7 +71,10 @@ def test_lines_are_flat_json_and_readable_while_the_run_goes_on(folder: RunFolde
 
 
 def test_a_line_without_what_scripts_rely_on_is_a_defect(folder: RunFolder) -> None:
-    with Metrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics, pytest.raises(AssertionError):
+    with (
+        TrainingMetrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics,
+        pytest.raises(AssertionError),
+    ):
         metrics.write({"step": 1, "tokens": 64})
 
 
@@ -92,13 +95,13 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path: Path) -> None:
 
 def test_resuming_drops_what_comes_again_and_goes_on(folder: RunFolder) -> None:
     console, _ = plain_console()
-    with Metrics(folder, LogConfig(), 100, console=console) as metrics:
+    with TrainingMetrics(folder, LogConfig(), 100, console=console) as metrics:
         for step in (10, 20, 30):
             metrics.text("samples", f"at {step}", step)
             metrics.write(row(step, **{"val/loss": 3.0 - step / 100}))
     with folder.metrics.open("ab") as file:
         file.write(b'{"step": 40, "tok')
-    with Metrics(folder, LogConfig(), 100, resume_step=20, console=console) as metrics:
+    with TrainingMetrics(folder, LogConfig(), 100, resume_step=20, console=console) as metrics:
         assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20]
         assert sorted(path.name for path in folder.samples.iterdir()) == ["step_10.txt", "step_20.txt"]
         assert metrics.watch.best == (2.8, 20), "what the panel knew is known again"
@@ -109,23 +112,23 @@ def test_resuming_drops_what_comes_again_and_goes_on(folder: RunFolder) -> None:
 
 def test_resuming_keeps_lines_as_they_were(folder: RunFolder) -> None:
     values = row(1, **{"val/loss": 0.1 + 0.2, "lr": 1e-7, "mfu": math.nan})
-    with Metrics(folder, LogConfig(), 9, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, LogConfig(), 9, console=plain_console()[0]) as metrics:
         metrics.write(values)
     before = folder.metrics.read_bytes()
-    Metrics(folder, LogConfig(), 9, resume_step=5, console=plain_console()[0]).close()
+    TrainingMetrics(folder, LogConfig(), 9, resume_step=5, console=plain_console()[0]).close()
     assert folder.metrics.read_bytes() == before
 
 
 def test_a_new_run_does_not_write_into_the_metrics_of_another(folder: RunFolder) -> None:
     folder.metrics.write_text('{"step": 1}\n')
     with pytest.raises(ValueError, match="earlier run; go on with --resume"):
-        Metrics(folder, LogConfig(), 100)
+        TrainingMetrics(folder, LogConfig(), 100)
     assert folder.metrics.read_text() == '{"step": 1}\n'
 
 
 def test_the_other_processes_write_and_say_nothing(folder: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
     folder.metrics.write_text('{"step": 9}\n')
-    with Metrics(folder, LogConfig(tensorboard=True), 100, resume_step=1, quiet=True) as metrics:
+    with TrainingMetrics(folder, LogConfig(tensorboard=True), 100, resume_step=1, quiet=True) as metrics:
         metrics.write(row(1))
         metrics.show(row(2))
         metrics.note("hello")
@@ -139,13 +142,13 @@ def test_the_other_processes_write_and_say_nothing(folder: RunFolder, capfd: pyt
 def test_a_full_disk_is_one_sentence(folder: RunFolder) -> None:
     folder.metrics.symlink_to("/dev/full")
     full = pytest.raises(ValueError, match=r"metrics.jsonl cannot be written \(No space left.*--resume")
-    with Metrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics, full:
+    with TrainingMetrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics, full:
         metrics.write(row(1))
 
 
 def test_texts_of_one_step_share_a_file_that_a_repeated_step_replaces(folder: RunFolder) -> None:
     for _ in range(2):
-        metrics = Metrics(folder, LogConfig(), 100, resume_step=0, console=plain_console()[0])
+        metrics = TrainingMetrics(folder, LogConfig(), 100, resume_step=0, console=plain_console()[0])
         metrics.text("one", "\nTo be <b>\n", 50)
         metrics.text("two", "or not", 50)
         metrics.text("one", "later", 60)
@@ -159,7 +162,7 @@ def test_texts_of_one_step_share_a_file_that_a_repeated_step_replaces(folder: Ru
 
 def test_a_log_gets_plain_aligned_lines_and_not_too_many(folder: RunFolder) -> None:
     console, out = plain_console()
-    with Metrics(folder, LogConfig(), 2000, console=console) as metrics:
+    with TrainingMetrics(folder, LogConfig(), 2000, console=console) as metrics:
         metrics.note("device: cpu")
         for step in range(1, 2001):
             more = {"val/loss": 2.5} if step % 500 == 0 else {}
@@ -175,7 +178,7 @@ def test_a_log_gets_plain_aligned_lines_and_not_too_many(folder: RunFolder) -> N
 
 def test_a_terminal_gets_a_panel_and_its_cursor_back(folder: RunFolder) -> None:
     console, out = terminal_console()
-    with pytest.raises(KeyboardInterrupt), Metrics(folder, LogConfig(), 200, console=console) as metrics:
+    with pytest.raises(KeyboardInterrupt), TrainingMetrics(folder, LogConfig(), 200, console=console) as metrics:
         for step in range(1, 100):
             metrics.write(row(step, lr=2e-4, mfu=0.412, memory_bytes=512e6, memory_peak_bytes=1.25e9, kl=0.25))
         metrics.write(row(100, **{"val/loss": 3.5, "tokens_per_second": 12_345}))
@@ -208,7 +211,7 @@ def test_the_panel_fits_its_terminal(width: int) -> None:
 
 def test_texts_of_a_model_cannot_steer_the_terminal(folder: RunFolder) -> None:
     console, out = plain_console()
-    with Metrics(folder, LogConfig(), 100, console=console) as metrics:
+    with TrainingMetrics(folder, LogConfig(), 100, console=console) as metrics:
         metrics.text("samples", "\nred \x1b[31m [bold]not markup[/bold] \x07 日本\u00a0語\ttab", 10)
     shown = out.getvalue()
     assert "\x1b" not in shown and "\x07" not in shown and "\nred \N{REPLACEMENT CHARACTER}[31m" in shown
@@ -349,11 +352,11 @@ def scalars(folder: RunFolder) -> tuple[dict[str, list[tuple[int, float]]], Any]
 def test_tensorboard_reads_back_what_was_measured_once(folder: RunFolder) -> None:
     pytest.importorskip("tensorboard")
     log = LogConfig(tensorboard=True)
-    with Metrics(folder, log, 100, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, log, 100, console=plain_console()[0]) as metrics:
         for step in (10, 20, 30):
             metrics.write(row(step))
         metrics.text("samples", "To be\n# or not", 30)
-    with Metrics(folder, log, 100, resume_step=20, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, log, 100, resume_step=20, console=plain_console()[0]) as metrics:
         metrics.write(row(30, **{"train/loss": 1.5}))
     found, _ = scalars(folder)
     assert found["train/loss"] == [(10, 3.99), (20, 3.98), (30, 1.5)]
@@ -362,7 +365,7 @@ def test_tensorboard_reads_back_what_was_measured_once(folder: RunFolder) -> Non
 
 def test_tensorboard_shows_samples_as_they_are(folder: RunFolder) -> None:
     pytest.importorskip("tensorboard")
-    with Metrics(folder, LogConfig(tensorboard=True), 100, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, LogConfig(tensorboard=True), 100, console=plain_console()[0]) as metrics:
         metrics.text("samples", "To be\n# or not", 30)
     _, events = scalars(folder)
     (event,) = events.Tensors("samples/text_summary")
@@ -422,10 +425,10 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunFolder, wandb: Told) -> None:
     log, config = LogConfig(wandb=True, project="plays"), {"train": {"steps": 100}}
-    with Metrics(folder, log, 100, config=config, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, log, 100, config=config, console=plain_console()[0]) as metrics:
         metrics.write(row(10))
         metrics.text("samples", "<i>", 10)
-    with Metrics(folder, log, 100, resume_step=10, config=config, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, log, 100, resume_step=10, config=config, console=plain_console()[0]) as metrics:
         metrics.write(row(11))
     first, second = wandb.starts
     assert first == second, "the same id, project and configuration"
@@ -443,9 +446,9 @@ def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunF
 def test_another_run_is_another_run_at_wandb(tmp_path: Path, wandb: Told) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        Metrics(RunFolder(tmp_path / name), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
+        TrainingMetrics(RunFolder(tmp_path / name), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
     (tmp_path / "two" / "metrics.jsonl").unlink()
-    Metrics(RunFolder(tmp_path / "two"), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
+    TrainingMetrics(RunFolder(tmp_path / "two"), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
     assert len({start["id"] for start in wandb.starts}) == 3, "a run begun anew in an old folder is a new one, too"
 
 
@@ -456,7 +459,7 @@ def test_trackio_is_told_everything_and_leaves_standard_output_alone(
     pretend(monkeypatch, "trackio", told)
     log = LogConfig(trackio=True, project="plays")
     for resume_step, step in ((None, 10), (10, 11)):
-        with Metrics(folder, log, 100, resume_step, config={"a": 1}, console=plain_console()[0]) as metrics:
+        with TrainingMetrics(folder, log, 100, resume_step, config={"a": 1}, console=plain_console()[0]) as metrics:
             metrics.write(row(step))
             metrics.text("samples", "a\nb", step)
     assert told.starts[0] == told.starts[1]
@@ -475,7 +478,7 @@ def test_trackio_is_told_everything_and_leaves_standard_output_alone(
 def test_a_missing_package_names_the_extra(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if name == "tensorboard" else name, None)
     with pytest.raises(ValueError, match=rf"log\.{name} is on.*pip install \"understudy\[track\]\""):
-        Metrics(folder, LogConfig.model_validate({name: True}), 100)
+        TrainingMetrics(folder, LogConfig.model_validate({name: True}), 100)
 
 
 @pytest.mark.parametrize("failing", [ConnectionError, RuntimeError, "its own"])
@@ -487,7 +490,7 @@ def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
     bad.failing = module.Error if failing == "its own" else failing
     pretend(monkeypatch, "trackio", good)
     console, out = plain_console()
-    with Metrics(folder, LogConfig(wandb=True, trackio=True), 100, console=console) as metrics:
+    with TrainingMetrics(folder, LogConfig(wandb=True, trackio=True), 100, console=console) as metrics:
         for step in (1, 2, 3):
             metrics.write(row(step))
             metrics.text("samples", "text", step)
@@ -498,7 +501,7 @@ def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
 
 def test_a_defect_of_ours_is_not_taken_for_a_network(folder: RunFolder, wandb: Told) -> None:
     wandb.failing = TypeError
-    with Metrics(folder, LogConfig(wandb=True), 100, console=plain_console()[0]) as metrics:
+    with TrainingMetrics(folder, LogConfig(wandb=True), 100, console=plain_console()[0]) as metrics:
         with pytest.raises(TypeError):
             metrics.write(row(1))
         wandb.failing = None
@@ -512,7 +515,7 @@ def test_a_tracker_that_cannot_start_is_one_sentence(folder: RunFolder, monkeypa
 
     monkeypatch.setattr(module, "init", refuse)
     with pytest.raises(ValueError, match=r"wandb could not be started \(no API key\).*leave log.wandb out"):
-        Metrics(folder, LogConfig(wandb=True), 100, console=plain_console()[0])
+        TrainingMetrics(folder, LogConfig(wandb=True), 100, console=plain_console()[0])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
@@ -523,9 +526,9 @@ def test_a_real_terminal_is_noticed_and_a_pipe_too(folder: RunFolder) -> None:
     with os.fdopen(side, "w") as file:
         terminal = Console(file=file, width=80)
         pipe = Console(file=io.StringIO(), width=80, force_terminal=True)  # FORCE_COLOR in a log is no terminal
-        with Metrics(folder, LogConfig(), 10, console=terminal) as metrics:
+        with TrainingMetrics(folder, LogConfig(), 10, console=terminal) as metrics:
             metrics.write(row(1))
-        with Metrics(folder, LogConfig(), 10, resume_step=1, console=pipe) as metrics:
+        with TrainingMetrics(folder, LogConfig(), 10, resume_step=1, console=pipe) as metrics:
             metrics.write(row(2))
     assert "╭─ a-run ─" in without_codes(os.read(main, 65536).decode())
     os.close(main)

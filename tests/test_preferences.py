@@ -13,7 +13,7 @@ import pytest
 from understudy.cli import main
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.preference_formats import FORMATS, MOST_ANSWERS, read_preferences
-from understudy.data.chat.preferences import Comparison, Pair, open_preferences
+from understudy.data.chat.preferences import Pair, PreferenceComparison, open_preferences
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.chat.sources import parse_sources
 
@@ -226,8 +226,10 @@ def test_lines_of_one_prompt_come_together(tmp_path: Path) -> None:
     found = {each.prompt[0]["content"]: each for half in opened for each in half}
     answers = tuple((says(text),) for text in "ABC")
     pairs = (Pair(0, 1, 1.5, False), Pair(2, 0, 0.0, True), Pair(1, 0, 0.0, False))
-    assert found["First?"] == Comparison((user("First?"),), answers, pairs, "sum", (1.0, 0.0, None))
-    assert found["Second?"] == Comparison((user("Second?"),), answers[:2], (Pair(0, 1, 0.0, False),), "", (None, None))
+    assert found["First?"] == PreferenceComparison((user("First?"),), answers, pairs, "sum", (1.0, 0.0, None))
+    assert found["Second?"] == PreferenceComparison(
+        (user("Second?"),), answers[:2], (Pair(0, 1, 0.0, False),), "", (None, None)
+    )
     assert [len(half) for half in opened] == [1, 1] and sorted(half.pairs for half in opened) == [1, 3]
     assert [half[0] for half in opened] == [next(iter(half)) for half in opened]
 

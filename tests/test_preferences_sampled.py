@@ -16,7 +16,7 @@ from understudy.cli import main
 from understudy.config import ModelConfig
 from understudy.config.load import build_config
 from understudy.data.chat.preferences import open_preferences
-from understudy.data.chat.prepare import Summary, prepare_conversations
+from understudy.data.chat.prepare import ChatSummary, prepare_conversations
 from understudy.files import write_json
 from understudy.hamlet.conversations import question
 from understudy.hamlet.preferences import ANNOTATORS, choose
@@ -66,7 +66,7 @@ def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampled_preferences, "ROWS", 16)
 
 
-def prepare(run: RunFolder, out: Path, limit: int = 12, **sampling: Any) -> Summary:
+def prepare(run: RunFolder, out: Path, limit: int = 12, **sampling: Any) -> ChatSummary:
     settings = Sampling(str(run.path), **sampling)
     return prepare_conversations(["hamlet"], out, kind="preferences", limit=limit, sampling=settings)
 

@@ -29,9 +29,9 @@ from understudy.run import RunFolder, load_run, read_metrics, read_tensors
 from understudy.runtime import Runtime
 from understudy.stages.table import pretrain
 from understudy.train import stage as material
-from understudy.train.evaluator import Watcher
+from understudy.train.evaluator import Evaluator
 from understudy.train.init_from import model_from_parent
-from understudy.train.loop import Fixed, Progress, Trainer
+from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
 from understudy.train.objective import NextToken
 from understudy.train.runner import Interrupted, check_resume
 
@@ -48,8 +48,8 @@ def step_once(cuts: list[int], chunk: int = 0) -> tuple[dict[str, torch.Tensor],
     micro = [{k: v[a:b] for k, v in whole.items()} for a, b in zip([0, *cuts], [*cuts, 8])]
     measured: dict[str, float] = {}
     trainer = Trainer(
-        NextToken(model, chunk), build_optimizers(model, OptimConfig(lr=1e-2, eps=1e-3)), Fixed(lambda step: micro),
-        lambda step: 1.0, CPU, Progress(), 1, 1.0, after_step=lambda p, m: bool(measured.update(m)),
+        NextToken(model, chunk), build_optimizers(model, OptimConfig(lr=1e-2, eps=1e-3)), StatelessSource(lambda step: micro),
+        lambda step: 1.0, CPU, TrainingProgress(), 1, 1.0, after_step=lambda p, m: bool(measured.update(m)),
     )  # fmt: skip
     trainer.run()
     return {n: p.detach() for n, p in model.named_parameters()}, measured["train/loss"]
@@ -305,12 +305,12 @@ def test_a_best_loss_of_0_stays_the_best(small_config: Any, tmp_path: Path, monk
     """The loss of learning from rewards is the mean reward, negative, and 0 where nothing is right."""
     losses = iter([0.0, 0.2, 0.1])
 
-    def evaluate(self: Watcher) -> LossResult:
+    def evaluate(self: Evaluator) -> LossResult:
         loss = next(losses)
         self.evaluated = (self.trainer.progress.step, LossResult(loss, loss, loss, 1))
         return self.evaluated[1]
 
-    monkeypatch.setattr(Watcher, "_evaluate", evaluate)
+    monkeypatch.setattr(Evaluator, "_evaluate", evaluate)
     folder = RunFolder(tmp_path / "r")
     pretrain(small_config(train__steps=6, eval__every_steps=2), folder)
     assert folder.checkpoint("best").name == "step_2"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
-from understudy.data.chat.formats import Row
-from understudy.data.chat.parts import Opened, Part
+from understudy.data.chat.formats import ParsedRow
+from understudy.data.chat.parts import ChatPart, Opened
 from understudy.data.chat.preference_formats import MOST_ANSWERS
 from understudy.data.text.sources import generated_count
 from understudy.hamlet.checker import score
@@ -117,31 +117,31 @@ def open_sampled(sampling: Sampling, seed: int, limit: int | None) -> Opened:
         about["weights_sha256"] = loaded.state["weights_sha256"]
         return loaded
 
-    def rows(split: Split, count: int) -> Iterator[Row]:
+    def rows(split: Split, count: int) -> Iterator[ParsedRow]:
         alike = too_long = 0
         for index, turn, messages, texts in _answered(run(), sampling, seed, split, count):
             if texts is None:
                 too_long += 1
-                yield Row(None, "prompt too long for the run", index + 1)
+                yield ParsedRow(None, "prompt too long for the run", index + 1)
                 continue
             kept: dict[str, float] = {}
             for text in [*texts, *([turn.answer] if sampling.corrected else [])]:
                 if not text or text in kept:
-                    yield Row(None, "answer given twice" if text else "empty answer", index + 1)
+                    yield ParsedRow(None, "answer given twice" if text else "empty answer", index + 1)
                 else:
                     kept[text] = score(turn.check, text)
             alike += len(set(kept.values())) < 2
             for record in _pairs(messages, turn.category, kept, sampling, (seed, split, index)):
-                yield Row(record, "" if record else "pair of equally good answers", index + 1)
+                yield ParsedRow(record, "" if record else "pair of equally good answers", index + 1)
         answered = count - too_long
         share = f"{alike:,} of {answered:,} prompts ({alike / max(1, answered):.0%})"
         gives = "ties only" if sampling.ties else "no pair"
         notes.append(f"{split}: {share} have no two answers of different worth, and give {gives}")
         about[split] = {"prompts": count, "too_long": too_long, "alike": alike}
 
-    def part(split: Split) -> Part:
+    def part(split: Split) -> ChatPart:
         count = generated_count(split, DEFAULT_PROMPTS[split], limit)
-        return Part(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
+        return ChatPart(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
 
     return Opened((part("train"), part("val")), notes=notes, about={"sampled": about}, doing="sampling answers to")
 

@@ -15,7 +15,7 @@ from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime
 from understudy.train.compile import compile_if_it_pays
-from understudy.train.loop import Fixed, Progress, Trainer
+from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
 from understudy.train.memory import largest_micro_batch
 from understudy.train.metrics import memory_bytes
 from understudy.train.objective import NextToken
@@ -40,17 +40,17 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
     trainer = Trainer(
         objective,
         build_optimizers(model, config.optim),
-        Fixed(lambda step: [batch] * (config.train.batch_size // micro)),
+        StatelessSource(lambda step: [batch] * (config.train.batch_size // micro)),
         lambda step: 1.0,
         runtime,
-        Progress(),
+        TrainingProgress(),
         10**9,
         config.optim.grad_clip,
     )
     trainer.due = lambda progress: True
     started, counted = [0.0], [0]
 
-    def after_step(progress: Progress, measured: dict[str, float]) -> bool:
+    def after_step(progress: TrainingProgress, measured: dict[str, float]) -> bool:
         if progress.train_seconds - started[0] >= seconds / PARTS:
             rates.append((progress.tokens - counted[0]) / (progress.train_seconds - started[0]))
             started[0], counted[0] = progress.train_seconds, progress.tokens

@@ -158,7 +158,7 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def improve(arguments: Arguments) -> None:
-    from understudy.feedback.improve import Request
+    from understudy.feedback.improve import ImproveRequest
     from understudy.feedback.improve import improve as run_improvement
     from understudy.feedback.store import default_url
     from understudy.train.metrics import final_table
@@ -166,7 +166,7 @@ def improve(arguments: Arguments) -> None:
 
     check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
     check_least(0, seed=arguments.seed)
-    request = Request(
+    request = ImproveRequest(
         arguments.old, arguments.db or default_url(), arguments.run or f"{arguments.old.rstrip('/')}-improved",
         arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.max_new_tokens,
         arguments.temperature, arguments.seed, arguments.device, arguments.overrides,

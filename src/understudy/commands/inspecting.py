@@ -147,11 +147,11 @@ class Shown:
 
 
 def _shown(tokenizer: Tokenizer, messages: Any, context_length: int, too_long: str) -> Shown:
-    from understudy.data.chat.packing import Counts, fit_to_row
+    from understudy.data.chat.packing import PackingCounts, fit_to_row
     from understudy.tokenizer.base import token_texts
     from understudy.tokenizer.chat import render
 
-    rendered, counts = render(tokenizer, messages), Counts()
+    rendered, counts = render(tokenizer, messages), PackingCounts()
     fitted = fit_to_row(rendered, context_length + 1, too_long, counts)
     fate = next(name for name, count in vars(counts).items() if count).replace("_", " ")
     if fitted is None:  # shown whole, with nothing trained on

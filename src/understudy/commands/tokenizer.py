@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TokenizerComparison:
     """How one tokenizer does on a text; bytes are of the text in UTF-8."""
 
     name: str
@@ -31,7 +31,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenPiece:
     """One token of a text."""
 
     id: int
@@ -46,7 +46,7 @@ class Piece:
             return repr(self.bytes)
 
 
-def compare(tokenizers: Mapping[str, Tokenizer], text: str) -> list[Comparison]:
+def compare(tokenizers: Mapping[str, Tokenizer], text: str) -> list[TokenizerComparison]:
     """One row for each tokenizer, in the order given.
 
     Raises ValueError for an empty text, and for a text that a tokenizer cannot encode, naming it.
@@ -60,16 +60,16 @@ def compare(tokenizers: Mapping[str, Tokenizer], text: str) -> list[Comparison]:
             n_tokens = len(tokenizer.encode_batch([text])[0])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        rows.append(Comparison(name, tokenizer.kind, tokenizer.vocab_size, n_bytes, n_tokens))
+        rows.append(TokenizerComparison(name, tokenizer.kind, tokenizer.vocab_size, n_bytes, n_tokens))
     return rows
 
 
-def inspect(tokenizer: Tokenizer, text: str) -> list[Piece]:
+def inspect(tokenizer: Tokenizer, text: str) -> list[TokenPiece]:
     """The tokens of a text, in order."""
-    return [Piece(id, tokenizer.token_bytes(id)) for id in tokenizer.encode(text)]
+    return [TokenPiece(id, tokenizer.token_bytes(id)) for id in tokenizer.encode(text)]
 
 
-def render_comparison(rows: Sequence[Comparison]) -> Table:
+def render_comparison(rows: Sequence[TokenizerComparison]) -> Table:
     """A table for people, the fewest tokens in bold."""
     from rich.table import Table
     from rich.text import Text
@@ -86,7 +86,7 @@ def render_comparison(rows: Sequence[Comparison]) -> Table:
     return table
 
 
-def render_pieces(pieces: Sequence[Piece], limit: int = 200) -> Table:
+def render_pieces(pieces: Sequence[TokenPiece], limit: int = 200) -> Table:
     """A table for people, of the first `limit` tokens."""
     from rich.table import Table
     from rich.text import Text

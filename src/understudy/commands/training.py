@@ -58,13 +58,13 @@ def _stage_arguments(parser: argparse.ArgumentParser, init_from: str) -> None:
 
 
 def pretrain(arguments: Arguments) -> None:
-    from understudy.train import runner as stages
+    from understudy.stages import table as stages
 
     _run(arguments, "pretrain", stages.pretrain)
 
 
 def sft(arguments: Arguments) -> None:
-    from understudy.train import runner as stages
+    from understudy.stages import table as stages
 
     _run(arguments, "sft", stages.sft)
 
@@ -86,7 +86,7 @@ def grpo(arguments: Arguments) -> None:
 
 
 def _align(arguments: Arguments, stage: str) -> None:
-    from understudy.train import runner as stages
+    from understudy.stages import table as stages
 
     if getattr(arguments, "reward_model", None) is not None:
         arguments.overrides = {**arguments.overrides, f"{stage}.reward_model": arguments.reward_model}

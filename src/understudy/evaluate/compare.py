@@ -35,7 +35,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Judged:
+class ComparedPair:
     """One prompt answered by both; ``points`` are the second's: 1 for better, 0 for worse, else 0.5."""
 
     prompt: Prompt
@@ -45,16 +45,16 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Duel:
+class RunComparison:
     """How the second run fared against the first. ``too_long``: prompts left out, since they leave one of the two no room
     for an answer."""
 
-    rows: list[Judged]
+    rows: list[ComparedPair]
     too_long: int = 0
 
-    def categories(self) -> dict[str, list[Judged]]:
+    def categories(self) -> dict[str, list[ComparedPair]]:
         """The rows by category, in the order in which they first come; none where there is but one."""
-        found: dict[str, list[Judged]] = {}
+        found: dict[str, list[ComparedPair]] = {}
         for row in self.rows:
             found.setdefault(row.prompt.category, []).append(row)
         return found if len(found) > 1 else {}
@@ -64,7 +64,7 @@ class Duel:
         return outcome(self.rows) | {"too_long": self.too_long, "categories": categories}
 
 
-def outcome(rows: Sequence[Judged]) -> dict[str, Any]:
+def outcome(rows: Sequence[ComparedPair]) -> dict[str, Any]:
     """The second run's ``win_rate``, its ``low`` and ``high``, the counts, and the p-value of the sign test."""
     points = [row.points for row in rows]
     rate = win_rate(points)
@@ -78,7 +78,7 @@ def outcome(rows: Sequence[Judged]) -> dict[str, Any]:
 def duel(
     first: Run, second: Run, prompts: Sequence[Prompt], judge: Judge, runtime: Runtime, temperature: float = 0.0,
     max_new_tokens: int = 120, seed: int = 0, report: Report = lambda what, done, total: None,
-) -> Duel:  # fmt: skip
+) -> RunComparison:  # fmt: skip
     """Have both runs answer every prompt, and each pair judged in an order drawn from the seed.
 
     Equal answers are ties, whoever judges. When the judge ends it early, or someone at the keyboard does, what was
@@ -110,26 +110,26 @@ def duel(
         for place, (run, rows) in enumerate(zip((first, second), rendered))
     ]  # fmt: skip
     turned = np.random.default_rng(seed).random(len(fits)) < 0.5
-    judged: list[Judged] = []
+    judged: list[ComparedPair] = []
     try:
         for number, (i, a, b) in enumerate(zip(fits, *answers)):
             if a == b:
                 points = 0.5
             else:
                 points = float(judge(prompts[i], b, a) if turned[number] else 1 - judge(prompts[i], a, b))
-            judged.append(Judged(prompts[i], a, b, points))
+            judged.append(ComparedPair(prompts[i], a, b, points))
             report("judging", number + 1, len(fits))
     except (StopIteration, KeyboardInterrupt):
         if not judged:
             raise ValueError("nothing was judged, so there is nothing to tell") from None
-    return Duel(judged, len(prompts) - len(fits))
+    return RunComparison(judged, len(prompts) - len(fits))
 
 
 def _settings(temperature: float, seed: int, start: int) -> SamplingSettings:
     return SamplingSettings(temperature, seed=seed * 1_000_003 + start)
 
 
-def preferences_of(found: Duel, annotator: str) -> Iterator[dict[str, Any]]:
+def preferences_of(found: RunComparison, annotator: str) -> Iterator[dict[str, Any]]:
     """What was judged, as lines of preferences to train on (data/chat/preference_formats.py); empty and equal answers teach
     nothing and are left out."""
     for row in found.rows:

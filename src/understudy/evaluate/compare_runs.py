@@ -9,7 +9,7 @@ from pathlib import Path
 
 from understudy.console import show_table
 from understudy.data.chat.prompts import Prompt
-from understudy.evaluate.compare import Duel, Judge
+from understudy.evaluate.compare import Judge, RunComparison
 from understudy.run import Run
 from understudy.runtime import Runtime
 
@@ -20,7 +20,7 @@ ANSWER_TOKENS = 120
 def duel_and_tell(
     first: Run, second: Run, runtime: Runtime, limit: int = 200, prompts: Sequence[Prompt] | None = None,
     judge: Judge | None = None, max_new_tokens: int = ANSWER_TOKENS, temperature: float = 0.0,
-) -> Duel:  # fmt: skip
+) -> RunComparison:  # fmt: skip
     """Both runs answer prompts, by default Hamlet's, a judge (the checker) compares them, and the second's win rate is
     shown."""
     from understudy.evaluate.compare import by_checker, duel
@@ -57,7 +57,7 @@ def open_compared(data: str | None, limit: int, needs_truth: bool) -> list[Promp
     return found
 
 
-def _tell(found: Duel, first: Run, second: Run, asked: int) -> None:
+def _tell(found: RunComparison, first: Run, second: Run, asked: int) -> None:
     from understudy.evaluate.compare import outcome
 
     groups = {"all": found.rows, **found.categories()}

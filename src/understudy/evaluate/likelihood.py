@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSpan:
     """Summed log-probability in nats of ``tokens`` tokens, and whether each was the likeliest at its place."""
 
     logprob: float
@@ -69,7 +69,7 @@ def score_sequences(
     runtime: Runtime,
     batch_size: int,
     progress: Progress | None = None,
-) -> list[Scored]:
+) -> list[ScoredSpan]:
     """The log-likelihood of the scored part of each sequence.
 
     Each scored token is predicted once. Where more than ``context_length`` tokens come before the last one, the
@@ -91,7 +91,7 @@ def score_sequences(
             done += len(batch)
             if progress:
                 progress(done * len(sequences) // max(1, len(windows)), len(sequences))
-    return [Scored(logprobs[i], greedy[i], len(s.ids) - s.first) for i, s in enumerate(sequences)]
+    return [ScoredSpan(logprobs[i], greedy[i], len(s.ids) - s.first) for i, s in enumerate(sequences)]
 
 
 def _windows(sequence: Span, limit: int) -> list[Span]:

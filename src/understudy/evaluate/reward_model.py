@@ -27,7 +27,7 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Judged:
+class RewardEvaluation:
     """What scores are worth on pairs that were not trained on.
 
     Attributes:
@@ -86,7 +86,9 @@ def calibration(differences: Sequence[float]) -> list[dict[str, float]]:
 
 
 @torch.no_grad()
-def judge_scores(model: GPT, rendered: RenderedPairs, context_length: int, batch_size: int, runtime: Runtime) -> Judged:
+def judge_scores(
+    model: GPT, rendered: RenderedPairs, context_length: int, batch_size: int, runtime: Runtime
+) -> RewardEvaluation:
     """Score every unit. One process's share only, and its loss: the processes of a run judge the same units.
 
     Raises:
@@ -117,13 +119,15 @@ def judge_scores(model: GPT, rendered: RenderedPairs, context_length: int, batch
     mean = sum(losses) / len(losses)
     low, high = mean_interval(losses)
     pairs = sum(len(unit.pairs) for unit in rendered.units)
-    return Judged(LossResult(mean, mean if low is None else low, mean if high is None else high, pairs), rows, scored)
+    return RewardEvaluation(
+        LossResult(mean, mean if low is None else low, mean if high is None else high, pairs), rows, scored
+    )
 
 
 def judge_run(
     run: Run, runtime: Runtime, path: Path | None = None, split: str = "val", context_length: int | None = None,
     batch_size: int = 16,
-) -> Judged:  # fmt: skip
+) -> RewardEvaluation:  # fmt: skip
     """What a run's scores are worth on a split of its preferences, or of those at ``path``.
 
     Raises:

@@ -27,7 +27,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredText:
     """Lines with the scores of their conversations."""
 
     lines: list[Line]
@@ -87,7 +87,7 @@ def _line(record: dict[str, Any], number: int, where: str) -> Line:
 def score_lines(
     model: RewardModel, lines: Sequence[Line], batch_size: int = 16,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Scored:  # fmt: skip
+) -> ScoredText:  # fmt: skip
     """The score of each conversation's last answer. The oldest tokens of what is too long are left out."""
     every = [conversation for line in lines for conversation in line.conversations]
     scores: list[float] = []
@@ -95,4 +95,4 @@ def score_lines(
         scores += model.conversations(every[start : start + AT_ONCE], batch_size)
         progress(len(scores), len(every))
     rest = iter(scores)
-    return Scored(list(lines), [[next(rest) for _ in line.conversations] for line in lines])
+    return ScoredText(list(lines), [[next(rest) for _ in line.conversations] for line in lines])

@@ -24,7 +24,7 @@ SEVERAL = "several"
 
 
 @dataclass
-class Exported:
+class ExportedFeedback:
     """Lines of one of the project's schemas, and how many were left out for which reason."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -40,9 +40,9 @@ class Exported:
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
 
 
-def conversations(store: FeedbackStore) -> Exported:
+def conversations(store: FeedbackStore) -> ExportedFeedback:
     """Every correction as a conversation that ends with it; the same one is written once, whoever gave it."""
-    answers, exported, seen = _answers(store), Exported(), set()
+    answers, exported, seen = _answers(store), ExportedFeedback(), set()
     for judgement in store.judgements():
         if judgement.correction is None:
             continue
@@ -56,11 +56,11 @@ def conversations(store: FeedbackStore) -> Exported:
     return exported
 
 
-def preferences(store: FeedbackStore) -> Exported:
+def preferences(store: FeedbackStore) -> ExportedFeedback:
     """Pairs of answers to the same prompt: a correction and what it corrects; what was compared; what was rated, or got
     a thumb, differently. What the same annotator says of the same pair twice over is written once."""
     answers, judgements = _answers(store), store.judgements()
-    exported, seen = Exported(), set()
+    exported, seen = ExportedFeedback(), set()
     for pair in (*_direct(answers, judgements, exported), *_rated(answers, judgements, exported)):
         line = tidy_preference(pair)
         if not isinstance(line, Dropped):
@@ -73,16 +73,16 @@ def preferences(store: FeedbackStore) -> Exported:
     return exported
 
 
-def prompts(store: FeedbackStore) -> Exported:
+def prompts(store: FeedbackStore) -> ExportedFeedback:
     """What people asked where they judged an answer, each prompt once."""
     found = {json.dumps(record.prompt): record.prompt for record in store.answers(judged=True)}
-    return Exported([{"prompt": prompt} for prompt in found.values()])
+    return ExportedFeedback([{"prompt": prompt} for prompt in found.values()])
 
 
-def everything(store: FeedbackStore) -> Exported:
+def everything(store: FeedbackStore) -> ExportedFeedback:
     """All records as they are, replaced judgements too, to be imported by another store."""
     lines: list[dict[str, Any]] = [{"answer": vars(record)} for record in store.answers()]
-    return Exported(lines + [{"judgement": vars(each)} for each in store.judgements(replaced=True)])
+    return ExportedFeedback(lines + [{"judgement": vars(each)} for each in store.judgements(replaced=True)])
 
 
 EXPORTS = {"sft": conversations, "preferences": preferences, "prompts": prompts, "store": everything}
@@ -102,7 +102,7 @@ def _pair(prompt: list[Message], chosen: str, rejected: str, annotator: str, **o
 
 
 def _direct(
-    answers: dict[str, AnswerRecord], judgements: Iterable[Judgement], exported: Exported
+    answers: dict[str, AnswerRecord], judgements: Iterable[Judgement], exported: ExportedFeedback
 ) -> Iterator[dict[str, Any]]:
     """Pairs that someone put in order: corrections and comparisons."""
     for judgement in judgements:
@@ -117,7 +117,7 @@ def _direct(
 
 
 def _rated(
-    answers: dict[str, AnswerRecord], judgements: Iterable[Judgement], exported: Exported
+    answers: dict[str, AnswerRecord], judgements: Iterable[Judgement], exported: ExportedFeedback
 ) -> Iterator[dict[str, Any]]:
     """Pairs of answers to one prompt whose mean rating, or mean thumb, differs; equal texts are one answer."""
     said: dict[tuple[str, str], dict[str, list[Judgement]]] = {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from understudy.data.chat.conversation_formats import read_conversations
-from understudy.data.chat.formats import Row
+from understudy.data.chat.formats import ParsedRow
 from understudy.data.chat.preference_formats import read_preferences
 from understudy.data.chat.records import read_records
 from understudy.feedback.records import AnswerRecord, Judgement, check_answer, check_judgement
@@ -108,7 +108,7 @@ READERS: dict[str, Callable[[Path, Counter[str]], Iterator[AnswerRecord | Judgem
 }
 
 
-def _records(rows: Iterator[Row], left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+def _records(rows: Iterator[ParsedRow], left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     for row in rows:
         if row.record is None:
             left_out[row.reason] += 1

@@ -23,7 +23,7 @@ from understudy.run import RunFolder, find_run, load_run, run_path
 if TYPE_CHECKING:
     from understudy.data.chat.prompts import Prompt
     from understudy.evaluate.compare import Judge
-    from understudy.feedback.export import Exported
+    from understudy.feedback.export import ExportedFeedback
     from understudy.runtime import Runtime
 
 Method = Literal["sft", "dpo", "ppo", "grpo"]
@@ -40,7 +40,7 @@ RECORD = "improvement.json"
 
 
 @dataclass(frozen=True)
-class Request:
+class ImproveRequest:
     """What to improve, and how. ``method``: None is sft where there are enough corrections, else dpo. ``judge``: the
     reward model that compares, where no checker can. ``data``: prompts to compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
     ``temperature``: of those answers; that at which most judged ones were sampled where it is left out, since it is
@@ -68,7 +68,7 @@ class Request:
         return RunFolder(run_path(f"{self.name}{suffix}"))
 
 
-def improve(request: Request, resume: bool = False) -> dict[str, Any]:
+def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
     """Train the run ``request.name`` from stored feedback, compare it with the old one, and keep what was found in its
     folder.
 
@@ -118,7 +118,7 @@ def improve(request: Request, resume: bool = False) -> dict[str, Any]:
 # ---- feedback -------------------------------------------------------------------------------------------------------
 
 
-def _feedback(request: Request, resume: bool) -> dict[str, Any]:
+def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
     """What the feedback was exported to: the file of each kind, and how much each holds. Where an improvement goes on
     it is what it began with, whatever people have said since."""
     record = request.folder / "feedback.json"
@@ -166,7 +166,7 @@ def _feedback(request: Request, resume: bool) -> dict[str, Any]:
     return feedback
 
 
-def _export(database: str) -> tuple[dict[str, Exported], dict[str, Any]]:
+def _export(database: str) -> tuple[dict[str, ExportedFeedback], dict[str, Any]]:
     """What the store comes to; and its URL without a password, and the temperature of most answers."""
     from understudy.feedback.export import EXPORTS
     from understudy.feedback.store import FeedbackStore
@@ -188,9 +188,9 @@ def _words(settings: dict[str, Any]) -> str:
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-def _train(request: Request, stage: str, folder: RunFolder, start: RunFolder, data: str, n: int) -> None:
+def _train(request: ImproveRequest, stage: str, folder: RunFolder, start: RunFolder, data: str, n: int) -> None:
     """One stage by its preset, so many steps as see each of ``n`` examples PASSES times."""
-    from understudy.train import runner as stages
+    from understudy.stages import table as stages
 
     settings = {"data.path": data, "train.seed": str(request.seed), "train.device": request.device}
     if stage in PASSES:
@@ -204,7 +204,7 @@ def _train(request: Request, stage: str, folder: RunFolder, start: RunFolder, da
         print("it is trained already", file=sys.stderr)
 
 
-def _preset(request: Request, stage: str, settings: dict[str, str]) -> dict[str, Any]:
+def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> dict[str, Any]:
     """The raw settings of a stage: its preset's, those given here, and for the last stage those that were asked for."""
     from understudy.config.load import apply_overrides, read_preset
 
@@ -215,7 +215,7 @@ def _preset(request: Request, stage: str, settings: dict[str, str]) -> dict[str,
 # ---- comparing ------------------------------------------------------------------------------------------------------
 
 
-def _prompts(request: Request, old: RunFolder) -> list[Prompt]:
+def _prompts(request: ImproveRequest, old: RunFolder) -> list[Prompt]:
     """What both runs are asked; nothing where that is what the feedback holds out."""
     from understudy.evaluate.compare_runs import open_compared
 
@@ -224,7 +224,7 @@ def _prompts(request: Request, old: RunFolder) -> list[Prompt]:
     return open_compared(request.data, request.limit, needs_truth=False)
 
 
-def _held_out(request: Request) -> list[Prompt]:
+def _held_out(request: ImproveRequest) -> list[Prompt]:
     """The prompts of the preferences' validation split, on which nothing was trained."""
     from understudy.data.chat.preferences import open_preferences
     from understudy.data.chat.prompts import Prompt
@@ -245,7 +245,7 @@ def _learnt_hamlet(folder: RunFolder) -> bool:
     return False
 
 
-def _judge(request: Request, runtime: Runtime) -> Judge:
+def _judge(request: ImproveRequest, runtime: Runtime) -> Judge:
     from understudy.evaluate.compare import by_reward
     from understudy.rewards.model import RewardModel
 

@@ -3,7 +3,7 @@
 from understudy.inference.batching import BatchEngine, Ticket, complete
 from understudy.inference.generate import continue_rows, generate, generate_text, stream_text
 from understudy.inference.quantize import WEIGHTS, prepare_for_inference
-from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
+from understudy.inference.requests import CompletionChunk, EngineStats, QueueFull, SequenceRequest, TokenLogprob
 from understudy.inference.row_text import Completion
 from understudy.inference.sampling import SamplingSettings, next_token_logprobs, sample
 
@@ -11,11 +11,11 @@ __all__ = [
     "WEIGHTS",
     "BatchEngine",
     "Completion",
+    "CompletionChunk",
     "EngineStats",
-    "Piece",
     "QueueFull",
-    "Request",
     "SamplingSettings",
+    "SequenceRequest",
     "Ticket",
     "TokenLogprob",
     "complete",

@@ -34,7 +34,7 @@ from torch import Tensor
 from understudy.inference import sampling
 from understudy.inference.generate import Model, check_request, evaluating, precision
 from understudy.inference.quantize import is_prepared, prepare_for_inference
-from understudy.inference.requests import EngineStats, Piece, QueueFull, Request, TokenLogprob
+from understudy.inference.requests import CompletionChunk, EngineStats, QueueFull, SequenceRequest, TokenLogprob
 from understudy.inference.row_text import Completion, FinishReason, RowText
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
@@ -45,7 +45,7 @@ from understudy.tokenizer import Tokenizer
 class _Row:
     """A request on its way."""
 
-    def __init__(self, request: Request, text: RowText, on_piece: Callable[[Piece], None]) -> None:
+    def __init__(self, request: SequenceRequest, text: RowText, on_piece: Callable[[CompletionChunk], None]) -> None:
         self.request, self.text, self.on_piece = request, text, on_piece
         [self.generator] = sampling.row_generators(request.settings.seed, [0])
         self.submitted = self.started = time.monotonic()
@@ -83,7 +83,7 @@ class BatchEngine:
     """Answers requests, many at once, in a thread of its own.
 
     >>> with BatchEngine(model, tokenizer) as engine:  # doctest: +SKIP
-    ...     ticket = engine.submit(Request(tokens, max_new_tokens=100), on_piece=print)
+    ...     ticket = engine.submit(SequenceRequest(tokens, max_new_tokens=100), on_piece=print)
 
     Args:
         model: as trained, or from :func:`prepare_for_inference` for at least ``max_rows`` rows. One as trained is prepared
@@ -137,7 +137,7 @@ class BatchEngine:
     ) -> None:
         self.close(drain=kind is None)
 
-    def submit(self, request: Request, on_piece: Callable[[Piece], None]) -> Ticket:
+    def submit(self, request: SequenceRequest, on_piece: Callable[[CompletionChunk], None]) -> Ticket:
         """Queue a request; its pieces come by ``on_piece``, called in the engine's thread, which must not block.
 
         A RuntimeError from ``on_piece`` (which is what an event loop that has ended raises) cancels the request.
@@ -183,7 +183,7 @@ class BatchEngine:
             self._abandoned = True  # what is left ends as cancelled, at the next step
             self._thread.join()
 
-    def _checked(self, request: Request) -> RowText:
+    def _checked(self, request: SequenceRequest) -> RowText:
         """Refuse what cannot be answered, in the caller's thread."""
         check_request(self.model, [list(request.tokens)], request.max_new_tokens)
         context, needed = self.model.config.context_length, len(request.tokens) + request.max_new_tokens
@@ -355,7 +355,7 @@ class BatchEngine:
         elif len(row.text.tokens) == row.request.max_new_tokens:
             self._end(row, "length", text, (token,), logprobs)
         else:
-            self._hand_out(row, Piece(text, (token,), logprobs))
+            self._hand_out(row, CompletionChunk(text, (token,), logprobs))
 
     def _end(
         self,
@@ -375,9 +375,9 @@ class BatchEngine:
                 self._seconds += 0.2 * (time.monotonic() - row.started - self._seconds)
             row.slot = None
         self._finished[reason] += 1
-        self._hand_out(row, Piece(text + row.text.finish(), tokens, logprobs, reason))
+        self._hand_out(row, CompletionChunk(text + row.text.finish(), tokens, logprobs, reason))
 
-    def _hand_out(self, row: _Row, piece: Piece) -> None:
+    def _hand_out(self, row: _Row, piece: CompletionChunk) -> None:
         if row.prompt_logprobs or row.reused_tokens:  # which go with the first piece
             piece = dataclasses.replace(
                 piece, prompt_logprobs=tuple(row.prompt_logprobs), reused_tokens=row.reused_tokens
@@ -389,11 +389,11 @@ class BatchEngine:
             row.cancelled = True
 
 
-def complete(engine: BatchEngine, request: Request) -> Completion:
+def complete(engine: BatchEngine, request: SequenceRequest) -> Completion:
     """Answer one request, and wait for it; arguments and errors as for :meth:`BatchEngine.submit`."""
     ended, reasons = threading.Event(), list[FinishReason]()
 
-    def on_piece(piece: Piece) -> None:
+    def on_piece(piece: CompletionChunk) -> None:
         if piece.finish_reason is not None:
             reasons.append(piece.finish_reason)
             ended.set()

@@ -13,7 +13,7 @@ from understudy.inference.sampling import SamplingSettings
 
 
 @dataclass(frozen=True)
-class Request:
+class SequenceRequest:
     """One prompt to be continued.
 
     Attributes:
@@ -46,7 +46,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
-class Piece:
+class CompletionChunk:
     """What came of one step.
 
     Attributes:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """Where an export is, and what was found when it was read again."""
 
     folder: Path
     found: list[str]
 
 
-def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: bool = False) -> Exported:
+def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: bool = False) -> ExportedModel:
     """Write a run into the new folder ``out``.
 
     Args:
@@ -55,7 +55,7 @@ def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: boo
                 found = ollama.write_ollama(run, proof, partial, type)
             case _:
                 found = nanogpt.write_nanogpt(run, proof, partial)
-    return Exported(out, found)
+    return ExportedModel(out, found)
 
 
 def push(folder: Path, repo: str) -> str:

@@ -34,7 +34,7 @@ BESIDE = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """Where a model is: a folder of Hugging Face's, or a checkpoint file of nanoGPT's."""
 
     path: Path
@@ -79,7 +79,9 @@ def import_model(
     return folder
 
 
-def find_source(called: str, report: Callable[[str], None] = lambda text: None, endpoint: str | None = None) -> Source:
+def find_source(
+    called: str, report: Callable[[str], None] = lambda text: None, endpoint: str | None = None
+) -> ImportSource:
     """A model on this disk, or one of the hub's, which is fetched.
 
     Raises:
@@ -87,11 +89,11 @@ def find_source(called: str, report: Callable[[str], None] = lambda text: None, 
     """
     path = Path(called)
     if path.is_file():
-        return Source(path if path.suffix in (".pt", ".pth") else path.parent, called)
+        return ImportSource(path if path.suffix in (".pt", ".pth") else path.parent, called)
     if (path / "config.json").is_file():
-        return Source(path, called)
+        return ImportSource(path, called)
     if (path / "ckpt.pt").is_file():
-        return Source(path / "ckpt.pt", called)
+        return ImportSource(path / "ckpt.pt", called)
     if path.exists():
         raise ValueError(f"{path} holds no model: it has neither config.json nor nanoGPT's ckpt.pt")
     if called not in HUB and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", called):
@@ -99,7 +101,7 @@ def find_source(called: str, report: Callable[[str], None] = lambda text: None, 
             f"there is no model {called!r}: give a folder of Hugging Face's, nanoGPT's ckpt.pt, a repository of the "
             f"hub's as owner/name, or one of {', '.join(HUB)}"
         )
-    return Source(_fetch(HUB.get(called, called), report, endpoint), called)
+    return ImportSource(_fetch(HUB.get(called, called), report, endpoint), called)
 
 
 def _fetch(repo: str, report: Callable[[str], None], endpoint: str | None) -> Path:
@@ -125,7 +127,7 @@ def _name_of(called: str) -> str:
 
 
 def _tokenizer_of(
-    source: Source, shape: dict[str, Any], given: Path | None, report: Callable[[str], None]
+    source: ImportSource, shape: dict[str, Any], given: Path | None, report: Callable[[str], None]
 ) -> Tokenizer:
     """The tokenizer that goes with a model: the one given, the one beside it, or for nanoGPT GPT-2's by its size."""
     folder = source.path.parent if source.is_nanogpt else source.path
@@ -168,7 +170,7 @@ def _fitted(
 
 
 def _write_run(
-    folder: RunFolder, shape: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, source: Source
+    folder: RunFolder, shape: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, source: ImportSource
 ) -> None:
     from safetensors.torch import save_file
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class NameRow:
     """One weight, or that of every block."""
 
     ours: str
@@ -37,59 +37,59 @@ class Row:
     kind: str = ""
 
 
-def _with_biases(*rows: Row) -> tuple[Row, ...]:
+def _with_biases(*rows: NameRow) -> tuple[NameRow, ...]:
     """Each row, and after it the bias that goes with the weight."""
     every = []
     for row in rows:
         names = (row.ours, row.huggingface.removesuffix(".T"), row.gguf)
-        every += [row, Row(*(name.replace(".weight", ".bias") for name in names))]
+        every += [row, NameRow(*(name.replace(".weight", ".bias") for name in names))]
     return tuple(every)
 
 
-TABLES: dict[str, tuple[Row, ...]] = {
+TABLES: dict[str, tuple[NameRow, ...]] = {
     "gpt2": (
-        Row("token_embedding.weight", "transformer.wte.weight", "token_embd.weight", "tokens"),
-        Row("position_embedding.weight", "transformer.wpe.weight", "position_embd.weight"),
+        NameRow("token_embedding.weight", "transformer.wte.weight", "token_embd.weight", "tokens"),
+        NameRow("position_embedding.weight", "transformer.wpe.weight", "position_embd.weight"),
         *_with_biases(
-            Row("blocks.N.attention_norm.weight", "transformer.h.N.ln_1.weight", "blk.N.attn_norm.weight"),
-            Row("blocks.N.attention.qkv.weight", "transformer.h.N.attn.c_attn.weight.T", "blk.N.attn_qkv.weight"),
-            Row("blocks.N.attention.project.weight", "transformer.h.N.attn.c_proj.weight.T", "blk.N.attn_output.weight"),
-            Row("blocks.N.mlp_norm.weight", "transformer.h.N.ln_2.weight", "blk.N.ffn_norm.weight"),
-            Row("blocks.N.mlp.up.weight", "transformer.h.N.mlp.c_fc.weight.T", "blk.N.ffn_up.weight"),
-            Row("blocks.N.mlp.down.weight", "transformer.h.N.mlp.c_proj.weight.T", "blk.N.ffn_down.weight"),
-            Row("norm.weight", "transformer.ln_f.weight", "output_norm.weight"),
+            NameRow("blocks.N.attention_norm.weight", "transformer.h.N.ln_1.weight", "blk.N.attn_norm.weight"),
+            NameRow("blocks.N.attention.qkv.weight", "transformer.h.N.attn.c_attn.weight.T", "blk.N.attn_qkv.weight"),
+            NameRow("blocks.N.attention.project.weight", "transformer.h.N.attn.c_proj.weight.T", "blk.N.attn_output.weight"),
+            NameRow("blocks.N.mlp_norm.weight", "transformer.h.N.ln_2.weight", "blk.N.ffn_norm.weight"),
+            NameRow("blocks.N.mlp.up.weight", "transformer.h.N.mlp.c_fc.weight.T", "blk.N.ffn_up.weight"),
+            NameRow("blocks.N.mlp.down.weight", "transformer.h.N.mlp.c_proj.weight.T", "blk.N.ffn_down.weight"),
+            NameRow("norm.weight", "transformer.ln_f.weight", "output_norm.weight"),
         ),
-        Row("head.weight", "lm_head.weight", "output.weight", "tokens"),
-        Row("score.weight", "score.weight", "score.weight"),
+        NameRow("head.weight", "lm_head.weight", "output.weight", "tokens"),
+        NameRow("score.weight", "score.weight", "score.weight"),
     ),
     "portable": (
-        Row("token_embedding.weight", "model.embed_tokens.weight", "token_embd.weight", "tokens"),
-        Row("blocks.N.attention_norm.weight", "model.layers.N.input_layernorm.weight", "blk.N.attn_norm.weight"),
-        Row(
+        NameRow("token_embedding.weight", "model.embed_tokens.weight", "token_embd.weight", "tokens"),
+        NameRow("blocks.N.attention_norm.weight", "model.layers.N.input_layernorm.weight", "blk.N.attn_norm.weight"),
+        NameRow(
             "blocks.N.attention.qkv.weight",
             "model.layers.N.self_attn.q_proj.weight model.layers.N.self_attn.k_proj.weight "
             "model.layers.N.self_attn.v_proj.weight",
             "blk.N.attn_q.weight blk.N.attn_k.weight blk.N.attn_v.weight",
             "heads",
         ),
-        Row("blocks.N.attention.query_norm.weight", "model.layers.N.self_attn.q_norm.weight", "blk.N.attn_q_norm.weight"),
-        Row("blocks.N.attention.key_norm.weight", "model.layers.N.self_attn.k_norm.weight", "blk.N.attn_k_norm.weight"),
-        Row("blocks.N.attention.project.weight", "model.layers.N.self_attn.o_proj.weight", "blk.N.attn_output.weight"),
-        Row("blocks.N.mlp_norm.weight", "model.layers.N.post_attention_layernorm.weight", "blk.N.ffn_norm.weight"),
-        Row(
+        NameRow("blocks.N.attention.query_norm.weight", "model.layers.N.self_attn.q_norm.weight", "blk.N.attn_q_norm.weight"),
+        NameRow("blocks.N.attention.key_norm.weight", "model.layers.N.self_attn.k_norm.weight", "blk.N.attn_k_norm.weight"),
+        NameRow("blocks.N.attention.project.weight", "model.layers.N.self_attn.o_proj.weight", "blk.N.attn_output.weight"),
+        NameRow("blocks.N.mlp_norm.weight", "model.layers.N.post_attention_layernorm.weight", "blk.N.ffn_norm.weight"),
+        NameRow(
             "blocks.N.mlp.up.weight",
             "model.layers.N.mlp.gate_proj.weight model.layers.N.mlp.up_proj.weight",
             "blk.N.ffn_gate.weight blk.N.ffn_up.weight",
             "halves",
         ),
-        Row("blocks.N.mlp.down.weight", "model.layers.N.mlp.down_proj.weight", "blk.N.ffn_down.weight"),
-        Row("norm.weight", "model.norm.weight", "output_norm.weight"),
-        Row("head.weight", "lm_head.weight", "output.weight", "tokens"),
-        Row("score.weight", "score.weight", "score.weight"),
+        NameRow("blocks.N.mlp.down.weight", "model.layers.N.mlp.down_proj.weight", "blk.N.ffn_down.weight"),
+        NameRow("norm.weight", "model.norm.weight", "output_norm.weight"),
+        NameRow("head.weight", "lm_head.weight", "output.weight", "tokens"),
+        NameRow("score.weight", "score.weight", "score.weight"),
     ),
 }  # fmt: skip
 
-COLUMNS: dict[str, Callable[[Row], list[str]]] = {
+COLUMNS: dict[str, Callable[[NameRow], list[str]]] = {
     "huggingface": lambda row: row.huggingface.split(),
     "nanogpt": lambda row: row.huggingface.replace(".weight.T", ".weight").split(),  # GPT-2's names, our layout
     "gguf": lambda row: row.gguf.split(),
@@ -97,7 +97,7 @@ COLUMNS: dict[str, Callable[[Row], list[str]]] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where one of our weights is found there: its names, and the rows of each in ours."""
 
     ours: str
@@ -108,7 +108,7 @@ class Place:
     padding: int
 
 
-def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: str) -> list[Place]:
+def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: str) -> list[TensorPlace]:
     """The place of each of our weights, given their shapes by name."""
     table = {row.ours: row for row in TABLES[config.family]}
     found = []
@@ -119,7 +119,7 @@ def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: s
         rows = rows_of(row.kind, config, shape[0])
         transposed = names[0].endswith(".T")
         found.append(
-            Place(
+            TensorPlace(
                 ours, tuple(n.removesuffix(".T") for n in names), transposed, rows[: len(names)], shape[0] - sum(rows)
             )
         )
@@ -186,6 +186,6 @@ def rows_of(kind: str, config: ModelConfig, rows: int) -> tuple[int, ...]:
     return (rows,)
 
 
-def _their_shapes(place: Place, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def _their_shapes(place: TensorPlace, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     each = [(size, *shape[1:]) for size in place.sizes]
     return {name: tuple(reversed(own)) if place.transposed else own for name, own in zip(place.names, each)}

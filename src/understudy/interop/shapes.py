@@ -25,7 +25,7 @@ OURS_ALONE: dict[str, Any] = {"ngram_orders": (), "value_embeddings": False, "ke
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """What a family is in Hugging Face's files."""
 
     model_type: str
@@ -45,8 +45,8 @@ class Family:
     """What theirs mean where they are left out."""
 
 
-FAMILIES: dict[str, Family] = {
-    "gpt2": Family(
+FAMILIES: dict[str, ModelFamily] = {
+    "gpt2": ModelFamily(
         model_type="gpt2",
         language_model="GPT2LMHeadModel",
         headless="GPT2Model",
@@ -67,7 +67,7 @@ FAMILIES: dict[str, Family] = {
             "tie_word_embeddings": True, "resid_pdrop": 0.1,
         },
     ),
-    "portable": Family(
+    "portable": ModelFamily(
         model_type="qwen3",
         language_model="Qwen3ForCausalLM",
         headless="Qwen3Model",

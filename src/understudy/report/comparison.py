@@ -11,7 +11,7 @@ from typing import Any
 
 from understudy.console import printable
 from understudy.evaluate.statistics import Paired, compare_paired
-from understudy.report.lineage import Evidence, Family
+from understudy.report.lineage import Evidence, LineageTree
 from understudy.report.wording import MISSING, at_most, count, measured, number, percent, plain
 
 SHOWN_ANSWERS = 5
@@ -20,7 +20,7 @@ MOST_ANSWER, MOST_QUESTION = 600, 1200
 """Characters shown."""
 
 
-def compare_tasks(family: Family) -> list[dict[str, Any]]:
+def compare_tasks(family: LineageTree) -> list[dict[str, Any]]:
     """For each task that a member has a result of, what the page shows of it."""
     members, order = family.members, family.order()
     names = dict.fromkeys(name for place in order for name in members[place].tasks)
@@ -32,7 +32,7 @@ def headlines(run: Evidence) -> list[tuple[str, str]]:
     return [(name, _value(of, _is_loss(of))) for name, of in run.tasks.items()]
 
 
-def _task(name: str, places: Sequence[int], family: Family) -> dict[str, Any]:
+def _task(name: str, places: Sequence[int], family: LineageTree) -> dict[str, Any]:
     results = {place: family.members[place].tasks[name] for place in places}
     loss = any(_is_loss(of) for of in results.values())
     low, high = _scale(results) if loss else (0.0, 1.0)
@@ -123,7 +123,7 @@ def _row(
     return {"name": name, "strong": strong, "cells": cells, "marks": marks, "chance": chance}
 
 
-def _column(place: int, result: Mapping[str, Any], family: Family) -> dict[str, Any]:
+def _column(place: int, result: Mapping[str, Any], family: LineageTree) -> dict[str, Any]:
     shots = result.get("few_shot")
     said = [f"step {plain(result.get('checkpoint'))}"] if result.get("checkpoint") is not None else []
     said += [f"{count(shots)} solved examples shown"] if shots else []
@@ -131,7 +131,7 @@ def _column(place: int, result: Mapping[str, Any], family: Family) -> dict[str, 
     return {"member": place, "label": family.members[place].label, "about": " · ".join(said)}
 
 
-def _notes(results: Mapping[int, Mapping[str, Any]], family: Family) -> list[str]:
+def _notes(results: Mapping[int, Mapping[str, Any]], family: LineageTree) -> list[str]:
     """What to know before two columns are compared."""
     notes = []
     for place, of in results.items():
@@ -149,7 +149,7 @@ def _notes(results: Mapping[int, Mapping[str, Any]], family: Family) -> list[str
     return list(dict.fromkeys(notes))
 
 
-def _pair(name: str, first: int, second: int, family: Family, loss: bool) -> str:
+def _pair(name: str, first: int, second: int, family: LineageTree, loss: bool) -> str:
     """Parent and child on the same questions, in a sentence."""
     before, after = family.members[first], family.members[second]
     scores = [{row["id"]: float(row["score"]) for row in run.answers[name]} for run in (before, after)]
@@ -186,7 +186,7 @@ def _pair_sentence(before: str, after: str, pair: Paired, asked: str, kind: str)
     return f"{said} on {asked}: {counts}, {p_value} (exact paired test)."
 
 
-def _answers(name: str, place: int, nearest: Sequence[int], family: Family) -> dict[str, Any]:
+def _answers(name: str, place: int, nearest: Sequence[int], family: LineageTree) -> dict[str, Any]:
     """Some right and some wrong answers of a run, with what its parent answered to the same."""
     run = family.members[place]
     before = {row["id"]: row for p in nearest for row in family.members[p].answers[name]}

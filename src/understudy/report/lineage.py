@@ -85,7 +85,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Family:
+class LineageTree:
     """The runs asked for, then the ancestors found. ``chains``: for each asked for, its lineage, the oldest first."""
 
     members: list[Evidence]
@@ -110,7 +110,7 @@ class Family:
         return [chain for chain in self.chains if len(chain) > 1 and chain[-1].member not in inner]
 
 
-def read_family(folders: Sequence[Path]) -> Family:
+def read_family(folders: Sequence[Path]) -> LineageTree:
     """The runs in ``folders`` and what they come from.
 
     Raises:
@@ -122,7 +122,7 @@ def read_family(folders: Sequence[Path]) -> Family:
     chains = [_chain(place, members, places) for place in range(len(found))]
     labels = [member.label for member in members]
     named = [m if labels.count(m.label) == 1 else replace(m, label=str(m.folder.path)) for m in members]
-    return Family(named, len(found), chains)
+    return LineageTree(named, len(found), chains)
 
 
 def _chain(last: int, members: list[Evidence], places: dict[Path, int]) -> list[Link]:
@@ -226,7 +226,7 @@ def _examples(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row.get("id"), str) and measured(row.get("score")) is not None]
 
 
-def lineage_card(link: Link, family: Family) -> dict[str, Any]:
+def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
     """One run of a lineage as the page shows it: name, stage, facts, trouble."""
     record = link.record
     came = joined(f"step {count(record.get('step'))}", short_hash(record.get("sha256"))) if record else MISSING

@@ -19,7 +19,7 @@ from understudy.tokenizer.chat import Message
 
 def document_scores(model: GPT, batch: dict[str, Tensor]) -> Tensor:
     """The scores (N,) of a batch's answers, read where each ends."""
-    return model.scores(states(model, batch, batch["ends"]))
+    return model.scores(completion_hidden_states(model, batch, batch["ends"]))
 
 
 def _finite(scores: list[float]) -> list[float]:
@@ -86,7 +86,7 @@ def _last(prompt: list[int], answer: list[int], most: int) -> tuple[list[int], l
     return both[:asked], both[asked:]
 
 
-def states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
-    """The hidden states (M, D) from which the tokens of answers are predicted, or those ``at`` other places."""
+def completion_hidden_states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
+    """The hidden completion_hidden_states (M, D) from which the tokens of answers are predicted, or those ``at`` other places."""
     at = batch["places"] if at is None else at
     return model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], at)

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from understudy import __version__
 from understudy.serve.errors import ApiError, answer_errors_alike
 from understudy.serve.guard import Guard
-from understudy.serve.metrics import Metrics
+from understudy.serve.metrics import ServerMetrics
 from understudy.serve.openai.chat import ID_PREFIX, ChatCompletion
 from understudy.serve.openai.completions import TextCompletion
 from understudy.serve.openai.plan import refusing
@@ -31,7 +31,7 @@ def build_app(served: Served) -> FastAPI:
     /openapi.json.
     """
     app = FastAPI(title="Understudy", version=__version__, docs_url=None, redoc_url=None)
-    metrics = Metrics(served)
+    metrics = ServerMetrics(served)
     app.add_middleware(Guard, served=served, metrics=metrics)
     answer_errors_alike(app)
     _add_about(app, served, metrics)
@@ -40,7 +40,7 @@ def build_app(served: Served) -> FastAPI:
     return app
 
 
-def _add_about(app: FastAPI, served: Served, metrics: Metrics) -> None:
+def _add_about(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(run) for run in served.runs.values()]}
@@ -59,7 +59,7 @@ def _add_about(app: FastAPI, served: Served, metrics: Metrics) -> None:
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_completions(app: FastAPI, served: Served, metrics: Metrics) -> None:
+def _add_completions(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
     async def respond(completion: ChatCompletion | TextCompletion, request: Request) -> Response:
         await completion.begin()
         if completion.asked.stream:

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.serve.errors import ApiError
-from understudy.serve.metrics import Metrics
+from understudy.serve.metrics import ServerMetrics
 from understudy.serve.openai.stream import CLIENT_LEFT
 from understudy.serve.served import Served
 
@@ -43,7 +43,7 @@ class ClientLeft(Exception):
 class Guard:
     """Lets through what may pass, with its body read, and counts everything."""
 
-    def __init__(self, app: ASGIApp, served: Served, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, served: Served, metrics: ServerMetrics) -> None:
         self.app, self.served, self.metrics = app, served, metrics
         self.open_requests = 0
 

@@ -25,7 +25,7 @@ COUNTERS = {
 }
 
 
-class Metrics:
+class ServerMetrics:
     """The counters of one app."""
 
     def __init__(self, served: Served) -> None:

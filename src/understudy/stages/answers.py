@@ -22,7 +22,7 @@ from understudy.inference.generate import evaluating, generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.losses import token_logprobs, vocabulary_logprobs
 from understudy.model import GPT
-from understudy.rewards.model import states
+from understudy.rewards.model import completion_hidden_states
 from understudy.runtime import Runtime, autocast_of
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids, render
@@ -34,7 +34,7 @@ READ_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class EncodedPrompt:
     """A prompt ready to be answered."""
 
     prompt: Prompt
@@ -42,35 +42,35 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampledCompletion:
     """What the policy said: ``tokens`` and their log-probabilities as sampled; ``ended`` by itself."""
 
-    asked: Asked
+    asked: EncodedPrompt
     tokens: list[int]
     logprobs: list[float]
     ended: bool
     text: str
 
 
-def fitting(prompts: Iterable[Prompt], tokenizer: Tokenizer, room: int) -> list[Asked]:
+def fitting(prompts: Iterable[Prompt], tokenizer: Tokenizer, room: int) -> list[EncodedPrompt]:
     """The prompts of at most ``room`` tokens."""
-    asked = [Asked(prompt, render(tokenizer, list(prompt.messages), reply=True).tokens) for prompt in prompts]
+    asked = [EncodedPrompt(prompt, render(tokenizer, list(prompt.messages), reply=True).tokens) for prompt in prompts]
     return [each for each in asked if len(each.tokens) <= room]
 
 
-def ask(
+def sample_completions(
     model: GPT,
     tokenizer: Tokenizer,
-    asked: Sequence[Asked],
+    asked: Sequence[EncodedPrompt],
     config: RolloutConfig,
     seed: int,
     runtime: Runtime,
     first: int = 0,
-) -> list[Answer]:
+) -> list[SampledCompletion]:
     """Sample an answer to each prompt. What is drawn depends on the seed and on the prompt's number, the first being
     ``first``, and not on what else is asked or by how many processes."""
     order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))  # alike in length, there is little padding
-    answers: dict[int, Answer] = {}
+    answers: dict[int, SampledCompletion] = {}
     for start in range(0, len(order), AT_ONCE):
         batch = order[start : start + AT_ONCE]
         with runtime.autocast():  # around all steps, so that the weights are cast once and not for each token
@@ -80,11 +80,13 @@ def ask(
                 end_ids=end_ids(tokenizer), numbers=[first + i for i in batch],
             )  # fmt: skip
         for i, said in zip(batch, completions):
-            answers[i] = Answer(asked[i], said.tokens, said.logprobs, said.finish_reason == "stop", said.text.strip())
+            answers[i] = SampledCompletion(
+                asked[i], said.tokens, said.logprobs, said.finish_reason == "stop", said.text.strip()
+            )
     return [answers[i] for i in range(len(asked))]
 
 
-def lay_out(answers: Sequence[Answer], context_length: int) -> Batch:
+def collate_completions(answers: Sequence[SampledCompletion], context_length: int) -> Batch:
     """Answers with their prompts, several to a row.
 
     Returns:
@@ -97,13 +99,13 @@ def lay_out(answers: Sequence[Answer], context_length: int) -> Batch:
     return batch
 
 
-def token_mask(answers: Sequence[Answer]) -> Tensor:
+def token_mask(answers: Sequence[SampledCompletion]) -> Tensor:
     """(N, A), true for the tokens of each answer, A being those of the longest."""
     lengths = torch.tensor([len(answer.tokens) for answer in answers])
     return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
-def sampled_logprobs(answers: Sequence[Answer]) -> Tensor:
+def sampled_logprobs(answers: Sequence[SampledCompletion]) -> Tensor:
     """(N, A) what each token of each answer was sampled with, 0 beyond its end."""
     mask = token_mask(answers)
     each = torch.tensor([logprob for answer in answers for logprob in answer.logprobs])
@@ -111,15 +113,15 @@ def sampled_logprobs(answers: Sequence[Answer]) -> Tensor:
 
 
 @torch.no_grad()
-def read_answers(
-    answers: Sequence[Answer], read: Callable[[Batch], Tensor], model: torch.nn.Module, context_length: int,
+def score_completions(
+    answers: Sequence[SampledCompletion], read: Callable[[Batch], Tensor], model: torch.nn.Module, context_length: int,
     runtime: Runtime,
 ) -> Tensor:  # fmt: skip
     """What ``read`` finds for each token of the answers, (N, A), 0 beyond an answer's end; in evaluation mode."""
     found = []
     with evaluating(model), runtime.autocast():
         for start in range(0, len(answers), READ_AT_ONCE):
-            batch = lay_out(answers[start : start + READ_AT_ONCE], context_length)
+            batch = collate_completions(answers[start : start + READ_AT_ONCE], context_length)
             found.append(read({name: tensor.to(runtime.device) for name, tensor in batch.items()}).float().cpu())
     mask = token_mask(answers)
     return torch.zeros(mask.shape).masked_scatter(mask, torch.cat(found))
@@ -129,22 +131,23 @@ def answer_logprobs(model: GPT, temperature: float) -> Callable[[Batch], Tensor]
     """Reads the log-probability (M,) of each token."""
 
     def read(batch: Batch) -> Tensor:
-        logits = model.logits(states(model, batch)[None])[0]
+        logits = model.logits(completion_hidden_states(model, batch)[None])[0]
         return token_logprobs(logits, batch["targets"], temperature)
 
     return read
 
 
-def divergence(model: GPT, reference: GPT, temperature: float) -> Callable[[Batch], Tensor]:
-    """Reads the KL divergence (M,) of the policy's next token from the reference's, over the whole vocabulary.
+def kl_to_reference(model: GPT, reference: GPT, temperature: float) -> Callable[[Batch], Tensor]:
+    """Reads the KL kl_to_reference (M,) of the policy's next token from the reference's, over the whole vocabulary.
 
-    Summed over an answer drawn from the policy it is an unbiased estimate of the divergence of whole answers, and it is
+    Summed over an answer drawn from the policy it is an unbiased estimate of the kl_to_reference of whole answers, and it is
     never negative.
     """
 
     def read(batch: Batch) -> Tensor:
         ours, theirs = (
-            vocabulary_logprobs(m.logits(states(m, batch)[None])[0], temperature) for m in (model, reference)
+            vocabulary_logprobs(m.logits(completion_hidden_states(m, batch)[None])[0], temperature)
+            for m in (model, reference)
         )
         return (ours.exp() * (ours - theirs)).sum(-1).clamp(min=0)
 

@@ -18,9 +18,9 @@ from understudy.files import write_json
 from understudy.model import GPT
 from understudy.run import BEST_OF_N, Run, RunFolder
 from understudy.runtime import Runtime
-from understudy.stages.answers import Asked, ask
-from understudy.stages.rollout import Actors, gather, open_asked
-from understudy.train.init_from import start_of
+from understudy.stages.answers import EncodedPrompt, sample_completions
+from understudy.stages.rollout import RolloutModels, gather, open_asked
+from understudy.train.init_from import load_reference
 
 SCORES = ("reward", "score", "truth")
 
@@ -46,7 +46,7 @@ def best_of_run(
     folder = RunFolder(run.path)
     _, asked = open_asked(run.config, run.tokenizer, "val")
     assert isinstance(run.model, GPT)
-    actors = gather(run.config, runtime, run.tokenizer, run.model.to(runtime.device), start_of(folder), [])
+    actors = gather(run.config, runtime, run.tokenizer, run.model.to(runtime.device), load_reference(folder), [])
     asked = asked[:prompts]
     rows = best_of_n(actors, asked, most, seed, progress)
     found = {"step": run.step, "prompts": len(asked), "samples": most, "seed": seed, "rows": rows}
@@ -56,7 +56,11 @@ def best_of_run(
 
 
 def best_of_n(
-    actors: Actors, asked: Sequence[Asked], most: int, seed: int, progress: Callable[[int, int], None] | None = None
+    actors: RolloutModels,
+    asked: Sequence[EncodedPrompt],
+    most: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """For n = 1, 2, 4, ... ``most``: what the best of n answers of the reference, by reward, is worth.
 
@@ -66,7 +70,9 @@ def best_of_n(
     drawn: list[dict[str, torch.Tensor]] = []
     for number, each in enumerate(asked):
         many, first = [each] * most, number * most
-        answers = ask(actors.reference, actors.tokenizer, many, actors.rollout, seed, actors.runtime, first)
+        answers = sample_completions(
+            actors.reference, actors.tokenizer, many, actors.rollout, seed, actors.runtime, first
+        )
         drawn.append(actors.rewards(answers))
         if progress:
             progress(number + 1, len(asked))

@@ -19,14 +19,14 @@ from understudy.evaluate.statistics import estimate, mean_interval
 from understudy.inference.generate import evaluating
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT
-from understudy.rewards.model import states
+from understudy.rewards.model import completion_hidden_states
 from understudy.runtime import Runtime
 from understudy.stages.preferences import about_pairs, open_pairs, weighted_pairs
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
-from understudy.train.init_from import start_of
+from understudy.train.init_from import load_reference
 from understudy.train.objective import Objective
-from understudy.train.stage import Course, Material, Setting, by_sample, shown_prompts
+from understudy.train.stage import StageContext, StageData, TrainingSetup, by_sample, shown_prompts
 
 REFERENCE = "reference.safetensors"
 """Log-probabilities of all answers under the start, kept in the run's folder."""
@@ -64,7 +64,7 @@ class DirectPreference(Objective):
 
 def document_logprobs(model: GPT, batch: dict[str, Tensor]) -> Tensor:
     """The summed log-probability (N,) of each document's answer, in nats."""
-    each = token_logprobs(model.logits(states(model, batch)[None])[0], batch["targets"])
+    each = token_logprobs(model.logits(completion_hidden_states(model, batch)[None])[0], batch["targets"])
     return each.new_zeros(len(batch["ends"])).index_add(0, batch["owners"], each)
 
 
@@ -73,7 +73,7 @@ def document_lengths(batch: dict[str, Tensor]) -> Tensor:
     return torch.bincount(batch["owners"], minlength=len(batch["ends"])).float()
 
 
-def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
+def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> StageData:
     """Preferences for DPO.
 
     Raises:
@@ -81,7 +81,7 @@ def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     """
     opened, rendered = open_pairs(config, tokenizer)
 
-    def prepare(setting: Setting) -> Course:
+    def prepare(setting: StageContext) -> TrainingSetup:
         assert isinstance(setting.model, GPT) and config.dpo
         context, runtime = config.model.context_length, setting.runtime
         reference = reference_logprobs(setting, rendered, f"{opened['train'].sha256} {opened['val'].sha256}")
@@ -90,9 +90,9 @@ def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
         def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
             return judge_pairs(objective, rendered["val"], reference["val"], context, size, runtime)
 
-        return Course(DirectPreference(setting.model, config.dpo), by_sample(rows, setting), judge)
+        return TrainingSetup(DirectPreference(setting.model, config.dpo), by_sample(rows, setting), judge)
 
-    return Material(
+    return StageData(
         tokenizer=tokenizer, prepare=prepare,
         prompts=shown_prompts(config, tokenizer, (comparison.prompt for comparison in opened["val"])),
         ends=end_ids(tokenizer), about=about_pairs(opened, rendered),
@@ -100,7 +100,7 @@ def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     )  # fmt: skip
 
 
-def reference_logprobs(setting: Setting, rendered: dict[str, RenderedPairs], data: str) -> dict[str, Tensor]:
+def reference_logprobs(setting: StageContext, rendered: dict[str, RenderedPairs], data: str) -> dict[str, Tensor]:
     """Of every answer of each split, the log-probability (documents,) under the model that the run starts from.
 
     They are computed once and kept in the run's folder.
@@ -112,7 +112,7 @@ def reference_logprobs(setting: Setting, rendered: dict[str, RenderedPairs], dat
     parent = setting.folder.about()["parent"]
     key = hashlib.sha256(f"{parent['sha256']} {data} {setting.config.model.context_length}".encode()).hexdigest()
     if setting.runtime.is_main and not _is_kept(path, key):
-        model = setting.model if setting.parent else start_of(setting.folder).model.to(setting.runtime.device)
+        model = setting.model if setting.parent else load_reference(setting.folder).model.to(setting.runtime.device)
         assert isinstance(model, GPT)
         found = {split: _all_logprobs(model, each, setting) for split, each in rendered.items()}
         save_file(found, partial := path.with_name(f".{path.name}.partial"), {"key": key})
@@ -131,7 +131,7 @@ def _is_kept(path: Path, key: str) -> bool:
 
 
 @torch.no_grad()
-def _all_logprobs(model: GPT, rendered: RenderedPairs, setting: Setting) -> Tensor:
+def _all_logprobs(model: GPT, rendered: RenderedPairs, setting: StageContext) -> Tensor:
     found = []
     size = setting.config.train.micro_batch_size or 1
     with evaluating(model):

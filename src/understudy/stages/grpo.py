@@ -10,32 +10,38 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from understudy.losses import group_advantages, kl_estimate
-from understudy.rewards.model import states
-from understudy.stages.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, token_mask
-from understudy.stages.rollout import Actors, Judging, Policy, Rollouts
-from understudy.train.stage import Course, Setting
+from understudy.rewards.model import completion_hidden_states
+from understudy.stages.answers import (
+    SampledCompletion,
+    answer_logprobs,
+    sampled_logprobs,
+    score_completions,
+    token_mask,
+)
+from understudy.stages.rollout import Policy, RolloutEvaluation, RolloutModels, RolloutSource
+from understudy.train.stage import StageContext, TrainingSetup
 
 
 class GroupPolicy(Policy):
     """The policy's clipped loss, and its divergence from the start."""
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.policy_loss(batch, states(self.model, batch))
+        return self.policy_loss(batch, completion_hidden_states(self.model, batch))
 
 
-def grpo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
+def grpo_course(setting: StageContext, actors: RolloutModels, judging: RolloutEvaluation) -> TrainingSetup:
     """What the loop needs for GRPO, and with ``baseline: leave_one_out`` for RLOO."""
     config = setting.config.grpo
     assert config is not None
 
     def learn_from(
-        answers: Sequence[Answer], rewards: dict[str, Tensor]
+        answers: Sequence[SampledCompletion], rewards: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         mask = token_mask(answers)
         advantages = group_advantages(
             rewards["reward"], config.group_size, config.divide_by_spread, config.baseline == "leave_one_out"
         )
-        reference = read_answers(
+        reference = score_completions(
             answers, answer_logprobs(actors.reference, config.temperature), actors.reference,
             setting.config.model.context_length, actors.runtime,
         )  # fmt: skip
@@ -48,4 +54,4 @@ def grpo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
         return found, {"kl": diverged, "zero_spread": same}
 
     objective = GroupPolicy(actors.policy, config)
-    return Course(objective, Rollouts(actors, objective, learn_from, config.group_size), judging)
+    return TrainingSetup(objective, RolloutSource(actors, objective, learn_from, config.group_size), judging)

@@ -27,11 +27,17 @@ from understudy.losses import (
 )
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
-from understudy.rewards.model import states
-from understudy.stages.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, token_mask
-from understudy.stages.rollout import Actors, Judging, Policy, Rollouts
+from understudy.rewards.model import completion_hidden_states
+from understudy.stages.answers import (
+    SampledCompletion,
+    answer_logprobs,
+    sampled_logprobs,
+    score_completions,
+    token_mask,
+)
+from understudy.stages.rollout import Policy, RolloutEvaluation, RolloutModels, RolloutSource
 from understudy.train.init_from import start_from
-from understudy.train.stage import Course, Setting, share_of_batch
+from understudy.train.stage import StageContext, TrainingSetup, share_of_batch
 
 
 class PolicyAndCritic(Policy):
@@ -45,7 +51,7 @@ class PolicyAndCritic(Policy):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        hidden = states(self.model, batch)
+        hidden = completion_hidden_states(self.model, batch)
         loss, sums = self.policy_loss(batch, hidden)
         values = self.values(batch, hidden)
         value_loss = clipped_value_sum(
@@ -60,8 +66,8 @@ class PolicyAndCritic(Policy):
     def values(self, batch: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
         """What the critic expects before each token (M,); ``hidden`` (M, D) are the policy's, where they are at hand."""
         if self.critic is not None:
-            return self.critic.scores(states(self.critic, batch))
-        return self.model.scores(states(self.model, batch) if hidden is None else hidden)
+            return self.critic.scores(completion_hidden_states(self.critic, batch))
+        return self.model.scores(completion_hidden_states(self.model, batch) if hidden is None else hidden)
 
     def _ptx_loss(self, batch: dict[str, Tensor]) -> Tensor:
         hidden = self.model.hidden(batch["ptx_tokens"], documents=batch["ptx_documents"])
@@ -70,7 +76,7 @@ class PolicyAndCritic(Policy):
         return cross_entropy_sum(logits, batch["ptx_targets"][learnt][None]) * batch["ptx_scale"][0]
 
 
-def ppo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
+def ppo_course(setting: StageContext, actors: RolloutModels, judging: RolloutEvaluation) -> TrainingSetup:
     """What the loop needs for PPO."""
     config = setting.config.ppo
     assert config is not None
@@ -85,14 +91,14 @@ def ppo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
             group["names"] = [f"critic.{name}" for name in group["names"]]
 
     def learn_from(
-        answers: Sequence[Answer], rewards: dict[str, Tensor]
+        answers: Sequence[SampledCompletion], rewards: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         runtime, context = actors.runtime, setting.config.model.context_length
         mask, old = token_mask(answers), sampled_logprobs(answers)
-        reference = read_answers(
+        reference = score_completions(
             answers, answer_logprobs(actors.reference, config.temperature), actors.reference, context, runtime
         )
-        values = read_answers(answers, objective.values, objective, context, runtime)
+        values = score_completions(answers, objective.values, objective, context, runtime)
         kl = kl_estimate(old, reference, config.kl_estimator) * mask
         each = -control.coefficient * kl
         each[torch.arange(len(answers)), mask.sum(1) - 1] += rewards["reward"]
@@ -110,11 +116,11 @@ def ppo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
         control.steer(config, float(told[0] / told[1]), int(told[1]))
         return {"advantages": advantages, "values": values, "returns": returns}, sums
 
-    source = Rollouts(
+    source = RolloutSource(
         actors, objective, learn_from, config.group_size, extend=_ptx(setting, actors, config),
         own_state=lambda: {"kl_coefficient": control.coefficient}, load_own_state=control.load,
     )  # fmt: skip
-    return Course(objective, source, judging, optimizers)
+    return TrainingSetup(objective, source, judging, optimizers)
 
 
 @dataclass
@@ -132,7 +138,7 @@ class _Control:
         self.coefficient = state["kl_coefficient"]
 
 
-def _critic(setting: Setting, actors: Actors, config: PPOConfig) -> GPT | None:
+def _critic(setting: StageContext, actors: RolloutModels, config: PPOConfig) -> GPT | None:
     """A critic of its own, with its first weights; None where it is a head on the policy."""
     if config.critic == "head":
         return None
@@ -149,7 +155,7 @@ def _critic(setting: Setting, actors: Actors, config: PPOConfig) -> GPT | None:
     return critic
 
 
-def _ptx(setting: Setting, actors: Actors, config: PPOConfig) -> Callable[[list[Batch], int], list[Batch]]:
+def _ptx(setting: StageContext, actors: RolloutModels, config: PPOConfig) -> Callable[[list[Batch], int], list[Batch]]:
     """Adds conversations to each micro-batch, whose loss is to be a mean over their tokens, whatever the answers'."""
     if not config.ptx_data:
         return lambda batches, step: batches

@@ -8,10 +8,10 @@ from understudy.data.text.folder import data_tokenizer, text_sha256
 from understudy.data.text.shards import open_split
 from understudy.evaluate.loss import LossResult, loss_over
 from understudy.train.objective import Objective
-from understudy.train.stage import Course, Material, Setting, _next_token, by_sample, present_data
+from understudy.train.stage import StageContext, StageData, TrainingSetup, _next_token, by_sample, present_data
 
 
-def text_material(config: RunConfig) -> Material:
+def text_material(config: RunConfig) -> StageData:
     """Token files, in windows.
 
     Raises:
@@ -32,15 +32,15 @@ def text_material(config: RunConfig) -> Material:
     if not prompt and tokenizer.eot_id is None:  # characters have no sign for a beginning
         prompt = tokenizer.decode(val.tokens[:1])
 
-    def prepare(setting: Setting) -> Course:
+    def prepare(setting: StageContext) -> TrainingSetup:
         def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
             runtime, text_bytes = setting.runtime, None if short else val.bytes
             batches = consecutive_batches(val_tokens, context, size, runtime.rank, runtime.world_size)
             return loss_over(objective.model, batches, runtime, text_bytes), {}
 
-        return Course(_next_token(setting), by_sample(rows, setting), judge)
+        return TrainingSetup(_next_token(setting), by_sample(rows, setting), judge)
 
-    return Material(
+    return StageData(
         tokenizer=tokenizer,
         prepare=prepare,
         prompts=[(prompt.lstrip("\n"), prompt)] * config.log.samples,

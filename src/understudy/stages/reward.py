@@ -10,14 +10,14 @@ from torch import Tensor
 from understudy.config import RewardConfig, RunConfig
 from understudy.data.chat.pair_rows import PairRows
 from understudy.evaluate.loss import LossResult
-from understudy.evaluate.reward_model import Judged, judge_scores
+from understudy.evaluate.reward_model import RewardEvaluation, judge_scores
 from understudy.losses import pair_loss
 from understudy.model import GPT
 from understudy.rewards.model import document_scores
 from understudy.stages.preferences import about_pairs, open_pairs, weighted_pairs
 from understudy.tokenizer import Tokenizer
 from understudy.train.objective import Objective
-from understudy.train.stage import Course, Material, Setting, by_sample
+from understudy.train.stage import StageContext, StageData, TrainingSetup, by_sample
 
 
 class PairwiseReward(Objective):
@@ -43,7 +43,7 @@ class PairwiseReward(Objective):
         return weighted_pairs(batch, loss, reverse, better - worse)
 
 
-def reward_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
+def reward_material(config: RunConfig, tokenizer: Tokenizer) -> StageData:
     """Preferences for a reward model.
 
     Raises:
@@ -51,11 +51,11 @@ def reward_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     """
     opened, rendered = open_pairs(config, tokenizer)
 
-    def prepare(setting: Setting) -> Course:
+    def prepare(setting: StageContext) -> TrainingSetup:
         assert isinstance(setting.model, GPT) and config.reward
         context = config.model.context_length
         rows = PairRows(rendered["train"], context, config.train.seed)
-        last: list[Judged] = []
+        last: list[RewardEvaluation] = []
 
         def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
             assert isinstance(objective.model, GPT)
@@ -63,9 +63,9 @@ def reward_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
             return last[0].loss, last[0].measured()
 
         objective, source = PairwiseReward(setting.model, config.reward), by_sample(rows, setting)
-        return Course(objective, source, judge, keep=lambda step: last[0].save(setting.folder, step))
+        return TrainingSetup(objective, source, judge, keep=lambda step: last[0].save(setting.folder, step))
 
-    return Material(
+    return StageData(
         tokenizer=tokenizer, prepare=prepare, prompts=[], ends=frozenset(), about=about_pairs(opened, rendered),
         notes=[f"{split}: {each}" for split, each in rendered.items()],
     )  # fmt: skip

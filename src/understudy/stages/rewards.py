@@ -16,7 +16,7 @@ from understudy.config import RolloutConfig
 from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import true_score
 from understudy.runtime import Runtime
-from understudy.stages.answers import AT_ONCE, Answer
+from understudy.stages.answers import AT_ONCE, SampledCompletion
 from understudy.tokenizer import Tokenizer
 
 
@@ -36,7 +36,7 @@ class Rewards:
     mean: float = 0.0
     squares: float = 0.0
 
-    def __call__(self, answers: Sequence[Answer], learn: bool = False) -> dict[str, Tensor]:
+    def __call__(self, answers: Sequence[SampledCompletion], learn: bool = False) -> dict[str, Tensor]:
         """For each answer (N,): the ``reward``, whether it ``ended``, its ``length``; the reward model's ``score`` and the
         ``truth``, where there is the one and where the other is known of all.
 

@@ -1,4 +1,4 @@
-"""Rollouts: prompts answered by the policy, rewarded, and learnt from for a few steps.
+"""RolloutSource: prompts answered by the policy, rewarded, and learnt from for a few steps.
 
 Sampling, teacher forcing and learning are the same model at the same temperature, without truncation, so that the
 first ratio is 1 but for rounding. How a model is asked is in answers.py, what answers are worth in rewards.py, and what
@@ -29,26 +29,26 @@ from understudy.rewards.model import RewardModel
 from understudy.run import Run
 from understudy.runtime import Runtime
 from understudy.stages.answers import (
-    Answer,
-    Asked,
-    ask,
-    divergence,
+    EncodedPrompt,
+    SampledCompletion,
+    collate_completions,
     fitting,
-    lay_out,
-    read_answers,
+    kl_to_reference,
+    sample_completions,
     sampled_logprobs,
+    score_completions,
     token_mask,
 )
 from understudy.stages.rewards import Rewards
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
-from understudy.train.init_from import start_of
+from understudy.train.init_from import load_reference
 from understudy.train.objective import Objective
-from understudy.train.stage import Course, Material, Setting, present_data, share_of_batch, shown_prompts
+from understudy.train.stage import StageContext, StageData, TrainingSetup, present_data, share_of_batch, shown_prompts
 
 
 @dataclass(frozen=True)
-class Actors:
+class RolloutModels:
     """Who takes part: the policy that learns, the start it is held to, and what judges its answers."""
 
     config: RunConfig
@@ -58,7 +58,7 @@ class Actors:
     policy: GPT
     start: Run
     rewards: Rewards
-    prompts: list[Asked]
+    prompts: list[EncodedPrompt]
     """Of training, in their order."""
 
     @property
@@ -69,7 +69,7 @@ class Actors:
 
 
 @dataclass
-class Rollouts:
+class RolloutSource:
     """A source of batches that answers prompts, and learns from the answers for the steps of one iteration.
 
     Attributes:
@@ -77,15 +77,15 @@ class Rollouts:
             was measured.
     """
 
-    actors: Actors
+    actors: RolloutModels
     objective: Policy
-    learn_from: Callable[[Sequence[Answer], dict[str, Tensor]], tuple[dict[str, Tensor], dict[str, Tensor]]]
+    learn_from: Callable[[Sequence[SampledCompletion], dict[str, Tensor]], tuple[dict[str, Tensor], dict[str, Tensor]]]
     group_size: int = 1
     extend: Callable[[list[Batch], int], list[Batch]] = lambda batches, step: batches
     own_state: Callable[[], dict[str, Any]] = dict
     load_own_state: Callable[[dict[str, Any]], None] = lambda state: None
     _iteration: int | None = None
-    _answers: list[Answer] = field(default_factory=list)
+    _answers: list[SampledCompletion] = field(default_factory=list)
     _tokenwise: dict[str, Tensor] = field(default_factory=dict)
     _ended_early: bool = False
     _number: int | None = None
@@ -112,7 +112,7 @@ class Rollouts:
         found = []
         for start in range(0, share, micro):
             rows = order[start : start + micro]
-            batch = lay_out([self._answers[row] for row in rows], config.model.context_length)
+            batch = collate_completions([self._answers[row] for row in rows], config.model.context_length)
             found.append(batch | {name: tensor[rows][mask[rows]] for name, tensor in self._tokenwise.items()})
         return self.extend(found, step)
 
@@ -139,7 +139,7 @@ class Rollouts:
         self.load_own_state(state)
 
     def _collect(self, iteration: int) -> None:
-        """Answer the prompts of an iteration, this process its share."""
+        """SampledCompletion the prompts of an iteration, this process its share."""
         actors, rollout, runtime = self.actors, self.actors.rollout, self.actors.runtime
         if rollout.prompts % runtime.world_size:
             raise ValueError(
@@ -152,7 +152,7 @@ class Rollouts:
         asked = [actors.prompts[place] for place in places]
         asked = [each for each in asked for _ in range(self.group_size)]
         seed = int(mix(np.uint64(iteration), np.uint64(actors.config.train.seed))) % 2**63
-        answers = ask(
+        answers = sample_completions(
             actors.policy, actors.tokenizer, asked, rollout, seed, runtime, runtime.rank * share * self.group_size
         )
         rewards = actors.rewards(answers, learn=True)
@@ -177,8 +177,10 @@ class Rollouts:
 
 
 def rollout_material(
-    config: RunConfig, tokenizer: Tokenizer, course: Callable[[Setting, Actors, Judging], Course]
-) -> Material:
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    course: Callable[[StageContext, RolloutModels, RolloutEvaluation], TrainingSetup],
+) -> StageData:
     """Prompts for a stage that answers them.
 
     Raises:
@@ -186,7 +188,7 @@ def rollout_material(
     """
     rollout = config.rollout
     assert rollout is not None, f"the stage {config.stage} answers no prompts"
-    asked: dict[str, list[Asked]] = {}
+    asked: dict[str, list[EncodedPrompt]] = {}
     notes = []
     for split in ("val", "train"):
         opened, asked[split] = open_asked(config, tokenizer, split)
@@ -200,14 +202,14 @@ def rollout_material(
             "others, or set it to 0"
         )
 
-    def prepare(setting: Setting) -> Course:
+    def prepare(setting: StageContext) -> TrainingSetup:
         assert isinstance(setting.model, GPT)
-        start = start_of(setting.folder)
+        start = load_reference(setting.folder)
         actors = gather(setting.config, setting.runtime, tokenizer, setting.model, start, asked["train"])
-        judging = Judging(actors, asked["val"][: rollout.eval_prompts])
+        judging = RolloutEvaluation(actors, asked["val"][: rollout.eval_prompts])
         return course(setting, actors, judging)
 
-    return Material(
+    return StageData(
         tokenizer=tokenizer, prepare=prepare,
         prompts=shown_prompts(config, tokenizer, (each.prompt.messages for each in asked["val"])),
         ends=end_ids(tokenizer),
@@ -219,7 +221,7 @@ def rollout_material(
     )  # fmt: skip
 
 
-def open_asked(config: RunConfig, tokenizer: Tokenizer, split: str) -> tuple[Prompts, list[Asked]]:
+def open_asked(config: RunConfig, tokenizer: Tokenizer, split: str) -> tuple[Prompts, list[EncodedPrompt]]:
     """A split of the prompts, as it lies there, and those of it that leave room for an answer.
 
     Raises:
@@ -238,8 +240,8 @@ def open_asked(config: RunConfig, tokenizer: Tokenizer, split: str) -> tuple[Pro
 
 
 def gather(
-    config: RunConfig, runtime: Runtime, tokenizer: Tokenizer, policy: GPT, start: Run, prompts: list[Asked]
-) -> Actors:
+    config: RunConfig, runtime: Runtime, tokenizer: Tokenizer, policy: GPT, start: Run, prompts: list[EncodedPrompt]
+) -> RolloutModels:
     """The policy, with the run it started from as reference, and with what ``config`` says that rewards it.
 
     Raises:
@@ -259,23 +261,25 @@ def gather(
             )
     start.model.to(runtime.device).eval().requires_grad_(False)
     rewards = Rewards(rollout, tokenizer, runtime, judge)
-    return Actors(config, rollout, runtime, tokenizer, policy, start, rewards, prompts)
+    return RolloutModels(config, rollout, runtime, tokenizer, policy, start, rewards, prompts)
 
 
 @dataclass
-class Judging:
+class RolloutEvaluation:
     """Judges a policy by the rewards of answers to validation prompts, the same draws each time."""
 
-    actors: Actors
-    asked: list[Asked]
+    actors: RolloutModels
+    asked: list[EncodedPrompt]
 
     def __call__(self, objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
-        """As loss the negative mean reward; beside it reward, true score and divergence, with intervals."""
+        """As loss the negative mean reward; beside it reward, true score and kl_to_reference, with intervals."""
         actors, rollout, runtime = self.actors, self.actors.rollout, self.actors.runtime
-        answers = ask(actors.policy, actors.tokenizer, self.asked, rollout, actors.config.train.seed, runtime)
+        answers = sample_completions(
+            actors.policy, actors.tokenizer, self.asked, rollout, actors.config.train.seed, runtime
+        )
         rewards = actors.rewards(answers)
-        kl = read_answers(
-            answers, divergence(actors.policy, actors.reference, rollout.temperature), actors.policy,
+        kl = score_completions(
+            answers, kl_to_reference(actors.policy, actors.reference, rollout.temperature), actors.policy,
             actors.config.model.context_length, runtime,
         ).sum(1)  # fmt: skip
         told = {"kl": kl} | {name: rewards[name] for name in ("reward", "score", "truth") if name in rewards}
@@ -293,11 +297,11 @@ class Judging:
 class Policy(Objective):
     """The clipped loss of ppo and grpo, with what each adds to it.
 
-    A batch is that of :func:`lay_out` with ``old`` and ``advantages`` (M,); where the divergence is part of the loss,
+    A batch is that of :func:`collate_completions` with ``old`` and ``advantages`` (M,); where the kl_to_reference is part of the loss,
     ``reference`` (M,); where there is a critic, ``values`` and ``returns`` (M,).
 
     Attributes:
-        moved: (3,), summed over a step's tokens: the divergence of this policy from the one that sampled, the ratio of
+        moved: (3,), summed over a step's tokens: the kl_to_reference of this policy from the one that sampled, the ratio of
             the two, and the number of tokens. The source reads it, and sets it to zero.
     """
 

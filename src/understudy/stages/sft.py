@@ -11,10 +11,18 @@ from understudy.evaluate.loss import LossResult, loss_over
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import check_messages, end_ids
 from understudy.train.objective import Objective
-from understudy.train.stage import Course, Material, Setting, _next_token, by_sample, present_data, shown_prompts
+from understudy.train.stage import (
+    StageContext,
+    StageData,
+    TrainingSetup,
+    _next_token,
+    by_sample,
+    present_data,
+    shown_prompts,
+)
 
 
-def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
+def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> StageData:
     """Conversations, rendered and packed. ``tokenizer`` speaks chat.
 
     Raises:
@@ -27,16 +35,16 @@ def conversation_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     train, val = sets["train"], sets["val"].first(config.eval.max_tokens)
     rows = PackedRows(train, context, config.train.seed, bool(config.data.pack))
 
-    def prepare(setting: Setting) -> Course:
+    def prepare(setting: StageContext) -> TrainingSetup:
         def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
             runtime = setting.runtime
             return loss_over(
                 objective.model, all_rows(val, context, size, runtime.rank, runtime.world_size), runtime
             ), {}
 
-        return Course(_next_token(setting), by_sample(rows, setting), judge)
+        return TrainingSetup(_next_token(setting), by_sample(rows, setting), judge)
 
-    return Material(
+    return StageData(
         tokenizer=tokenizer,
         prepare=prepare,
         prompts=shown_prompts(config, tokenizer, (messages[:1] for messages in _questions(opened["val"]))),

@@ -19,7 +19,7 @@ from understudy.tokenizer import Tokenizer, load_tokenizer
 from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
 from understudy.train.init_from import config_from_parent
 from understudy.train.runner import Result, _train
-from understudy.train.stage import Material
+from understudy.train.stage import StageData
 
 
 def pretrain(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:
@@ -74,7 +74,7 @@ def align(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Ru
     return _train(config, folder, resume, parent, MATERIALS[config.stage](config, tokenizer))
 
 
-MATERIALS: dict[str, Callable[[RunConfig, Tokenizer], Material]] = {
+MATERIALS: dict[str, Callable[[RunConfig, Tokenizer], StageData]] = {
     "reward": reward_material,
     "dpo": dpo_material,
     "ppo": lambda config, tokenizer: rollout_material(config, tokenizer, ppo_course),

@@ -24,17 +24,17 @@ from understudy.report.wording import LOSSES
 from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
 from understudy.train.checkpoint import save_checkpoint
-from understudy.train.loop import Progress, Trainer, lr_of
-from understudy.train.metrics import Metrics, memory_bytes
-from understudy.train.stage import Course, Material
+from understudy.train.loop import Trainer, TrainingProgress, lr_of
+from understudy.train.metrics import TrainingMetrics, memory_bytes
+from understudy.train.stage import StageData, TrainingSetup
 
 
-class Watcher:
+class Evaluator:
     """Evaluates, samples, saves and logs between the steps of the loop."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, trainer: Trainer, material: Material, course: Course,
-        metrics: Metrics, about: dict[str, Any], asked: dict[str, int],
+        self, config: RunConfig, folder: RunFolder, trainer: Trainer, material: StageData, course: TrainingSetup,
+        metrics: TrainingMetrics, about: dict[str, Any], asked: dict[str, int],
     ) -> None:  # fmt: skip
         self.config, self.folder, self.trainer, self.material, self.course = config, folder, trainer, material, course
         self.metrics, self.about, self.asked = metrics, about, asked
@@ -55,7 +55,7 @@ class Watcher:
             "step": 0, "tokens": 0, "train_seconds": 0.0, "val/loss": result.loss, **self.beside, **self.accuracy,
         })  # fmt: skip
 
-    def due(self, progress: Progress) -> bool:
+    def due(self, progress: TrainingProgress) -> bool:
         # Decided here once for all processes: a signal that comes later waits for the next step that can be saved.
         at_rest = self.trainer.source.at_rest(progress.step)
         self.interrupted = self.trainer.runtime.any("signal" in self.asked) and at_rest
@@ -65,11 +65,11 @@ class Watcher:
         every = (config.log.every_steps, config.eval.every_steps, config.checkpoint.every_steps)
         return any(n and step % n == 0 for n in every) or self._enough(progress)
 
-    def _enough(self, progress: Progress) -> bool:
+    def _enough(self, progress: TrainingProgress) -> bool:
         tokens = self.config.train.stop_at_tokens
         return tokens is not None and progress.tokens >= tokens
 
-    def after_step(self, progress: Progress, measured: dict[str, float]) -> bool:
+    def after_step(self, progress: TrainingProgress, measured: dict[str, float]) -> bool:
         config, trainer, step = self.config, self.trainer, progress.step
         runtime = trainer.runtime
         seconds = config.train.stop_at_seconds

@@ -102,7 +102,7 @@ def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]
     return [f"tokenizer: {' and '.join(added)} added; their embeddings start as the mean of the others"]
 
 
-def start_of(folder: RunFolder) -> Run:
+def load_reference(folder: RunFolder) -> Run:
     """The run that a run started from, its model a copy that nothing else changes.
 
     Raises:

@@ -23,7 +23,7 @@ Batch = dict[str, Tensor]
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run has come. Saved with each checkpoint; with seed and configuration it decides all that follows."""
 
     step: int = 0
@@ -61,7 +61,7 @@ class Stopwatch:
             self.start()
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where batches come from."""
 
     def batches(self, step: int) -> list[Batch]:
@@ -84,7 +84,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Fixed:
+class StatelessSource:
     """A source that is a pure function of the step, so that it rests always and has nothing to keep."""
 
     batches: Callable[[int], list[Batch]]
@@ -115,19 +115,19 @@ class Trainer:
 
     objective: Objective
     optimizers: Sequence[torch.optim.Optimizer]
-    source: Source
+    source: BatchSource
     lr_factor: Callable[[int], float]
     runtime: Runtime
-    progress: Progress
+    progress: TrainingProgress
     total_steps: int
     grad_clip: float = 0.0
     scaler: torch.amp.GradScaler | None = None
     ema: ExponentialMovingAverage | None = None
-    due: Callable[[Progress], bool] = lambda progress: False
-    after_step: Callable[[Progress, dict[str, float]], bool] = lambda progress, measured: False
+    due: Callable[[TrainingProgress], bool] = lambda progress: False
+    after_step: Callable[[TrainingProgress, dict[str, float]], bool] = lambda progress, measured: False
     _sums: dict[str, Tensor] = field(default_factory=dict)
 
-    def run(self) -> Progress:
+    def run(self) -> TrainingProgress:
         """Train until the last step, or until ``after_step`` says stop."""
         progress, runtime = self.progress, self.runtime
         wrapped = data_parallel(self.objective, runtime)

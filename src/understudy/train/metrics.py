@@ -1,6 +1,6 @@
 """What a run measures: one flat JSON object a line in metrics.jsonl, shown live, and passed to trackers.
 
-    with Metrics(folder, config.log, config.train.steps) as metrics:
+    with TrainingMetrics(folder, config.log, config.train.steps) as metrics:
         metrics.write({"step": 10, "tokens": 7680, "train_seconds": 0.6, "train/loss": 3.2})
 
 Not here: how it looks (panel.py), the trackers (trackers.py), and what is measured (the loop and the stages).
@@ -35,7 +35,7 @@ from understudy.train.trackers import Trackers, require_trackers, start_trackers
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Metrics", "final_table", "memory_bytes", "read_metrics", "require_trackers"]
+__all__ = ["TrainingMetrics", "final_table", "memory_bytes", "read_metrics", "require_trackers"]
 
 ALWAYS = ("step", "tokens", "train_seconds")
 FRAME_SECONDS = 0.2  # drawing one takes 2 ms of the core that trains
@@ -43,7 +43,7 @@ PLAIN_LINES = 50  # about so many in a whole run, so that a log stays readable,
 PLAIN_SECONDS = 30.0  # but one at least so often
 
 
-class Metrics:
+class TrainingMetrics:
     """Writes, shows and passes on what is measured.
 
     Args:

@@ -30,12 +30,12 @@ from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import load_checkpoint
 from understudy.train.compile import compile_if_it_pays
 from understudy.train.ema import ExponentialMovingAverage
-from understudy.train.evaluator import Watcher
-from understudy.train.init_from import start_from, start_of
-from understudy.train.loop import Progress, Trainer
+from understudy.train.evaluator import Evaluator
+from understudy.train.init_from import load_reference, start_from
+from understudy.train.loop import Trainer, TrainingProgress
 from understudy.train.memory import largest_micro_batch
-from understudy.train.metrics import Metrics, require_trackers
-from understudy.train.stage import Material, Setting, share_of_batch
+from understudy.train.metrics import TrainingMetrics, require_trackers
+from understudy.train.stage import StageContext, StageData, share_of_batch
 
 
 class Interrupted(Exception):
@@ -47,16 +47,16 @@ class Result:
     """What a finished training has to say for itself."""
 
     folder: RunFolder
-    progress: Progress
+    progress: TrainingProgress
     final: LossResult
     parameters: int
 
 
-def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: Material) -> Result:
+def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: StageData) -> Result:
     """What all stages share: build the model, run the loop, save, and close with an evaluation."""
     require_trackers(config.log)
     if resume and config.init_from and not folder.steps():  # stopped before its first checkpoint, it begins again
-        parent = start_of(folder)
+        parent = load_reference(folder)
     tokenizer = material.tokenizer
     config = _with_vocabulary(config, tokenizer)
     with (
@@ -78,14 +78,14 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
             elif runtime.is_main:
                 _create(folder, config, tokenizer, about)
             runtime.barrier()
-            course = material.prepare(Setting(config, folder, runtime, model, parent))
+            course = material.prepare(StageContext(config, folder, runtime, model, parent))
             trainer = Trainer(
                 objective=course.objective,
                 optimizers=[*build_optimizers(model, config.optim), *course.optimizers],
                 source=course.source,
                 lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
                 runtime=runtime,
-                progress=Progress(),
+                progress=TrainingProgress(),
                 total_steps=config.train.steps,
                 grad_clip=config.optim.grad_clip,
                 scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
@@ -93,7 +93,7 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
             )
             if resume and folder.steps():
                 load_checkpoint(folder.checkpoint("latest"), trainer)
-            with Metrics(
+            with TrainingMetrics(
                 folder, config.log, config.train.steps, trainer.progress.step if resume else None,
                 quiet=not runtime.is_main, config=config.model_dump(mode="json"),
             ) as metrics:  # fmt: skip
@@ -105,7 +105,7 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
                     metrics.note(f"{what}: {why}")
                 for note in material.notes:
                     metrics.note(note)
-                watcher = Watcher(config, folder, trainer, material, course, metrics, about, asked)
+                watcher = Evaluator(config, folder, trainer, material, course, metrics, about, asked)
                 watcher.before()
                 trainer.due, trainer.after_step = watcher.due, watcher.after_step
                 trainer.run()
@@ -131,7 +131,7 @@ def _with_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
-def _about(config: RunConfig, material: Material, parent: Run | None, model: nn.Module) -> dict[str, Any]:
+def _about(config: RunConfig, material: StageData, parent: Run | None, model: nn.Module) -> dict[str, Any]:
     """What run.json and every checkpoint say of where a model comes from."""
     return {
         "stage": config.stage,

@@ -22,10 +22,10 @@ from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, render
-from understudy.train.loop import Fixed, Source
+from understudy.train.loop import BatchSource, StatelessSource
 from understudy.train.objective import NextToken, Objective
 
-Judge = Callable[[Objective, int], tuple[LossResult, dict[str, float]]]
+EvaluateFn = Callable[[Objective, int], tuple[LossResult, dict[str, float]]]
 """Given an objective and the size of a batch: the validation loss, and what else was measured on the way, by name."""
 
 
@@ -36,7 +36,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
+class StageContext:
     """Where a course is prepared: ``model`` has its first weights, those of the parent where there is one."""
 
     config: RunConfig
@@ -47,7 +47,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingSetup:
     """What the loop is handed.
 
     Attributes:
@@ -57,18 +57,18 @@ class Course:
     """
 
     objective: Objective
-    source: Source
-    judge: Judge
+    source: BatchSource
+    judge: EvaluateFn
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     keep: Callable[[int], None] = lambda step: None
 
 
 @dataclass(frozen=True)
-class Material:
+class StageData:
     """One stage's data, opened.
 
     Attributes:
-        prepare: makes of a model, and of where it runs, what the loop needs: a :class:`Course`.
+        prepare: makes of a model, and of where it runs, what the loop needs: a :class:`TrainingSetup`.
         prompts: what the samples shown at each evaluation continue, as (what is shown of it, text or token ids).
         ends: ids that end such a sample.
         about: what run.json says of the data.
@@ -77,7 +77,7 @@ class Material:
     """
 
     tokenizer: Tokenizer
-    prepare: Callable[[Setting], Course]
+    prepare: Callable[[StageContext], TrainingSetup]
     prompts: list[tuple[str, str | list[int]]]
     ends: frozenset[int]
     about: dict[str, Any]
@@ -97,11 +97,11 @@ def shown_prompts(
     return [(text, tokens) for text, tokens in shown if len(tokens) < config.model.context_length]
 
 
-def _next_token(setting: Setting) -> NextToken:
+def _next_token(setting: StageContext) -> NextToken:
     return NextToken(setting.model, setting.config.train.loss_chunk_tokens)
 
 
-def by_sample(rows: Rows, setting: Setting) -> Fixed:
+def by_sample(rows: Rows, setting: StageContext) -> StatelessSource:
     """The micro-batches of a step: the samples that follow those of the steps before, shared by the processes."""
     config, runtime = setting.config, setting.runtime
     total, micro = config.train.batch_size, config.train.micro_batch_size
@@ -112,7 +112,7 @@ def by_sample(rows: Rows, setting: Setting) -> Fixed:
         first = step * total + runtime.rank * share
         return [rows.batch(first + start, micro) for start in range(0, share, micro)]
 
-    return Fixed(batches)
+    return StatelessSource(batches)
 
 
 def share_of_batch(config: RunConfig, runtime: Runtime) -> int:

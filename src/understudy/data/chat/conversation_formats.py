@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.formats import Dropped, Format, Row, list_field, read_formatted, text_field
+from understudy.data.chat.formats import Dropped, Format, ParsedRow, list_field, read_formatted, text_field
 from understudy.tokenizer.chat import ROLES, Message, check_messages
 
 NOT_SAID = "The text does not say."
@@ -21,7 +21,7 @@ SHAREGPT_ROLES = {
 }  # fmt: skip
 
 
-def read_conversations(path: Path, format_name: str | None = None) -> Iterator[Row]:
+def read_conversations(path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
     """The conversations of one file, `{"messages": [...]}` each, in order.
 
     Args:

@@ -21,7 +21,7 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ParsedRow:
     """One conversation, or other record to keep: `record`; or why it is dropped: `reason`. `offset`: how many bytes
     of the file, as it lies on the disk, had been read."""
 
@@ -52,7 +52,7 @@ def read_formatted(
     formats: Mapping[str, Format],
     tidy: Callable[[Any], dict[str, Any] | Dropped],
     format_name: str | None = None,
-) -> Iterator[Row]:
+) -> Iterator[ParsedRow]:
     """What one file holds, in order.
 
     Args:
@@ -76,9 +76,9 @@ def read_formatted(
             for found in chosen.read(fields):
                 kept = found if isinstance(found, Dropped) else tidy(found)
                 if isinstance(kept, Dropped):
-                    yield Row(None, kept.reason, located.offset)
+                    yield ParsedRow(None, kept.reason, located.offset)
                 else:
-                    yield Row({**fields, **kept} if chosen.keeps_fields else kept, "", located.offset)
+                    yield ParsedRow({**fields, **kept} if chosen.keeps_fields else kept, "", located.offset)
         except ValueError as problem:
             raise ValueError(f"{where} is no {chosen.name} record: {problem}") from problem
 

@@ -28,7 +28,7 @@ AT_ONCE = 2048
 
 
 @dataclass
-class Counts:
+class PackingCounts:
     """What became of the conversations on their way into rows."""
 
     conversations: int = 0
@@ -63,7 +63,7 @@ class RenderedSet:
     mask: np.ndarray
     starts: np.ndarray
     weights: np.ndarray
-    counts: Counts
+    counts: PackingCounts
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -102,7 +102,7 @@ def render_set(
     Raises:
         ValueError: a message that cannot be rendered, or nothing left to train on.
     """
-    counts, most = Counts(), context_length + 1  # the last token of a conversation is a target only
+    counts, most = PackingCounts(), context_length + 1  # the last token of a conversation is a target only
     tokens: list[np.ndarray] = []
     mask: list[np.ndarray] = []
     kept: list[int] = []
@@ -124,7 +124,7 @@ def render_set(
     return RenderedSet(np.concatenate(tokens), np.concatenate(mask), starts, every[kept], counts)
 
 
-def fit_to_row(rendered: Rendered, most: int, too_long: str, counts: Counts) -> Rendered | None:
+def fit_to_row(rendered: Rendered, most: int, too_long: str, counts: PackingCounts) -> Rendered | None:
     """The conversation as at most ``most`` tokens, or None where it is dropped; counts what happened."""
     tokens, mask = rendered.tokens, rendered.mask
     if not any(mask):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from understudy.data.chat.packing import lay_in_rows
-from understudy.data.chat.preferences import Comparison, Pair
+from understudy.data.chat.preferences import Pair, PreferenceComparison
 from understudy.data.loader import Batch
 from understudy.data.shuffle import shuffled
 from understudy.tokenizer import Tokenizer
@@ -63,7 +63,9 @@ class RenderedPairs:
         return ", ".join(parts)
 
 
-def render_pairs(comparisons: Iterable[Comparison], tokenizer: Tokenizer, context_length: int) -> RenderedPairs:
+def render_pairs(
+    comparisons: Iterable[PreferenceComparison], tokenizer: Tokenizer, context_length: int
+) -> RenderedPairs:
     """Render answers for rows of ``context_length`` tokens.
 
     Where a prompt and its longest answer do not fit, the prompt's oldest turns are left out; where that does not help,

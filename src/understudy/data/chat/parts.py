@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from understudy.data.chat.formats import Row
+from understudy.data.chat.formats import ParsedRow
 
 Split = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
-class Part:
+class ChatPart:
     """A file, or what stands for one. `rows` reads it from the beginning. `size`: what progress is counted in."""
 
     name: str
     split: Split | None
     sha256: str | None
     size: int
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[], Iterator[ParsedRow]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Opened:
     """A source that can be read. `notes`: what the user should know of it, complete when all was read. `about`: more
     for the manifest. `doing`: what reading it is, for a progress bar."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ChatPart, ...]
     revision: str | None = None
     notes: Sequence[str] = ()
     left_out: dict[str, int] = field(default_factory=dict)

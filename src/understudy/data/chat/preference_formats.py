@@ -21,7 +21,7 @@ from understudy.data.chat.conversation_formats import check_form, tidy_messages
 from understudy.data.chat.formats import (
     Dropped,
     Format,
-    Row,
+    ParsedRow,
     list_field,
     message_field,
     number_field,
@@ -37,7 +37,7 @@ MOST_ANSWERS = 9
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
-def read_preferences(path: Path, format_name: str | None = None) -> Iterator[Row]:
+def read_preferences(path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
     """The pairs of one file, in order.
 
     Args:

@@ -1,7 +1,7 @@
 """Preferences as a trainer reads them: one prompt after another, each with its answers and which was preferred.
 
 In the file a pair of answers is a line (its fields are in preference_formats.py); here the lines of one prompt come
-together as a Comparison, so that a batch can hold all that is known of a prompt, and each answer is read once.
+together as a PreferenceComparison, so that a batch can hold all that is known of a prompt, and each answer is read once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from understudy.tokenizer.chat import Message
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers of a Comparison by their numbers: `better` was preferred, or in a tie neither. `margin`: by how much
+    """Two answers of a PreferenceComparison by their numbers: `better` was preferred, or in a tie neither. `margin`: by how much
     the one was rated higher, at least 0.0; 0.0 where there are no ratings, and in a tie."""
 
     better: int
@@ -29,7 +29,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PreferenceComparison:
     """One prompt, the different answers to it, and the pairs that were compared; two annotators may disagree on one.
 
     `category`: "" where none is known. `truths`: the true score of each answer, None where it is not known.
@@ -65,10 +65,10 @@ class Preferences:
         """How many prompts there are."""
         return len(self._groups)
 
-    def __getitem__(self, index: int) -> Comparison:
+    def __getitem__(self, index: int) -> PreferenceComparison:
         return compare(list(self._lines.at(self._groups[index])))
 
-    def __iter__(self) -> Iterator[Comparison]:
+    def __iter__(self) -> Iterator[PreferenceComparison]:
         lines = self._lines.at([number for group in self._groups for number in group])
         for group in self._groups:
             yield compare(list(islice(lines, len(group))))
@@ -84,8 +84,8 @@ def open_preferences(path: Path, split: str) -> Preferences:
     return Preferences(path, split)
 
 
-def compare(records: Sequence[dict[str, Any]]) -> Comparison:
-    """The pairs of one prompt as one Comparison.
+def compare(records: Sequence[dict[str, Any]]) -> PreferenceComparison:
+    """The pairs of one prompt as one PreferenceComparison.
 
     Args:
         records: one or more lines with the same prompt, as `tidy_preference` leaves them.
@@ -106,7 +106,7 @@ def compare(records: Sequence[dict[str, Any]]) -> Comparison:
             placed.append(number)
         pairs.append(Pair(placed[0], placed[1], _margin(record), bool(record.get("tie"))))
     category = next((record["category"] for record in records if record.get("category")), "")
-    return Comparison(tuple(records[0]["prompt"]), tuple(answers), tuple(pairs), category, tuple(truths))
+    return PreferenceComparison(tuple(records[0]["prompt"]), tuple(answers), tuple(pairs), category, tuple(truths))
 
 
 def _margin(record: dict[str, Any]) -> float:

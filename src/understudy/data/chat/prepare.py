@@ -24,7 +24,7 @@ import numpy as np
 from understudy import __version__
 from understudy.annotators import Sampling, run_name
 from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
-from understudy.data.chat.parts import Opened, Part
+from understudy.data.chat.parts import ChatPart, Opened
 from understudy.data.chat.preference_formats import FORMATS as PREFERENCE_FORMATS
 from understudy.data.chat.prepared import (
     FORMAT,
@@ -37,12 +37,12 @@ from understudy.data.chat.prepared import (
     validation_mask,
 )
 from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
-from understudy.data.chat.sources import Generated, Source, identity, open_source, parse_sources
+from understudy.data.chat.sources import ChatSource, GeneratedChat, identity, open_source, parse_sources
 from understudy.data.fetch.download import disk_problem
 from understudy.data.text.prepare import CACHE
 from understudy.data.text.request import difference
 from understudy.data.text.shards import MANIFEST, PARTIAL, SPLITS
-from understudy.data.text.sources import Progress, Report
+from understudy.data.text.sources import PreparationProgress, Report
 from understudy.files import sha256_of, write_text
 from understudy.tokenizer.base import clean
 
@@ -54,11 +54,11 @@ LEFT_OUT = len(SPLITS)
 
 
 @dataclass(frozen=True)
-class Request:
+class PrepareChatRequest:
     """What was asked for, checked. `mapping`: what is compared and written down; paths are not in it."""
 
     kind: str
-    sources: tuple[Source, ...]
+    sources: tuple[ChatSource, ...]
     format_name: str | None
     val_fraction: float | None
     limit: int | None
@@ -67,7 +67,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ChatSummary:
     """What was done. `status`: "prepared" or "already prepared"; str() is for people."""
 
     folder: Path
@@ -103,7 +103,7 @@ def prepare_conversations(
     report: Report | None = None,
     endpoint: str | None = None,
     sampling: Sampling | None = None,
-) -> Summary:
+) -> ChatSummary:
     """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
 
     Args:
@@ -139,7 +139,7 @@ def prepare_conversations(
                 _put_in_place(folder, partial)
     except OSError as problem:
         raise disk_problem(problem, folder) from problem
-    return Summary(folder, status, manifest, time.perf_counter() - start)
+    return ChatSummary(folder, status, manifest, time.perf_counter() - start)
 
 
 def _make_request(
@@ -151,7 +151,7 @@ def _make_request(
     seed: int | None,
     report: Report,
     sampling: Sampling | None,
-) -> Request:
+) -> PrepareChatRequest:
     if kind not in KINDS:
         raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
     if sampling is not None and (kind != "preferences" or list(arguments) != ["hamlet"]):
@@ -188,10 +188,10 @@ def _make_request(
         "limit": limit,
     }
     mapping = json.loads(json.dumps(mapping))  # as it will be read back
-    return Request(kind, tuple(sources), format_name, val_fraction, limit, seed or 0, mapping)
+    return PrepareChatRequest(kind, tuple(sources), format_name, val_fraction, limit, seed or 0, mapping)
 
 
-def _default_name(request: Request, sampling: Sampling | None) -> str:
+def _default_name(request: PrepareChatRequest, sampling: Sampling | None) -> str:
     if sampling is not None:
         return f"{run_name(sampling)}-{request.kind}"
     names = [source.name for source in request.sources]
@@ -200,7 +200,7 @@ def _default_name(request: Request, sampling: Sampling | None) -> str:
     return f"{names[0].removeprefix('hf:').split('/')[-1].replace(':', '-')}-{request.kind}"
 
 
-def _look_at(folder: Path, request: Request, force: bool) -> dict[str, Any] | None:
+def _look_at(folder: Path, request: PrepareChatRequest, force: bool) -> dict[str, Any] | None:
     """The manifest where this request was carried out already; None where there is work to do."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give --out a folder")
@@ -255,7 +255,9 @@ class _Read:
     dropped: list[Counter[str]] = field(default_factory=list)
 
 
-def _write(partial: Path, request: Request, cache: Path, report: Report, endpoint: str | None) -> dict[str, Any]:
+def _write(
+    partial: Path, request: PrepareChatRequest, cache: Path, report: Report, endpoint: str | None
+) -> dict[str, Any]:
     """Both splits and the manifest, whole, in `partial`."""
     read, opened = _Read(), []
     with (partial / EVERYTHING).open("wb") as file:
@@ -277,21 +279,23 @@ def _write(partial: Path, request: Request, cache: Path, report: Report, endpoin
     return manifest
 
 
-def _read_source(file: BinaryIO, number: int, opened: Opened, request: Request, read: _Read, report: Report) -> None:
+def _read_source(
+    file: BinaryIO, number: int, opened: Opened, request: PrepareChatRequest, read: _Read, report: Report
+) -> None:
     """Append the lines of one source."""
     name, stage = request.sources[number].name, f"{opened.doing} {request.sources[number].name}"
     # A source without end stops by itself.
-    limit = None if isinstance(request.sources[number].origin, Generated) else request.limit
+    limit = None if isinstance(request.sources[number].origin, GeneratedChat) else request.limit
     total, before, reported = sum(part.size for part in opened.parts), 0, 0
     kept: Counter[str | None] = Counter()
-    report(Progress(stage, 0, total))
+    report(PreparationProgress(stage, 0, total))
     for part in opened.parts:
         for row in part.rows():
             if limit is not None and kept[part.split] == limit:
                 break
             if before + row.offset - reported > total / REPORTS:
                 reported = before + row.offset
-                report(Progress(stage, reported, total))
+                report(PreparationProgress(stage, reported, total))
             if row.record is None:
                 read.dropped[number][row.reason] += 1
                 continue
@@ -304,10 +308,10 @@ def _read_source(file: BinaryIO, number: int, opened: Opened, request: Request, 
             read.splits.append(SPLITS.index(part.split) if part.split else BY_HASH)
             read.hashes.append(record_hash(record, request.kind))
         before += part.size
-    report(Progress(stage, total, total))
+    report(PreparationProgress(stage, total, total))
 
 
-def _divide(request: Request, read: _Read) -> np.ndarray:
+def _divide(request: PrepareChatRequest, read: _Read) -> np.ndarray:
     """The split of every line (N,), as an index into SPLITS, or LEFT_OUT. Where sources have their own splits, a prompt
     of one that is for validation in another is left out of training, and counted.
 
@@ -349,7 +353,7 @@ def _deal_out(partial: Path, splits: np.ndarray) -> None:
 
 
 def _make_manifest(
-    partial: Path, request: Request, opened: Sequence[Opened], read: _Read, splits: np.ndarray
+    partial: Path, request: PrepareChatRequest, opened: Sequence[Opened], read: _Read, splits: np.ndarray
 ) -> dict[str, Any]:
     of_source = np.array(read.sources, dtype=np.int32)
     sources = []
@@ -390,5 +394,5 @@ def _make_manifest(
     }
 
 
-def _about(part: Part) -> dict[str, Any]:
+def _about(part: ChatPart) -> dict[str, Any]:
     return {"name": part.name, "split": part.split, "size": part.size, "sha256": part.sha256}

@@ -14,14 +14,14 @@ from typing import Any
 
 from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
 from understudy.data.chat.conversation_formats import check_form, gsm8k_solution, tidy_messages
-from understudy.data.chat.formats import Dropped, Format, Row, message_field, read_formatted, text_field
+from understudy.data.chat.formats import Dropped, Format, ParsedRow, message_field, read_formatted, text_field
 from understudy.data.chat.records import kind_of
 from understudy.hamlet.checker import score
 
 _ANSWER = {"role": "assistant", "content": "."}  # any: a prompt is in order when an answer may follow it
 
 
-def read_prompts(path: Path, format_name: str | None = None) -> Iterator[Row]:
+def read_prompts(path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
     """The prompts of one file, in order.
 
     Args:

@@ -20,14 +20,14 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from understudy.data.chat.conversation_formats import read_conversations
-from understudy.data.chat.formats import Row
-from understudy.data.chat.parts import Opened, Part, Split
+from understudy.data.chat.formats import ParsedRow
+from understudy.data.chat.parts import ChatPart, Opened, Split
 from understudy.data.chat.preference_formats import read_preferences
 from understudy.data.chat.prompt_formats import read_prompts
 from understudy.data.chat.records import ENDINGS, is_readable
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
 from understudy.data.text.sources import NAMED as NAMED_TEXT
-from understudy.data.text.sources import Progress, Report, generated_count
+from understudy.data.text.sources import PreparationProgress, Report, generated_count
 from understudy.files import sha256_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LocalFile:
 
 
 @dataclass(frozen=True)
-class LocalFiles:
+class ChatFiles:
     """`left_out`: files of a folder that were passed over, by ending, or as those for testing."""
 
     files: tuple[LocalFile, ...]
@@ -63,48 +63,48 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedChat:
     """The embedded corpus; with `sampling`, its questions answered by a run."""
 
     sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
-class Source:
+class ChatSource:
     """`weight`: how many times an epoch shows each of its records."""
 
     name: str
     weight: float
-    origin: LocalFiles | Hub | Generated
+    origin: ChatFiles | Hub | GeneratedChat
 
     def has_splits(self) -> bool:
         """Whether nothing of it is left to be divided by hash."""
-        if isinstance(self.origin, LocalFiles):
+        if isinstance(self.origin, ChatFiles):
             return all(file.split for file in self.origin.files)
-        return isinstance(self.origin, Generated) or all(split for split, _ in self.origin.splits)
+        return isinstance(self.origin, GeneratedChat) or all(split for split, _ in self.origin.splits)
 
 
 def _with_splits(repo: str, train: str, val: str) -> Hub:
     return Hub((("train", HubDataset(repo, files=train)), ("val", HubDataset(repo, files=val))))
 
 
-NAMED: dict[str, Hub | Generated] = {
-    "hamlet": Generated(),
+NAMED: dict[str, Hub | GeneratedChat] = {
+    "hamlet": GeneratedChat(),
     "gsm8k": _with_splits("openai/gsm8k", "main/train-*.parquet", "main/test-*.parquet"),
     "squad_v2": _with_splits("rajpurkar/squad_v2", "squad_v2/train-*.parquet", "squad_v2/validation-*.parquet"),
     "dolly": Hub(((None, HubDataset("databricks/databricks-dolly-15k")),)),
     "alpaca": Hub(((None, HubDataset("tatsu-lab/alpaca")),)),
     "ultrachat": _with_splits("HuggingFaceH4/ultrachat_200k", "data/train_sft-*.parquet", "data/test_sft-*.parquet"),
 }
-PREFERENCES: dict[str, Hub | Generated] = {
-    "hamlet": Generated(),
+PREFERENCES: dict[str, Hub | GeneratedChat] = {
+    "hamlet": GeneratedChat(),
     "hh": Hub(((None, HubDataset("Anthropic/hh-rlhf")),)),
     "ultrafeedback": _with_splits(
         "HuggingFaceH4/ultrafeedback_binarized", "data/train_prefs-*.parquet", "data/test_prefs-*.parquet"
     ),
 }
 BY_KIND = {"conversations": NAMED, "preferences": PREFERENCES, "prompts": NAMED}
-READERS: dict[str, Callable[[Path, str | None], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path, str | None], Iterator[ParsedRow]]] = {
     "conversations": read_conversations,
     "preferences": read_preferences,
     "prompts": read_prompts,
@@ -113,7 +113,7 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[Row]]] = {
 
 def parse_sources(
     arguments: Sequence[str], kind: str, report: Report, sampling: Sampling | None = None
-) -> list[Source]:
+) -> list[ChatSource]:
     """What each SOURCE[@WEIGHT] means, without touching the network; files are looked up and hashed.
 
     Args:
@@ -130,10 +130,10 @@ def parse_sources(
     stems = Counter(_short_name(argument) for argument, _ in given)
     sources = []
     for argument, weight in given:
-        origin = Generated(sampling) if argument == "hamlet" else _find(argument, kind, report)
+        origin = GeneratedChat(sampling) if argument == "hamlet" else _find(argument, kind, report)
         name = _short_name(argument)
         # Two files of one name are told apart by their paths, as they were given.
-        sources.append(Source(name if stems[name] == 1 else argument, weight, origin))
+        sources.append(ChatSource(name if stems[name] == 1 else argument, weight, origin))
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -168,7 +168,7 @@ def _is_glob(argument: str) -> bool:
     return any(mark in argument for mark in "*?[")
 
 
-def _find(argument: str, kind: str, report: Report) -> LocalFiles | Hub | Generated:
+def _find(argument: str, kind: str, report: Report) -> ChatFiles | Hub | GeneratedChat:
     named = BY_KIND[kind]
     if argument in named:
         return named[argument]
@@ -188,13 +188,13 @@ def _find(argument: str, kind: str, report: Report) -> LocalFiles | Hub | Genera
     return _local(argument, kind, report)
 
 
-def _local(argument: str, kind: str, report: Report) -> LocalFiles:
+def _local(argument: str, kind: str, report: Report) -> ChatFiles:
     """The files behind a path, folder or glob; hidden ones are left out, as a shell does."""
     path = Path(argument).expanduser()
     if path.is_file():
         if not is_readable(path):
             raise ValueError(f"cannot read {argument}: its ending is none of {', '.join(ENDINGS)}; rename it")
-        return LocalFiles((LocalFile(path, sha256_of(path), None),), {})
+        return ChatFiles((LocalFile(path, sha256_of(path), None),), {})
     if path.is_dir():
         inside = [p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)]
     elif _is_glob(argument):
@@ -212,8 +212,8 @@ def _local(argument: str, kind: str, report: Report) -> LocalFiles:
     files = []
     for number, (file, split) in enumerate(splits.items(), 1):
         files.append(LocalFile(file, sha256_of(file), split))
-        report(Progress("hashing files", number, len(splits)))
-    return LocalFiles(tuple(files), left_out)
+        report(PreparationProgress("hashing files", number, len(splits)))
+    return ChatFiles(tuple(files), left_out)
 
 
 def _splits_by_name(files: Sequence[Path], folder: Path | None) -> tuple[dict[Path, Split | None], dict[str, int]]:
@@ -233,21 +233,21 @@ def _splits_by_name(files: Sequence[Path], folder: Path | None) -> tuple[dict[Pa
     return splits, {"for testing": len(left_out)} if left_out else {}
 
 
-def _refuse_overlap(sources: Sequence[Source]) -> None:
+def _refuse_overlap(sources: Sequence[ChatSource]) -> None:
     seen: dict[Path, str] = {}
     for source in sources:
-        for file in source.origin.files if isinstance(source.origin, LocalFiles) else ():
+        for file in source.origin.files if isinstance(source.origin, ChatFiles) else ():
             other = seen.setdefault(file.path.resolve(), source.name)
             if other != source.name:
                 raise ValueError(f"{file.path} is in two sources, {other} and {source.name}: name it once")
 
 
-def identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
+def identity(source: ChatSource, kind: str, seed: int) -> dict[str, Any]:
     """What makes two requests for this source the same one: contents, where they are known, and never paths."""
     about: dict[str, Any] = {"name": source.name, "weight": source.weight}
-    if isinstance(source.origin, LocalFiles):
+    if isinstance(source.origin, ChatFiles):
         about["files"] = [[file.sha256, file.split] for file in source.origin.files]
-    elif isinstance(source.origin, Generated):
+    elif isinstance(source.origin, GeneratedChat):
         about |= {"seed": seed, "fingerprint": _fingerprint(kind, seed)}
         if source.origin.sampling:
             about["sampled"] = source.origin.sampling.identity()
@@ -263,7 +263,7 @@ def _fingerprint(kind: str, seed: int) -> str:
 
 
 def open_source(
-    source: Source,
+    source: ChatSource,
     kind: str,
     format_name: str | None,
     seed: int,
@@ -279,31 +279,31 @@ def open_source(
         ValueError: what the source names does not exist.
     """
 
-    def rows(path: Path) -> Iterator[Row]:
+    def rows(path: Path) -> Iterator[ParsedRow]:
         return READERS[kind](path, format_name)
 
     origin = source.origin
-    if isinstance(origin, Generated) and origin.sampling:
+    if isinstance(origin, GeneratedChat) and origin.sampling:
         from understudy.annotators import open_sampled
 
         return open_sampled(origin.sampling, seed, limit)
-    if isinstance(origin, Generated):
+    if isinstance(origin, GeneratedChat):
         return Opened(_generated_parts(kind, seed, limit))
     if isinstance(origin, Hub):
         return _open_hub(origin, rows, cache, report, endpoint)
     parts = [
-        Part(file.path.name, file.split, file.sha256, file.path.stat().st_size, lambda path=file.path: rows(path))  # type: ignore[misc]
+        ChatPart(file.path.name, file.split, file.sha256, file.path.stat().st_size, lambda path=file.path: rows(path))  # type: ignore[misc]
         for file in origin.files
     ]
     return Opened(tuple(parts), left_out=origin.left_out)
 
 
 def _open_hub(
-    origin: Hub, rows: Callable[[Path], Iterator[Row]], cache: Path, report: Report, endpoint: str | None
+    origin: Hub, rows: Callable[[Path], Iterator[ParsedRow]], cache: Path, report: Report, endpoint: str | None
 ) -> Opened:
     parts, notes, revision = [], [], None
     for split, dataset in origin.splits:
-        report(Progress(f"listing {dataset.repo}", 0, None))
+        report(PreparationProgress(f"listing {dataset.repo}", 0, None))
         listing = list_dataset(dataset, endpoint)
         if dataset.files is not None and not all(PurePath(file.path).match(dataset.files) for file in listing.files):
             raise ValueError(
@@ -323,25 +323,25 @@ def _hub_part(
     revision: str,
     file: HubFile,
     split: Split | None,
-    rows: Callable[[Path], Iterator[Row]],
+    rows: Callable[[Path], Iterator[ParsedRow]],
     cache: Path,
     endpoint: str | None,
-) -> Part:
-    def fetched_rows() -> Iterator[Row]:
+) -> ChatPart:
+    def fetched_rows() -> Iterator[ParsedRow]:
         yield from rows(fetch_file(repo, revision, file, cache / "hub", endpoint))
 
-    return Part(file.path, split, file.sha256, file.size_bytes, fetched_rows)
+    return ChatPart(file.path, split, file.sha256, file.size_bytes, fetched_rows)
 
 
-def _generated_parts(kind: str, seed: int, limit: int | None) -> tuple[Part, ...]:
+def _generated_parts(kind: str, seed: int, limit: int | None) -> tuple[ChatPart, ...]:
     from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
 
-    def rows(split: Split, count: int) -> Iterator[Row]:
+    def rows(split: Split, count: int) -> Iterator[ParsedRow]:
         for number, line in enumerate(write_lines(kind, seed, split, count), 1):
-            yield Row(json.loads(line), "", number)
+            yield ParsedRow(json.loads(line), "", number)
 
-    def part(split: Split) -> Part:
+    def part(split: Split) -> ChatPart:
         count = generated_count(split, DEFAULT_COUNTS[kind][split], limit)
-        return Part(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
+        return ChatPart(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
 
     return part("train"), part("val")

@@ -27,7 +27,7 @@ PARQUET_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class DocumentPiece:
     """A document, or one piece of a long one. `ends`: it is the last of its document. `offset`: how many
     bytes of the file, as it lies on the disk, had been read when it was made (what progress is counted
     in)."""
@@ -115,7 +115,7 @@ def _tally(counts: Counter[str]) -> str:
     return ", ".join(f"{n} {ending}" for ending, n in counts.most_common(5))
 
 
-def read_file(path: Path, text_field: str = "text", piece_chars: int = PIECE_CHARS) -> Iterator[Piece]:
+def read_file(path: Path, text_field: str = "text", piece_chars: int = PIECE_CHARS) -> Iterator[DocumentPiece]:
     """The documents of one file, in order; `text_field` is the field of jsonl and the column of parquet.
 
     Raises:
@@ -131,14 +131,14 @@ def read_file(path: Path, text_field: str = "text", piece_chars: int = PIECE_CHA
         yield from _read_text(path, piece_chars)
 
 
-def split_document(text: str, offset: int, piece_chars: int = PIECE_CHARS) -> Iterator[Piece]:
+def split_document(text: str, offset: int, piece_chars: int = PIECE_CHARS) -> Iterator[DocumentPiece]:
     """A document that is already in memory, in pieces."""
     start = 0
     while len(text) - start > piece_chars:
         end = start + cut_position(text[start : start + piece_chars + 1], piece_chars)
-        yield Piece(text[start:end], False, offset)
+        yield DocumentPiece(text[start:end], False, offset)
         start = end
-    yield Piece(text[start:] if start else text, True, offset)
+    yield DocumentPiece(text[start:] if start else text, True, offset)
 
 
 def cut_position(text: str, limit: int) -> int:
@@ -197,7 +197,7 @@ class _Stream:
         return data
 
 
-def _read_text(path: Path, piece_chars: int) -> Iterator[Piece]:
+def _read_text(path: Path, piece_chars: int) -> Iterator[DocumentPiece]:
     with path.open("rb") as raw:
         stream = _Stream(path, raw)
         decoder = codecs.getincrementaldecoder("utf-8")()
@@ -209,10 +209,10 @@ def _read_text(path: Path, piece_chars: int) -> Iterator[Piece]:
             held = held.removeprefix("\ufeff") if done == len(block) else held
             while len(held) > piece_chars:
                 cut = cut_position(held, piece_chars)
-                yield Piece(held[:cut], False, stream.offset)
+                yield DocumentPiece(held[:cut], False, stream.offset)
                 held = held[cut:]
         held += _decode(path, decoder, b"", done, final=True)
-        yield Piece(held, True, stream.offset)
+        yield DocumentPiece(held, True, stream.offset)
 
 
 def _refuse_nul(path: Path, block: bytes, done: int) -> None:
@@ -232,7 +232,7 @@ def _decode(path: Path, decoder: codecs.IncrementalDecoder, block: bytes, done: 
         ) from problem
 
 
-def _read_jsonl(path: Path, text_field: str, piece_chars: int) -> Iterator[Piece]:
+def _read_jsonl(path: Path, text_field: str, piece_chars: int) -> Iterator[DocumentPiece]:
     with path.open("rb") as raw:
         stream = _Stream(path, raw)
         number = 0
@@ -284,7 +284,7 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "a number" if isinstance(value, float) else "nothing")
 
 
-def _read_parquet(path: Path, text_field: str, piece_chars: int) -> Iterator[Piece]:
+def _read_parquet(path: Path, text_field: str, piece_chars: int) -> Iterator[DocumentPiece]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from understudy.data.text.shards import SPLITS, token_dtype
 from understudy.data.text.sources import Feed
-from understudy.data.text.splits import Item, Position, Rule, divide
+from understudy.data.text.splits import Position, Rule, SplitItem, divide
 from understudy.files import write_text
 from understudy.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ JOURNAL = "progress.json"
 
 
 @dataclass
-class Counts:
+class EncodingCounts:
     """Of one split: tokens written, UTF-8 bytes of text they stand for, and documents that ended in it."""
 
     tokens: int = 0
@@ -42,12 +42,12 @@ class Counts:
 
 
 @dataclass
-class State:
+class EncodingState:
     """How far the work is: a place in a feed, and what was written up to there."""
 
     feed: int = 0
     position: Position = field(default_factory=Position)
-    splits: dict[str, Counts] = field(default_factory=lambda: {split: Counts() for split in SPLITS})
+    splits: dict[str, EncodingCounts] = field(default_factory=lambda: {split: EncodingCounts() for split in SPLITS})
     documents: list[int] = field(default_factory=list)
     empty_documents: int = 0
     text_bytes: int = 0
@@ -58,7 +58,7 @@ class Batch:
     """Items of one feed, about a million characters of text."""
 
     feed: int
-    items: tuple[Item, ...]
+    items: tuple[SplitItem, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def batches(
 ) -> Iterator[Batch]:
     """All items from a place on, in order, gathered."""
     for i in range(feed, len(feeds)):
-        items: list[Item] = []
+        items: list[SplitItem] = []
         chars = 0
         for item in divide(feeds[i], rules[i], limit, position if i == feed else Position()):
             items.append(item)
@@ -115,7 +115,7 @@ def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int)
 class TokenWriter:
     """The two token files of a folder and their journal. Use as a context; `eot_id` ends every document."""
 
-    def __init__(self, folder: Path, vocab_size: int, eot_id: int | None, state: State) -> None:
+    def __init__(self, folder: Path, vocab_size: int, eot_id: int | None, state: EncodingState) -> None:
         self.folder = folder
         self.vocab_size = vocab_size
         self.dtype = token_dtype(vocab_size)
@@ -177,14 +177,14 @@ class TokenWriter:
         self.journaled_bytes = self.state.text_bytes
 
 
-def write_state(folder: Path, state: State) -> None:
+def write_state(folder: Path, state: EncodingState) -> None:
     """Replace the journal."""
     write_text(folder / JOURNAL, json.dumps(dataclasses.asdict(state)))
 
 
-def read_state(folder: Path) -> State:
+def read_state(folder: Path) -> EncodingState:
     """The journal of an interrupted run."""
     raw = json.loads((folder / JOURNAL).read_text("utf-8"))
     position = Position(**raw.pop("position"))
-    splits = {split: Counts(**counts) for split, counts in raw.pop("splits").items()}
-    return State(position=position, splits=splits, **raw)
+    splits = {split: EncodingCounts(**counts) for split, counts in raw.pop("splits").items()}
+    return EncodingState(position=position, splits=splits, **raw)

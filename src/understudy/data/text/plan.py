@@ -14,10 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from understudy.data.text.encoding import State, write_state
-from understudy.data.text.request import Request
+from understudy.data.text.encoding import EncodingState, write_state
+from understudy.data.text.request import PrepareTextRequest
 from understudy.data.text.shards import TOKENIZER
-from understudy.data.text.sources import Feed, Part, Progress, Report, fetch_gpt2_vocabulary, open_feed
+from understudy.data.text.sources import Feed, PreparationProgress, Report, TextPart, fetch_gpt2_vocabulary, open_feed
 from understudy.data.text.splits import Position, Rule, choose_rule, divide, training_sample
 from understudy.files import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, load_tokenizer, train_tokenizer
@@ -27,7 +27,7 @@ SAMPLE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparationPlan:
     """`eot_id`: the token written after every document; None for one document alone, which needs no end."""
 
     feeds: tuple[Feed, ...]
@@ -36,7 +36,7 @@ class Plan:
     eot_id: int | None
 
 
-def make_plan(partial: Path, request: Request, cache: Path, report: Report) -> Plan:
+def make_plan(partial: Path, request: PrepareTextRequest, cache: Path, report: Report) -> PreparationPlan:
     """Decide everything, and write it down as the last thing: until then the folder `partial` is not made.
 
     Raises:
@@ -55,15 +55,15 @@ def make_plan(partial: Path, request: Request, cache: Path, report: Report) -> P
         raise ValueError(
             f"the tokenizer {request.tokenizer} has no {END_OF_TEXT} token to put between documents: use one that has"
         )
-    plan = Plan(feeds, rules, tokenizer, tokenizer.eot_id if several else None)
+    plan = PreparationPlan(feeds, rules, tokenizer, tokenizer.eot_id if several else None)
     partial.mkdir(parents=True, exist_ok=True)
     tokenizer.save(partial / TOKENIZER)
-    write_state(partial, State(documents=[0] * len(feeds)))
+    write_state(partial, EncodingState(documents=[0] * len(feeds)))
     write_text(partial / PLAN, json.dumps(_to_mapping(request, plan)))
     return plan
 
 
-def read_plan(partial: Path, request: Request, cache: Path, report: Report) -> Plan:
+def read_plan(partial: Path, request: PrepareTextRequest, cache: Path, report: Report) -> PreparationPlan:
     """The plan of an interrupted preparation, its feeds open again.
 
     Raises:
@@ -72,14 +72,14 @@ def read_plan(partial: Path, request: Request, cache: Path, report: Report) -> P
     raw = json.loads((partial / PLAN).read_text("utf-8"))
     feeds = []
     for source, saved in zip(request.sources, raw["feeds"]):
-        parts = tuple(Part(*part) for part in saved["parts"])
+        parts = tuple(TextPart(*part) for part in saved["parts"])
         pinned = Feed(source.name, parts, _unread, revision=saved["revision"], note=saved["note"])
         feeds.append(open_feed(source, request.field, cache, request.seed, request.limit, report, pinned))
     rules = tuple(
         Rule(rule["kind"], rule["fraction"], tuple(tuple(lengths) for lengths in rule["lengths"]))
         for rule in raw["rules"]
     )
-    return Plan(tuple(feeds), rules, load_tokenizer(partial / TOKENIZER), raw["eot_id"])
+    return PreparationPlan(tuple(feeds), rules, load_tokenizer(partial / TOKENIZER), raw["eot_id"])
 
 
 def planned_request(partial: Path) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ def planned_request(partial: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text("utf-8"))["request"] if path.is_file() else None
 
 
-def _to_mapping(request: Request, plan: Plan) -> dict[str, Any]:
+def _to_mapping(request: PrepareTextRequest, plan: PreparationPlan) -> dict[str, Any]:
     feeds = [
         {
             "parts": [dataclasses.astuple(part) for part in feed.parts],
@@ -106,7 +106,7 @@ def _unread(index: int) -> Any:
 
 
 def _make_tokenizer(
-    request: Request,
+    request: PrepareTextRequest,
     feeds: tuple[Feed, ...],
     rules: tuple[Rule, ...],
     several: bool,
@@ -118,11 +118,11 @@ def _make_tokenizer(
     if request.tokenizer == "gpt2":
         return gpt2_tokenizer(fetch_gpt2_vocabulary(cache, report))
     if request.tokenizer == "char":
-        report(Progress("collecting characters", 0, None))
+        report(PreparationProgress("collecting characters", 0, None))
         texts = chain.from_iterable(_all_texts(feed, rule, request.limit) for feed, rule in zip(feeds, rules))
         return train_tokenizer("char", texts, special_tokens=(END_OF_TEXT,) if several else ())
     if request.tokenizer == "bpe":
-        report(Progress("training the tokenizer", 0, None))
+        report(PreparationProgress("training the tokenizer", 0, None))
         sample = training_sample(feeds, rules, request.limit, SAMPLE_BYTES)
         return train_tokenizer(
             "bpe", sample, request.vocab_size, pattern=request.pattern, special_tokens=(END_OF_TEXT,)

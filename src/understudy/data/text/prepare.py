@@ -18,9 +18,9 @@ from pathlib import Path
 
 from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
-from understudy.data.text.encoding import State, TokenWriter, batches, encode_in_order, read_state
-from understudy.data.text.plan import Plan, make_plan, planned_request, read_plan
-from understudy.data.text.request import Request, default_name, difference, make_request
+from understudy.data.text.encoding import EncodingState, TokenWriter, batches, encode_in_order, read_state
+from understudy.data.text.plan import PreparationPlan, make_plan, planned_request, read_plan
+from understudy.data.text.request import PrepareTextRequest, default_name, difference, make_request
 from understudy.data.text.shards import (
     MANIFEST,
     PARTIAL,
@@ -32,7 +32,7 @@ from understudy.data.text.shards import (
     read_manifest,
     token_dtype,
 )
-from understudy.data.text.sources import Progress, Report
+from understudy.data.text.sources import PreparationProgress, Report
 from understudy.files import sha256_of, write_text
 
 CACHE = Path("data/.cache")
@@ -41,7 +41,7 @@ MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Summary:
+class TextSummary:
     """What `prepare` did. `status`: "prepared", "continued" or "already prepared"; str() is for people."""
 
     folder: Path
@@ -76,7 +76,7 @@ def prepare(
     force: bool = False,
     cache: Path = CACHE,
     report: Report | None = None,
-) -> Summary:
+) -> TextSummary:
     """Turn sources into a folder of token files.
 
     Args:
@@ -114,10 +114,10 @@ def prepare(
         raise disk_problem(problem, folder) from problem
     manifest = read_manifest(folder)
     assert manifest is not None, f"{folder} was just prepared and has no manifest"
-    return Summary(folder, status, manifest, time.perf_counter() - start, _notes(manifest))
+    return TextSummary(folder, status, manifest, time.perf_counter() - start, _notes(manifest))
 
 
-def _look_at(folder: Path, request: Request, force: bool) -> str:
+def _look_at(folder: Path, request: PrepareTextRequest, force: bool) -> str:
     """What is to be done with what is there: the status that the summary will have."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give --out a folder")
@@ -143,7 +143,7 @@ def _look_at(folder: Path, request: Request, force: bool) -> str:
     return "prepared"
 
 
-def _refuse_other(folder: Path, what: str, found: dict, request: Request) -> None:
+def _refuse_other(folder: Path, what: str, found: dict, request: PrepareTextRequest) -> None:
     if found != request.mapping:
         raise ValueError(
             f"{folder} holds {what} ({difference(found, request.mapping)}): give another --out, or "
@@ -151,7 +151,9 @@ def _refuse_other(folder: Path, what: str, found: dict, request: Request) -> Non
         )
 
 
-def _carry_out(folder: Path, request: Request, continued: bool, workers: int, cache: Path, report: Report) -> None:
+def _carry_out(
+    folder: Path, request: PrepareTextRequest, continued: bool, workers: int, cache: Path, report: Report
+) -> None:
     """Decide where nothing is decided yet, encode what is left, and put the result in place."""
     partial = folder / PARTIAL
     try:
@@ -171,7 +173,9 @@ def _carry_out(folder: Path, request: Request, continued: bool, workers: int, ca
     _put_in_place(folder)
 
 
-def _encode(partial: Path, request: Request, plan: Plan, workers: int, report: Report) -> State:
+def _encode(
+    partial: Path, request: PrepareTextRequest, plan: PreparationPlan, workers: int, report: Report
+) -> EncodingState:
     """Encode from where the journal ends to the end of the last feed.
 
     Raises:
@@ -188,7 +192,7 @@ def _encode(partial: Path, request: Request, plan: Plan, workers: int, report: R
             done = feed_starts[state.feed] + part_starts[state.feed][state.position.part]
             offset = encoded.batch.items[-1].offset
             tokens = sum(counts.tokens for counts in state.splits.values())
-            report(Progress("encoding", done + offset, feed_starts[-1], tokens))
+            report(PreparationProgress("encoding", done + offset, feed_starts[-1], tokens))
         writer.commit()
     for split, counts in state.splits.items():
         if not counts.tokens:
@@ -200,10 +204,12 @@ def _encode(partial: Path, request: Request, plan: Plan, workers: int, report: R
     return state
 
 
-def _make_manifest(partial: Path, request: Request, plan: Plan, state: State, report: Report) -> Manifest:
+def _make_manifest(
+    partial: Path, request: PrepareTextRequest, plan: PreparationPlan, state: EncodingState, report: Report
+) -> Manifest:
     splits = {}
     for split, counts in state.splits.items():
-        report(Progress(f"hashing {split}.bin", 0, None))
+        report(PreparationProgress(f"hashing {split}.bin", 0, None))
         sha256 = sha256_of(partial / f"{split}.bin")
         splits[split] = SplitInfo(counts.tokens, counts.bytes, counts.documents, sha256)
     sources = [
@@ -275,7 +281,7 @@ def progress_bars() -> Iterator[Report]:
     with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, rich_progress.TaskID] = {}
 
-        def report(progress: Progress) -> None:
+        def report(progress: PreparationProgress) -> None:
             if progress.stage not in tasks:
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, tokens="")
             tokens = f"{progress.tokens:,} tokens" if progress.tokens else ""

@@ -14,10 +14,10 @@ from typing import Any
 
 from understudy.data.text.shards import FORMAT
 from understudy.data.text.sources import (
-    Generated,
-    LocalFiles,
+    GeneratedText,
     Report,
-    Source,
+    TextFiles,
+    TextSource,
     identity,
     parse_sources,
     takes_field,
@@ -30,12 +30,12 @@ DEFAULT_PATTERN = "gpt2"
 
 
 @dataclass(frozen=True)
-class Request:
+class PrepareTextRequest:
     """Settings with their defaults filled in. `tokenizer`: "char", "bpe", "gpt2" or a path; `vocab_size` and
     `pattern` are of "bpe" and mean nothing otherwise; `loaded` is the one at a path. `mapping`: what is
     compared and written down."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[TextSource, ...]
     tokenizer: str
     vocab_size: int
     pattern: str
@@ -57,7 +57,7 @@ def make_request(
     limit: int | None,
     seed: int | None,
     report: Report,
-) -> Request:
+) -> PrepareTextRequest:
     """Look the sources up and check the settings; one that would do nothing is refused.
 
     Raises:
@@ -71,7 +71,7 @@ def make_request(
     sources = tuple(parse_sources(arguments, report))
     if field is not None and not any(takes_field(source) for source in sources):
         raise ValueError(f"field={field!r} would do nothing: no jsonl, parquet or hf: source was given; leave it out")
-    generated = [isinstance(source.origin, Generated) for source in sources]
+    generated = [isinstance(source.origin, GeneratedText) for source in sources]
     if val_fraction is not None and all(generated):
         raise ValueError(f"val_fraction={val_fraction} would do nothing: {sources[0].name} has its own validation text")
     if seed is not None and not any(generated):
@@ -88,7 +88,9 @@ def make_request(
     }
     # As it will be read back: tuples are lists in JSON.
     mapping = json.loads(json.dumps(mapping))
-    return Request(sources, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, loaded, mapping)
+    return PrepareTextRequest(
+        sources, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, loaded, mapping
+    )
 
 
 def _check_tokenizer(tokenizer: str, vocab_size: int | None, pattern: str | None) -> None:
@@ -111,17 +113,17 @@ def _tokenizer_identity(tokenizer: str, vocab_size: int, pattern: str, loaded: T
     return {"name": tokenizer}
 
 
-def default_name(sources: Sequence[Source]) -> str:
+def default_name(sources: Sequence[TextSource]) -> str:
     """The name of the data folder where the user gave none: that of the one source or file.
 
     Raises:
         ValueError: there are several.
     """
     origin = sources[0].origin
-    one_file = isinstance(origin, LocalFiles) and len(origin.found.files) == 1
-    if len(sources) > 1 or (isinstance(origin, LocalFiles) and not one_file):
+    one_file = isinstance(origin, TextFiles) and len(origin.found.files) == 1
+    if len(sources) > 1 or (isinstance(origin, TextFiles) and not one_file):
         raise ValueError("several files or sources have no name of their own: say where the data goes, --out FOLDER")
-    if isinstance(origin, LocalFiles):
+    if isinstance(origin, TextFiles):
         return origin.found.files[0].name.split(".")[0]
     return sources[0].name.removeprefix("hf:").split("#")[0].split("/")[-1].replace(":", "-")
 

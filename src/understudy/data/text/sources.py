@@ -18,8 +18,8 @@ from typing import Any, Literal
 from understudy.data.fetch.download import download
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
 from understudy.data.text.documents import (
+    DocumentPiece,
     Found,
-    Piece,
     ending_of,
     find_files,
     read_file,
@@ -41,19 +41,19 @@ class WebText:
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedText:
     """The embedded corpus: made from a seed, with training and validation stories of its own."""
 
     corpus: str
 
 
 @dataclass(frozen=True)
-class LocalFiles:
+class TextFiles:
     found: Found
-    parts: tuple[Part, ...]
+    parts: tuple[TextPart, ...]
 
 
-Origin = WebText | Generated | HubDataset | LocalFiles
+Origin = WebText | GeneratedText | HubDataset | TextFiles
 
 
 def _books(*numbers: int) -> WebText:
@@ -63,7 +63,7 @@ def _books(*numbers: int) -> WebText:
 
 
 NAMED: dict[str, Origin] = {
-    "hamlet": Generated("hamlet"),
+    "hamlet": GeneratedText("hamlet"),
     "shakespeare": WebText(
         (
             (
@@ -91,7 +91,7 @@ GPT2_FILES = {
 
 
 @dataclass(frozen=True)
-class Progress:
+class PreparationProgress:
     """How far a stage of the work is: `done` of `total` in bytes of files (in stories, for a generator)."""
 
     stage: str
@@ -100,11 +100,11 @@ class Progress:
     tokens: int = 0
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[PreparationProgress], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPart:
     """A file of a feed. `size`: its bytes, or its stories; `split`: set where the source has splits of its
     own."""
 
@@ -119,8 +119,8 @@ class Feed:
     """A source that can be read: `read(i)` gives the documents of `parts[i]`, the same ones every time."""
 
     name: str
-    parts: tuple[Part, ...]
-    read: Callable[[int], Iterator[Piece]]
+    parts: tuple[TextPart, ...]
+    read: Callable[[int], Iterator[DocumentPiece]]
     remote: bool = False
     revision: str | None = None
     note: str = ""
@@ -128,14 +128,14 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """One named source, or all the files that were given, together."""
 
     name: str
     origin: Origin
 
 
-def parse_sources(arguments: Sequence[str], report: Report) -> list[Source]:
+def parse_sources(arguments: Sequence[str], report: Report) -> list[TextSource]:
     """What each SOURCE means, without touching the network; files are looked up, hashed, and made one source.
 
     Raises:
@@ -143,13 +143,13 @@ def parse_sources(arguments: Sequence[str], report: Report) -> list[Source]:
     """
     if not arguments:
         raise ValueError(f"nothing to prepare: name files, folders, globs, or one of {', '.join(NAMED)}")
-    sources: list[Source] = []
+    sources: list[TextSource] = []
     paths: list[str] = []
     for argument in arguments:
         if argument in NAMED:
-            sources.append(Source(argument, NAMED[argument]))
+            sources.append(TextSource(argument, NAMED[argument]))
         elif argument.startswith("hf:"):
-            sources.append(Source(argument, parse_hub_name(argument)))
+            sources.append(TextSource(argument, parse_hub_name(argument)))
         else:
             _refuse_misspelt(argument)
             paths.append(argument)
@@ -157,7 +157,7 @@ def parse_sources(arguments: Sequence[str], report: Report) -> list[Source]:
     if len(set(names)) < len(names):
         raise ValueError(f"a source is named twice in {', '.join(names)}: name each one once")
     if paths:
-        sources.append(Source("files", _hashed(find_files(paths), report)))
+        sources.append(TextSource("files", _hashed(find_files(paths), report)))
     return sources
 
 
@@ -170,38 +170,38 @@ def _refuse_misspelt(argument: str) -> None:
     raise ValueError(f"{argument!r} is neither a file or folder nor a named source: {hint}")
 
 
-def _hashed(found: Found, report: Report) -> LocalFiles:
+def _hashed(found: Found, report: Report) -> TextFiles:
     sizes = [path.stat().st_size for path in found.files]
-    parts: list[Part] = []
+    parts: list[TextPart] = []
     done, total = 0, sum(sizes)
     for path, size in zip(found.files, sizes):
-        parts.append(Part(str(path), size, sha256_of(path)))
+        parts.append(TextPart(str(path), size, sha256_of(path)))
         done += size
-        report(Progress("hashing files", done, total))
-    return LocalFiles(found, tuple(parts))
+        report(PreparationProgress("hashing files", done, total))
+    return TextFiles(found, tuple(parts))
 
 
-def identity(source: Source, seed: int) -> dict[str, Any]:
+def identity(source: TextSource, seed: int) -> dict[str, Any]:
     """What makes two requests for this source the same one: contents, where they are known, and never
     paths."""
     origin = source.origin
-    if isinstance(origin, LocalFiles):
+    if isinstance(origin, TextFiles):
         names = [(ending_of(path), part.sha256) for path, part in zip(origin.found.files, origin.parts)]
         return {"files": [list(pair) for pair in names]}
-    if isinstance(origin, Generated):
+    if isinstance(origin, GeneratedText):
         return {"name": source.name, "seed": seed, "fingerprint": _fingerprint(seed)}
     return {"name": source.name}
 
 
-def takes_field(source: Source) -> bool:
+def takes_field(source: TextSource) -> bool:
     """Whether a field chosen by the user would be used for this source."""
-    if isinstance(source.origin, LocalFiles):
+    if isinstance(source.origin, TextFiles):
         return any(uses_field(path) for path in source.origin.found.files)
     return isinstance(source.origin, HubDataset) and source.origin.field is None
 
 
 def open_feed(
-    source: Source,
+    source: TextSource,
     text_field: str | None,
     cache: Path,
     seed: int,
@@ -220,7 +220,7 @@ def open_feed(
     origin = source.origin
     if isinstance(origin, HubDataset):
         feed = _open_hub(source, origin, origin.field or text_field or "text", cache, report, pinned, endpoint)
-    elif isinstance(origin, LocalFiles):
+    elif isinstance(origin, TextFiles):
         paths = origin.found.files
         feed = Feed(
             source.name,
@@ -240,15 +240,15 @@ def open_feed(
     return feed
 
 
-def _open_web(source: Source, origin: WebText, cache: Path, report: Report) -> Feed:
+def _open_web(source: TextSource, origin: WebText, cache: Path, report: Report) -> Feed:
     paths, parts = [], []
     for url, sha256 in origin.urls:
         name = url.rsplit("/", 1)[-1]
         got = download(url, cache / "web" / source.name / name, sha256, _fetching(name, report))
         paths.append(got.path)
-        parts.append(Part(url, got.size_bytes, got.sha256))
+        parts.append(TextPart(url, got.size_bytes, got.sha256))
 
-    def read(i: int) -> Iterator[Piece]:
+    def read(i: int) -> Iterator[DocumentPiece]:
         if not origin.gutenberg:
             return read_file(paths[i])
         return split_document(without_gutenberg(paths[i].read_text("utf-8-sig"), parts[i].name), parts[i].size)
@@ -257,7 +257,7 @@ def _open_web(source: Source, origin: WebText, cache: Path, report: Report) -> F
 
 
 def _open_hub(
-    source: Source,
+    source: TextSource,
     origin: HubDataset,
     text_field: str,
     cache: Path,
@@ -270,12 +270,12 @@ def _open_hub(
     if pinned is not None and pinned.revision is not None:
         parts, revision, note = pinned.parts, pinned.revision, pinned.note
     else:
-        report(Progress(f"listing {origin.repo}", 0, None))
+        report(PreparationProgress(f"listing {origin.repo}", 0, None))
         listing = list_dataset(origin, endpoint)
-        parts = tuple(Part(file.path, file.size_bytes, file.sha256) for file in listing.files)
+        parts = tuple(TextPart(file.path, file.size_bytes, file.sha256) for file in listing.files)
         revision, note = listing.revision, listing.note
 
-    def read(i: int) -> Iterator[Piece]:
+    def read(i: int) -> Iterator[DocumentPiece]:
         file = HubFile(parts[i].name, parts[i].size, parts[i].sha256)
         yield from read_file(fetch_file(origin.repo, revision, file, cache / "hub", endpoint), text_field)
 
@@ -287,21 +287,21 @@ def generated_count(split: str, default: int, limit: int | None) -> int:
     return limit or default if split == "train" else min(default, limit or default)
 
 
-def _open_generated(source: Source, seed: int, limit: int | None) -> Feed:
+def _open_generated(source: TextSource, seed: int, limit: int | None) -> Feed:
     from understudy.hamlet import DEFAULT_STORIES, stories
 
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
     counts = [generated_count(split, DEFAULT_STORIES[split], limit) for split in splits]
     fingerprint = _fingerprint(seed)
-    parts = [Part(f"{source.name}/{split}", n, fingerprint, split) for split, n in zip(splits, counts)]
+    parts = [TextPart(f"{source.name}/{split}", n, fingerprint, split) for split, n in zip(splits, counts)]
 
     @functools.cache
     def written(i: int) -> list[str]:
         # Kept (a few MB): a tokenizer is trained on the same stories that are then encoded.
         return list(islice(stories(seed, splits[i]), counts[i]))
 
-    def read(i: int) -> Iterator[Piece]:
-        return (Piece(story, True, number) for number, story in enumerate(written(i), 1))
+    def read(i: int) -> Iterator[DocumentPiece]:
+        return (DocumentPiece(story, True, number) for number, story in enumerate(written(i), 1))
 
     return Feed(source.name, tuple(parts), read)
 
@@ -343,6 +343,6 @@ def fetch_gpt2_vocabulary(cache: Path, report: Report) -> Path:
 
 def _fetching(name: str, report: Report) -> Callable[[int, int | None], None]:
     def progress(done: int, total: int | None) -> None:
-        report(Progress(f"fetching {name}", done, total))
+        report(PreparationProgress(f"fetching {name}", done, total))
 
     return progress

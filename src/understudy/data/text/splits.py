@@ -16,8 +16,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from understudy.data.text.documents import Piece
-from understudy.data.text.sources import Feed, Progress, Report
+from understudy.data.text.documents import DocumentPiece
+from understudy.data.text.sources import Feed, PreparationProgress, Report
 
 SPLITS = ("train", "val")
 FEW_DOCUMENTS = 100
@@ -48,12 +48,12 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SplitItem:
     """One piece, divided. `texts`: up to two of (split, text, whether the document's text in that split
     ends).
 
     `ends`: the document ends here. `empty`: it is nothing but whitespace and was dropped. `after`: the place
-    that follows. `offset`: see Piece.
+    that follows. `offset`: see DocumentPiece.
     """
 
     texts: tuple[tuple[str, str, bool], ...]
@@ -83,7 +83,7 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
                 break
             length += len(piece.text)
             blank = blank and not piece.text.strip()
-            report(Progress("looking through the text", before + piece.offset, total))
+            report(PreparationProgress("looking through the text", before + piece.offset, total))
             if piece.ends:
                 lengths[-1].append(length)
                 documents += 1
@@ -112,7 +112,7 @@ def text_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
-def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterator[Item]:
+def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterator[SplitItem]:
     """The feed from `start` on, every piece assigned. Parts before are not read; within its part it is
     re-read.
 
@@ -130,7 +130,7 @@ def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterat
                 return
             texts, empty = cursor.assign(piece, own_split)
             if number > skip:
-                yield Item(texts, piece.ends, empty, Position(i, documents, number), piece.offset)
+                yield SplitItem(texts, piece.ends, empty, Position(i, documents, number), piece.offset)
         documents += cursor.document
 
 
@@ -144,7 +144,7 @@ class _Cursor:
         self.chars = 0
         self.split = "train"
 
-    def assign(self, piece: Piece, own_split: str | None) -> tuple[tuple[tuple[str, str, bool], ...], bool]:
+    def assign(self, piece: DocumentPiece, own_split: str | None) -> tuple[tuple[tuple[str, str, bool], ...], bool]:
         """The piece's texts with their splits, and whether it is a whole document with nothing in it."""
         starts = self.chars == 0
         if starts and piece.ends and not piece.text.strip():
@@ -164,7 +164,7 @@ class _Cursor:
         self.document += piece.ends
         return texts, False
 
-    def _tail(self, piece: Piece) -> tuple[tuple[str, str, bool], ...]:
+    def _tail(self, piece: DocumentPiece) -> tuple[tuple[str, str, bool], ...]:
         """The piece cut where its document's validation text begins, if that is in it."""
         assert self.rule.fraction is not None, "the rule tail has a fraction"
         cut = max(0, int(self.lengths[self.document] * (1 - self.rule.fraction)) - self.chars)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from understudy.evaluate.task import Example, Split, Task, question
-from understudy.evaluate.tasks.source import Row, Source, read_source, texts_of
+from understudy.evaluate.tasks.source import Row, TaskData, read_source, texts_of
 
 
 class Arc(Task):
@@ -22,7 +22,7 @@ class Arc(Task):
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name = "train" if split == "train" else "test"
         files = f"ARC-{self.subset.capitalize()}/{name}-*.parquet"
-        rows = read_source(Source(self.name, "allenai/ai2_arc", files, (name,), within=self.subset), self.path)
+        rows = read_source(TaskData(self.name, "allenai/ai2_arc", files, (name,), within=self.subset), self.path)
         return [self._example(where, row) for where, row in rows[:limit]]
 
     def _example(self, where: str, row: Row) -> Example:

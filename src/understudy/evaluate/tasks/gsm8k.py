@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from understudy.evaluate.task import Example, Split, Task, question
-from understudy.evaluate.tasks.source import Source, read_source, text_of
+from understudy.evaluate.tasks.source import TaskData, read_source, text_of
 from understudy.rewards.verifiers import final_number
 
 CALCULATOR = re.compile(r"<<.*?>>")
@@ -28,7 +28,7 @@ class GSM8K(Task):
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name = "train" if split == "train" else "test"
-        source = Source("gsm8k", "openai/gsm8k", f"main/{name}-*.parquet", (name,), without="socratic")
+        source = TaskData("gsm8k", "openai/gsm8k", f"main/{name}-*.parquet", (name,), without="socratic")
         rows = read_source(source, self.path)
         found = []
         for number, (where, row) in enumerate(rows[:limit]):

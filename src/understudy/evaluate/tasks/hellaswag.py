@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from understudy.evaluate.task import Example, Split, Task
-from understudy.evaluate.tasks.source import Row, Source, read_source, text_of, texts_of
+from understudy.evaluate.tasks.source import Row, TaskData, read_source, text_of, texts_of
 
 MARKUP = re.compile(r"\[[^\]]*\]")
 
@@ -27,7 +27,7 @@ class HellaSwag(Task):
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name, words = ("train", ("train",)) if split == "train" else ("validation", ("validation", "val"))
-        source = Source("hellaswag", "Rowan/hellaswag", f"data/{name}-*.parquet", words)
+        source = TaskData("hellaswag", "Rowan/hellaswag", f"data/{name}-*.parquet", words)
         rows = read_source(source, self.path)[:limit]
         return [_example(f"hellaswag/{name}/{i}", where, row) for i, (where, row) in enumerate(rows)]
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from understudy.evaluate.task import Example, Split, Task, question, take_turns
-from understudy.evaluate.tasks.source import Row, Source, read_source, text_of, texts_of
+from understudy.evaluate.tasks.source import Row, TaskData, read_source, text_of, texts_of
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -28,7 +28,7 @@ class MMLU(Task):
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name = "dev" if split == "train" else "test"
         columns = ("question", *LETTERS, "answer")
-        source = Source("mmlu", "cais/mmlu", f"all/{name}-*.parquet", (name,), columns)
+        source = TaskData("mmlu", "cais/mmlu", f"all/{name}-*.parquet", (name,), columns)
         by_subject: dict[str, list[Example]] = {}
         for where, row in read_source(source, self.path):
             subject = row.get("subject") or Path(where.rsplit(" row ", 1)[0]).stem.removesuffix(f"_{name}")

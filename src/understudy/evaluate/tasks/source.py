@@ -24,7 +24,7 @@ ENDINGS = (".jsonl", ".parquet", ".csv")
 
 
 @dataclass(frozen=True)
-class Source:
+class TaskData:
     """Files of one split. ``repo`` and ``files`` (a pattern) find them on the hub, and in a folder that is a copy of the
     hub's; in others ``words`` find them, any of them being a part of the file's path below it, whatever the case.
     ``columns`` name those of a csv without a header."""
@@ -40,7 +40,7 @@ class Source:
     """A word that it must not have."""
 
 
-def read_source(source: Source, path: Path | None) -> list[tuple[str, Row]]:
+def read_source(source: TaskData, path: Path | None) -> list[tuple[str, Row]]:
     """Every row with where it stands, for complaints.
 
     Raises:
@@ -49,7 +49,7 @@ def read_source(source: Source, path: Path | None) -> list[tuple[str, Row]]:
     return [found for file in _files(source, path) for found in read_rows(file, source.columns)]
 
 
-def _files(source: Source, path: Path | None) -> list[Path]:
+def _files(source: TaskData, path: Path | None) -> list[Path]:
     if path is None:
         return _from_hub(source)
     if path.is_file():
@@ -67,7 +67,7 @@ def _files(source: Source, path: Path | None) -> list[Path]:
     return found
 
 
-def _belongs(path: Path, source: Source) -> bool:
+def _belongs(path: Path, source: TaskData) -> bool:
     """Whether one of the words stands in the path by itself, as in `test.jsonl` or `data/test-00000-of-00001`."""
     spelled = path.as_posix().lower()
     for mark in "/.-_":
@@ -77,7 +77,7 @@ def _belongs(path: Path, source: Source) -> bool:
     return fits and source.without not in words and any(word in words for word in source.words)
 
 
-def _from_hub(source: Source) -> list[Path]:
+def _from_hub(source: TaskData) -> list[Path]:
     try:
         listing = list_dataset(HubDataset(source.repo, files=source.files))
         return [fetch_file(source.repo, listing.revision, file, CACHE) for file in listing.files]

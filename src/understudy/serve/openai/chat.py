@@ -18,8 +18,8 @@ from starlette.requests import Request as HttpRequest
 
 from understudy.inference.batching import TokenLogprob
 from understudy.serve.errors import ApiError
-from understudy.serve.metrics import Metrics
-from understudy.serve.openai.plan import Plan, plan_chat
+from understudy.serve.metrics import ServerMetrics
+from understudy.serve.openai.plan import RequestPlan, plan_chat
 from understudy.serve.openai.schemas import ChatRequest
 from understudy.serve.openai.stream import DONE, Answers, Delta, event, on_leaving
 from understudy.serve.openai.tokens import logprob_number, token_text
@@ -36,7 +36,7 @@ ID_PREFIX = "chatcmpl-"
 class ChatCompletion:
     """One request for answers to a conversation; making it on the event loop begins them, once planned."""
 
-    def __init__(self, served: Served, metrics: Metrics, asked: ChatRequest) -> None:
+    def __init__(self, served: Served, metrics: ServerMetrics, asked: ChatRequest) -> None:
         self.served, self.asked = served, asked
         self.run: ServedRun = served.find(asked.model)
         self.id = uuid.uuid4().hex
@@ -46,7 +46,7 @@ class ChatCompletion:
         self.ends = end_ids(self.run.tokenizer)
 
     async def begin(self) -> None:
-        """Plan and submit.
+        """RequestPlan and submit.
 
         Raises:
             ApiError: it cannot be answered, or not now.
@@ -126,7 +126,13 @@ class ChatCompletion:
 
 
 async def keep_answer(
-    store: FeedbackStore | None, run: ServedRun, plan: Plan, choice: int, total: Delta, conversation_id: str, id: str
+    store: FeedbackStore | None,
+    run: ServedRun,
+    plan: RequestPlan,
+    choice: int,
+    total: Delta,
+    conversation_id: str,
+    id: str,
 ) -> bool:
     """Record an answer, whole or cut short, where there is a store; one of which no word came is none.
 

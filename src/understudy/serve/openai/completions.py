@@ -15,7 +15,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 
 from understudy.inference.batching import TokenLogprob
-from understudy.serve.metrics import Metrics
+from understudy.serve.metrics import ServerMetrics
 from understudy.serve.openai.plan import plan_completion
 from understudy.serve.openai.schemas import CompletionRequest
 from understudy.serve.openai.stream import DONE, Answers, event, on_leaving
@@ -28,7 +28,7 @@ from understudy.tokenizer.base import clean
 class TextCompletion:
     """One request for continuations, to be made on the event loop."""
 
-    def __init__(self, served: Served, metrics: Metrics, asked: CompletionRequest) -> None:
+    def __init__(self, served: Served, metrics: ServerMetrics, asked: CompletionRequest) -> None:
         self.served, self.asked = served, asked
         self.run = served.find(asked.model)
         self.id = f"cmpl-{uuid.uuid4().hex}"

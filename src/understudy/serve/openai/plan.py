@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from understudy.chat.session import reserved_tokens
-from understudy.inference.batching import Request
+from understudy.inference.batching import SequenceRequest
 from understudy.inference.generate import check_request, encode_prompt
 from understudy.serve.errors import ApiError, subject
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
@@ -23,10 +23,10 @@ COMPLETION_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class RequestPlan:
     """What the engine is asked: a request for each choice, in their order."""
 
-    requests: list[Request]
+    requests: list[SequenceRequest]
     prompts: list[list[int]]
     messages: tuple[Message, ...] = ()
     """Of a conversation, what the model is given of it."""
@@ -34,7 +34,7 @@ class Plan:
     """How many of its oldest messages are not."""
 
 
-def plan_chat(run: ServedRun, asked: ChatRequest, limits: Limits) -> Plan:
+def plan_chat(run: ServedRun, asked: ChatRequest, limits: Limits) -> RequestPlan:
     """The latest turns that fit the context beside room for an answer, as `understudy chat` reads them.
 
     Raises:
@@ -62,10 +62,10 @@ def plan_chat(run: ServedRun, asked: ChatRequest, limits: Limits) -> Plan:
     prompt = render(run.tokenizer, kept, reply=True).tokens
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     requests = _requests(run, asked, [prompt], min(most, run.context_length - len(prompt)), limits, top)
-    return Plan(requests, [prompt], tuple(kept), left_out)
+    return RequestPlan(requests, [prompt], tuple(kept), left_out)
 
 
-def plan_completion(run: ServedRun, asked: CompletionRequest, limits: Limits) -> Plan:
+def plan_completion(run: ServedRun, asked: CompletionRequest, limits: Limits) -> RequestPlan:
     """Prompts that fit the context whole, beside all that is to be generated.
 
     Raises:
@@ -101,7 +101,7 @@ def plan_completion(run: ServedRun, asked: CompletionRequest, limits: Limits) ->
             "context_length_exceeded",
         )  # fmt: skip
     of_prompt = asked.logprobs if asked.echo else None
-    return Plan(_requests(run, asked, prompts, most, limits, asked.logprobs, of_prompt), prompts)
+    return RequestPlan(_requests(run, asked, prompts, most, limits, asked.logprobs, of_prompt), prompts)
 
 
 @contextlib.contextmanager
@@ -116,13 +116,13 @@ def refusing(param: str | None = None, code: str = "invalid_value") -> Iterator[
 def _requests(
     run: ServedRun, asked: GenerationRequest, prompts: list[list[int]], most: int, limits: Limits,
     logprobs: int | None, prompt_logprobs: int | None = None,
-) -> list[Request]:  # fmt: skip
+) -> list[SequenceRequest]:  # fmt: skip
     try:
         settings = [asked.settings(choice) for choice in range(asked.choices)]
     except ValueError as error:
         raise ApiError(400, str(error), subject(str(error)), "invalid_value") from error
     return [
-        Request(
+        SequenceRequest(
             prompt,
             most,
             own,

@@ -21,7 +21,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from understudy.inference.batching import BatchEngine, Piece, QueueFull, Request, Ticket, TokenLogprob
+from understudy.inference.batching import (
+    BatchEngine,
+    CompletionChunk,
+    QueueFull,
+    SequenceRequest,
+    Ticket,
+    TokenLogprob,
+)
 from understudy.serve.errors import ApiError
 
 MOST_WAITING = 4096
@@ -41,7 +48,7 @@ class Delta:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     reused_tokens: int = 0
 
-    def add(self, piece: Piece | Delta) -> None:
+    def add(self, piece: CompletionChunk | Delta) -> None:
         self.text += piece.text
         self.tokens += piece.tokens
         self.logprobs += piece.logprobs
@@ -61,13 +68,13 @@ class Answers:
         """Whether the client went away."""
         self._begun, self._observe = time.perf_counter(), observe_first_token
         self._loop = asyncio.get_running_loop()
-        self._pieces: deque[tuple[int, Piece]] = deque()
+        self._pieces: deque[tuple[int, CompletionChunk]] = deque()
         self._arrived = asyncio.Event()
         self._tickets: list[Ticket] = []
         self._unfinished = 0
         self._overrun = False
 
-    def submit(self, engine: BatchEngine, requests: Sequence[Request]) -> None:
+    def submit(self, engine: BatchEngine, requests: Sequence[SequenceRequest]) -> None:
         """Have the engine answer all of them, or none.
 
         Raises:
@@ -130,10 +137,10 @@ class Answers:
             "prompt_tokens_details": {"cached_tokens": cached},
         }  # fmt: skip
 
-    def _from_engine(self, choice: int, piece: Piece) -> None:
+    def _from_engine(self, choice: int, piece: CompletionChunk) -> None:
         self._loop.call_soon_threadsafe(self._take, choice, piece)
 
-    def _take(self, choice: int, piece: Piece) -> None:
+    def _take(self, choice: int, piece: CompletionChunk) -> None:
         if len(self._pieces) >= MOST_WAITING:
             self._overrun = True
             self._pieces.clear()

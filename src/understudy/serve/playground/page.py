@@ -18,7 +18,7 @@ import gradio as gr
 
 from understudy.serve.errors import ApiError
 from understudy.serve.playground import session as talking
-from understudy.serve.playground.session import Conversation, Duel, Wishes
+from understudy.serve.playground.session import AnswerPair, PlaygroundConversation, Wishes
 from understudy.serve.served import Served
 from understudy.tokenizer.chat import speaks_chat
 
@@ -39,7 +39,7 @@ def build_page(served: Served) -> gr.Blocks:
     taught = any(speaks_chat(run.tokenizer) for run in served.runs.values())
     greeting = GREETING.format(names=" or ".join(names)) if taught else NO_CHAT
     with gr.Blocks(title="Understudy", analytics_enabled=False, fill_width=True) as page:
-        conversation, duel = gr.State(Conversation()), gr.State(Duel())
+        conversation, duel = gr.State(PlaygroundConversation()), gr.State(AnswerPair())
         with gr.Row(elem_id="top"):
             gr.HTML(_brand(served), elem_id="brand", js_on_load=None)
             model = gr.Dropdown(
@@ -49,13 +49,13 @@ def build_page(served: Served) -> gr.Blocks:
             fresh = gr.Button("New", size="sm", elem_id="fresh", variant="secondary")
         with gr.Tabs() as tabs:
             with gr.Tab("Talk", id="talk"):
-                talk = _drawn("talk", Conversation().view(several, greeting))
+                talk = _drawn("talk", PlaygroundConversation().view(several, greeting))
                 box = gr.Textbox(
                     show_label=False, label="Message", placeholder="Say something", lines=1, max_lines=8,
                     submit_btn=True, autofocus=True, elem_id="say",
                 )  # fmt: skip
             with gr.Tab("Compare", id="duel"):
-                fight = _drawn("duel", Duel().view(DUEL_GREETING))
+                fight = _drawn("duel", AnswerPair().view(DUEL_GREETING))
                 other = gr.Dropdown(
                     [(f"against {name}", name) for name in names], value=names[-1], visible=several, interactive=True,
                     show_label=False, label="The other model", container=False,
@@ -76,10 +76,10 @@ def build_page(served: Served) -> gr.Blocks:
         }  # fmt: skip
         whole: Any = pieces | {"queue": False}
 
-        def shown(conversation: Conversation, greeting: str = greeting) -> Any:
+        def shown(conversation: PlaygroundConversation, greeting: str = greeting) -> Any:
             return gr.skip() if conversation.left else conversation.view(several, greeting)
 
-        async def talked(text: str, place: int | None, conversation: Conversation, wishes: Wishes) -> Frames:
+        async def talked(text: str, place: int | None, conversation: PlaygroundConversation, wishes: Wishes) -> Frames:
             """Frames of the conversation and the box while an answer is written."""
             typed = "" if place is None else None
             try:
@@ -91,11 +91,11 @@ def build_page(served: Served) -> gr.Blocks:
                 typed = text if place is None else None
             yield shown(conversation), _waiting(typed) if conversation.writing is None else gr.skip()
 
-        async def say(text: str, conversation: Conversation, *wishes: Any) -> Frames:
+        async def say(text: str, conversation: PlaygroundConversation, *wishes: Any) -> Frames:
             async for frame in talked(text, None, conversation, Wishes(*wishes)):
                 yield frame
 
-        async def again(event: gr.EventData, conversation: Conversation, *wishes: Any) -> Frames:
+        async def again(event: gr.EventData, conversation: PlaygroundConversation, *wishes: Any) -> Frames:
             """Another answer to the same message, or, after an edit, an answer to what it says now."""
             data = _data(event)
             turn = _turn(conversation, data)
@@ -104,7 +104,7 @@ def build_page(served: Served) -> gr.Blocks:
                 async for frame in talked(text, turn, conversation, Wishes(*wishes)):
                     yield frame
 
-        async def judge(event: gr.EventData, conversation: Conversation, name: str) -> Any:
+        async def judge(event: gr.EventData, conversation: PlaygroundConversation, name: str) -> Any:
             data = _data(event)
             said = {field: data[field] for field in ("value", "comment", "correction") if field in data}
             try:
@@ -114,17 +114,17 @@ def build_page(served: Served) -> gr.Blocks:
                 return shown(conversation, error.message)
             return shown(conversation)
 
-        async def inside(conversation: Conversation, place: Any = None) -> dict[str, Any]:
+        async def inside(conversation: PlaygroundConversation, place: Any = None) -> dict[str, Any]:
             try:
                 answer = conversation.answer_at(2 * len(conversation.turns) - 1 if place is None else place)
             except ApiError:
                 return {"greeting": LOOK_GREETING}
             return await talking.look_view(answer) if answer.tokens else {"greeting": LOOK_GREETING}
 
-        async def inside_this(event: gr.EventData, conversation: Conversation) -> tuple[Any, Any]:
+        async def inside_this(event: gr.EventData, conversation: PlaygroundConversation) -> tuple[Any, Any]:
             return await inside(conversation, _data(event).get("place")), gr.Tabs(selected="look")
 
-        async def compare(text: str, duel: Duel, other: str, *wishes: Any) -> Frames:
+        async def compare(text: str, duel: AnswerPair, other: str, *wishes: Any) -> Frames:
             pair = [Wishes(*wishes), replace(Wishes(*wishes), model=other if several else wishes[0])]
             typed: str | None = ""
             try:
@@ -135,23 +135,23 @@ def build_page(served: Served) -> gr.Blocks:
                 gr.Warning(html.escape(error.message))
             yield duel.view(DUEL_GREETING), gr.skip() if duel.writing else _waiting(None)
 
-        async def pick(event: gr.EventData, duel: Duel, name: str) -> dict[str, Any]:
+        async def pick(event: gr.EventData, duel: AnswerPair, name: str) -> dict[str, Any]:
             await duel.pick(served, int(_data(event).get("value", 0)), name)
             return duel.view(DUEL_GREETING)
 
-        def begin(conversation: Conversation) -> tuple[Conversation, dict[str, Any], Any]:
+        def begin(conversation: PlaygroundConversation) -> tuple[PlaygroundConversation, dict[str, Any], Any]:
             conversation.leave()
-            return Conversation(), Conversation().view(several, greeting), gr.Tabs(selected="talk")
+            return PlaygroundConversation(), PlaygroundConversation().view(several, greeting), gr.Tabs(selected="talk")
 
         box.submit(say, [box, conversation, *wishes], [talk, box], **pieces)
-        box.stop(Conversation.stop, [conversation], None, **whole)
+        box.stop(PlaygroundConversation.stop, [conversation], None, **whole)
         talk.again(again, [conversation, *wishes], [talk, box], **pieces)
         talk.revise(again, [conversation, *wishes], [talk, box], **pieces)
         talk.judge(judge, [conversation, name], [talk], **whole)
         talk.look(inside_this, [conversation], [look, tabs], **whole)
         look_tab.select(inside, [conversation], [look], **whole)
         ask.submit(compare, [ask, duel, other, *wishes], [fight, ask], **pieces)
-        ask.stop(Duel.stop, [duel], None, **whole)
+        ask.stop(AnswerPair.stop, [duel], None, **whole)
         fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})  # a double click is one choice
         fresh.click(begin, [conversation], [conversation, talk, tabs], **whole)
         page.load(_visitor, None, [name], **whole)
@@ -207,7 +207,7 @@ def _data(event: gr.EventData) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _turn(conversation: Conversation, data: dict[str, Any]) -> int | None:
+def _turn(conversation: PlaygroundConversation, data: dict[str, Any]) -> int | None:
     place = data.get("place")
     return place // 2 if isinstance(place, int) and 0 <= place // 2 < len(conversation.turns) else None
 

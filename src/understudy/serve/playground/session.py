@@ -83,7 +83,7 @@ class Wishes:
 
 
 @dataclass
-class Answer:
+class PlaygroundAnswer:
     """An answer while it is written, and what its visitor said of it."""
 
     run: ServedRun
@@ -109,11 +109,11 @@ class Writing:
     """An answer that is being asked for; ``stop`` ends it where it is."""
 
     served: Served
-    answer: Answer
+    answer: PlaygroundAnswer
     conversation_id: str
     answers: Answers | None = None
 
-    async def write(self, request: ChatRequest) -> AsyncGenerator[Answer, None]:
+    async def write(self, request: ChatRequest) -> AsyncGenerator[PlaygroundAnswer, None]:
         """Yield the answer whenever there is more of it, until it is whole and kept.
 
         Raises:
@@ -145,19 +145,19 @@ class Writing:
 
 
 @dataclass
-class Conversation:
+class PlaygroundConversation:
     """A visitor's conversation: questions, and the answer to each."""
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    turns: list[tuple[str, Answer]] = field(default_factory=list)
+    turns: list[tuple[str, PlaygroundAnswer]] = field(default_factory=list)
     drawn: int = 0
     writing: Writing | None = None
     left: bool = False
     """For another; an answer that was being written comes to its end unseen."""
 
-    def __deepcopy__(self, memo: Any) -> Conversation:
+    def __deepcopy__(self, memo: Any) -> PlaygroundConversation:
         """Each session begins with one of its own; a copy of an engine would be no use."""
-        return Conversation()
+        return PlaygroundConversation()
 
     def view(self, several: bool, greeting: str = "") -> dict[str, Any]:
         """What the page draws; ``several`` models are told apart by their names."""
@@ -176,7 +176,7 @@ class Conversation:
     async def say(
         self, served: Served, text: str, wishes: Wishes, place: int | None = None
     ) -> AsyncGenerator[None, None]:
-        """Answer a message, at the end or, forgetting what came from there on, at turn ``place``.
+        """PlaygroundAnswer a message, at the end or, forgetting what came from there on, at turn ``place``.
 
         Raises:
             ApiError: it cannot be answered now; the conversation is as it was.
@@ -188,7 +188,7 @@ class Conversation:
         run = served.find(wishes.model)
         before = list(self.turns)
         kept = before if place is None else before[:place]
-        answer = Answer(run)
+        answer = PlaygroundAnswer(run)
         self.turns = [*kept, (text, answer)]
         self.writing = writing = Writing(served, answer, self.id)
         messages = [message for turn in kept for message in _messages(*turn)]
@@ -212,7 +212,7 @@ class Conversation:
         self.left = True
         self.stop()
 
-    def answer_at(self, place: Any) -> Answer:
+    def answer_at(self, place: Any) -> PlaygroundAnswer:
         """The answer that the page calls by this place of its messages.
 
         Raises:
@@ -225,18 +225,18 @@ class Conversation:
 
 
 @dataclass
-class Duel:
+class AnswerPair:
     """Two answers to one question, in an order that only the server knows the meaning of until one is picked."""
 
     question: str = ""
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[PlaygroundAnswer] = field(default_factory=list)
     writing: list[Writing] = field(default_factory=list)
     picked: int | None = None
     saved: str = ""
     refused: bool = False
 
-    def __deepcopy__(self, memo: Any) -> Duel:
-        return Duel()
+    def __deepcopy__(self, memo: Any) -> AnswerPair:
+        return AnswerPair()
 
     def view(self, greeting: str = "") -> dict[str, Any]:
         """What the page draws; no name of a model before one answer is picked."""
@@ -267,7 +267,7 @@ class Duel:
         order = [0, 1] if secrets.randbits(1) else [1, 0]
         conversation = uuid.uuid4().hex
         self.question, self.picked, self.saved, self.refused = text, None, "", False
-        self.answers = [Answer(served.find(wishes[n].model)) for n in order]
+        self.answers = [PlaygroundAnswer(served.find(wishes[n].model)) for n in order]
         self.writing = [Writing(served, answer, conversation) for answer in self.answers]
         messages = [{"role": "user", "content": text}]
 
@@ -309,7 +309,7 @@ class Duel:
         self.picked = {1: 0, -1: 1}.get(value)
 
 
-async def judge(served: Served, answer: Answer, annotator: str, kind: str, **said: Any) -> None:
+async def judge(served: Served, answer: PlaygroundAnswer, annotator: str, kind: str, **said: Any) -> None:
     """Keep what a visitor thinks of an answer, and say on the answer whether it is kept."""
     answer.saved, answer.refused = await save(served, kind=kind, answer_id=answer.id, annotator=annotator, **said)
     if not answer.refused:
@@ -339,7 +339,7 @@ async def save(served: Served, **fields: Any) -> tuple[str, bool]:
     return f"saved: {NAMES[fields['kind']]}", False
 
 
-async def look_view(answer: Answer) -> dict[str, Any]:
+async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
     """What the page draws of how an answer came about: the tokens of the last exchange, or the last ones of it that
     can be shown, each with its probability, alternatives and layers, and the attention between them."""
     from understudy.inference.lookinside import Look, describe, look_inside
@@ -365,7 +365,7 @@ async def look_view(answer: Answer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _messages(question: str, answer: Answer) -> list[Message]:
+def _messages(question: str, answer: PlaygroundAnswer) -> list[Message]:
     """A turn as the next answer reads it; a question that got no word of an answer is not read again."""
     if not answer.text.strip():
         return []
