@@ -39,8 +39,8 @@ import torch
 import understudy
 from plain import publish
 from trl_side import Rounds
-from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.config.model import ModelConfig
 from understudy.data.chat.pair_rows import document_of
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import open_prompts
@@ -53,7 +53,7 @@ from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
 from understudy.run import Run, RunFolder, load_run, weights_of
 from understudy.runtime import DTYPES, Runtime
-from understudy.stages.table import MATERIALS
+from understudy.stages.table import stage_class
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 from understudy.train.init_from import config_from_parent, start_from
@@ -221,16 +221,15 @@ def ours(folder: Path, name: str, steps: int) -> None:
     torch.manual_seed(0)
     model = build_model(config.model)
     start_from(model, parent, parent.tokenizer)
-    course = MATERIALS[work["stage"]](config, parent.tokenizer).prepare(
-        StageContext(config, created(folder, name, config, parent), runtime, model, parent)
-    )
+    stage = stage_class(work["stage"])(config, parent.tokenizer)
+    stage.setup(StageContext(config, created(folder, name, config, parent), runtime, model, parent))
 
     def after_step(progress: TrainingProgress, measured: dict[str, float]) -> bool:
         rounds.end_part(length=measured.get("train/length", 0.0))
         return False
 
     Trainer(
-        course.objective, [*build_optimizers(model, config.optim), *course.optimizers], course.source,
+        stage.objective, [*build_optimizers(model, config.optim), *stage.extra_optimizers], stage.batches,
         lambda step: 1.0, runtime, TrainingProgress(), steps, config.optim.grad_clip,
         due=lambda progress: progress.step % work["part_steps"] == 0, after_step=after_step,
     ).run()  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from plain import publish
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.model.gpt import Attention
 
 TRAINING = [

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from plain import publish
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.inference import (
     WEIGHTS,
     BatchEngine,

@@ -31,10 +31,9 @@ def measure(preset: str, overrides: dict[str, str], micro: int) -> None:
     from plain import plain_update
     from understudy.bench import random_batch
     from understudy.config.load import load_config
-    from understudy.doctor import with_vocabulary
     from understudy.model import build_model
     from understudy.optim import build_optimizers
-    from understudy.train.memory import plan_memory
+    from understudy.train.memory import plan_memory, with_vocabulary
     from understudy.train.objective import NextToken
 
     torch.set_num_threads(1)

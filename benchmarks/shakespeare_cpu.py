@@ -29,7 +29,7 @@ from understudy.data.text.shards import open_split
 from understudy.evaluate.loss import evaluate_loss
 from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
-from understudy.stages.table import pretrain
+from understudy.stages.table import run_stage
 
 TARGET, STEPS, BATCH, CONTEXT = 1.886, 2000, 12, 64
 
@@ -91,7 +91,7 @@ def ours(data: Path, seed: int, every: int) -> dict[str, Any]:
     config = build_config(apply_overrides(read_preset("shakespeare-char-cpu"), overrides))
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch) / "run")
-        result = pretrain(config, folder)
+        result = run_stage(config, folder)
         rows = [row for row in read_metrics(folder.metrics) if "val/loss" in row]
     reached = next((row["train_seconds"] for row in rows if row["val/loss"] <= TARGET), None)
     return {

@@ -22,12 +22,11 @@ import torch
 
 from plain import PlainGPT, Shape, plain_optimizer, plain_step, publish
 from understudy.bench import random_batch
-from understudy.config import RunConfig
 from understudy.config.load import build_config
-from understudy.doctor import matmul_flops
+from understudy.config.run import RunConfig
 from understudy.model import build_model
 from understudy.optim import build_optimizers
-from understudy.runtime import Runtime
+from understudy.runtime import Runtime, matmul_flops
 from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
 from understudy.train.objective import NextToken
 

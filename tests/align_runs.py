@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from understudy.cli import main
-from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.config.model import ModelConfig
 from understudy.files import write_json
 from understudy.model import GPT, Bigram, build_model
 from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of

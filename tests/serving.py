@@ -20,7 +20,7 @@ import uvicorn
 from openai import OpenAI
 
 from align_runs import kept_run
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.inference.batching import BatchEngine
 from understudy.model import GPT
 from understudy.run import Run

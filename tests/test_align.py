@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from align_runs import ASKED, COMMON, LETTERS, QUIET, beginner, pair, run
 from conftest import TWO_PROCESSES
 from understudy.cli import main
-from understudy.config import DPOConfig, GRPOConfig, RewardConfig
+from understudy.config.align import DPOConfig, GRPOConfig, RewardConfig
 from understudy.data.chat.pair_rows import collate_pairs, render_pairs
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt, open_prompts

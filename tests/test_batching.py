@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.inference import (
     BatchEngine,
     CompletionChunk,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.data.chat.packing import grow_trees, lay_in_rows
 from understudy.losses import PADDING
 from understudy.model import GPT

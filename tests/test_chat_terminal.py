@@ -20,8 +20,8 @@ import understudy.chat.session
 from understudy.chat.session import Chat
 from understudy.chat.terminal import COMMANDS, Shell, joined_lines, talk_through_pipe
 from understudy.cli import main
-from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.config.model import ModelConfig
 from understudy.files import write_json
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT

@@ -14,7 +14,7 @@ import torch
 from understudy.cli import main
 from understudy.config.load import dump_config
 from understudy.run import RunFolder
-from understudy.stages.table import pretrain
+from understudy.stages.table import run_stage
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def trained(small_config: Any, tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "runs/small")
-    pretrain(small_config(), folder)
+    run_stage(small_config(), folder)
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.inference import prepare_for_inference
 from understudy.inference.compiled import TRACED, RowsLinear, RowsNorm, RowsPart, pack_int8, unpack_int8
 from understudy.inference.quantize import is_prepared

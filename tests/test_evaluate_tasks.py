@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from understudy.cli import main
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.evaluate.likelihood import Span, continuation, score_sequences
 from understudy.evaluate.runner import prompt_tokens, run_task
 from understudy.evaluate.statistics import (
@@ -34,7 +34,7 @@ from understudy.model import GPT, Bigram
 from understudy.rewards.verifiers import final_number
 from understudy.run import RunFolder
 from understudy.runtime import Runtime
-from understudy.stages.table import pretrain
+from understudy.stages.table import run_stage
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
@@ -419,7 +419,7 @@ def trained(small_config: Any, spelled: Path, tmp_path: Path, monkeypatch: pytes
     """The run `small`, with checkpoints of steps 4, 6 and 8."""
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path / "runs/small")
-    pretrain(small_config(data__path=spelled, model__context_length=64, eval__max_tokens=2000), folder)
+    run_stage(small_config(data__path=spelled, model__context_length=64, eval__max_tokens=2000), folder)
     return folder
 
 

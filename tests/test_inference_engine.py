@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.inference import SamplingSettings, continue_rows, generate
 from understudy.inference.sampling import (
     draw_uniforms,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.inference import Completion, SamplingSettings, generate, generate_text, stream_text
 from understudy.inference.row_text import RowText
 from understudy.model import GPT, Bigram

@@ -14,8 +14,8 @@ import torch
 from align_runs import kept_run
 from serving import make_run
 from understudy.cli import main
-from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.config.model import ModelConfig
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import render_set
 from understudy.model import Bigram

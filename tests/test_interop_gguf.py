@@ -16,7 +16,7 @@ import torch
 
 from align_runs import finished_run
 from test_interop_huggingface import SAMPLE, randomised, shape
-from understudy.config import LoraConfig, ModelConfig
+from understudy.config.model import LoraConfig, ModelConfig
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.interop.export import export_run

@@ -12,8 +12,8 @@ import torch
 
 from align_runs import finished_run
 from understudy.cli import main
-from understudy.config import LoraConfig, ModelConfig
 from understudy.config.load import read_preset
+from understudy.config.model import LoraConfig, ModelConfig
 from understudy.interop import huggingface
 from understudy.interop.export import export_run
 from understudy.interop.huggingface import read_huggingface

@@ -22,7 +22,7 @@ from align_runs import finished_run
 from conftest import small_text
 from test_interop_huggingface import randomised, shape
 from understudy.cli import main
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.data.text.prepare import prepare
 from understudy.interop import proof, shapes
 from understudy.interop.export import export_run

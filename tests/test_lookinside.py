@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from test_model import SHAPES, make, tokens
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.inference.lookinside import look_inside, visible
 from understudy.model import Bigram
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from understudy.config import ModelConfig, OptimConfig
+from understudy.config.model import ModelConfig
+from understudy.config.run import OptimConfig
 from understudy.losses import IGNORE, chunked_cross_entropy_sum, cross_entropy_sum
 from understudy.model import GPT
 from understudy.optim import Muon, build_optimizers, lr_factor

@@ -19,7 +19,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from understudy.config import LogConfig
+from understudy.config.run import LogConfig
 from understudy.console import bytes_text, count_text, duration_text, printable
 from understudy.run import RunFolder, read_metrics
 from understudy.train.console_panel import Watch, sparkline

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.model import GPT, Bigram, KVCache, build_model
 from understudy.model.positions import rope_table, rotate, shift_keys
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from understudy import annotators as sampled_preferences
 from understudy.annotators import Sampling
 from understudy.cli import main
-from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.config.model import ModelConfig
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prepare import ChatSummary, prepare_conversations
 from understudy.files import write_json

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from understudy.config import LoraConfig, ModelConfig
+from understudy.config.model import LoraConfig, ModelConfig
 from understudy.inference import WEIGHTS, prepare_for_inference
 from understudy.inference.quantize import CPU_KERNELS, FastLinear, equal_calls, in_calls, int8_weights, is_prepared
 from understudy.model import GPT, KVCache

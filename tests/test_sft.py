@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from understudy.cli import main
-from understudy.config import LoraConfig, ModelConfig
 from understudy.config.load import build_config
+from understudy.config.model import LoraConfig, ModelConfig
 from understudy.data.chat.packing import PackedRows, all_rows, collate, pack_best_fit, render_set
 from understudy.losses import IGNORE, PADDING
 from understudy.model import GPT, merge_lora
 from understudy.run import Run, RunFolder, load_run, read_metrics, read_tensors
-from understudy.stages.table import pretrain, sft
+from understudy.stages.table import run_stage
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import CHAT_TOKENS, end_ids, render, with_chat_tokens
 from understudy.train.init_from import model_from_parent, start_from
@@ -175,7 +175,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         "train": {"steps": 4, "batch_size": 4}, "log": {"samples": 0},
     })  # fmt: skip
     run = RunFolder(folder / "run")
-    pretrain(config, run)
+    run_stage(config, run)
     return run
 
 
@@ -196,7 +196,7 @@ def sft_config(base: RunFolder, parent: Run, **more: Any) -> Any:
 def test_finetuning_starts_from_the_base_and_learns_to_answer(base: RunFolder, tmp_path: Path) -> None:
     parent = load_run(base.path)
     folder = RunFolder(tmp_path / "chat")
-    result = sft(sft_config(base, parent, steps=60), folder, parent=parent)
+    result = run_stage(sft_config(base, parent, steps=60), folder, parent=parent)
     rows = read_metrics(folder.metrics)
     assert result.final.loss < 0.6 * rows[0]["train/loss"]
     run = load_run(folder.path)
@@ -214,11 +214,11 @@ def test_a_stopped_finetuning_resumes_to_the_same_bits(base: RunFolder, tmp_path
     parent = load_run(base.path)
     config = sft_config(base, parent, lora=lora)
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    sft(config, whole, parent=parent)
+    run_stage(config, whole, parent=parent)
     stopped = config.model_copy(update={"train": config.train.model_copy(update={"stop_at_tokens": 600})})
-    sft(stopped, parts, parent=load_run(base.path))
+    run_stage(stopped, parts, parent=load_run(base.path))
     assert parts.steps()[-1] < 6
-    sft(config, parts, resume=True)
+    run_stage(config, parts, resume=True)
     for name in ("model.safetensors", "training.safetensors"):
         one, two = (read_tensors(folder.checkpoint("6") / name) for folder in (whole, parts))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), name
@@ -230,9 +230,9 @@ def test_killed_before_its_first_checkpoint_it_begins_again_from_its_parent(base
     parent = load_run(base.path)
     config = sft_config(base, parent)
     whole, again = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "again")
-    sft(config, whole, parent=parent)
+    run_stage(config, whole, parent=parent)
     shutil.copytree(whole.path, again.path, ignore=shutil.ignore_patterns("checkpoints", "metrics.jsonl"))
-    sft(again.config(), again, resume=True)
+    run_stage(again.config(), again, resume=True)
     one, two = (read_tensors(folder.checkpoint("6") / "model.safetensors") for folder in (whole, again))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -262,7 +262,7 @@ def test_a_context_of_64_trains_on_conversations_of_2000_tokens(base: RunFolder,
     (tmp_path / "long.jsonl").write_text("".join(json.dumps({"messages": m}) + "\n" for m in talks))
     folder = RunFolder(tmp_path / "long")
     config = sft_config(base, parent, data=tmp_path / "long.jsonl", context_length=64, steps=12)
-    result = sft(config, folder, parent=parent)
+    result = run_stage(config, folder, parent=parent)
     assert result.progress.step == 12 and np.isfinite(result.final.loss)
     assert all(np.isfinite(row["train/loss"]) for row in read_metrics(folder.metrics))
     counts = folder.about()["data"]["counts"]["train"]
@@ -310,7 +310,7 @@ def test_adapters_start_as_nothing_learn_alone_and_merge_exactly() -> None:
 def test_adapters_leave_the_base_untouched_and_the_new_tokens_learn(base: RunFolder, tmp_path: Path) -> None:
     parent = load_run(base.path)
     folder = RunFolder(tmp_path / "lora")
-    sft(sft_config(base, parent, lora={"rank": 4}), folder, parent=parent)
+    run_stage(sft_config(base, parent, lora={"rank": 4}), folder, parent=parent)
     before = dict(load_run(base.path).model.named_parameters())
     after = dict(load_run(folder.path, "latest").model.named_parameters())
     changed = {name for name in before if "embedding" not in name and not torch.equal(before[name], after[name])}

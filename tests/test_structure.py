@@ -1,4 +1,4 @@
-"""The house keeps its shape: floors, one place for backward(), presets that parse, a README that tells the truth."""
+"""The structure of the source: layers, one table of stages, one place for backward(), presets and documented commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from imports import import_circles, imports_of, layer_faults, modules_of
 from understudy.cli import parse
 from understudy.config.load import (
     build_config,
@@ -20,60 +21,100 @@ from understudy.config.load import (
     preset_summaries,
     read_preset,
 )
+from understudy.config.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "understudy"
-FLOORS = {  # the longest matching name decides
-    "cli": 5, "commands": 5, "demo": 5, "chat": 5, "chat_terminal": 5, "__main__": 5, "serve": 5,
-    "train.stages": 4, "align": 4, "doctor": 4, "bench": 4,
-    "train": 3, "evaluate": 3,
-    "data": 2, "inference": 2, "interop": 2, "run": 2,
-    "tokenizer": 1, "model": 1, "optim": 1, "losses": 1,
-    "config": 0, "config_align": 0, "config_model": 0, "config_types": 0, "settings": 0, "runtime": 0,
-}  # fmt: skip
+FILES = [PACKAGE / path for path in sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py"))]
 
 
-def floor_of(module: str) -> int | None:
-    parts = module.split(".")
-    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-    return next((FLOORS[name] for name in names if name in FLOORS), None)
+def test_imports_point_down_only() -> None:
+    assert layer_faults(PACKAGE) == []
 
 
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+def test_no_modules_import_each_other() -> None:
+    assert import_circles(PACKAGE) == []
 
 
-def imports_of(path: Path) -> set[str]:
-    """Modules of this project that a file imports anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("understudy."):
-            found.add(node.module.removeprefix("understudy."))
-        elif isinstance(node, ast.Import):
-            found |= {a.name.removeprefix("understudy.") for a in node.names if a.name.startswith("understudy.")}
+def test_only_the_command_line_imports_the_commands() -> None:
+    modules = modules_of(PACKAGE)
+    importers = {
+        name for name, path in modules.items()
+        if any(i.split(".")[0] == "commands" for i in imports_of(path, PACKAGE, modules))
+        and name.split(".")[0] != "commands"
+    }  # fmt: skip
+    assert importers == {"cli"}
+
+
+@pytest.mark.parametrize(("where", "line", "fault"), [
+    ("model/gpt.py", "from understudy.train import loop", "model.gpt imports train.loop, upwards"),
+    ("model/gpt.py", "def f():\n    import understudy.cli", "model.gpt imports cli, upwards"),
+    ("losses.py", "from understudy.tokenizer.chat import render", "losses imports tokenizer.chat, sideways"),
+    ("run.py", "from understudy import doctor", "run imports doctor, upwards"),
+    ("data/loader.py", "from ..chat import session", None),
+    ("data/loader.py", "from ..train import loop", "data.loader imports train.loop, upwards"),
+    ("stray.py", "", "stray stands in no layer"),
+])  # fmt: skip
+def test_planted_imports_are_found(tmp_path: Path, where: str, line: str, fault: str | None) -> None:
+    package = tmp_path / "understudy"
+    for name in ("model/gpt", "train/loop", "cli", "losses", "tokenizer/chat", "run", "doctor", "data/loader",
+                 "chat/session"):  # fmt: skip
+        path = package / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (package / where).write_text(line)
+    assert layer_faults(package) == ([] if fault is None else [fault])
+
+
+def test_planted_circles_are_found(tmp_path: Path) -> None:
+    package = tmp_path / "understudy"
+    (package / "data").mkdir(parents=True)
+    (package / "data" / "a.py").write_text("from understudy.data import b")
+    (package / "data" / "b.py").write_text("from understudy.data.c import x")
+    (package / "data" / "c.py").write_text("x = 1\ndef f():\n    from understudy.data.a import y")
+    assert import_circles(package) == [["data.a", "data.b", "data.c"]]
+
+
+def public_classes() -> dict[str, list[str]]:
+    """Where each public class of the package is defined."""
+    found: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
     return found
 
 
-FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+def test_no_two_public_classes_share_a_name() -> None:
+    assert {name: places for name, places in public_classes().items() if len(places) > 1} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_point_down_only(path: Path) -> None:
-    here = floor_of(module_name(path))
-    assert here is not None, f"{path} stands on no floor; name it in FLOORS"
-    for imported in imports_of(path):
-        there = floor_of(imported)
-        assert there is not None, f"{path} imports {imported}, which stands on no floor"
-        assert there <= here, f"{path} (floor {here}) imports {imported} (floor {there})"
+def test_stages_are_named_in_their_table_only() -> None:
+    """Nothing outside config/stages.py compares a value with the name of a stage, or keys a table by them."""
+    found = []
+    for path in FILES:
+        if path == PACKAGE / "config/stages.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                about = ast.unparse(node)
+                names = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)} & STAGES.keys()
+                if names and ("stage" in about or "method" in about or len(names) > 1):
+                    found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {about}")
+            elif isinstance(node, ast.Dict):
+                keys = {k.value for k in node.keys if isinstance(k, ast.Constant)} & (STAGES.keys() - {"reward"})
+                if len(keys) > 1:
+                    found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: a table of {sorted(keys)}")
+    assert found == []
 
 
-def test_inference_never_imports_training_and_the_loop_no_stage_or_loss() -> None:
-    for path in (PACKAGE / "inference").glob("*.py"):
-        assert not any(name.startswith("train") for name in imports_of(path)), path
-    assert not imports_of(PACKAGE / "train/loop.py") & {"train.stages", "losses", "evaluate.loss", "align"}
-    assert not any(
-        n.startswith(("tokenizer", "run", "train")) for p in (PACKAGE / "model").glob("*.py") for n in imports_of(p)
-    )
+def test_training_knows_no_stage_and_the_loop_no_loss() -> None:
+    modules = modules_of(PACKAGE)
+    for path in (PACKAGE / "train").glob("*.py"):
+        assert not any(i.split(".")[0] in ("stages", "losses") for i in imports_of(path, PACKAGE, modules)) or (
+            path.name == "objective.py"
+        ), path
+    assert not imports_of(PACKAGE / "train/loop.py", PACKAGE, modules) & {"losses", "evaluate.loss"}
 
 
 def test_backward_and_optimizer_step_stand_in_one_file() -> None:

@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from conftest import TWO_PROCESSES
-from understudy.config import ModelConfig, OptimConfig
 from understudy.config.load import dump_config
+from understudy.config.model import ModelConfig
+from understudy.config.run import OptimConfig
 from understudy.data.loader import Windows
 from understudy.evaluate.loss import LossResult
 from understudy.losses import IGNORE
@@ -27,8 +28,8 @@ from understudy.model import GPT
 from understudy.optim import build_optimizers
 from understudy.run import RunFolder, load_run, read_metrics, read_tensors
 from understudy.runtime import Runtime
-from understudy.stages.table import pretrain
-from understudy.train import stage as material
+from understudy.stages import pretrain as pretraining
+from understudy.stages.table import run_stage
 from understudy.train.evaluator import Evaluator
 from understudy.train.init_from import model_from_parent
 from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
@@ -91,13 +92,13 @@ HARD = {
 @pytest.mark.parametrize("settings", [{}, HARD], ids=["plain", "dropout-ema-ngrams"])
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(small_config: Any, tmp_path: Path, settings: dict) -> None:
     whole = RunFolder(tmp_path / "whole")
-    pretrain(small_config(**settings), whole)
+    run_stage(small_config(**settings), whole)
     for stop in (3, 6):
         folder = RunFolder(tmp_path / f"stopped{stop}")
-        pretrain(small_config(train__stop_at_tokens=stop * 8 * 16, **settings), folder)
+        run_stage(small_config(train__stop_at_tokens=stop * 8 * 16, **settings), folder)
         assert folder.steps()[-1] == stop
         saved = folder.config()
-        pretrain(check_resume(saved, small_config(**settings)), folder, resume=True)
+        run_stage(check_resume(saved, small_config(**settings)), folder, resume=True)
         assert losses(folder) == losses(whole)
         for name, tensor in weights(whole).items():
             assert torch.equal(tensor, weights(folder)[name]), name
@@ -121,8 +122,8 @@ def test_killed_at_a_random_moment_and_resumed_gives_the_same_bits(small_config:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert folder.steps() and folder.steps()[-1] < 60
-    pretrain(folder.config(), folder, resume=True)
-    pretrain(config, whole)
+    run_stage(folder.config(), folder, resume=True)
+    run_stage(config, whole)
     assert losses(folder) == losses(whole) and list(losses(whole)) == list(range(1, 61))
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(folder)[name]), name
@@ -130,10 +131,10 @@ def test_killed_at_a_random_moment_and_resumed_gives_the_same_bits(small_config:
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_again(small_config: Any, tmp_path: Path) -> None:
     whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    pretrain(small_config(), whole)
-    pretrain(small_config(train__stop_at_tokens=128), folder)
+    run_stage(small_config(), whole)
+    run_stage(small_config(train__stop_at_tokens=128), folder)
     shutil.rmtree(folder.checkpoints)
-    pretrain(small_config(), folder, resume=True)
+    run_stage(small_config(), folder, resume=True)
     assert losses(folder) == losses(whole)
 
 
@@ -156,8 +157,8 @@ def test_ctrl_c_saves_and_exits_with_130(small_config: Any, tmp_path: Path) -> N
 def test_one_process_then_two_give_the_losses_and_weights_of_one(small_config: Any, tmp_path: Path) -> None:
     config = small_config(train__micro_batch_size=2, optim__name="adamw")
     one, two = RunFolder(tmp_path / "runs/one"), RunFolder(tmp_path / "runs/two")
-    pretrain(config, one)
-    pretrain(small_config(train__micro_batch_size=2, optim__name="adamw", train__stop_at_tokens=2 * 128), two)
+    run_stage(config, one)
+    run_stage(small_config(train__micro_batch_size=2, optim__name="adamw", train__stop_at_tokens=2 * 128), two)
     resumed = subprocess.run(
         [*TWO_PROCESSES, "-m", "understudy", "pretrain", "--run-name", "two", "--resume", "--train.stop_at_tokens", "null"],
         cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -195,29 +196,29 @@ def test_processes_that_have_left_each_other_hold_no_threads(tmp_path: Path) -> 
 
 def test_learning_beats_the_bigram_and_the_bigram_beats_chance(small_config: Any, tmp_path: Path) -> None:
     long = {"train__steps": 150, "eval__every_steps": 0, "checkpoint__every_steps": 0, "log__samples": 0}
-    gpt = pretrain(small_config(optim__embedding_lr=0.02, **long), RunFolder(tmp_path / "gpt")).final
+    gpt = run_stage(small_config(optim__embedding_lr=0.02, **long), RunFolder(tmp_path / "gpt")).final
     bigram_config = small_config(**long).model_copy(
         update={"model": ModelConfig(family="bigram", context_length=16), "optim": OptimConfig(lr=0.1, weight_decay=0)}
     )
-    bigram = pretrain(bigram_config, RunFolder(tmp_path / "bigram")).final
+    bigram = run_stage(bigram_config, RunFolder(tmp_path / "bigram")).final
     assert gpt.loss < bigram.loss - 0.3 and bigram.loss < np.log(28) - 0.7
     assert gpt.loss_low < gpt.loss < gpt.loss_high
 
 
 def test_stops_by_tokens_seconds_and_loss(small_config: Any, tmp_path: Path) -> None:
-    by_tokens = pretrain(small_config(train__stop_at_tokens=300), RunFolder(tmp_path / "a"))
+    by_tokens = run_stage(small_config(train__stop_at_tokens=300), RunFolder(tmp_path / "a"))
     assert by_tokens.progress.step == 3  # the first step at or past 300 tokens of 128 a step
-    by_time = pretrain(small_config(train__steps=10**6, train__stop_at_seconds=0.2), RunFolder(tmp_path / "b"))
+    by_time = run_stage(small_config(train__steps=10**6, train__stop_at_seconds=0.2), RunFolder(tmp_path / "b"))
     assert by_time.progress.train_seconds >= 0.2 and by_time.progress.step < 10**5
-    by_loss = pretrain(small_config(train__steps=10**6, train__stop_at_loss=3.2), RunFolder(tmp_path / "c"))
+    by_loss = run_stage(small_config(train__steps=10**6, train__stop_at_loss=3.2), RunFolder(tmp_path / "c"))
     assert by_loss.final.loss <= 3.2 and by_loss.progress.step % 4 == 0
 
 
 def test_start_from_a_run_and_what_may_differ(small_config: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    pretrain(small_config(), RunFolder(tmp_path / "runs/first"))
+    run_stage(small_config(), RunFolder(tmp_path / "runs/first"))
     parent = load_run("first", "latest")
-    result = pretrain(
+    result = run_stage(
         small_config(optim__lr=1e-9, optim__embedding_lr=1e-9, optim__vector_lr=1e-9, train__steps=1),
         RunFolder(tmp_path / "runs/second"),
         parent=parent,
@@ -235,50 +236,50 @@ def test_start_from_a_run_and_what_may_differ(small_config: Any, tmp_path: Path,
 
 def test_folders_in_use_and_changed_settings_are_refused(small_config: Any, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "r")
-    pretrain(small_config(), folder)
+    run_stage(small_config(), folder)
     with pytest.raises(ValueError, match="already holds a run"):
-        pretrain(small_config(), folder)
+        run_stage(small_config(), folder)
     with pytest.raises(ValueError, match=r"optim.lr was 0.02 and is now 0.5"):
         check_resume(folder.config(), small_config(optim__lr=0.5))
     with folder.locked(), pytest.raises(ValueError, match="another process"):
-        pretrain(folder.config(), RunFolder(folder.path), resume=True)
+        run_stage(folder.config(), RunFolder(folder.path), resume=True)
 
 
 def test_damaged_checkpoints_are_refused_and_older_ones_still_work(small_config: Any, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "r")
-    pretrain(small_config(), folder)
+    run_stage(small_config(), folder)
     newest = folder.checkpoint("latest")
     for name in ("model.safetensors", "training.safetensors"):
         whole = (newest / name).read_bytes()
         (newest / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ValueError, match="damaged"):
-            pretrain(folder.config(), folder, resume=True)
+            run_stage(folder.config(), folder, resume=True)
         (newest / name).write_bytes(whole)
     state = (newest / "state.json").read_text()
     (newest / "state.json").write_text(state[:40])
     with pytest.raises(ValueError, match="damaged"):
         load_run(folder.path, "latest")
     shutil.rmtree(newest)
-    assert pretrain(folder.config(), folder, resume=True).progress.step == 8
+    assert run_stage(folder.config(), folder, resume=True).progress.step == 8
 
 
 def test_another_text_or_tokenizer_is_refused_on_resume(small_config: Any, tmp_path: Path, char_data: Path) -> None:
     folder = RunFolder(tmp_path / "r")
-    pretrain(small_config(train__stop_at_tokens=300), folder)
+    run_stage(small_config(train__stop_at_tokens=300), folder)
     other = tmp_path / "data"
     shutil.copytree(char_data, other)
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["splits"]["train"]["sha256"] = "0" * 64
     (other / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="not what the run"):
-        pretrain(small_config(data__path=other), folder, resume=True)
+        run_stage(small_config(data__path=other), folder, resume=True)
 
 
 def test_a_full_disk_costs_no_finished_checkpoint(small_config: Any, tmp_path: Path) -> None:
     """A limit on file size stands in for the full disk: the second checkpoint cannot be written."""
     resource = pytest.importorskip("resource", reason="limits on file size are a Unix thing")
     folder = RunFolder(tmp_path / "runs/r")
-    pretrain(small_config(checkpoint__every_steps=4, train__stop_at_tokens=500), folder)
+    run_stage(small_config(checkpoint__every_steps=4, train__stop_at_tokens=500), folder)
     before = {p.name: p.read_bytes() for p in folder.checkpoint().iterdir()}
     done = subprocess.run(
         command("pretrain", "--run", "r", "--resume", "--train.stop_at_tokens", "null"),
@@ -290,12 +291,12 @@ def test_a_full_disk_costs_no_finished_checkpoint(small_config: Any, tmp_path: P
     assert not list(folder.checkpoints.glob(".partial*"))
     config = folder.config()
     unlimited = config.model_copy(update={"train": config.train.model_copy(update={"stop_at_tokens": None})})
-    assert pretrain(unlimited, folder, resume=True).progress.step == 8
+    assert run_stage(unlimited, folder, resume=True).progress.step == 8
 
 
 def test_old_checkpoints_go_and_the_best_stays(small_config: Any, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "r")
-    pretrain(small_config(train__steps=20, eval__every_steps=4, checkpoint__keep=2, optim__lr=2.0), folder)
+    run_stage(small_config(train__steps=20, eval__every_steps=4, checkpoint__keep=2, optim__lr=2.0), folder)
     best = min((row for row in read_metrics(folder.metrics) if "val/loss" in row), key=lambda row: row["val/loss"])
     assert folder.checkpoint("best").name == f"step_{best['step']}"
     assert set(folder.steps()) == {18, 20, best["step"]}
@@ -312,7 +313,7 @@ def test_a_best_loss_of_0_stays_the_best(small_config: Any, tmp_path: Path, monk
 
     monkeypatch.setattr(Evaluator, "_evaluate", evaluate)
     folder = RunFolder(tmp_path / "r")
-    pretrain(small_config(train__steps=6, eval__every_steps=2), folder)
+    run_stage(small_config(train__steps=6, eval__every_steps=2), folder)
     assert folder.checkpoint("best").name == "step_2"
 
 
@@ -325,7 +326,7 @@ def test_a_signal_to_the_stage_raises_after_saving(
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().batch(first, size)
 
-    monkeypatch.setattr(material, "Windows", Bomb)
+    monkeypatch.setattr(pretraining, "Windows", Bomb)
     with pytest.raises(Interrupted, match="saved"):
-        pretrain(small_config(), RunFolder(tmp_path / "r"))
+        run_stage(small_config(), RunFolder(tmp_path / "r"))
     assert RunFolder(tmp_path / "r").steps()[-1] == 4

@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from understudy.config import ModelConfig as ModelConfig
-    from understudy.config import RunConfig as RunConfig
     from understudy.config.load import load_config as load_config
+    from understudy.config.model import ModelConfig as ModelConfig
+    from understudy.config.run import RunConfig as RunConfig
     from understudy.inference.generate import generate as generate
     from understudy.inference.generate import generate_text as generate_text
     from understudy.inference.generate import stream_text as stream_text
@@ -39,7 +39,7 @@ for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 _HOME = {
-    "ModelConfig": "config", "RunConfig": "config", "load_config": "settings",
+    "ModelConfig": "config.model", "RunConfig": "config.run", "load_config": "config.load",
     "generate": "inference.engine", "generate_text": "inference.engine", "stream_text": "inference.engine",
     "GPT": "model", "Bigram": "model", "build_model": "model",
     "Run": "run", "load_run": "run",

@@ -74,6 +74,16 @@ class Sampling:
             "corrected": self.corrected,
         }
 
+    def run_name(self) -> str:
+        """The run's name, for a folder."""
+        from understudy.run import find_run
+
+        return find_run(self.run).path.resolve().name
+
+    def open(self, seed: int, limit: int | None) -> Opened:
+        """The pairs, as :func:`open_sampled` samples them."""
+        return open_sampled(self, seed, limit)
+
 
 def _state(run: str) -> dict[str, Any]:
     """What the checkpoint says of itself, without its weights."""
@@ -81,13 +91,6 @@ def _state(run: str) -> dict[str, Any]:
     from understudy.run import find_run
 
     return read_json(find_run(run).checkpoint(CHECKPOINT) / "state.json")
-
-
-def run_name(sampling: Sampling) -> str:
-    """The run's name, for a folder."""
-    from understudy.run import find_run
-
-    return find_run(sampling.run).path.resolve().name
 
 
 def open_sampled(sampling: Sampling, seed: int, limit: int | None) -> Opened:

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.config import RunConfig
-from understudy.doctor import matmul_flops, with_vocabulary
+from understudy.config.run import RunConfig
 from understudy.inference.generate import generate
 from understudy.model import build_model
 from understudy.optim import build_optimizers
-from understudy.runtime import Runtime
+from understudy.runtime import Runtime, matmul_flops
 from understudy.train.compile import compile_if_it_pays
 from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
-from understudy.train.memory import largest_micro_batch
+from understudy.train.memory import largest_micro_batch, with_vocabulary
 from understudy.train.metrics import memory_bytes
 from understudy.train.objective import NextToken
 

@@ -12,6 +12,7 @@ import difflib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from understudy.commands import (
@@ -26,6 +27,7 @@ from understudy.commands import (
     training,
     using,
 )
+from understudy.config.stages import STAGES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,18 +148,10 @@ VERBS = (
     Verb("demo", "the whole path on the embedded corpus", training.demo_arguments, training.demo),
     Verb("prepare", "turn text into token files", data.prepare_arguments, data.prepare),
     Verb("tokenizer", "train, inspect or compare tokenizers", data.tokenizer_arguments, data.tokenizer),
-    Verb(
-        "pretrain",
-        "train a base model, or continue or finetune one",
-        training.pretrain_arguments,
-        training.pretrain,
-        True,
+    *(
+        Verb(name, info.summary, partial(training.stage_arguments, name), partial(training.train, name), True)
+        for name, info in STAGES.items()
     ),
-    Verb("sft", "finetune a run on conversations", training.sft_arguments, training.sft, True),
-    Verb("reward", "train a reward model on preferences", training.reward_arguments, training.reward, True),
-    Verb("dpo", "improve an assistant by preferences directly", training.dpo_arguments, training.dpo, True),
-    Verb("ppo", "improve an assistant by rewards, with a critic", training.ppo_arguments, training.ppo, True),
-    Verb("grpo", "improve an assistant by rewards within groups", training.grpo_arguments, training.grpo, True),
     Verb("evaluate", "loss of a run, or its answers to tasks", using.evaluate_arguments, using.evaluate),
     Verb("score", "score conversations by a reward model", aligning.score_arguments, aligning.score),
     Verb("compare", "how often one run's answers beat another's", aligning.compare_arguments, aligning.compare),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,16 @@ from understudy.chat.session import Chat
 from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.text.prepare import prepare, progress_bars
-from understudy.evaluate.compare_runs import duel_and_tell
+from understudy.evaluate.compare_runs import compare_runs
 from understudy.evaluate.loss import evaluate_run, save_evaluation
-from understudy.evaluate.run_tasks import ask_and_tell
+from understudy.evaluate.run_tasks import evaluate_on_tasks
 from understudy.evaluate.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.report.report import write_report
 from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
-from understudy.stages.table import align, pretrain, sft, train_once
+from understudy.stages.table import train_unless_done
 
 PROMPTS = ("One morning,", '"Where is')
 QUESTIONS = (
@@ -50,7 +49,6 @@ SHORTER: dict[str, dict[str, dict[str, float]]] = {
     },
 }
 """Presets in which the demo stops earlier, so that all of it takes ten minutes on two CPU cores."""
-Stage = Callable[..., Any]
 
 
 def run_demo(name: str, fresh: bool = False) -> None:
@@ -71,20 +69,20 @@ def run_demo(name: str, fresh: bool = False) -> None:
             ["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report
         )))  # fmt: skip
     _say(f"2 of 9  pretrain: a GPT learns to write them ({base.path})")
-    _train("hamlet", base, None, pretrain)
+    _train("hamlet", base, None)
     _say("3 of 9  prepare: conversations about the village")
     conversations = _prepare("hamlet-chat", "conversations")
     _say(f"4 of 9  finetune: the GPT learns to answer ({chat.path})")
-    _train("hamlet-chat", chat, base, sft, data=conversations)
+    _train("hamlet-chat", chat, base, data=conversations)
     _say("5 of 9  prefer: its answers to more questions, compared by simulated annotators who err at times")
     preferences = Path("data") / f"{name}-preferences"
     if not judge.exists():
         _prepare("", "preferences", preferences, PREFERENCE_PROMPTS, Sampling(str(chat.path)), force=True)
     _say(f"6 of 9  reward: a model learns which answers are preferred ({judge.path})")
-    _train("hamlet-reward", judge, chat, align, data=preferences)
+    _train("hamlet-reward", judge, chat, data=preferences)
     _say(f"7 of 9  improve: the assistant learns from rewards for its own answers ({best.path})")
     prompts = _prepare("hamlet-grpo", "prompts")
-    _train("hamlet-grpo", best, chat, align, data=prompts, grpo={
+    _train("hamlet-grpo", best, chat, data=prompts, grpo={
         "reward_model": judge.path, "reward_weight": 0.1, "prompts": 32, "kl_coefficient": 0.02, "eval_prompts": 64,
     })  # fmt: skip
     runs = [load_run(folder.path) for folder in (best, chat, base)]
@@ -93,9 +91,9 @@ def run_demo(name: str, fresh: bool = False) -> None:
         for run in runs[1:]:
             result = evaluate_run(run, runtime)
             save_evaluation(RunFolder(run.path), result, str(run.step))
-        ask_and_tell(runs[2:], [find_task("hamlet")], runtime)
-        ask_and_tell(runs[:2], [find_task("hamlet")], runtime)
-        duel_and_tell(runs[1], runs[0], runtime)
+        evaluate_on_tasks(runs[2:], [find_task("hamlet")], runtime)
+        evaluate_on_tasks(runs[:2], [find_task("hamlet")], runtime)
+        compare_runs(runs[1], runs[0], runtime)
     for prompt, completion in zip(
         PROMPTS, generate_text(runs[2].model, runs[2].tokenizer, PROMPTS, 60, SamplingSettings(temperature=0.7, seed=7))
     ):
@@ -121,13 +119,11 @@ def _prepare(
     return path
 
 
-def _train(
-    preset: str, folder: RunFolder, parent: RunFolder | None, stage: Stage, data: Path | None = None, **sections: Any
-) -> None:
+def _train(preset: str, folder: RunFolder, parent: RunFolder | None, data: Path | None = None, **sections: Any) -> None:
     """One stage, unless it is done already; what was interrupted goes on."""
     settings = SHORTER.get(preset, {}) | sections | ({"data": {"path": data}} if data else {})
     dotted = {f"{section}.{name}": str(value) for section, own in settings.items() for name, value in own.items()}
-    if not train_once(apply_overrides(read_preset(preset), dotted), folder, parent, stage):
+    if not train_unless_done(apply_overrides(read_preset(preset), dotted), folder, parent):
         _say("        it is trained already; --fresh trains it again")
 
 

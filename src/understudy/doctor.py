@@ -6,15 +6,14 @@ import os
 import platform
 import shutil
 import sys
-import time
 from typing import Any
 
 import torch
 
 import understudy
-from understudy.config import RunConfig
-from understudy.runtime import Runtime, choose_dtype
-from understudy.train.memory import free_bytes, largest_micro_batch, plan_memory
+from understudy.config.run import RunConfig
+from understudy.runtime import Runtime, choose_dtype, matmul_flops
+from understudy.train.memory import free_bytes, largest_micro_batch, plan_memory, with_vocabulary
 
 
 def examine(runtime: Runtime, config: RunConfig | None = None) -> dict[str, Any]:
@@ -68,30 +67,6 @@ def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
         "tokens_per_step": config.train.batch_size * config.model.context_length,
         "tokens": config.train.steps * config.train.batch_size * config.model.context_length,
     }
-
-
-def with_vocabulary(config: RunConfig) -> RunConfig:
-    """The configuration with the vocabulary its tokenizer will have: known for bpe and gpt2, a guess for characters."""
-    wanted = config.tokenizer
-    vocab = config.model.vocab_size or wanted.vocab_size or (65 if wanted.kind == "char" else 50257)
-    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab})})
-
-
-def matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
-    """Floating-point operations a second of a square matrix product, the best of what fits in ``seconds``."""
-    runtime = Runtime(device)
-    size = size * 8 if device.type == "cuda" else size
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    if dtype == torch.bfloat16 and device.type == "cpu":
-        a, b, size = a[:256, :256].contiguous(), b[:256, :256].contiguous(), 256  # emulated bf16 is very slow
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end or best == float("inf"):
-        runtime.synchronize()
-        start = time.perf_counter()
-        a @ b
-        runtime.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def render(facts: dict[str, Any]) -> str:

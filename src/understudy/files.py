@@ -37,7 +37,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole: under another name, flushed, then renamed."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
-    _flush(partial)
+    flush(partial)
     partial.replace(path)
 
 
@@ -46,7 +46,7 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Have the disk hold what was written. Windows cannot open folders, and flushes renames by itself."""
     if path.is_dir() and os.name != "posix":
         return

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from understudy.config import RunConfig
 from understudy.config.load import dump_config, load_config
-from understudy.files import _flush, read_json, write_json, write_text
+from understudy.config.run import RunConfig
+from understudy.files import flush, read_json, write_json, write_text
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class RunFolder:
     @property
     def name(self) -> str:
         return self.path.name
+
+    def as_argument(self) -> str:
+        """What to write on the command line for this run: its name where it lies in runs/, else its path."""
+        return self.name if self.path.parent == RUNS else str(self.path)
 
     def exists(self) -> bool:
         return (self.path / "config.yaml").exists()
@@ -160,12 +164,12 @@ class RunFolder:
             for name in ("tokenizer.json", "config.yaml", "run.json"):
                 shutil.copyfile(self.path / name, partial / name)
             for entry in partial.iterdir():
-                _flush(entry)
-            _flush(partial)
+                flush(entry)
+            flush(partial)
             if final.exists():  # the same step again, after an interrupt
                 final.rename(self.checkpoints / f".partial_old_{step}")
             partial.rename(final)
-            _flush(self.checkpoints)
+            flush(self.checkpoints)
             write_text(self.checkpoints / "latest", str(step))
             if is_best:
                 write_text(self.checkpoints / "best", str(step))
@@ -323,7 +327,7 @@ def refuse_reward_model(run: Run) -> None:
     Raises:
         ValueError: it is one.
     """
-    if run.config.stage == "reward":
+    if not run.config.info.generates:
         raise ValueError(f"the run {run.path} gives scores and writes nothing; use it with `understudy score`")
 
 

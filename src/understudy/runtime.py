@@ -11,6 +11,7 @@ import ctypes
 import importlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -166,3 +167,20 @@ def cpu_has_bf16() -> bool:
 def autocast_of(runtime: Runtime) -> torch.dtype | None:
     """The runtime's precision as generating takes it."""
     return None if runtime.dtype == torch.float32 else runtime.dtype
+
+
+def matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+    """Floating-point operations a second of a square matrix product, the best of what fits in ``seconds``."""
+    runtime = Runtime(device)
+    size = size * 8 if device.type == "cuda" else size
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    if dtype == torch.bfloat16 and device.type == "cpu":
+        a, b, size = a[:256, :256].contiguous(), b[:256, :256].contiguous(), 256  # emulated bf16 is very slow
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        runtime.synchronize()
+        start = time.perf_counter()
+        a @ b
+        runtime.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.commands import Arguments, check_least
 from understudy.console import print_json, progress_bars, show_table
-from understudy.evaluate.compare_runs import ANSWER_TOKENS, _tell, open_compared
+from understudy.evaluate.compare_runs import ANSWER_TOKENS, comparison_prompts, show_comparison
 
 if TYPE_CHECKING:
     from understudy.evaluate.compare import Judge
@@ -128,7 +128,7 @@ def compare(arguments: Arguments) -> None:
     if save is not None and (save.suffix != ".jsonl" or save.exists() or not save.absolute().parent.is_dir()):
         raise ValueError(f"--save {save} wants the name of a new .jsonl file in a folder that is there")
     first, second = load_run(arguments.first), load_run(arguments.second)
-    prompts = open_compared(arguments.data, arguments.limit, needs_truth=by == "checker")
+    prompts = comparison_prompts(arguments.data, arguments.limit, needs_truth=by == "checker")
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
         tasks: dict[str, Any] = {}
 
@@ -169,7 +169,7 @@ def compare(arguments: Arguments) -> None:
         ]  # fmt: skip
         print_json(about | found.as_dict() | {"saved_pairs": saved, "rows": rows})
         return
-    _tell(found, first, second, len(prompts))
+    show_comparison(found, first, second, len(prompts))
     if save is not None:
         said = (
             f"{saved:,} pairs are in {save}"

@@ -13,7 +13,7 @@ from understudy.console import print_json
 
 if TYPE_CHECKING:
     from understudy.annotators import Sampling
-    from understudy.config import RunConfig
+    from understudy.config.run import RunConfig
     from understudy.tokenizer import Tokenizer
 
 
@@ -87,7 +87,7 @@ def prepare(arguments: Arguments) -> None:
     if config is not None:
         arguments.sources = arguments.sources or ([config.data.source] if config.data.source else [])
         arguments.out = arguments.out or Path(config.data.path)
-        arguments.kind = arguments.kind or ("text" if config.stage == "pretrain" else "conversations")
+        arguments.kind = arguments.kind or config.info.data
     if not arguments.sources:
         raise ValueError("say what to prepare: `understudy prepare SOURCE`, or --preset NAME")
     if arguments.kind in ("conversations", "preferences", "prompts"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.commands import Arguments, check_least
-from understudy.evaluate.run_tasks import ask_and_tell
+from understudy.evaluate.run_tasks import evaluate_on_tasks
 from understudy.run import refuse_reward_model
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def evaluate_tasks(arguments: Arguments) -> None:
     for run in runs:
         refuse_reward_model(run)
     with start_runtime(arguments.device) as runtime:
-        ask_and_tell(runs, tasks, runtime, arguments.limit, arguments.batch_size, arguments.json)
+        evaluate_on_tasks(runs, tasks, runtime, arguments.limit, arguments.batch_size, arguments.json)
 
 
 def _tasks(arguments: Arguments) -> list[Task]:

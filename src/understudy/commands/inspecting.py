@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from understudy.config import RunConfig
+    from understudy.config.run import RunConfig
     from understudy.data.chat.packing import RenderedSet
     from understudy.run import RunFolder
     from understudy.tokenizer import Tokenizer
@@ -125,7 +125,7 @@ def _show_mask(arguments: Arguments) -> None:
 
 
 def _trained_on(folder: RunFolder, config: RunConfig) -> Path:
-    if config.stage != "sft":
+    if config.info.data != "conversations":
         raise ValueError(
             f"the run {folder.path} was trained on text; say which conversations to show: --data PATH, a folder that "
             "`understudy prepare SOURCE --kind conversations` made or a .jsonl file"

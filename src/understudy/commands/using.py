@@ -59,7 +59,7 @@ def _evaluate_loss(arguments: Arguments) -> None:
     if not 1 <= context <= limit:
         raise ValueError(f"--context is {context}; the model reads 1 to {limit} tokens")
     check_least(1, batch_size=arguments.batch_size)
-    if run.config.stage == "reward":
+    if not run.config.info.generates:
         evaluate_reward(arguments, run, context)
         return
     path = Path(arguments.data) if arguments.data else None

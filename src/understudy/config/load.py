@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from understudy.config import RunConfig
+from understudy.config.run import SECTIONS, RunConfig
 from understudy.config.types import Section, whole_number
 
 
@@ -134,7 +134,11 @@ def build_config(tree: Mapping[str, Any]) -> RunConfig:
 
 def dump_config(config: RunConfig) -> str:
     """The resolved tree as YAML; `load_config` reads it back to an equal tree."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    tree = config.model_dump(mode="json", exclude_none=True)
+    ordered = {
+        name: tree[name] for name in sorted(tree, key=lambda name: name in SECTIONS)
+    }  # a stage's own section last
+    return yaml.safe_dump(ordered, sort_keys=False)
 
 
 def setting_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:

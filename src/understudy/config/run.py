@@ -10,13 +10,14 @@ reading YAML and overrides is config/load.py's business.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
-from understudy.config.align import DPOConfig, GRPOConfig, PPOConfig, RewardConfig, RolloutConfig
-from understudy.config.model import LoraConfig as LoraConfig
+from understudy.config import align
+from understudy.config.align import RolloutConfig
 from understudy.config.model import ModelConfig
+from understudy.config.stages import DEFAULT_STAGE, STAGES, StageInfo, stage_info
 from understudy.config.types import Count, CountOrZero, Fraction, NotNegative, Positive, Section, refuse, switch
 
 
@@ -179,17 +180,33 @@ class LogConfig(Section):
     """sft: what is asked at each evaluation; when empty, the first validation conversations."""
 
 
-Stage = Literal["pretrain", "sft", "reward", "dpo", "ppo", "grpo"]
-STAGE_SECTIONS: dict[str, type[Section]] = {
-    "reward": RewardConfig, "dpo": DPOConfig, "ppo": PPOConfig, "grpo": GRPOConfig,
-}  # fmt: skip
-"""Stages with a section of their own, which the other stages refuse."""
+SECTIONS: dict[str, type[Section]] = {
+    name: getattr(align, info.section) for name, info in STAGES.items() if info.section
+}
+"""The class of each stage's own section; the other stages refuse it."""
+
+if TYPE_CHECKING:
+    StageSections = Section
+else:  # one optional field for each stage that has a section
+    StageSections = create_model(
+        "StageSections", __base__=Section, **{name: (section | None, None) for name, section in SECTIONS.items()}
+    )
+
+S = TypeVar("S", bound=Section)
 
 
-class RunConfig(Section):
+def known_stage(name: Any) -> Any:
+    """Refuse stages that do not exist; the table is config/stages.py."""
+    if not isinstance(name, str):
+        raise ValueError(f"stage is the name of one stage, not {name!r}; choose one of {', '.join(STAGES)}")
+    stage_info(name)
+    return name
+
+
+class RunConfig(StageSections):
     """Everything that decides a run."""
 
-    stage: Stage = "pretrain"
+    stage: Annotated[str, BeforeValidator(known_stage)] = DEFAULT_STAGE
     """Which command trains it."""
     depth: Count | None = None
     """One dial for the portable family: sets width, heads, batch, learning rates and steps not given."""
@@ -203,15 +220,22 @@ class RunConfig(Section):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     log: LogConfig = Field(default_factory=LogConfig)
-    reward: RewardConfig | None = None
-    dpo: DPOConfig | None = None
-    ppo: PPOConfig | None = None
-    grpo: GRPOConfig | None = None
 
     @property
-    def rollout(self) -> RolloutConfig | None:
-        """The section of the stages that learn from answers of their own."""
-        return self.ppo or self.grpo
+    def info(self) -> StageInfo:
+        """The row of this run's stage in the table of stages."""
+        return STAGES[self.stage]
+
+    def section(self, kind: type[S]) -> S:
+        """This stage's own section, which is a ``kind``.
+
+        >>> RunConfig(stage="dpo", data={"path": "data/pairs"}).section(align.DPOConfig).beta
+        0.1
+        """
+        section = getattr(self, self.stage, None)
+        if not isinstance(section, kind):
+            raise TypeError(f"the stage {self.stage} has no section {kind.__name__}")
+        return section
 
     @model_validator(mode="before")
     @classmethod
@@ -219,42 +243,46 @@ class RunConfig(Section):
         """Give a stage its section, and refuse those of the others."""
         if not isinstance(raw, Mapping):
             return raw
-        stage = raw.get("stage") or "pretrain"
-        for name in STAGE_SECTIONS.keys() - {stage}:
+        stage = known_stage(raw.get("stage") or DEFAULT_STAGE)
+        for name in SECTIONS.keys() - {stage}:
             if raw.get(name) is not None:
                 raise ValueError(f"{name} would be ignored by the stage {stage}; leave it out, or set it to null")
-        return {**raw, stage: raw.get(stage) or {}} if stage in STAGE_SECTIONS else raw
+        return {**raw, stage: raw.get(stage) or {}} if stage in SECTIONS else raw
 
     @model_validator(mode="after")
     def _by_stage(self) -> Self:
         """Fill in what the stage needs, and refuse what it would ignore."""
         if self.eval.task_examples and not self.eval.tasks:
             raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
-        ignored: dict[str, Any] = {}
-        if self.stage != "pretrain":
-            ignored["log.prompt"] = self.log.prompt
-        if self.stage in ("pretrain", "reward"):
-            ignored["log.prompts"] = self.log.prompts
-        if self.stage == "sft":
+        for dotted in self.info.ignored:
+            section, name = dotted.split(".")
+            if getattr(getattr(self, section), name) not in (None, "", (), 0):
+                raise ValueError(
+                    f"{dotted} would be ignored by the stage {self.stage}; leave it out, or set it to null"
+                )
+        if not self.info.trains_with_dropout:
+            lora = self.model.lora
+            for dotted, value in {
+                "model.dropout": self.model.dropout, "model.ngram_dropout": self.model.ngram_dropout,
+                "model.lora.dropout": lora.dropout if lora else 0.0,
+            }.items():  # fmt: skip
+                if value:
+                    raise ValueError(
+                        f"{dotted} is {value}, but {self.stage} compares probabilities of two passes and trains without "
+                        "dropout; leave it out, or set it to 0"
+                    )
+        if self.info.data == "conversations":
             defaults: dict[str, Any] = {"too_long": self.data.too_long or "cut", "pack": self.data.pack is not False}
             object.__setattr__(self, "data", self.data.model_copy(update=defaults))
-        else:
-            ignored |= {"data.too_long": self.data.too_long, "data.pack": self.data.pack}
-        if self.stage not in ("pretrain", "sft"):
-            ignored["train.loss_chunk_tokens"] = self.train.loss_chunk_tokens or None
-        if self.rollout:
-            ignored |= {"eval.max_tokens": self.eval.max_tokens, "eval.batch_size": self.eval.batch_size}
-        for name, value in ignored.items():
-            if value not in (None, "", ()):
-                raise ValueError(f"{name} would be ignored by the stage {self.stage}; leave it out, or set it to null")
         return self
 
     @model_validator(mode="after")
     def _whole_iterations(self) -> Self:
         """Iterations end with a step, and whatever reads or keeps the model comes between two of them."""
-        if self.rollout is None:
+        if not self.info.rollout:
             return self
-        answers, batch = self.rollout.answers, self.train.batch_size
+        rollout = self.section(RolloutConfig)
+        answers, batch = rollout.answers, self.train.batch_size
         if answers % batch:
             raise ValueError(
                 f"train.batch_size {batch} does not divide the {answers} answers of an iteration; choose a divisor"
@@ -267,15 +295,15 @@ class RunConfig(Section):
             if number % steps:
                 raise ValueError(
                     f"{name} {number} is no multiple of the {steps} steps of an iteration ({answers} answers, "
-                    f"{self.rollout.epochs} times, {batch} a step); choose one"
+                    f"{rollout.epochs} times, {batch} a step); choose one"
                 )
         return self
 
     @property
     def steps_per_iteration(self) -> int:
         """Optimiser steps between one sampling of answers and the next."""
-        assert self.rollout is not None, f"the stage {self.stage} samples no answers"
-        return self.rollout.epochs * self.rollout.answers // self.train.batch_size
+        rollout = self.section(RolloutConfig)
+        return rollout.epochs * rollout.answers // self.train.batch_size
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -88,7 +88,7 @@ def duel(
         ValueError: a run that cannot answer, no prompt that leaves room for an answer, or nothing judged.
     """
     for run in (first, second):
-        if not isinstance(run.model, GPT) or not speaks_chat(run.tokenizer) or run.config.stage == "reward":
+        if not isinstance(run.model, GPT) or not speaks_chat(run.tokenizer) or not run.config.info.generates:
             raise ValueError(f"the run {run.path} does not answer; name one of sft, dpo, ppo or grpo")
     rendered = [
         [render(run.tokenizer, list(prompt.messages), reply=True).tokens for prompt in prompts]

@@ -17,7 +17,7 @@ ANSWER_TOKENS = 120
 """Of an answer to compare, at most."""
 
 
-def duel_and_tell(
+def compare_runs(
     first: Run, second: Run, runtime: Runtime, limit: int = 200, prompts: Sequence[Prompt] | None = None,
     judge: Judge | None = None, max_new_tokens: int = ANSWER_TOKENS, temperature: float = 0.0,
 ) -> RunComparison:  # fmt: skip
@@ -25,13 +25,13 @@ def duel_and_tell(
     shown."""
     from understudy.evaluate.compare import by_checker, duel
 
-    prompts = prompts or open_compared(None, limit, needs_truth=True)
+    prompts = prompts or comparison_prompts(None, limit, needs_truth=True)
     found = duel(first, second, prompts, judge or by_checker, runtime, temperature, max_new_tokens)
-    _tell(found, first, second, len(prompts))
+    show_comparison(found, first, second, len(prompts))
     return found
 
 
-def open_compared(data: str | None, limit: int, needs_truth: bool) -> list[Prompt]:
+def comparison_prompts(data: str | None, limit: int, needs_truth: bool) -> list[Prompt]:
     """The first prompts of a folder's validation split or of a whole file; without either, Hamlet's."""
     from itertools import islice
 
@@ -57,7 +57,7 @@ def open_compared(data: str | None, limit: int, needs_truth: bool) -> list[Promp
     return found
 
 
-def _tell(found: RunComparison, first: Run, second: Run, asked: int) -> None:
+def show_comparison(found: RunComparison, first: Run, second: Run, asked: int) -> None:
     from understudy.evaluate.compare import outcome
 
     groups = {"all": found.rows, **found.categories()}

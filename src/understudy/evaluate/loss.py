@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from understudy.config.stages import IMPORTED
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.loader import Batch, consecutive_batches
@@ -63,21 +64,20 @@ def evaluate_run(
     Raises:
         ValueError: no such data, data prepared with another tokenizer, or a run whose own data has no loss a token.
     """
-    stage = run.config.stage
-    if stage == "reward":
+    info = run.config.info
+    if not info.generates:
         raise ValueError(f"the run {run.path} gives scores, and no loss a token; judge it by `understudy evaluate`")
-    if stage not in ("pretrain", "sft") and path is None:
-        learnt_from = "preferences" if stage == "dpo" else "prompts"
+    if not info.token_loss and path is None:
         raise ValueError(
-            f"the run {run.path} learnt from {learnt_from}, which have no loss a token; name --tasks, or --data "
+            f"the run {run.path} learnt from {info.data}, which have no loss a token; name --tasks, or --data "
             "CONVERSATIONS"
         )
-    if run.state.get("stage") == "import" and path is None:
+    if run.state.get("stage") == IMPORTED and path is None:
         raise ValueError(f"the run {run.path} was imported and has no data of its own; name --data, or --tasks")
     context = context_length or run.config.model.context_length
     path = path or Path(run.config.data.path)
     model = run.model.to(runtime.device)
-    if stage != "pretrain":
+    if info.data != "text":
         messages = (record["messages"] for record in open_conversations(path, split))
         conversations = render_set(messages, run.tokenizer, context, run.config.data.too_long or "cut")
         return loss_over(model, all_rows(conversations, context, batch_size, runtime.rank, runtime.world_size), runtime)

@@ -19,7 +19,7 @@ from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import pair_loss
 from understudy.model import GPT
-from understudy.rewards.model import RewardModel, _finite, document_scores
+from understudy.rewards.model import RewardModel, check_finite, document_scores
 from understudy.run import REWARD_EVALUATION, Run, RunFolder
 from understudy.runtime import Runtime
 
@@ -103,7 +103,7 @@ def judge_scores(
             with runtime.autocast():
                 scores = document_scores(model, batch).float()
             losses += _unit_losses(units, batch, scores)
-            given = _finite(scores.tolist())
+            given = check_finite(scores.tolist())
             begin = 0
             for unit in units:
                 own = given[begin : begin + len(unit.documents)]

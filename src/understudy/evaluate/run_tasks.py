@@ -14,7 +14,7 @@ from understudy.run import Run
 from understudy.runtime import Runtime
 
 
-def ask_and_tell(
+def evaluate_on_tasks(
     runs: Sequence[Run],
     tasks: Sequence[Task],
     runtime: Runtime,

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
+from understudy.config.stages import STAGES
 from understudy.files import now, read_json, write_json, write_text
 from understudy.run import RunFolder, find_run, load_run, run_path
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from understudy.feedback.export import ExportedFeedback
     from understudy.runtime import Runtime
 
-Method = Literal["sft", "dpo", "ppo", "grpo"]
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS = tuple(name for name, info in STAGES.items() if info.parent != "optional" and info.generates)
+"""Stages that can come last."""
+FINETUNE, BY_PREFERENCES, SCORE = "sft", "dpo", "reward"
+"""The stages that learn from corrections, by default from preferences, and the one whose scores are rewards."""
 FEWEST_PREFERENCES = 50
 """Below that many pairs there is nothing to learn but the people who gave them."""
 FEWEST_CORRECTIONS = 50
 """Below that many corrections they only count as preferences, and the method is dpo unless another is asked for."""
-PASSES = {"sft": 3, "reward": 2, "dpo": 2}
-"""How often each stage sees what people said; ppo and grpo take the steps of their presets."""
 BATCH = 16
 """Conversations, or prompts with their pairs, of a step in the presets of these stages."""
 RECORD = "improvement.json"
@@ -49,7 +49,7 @@ class ImproveRequest:
     run: str
     database: str
     name: str
-    method: Method | None = None
+    method: str | None = None
     data: str | None = None
     judge: str | None = None
     limit: int = 200
@@ -77,33 +77,34 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
         Interrupted: a signal asked to stop; ``resume`` goes on.
     """
     from understudy.evaluate.compare import has_truth
-    from understudy.evaluate.compare_runs import duel_and_tell
+    from understudy.evaluate.compare_runs import compare_runs
     from understudy.runtime import start_runtime
 
     old = find_run(request.run)
     prompts = _prompts(request, old)
     truth = bool(prompts) and all(map(has_truth, prompts))
-    if not truth and not request.judge and request.method in ("ppo", "grpo"):
+    if not truth and not request.judge and request.method and STAGES[request.method].rollout:
         raise ValueError(
             f"the reward model that {request.method} optimises cannot judge what came of it; name another by --judge RUN, "
             "or prompts with answers by --data PATH"
         )
     feedback = _feedback(request, resume)
-    method: Method = feedback["method"]
+    method: str = feedback["method"]
     request, start, new = replace(request, method=method), old, request.part()
-    if method != "sft" and feedback["corrections"] >= FEWEST_CORRECTIONS:
+    if method != FINETUNE and feedback["corrections"] >= FEWEST_CORRECTIONS:
         start = request.part("-sft")
-        _train(request, "sft", start, old, feedback["sft"], feedback["corrections"])
-    if method in ("ppo", "grpo") or not (truth or request.judge):
-        _train(request, "reward", request.part("-reward"), old, feedback["preferences"], feedback["prompts_compared"])
-    kind, n = {"sft": ("sft", "corrections"), "dpo": ("preferences", "prompts_compared")}.get(
-        method, ("prompts", "pairs")
-    )
+        _train(request, FINETUNE, start, old, feedback["sft"], feedback["corrections"])
+    if STAGES[method].rollout or not (truth or request.judge):
+        _train(request, SCORE, request.part("-reward"), old, feedback["preferences"], feedback["prompts_compared"])
+    kind, n = {
+        "conversations": ("sft", "corrections"), "preferences": ("preferences", "prompts_compared"),
+        "prompts": ("prompts", "pairs"),
+    }[STAGES[method].data]  # fmt: skip
     _train(request, method, new, start, feedback[kind], feedback[n])
     temperature = feedback["temperature"] if request.temperature is None else request.temperature
     with start_runtime(request.device) as runtime:
         judge = None if truth else _judge(request, runtime)
-        found = duel_and_tell(
+        found = compare_runs(
             load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge,
             max_new_tokens=request.max_new_tokens, temperature=temperature,
         )  # fmt: skip
@@ -138,7 +139,7 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
         raise ValueError(f"{taken} is there already; go on with it by --resume, or choose another name with --run NAME")
     exports, about = _export(request.database)
     pairs, corrections = exports["preferences"].lines, len(exports["sft"].lines)
-    method = request.method or ("sft" if corrections >= FEWEST_CORRECTIONS else "dpo")
+    method = request.method or (FINETUNE if corrections >= FEWEST_CORRECTIONS else BY_PREFERENCES)
     if len(pairs) < FEWEST_PREFERENCES:
         left_out = exports["preferences"].left_out
         raise ValueError(
@@ -146,7 +147,7 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
             + (f" ({_counted(left_out)} left out)" if left_out else "")
             + f", and {FEWEST_PREFERENCES} are the least to learn from; collect more, as with `understudy serve`"
         )
-    if method == "sft" and corrections < FEWEST_CORRECTIONS:
+    if method == FINETUNE and corrections < FEWEST_CORRECTIONS:
         raise ValueError(
             f"the feedback has {corrections:,} corrections, and {FEWEST_CORRECTIONS} are the least to finetune on; collect "
             "more, or learn from preferences by --method dpo"
@@ -189,18 +190,17 @@ def _words(settings: dict[str, Any]) -> str:
 
 
 def _train(request: ImproveRequest, stage: str, folder: RunFolder, start: RunFolder, data: str, n: int) -> None:
-    """One stage by its preset, so many steps as see each of ``n`` examples PASSES times."""
-    from understudy.stages import table as stages
+    """One stage by its preset, so many steps as see each of ``n`` examples as often as the table of stages says."""
+    from understudy.stages.table import train_unless_done
 
     settings = {"data.path": data, "train.seed": str(request.seed), "train.device": request.device}
-    if stage in PASSES:
-        steps = max(10, -(-n * PASSES[stage] // BATCH))
+    if (epochs := STAGES[stage].epochs) is not None:
+        steps = max(10, -(-n * epochs // BATCH))
         settings |= {name: str(steps) for name in ("train.steps", "eval.every_steps", "checkpoint.every_steps")}
     else:
         settings[f"{stage}.reward_model"] = str(request.part("-reward").path)
     print(f"{stage}: {folder.path}, from {start.path} and {data}", file=sys.stderr)
-    train: Callable[..., Any] = stages.sft if stage == "sft" else stages.align
-    if not stages.train_once(_preset(request, stage, settings), folder, start, train):
+    if not train_unless_done(_preset(request, stage, settings), folder, start):
         print("it is trained already", file=sys.stderr)
 
 
@@ -217,11 +217,11 @@ def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> di
 
 def _prompts(request: ImproveRequest, old: RunFolder) -> list[Prompt]:
     """What both runs are asked; nothing where that is what the feedback holds out."""
-    from understudy.evaluate.compare_runs import open_compared
+    from understudy.evaluate.compare_runs import comparison_prompts
 
     if request.data is None and not _learnt_hamlet(old):
         return []
-    return open_compared(request.data, request.limit, needs_truth=False)
+    return comparison_prompts(request.data, request.limit, needs_truth=False)
 
 
 def _held_out(request: ImproveRequest) -> list[Prompt]:

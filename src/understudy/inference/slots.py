@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.model import KVCache
 from understudy.model.kv_cache import row_shape
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.interop.huggingface import require
 from understudy.interop.huggingface_tokenizer import tokenizer_document
 from understudy.interop.names import from_theirs, to_theirs

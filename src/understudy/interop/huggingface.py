@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.files import read_json
 from understudy.interop.huggingface_tokenizer import config_document as tokenizer_config
 from understudy.interop.huggingface_tokenizer import tokenizer_document, write_together

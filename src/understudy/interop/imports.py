@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config.load import build_config
+from understudy.config.stages import IMPORTED
 from understudy.data.fetch.hub import fetch_file, list_model
 from understudy.files import now, write_json
 from understudy.interop.huggingface import read_huggingface
@@ -179,7 +180,7 @@ def _write_run(
     config = build_config({"model": shape, "data": {"path": f"imported from {source.called}"}})
     parameters = sum(tensor.numel() for tensor in weights.values())
     about = {
-        "stage": "import", "understudy": understudy.__version__, "created": now(), "imported_from": source.called,
+        "stage": IMPORTED, "understudy": understudy.__version__, "created": now(), "imported_from": source.called,
         "parameters": parameters, "trained_parameters": 0, "tokenizer_sha256": tokenizer.sha256, "data": {},
         "parent": None,
     }  # fmt: skip

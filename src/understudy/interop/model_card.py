@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.config.stages import IMPORTED, STAGES
 from understudy.interop.shapes import gives_scores
 from understudy.run import RunFolder
 from understudy.tokenizer.chat import speaks_chat
@@ -22,10 +23,6 @@ model = AutoModelForCausalLM.from_pretrained("{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 ```
 """
-STAGES = {
-    "pretrain": "pretraining", "sft": "finetuning on conversations", "reward": "reward modelling", "dpo": "DPO",
-    "ppo": "PPO", "grpo": "GRPO", "import": "imported",
-}  # fmt: skip
 
 
 def model_card(run: Run, library: str) -> str:
@@ -73,9 +70,15 @@ def _row(link: Mapping[str, Any]) -> str:
         what += f" ({str(data['sha256'])[:12]})"
     cells = (
         link["run"],
-        STAGES.get(about.get("stage"), "not there any more"),
+        _title(about.get("stage")),
         what,
         link["step"],
         str(link["sha256"])[:12],
     )
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _title(stage: Any) -> str:
+    if stage == IMPORTED:
+        return "imported"
+    return STAGES[stage].title if stage in STAGES else "no longer there"

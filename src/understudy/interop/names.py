@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.run import check_shapes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.interop.huggingface import only_tensors, read_pickled, tidy_tensors
 from understudy.interop.names import from_theirs, to_theirs
 from understudy.interop.proof import EXACT, Proof

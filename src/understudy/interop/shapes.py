@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from understudy.config import ModelConfig
 from understudy.config.load import build_config
+from understudy.config.model import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,7 +140,7 @@ def _typed(value: Any) -> str:
 
 def gives_scores(run: Run) -> bool:
     """Whether a run is a reward model. A policy of PPO may have a score head too, its critic's, which stays here."""
-    return run.config.stage == "reward"
+    return not run.config.info.generates
 
 
 def plain_shape(run: Run, bias: bool = True) -> ModelConfig:

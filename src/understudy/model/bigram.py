@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 
 
 class Bigram(nn.Module):

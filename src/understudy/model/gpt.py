@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 from understudy.model.documents import Division, divided, within_branches, within_documents
 from understudy.model.kv_cache import KVCache
 from understudy.model.lora import add_lora

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 
 
 class KVCache:

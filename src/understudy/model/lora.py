@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from understudy.config import LoraConfig
+from understudy.config.model import LoraConfig
 
 
 class LoraLinear(nn.Linear):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.config import ModelConfig
+from understudy.config.model import ModelConfig
 
 
 def rope_table(config: ModelConfig) -> Tensor:

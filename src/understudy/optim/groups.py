@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from understudy.config import OptimConfig
+from understudy.config.run import OptimConfig
 from understudy.optim.muon import Muon
 
 

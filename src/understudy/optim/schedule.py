@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from understudy.config import OptimConfig
+from understudy.config.run import OptimConfig
 
 
 def lr_factor(config: OptimConfig, step: int, total_steps: int) -> float:

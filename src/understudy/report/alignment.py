@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from understudy.config.stages import STAGES
 from understudy.evaluate.statistics import wilson_interval
 from understudy.files import read_json
 from understudy.report.plots import Rows, panels_plot
@@ -20,12 +21,16 @@ from understudy.report.wording import measured, number, percent
 from understudy.run import BEST_OF_N
 
 PICTURE = "overoptimisation.png"
-ROLLOUT_STAGES = ("ppo", "grpo")
 BINS = 24
 TRUTH = "true score: what is wanted"
 Panel = dict[str, Any]
 """A chart: ``title``, ``x`` and ``lines``, each with ``label``, ``style`` and the lists ``x``, ``y``, ``low``, ``high`` (None
 where unknown) and ``at``, what to call its points."""
+
+
+def is_rollout(stage: Any) -> bool:
+    """Whether a stage, as a file names it, samples completions while it trains."""
+    return stage in STAGES and STAGES[stage].rollout if isinstance(stage, str) else False
 
 
 def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Panel]:
@@ -36,7 +41,7 @@ def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping
     """
     stage = str(settings.get("stage"))
     section = settings.get(stage)
-    if stage not in ROLLOUT_STAGES or not isinstance(section, Mapping):
+    if not is_rollout(stage) or not isinstance(section, Mapping):
         return []
     proxy = "score" if section.get("normalise_scores") and section.get("reward_model") else "reward"
     others = _mappings(best_of_n.get("rows"))

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from understudy.config.stages import STAGES
 from understudy.console import bytes_text, count_text, duration_text
 from understudy.files import now, write_text
-from understudy.report.alignment import ROLLOUT_STAGES, overoptimisation, reward_evidence
+from understudy.report.alignment import is_rollout, overoptimisation, reward_evidence
 from understudy.report.comparison import compare_tasks, headlines
 from understudy.report.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.report.plots import loss_limits, smooth, thin
@@ -61,8 +62,6 @@ STAGE_CHARTS = {
     "kl_loss": ("divergence in the loss (nats a token)", "number"),
     "ptx_loss": ("loss of the conversations mixed in", "number"),
 }
-ANSWERING = ("sft", "dpo", "ppo", "grpo")
-"""Stages whose samples are answers."""
 NO_CHART = {"step", "tokens", "train_seconds", "train/loss", "val/loss", "memory_peak_bytes"}
 AXES = {"step": "step", "tokens": "tokens", "seconds": "train_seconds"}
 
@@ -136,7 +135,7 @@ def _samples(run: Evidence) -> list[dict[str, Any]]:
 
 def _sample(step: int, text: str, stage: Any) -> dict[str, Any]:
     exchanges: list[list[str | None]] = []
-    for part in text.strip("\n").split("\n---\n") if stage in ANSWERING else []:
+    for part in text.strip("\n").split("\n---\n") if stage in STAGES and STAGES[stage].data != "text" else []:
         asked, found, said = part.removeprefix("user: ").partition("\nassistant:")
         if part.startswith("user: ") and found:
             exchanges.append([asked, said.strip()])
@@ -149,7 +148,7 @@ def _card(run: Evidence) -> dict[str, Any]:
     """The few numbers to see first."""
     evaluation, best = run.evaluation, run.best()
     name = "validation loss"
-    if run.about.get("stage") in ROLLOUT_STAGES and best:
+    if is_rollout(run.about.get("stage")) and best:
         name, loss, what = "validation reward", 0.0 - best[0], f"best, at step {best[1]:,}"
     elif "loss" in evaluation:
         loss, what = evaluation["loss"], interval(evaluation, "loss", 3)

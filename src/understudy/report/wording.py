@@ -7,11 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
-LOSSES = {
-    "reward": "loss (nats a pair)", "dpo": "loss (nats a pair)",
-    "ppo": "loss a token; validation: reward, negative", "grpo": "loss a token; validation: reward, negative",
-}  # fmt: skip
-"""What the loss of a stage is; of the others it is in nats a token."""
 
 
 def measured(value: Any) -> float | None:

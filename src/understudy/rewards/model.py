@@ -22,7 +22,7 @@ def document_scores(model: GPT, batch: dict[str, Tensor]) -> Tensor:
     return model.scores(completion_hidden_states(model, batch, batch["ends"]))
 
 
-def _finite(scores: list[float]) -> list[float]:
+def check_finite(scores: list[float]) -> list[float]:
     if not all(map(math.isfinite, scores)):
         raise ValueError(
             "the reward model's scores are not finite: its training diverged; train one with a lower optim.lr"
@@ -76,7 +76,7 @@ class RewardModel:
                 found = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in laid.items()})
             for i, score in zip(batch, found.tolist()):
                 scores[i] = score
-        return _finite(scores)
+        return check_finite(scores)
 
 
 def _last(prompt: list[int], answer: list[int], most: int) -> tuple[list[int], list[int]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from understudy.config import RolloutConfig
+from understudy.config.align import RolloutConfig
 from understudy.data.chat.packing import lay_in_rows
 from understudy.data.chat.prompts import Prompt
 from understudy.data.loader import Batch

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from understudy.config.stages import STAGES
 from understudy.evaluate.statistics import mean_estimate
 from understudy.files import write_json
 from understudy.model import GPT
@@ -35,9 +36,10 @@ def best_of_run(
     Raises:
         ValueError: another stage's run, or its start, its reward model or its prompts are not there.
     """
-    if run.config.rollout is None:
+    if not run.config.info.rollout:
+        stages = " and ".join(name for name, info in STAGES.items() if info.rollout)
         raise ValueError(
-            f"{run.path} is a run of {run.config.stage}; only ppo and grpo optimise a reward: name one of those"
+            f"{run.path} is a run of {run.config.stage}; only {stages} optimise a reward: name one of those"
         )
     if most < 2 or most & (most - 1):
         raise ValueError(f"most is {most}; a power of two from 2 is wanted, such as 64")

@@ -12,21 +12,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from understudy.config import DPOConfig, RunConfig
+from understudy.config.align import DPOConfig
+from understudy.config.run import RunConfig
 from understudy.data.chat.pair_rows import PairRows, RenderedPairs, unit_batches
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_interval
 from understudy.inference.generate import evaluating
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
-from understudy.model import GPT
+from understudy.model import GPT, as_gpt
 from understudy.rewards.model import completion_hidden_states
 from understudy.runtime import Runtime
-from understudy.stages.preferences import about_pairs, open_pairs, weighted_pairs
+from understudy.stages.preferences import PreferenceData, weighted_pairs
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
 from understudy.train.init_from import load_reference
 from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, StageData, TrainingSetup, by_sample, shown_prompts
+from understudy.train.stage import StageContext, TrainingStage, by_sample, shown_prompts
 
 REFERENCE = "reference.safetensors"
 """Log-probabilities of all answers under the start, kept in the run's folder."""
@@ -73,34 +74,35 @@ def document_lengths(batch: dict[str, Tensor]) -> Tensor:
     return torch.bincount(batch["owners"], minlength=len(batch["ends"])).float()
 
 
-def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> StageData:
-    """Preferences for DPO.
+class Dpo(TrainingStage):
+    """Direct preference optimisation over preferences, against the model that the run starts from."""
 
-    Raises:
-        ValueError: no such data, or nothing in it to train on.
-    """
-    opened, rendered = open_pairs(config, tokenizer)
+    evaluate_first = True
 
-    def prepare(setting: StageContext) -> TrainingSetup:
-        assert isinstance(setting.model, GPT) and config.dpo
-        context, runtime = config.model.context_length, setting.runtime
-        reference = reference_logprobs(setting, rendered, f"{opened['train'].sha256} {opened['val'].sha256}")
-        rows = PairRows(rendered["train"], context, config.train.seed, reference["train"])
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(config, tokenizer)
+        self.tokenizer = tokenizer
+        self.data = PreferenceData(config, tokenizer)
+        self.sample_prompts = shown_prompts(config, tokenizer, (pair.prompt for pair in self.data.opened["val"]))
+        self.end_ids = end_ids(tokenizer)
+        self.data_summary, self.notes = self.data.summary(), self.data.notes()
 
-        def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
-            return judge_pairs(objective, rendered["val"], reference["val"], context, size, runtime)
+    def setup(self, context: StageContext) -> None:
+        self.context = context
+        opened, rendered = self.data.opened, self.data.rendered
+        self.reference = reference_logprobs(context, rendered, f"{opened['train'].sha256} {opened['val'].sha256}")
+        length, seed = self.config.model.context_length, self.config.train.seed
+        rows = PairRows(rendered["train"], length, seed, self.reference["train"])
+        self.objective = DirectPreference(as_gpt(context.model), self.config.section(DPOConfig))
+        self.batches = by_sample(rows, context)
 
-        return TrainingSetup(DirectPreference(setting.model, config.dpo), by_sample(rows, setting), judge)
-
-    return StageData(
-        tokenizer=tokenizer, prepare=prepare,
-        prompts=shown_prompts(config, tokenizer, (comparison.prompt for comparison in opened["val"])),
-        ends=end_ids(tokenizer), about=about_pairs(opened, rendered),
-        notes=[f"{split}: {each}" for split, each in rendered.items()], evaluate_first=True,
-    )  # fmt: skip
+    def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
+        rendered, length = self.data.rendered["val"], self.config.model.context_length
+        runtime = self.context.runtime
+        return judge_pairs(self.objective, rendered, self.reference["val"], length, batch_size, runtime)
 
 
-def reference_logprobs(setting: StageContext, rendered: dict[str, RenderedPairs], data: str) -> dict[str, Tensor]:
+def reference_logprobs(context: StageContext, rendered: dict[str, RenderedPairs], data: str) -> dict[str, Tensor]:
     """Of every answer of each split, the log-probability (documents,) under the model that the run starts from.
 
     They are computed once and kept in the run's folder.
@@ -108,16 +110,17 @@ def reference_logprobs(setting: StageContext, rendered: dict[str, RenderedPairs]
     Raises:
         ValueError: a run that goes on has lost them, and its parent is not what it was.
     """
-    path = setting.folder.path / REFERENCE
-    parent = setting.folder.about()["parent"]
-    key = hashlib.sha256(f"{parent['sha256']} {data} {setting.config.model.context_length}".encode()).hexdigest()
-    if setting.runtime.is_main and not _is_kept(path, key):
-        model = setting.model if setting.parent else load_reference(setting.folder).model.to(setting.runtime.device)
-        assert isinstance(model, GPT)
-        found = {split: _all_logprobs(model, each, setting) for split, each in rendered.items()}
+    path = context.folder.path / REFERENCE
+    parent = context.folder.about()["parent"]
+    key = hashlib.sha256(f"{parent['sha256']} {data} {context.config.model.context_length}".encode()).hexdigest()
+    if context.runtime.is_main and not _is_kept(path, key):
+        model = as_gpt(
+            context.model if context.parent else load_reference(context.folder).model.to(context.runtime.device)
+        )
+        found = {split: _all_logprobs(model, each, context) for split, each in rendered.items()}
         save_file(found, partial := path.with_name(f".{path.name}.partial"), {"key": key})
         partial.replace(path)
-    setting.runtime.barrier()
+    context.runtime.barrier()
     return load_file(path)
 
 
@@ -131,13 +134,13 @@ def _is_kept(path: Path, key: str) -> bool:
 
 
 @torch.no_grad()
-def _all_logprobs(model: GPT, rendered: RenderedPairs, setting: StageContext) -> Tensor:
+def _all_logprobs(model: GPT, rendered: RenderedPairs, context: StageContext) -> Tensor:
     found = []
-    size = setting.config.train.micro_batch_size or 1
+    size = context.config.train.micro_batch_size or 1
     with evaluating(model):
-        for _, batch in unit_batches(rendered, setting.config.model.context_length, size):
-            batch = {name: tensor.to(setting.runtime.device) for name, tensor in batch.items()}
-            with setting.runtime.autocast():
+        for _, batch in unit_batches(rendered, context.config.model.context_length, size):
+            batch = {name: tensor.to(context.runtime.device) for name, tensor in batch.items()}
+            with context.runtime.autocast():
                 found.append(document_logprobs(model, batch).cpu())
     return torch.cat(found)
 

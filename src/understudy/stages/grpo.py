@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from understudy.config.align import GRPOConfig
 from understudy.losses import group_advantages, kl_estimate
 from understudy.rewards.model import completion_hidden_states
 from understudy.stages.answers import (
@@ -18,8 +19,8 @@ from understudy.stages.answers import (
     score_completions,
     token_mask,
 )
-from understudy.stages.rollout import Policy, RolloutEvaluation, RolloutModels, RolloutSource
-from understudy.train.stage import StageContext, TrainingSetup
+from understudy.stages.rollout import Policy, RolloutModels, RolloutSource, RolloutStage
+from understudy.train.stage import StageContext
 
 
 class GroupPolicy(Policy):
@@ -29,10 +30,16 @@ class GroupPolicy(Policy):
         return self.policy_loss(batch, completion_hidden_states(self.model, batch))
 
 
-def grpo_course(setting: StageContext, actors: RolloutModels, judging: RolloutEvaluation) -> TrainingSetup:
+class Grpo(RolloutStage):
+    """Group relative policy optimisation (Shao et al. 2024)."""
+
+    def make_course(self, context: StageContext) -> None:
+        self.objective, self.batches = grpo_course(context, self.models)
+
+
+def grpo_course(setting: StageContext, actors: RolloutModels) -> tuple[GroupPolicy, RolloutSource]:
     """What the loop needs for GRPO, and with ``baseline: leave_one_out`` for RLOO."""
-    config = setting.config.grpo
-    assert config is not None
+    config = setting.config.section(GRPOConfig)
 
     def learn_from(
         answers: Sequence[SampledCompletion], rewards: dict[str, Tensor]
@@ -54,4 +61,4 @@ def grpo_course(setting: StageContext, actors: RolloutModels, judging: RolloutEv
         return found, {"kl": diverged, "zero_spread": same}
 
     objective = GroupPolicy(actors.policy, config)
-    return TrainingSetup(objective, RolloutSource(actors, objective, learn_from, config.group_size), judging)
+    return objective, RolloutSource(actors, objective, learn_from, config.group_size)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.config import PPOConfig
+from understudy.config.align import PPOConfig
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import PackedRows, render_set
 from understudy.data.loader import Batch
@@ -35,9 +35,9 @@ from understudy.stages.answers import (
     score_completions,
     token_mask,
 )
-from understudy.stages.rollout import Policy, RolloutEvaluation, RolloutModels, RolloutSource
+from understudy.stages.rollout import Policy, RolloutModels, RolloutSource, RolloutStage
 from understudy.train.init_from import start_from
-from understudy.train.stage import StageContext, TrainingSetup, share_of_batch
+from understudy.train.stage import StageContext, share_of_batch
 
 
 class PolicyAndCritic(Policy):
@@ -76,14 +76,22 @@ class PolicyAndCritic(Policy):
         return cross_entropy_sum(logits, batch["ptx_targets"][learnt][None]) * batch["ptx_scale"][0]
 
 
-def ppo_course(setting: StageContext, actors: RolloutModels, judging: RolloutEvaluation) -> TrainingSetup:
+class Ppo(RolloutStage):
+    """Proximal policy optimisation (Schulman et al. 2017)."""
+
+    def make_course(self, context: StageContext) -> None:
+        self.objective, self.batches, self.extra_optimizers = ppo_course(context, self.models)
+
+
+def ppo_course(
+    setting: StageContext, actors: RolloutModels
+) -> tuple[PolicyAndCritic, RolloutSource, list[torch.optim.Optimizer]]:
     """What the loop needs for PPO."""
-    config = setting.config.ppo
-    assert config is not None
+    config = setting.config.section(PPOConfig)
     critic = _critic(setting, actors, config)
     objective = PolicyAndCritic(actors.policy, config, critic)
     control = _Control(config.kl_coefficient)
-    optimizers = []
+    optimizers: list[torch.optim.Optimizer] = []
     if critic is not None:
         optim = setting.config.optim
         optimizers = build_optimizers(critic, optim.model_copy(update={"lr": config.critic_lr or optim.lr}))
@@ -120,7 +128,7 @@ def ppo_course(setting: StageContext, actors: RolloutModels, judging: RolloutEva
         actors, objective, learn_from, config.group_size, extend=_ptx(setting, actors, config),
         own_state=lambda: {"kl_coefficient": control.coefficient}, load_own_state=control.load,
     )  # fmt: skip
-    return TrainingSetup(objective, source, judging, optimizers)
+    return objective, source, optimizers
 
 
 @dataclass

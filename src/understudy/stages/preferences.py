@@ -6,39 +6,48 @@ from typing import Any
 
 import torch
 
-from understudy.config import RunConfig
+from understudy.config.run import RunConfig
 from understudy.data.chat.pair_rows import RenderedPairs, Unit, render_pairs
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.loader import Batch
 from understudy.tokenizer import Tokenizer
-from understudy.train.stage import present_data
+from understudy.train.stage import existing_data
 
 
-def open_pairs(config: RunConfig, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, RenderedPairs]]:
-    """Both splits of the preferences, as they lie there and rendered; validation as far as eval.max_tokens goes."""
-    path = present_data(config)
-    opened = {split: open_preferences(path, split) for split in ("train", "val")}
-    rendered = {split: render_pairs(each, tokenizer, config.model.context_length) for split, each in opened.items()}
-    if most := config.eval.max_tokens:
-        val, tokens = rendered["val"], 0
-        kept: list[Unit] = []
-        for unit in val.units:
-            tokens += sum(len(document.tokens) for document in unit.documents)
-            if kept and tokens > most:
-                break
-            kept.append(unit)
-        rendered["val"] = RenderedPairs(kept, sum(len(unit.documents) for unit in kept), val.cut, val.too_long)
-    return opened, rendered
+class PreferenceData:
+    """Both splits of the preferences, as they lie there and rendered; validation as far as eval.max_tokens goes.
 
+    Raises:
+        ValueError: no such data, or nothing in it to train on.
+    """
 
-def about_pairs(opened: dict[str, Any], rendered: dict[str, RenderedPairs]) -> dict[str, Any]:
-    """What run.json says of preferences."""
-    counts = {
-        f"{split}_{what}": getattr(each, what) if what != "prompts" else len(each.units)
-        for split, each in rendered.items()
-        for what in ("prompts", "pairs", "tokens")
-    }
-    return {"path": str(opened["train"].path), "sha256": opened["train"].sha256, **counts}
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
+        path, length = existing_data(config), config.model.context_length
+        self.opened = {split: open_preferences(path, split) for split in ("train", "val")}
+        self.rendered = {split: render_pairs(each, tokenizer, length) for split, each in self.opened.items()}
+        if most := config.eval.max_tokens:
+            val, tokens = self.rendered["val"], 0
+            units: list[Unit] = []
+            for unit in val.units:
+                tokens += sum(len(document.tokens) for document in unit.documents)
+                if units and tokens > most:
+                    break
+                units.append(unit)
+            n_documents = sum(len(unit.documents) for unit in units)
+            self.rendered["val"] = RenderedPairs(units, n_documents, val.cut, val.too_long)
+
+    def summary(self) -> dict[str, Any]:
+        """What run.json says of them."""
+        counts = {
+            f"{split}_{what}": getattr(each, what) if what != "prompts" else len(each.units)
+            for split, each in self.rendered.items()
+            for what in ("prompts", "pairs", "tokens")
+        }
+        train = self.opened["train"]
+        return {"path": str(train.path), "sha256": train.sha256, **counts}
+
+    def notes(self) -> list[str]:
+        return [f"{split}: {each}" for split, each in self.rendered.items()]
 
 
 def weighted_pairs(

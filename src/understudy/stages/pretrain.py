@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
-from understudy.config import RunConfig
+from understudy.config.run import RunConfig
 from understudy.data.loader import Windows, consecutive_batches
 from understudy.data.text.folder import data_tokenizer, text_sha256
 from understudy.data.text.shards import open_split
 from understudy.evaluate.loss import LossResult, loss_over
-from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, StageData, TrainingSetup, _next_token, by_sample, present_data
+from understudy.tokenizer import Tokenizer
+from understudy.train.objective import NextToken
+from understudy.train.stage import StageContext, TrainingStage, by_sample, existing_data
 
 
-def text_material(config: RunConfig) -> StageData:
-    """Token files, in windows.
+class Pretrain(TrainingStage):
+    """Next-token prediction over windows of token files."""
 
-    Raises:
-        ValueError: no such data, or another tokenizer than the configuration expects.
-    """
-    path = present_data(config)
-    tokenizer = data_tokenizer(config)
-    tokenizer.encode(config.log.prompt)  # a prompt that cannot be sampled from is refused before training
-    vocab_size = config.model.vocab_size or tokenizer.vocab_size
-    train, val = (open_split(path, split, vocab_size) for split in ("train", "val"))
-    rows = Windows(train.tokens, config.model.context_length, config.train.seed)
-    context, most = config.model.context_length, config.eval.max_tokens
-    short = most is not None and most < len(val.tokens)
-    val_tokens = val.tokens[:most] if short else val.tokens
-    if len(val_tokens) < 2:
-        raise ValueError(f"the validation split in {path} has {len(val_tokens)} tokens, and nothing can be predicted")
-    prompt = config.log.prompt
-    if not prompt and tokenizer.eot_id is None:  # characters have no sign for a beginning
-        prompt = tokenizer.decode(val.tokens[:1])
-
-    def prepare(setting: StageContext) -> TrainingSetup:
-        def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
-            runtime, text_bytes = setting.runtime, None if short else val.bytes
-            batches = consecutive_batches(val_tokens, context, size, runtime.rank, runtime.world_size)
-            return loss_over(objective.model, batches, runtime, text_bytes), {}
-
-        return TrainingSetup(_next_token(setting), by_sample(rows, setting), judge)
-
-    return StageData(
-        tokenizer=tokenizer,
-        prepare=prepare,
-        prompts=[(prompt.lstrip("\n"), prompt)] * config.log.samples,
-        ends=frozenset(),
-        about={
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer | None) -> None:
+        """Open the token files, whose tokenizer must be the parent's where there is one."""
+        super().__init__(config, tokenizer)
+        path = existing_data(config)
+        self.tokenizer = data_tokenizer(config)
+        if tokenizer and tokenizer.sha256 != self.tokenizer.sha256:
+            raise ValueError(
+                f"the data was prepared with another tokenizer than the run {config.init_from} has; prepare it with "
+                f"`--tokenizer {config.init_from}/tokenizer.json`"
+            )
+        self.tokenizer.encode(config.log.prompt)  # a prompt that cannot be sampled from is refused before training
+        vocab_size = config.model.vocab_size or self.tokenizer.vocab_size
+        train, val = (open_split(path, split, vocab_size) for split in ("train", "val"))
+        self.rows = Windows(train.tokens, config.model.context_length, config.train.seed)
+        most = config.eval.max_tokens
+        whole = most is None or most >= len(val.tokens)
+        self.val_tokens = val.tokens if whole else val.tokens[:most]
+        self.val_bytes = val.bytes if whole else None
+        if len(self.val_tokens) < 2:
+            raise ValueError(
+                f"the validation split in {path} has {len(self.val_tokens)} tokens, and nothing can be predicted"
+            )
+        prompt = config.log.prompt
+        if not prompt and self.tokenizer.eot_id is None:  # characters have no token for the beginning of a text
+            prompt = self.tokenizer.decode(val.tokens[:1])
+        self.sample_prompts = [(prompt.lstrip("\n"), prompt)] * config.log.samples
+        self.data_summary = {
             "path": str(train.path), "sha256": text_sha256(train), "train_tokens": len(train.tokens),
             "val_tokens": len(val.tokens), "val_bytes": val.bytes,
-        },
-        notes=[],
-    )  # fmt: skip
+        }  # fmt: skip
+
+    def setup(self, context: StageContext) -> None:
+        self.runtime = context.runtime
+        self.objective = NextToken(context.model, context.config.train.loss_chunk_tokens)
+        self.batches = by_sample(self.rows, context)
+
+    def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
+        runtime, length = self.runtime, self.config.model.context_length
+        batches = consecutive_batches(self.val_tokens, length, batch_size, runtime.rank, runtime.world_size)
+        return loss_over(self.objective.model, batches, runtime, self.val_bytes), {}

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from understudy.config import RewardConfig, RunConfig
+from understudy.config.align import RewardConfig
+from understudy.config.run import RunConfig
 from understudy.data.chat.pair_rows import PairRows
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.reward_model import RewardEvaluation, judge_scores
 from understudy.losses import pair_loss
-from understudy.model import GPT
+from understudy.model import GPT, as_gpt
 from understudy.rewards.model import document_scores
-from understudy.stages.preferences import about_pairs, open_pairs, weighted_pairs
+from understudy.stages.preferences import PreferenceData, weighted_pairs
 from understudy.tokenizer import Tokenizer
 from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, StageData, TrainingSetup, by_sample
+from understudy.train.stage import StageContext, TrainingStage, by_sample
 
 
 class PairwiseReward(Objective):
@@ -43,29 +44,27 @@ class PairwiseReward(Objective):
         return weighted_pairs(batch, loss, reverse, better - worse)
 
 
-def reward_material(config: RunConfig, tokenizer: Tokenizer) -> StageData:
-    """Preferences for a reward model.
+class Reward(TrainingStage):
+    """Pairwise reward modelling over preferences."""
 
-    Raises:
-        ValueError: no such data, or nothing in it to train on.
-    """
-    opened, rendered = open_pairs(config, tokenizer)
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(config, tokenizer)
+        self.tokenizer = tokenizer
+        self.data = PreferenceData(config, tokenizer)
+        self.data_summary, self.notes = self.data.summary(), self.data.notes()
+        self.last: RewardEvaluation | None = None
 
-    def prepare(setting: StageContext) -> TrainingSetup:
-        assert isinstance(setting.model, GPT) and config.reward
-        context = config.model.context_length
-        rows = PairRows(rendered["train"], context, config.train.seed)
-        last: list[RewardEvaluation] = []
+    def setup(self, context: StageContext) -> None:
+        self.context = context
+        rows = PairRows(self.data.rendered["train"], self.config.model.context_length, self.config.train.seed)
+        self.objective = PairwiseReward(as_gpt(context.model), self.config.section(RewardConfig))
+        self.batches = by_sample(rows, context)
 
-        def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
-            assert isinstance(objective.model, GPT)
-            last[:] = [judge_scores(objective.model, rendered["val"], context, size, setting.runtime)]
-            return last[0].loss, last[0].measured()
+    def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
+        model, length = as_gpt(self.objective.model), self.config.model.context_length
+        self.last = judge_scores(model, self.data.rendered["val"], length, batch_size, self.context.runtime)
+        return self.last.loss, self.last.measured()
 
-        objective, source = PairwiseReward(setting.model, config.reward), by_sample(rows, setting)
-        return TrainingSetup(objective, source, judge, keep=lambda step: last[0].save(setting.folder, step))
-
-    return StageData(
-        tokenizer=tokenizer, prepare=prepare, prompts=[], ends=frozenset(), about=about_pairs(opened, rendered),
-        notes=[f"{split}: {each}" for split, each in rendered.items()],
-    )  # fmt: skip
+    def on_best(self, step: int) -> None:
+        if self.last is not None:
+            self.last.save(self.context.folder, step)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.config import RolloutConfig
+from understudy.config.align import RolloutConfig
 from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import true_score
 from understudy.runtime import Runtime

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from understudy.config import RolloutConfig, RunConfig
+from understudy.config.align import RolloutConfig
+from understudy.config.run import RunConfig
 from understudy.data.chat.prompts import Prompts, open_prompts
 from understudy.data.loader import Batch
 from understudy.data.shuffle import mix, permute, shuffled
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_estimate
 from understudy.losses import clipped_ratio_sum, entropy, kl_estimate, vocabulary_logprobs
-from understudy.model import GPT
+from understudy.model import GPT, as_gpt
 from understudy.rewards.model import RewardModel
 from understudy.run import Run
 from understudy.runtime import Runtime
@@ -44,7 +45,7 @@ from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
 from understudy.train.init_from import load_reference
 from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, StageData, TrainingSetup, present_data, share_of_batch, shown_prompts
+from understudy.train.stage import StageContext, TrainingStage, existing_data, share_of_batch, shown_prompts
 
 
 @dataclass(frozen=True)
@@ -176,49 +177,48 @@ class RolloutSource:
             self._ended_early = True
 
 
-def rollout_material(
-    config: RunConfig,
-    tokenizer: Tokenizer,
-    course: Callable[[StageContext, RolloutModels, RolloutEvaluation], TrainingSetup],
-) -> StageData:
-    """Prompts for a stage that answers them.
+class RolloutStage(TrainingStage):
+    """A stage that samples completions of its prompts and learns from their rewards."""
 
-    Raises:
-        ValueError: no such data, or no prompt that leaves room for an answer.
-    """
-    rollout = config.rollout
-    assert rollout is not None, f"the stage {config.stage} answers no prompts"
-    asked: dict[str, list[EncodedPrompt]] = {}
-    notes = []
-    for split in ("val", "train"):
-        opened, asked[split] = open_asked(config, tokenizer, split)
-        left_out = len(opened) - len(asked[split])
-        notes.append(f"{split}: {len(asked[split]):,} prompts" + (f", {left_out:,} too long" if left_out else ""))
-    path = opened.path
-    every = (each.prompt for split in asked.values() for each in split)
-    if rollout.checker_weight and any(prompt.check is None and prompt.answer is None for prompt in every):
-        raise ValueError(
-            f"{config.stage}.checker_weight needs prompts with a check or an answer, and some in {path} have neither; prepare "
-            "others, or set it to 0"
-        )
+    evaluate_first = True
 
-    def prepare(setting: StageContext) -> TrainingSetup:
-        assert isinstance(setting.model, GPT)
-        start = load_reference(setting.folder)
-        actors = gather(setting.config, setting.runtime, tokenizer, setting.model, start, asked["train"])
-        judging = RolloutEvaluation(actors, asked["val"][: rollout.eval_prompts])
-        return course(setting, actors, judging)
-
-    return StageData(
-        tokenizer=tokenizer, prepare=prepare,
-        prompts=shown_prompts(config, tokenizer, (each.prompt.messages for each in asked["val"])),
-        ends=end_ids(tokenizer),
-        about={
-            "path": str(path), "sha256": opened.sha256,
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(config, tokenizer)
+        self.tokenizer, self.rollout = tokenizer, config.section(RolloutConfig)
+        asked: dict[str, list[EncodedPrompt]] = {}
+        for split in ("val", "train"):
+            opened, asked[split] = open_asked(config, tokenizer, split)
+            left_out = len(opened) - len(asked[split])
+            text = f"{split}: {len(asked[split]):,} prompts" + (f", {left_out:,} too long" if left_out else "")
+            self.notes.append(text)
+        every = (each.prompt for split in asked.values() for each in split)
+        if self.rollout.checker_weight and any(prompt.check is None and prompt.answer is None for prompt in every):
+            raise ValueError(
+                f"{config.stage}.checker_weight needs prompts with a check or an answer, and some in {opened.path} have "
+                "neither; prepare others, or set it to 0"
+            )
+        self.prompts = asked
+        self.sample_prompts = shown_prompts(config, tokenizer, (each.prompt.messages for each in asked["val"]))
+        self.end_ids = end_ids(tokenizer)
+        self.data_summary = {
+            "path": str(opened.path), "sha256": opened.sha256,
             **{f"{split}_prompts": len(each) for split, each in asked.items()},
-        },
-        notes=notes, evaluate_first=True,
-    )  # fmt: skip
+        }  # fmt: skip
+
+    def setup(self, context: StageContext) -> None:
+        reference = load_reference(context.folder)
+        self.models = gather(
+            context.config, context.runtime, self.tokenizer, as_gpt(context.model), reference, self.prompts["train"]
+        )
+        self.evaluation = RolloutEvaluation(self.models, self.prompts["val"][: self.rollout.eval_prompts])
+        self.make_course(context)
+
+    def make_course(self, context: StageContext) -> None:
+        """Make ``objective``, ``batches`` and ``extra_optimizers``."""
+        raise NotImplementedError
+
+    def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
+        return self.evaluation(self.objective, batch_size)
 
 
 def open_asked(config: RunConfig, tokenizer: Tokenizer, split: str) -> tuple[Prompts, list[EncodedPrompt]]:
@@ -227,8 +227,7 @@ def open_asked(config: RunConfig, tokenizer: Tokenizer, split: str) -> tuple[Pro
     Raises:
         ValueError: no such data, or no such prompt.
     """
-    assert config.rollout is not None, f"the stage {config.stage} answers no prompts"
-    path, most = present_data(config), config.rollout.max_new_tokens
+    path, most = existing_data(config), config.section(RolloutConfig).max_new_tokens
     opened = open_prompts(path, split)
     asked = fitting(opened, tokenizer, config.model.context_length - most)
     if not asked:
@@ -247,8 +246,7 @@ def gather(
     Raises:
         ValueError: a reward model that is not there, or does not fit the policy.
     """
-    rollout = config.rollout
-    assert rollout is not None, f"the stage {config.stage} answers no prompts"
+    rollout = config.section(RolloutConfig)
     judge = None
     if rollout.reward_model and rollout.reward_weight:
         judge = RewardModel(rollout.reward_model, runtime)

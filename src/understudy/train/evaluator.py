@@ -11,32 +11,29 @@ from typing import Any
 
 import torch
 
-from understudy.config import RunConfig
+from understudy.config.run import RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.runner import run_task
 from understudy.evaluate.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram
-from understudy.report.alignment import draw_overoptimisation
-from understudy.report.plots import loss_plot
-from understudy.report.wording import LOSSES
 from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
 from understudy.train.checkpoint import save_checkpoint
 from understudy.train.loop import Trainer, TrainingProgress, lr_of
 from understudy.train.metrics import TrainingMetrics, memory_bytes
-from understudy.train.stage import StageData, TrainingSetup
+from understudy.train.stage import TrainingStage
 
 
 class Evaluator:
     """Evaluates, samples, saves and logs between the steps of the loop."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, trainer: Trainer, material: StageData, course: TrainingSetup,
+        self, config: RunConfig, folder: RunFolder, trainer: Trainer, stage: TrainingStage,
         metrics: TrainingMetrics, about: dict[str, Any], asked: dict[str, int],
     ) -> None:  # fmt: skip
-        self.config, self.folder, self.trainer, self.material, self.course = config, folder, trainer, material, course
+        self.config, self.folder, self.trainer, self.stage = config, folder, trainer, stage
         self.metrics, self.about, self.asked = metrics, about, asked
         self.tasks = [find_task(name) for name in config.eval.tasks]
         self.accuracy: dict[str, float] = {}
@@ -46,7 +43,7 @@ class Evaluator:
 
     def before(self) -> None:
         """Evaluate the beginning of a new run, where the stage wants the end held against it."""
-        if not self.material.evaluate_first:
+        if not self.stage.evaluate_first:
             return
         if self.trainer.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))):
             return
@@ -102,7 +99,7 @@ class Evaluator:
             self.metrics.write(row)
             every = config.checkpoint.every_steps
             if is_best or (stop and not config.checkpoint.best and not self.interrupted):
-                self.course.keep(step)
+                self.stage.on_best(step)
             if is_best or stop or (every and step % every == 0):
                 save_checkpoint(self.folder, trainer, self.about, config.checkpoint.keep, is_best)
         runtime.barrier()
@@ -113,7 +110,7 @@ class Evaluator:
         batch_size = config.eval.batch_size or config.train.micro_batch_size or 1
         model, runtime = trainer.objective.model, trainer.runtime
         with trainer.ema.applied() if trainer.ema else contextlib.nullcontext():
-            result, self.beside = self.course.judge(trainer.objective, batch_size)
+            result, self.beside = self.stage.evaluate(batch_size)
             if runtime.is_main:
                 self._sample(model)
                 self._run_tasks(model)
@@ -123,24 +120,24 @@ class Evaluator:
     def _run_tasks(self, model: GPT | Bigram) -> None:
         runtime, limit = self.trainer.runtime, self.config.eval.task_examples
         results = {
-            task.name: run_task(task, model, self.material.tokenizer, runtime, limit=limit).accuracy
-            for task in self.tasks
+            task.name: run_task(task, model, self.stage.tokenizer, runtime, limit=limit).accuracy for task in self.tasks
         }
         self.accuracy = {f"accuracy/{name}": accuracy for name, accuracy in results.items()}
         if results:
             self.accuracy["accuracy"] = sum(results.values()) / len(results)
 
     def _sample(self, model: GPT | Bigram) -> None:
-        log, step, material = self.config.log, self.trainer.progress.step, self.material
-        if not material.prompts:
+        log, step, stage = self.config.log, self.trainer.progress.step, self.stage
+        if not stage.sample_prompts:
             return
-        answers = self.config.stage != "pretrain"  # the likeliest answer can be compared from step to step
-        settings = SamplingSettings(temperature=0.0 if answers else 0.8, seed=self.config.train.seed)
+        # Text is sampled; of a question the likeliest completion is shown, which can be compared from step to step.
+        temperature = 0.8 if self.config.info.data == "text" else 0.0
+        settings = SamplingSettings(temperature=temperature, seed=self.config.train.seed)
         completions = generate_text(
-            model, material.tokenizer, [prompt for _, prompt in material.prompts], log.sample_tokens, settings,
-            end_ids=material.ends,
+            model, stage.tokenizer, [prompt for _, prompt in stage.sample_prompts], log.sample_tokens, settings,
+            end_ids=stage.end_ids,
         )  # fmt: skip
-        shown = [shown + completion.text for (shown, _), completion in zip(material.prompts, completions)]
+        shown = [shown + completion.text for (shown, _), completion in zip(stage.sample_prompts, completions)]
         self.metrics.text("samples", "\n---\n".join(shown), step)
 
     def finish(self) -> LossResult:
@@ -148,11 +145,6 @@ class Evaluator:
         if self.evaluated is None or self.evaluated[0] != self.trainer.progress.step:
             self._evaluate()  # a resumed run that had nothing left to do
         assert self.evaluated is not None
-        if self.trainer.runtime.is_main:
-            rows = read_metrics(self.folder.metrics)
-            stage = self.config.stage
-            loss_plot({self.folder.name: rows}, self.folder.path / "loss.png", LOSSES.get(stage, "loss (nats a token)"))
-            draw_overoptimisation(self.folder.path, rows, self.config.model_dump())
         return self.evaluated[1]
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from understudy.config import ModelConfig, RunConfig
 from understudy.config.load import build_config
+from understudy.config.model import ModelConfig
+from understudy.config.run import RunConfig
+from understudy.config.stages import DEFAULT_STAGE, stage_info
 from understudy.model import merge_lora
 from understudy.run import Run, RunFolder, load_run
 from understudy.tokenizer import Tokenizer
@@ -60,10 +62,13 @@ def config_from_parent(tree: Mapping[str, Any], parent: Run) -> RunConfig:
     Raises:
         ValueError: settings that do not fit the parent or each other.
     """
-    stage = tree.get("stage") or "pretrain"
-    tokenizer = with_chat_tokens(parent.tokenizer) if stage == "sft" else parent.tokenizer
-    scores = stage == "reward" or (stage == "ppo" and ((tree.get("ppo") or {}).get("critic") or "head") == "head")
-    model = model_from_parent({**(tree.get("model") or {}), "score_head": scores}, parent.config.model, tokenizer)
+    stage = tree.get("stage") or DEFAULT_STAGE
+    info = stage_info(stage)
+    tokenizer = with_chat_tokens(parent.tokenizer) if info.adds_chat_tokens else parent.tokenizer
+    settings = {**(tree.get("model") or {}), "score_head": info.score_head(tree.get(stage) or {})}
+    if not info.trains_with_dropout:  # the parent's dropout is not inherited
+        settings = {"dropout": 0.0} | ({"ngram_dropout": 0.0} if parent.config.model.ngram_orders else {}) | settings
+    model = model_from_parent(settings, parent.config.model, tokenizer)
     return build_config({**tree, "model": model})
 
 

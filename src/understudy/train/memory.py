@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from understudy.config import RunConfig
+from understudy.config.run import RunConfig
 from understudy.model import build_model
 from understudy.optim.groups import role
 from understudy.runtime import Runtime
@@ -111,3 +111,10 @@ def largest_micro_batch(config: RunConfig, runtime: Runtime, limit_bytes: int | 
         f"one sample needs about {need / 2**30:.1f} GiB and {limit / 2**30:.1f} GiB may be used; choose a smaller model or "
         "context, or set train.activation_checkpointing true and train.loss_chunk_tokens 1024"
     )
+
+
+def with_vocabulary(config: RunConfig) -> RunConfig:
+    """The configuration with the vocabulary its tokenizer will have: known for bpe and gpt2, a guess for characters."""
+    wanted = config.tokenizer
+    vocab = config.model.vocab_size or wanted.vocab_size or (65 if wanted.kind == "char" else 50257)
+    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab})})

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from understudy.config import LogConfig
+from understudy.config.run import LogConfig
 from understudy.console import final_table, printable
 from understudy.files import write_bytes, write_text
 from understudy.run import RunFolder, read_metrics

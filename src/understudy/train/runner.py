@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 import understudy
-from understudy.config import RunConfig
-from understudy.config.run import STAGE_SECTIONS
+from understudy.config.run import SECTIONS, RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.files import now
 from understudy.model import build_model
@@ -35,7 +34,7 @@ from understudy.train.init_from import load_reference, start_from
 from understudy.train.loop import Trainer, TrainingProgress
 from understudy.train.memory import largest_micro_batch
 from understudy.train.metrics import TrainingMetrics, require_trackers
-from understudy.train.stage import StageContext, StageData, share_of_batch
+from understudy.train.stage import StageContext, TrainingStage, share_of_batch
 
 
 class Interrupted(Exception):
@@ -50,14 +49,22 @@ class Result:
     progress: TrainingProgress
     final: LossResult
     parameters: int
+    is_main: bool
 
 
-def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | None, material: StageData) -> Result:
-    """What all stages share: build the model, run the loop, save, and close with an evaluation."""
+def train(
+    stage: TrainingStage, config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None
+) -> Result:
+    """Train a stage: build the model, run the loop, save, and close with an evaluation.
+
+    Raises:
+        ValueError: data, folder or settings do not fit together.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
     require_trackers(config.log)
     if resume and config.init_from and not folder.steps():  # stopped before its first checkpoint, it begins again
         parent = load_reference(folder)
-    tokenizer = material.tokenizer
+    tokenizer = stage.tokenizer
     config = _with_vocabulary(config, tokenizer)
     with (
         start_runtime(config.train.device, config.train.dtype, config.train.seed) as runtime,
@@ -69,20 +76,20 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
         torch.manual_seed(config.train.seed)
         model = build_model(config.model).to(runtime.device)
         if parent:
-            material.notes.extend(start_from(model, parent, tokenizer))
+            stage.notes.extend(start_from(model, parent, tokenizer))
         model.set_activation_checkpointing(config.train.activation_checkpointing)
         with folder.locked() if runtime.is_main else contextlib.nullcontext():
-            about = _about(config, material, parent, model)
+            about = _about(config, stage, parent, model)
             if resume:
                 about = _check_lineage(folder, config, about)
             elif runtime.is_main:
                 _create(folder, config, tokenizer, about)
             runtime.barrier()
-            course = material.prepare(StageContext(config, folder, runtime, model, parent))
+            stage.setup(StageContext(config, folder, runtime, model, parent))
             trainer = Trainer(
-                objective=course.objective,
-                optimizers=[*build_optimizers(model, config.optim), *course.optimizers],
-                source=course.source,
+                objective=stage.objective,
+                optimizers=[*build_optimizers(model, config.optim), *stage.extra_optimizers],
+                source=stage.batches,
                 lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
                 runtime=runtime,
                 progress=TrainingProgress(),
@@ -103,16 +110,17 @@ def _train(config: RunConfig, folder: RunFolder, resume: bool, parent: Run | Non
                 )  # fmt: skip
                 for what, why in (runtime.reasons | {"compile": compiled}).items():
                     metrics.note(f"{what}: {why}")
-                for note in material.notes:
+                for note in stage.notes:
                     metrics.note(note)
-                watcher = Evaluator(config, folder, trainer, material, course, metrics, about, asked)
-                watcher.before()
-                trainer.due, trainer.after_step = watcher.due, watcher.after_step
+                evaluator = Evaluator(config, folder, trainer, stage, metrics, about, asked)
+                evaluator.before()
+                trainer.due, trainer.after_step = evaluator.due, evaluator.after_step
                 trainer.run()
-                if watcher.interrupted:
+                if evaluator.interrupted:
                     raise Interrupted(f"interrupted at step {trainer.progress.step}; it is saved, go on with --resume")
-                final = watcher.finish()
-        return Result(folder, trainer.progress, final, sum(p.numel() for p in model.parameters()))
+                final = evaluator.finish()
+        parameters = sum(p.numel() for p in model.parameters())
+        return Result(folder, trainer.progress, final, parameters, runtime.is_main)
 
 
 def _with_micro_batch(config: RunConfig, runtime: Runtime) -> RunConfig:
@@ -131,7 +139,7 @@ def _with_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
-def _about(config: RunConfig, material: StageData, parent: Run | None, model: nn.Module) -> dict[str, Any]:
+def _about(config: RunConfig, stage: TrainingStage, parent: Run | None, model: nn.Module) -> dict[str, Any]:
     """What run.json and every checkpoint say of where a model comes from."""
     return {
         "stage": config.stage,
@@ -140,8 +148,8 @@ def _about(config: RunConfig, material: StageData, parent: Run | None, model: nn
         "created": now(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "tokenizer_sha256": material.tokenizer.sha256,
-        "data": material.about,
+        "tokenizer_sha256": stage.tokenizer.sha256,
+        "data": stage.data_summary,
         "parent": None if parent is None else {
             "run": str(parent.path), "step": parent.step, "sha256": parent.state["weights_sha256"],
         },
@@ -178,7 +186,7 @@ def check_resume(saved: RunConfig, asked: RunConfig) -> RunConfig:
         ValueError: something else differs, since the steps would no longer be those of the uninterrupted run.
     """
     free = {"device", "micro_batch_size", "stop_at_tokens", "stop_at_seconds", "stop_at_loss", "compile"}
-    for section in ("model", "data", "tokenizer", "optim", "train", *STAGE_SECTIONS):
+    for section in ("model", "data", "tokenizer", "optim", "train", *SECTIONS):
         before, after = getattr(saved, section), getattr(asked, section)
         if before is None:
             continue

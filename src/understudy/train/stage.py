@@ -1,20 +1,20 @@
-"""What a stage trains on and is judged by: its data opened, its objective, its source of batches and its judge.
+"""The contract of a training stage: its data, its objective, its batches and its evaluation.
 
-Here are the stages that predict the next token; those that learn from preferences and rewards are in align/.
-Not here: the model, the loop.
+Not here: the stages themselves (stages/), the model, the loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
-from understudy.config import RunConfig
+from understudy.config.run import RunConfig
 from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
 from understudy.model import GPT, Bigram
@@ -23,21 +23,18 @@ from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, render
 from understudy.train.loop import BatchSource, StatelessSource
-from understudy.train.objective import NextToken, Objective
-
-EvaluateFn = Callable[[Objective, int], tuple[LossResult, dict[str, float]]]
-"""Given an objective and the size of a batch: the validation loss, and what else was measured on the way, by name."""
+from understudy.train.objective import Objective
 
 
 class Rows(Protocol):
-    """Samples by number, without end: a pure function of what they were made from and their number."""
+    """Samples by number, without end: a pure function of the data, the seed and their number."""
 
     def batch(self, first: int, size: int) -> Batch: ...
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """Where a course is prepared: ``model`` has its first weights, those of the parent where there is one."""
+    """What a stage is set up with: ``model`` has its first weights, those of the parent where there is one."""
 
     config: RunConfig
     folder: RunFolder
@@ -46,43 +43,56 @@ class StageContext:
     parent: Run | None
 
 
-@dataclass(frozen=True)
-class TrainingSetup:
-    """What the loop is handed.
+class TrainingStage(ABC):
+    """One stage of training. The constructor opens the data, :meth:`setup` makes what the loop needs of a model.
 
-    Attributes:
-        optimizers: those of parameters that the objective has beside its model.
-        keep: writes into the run's folder what the last evaluation found beside its numbers; it is called with the step
-            whenever that is the checkpoint that others will use.
+    Attributes set by the constructor:
+        tokenizer: of the run.
+        sample_prompts: what the samples shown at each evaluation continue, as (text to show, text or token ids).
+        end_ids: token ids that end such a sample.
+        data_summary: what run.json says of the data; ``sha256`` identifies it.
+        notes: lines to show when training begins.
+
+    Attributes set by :meth:`setup`:
+        objective: owns the model and turns a batch into a summed loss.
+        batches: the batches of each step.
+        extra_optimizers: of parameters that the objective has beside its model.
     """
 
-    objective: Objective
-    source: BatchSource
-    judge: EvaluateFn
-    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
-    keep: Callable[[int], None] = lambda step: None
-
-
-@dataclass(frozen=True)
-class StageData:
-    """One stage's data, opened.
-
-    Attributes:
-        prepare: makes of a model, and of where it runs, what the loop needs: a :class:`TrainingSetup`.
-        prompts: what the samples shown at each evaluation continue, as (what is shown of it, text or token ids).
-        ends: ids that end such a sample.
-        about: what run.json says of the data.
-        notes: what to tell whoever watches.
-        evaluate_first: evaluate before the first step too, since the end is to be held against the beginning.
-    """
+    evaluate_first: ClassVar[bool] = False
+    """Whether to evaluate before the first step, as a baseline."""
 
     tokenizer: Tokenizer
-    prepare: Callable[[StageContext], TrainingSetup]
-    prompts: list[tuple[str, str | list[int]]]
-    ends: frozenset[int]
-    about: dict[str, Any]
+    sample_prompts: list[tuple[str, str | list[int]]]
+    end_ids: frozenset[int]
+    data_summary: dict[str, Any]
     notes: list[str]
-    evaluate_first: bool = False
+    objective: Objective
+    batches: BatchSource
+
+    @abstractmethod
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer | None) -> None:
+        """Open the data of ``config``. ``tokenizer`` is the parent's, with the tokens of the chat format where the stage
+        adds them; None where there is no parent.
+
+        Raises:
+            ValueError: no such data, or nothing in it to train on.
+        """
+        self.config = config
+        self.sample_prompts, self.end_ids = [], frozenset()
+        self.data_summary, self.notes = {}, []
+        self.extra_optimizers: list[torch.optim.Optimizer] = []
+
+    @abstractmethod
+    def setup(self, context: StageContext) -> None:
+        """Make ``objective`` and ``batches``."""
+
+    @abstractmethod
+    def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
+        """The validation loss over all processes, and what else was measured, by metric name."""
+
+    def on_best(self, step: int) -> None:  # noqa: B027 - most stages keep nothing
+        """Called on the main process when the checkpoint of ``step`` becomes the one to use."""
 
 
 def shown_prompts(
@@ -97,13 +107,9 @@ def shown_prompts(
     return [(text, tokens) for text, tokens in shown if len(tokens) < config.model.context_length]
 
 
-def _next_token(setting: StageContext) -> NextToken:
-    return NextToken(setting.model, setting.config.train.loss_chunk_tokens)
-
-
-def by_sample(rows: Rows, setting: StageContext) -> StatelessSource:
+def by_sample(rows: Rows, context: StageContext) -> StatelessSource:
     """The micro-batches of a step: the samples that follow those of the steps before, shared by the processes."""
-    config, runtime = setting.config, setting.runtime
+    config, runtime = context.config, context.runtime
     total, micro = config.train.batch_size, config.train.micro_batch_size
     share = share_of_batch(config, runtime)
     assert micro is not None, "decided before a course is prepared"
@@ -133,18 +139,21 @@ def share_of_batch(config: RunConfig, runtime: Runtime) -> int:
     return share
 
 
-def present_data(config: RunConfig) -> Path:
-    """The path of the data, which must be there."""
+def existing_data(config: RunConfig) -> Path:
+    """The path of the run's data.
+
+    Raises:
+        ValueError: it does not exist; the message gives the command that prepares it.
+    """
     path = Path(config.data.path)
     if path.exists():
         return path
-    source = config.data.source or "SOURCE"
-    if config.stage != "pretrain":
-        kinds = {"sft": "conversations", "ppo": "prompts", "grpo": "prompts"}
-        options = f"--kind {kinds.get(config.stage, 'preferences')}"
-    else:
+    if config.info.data == "text":
         size = f" --vocab-size {config.tokenizer.vocab_size}" if config.tokenizer.vocab_size else ""
         options = f"--tokenizer {config.tokenizer.kind or 'bpe'}{size}"
+    else:
+        options = f"--kind {config.info.data}"
     raise ValueError(
-        f"there is no data in {path}; prepare it first: `understudy prepare {source} {options} --out {path}`"
+        f"there is no data in {path}; prepare it first: "
+        f"`understudy prepare {config.data.source or 'SOURCE'} {options} --out {path}`"
     )

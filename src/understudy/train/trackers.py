@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from understudy.config import LogConfig
+from understudy.config.run import LogConfig
 from understudy.files import read_json, write_json
 from understudy.run import RunFolder
 

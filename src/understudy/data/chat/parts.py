@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from understudy.data.chat.formats import ParsedRow
 
@@ -33,3 +33,20 @@ class Opened:
     left_out: dict[str, int] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     doing: str = "reading"
+
+
+class Sampler(Protocol):
+    """Preferences that a run samples instead of reading them from files (annotators.py)."""
+
+    @property
+    def run(self) -> str: ...
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two requests the same one."""
+        ...
+
+    def run_name(self) -> str:
+        """The run's name, for a folder."""
+        ...
+
+    def open(self, seed: int, limit: int | None) -> Opened: ...

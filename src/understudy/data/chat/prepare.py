@@ -22,9 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from understudy import __version__
-from understudy.annotators import Sampling, run_name
 from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
-from understudy.data.chat.parts import ChatPart, Opened
+from understudy.data.chat.parts import ChatPart, Opened, Sampler
 from understudy.data.chat.preference_formats import FORMATS as PREFERENCE_FORMATS
 from understudy.data.chat.prepared import (
     FORMAT,
@@ -102,7 +101,7 @@ def prepare_conversations(
     cache: Path = CACHE,
     report: Report | None = None,
     endpoint: str | None = None,
-    sampling: Sampling | None = None,
+    sampling: Sampler | None = None,
 ) -> ChatSummary:
     """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
 
@@ -150,7 +149,7 @@ def _make_request(
     limit: int | None,
     seed: int | None,
     report: Report,
-    sampling: Sampling | None,
+    sampling: Sampler | None,
 ) -> PrepareChatRequest:
     if kind not in KINDS:
         raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
@@ -191,9 +190,9 @@ def _make_request(
     return PrepareChatRequest(kind, tuple(sources), format_name, val_fraction, limit, seed or 0, mapping)
 
 
-def _default_name(request: PrepareChatRequest, sampling: Sampling | None) -> str:
+def _default_name(request: PrepareChatRequest, sampling: Sampler | None) -> str:
     if sampling is not None:
-        return f"{run_name(sampling)}-{request.kind}"
+        return f"{sampling.run_name()}-{request.kind}"
     names = [source.name for source in request.sources]
     if len(names) > 1 or any(mark in names[0] for mark in "*?["):
         raise ValueError("several files or sources have no name of their own: say where the data goes, --out FOLDER")

@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from understudy.data.chat.conversation_formats import read_conversations
 from understudy.data.chat.formats import ParsedRow
-from understudy.data.chat.parts import ChatPart, Opened, Split
+from understudy.data.chat.parts import ChatPart, Opened, Sampler, Split
 from understudy.data.chat.preference_formats import read_preferences
 from understudy.data.chat.prompt_formats import read_prompts
 from understudy.data.chat.records import ENDINGS, is_readable
@@ -29,9 +29,6 @@ from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_data
 from understudy.data.text.sources import NAMED as NAMED_TEXT
 from understudy.data.text.sources import PreparationProgress, Report, generated_count
 from understudy.files import sha256_of
-
-if TYPE_CHECKING:
-    from understudy.annotators import Sampling
 
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
 TEST_WORDS = ("test",)
@@ -66,7 +63,7 @@ class Hub:
 class GeneratedChat:
     """The embedded corpus; with `sampling`, its questions answered by a run."""
 
-    sampling: Sampling | None = None
+    sampling: Sampler | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[ParsedRow]]] = {
 
 
 def parse_sources(
-    arguments: Sequence[str], kind: str, report: Report, sampling: Sampling | None = None
+    arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None
 ) -> list[ChatSource]:
     """What each SOURCE[@WEIGHT] means, without touching the network; files are looked up and hashed.
 
@@ -284,9 +281,7 @@ def open_source(
 
     origin = source.origin
     if isinstance(origin, GeneratedChat) and origin.sampling:
-        from understudy.annotators import open_sampled
-
-        return open_sampled(origin.sampling, seed, limit)
+        return origin.sampling.open(seed, limit)
     if isinstance(origin, GeneratedChat):
         return Opened(_generated_parts(kind, seed, limit))
     if isinstance(origin, Hub):

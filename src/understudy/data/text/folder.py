@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from understudy.config import RunConfig
+from understudy.config.run import RunConfig
 from understudy.data.text.shards import TOKENIZER, TokenData, read_manifest
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
