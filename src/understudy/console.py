@@ -56,6 +56,18 @@ def duration_text(seconds: float) -> str:
     return f"{days}d {clock}" if days else clock
 
 
+def interval_text(value: float, low: float | None, high: float | None, number_format: str) -> str:
+    """A value with its 95% interval, if it has one.
+
+    >>> interval_text(0.5, 0.25, None, ".1%"), interval_text(2.0, 1.5, 2.5, ".2f")
+    ('50.0%', '2.00 (95% interval 1.50 to 2.50)')
+    """
+    text = format(value, number_format)
+    if low is None or high is None:
+        return text
+    return f"{text} (95% interval {format(low, number_format)} to {format(high, number_format)})"
+
+
 def printable(text: str) -> str:
     """A text without the control characters that move a terminal's cursor or change its colours; models write them."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))

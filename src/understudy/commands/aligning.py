@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.commands import Arguments, check_least
-from understudy.console import print_json, progress_bars, show_table
+from understudy.console import interval_text, print_json, progress_bars, show_table
 from understudy.evaluate.compare_runs import ANSWER_TOKENS, comparison_prompts, show_comparison
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def evaluate_reward(arguments: Arguments, run: Run, context: int) -> None:
         print_json(about | {name: value for name, value in found.items() if name != "scores"})
         return
     rows = {name.replace("_", " "): str(value) for name, value in about.items()}
-    rows["loss a pair"] = f"{found['loss']:.4f} (95% interval {found['loss_low']:.4f} to {found['loss_high']:.4f})"
+    rows["loss a pair"] = interval_text(found["loss"], found["loss_low"], found["loss_high"], ".4f")
     for name, words in (("accuracy", "agrees with labels"), ("true_accuracy", "agrees with truth")):
         if name in found:
             rows[words] = f"{found[name]:.1%} (95% interval {found[f'{name}_low']:.1%} to {found[f'{name}_high']:.1%})"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from understudy.commands import Arguments, check_least
 from understudy.commands.aligning import evaluate_reward
 from understudy.commands.evaluating import evaluate_tasks, refuse_task_options, task_arguments
-from understudy.console import print_json
+from understudy.console import interval_text, print_json
 from understudy.run import refuse_reward_model
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def _evaluate_loss(arguments: Arguments) -> None:
         print_json(about | result.as_dict())
         return
     rows = {name.replace("_", " "): str(value) for name, value in about.items()} | {
-        "loss": f"{result.loss:.4f} (95% interval {result.loss_low:.4f} to {result.loss_high:.4f})",
+        "loss": interval_text(result.loss, result.loss_low, result.loss_high, ".4f"),
         "perplexity": f"{result.perplexity:.3f}",
         "tokens": f"{result.tokens:,}",
     }
     if result.bits_per_byte is not None:
         low, high = result.bits_per_byte_low, result.bits_per_byte_high
-        rows["bits per byte"] = f"{result.bits_per_byte:.4f} (95% interval {low:.4f} to {high:.4f})"
+        rows["bits per byte"] = interval_text(result.bits_per_byte, low, high, ".4f")
     final_table(rows)
 
 

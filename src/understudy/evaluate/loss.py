@@ -32,8 +32,8 @@ class LossResult:
     """Mean negative log-likelihood a token in nats, with a 95% interval; the same per byte of text in bits."""
 
     loss: float
-    loss_low: float
-    loss_high: float
+    loss_low: float | None
+    loss_high: float | None
     tokens: int
     bits_per_byte: float | None = None
     bits_per_byte_low: float | None = None
@@ -141,11 +141,13 @@ def loss_over(
     model.train(was_training)
     total, count, loss2, cross, count2, windows = runtime.all_sum(sums).tolist()
     mean = total / count
-    spread = max(0.0, loss2 - 2 * mean * cross + mean * mean * count2)
-    error = 1.96 * math.sqrt(spread * windows / max(1.0, windows - 1)) / count
+    low = high = None
+    if windows > 1:
+        spread = max(0.0, loss2 - 2 * mean * cross + mean * mean * count2)
+        error = 1.96 * math.sqrt(spread * windows / (windows - 1)) / count
+        low, high = mean - error, mean + error
     per_byte = count / (text_bytes * math.log(2)) if text_bytes else None
-    low, high = mean - error, mean + error
-    bits = [value * per_byte if per_byte else None for value in (mean, low, high)]
+    bits = [value * per_byte if per_byte and value is not None else None for value in (mean, low, high)]
     return LossResult(mean, low, high, int(count), *bits)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.data.chat.pair_rows import RenderedPairs, Unit, render_pairs, unit_batches
+from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_interval
@@ -86,42 +86,40 @@ def calibration(differences: Sequence[float]) -> list[dict[str, float]]:
 
 
 @torch.no_grad()
-def judge_scores(
-    model: GPT, rendered: RenderedPairs, context_length: int, batch_size: int, runtime: Runtime
+def evaluate_scores(
+    model: GPT, preferences: EncodedPreferences, context_length: int, batch_size: int, runtime: Runtime
 ) -> RewardEvaluation:
-    """Score every unit. One process's share only, and its loss: the processes of a run judge the same units.
+    """Score all completions of ``preferences``. The processes share the batches, and each returns all scores.
 
     Raises:
         ValueError: a score is not finite.
     """
-    losses: list[float] = []
-    rows: list[dict[str, Any]] = []
-    scored: list[tuple[float, float | None]] = []
+    batches = comparison_batches(preferences, context_length, batch_size, runtime.rank, runtime.world_size)
+    shard: list[tuple[list[float], list[float]]] = []
     with evaluating(model):
-        for units, batch in unit_batches(rendered, context_length, batch_size):
+        for comparisons, batch in batches:
             batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
             with runtime.autocast():
                 scores = document_scores(model, batch).float()
-            losses += _unit_losses(units, batch, scores)
-            given = check_finite(scores.tolist())
-            begin = 0
-            for unit in units:
-                own = given[begin : begin + len(unit.documents)]
-                begin += len(unit.documents)
-                scored += list(zip(own, unit.truths))
-                rows += [
-                    {
-                        "difference": own[p.better] - own[p.worse], "category": unit.category,
-                        "clean": _clean(unit.truths[p.better], unit.truths[p.worse]),
-                    }
-                    for p in unit.pairs if not p.tie
-                ]  # fmt: skip
+            shard.append((_losses(comparisons, batch, scores), scores.tolist()))
+    gathered = runtime.gather_shards(shard)
+    losses = [loss for batch_losses, _ in gathered for loss in batch_losses]
+    scores_in_order = check_finite([score for _, batch_scores in gathered for score in batch_scores])
+    rows: list[dict[str, Any]] = []
+    scored: list[tuple[float, float | None]] = []
+    for comparison in preferences.comparisons:
+        score = scores_in_order[comparison.first : comparison.first + len(comparison.completions)]
+        scored += list(zip(score, comparison.true_scores))
+        rows += [
+            {
+                "difference": score[p.chosen] - score[p.rejected], "category": comparison.category,
+                "clean": _clean(comparison.true_scores[p.chosen], comparison.true_scores[p.rejected]),
+            }
+            for p in comparison.pairs if not p.tie
+        ]  # fmt: skip
     mean = sum(losses) / len(losses)
     low, high = mean_interval(losses)
-    pairs = sum(len(unit.pairs) for unit in rendered.units)
-    return RewardEvaluation(
-        LossResult(mean, mean if low is None else low, mean if high is None else high, pairs), rows, scored
-    )
+    return RewardEvaluation(LossResult(mean, low, high, preferences.pairs), rows, scored)
 
 
 def judge_run(
@@ -135,19 +133,21 @@ def judge_run(
     """
     model, context = RewardModel(run, runtime).model, context_length or run.config.model.context_length
     comparisons = open_preferences(path or Path(run.config.data.path), split)
-    return judge_scores(model, render_pairs(comparisons, run.tokenizer, context), context, batch_size, runtime)
-
-
-def _unit_losses(units: Sequence[Unit], batch: dict[str, Tensor], scores: Tensor) -> list[float]:
-    """The loss of each prompt, a mean over its pairs."""
-    better, worse = scores[batch["better"]], scores[batch["worse"]]
-    loss = torch.where(
-        batch["tie"], (pair_loss(better, worse) + pair_loss(worse, better)) / 2, pair_loss(better, worse)
+    return evaluate_scores(
+        model, encode_preferences(comparisons, run.tokenizer, context, split), context, batch_size, runtime
     )
-    each = iter((loss * batch["weight"]).tolist())
-    return [sum(next(each) for _ in unit.pairs) for unit in units]
 
 
-def _clean(better: float | None, worse: float | None) -> bool | None:
+def _losses(comparisons: Sequence[EncodedComparison], batch: dict[str, Tensor], scores: Tensor) -> list[float]:
+    """The loss of each prompt, a mean over its pairs."""
+    chosen, rejected = scores[batch["chosen"]], scores[batch["rejected"]]
+    loss = torch.where(
+        batch["tie"], (pair_loss(chosen, rejected) + pair_loss(rejected, chosen)) / 2, pair_loss(chosen, rejected)
+    )
+    values = iter((loss * batch["weight"]).tolist())
+    return [sum(next(values) for _ in comparison.pairs) for comparison in comparisons]
+
+
+def _clean(chosen: float | None, rejected: float | None) -> bool | None:
     """Whether the labels tell the truth; None where it is not known, or there is no difference."""
-    return None if better is None or worse is None or better == worse else better > worse
+    return None if chosen is None or rejected is None or chosen == rejected else chosen > rejected

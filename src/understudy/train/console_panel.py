@@ -36,7 +36,7 @@ GAP = 4  # spaces between columns
 SMOOTHING = 0.9  # of the running mean over logged losses
 
 
-class Watch:
+class ProgressPanel:
     """How far a run has come, how fast it goes and how its loss fell.
 
     Args:

@@ -29,7 +29,7 @@ from understudy.config.run import LogConfig
 from understudy.console import final_table, printable
 from understudy.files import write_bytes, write_text
 from understudy.run import RunFolder, read_metrics
-from understudy.train.console_panel import Watch
+from understudy.train.console_panel import ProgressPanel
 from understudy.train.trackers import Trackers, require_trackers, start_trackers
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ class TrainingMetrics:
         self.quiet = quiet
         self.console = console or Console(stderr=True)
         train = (config or {}).get("train", {})
-        self.watch = Watch(total_steps, {name: value for name, value in train.items() if name.startswith("stop_at_")})
+        self.panel = ProgressPanel(
+            total_steps, {name: value for name, value in train.items() if name.startswith("stop_at_")}
+        )
         self._live: Live | None = None
         self._on_terminal = (
             self.console.is_terminal and not self.console.is_dumb_terminal and self.console.file.isatty()
@@ -85,7 +87,7 @@ class TrainingMetrics:
         if quiet:
             return
         for row in _rewind(folder, resume_step):
-            self.watch.update(row, live=False)
+            self.panel.update(row, live=False)
         self._trackers = start_trackers(folder, log, config, resume_step, self.note)
         self._file = folder.metrics.open("ab", buffering=0)
 
@@ -109,7 +111,7 @@ class TrainingMetrics:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._trackers.values(row, int(row["step"]))
-        self.watch.update(row)
+        self.panel.update(row)
         if self._on_terminal:
             self._draw()
         else:
@@ -119,7 +121,7 @@ class TrainingMetrics:
         """Update only what a person sees."""
         if self.quiet:
             return
-        self.watch.update(values)
+        self.panel.update(values)
         if self._on_terminal:
             self._draw()
 
@@ -174,12 +176,12 @@ class TrainingMetrics:
             self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
             self._live.start()
         unicode = not self.console.options.ascii_only
-        self._live.update(self.watch.panel(self.folder.name, self.console.width, unicode), refresh=True)
+        self._live.update(self.panel.panel(self.folder.name, self.console.width, unicode), refresh=True)
         self._drawn_at = time.monotonic()
 
     def _print_line(self, evaluated: bool) -> None:
         """Print a line for an evaluation, and else only now and then."""
-        watch, now = self.watch, time.monotonic()
+        watch, now = self.panel, time.monotonic()
         stride = int(watch.fraction * PLAIN_LINES)
         if not evaluated and stride == self._printed_stride and now - self._printed_at < PLAIN_SECONDS:
             return
