@@ -104,7 +104,7 @@ def test_resuming_drops_what_comes_again_and_goes_on(folder: RunFolder) -> None:
     with TrainingMetrics(folder, LogConfig(), 100, resume_step=20, console=console) as metrics:
         assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20]
         assert sorted(path.name for path in folder.samples.iterdir()) == ["step_10.txt", "step_20.txt"]
-        assert metrics.watch.best == (2.8, 20), "what the panel knew is known again"
+        assert metrics.panel.best == (2.8, 20), "what the panel knew is known again"
         metrics.write(row(30))
     assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20, 30]
     assert folder.metrics.read_bytes().endswith(b"}\n")
@@ -202,7 +202,7 @@ def test_the_panel_fits_its_terminal(width: int) -> None:
         watch.update(row(step, **{"val/loss": 3.0, "lr": 1e-3, "memory_bytes": 1e9, "clip_fraction": 0.5, "kl": 0.1}))
     for unicode in (True, False):
         console, out = Console(file=(out := io.StringIO()), width=width, color_system=None), out
-        console.print(watch.panel("a-run", width, unicode))
+        console.print(watch.render("a-run", width, unicode))
         lines = out.getvalue().splitlines()
         assert {len(line) for line in lines} == {min(width, 90)}
         assert width < 40 or "…" not in out.getvalue()

@@ -88,7 +88,9 @@ def train(
                 evaluator.evaluate_baseline()
                 trainer.run(evaluator)
                 if evaluator.interrupted:
-                    raise Interrupted(f"interrupted at step {trainer.progress.step}; continue it with --resume")
+                    raise Interrupted(
+                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume"
+                    )
                 final = evaluator.final_result()
     return Result(folder, trainer.progress, final, record["parameters"], runtime.is_main)
 
