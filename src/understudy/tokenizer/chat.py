@@ -19,8 +19,8 @@ from typing import Any
 
 from understudy.tokenizer.base import Tokenizer, clean
 
-Message = dict[str, str]
-"""``{"role": "system", "user" or "assistant", "content": text}``."""
+Message = dict[str, Any]
+"""``{"role": "system", "user" or "assistant", "content": text}``; ``"weight": 0`` keeps an answer from training."""
 
 ROLES = ("system", "user", "assistant")
 START, END = "<|im_start|>", "<|im_end|>"
@@ -38,8 +38,8 @@ conversation whose contents do not spell a special token (there it reads control
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of a conversation, and for each whether it is trained on: the words of the assistant, and the token
-    that ends its turn. ``contents`` says where the words of each message stand."""
+    """Token ids of a conversation, and the mask of those trained on: the assistant's contents, and the token that ends
+    its turn. ``contents``: the positions of each message's content."""
 
     tokens: list[int]
     mask: list[bool]
@@ -89,7 +89,10 @@ def check_messages(messages: Any) -> list[Message]:
                 f"message {number} is from the {role} and follows {f'one from the {before}' if before else 'nothing'}; "
                 "user and assistant take turns, and the user begins"
             )
-        checked.append({"role": role, "content": clean(message["content"]).strip()})
+        if message.get("weight", 1) not in (0, 1):
+            raise ValueError(f"message {number} has the weight {message['weight']!r}; a weight is 0 or 1")
+        weight = {"weight": 0} if role == "assistant" and message.get("weight", 1) == 0 else {}
+        checked.append({"role": role, "content": clean(message["content"]).strip(), **weight})
     return checked
 
 
@@ -130,7 +133,8 @@ def render_all(tokenizer: Tokenizer, conversations: Sequence[Any], reply: bool =
             header, content = headers[message["role"]], [*next(contents).tolist(), end]
             spans.append(range(len(tokens) + len(header), len(tokens) + len(header) + len(content) - 1))
             tokens += header + content + line
-            mask += [False] * len(header) + [message["role"] == "assistant"] * len(content) + [False] * len(line)
+            is_target = message["role"] == "assistant" and message.get("weight") != 0
+            mask += [False] * len(header) + [is_target] * len(content) + [False] * len(line)
         if reply:
             tokens += headers["assistant"]
             mask += [False] * len(headers["assistant"])
