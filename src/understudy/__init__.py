@@ -40,7 +40,7 @@ for _name, _value in ENVIRONMENT.items():
 
 _HOME = {
     "ModelConfig": "config.model", "RunConfig": "config.run", "load_config": "config.load",
-    "generate": "inference.engine", "generate_text": "inference.engine", "stream_text": "inference.engine",
+    "generate": "inference.generate", "generate_text": "inference.generate", "stream_text": "inference.generate",
     "GPT": "model", "Bigram": "model", "build_model": "model",
     "Run": "run", "load_run": "run",
     "load_tokenizer": "tokenizer",
