@@ -206,7 +206,7 @@ def test_a_long_conversation_loses_its_oldest_turns_and_says_so(api: OpenAI) -> 
 
 
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
-    ({"model": "../tiny"}, "model_not_found", "is not served here; there is tiny, base"),
+    ({"model": "../tiny"}, "model_not_found", "there is no model '../tiny' here; choose one of tiny, base"),
     ({"model": "base"}, "model_not_chat", "was not taught to answer"),
     ({"messages": []}, "invalid_value", "a conversation is a list"),
     ({"messages": [{"role": "assistant", "content": "Sam"}]}, "invalid_value", "take turns"),
@@ -246,7 +246,7 @@ def test_a_mistake_is_named(api: OpenAI, options: dict[str, Any], code: str, mes
 
 def test_mistakes_with_completions(api: OpenAI) -> None:
     for options, message in (
-        ({"prompt": [100_000]}, "is not among the model's"), ({"prompt": [-1]}, "is not among the model's"),
+        ({"prompt": [100_000]}, "is outside the vocabulary"), ({"prompt": [-1]}, "is outside the vocabulary"),
         ({"prompt": []}, "one or more"), ({"max_tokens": 1000}, "context holds 128"), ({"best_of": 3}, "best_of"),
         ({"prompt": "Sam " * 200}, "context holds"), ({"suffix": "x"}, "suffix"), ({"prompt": [[1], "a"]}, "prompt"),
         ({"max_tokens": 0}, "an answer has 1 or more"), ({"logprobs": 50}, "logprobs"),

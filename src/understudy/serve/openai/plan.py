@@ -76,7 +76,7 @@ def plan_completion(run: ServedRun, asked: CompletionRequest, limits: Limits) ->
         if not asked.prompts:
             raise ValueError("the list of prompts is empty; give one or more")
         prompts = [encode_prompt(run.tokenizer, p) if isinstance(p, str) else p for p in asked.prompts]
-        check_request(run.model, prompts, 0)
+        check_request(run.model, prompts, 0, run.tokenizer)
     longest = max(map(len, prompts))
     if limits.prompt_tokens is not None and longest > limits.prompt_tokens:
         raise ApiError(
