@@ -39,12 +39,14 @@ def small_tokenizer(chat: bool = True) -> Tokenizer:
     return with_chat_tokens(tokenizer) if chat else tokenizer
 
 
-def make_run(path: Path, chat: bool = True, stage: str = "", seed: int = 0, context_length: int = 128) -> Run:
-    """The folder of a run that knows nothing, as training would have written it."""
+def make_run(
+    path: Path, chat: bool = True, stage: str = "", seed: int = 0, context_length: int = 128, padding: int = 0
+) -> Run:
+    """The folder of a run with random weights, its vocabulary padded by some ids that the tokenizer lacks."""
     tokenizer = small_tokenizer(chat)
     shape = {
         "family": "portable", "context_length": context_length, "n_layers": 1, "n_heads": 2, "d_model": 16,
-        "vocab_size": tokenizer.vocab_size,
+        "vocab_size": tokenizer.vocab_size + padding,
     }  # fmt: skip
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]

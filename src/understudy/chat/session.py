@@ -106,8 +106,8 @@ class Chat:
 
     def _answer(self, asked: list[Message]) -> Generator[str, None, None]:
         asked = check_messages(asked)
-        kept, self.left = fit(self.tokenizer, asked, self.context - self.reserved)
-        prompt = render(self.tokenizer, kept, reply=True).tokens
+        fitted = fit(self.tokenizer, asked, self.context - self.reserved)
+        prompt, self.left = fitted.tokens, fitted.left_out
         settings = self.settings
         if settings.seed is not None:
             settings = replace(settings, seed=settings.seed + self.answers)

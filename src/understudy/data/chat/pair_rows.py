@@ -81,7 +81,7 @@ def render_pairs(
         if max(len(document.tokens) for document in documents) > context_length:
             longest = max(len(document.tokens) - document.answer for document in documents)
             try:
-                prompt, _ = fit(tokenizer, prompt, context_length - longest)
+                prompt = fit(tokenizer, prompt, context_length - longest).messages
             except ValueError:
                 found.too_long += 1
                 continue
