@@ -109,6 +109,7 @@ def open_sampled(sampling: Sampling, name: str, seed: int, limit: int | None) ->
 
     @functools.cache
     def run() -> Run:
+        from understudy.inference.weights import model_for_generation
         from understudy.run import load_run
         from understudy.runtime import choose_device
         from understudy.tokenizer.chat import speaks_chat
@@ -119,6 +120,7 @@ def open_sampled(sampling: Sampling, name: str, seed: int, limit: int | None) ->
                 f"the run {loaded.path} has no chat tokens and cannot answer: give a finetuned one, as `understudy sft` "
                 "makes it"
             )
+        loaded.model = model_for_generation(loaded.model)
         about["run"], about["step"] = str(loaded.path), loaded.step
         about["weights_sha256"] = loaded.state["weights_sha256"]
         return loaded

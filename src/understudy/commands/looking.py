@@ -112,7 +112,11 @@ def read_prompt(arguments: Arguments) -> Reading:
         )
     wanted = arguments.tokens if arguments.tokens is not None else ANSWER_TOKENS if chat else 0
     own, finished = len(tokens), set[int]()
-    for _, token, _ in continue_rows(run.model, [tokens], min(wanted, room), SamplingSettings(temperature=0), finished):
+    steps = continue_rows(
+        run.model, [tokens], min(wanted, room), SamplingSettings(temperature=0), finished,
+        vocab_size=run.tokenizer.vocab_size,
+    )  # fmt: skip
+    for _, token, _ in steps:
         tokens = [*tokens, token]
         if token in ends:
             finished.add(0)

@@ -113,7 +113,7 @@ def encode_preferences(
         if max(map(len, completions)) > context_length:
             longest = max(len(completion.completion) for completion in completions)
             try:
-                prompt, _ = fit(tokenizer, prompt, context_length - longest)
+                prompt = fit(tokenizer, prompt, context_length - longest).messages
             except ValueError:
                 encoded.too_long += 1
                 continue
