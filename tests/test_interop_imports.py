@@ -533,4 +533,4 @@ def test_weights_of_an_import_are_whole_and_named(tokenizer: Tokenizer, tmp_path
     held = read_tensors(folder.checkpoint() / "model.safetensors")
     assert held["token_embedding.weight"].shape == (config.padded_vocab_size, 32)
     assert not held["token_embedding.weight"][280:].any()
-    assert folder.about()["stage"] == "import" and folder.about()["imported_from"] == "small"
+    assert folder.record()["stage"] == "import" and folder.record()["imported_from"] == "small"

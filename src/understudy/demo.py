@@ -59,9 +59,12 @@ def run_demo(name: str, fresh: bool = False) -> None:
     """
     began = time.perf_counter()
     base, chat, judge, best = (RunFolder(run_path(f"{name}{part}")) for part in ("-base", "-chat", "-reward", ""))
-    for folder in (base, chat, judge, best):
-        if fresh and folder.path.exists():
-            shutil.rmtree(folder.path)
+    if fresh:
+        earlier = [folder for folder in (base, chat, judge, best) if folder.path.exists()]
+        for folder in earlier:
+            folder.check_deletable()
+        for folder in earlier:
+            folder.delete()
     _say("1 of 9  prepare: the stories of a village, split into pieces of words")
     with progress_bars() as report:
         config = build_config(read_preset("hamlet"))

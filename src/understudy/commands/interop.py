@@ -36,7 +36,7 @@ def import_model(arguments: Arguments) -> None:
         arguments.model, arguments.run, arguments.context, arguments.dropout, arguments.tokenizer,
         lambda text: print(text, file=sys.stderr),
     )  # fmt: skip
-    model, about = folder.config().model, folder.about()
+    model, about = folder.config().model, folder.record()
     if arguments.json:
         print_json({"run": str(folder.path), "model": model.model_dump(mode="json", exclude_none=True)} | about)
         return

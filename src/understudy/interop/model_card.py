@@ -53,7 +53,7 @@ def lineage(run: Run) -> list[dict[str, Any]]:
     seen: set[Path] = set()
     while folder.path.resolve() not in seen:
         seen.add(folder.path.resolve())
-        about = folder.about() if (folder.path / "run.json").exists() else {}
+        about = folder.record() if (folder.path / "run.json").exists() else {}
         links.insert(0, {"run": folder.name, "step": step, "sha256": sha256, "about": about})
         parent = about.get("parent")
         if not isinstance(parent, Mapping):

@@ -111,7 +111,7 @@ def reference_logprobs(context: StageContext, rendered: dict[str, RenderedPairs]
         ValueError: a run that goes on has lost them, and its parent is not what it was.
     """
     path = context.folder.path / REFERENCE
-    parent = context.folder.about()["parent"]
+    parent = context.folder.record()["parent"]
     key = hashlib.sha256(f"{parent['sha256']} {data} {context.config.model.context_length}".encode()).hexdigest()
     if context.runtime.is_main and not _is_kept(path, key):
         model = as_gpt(

@@ -166,7 +166,7 @@ def _create(folder: RunFolder, config: RunConfig, tokenizer: Tokenizer, about: d
 
 def _check_lineage(folder: RunFolder, config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
     """What a run was started with, once it is seen to meet the same data and tokenizer again."""
-    saved = folder.about()
+    saved = folder.record()
     for what, before, after in (
         ("tokenizer", saved["tokenizer_sha256"], about["tokenizer_sha256"]),
         ("text", saved["data"]["sha256"], about["data"]["sha256"]),
@@ -174,7 +174,7 @@ def _check_lineage(folder: RunFolder, config: RunConfig, about: dict[str, Any]) 
         if before != after:
             raise ValueError(
                 f"the {what} in {config.data.path} is not what the run {folder.path} was trained on; bring it back, or start "
-                f"a new run with --init-from {folder.name}"
+                f"a new run with --init-from {folder.as_argument()}"
             )
     return saved
 
