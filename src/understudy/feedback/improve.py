@@ -238,7 +238,7 @@ def _learnt_hamlet(folder: RunFolder) -> bool:
     while folder.exists():
         if folder.config().data.source == "hamlet":
             return True
-        parent = folder.about().get("parent")
+        parent = folder.record().get("parent")
         if parent is None:
             return False
         folder = RunFolder(Path(parent["run"]))
