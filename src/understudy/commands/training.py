@@ -32,7 +32,7 @@ def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
 def train(stage: str, arguments: Arguments) -> None:
     """Resolve the configuration of a stage and run it."""
     from understudy.config.load import apply_overrides, build_config, read_preset
-    from understudy.console import final_table
+    from understudy.console import final_table, interval_text
     from understudy.run import RunFolder, load_run, run_path
     from understudy.stages.table import run_stage
     from understudy.train.init_from import config_from_parent, resumed_model
@@ -92,7 +92,7 @@ def train(stage: str, arguments: Arguments) -> None:
         "steps": f"{progress.step:,}",
         "tokens": f"{progress.tokens:,}",
         "time training": f"{progress.train_seconds:,.1f} s",
-        "validation loss": f"{final.loss:.4f} (95% interval {final.loss_low:.4f} to {final.loss_high:.4f})",
+        "validation loss": interval_text(final.loss, final.loss_low, final.loss_high, ".4f"),
         "best validation loss": f"{progress.best_loss:.4f}",
     }
     if final.bits_per_byte is not None:

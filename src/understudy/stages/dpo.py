@@ -166,4 +166,4 @@ def judge_pairs(
     told = estimate(right)
     found = {"val/accuracy": told.value}
     found |= {f"val/accuracy_{end}": x for end, x in (("low", told.low), ("high", told.high)) if x is not None}
-    return LossResult(mean, low or mean, high or mean, rendered.pairs), found
+    return LossResult(mean, low, high, rendered.pairs), found

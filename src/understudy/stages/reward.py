@@ -11,7 +11,7 @@ from understudy.config.align import RewardConfig
 from understudy.config.run import RunConfig
 from understudy.data.chat.pair_rows import PairRows
 from understudy.evaluate.loss import LossResult
-from understudy.evaluate.reward_model import RewardEvaluation, judge_scores
+from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
 from understudy.losses import pair_loss
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import document_scores
@@ -62,7 +62,7 @@ class Reward(TrainingStage):
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         model, length = as_gpt(self.objective.model), self.config.model.context_length
-        self.last = judge_scores(model, self.data.rendered["val"], length, batch_size, self.context.runtime)
+        self.last = evaluate_scores(model, self.data.rendered["val"], length, batch_size, self.context.runtime)
         return self.last.loss, self.last.measured()
 
     def on_best(self, step: int) -> None:

@@ -1,7 +1,7 @@
 """What is asked, without an answer to imitate, read from files: one row of FORMATS each.
 
 Each line of a prepared folder is `{"prompt": [messages]}`, which end with the user's, and where they are known `check`
-(how Hamlet's checker judges an answer), `answer` (the right one, as text) and `category`. Every format of conversations
+(how Hamlet's checker judges an answer), `answer` (the right one, as text), `category` and `task` (its verifier). Every format of conversations
 can be read so: its messages up to the last of the user's, and the last answer as the right one.
 """
 
@@ -46,7 +46,7 @@ def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
     messages, reason = tidy_messages([*record["prompt"], _ANSWER])
     if reason:
         return Dropped(reason)
-    for name in ("answer", "category"):
+    for name in ("answer", "category", "task"):
         text_field(record, name)
     if record.get("check") is not None:
         _try_check(record["check"])
@@ -72,6 +72,7 @@ def _prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "check": check,
         "answer": text_field(fields, "answer").strip(),
         "category": text_field(fields, "category"),
+        "task": text_field(fields, "task"),
     }
     yield {name: value for name, value in found.items() if name == "prompt" or value}
 
