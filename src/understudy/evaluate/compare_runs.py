@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from understudy.config.run import RunConfig
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompt_formats import read_prompts
@@ -118,10 +119,10 @@ def count_trained(prompts: Sequence[Prompt], runs: Iterable[Path]) -> int:
     wanted = {_key(prompt.messages) for prompt in prompts}
     trained: set[tuple[tuple[str, str], ...]] = set()
     folders = {folder.path.resolve(): folder for path in runs for folder in lineage_folders(path)}
-    for folder in folders.values():
+    for config in [folder.config() for folder in folders.values()]:
         try:
-            trained |= wanted.intersection(map(_key, _training_prompts(folder)))
-        except (OSError, ValueError):
+            trained |= wanted.intersection(map(_key, _training_prompts(config)))
+        except (OSError, ValueError):  # moved or damaged since; the warning is best effort
             continue
     return sum(_key(prompt.messages) in trained for prompt in prompts)
 
@@ -130,9 +131,8 @@ def _key(messages: Iterable[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages if message["role"] != "system")
 
 
-def _training_prompts(folder: RunFolder) -> Iterator[Sequence[Message]]:
+def _training_prompts(config: RunConfig) -> Iterator[Sequence[Message]]:
     """The messages before each answer in the training split of a run's data; none for text."""
-    config = folder.config()
     path = Path(config.data.path)
     if not path.exists():
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from understudy.evaluate.task import Example, Kind, Split, Task, take_turns
@@ -38,8 +39,16 @@ class Hamlet(Task):
         return self._drawn[split, per_category][:limit]
 
     def comparison_examples(self, limit: int) -> list[Example]:
-        """Held-out questions that neither training, nor the choice of a checkpoint, nor `evaluate` uses."""
-        return self._draw(COMPARISON_SEED, "val", -(-limit // len(CATEGORIES)))[:limit]
+        """Held-out questions, without those by which ppo and grpo choose a checkpoint.
+
+        The latter are the validation prompts of `prepare hamlet --kind prompts`. Different seeds share a few greetings.
+        """
+        from understudy.hamlet.conversations import prompts
+        from understudy.hamlet.write import DEFAULT_COUNTS
+
+        validation = [row["prompt"] for row in islice(prompts(0, "val"), DEFAULT_COUNTS["prompts"]["val"])]
+        drawn = self._draw(COMPARISON_SEED, "val", -(-limit // len(CATEGORIES)) + 1)
+        return [example for example in drawn if list(example.messages) not in validation][:limit]
 
     def _draw(self, seed: int, split: Split, per_category: int) -> list[Example]:
         """The first questions of each category, alternating between categories."""
