@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from plain import publish
 from trl_side import Rounds
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
-from understudy.data.chat.pair_rows import document_of
+from understudy.data.chat.pair_rows import encode_completion
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import open_prompts
 from understudy.files import write_json
@@ -57,7 +58,7 @@ from understudy.stages.table import stage_class
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 from understudy.train.init_from import config_from_parent, start_from
-from understudy.train.loop import Trainer, TrainingProgress
+from understudy.train.loop import StepCallback, Trainer, TrainingProgress
 from understudy.train.stage import StageContext
 
 VOCABULARY, CONTEXT, LONGEST_PROMPT, ANSWER = 1024, 256, 128, 64
@@ -158,12 +159,12 @@ def write_pairs(folder: Path, tokenizer: Tokenizer) -> None:
     write_lines(path, short(tokenizer, preferences(1, "train")), COUNTS["pairs"], open_preferences)
     for comparison in open_preferences(path, "train"):
         [pair] = comparison.pairs
-        documents = [
-            document_of(tokenizer, comparison.prompt, comparison.answers[k]) for k in (pair.better, pair.worse)
+        completions = [
+            encode_completion(tokenizer, comparison.prompt, comparison.answers[k]) for k in (pair.chosen, pair.rejected)
         ]
-        chosen, rejected = (document.tokens for document in documents)
+        chosen, rejected = (encoded.prompt + encoded.completion for encoded in completions)
         assert max(len(chosen), len(rejected)) <= CONTEXT, "a pair that does not fit"
-        found.append({"prompt": documents[0].answer, "chosen": chosen, "rejected": rejected})
+        found.append({"prompt": len(completions[0].prompt), "chosen": chosen, "rejected": rejected})
     (folder / "pairs.tokens.json").write_text(json.dumps(found))
 
 
@@ -224,15 +225,25 @@ def ours(folder: Path, name: str, steps: int) -> None:
     stage = stage_class(work["stage"])(config, parent.tokenizer)
     stage.setup(StageContext(config, created(folder, name, config, parent), runtime, model, parent))
 
-    def after_step(progress: TrainingProgress, measured: dict[str, float]) -> bool:
-        rounds.end_part(length=measured.get("train/length", 0.0))
-        return False
-
     Trainer(
         stage.objective, [*build_optimizers(model, config.optim), *stage.extra_optimizers], stage.batches,
         lambda step: 1.0, runtime, TrainingProgress(), steps, config.optim.grad_clip,
-        due=lambda progress: progress.step % work["part_steps"] == 0, after_step=after_step,
-    ).run()  # fmt: skip
+    ).run(EndOfPart(rounds, work["part_steps"]))  # fmt: skip
+
+
+@dataclass
+class EndOfPart(StepCallback):
+    """Ends a part of the rounds every so many steps."""
+
+    rounds: Rounds
+    part_steps: int
+
+    def is_due(self, progress: TrainingProgress) -> bool:
+        return progress.step % self.part_steps == 0
+
+    def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
+        self.rounds.end_part(length=metrics.get("train/length", 0.0))
+        return False
 
 
 def created(folder: Path, name: str, config: Any, parent: Run) -> RunFolder:

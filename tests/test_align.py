@@ -19,7 +19,7 @@ from align_runs import ASKED, COMMON, LETTERS, QUIET, beginner, pair, run
 from conftest import TWO_PROCESSES
 from understudy.cli import main
 from understudy.config.align import DPOConfig, GRPOConfig, RewardConfig
-from understudy.data.chat.pair_rows import collate_pairs, render_pairs
+from understudy.data.chat.pair_rows import collate_pairs, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt, open_prompts
 from understudy.model import GPT
@@ -217,10 +217,10 @@ def test_evaluations_have_one_scale_whatever_was_sampled_before(start: Run, judg
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
 def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: Run, preferences: Path) -> None:
-    rendered = render_pairs(open_preferences(preferences, "train"), start.tokenizer, 32)
-    unit = rendered.units[0]
+    encoded = encode_preferences(open_preferences(preferences, "train"), start.tokenizer, 32)
+    unit = encoded.comparisons[0]
     units = [
-        dataclasses.replace(unit, pairs=unit.pairs[k : k + 1 + 20 * k], first=unit.first) for k in range(4)
+        dataclasses.replace(unit, pairs=unit.pairs[k : k + 1 + 20 * k]) for k in range(4)
     ]  # prompts with one pair and with many
     shape = start.config.model.model_copy(update={"score_head": stage == "reward"})
     torch.manual_seed(1)
@@ -230,7 +230,7 @@ def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: R
     )
     if stage == "reward":
         torch.nn.init.normal_(model.score.weight)
-    reference = torch.linspace(-9, -3, rendered.documents)
+    reference = torch.linspace(-9, -3, encoded.completions)
 
     def gradient(parts: list[list[Any]], context: int) -> torch.Tensor:
         batches = [collate_pairs(part, context, reference) for part in parts]
@@ -243,7 +243,7 @@ def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: R
     together = gradient([units], 32)
     assert together.abs().max() > 1e-3
     assert torch.allclose(gradient([[unit] for unit in units], 32), together, rtol=1e-4, atol=1e-5)
-    longest = max(len(document.tokens) for document in unit.documents)
+    longest = max(map(len, unit.completions))
     assert torch.allclose(gradient([units], longest), together, rtol=1e-4, atol=1e-5)  # a document in each row
 
 

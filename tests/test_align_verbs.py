@@ -27,7 +27,7 @@ from understudy.rewards.model import RewardModel
 from understudy.run import Run, read_metrics
 from understudy.runtime import start_runtime
 from understudy.stages.best_of import expected_of_best
-from understudy.train.console_panel import Watch
+from understudy.train.console_panel import ProgressPanel
 
 
 def conversation(asked: str, said: str) -> list[dict[str, str]]:
@@ -162,8 +162,8 @@ def test_what_was_judged_can_be_trained_on(
         "an empty one teaches nothing"
     )
     known = [comparison for split in ("train", "val") for comparison in open_preferences(saved, split)]
-    assert {c.prompt[0]["content"]: c.answers[c.pairs[0].better][0]["content"] for c in known} == ASKED
-    assert known[0].truths[known[0].pairs[0].better] == 1.0
+    assert {c.prompt[0]["content"]: c.answers[c.pairs[0].chosen][0]["content"] for c in known} == ASKED
+    assert known[0].truths[known[0].pairs[0].chosen] == 1.0
     assert main([*words, "--save", str(saved)]) == 2
     assert "must be the name of a new .jsonl file" in capsys.readouterr().err
 
@@ -323,7 +323,7 @@ def test_preferences_have_no_loss_a_token_but_conversations_have(
 
 
 def test_a_line_of_progress_has_the_few_that_are_watched() -> None:
-    watch = Watch(10)
+    watch = ProgressPanel(10)
     watch.update({
         "step": 1, "train_seconds": 1.0, "train/reward": 0.5, "train/kl": 1.25, "train/policy_loss": 0.1,
         "val/loss": 1.0, "val/true_score": 0.75, "val/true_score_low": 0.7, "accuracy/village": 0.5,

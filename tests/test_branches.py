@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from understudy.config.model import ModelConfig
-from understudy.data.chat.packing import grow_trees, lay_in_rows
+from understudy.data.chat.prefix_tree import build_prefix_trees, pack_prefix_trees
 from understudy.losses import PADDING
 from understudy.model import GPT
 from understudy.model.documents import divided
@@ -39,7 +39,7 @@ def test_documents_read_together_are_as_if_alone(
 ) -> None:
     model = model_of(shape)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: not apart)
-    batch, places = lay_in_rows(documents, 10)
+    batch, places = pack_prefix_trees(documents, 10)
     weights = torch.randn(sum(map(len, places)), 16)
 
     def gradient(states: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ def test_documents_read_together_are_as_if_alone(
 
     alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in documents])
     wanted = gradient(alone)
-    together = model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], torch.cat(places))
+    together = model.hidden(batch["tokens"], None, batch["documents"], batch["branch_ids"], torch.cat(places))
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gradient(together), wanted, atol=1e-4, rtol=1e-4)
 
@@ -58,10 +58,10 @@ def test_documents_read_together_are_as_if_alone(
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
 def test_so_they_are_in_bf16_where_rows_are_not_divided(shape: dict[str, Any], documents: list[Any]) -> None:
     model = model_of(shape)
-    batch, places = lay_in_rows(documents, 10)
+    batch, places = pack_prefix_trees(documents, 10)
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            together = model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], torch.cat(places))
+            together = model.hidden(batch["tokens"], None, batch["documents"], batch["branch_ids"], torch.cat(places))
         alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in documents])
     assert float((together - alone).abs().mean()) < 0.004
 
@@ -83,14 +83,14 @@ def test_rows_are_divided_where_documents_begin() -> None:
 
 
 def test_what_documents_have_in_common_is_laid_out_once() -> None:
-    batch, places = lay_in_rows(DOCUMENTS, 10)
+    batch, places = pack_prefix_trees(DOCUMENTS, 10)
     assert int((batch["documents"] != PADDING).sum()) == len(COMMON) + 5 + 2 + 8
     read = batch["tokens"].flatten()
     for (beginning, rest), place in zip(DOCUMENTS, places):
         assert read[place].tolist() == [beginning[-1], *rest]
-    trees, order = grow_trees(DOCUMENTS, 8)  # two of the common beginning fit a tree, and the third, being empty
+    trees = build_prefix_trees(DOCUMENTS, 8)  # two of the common beginning fit a tree, and the third, being empty
     assert [len(tree) for tree in trees] == [7, 6, 3, 2 + 7]
-    assert order == [0, 2, 3, 1, 4]
+    assert [tree.members for tree in trees] == [[0], [2, 3], [1], [4]]
 
 
 def test_a_row_may_hold_more_padding_than_the_context_is_long() -> None:

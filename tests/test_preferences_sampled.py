@@ -85,7 +85,7 @@ def test_answers_of_a_run_become_pairs(run: RunFolder, tmp_path: Path) -> None:
     assert opened.pairs == len(lines)
     for each in opened:
         assert len({answer[0]["content"] for answer in each.answers}) == len(each.answers) <= 4
-        assert {each.truths[p.better] for p in each.pairs} | {each.truths[p.worse] for p in each.pairs} == {0.0, 1.0}
+        assert {each.truths[p.chosen] for p in each.pairs} | {each.truths[p.rejected] for p in each.pairs} == {0.0, 1.0}
     [source] = summary.manifest["sources"]
     sampled = source["sampled"]
     assert (sampled["run"], sampled["step"], sampled["weights_sha256"]) == (str(run.path), 3, "abc")
@@ -111,7 +111,7 @@ def test_pairs_of_equal_worth_are_left_out_and_counted_or_kept_as_ties(run: RunF
     [left_out] = prepare(run, tmp_path / "a").manifest["sources"]
     prepare(run, tmp_path / "b", ties=True)
     pairs = [
-        (pair, [comparison.truths[number] for number in (pair.better, pair.worse)])
+        (pair, [comparison.truths[number] for number in (pair.chosen, pair.rejected)])
         for split in ("train", "val")
         for comparison in open_preferences(tmp_path / "b", split)
         for pair in comparison.pairs

@@ -151,9 +151,9 @@ def test_too_long_conversations_are_cut_at_a_turn_inside_or_dropped_and_counted(
 
 def test_the_first_conversations_of_a_set(tokenizer: Tokenizer) -> None:
     whole = render_set([talk(n) for n in range(9)], tokenizer, 160)
-    few = whole.first(int(whole.starts[4]) + 3)
+    few = whole.limit(int(whole.starts[4]) + 3)
     assert len(few) == 4 and len(few.tokens) == whole.starts[4] and (few.row(3)[0] == whole.row(3)[0]).all()
-    assert len(whole.first(1)) == 1 and whole.first(None) is whole
+    assert len(whole.limit(1)) == 1 and whole.limit(None) is whole
 
 
 # ---- runs ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from understudy.inference.generate import generate
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime, matmul_flops
-from understudy.train.compile import compile_if_it_pays
-from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
+from understudy.train.compile import compile_objective
+from understudy.train.loop import RepeatedBatches, StepCallback, Trainer, TrainingProgress
 from understudy.train.memory import largest_micro_batch, with_vocabulary
 from understudy.train.metrics import memory_bytes
 from understudy.train.objective import NextToken
@@ -34,34 +35,26 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
     micro = config.train.micro_batch_size or largest_micro_batch(config, runtime)
     batch = random_batch(config, micro)
     objective = NextToken(model, config.train.loss_chunk_tokens)
-    compiled = compile_if_it_pays(objective, config.train.compile, runtime, lambda: batch)
-    rates: list[float] = []
+    compiled, decision = compile_objective(objective, config.train.compile, runtime, lambda: batch)
     trainer = Trainer(
         objective,
         build_optimizers(model, config.optim),
-        StatelessSource(lambda step: [batch] * (config.train.batch_size // micro)),
+        RepeatedBatches([batch] * (config.train.batch_size // micro)),
         lambda step: 1.0,
         runtime,
         TrainingProgress(),
         10**9,
         config.optim.grad_clip,
+        compiled=compiled,
     )
-    trainer.due = lambda progress: True
-    started, counted = [0.0], [0]
-
-    def after_step(progress: TrainingProgress, measured: dict[str, float]) -> bool:
-        if progress.train_seconds - started[0] >= seconds / PARTS:
-            rates.append((progress.tokens - counted[0]) / (progress.train_seconds - started[0]))
-            started[0], counted[0] = progress.train_seconds, progress.tokens
-        return len(rates) == PARTS
-
-    trainer.after_step = after_step
-    trainer.run()
+    parts = TimedParts(seconds / PARTS)
+    trainer.run(parts)
+    rates = parts.rates
     per_second, peak = statistics.median(rates), matmul_flops(runtime.device, runtime.dtype)
     return {
         "device": str(runtime.device),
         "dtype": str(runtime.dtype).removeprefix("torch."),
-        "compile": compiled,
+        "compile": decision,
         "parameters": sum(p.numel() for p in model.parameters()),
         "micro_batch_size": micro,
         "tokens_per_step": config.train.batch_size * config.model.context_length,
@@ -73,6 +66,26 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
         "memory_peak_bytes": memory_bytes(runtime.device)[1],
         "sample_tokens_per_second": {str(rows): _sampling_rate(model, rows, runtime) for rows in (1, 8)},
     }
+
+
+@dataclass
+class TimedParts(StepCallback):
+    """Tokens per second of each of PARTS parts of at least ``seconds``."""
+
+    seconds: float
+    rates: list[float] = field(default_factory=list)
+    _started: float = 0.0
+    _tokens: int = 0
+
+    def is_due(self, progress: TrainingProgress) -> bool:
+        return True
+
+    def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
+        elapsed = progress.train_seconds - self._started
+        if elapsed >= self.seconds:
+            self.rates.append((progress.tokens - self._tokens) / elapsed)
+            self._started, self._tokens = progress.train_seconds, progress.tokens
+        return len(self.rates) == PARTS
 
 
 def random_batch(config: RunConfig, rows: int) -> dict[str, Tensor]:

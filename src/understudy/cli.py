@@ -29,10 +29,12 @@ from understudy.commands import (
     using,
 )
 from understudy.config.stages import STAGES
+from understudy.environment import set_environment
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    set_environment()
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         arguments.command(arguments)

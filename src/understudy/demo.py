@@ -17,7 +17,8 @@ from understudy.annotators import Sampling
 from understudy.chat.session import Chat
 from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.chat.prepare import prepare_conversations
-from understudy.data.text.prepare import prepare, progress_bars
+from understudy.data.progress import preparation_bars
+from understudy.data.text.prepare import prepare
 from understudy.evaluate.compare_runs import compare_runs
 from understudy.evaluate.run_evaluation import evaluate_split
 from understudy.evaluate.run_tasks import evaluate_on_tasks
@@ -64,7 +65,7 @@ def run_demo(name: str, fresh: bool = False) -> None:
         if fresh and folder.path.exists():
             shutil.rmtree(folder.path)
     _say("1 of 9  prepare: the stories of a village, split into pieces of words")
-    with progress_bars() as report:
+    with preparation_bars() as report:
         config = build_config(read_preset("hamlet"))
         _say(str(prepare(
             ["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report
@@ -114,7 +115,7 @@ def _prepare(
 ) -> Path:  # fmt: skip
     """Hamlet's conversations, preferences or prompts, where the preset expects them."""
     path = path or Path(read_preset(preset)["data"]["path"])
-    with progress_bars() as report:
+    with preparation_bars() as report:
         _say(str(prepare_conversations(
             ["hamlet"], path, kind, limit=limit, force=force, report=report, sampling=sampling
         )))  # fmt: skip

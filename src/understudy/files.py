@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import platform
 import stat
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +89,48 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, option: str) -> Iterator[None]:
+    """Keep other processes from writing into a folder, which is made if need be and removed again if it stays empty.
+
+    The operating system frees the lock of a killed process.
+
+    Args:
+        option: the command-line option that names another folder, for the message.
+
+    Raises:
+        ValueError: another process holds the lock.
+    """
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(
+            f"{folder} is being written by {_lock_holder(path)}; wait for it, or choose another {option}"
+        ) from None
+    with contextlib.suppress(OSError):  # Windows lets nobody write a locked file
+        path.write_text(f"process {os.getpid()} on {platform.node()} since {now()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):  # of a folder that is not empty
+            folder.rmdir()
+
+
+def _lock_holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "another process"
+    except OSError:  # just released, or on Windows, where nobody reads a locked file
+        return "another process"

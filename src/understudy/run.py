@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 from safetensors import SafetensorError
 
 from understudy.config.load import dump_config, load_config
 from understudy.config.run import RunConfig
-from understudy.files import flush, read_json, write_json, write_text
+from understudy.files import flush, locked, read_json, write_json, write_text
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -75,18 +74,8 @@ class RunFolder:
         Raises:
             ValueError: another process holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise ValueError(
-                f"the run {self.path} is being trained by another process; wait for it or choose another --run"
-            ) from None
-        try:
+        with locked(self.path, "--run"):
             yield
-        finally:
-            lock.release()
 
     def create(self, config: RunConfig, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
         """Write what a new run starts with."""

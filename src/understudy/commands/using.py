@@ -58,6 +58,7 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sample(arguments: Arguments) -> None:
     from understudy.inference.generate import generate_text, stream_text
+    from understudy.inference.weights import model_for_generation
     from understudy.run import load_run
     from understudy.runtime import choose_device
 
@@ -66,17 +67,16 @@ def sample(arguments: Arguments) -> None:
     device, _ = choose_device(arguments.device)
     run = load_run(arguments.run, arguments.checkpoint, str(device))
     refuse_reward_model(run)
+    model = model_for_generation(run.model)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if arguments.num == 1 and not arguments.json:
-        pieces = stream_text(run.model, run.tokenizer, prompt, arguments.tokens, settings, arguments.stop)
+        pieces = stream_text(model, run.tokenizer, prompt, arguments.tokens, settings, arguments.stop)
         for piece in chain([prompt + next(pieces, "")], pieces):  # an unreadable prompt is refused before it is printed
             sys.stdout.write(_terminal_text(piece))
             sys.stdout.flush()
         sys.stdout.write("\n")
         return
-    texts = generate_text(
-        run.model, run.tokenizer, [prompt] * arguments.num, arguments.tokens, settings, arguments.stop
-    )
+    texts = generate_text(model, run.tokenizer, [prompt] * arguments.num, arguments.tokens, settings, arguments.stop)
     if arguments.json:
         samples = [{"text": t.text, "tokens": len(t.tokens), "finish_reason": t.finish_reason} for t in texts]
         print_json({"run": str(run.path), "step": run.step, "prompt": prompt, "samples": samples})
@@ -115,6 +115,7 @@ def chat_arguments(parser: argparse.ArgumentParser) -> None:
 def chat(arguments: Arguments) -> None:
     from understudy.chat.session import Chat
     from understudy.chat.terminal import talk_in_terminal, talk_through_pipe, tolerant
+    from understudy.inference.weights import model_for_generation
     from understudy.run import load_run
     from understudy.runtime import choose_device
     from understudy.tokenizer.chat import speaks_chat
@@ -132,7 +133,7 @@ def chat(arguments: Arguments) -> None:
             f"the run {run.path} continues text and has no chat tokens; finetune it with `understudy sft`, or use "
             "`understudy sample`"
         )
-    conversation = Chat(run.model, run.tokenizer, settings, arguments.tokens)
+    conversation = Chat(model_for_generation(run.model), run.tokenizer, settings, arguments.tokens)
     if arguments.load is not None:
         conversation.load(arguments.load)
     if arguments.system is not None:

@@ -260,6 +260,11 @@ class RunConfig(StageSections):
                 raise ValueError(
                     f"{dotted} would be ignored by the stage {self.stage}; leave it out, or set it to null"
                 )
+        if self.train.compile == "on" and not self.info.fixed_shapes:
+            raise ValueError(
+                f"train.compile is on, but the batches of {self.stage} change their shape and each shape would be compiled "
+                "anew; leave it out, or set it to off"
+            )
         if not self.info.trains_with_dropout:
             lora = self.model.lora
             for dotted, value in {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.data.chat.pair_rows import RenderedPairs, Unit, render_pairs, unit_batches
+from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import Estimate, estimate, mean_interval
@@ -95,38 +95,39 @@ def calibration(differences: Sequence[float]) -> list[dict[str, float]]:
 
 @torch.no_grad()
 def evaluate_scores(
-    model: GPT, rendered: RenderedPairs, context_length: int, batch_size: int, runtime: Runtime
+    model: GPT, preferences: EncodedPreferences, context_length: int, batch_size: int, runtime: Runtime
 ) -> RewardEvaluation:
-    """Score every unit of preferences. Each process scores all of them.
+    """Score all completions of ``preferences``. The processes share the batches, and each returns all scores.
 
     Raises:
         ValueError: a score is not finite.
     """
-    losses: list[float] = []
-    rows: list[dict[str, Any]] = []
-    scored: list[tuple[float, float | None]] = []
+    batches = comparison_batches(preferences, context_length, batch_size, runtime.rank, runtime.world_size)
+    shard: list[tuple[list[float], list[float]]] = []
     with evaluating(model):
-        for units, batch in unit_batches(rendered, context_length, batch_size):
+        for comparisons, batch in batches:
             batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
             with runtime.autocast():
                 scores = document_scores(model, batch).float()
-            losses += _unit_losses(units, batch, scores)
-            batch_scores = check_finite(scores.tolist())
-            begin = 0
-            for unit in units:
-                unit_scores = batch_scores[begin : begin + len(unit.documents)]
-                begin += len(unit.documents)
-                scored += list(zip(unit_scores, unit.truths))
-                rows += [
-                    {
-                        "difference": unit_scores[p.better] - unit_scores[p.worse], "category": unit.category,
-                        "clean": _clean(unit.truths[p.better], unit.truths[p.worse]),
-                    }
-                    for p in unit.pairs if not p.tie
-                ]  # fmt: skip
+            shard.append((_losses(comparisons, batch, scores), scores.tolist()))
+    gathered = runtime.gather_shards(shard)
+    losses = [loss for batch_losses, _ in gathered for loss in batch_losses]
+    scores_in_order = check_finite([score for _, batch_scores in gathered for score in batch_scores])
+    rows: list[dict[str, Any]] = []
+    scored: list[tuple[float, float | None]] = []
+    for comparison in preferences.comparisons:
+        score = scores_in_order[comparison.first : comparison.first + len(comparison.completions)]
+        scored += list(zip(score, comparison.true_scores))
+        rows += [
+            {
+                "difference": score[p.chosen] - score[p.rejected], "category": comparison.category,
+                "clean": _clean(comparison.true_scores[p.chosen], comparison.true_scores[p.rejected]),
+            }
+            for p in comparison.pairs if not p.tie
+        ]  # fmt: skip
+    mean = sum(losses) / len(losses)
     low, high = mean_interval(losses)
-    pairs = sum(len(unit.pairs) for unit in rendered.units)
-    return RewardEvaluation(LossResult(sum(losses) / len(losses), low, high, pairs), rows, scored)
+    return RewardEvaluation(LossResult(mean, low, high, preferences.pairs), rows, scored)
 
 
 def evaluate_reward_run(
@@ -140,18 +141,19 @@ def evaluate_reward_run(
     """
     model, context = RewardModel(run, runtime).model, context_length or run.config.model.context_length
     comparisons = open_preferences(path or Path(run.config.data.path), split)
-    rendered = render_pairs(comparisons, run.tokenizer, context)
-    return evaluate_scores(model, rendered, context, batch_size, runtime)
+    return evaluate_scores(
+        model, encode_preferences(comparisons, run.tokenizer, context, split), context, batch_size, runtime
+    )
 
 
-def _unit_losses(units: Sequence[Unit], batch: dict[str, Tensor], scores: Tensor) -> list[float]:
+def _losses(comparisons: Sequence[EncodedComparison], batch: dict[str, Tensor], scores: Tensor) -> list[float]:
     """Mean loss over the pairs of each prompt."""
-    chosen, rejected = scores[batch["better"]], scores[batch["worse"]]
+    chosen, rejected = scores[batch["chosen"]], scores[batch["rejected"]]
     loss = torch.where(
         batch["tie"], (pair_loss(chosen, rejected) + pair_loss(rejected, chosen)) / 2, pair_loss(chosen, rejected)
     )
-    pair_losses = iter((loss * batch["weight"]).tolist())
-    return [sum(next(pair_losses) for _ in unit.pairs) for unit in units]
+    values = iter((loss * batch["weight"]).tolist())
+    return [sum(next(values) for _ in comparison.pairs) for comparison in comparisons]
 
 
 def _clean(chosen: float | None, rejected: float | None) -> bool | None:

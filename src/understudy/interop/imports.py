@@ -137,7 +137,7 @@ def _tokenizer_of(
     elif source.is_nanogpt and (folder / "meta.pkl").is_file():
         own = read_characters(folder / "meta.pkl")
     elif source.is_nanogpt and not (folder / "tokenizer.json").is_file() and shape["vocab_size"] in (50257, 50304):
-        from understudy.data.text.prepare import CACHE
+        from understudy.data.layout import CACHE
         from understudy.data.text.sources import fetch_gpt2_vocabulary
         from understudy.tokenizer import gpt2_tokenizer
 

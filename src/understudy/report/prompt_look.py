@@ -111,7 +111,10 @@ def look_at_prompt(
     wanted = max_new_tokens if max_new_tokens is not None else ANSWER_TOKENS if chat else 0
     new_tokens = min(wanted, context - len(tokens))
     prompt_tokens, finished = len(tokens), set[int]()
-    for _, token, _ in continue_rows(run.model, [tokens], new_tokens, SamplingSettings(temperature=0), finished):
+    steps = continue_rows(
+        run.model, [tokens], new_tokens, SamplingSettings(temperature=0), finished, vocab_size=run.tokenizer.vocab_size
+    )
+    for _, token, _ in steps:
         tokens = [*tokens, token]
         if token in ends:
             finished.add(0)

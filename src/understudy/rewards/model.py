@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from understudy.data.chat.packing import lay_in_rows
-from understudy.data.chat.pair_rows import document_of
+from understudy.data.chat.pair_rows import encode_completion
+from understudy.data.chat.prefix_tree import pack_prefix_trees
 from understudy.data.loader import Batch
 from understudy.model import GPT
 from understudy.run import Run, load_run
@@ -54,8 +54,8 @@ class RewardModel:
         for number, messages in enumerate(conversations, 1):
             if not messages or messages[-1].get("role") != "assistant":
                 raise ValueError(f"conversation {number} does not end with an answer; there is nothing to score")
-            document = document_of(self.run.tokenizer, messages[:-1], messages[-1:])
-            rows.append((document.tokens[: document.answer], document.tokens[document.answer :]))
+            encoded = encode_completion(self.run.tokenizer, messages[:-1], messages[-1:])
+            rows.append((encoded.prompt, encoded.completion))
         return self.answers(rows, batch_size)
 
     @torch.no_grad()
@@ -70,7 +70,7 @@ class RewardModel:
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            laid, places = lay_in_rows([_last(*rows[i], context) for i in batch], context)
+            laid, places = pack_prefix_trees([_last(*rows[i], context) for i in batch], context)
             laid["ends"] = torch.stack([place[-1] for place in places])
             with self.runtime.autocast():
                 found = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in laid.items()})
@@ -89,4 +89,4 @@ def _last(prompt: list[int], answer: list[int], most: int) -> tuple[list[int], l
 def completion_hidden_states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
     """The hidden completion_hidden_states (M, D) from which the tokens of answers are predicted, or those ``at`` other places."""
     at = batch["places"] if at is None else at
-    return model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], at)
+    return model.hidden(batch["tokens"], None, batch["documents"], batch["branch_ids"], at)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from understudy.config.align import RolloutConfig
-from understudy.data.chat.packing import lay_in_rows
+from understudy.data.chat.prefix_tree import pack_prefix_trees
 from understudy.data.chat.prompts import Prompt
 from understudy.data.loader import Batch
 from understudy.inference.generate import evaluating, generate_text
@@ -90,10 +90,10 @@ def collate_completions(answers: Sequence[SampledCompletion], context_length: in
     """Answers with their prompts, several to a row.
 
     Returns:
-        ``tokens``, ``documents`` and ``branches`` (R, T), a prompt being read once for all of its answers; ``places``
+        ``tokens``, ``documents`` and ``branch_ids`` (R, T), a prompt being read once for all of its answers; ``places``
         (M,), where in R x T the M tokens of all answers are predicted, answer by answer; ``targets`` (M,), those tokens.
     """
-    batch, places = lay_in_rows([(answer.asked.tokens, answer.tokens[:-1]) for answer in answers], context_length)
+    batch, places = pack_prefix_trees([(answer.asked.tokens, answer.tokens[:-1]) for answer in answers], context_length)
     batch["places"] = torch.cat(places)
     batch["targets"] = torch.tensor([token for answer in answers for token in answer.tokens])
     return batch

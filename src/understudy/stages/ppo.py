@@ -37,7 +37,7 @@ from understudy.stages.answers import (
 )
 from understudy.stages.rollout import Policy, RolloutModels, RolloutSource, RolloutStage
 from understudy.train.init_from import start_from
-from understudy.train.stage import StageContext, share_of_batch
+from understudy.train.stage import StageContext, samples_per_process
 
 
 class PolicyAndCritic(Policy):
@@ -171,7 +171,7 @@ def _ptx(setting: StageContext, actors: RolloutModels, config: PPOConfig) -> Cal
     messages = (record["messages"] for record in open_conversations(Path(config.ptx_data), "train"))
     rendered = render_set(messages, actors.tokenizer, run.model.context_length)
     rows = PackedRows(rendered, run.model.context_length, run.train.seed)
-    share, micro = share_of_batch(run, runtime), run.train.micro_batch_size
+    share, micro = samples_per_process(run, runtime), run.train.micro_batch_size
     assert micro is not None, "decided before a course is prepared"
 
     def extend(batches: list[Batch], step: int) -> list[Batch]:

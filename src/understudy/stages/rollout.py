@@ -45,7 +45,7 @@ from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
 from understudy.train.init_from import load_reference
 from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, TrainingStage, existing_data, share_of_batch, shown_prompts
+from understudy.train.stage import StageContext, TrainingStage, existing_data, samples_per_process, shown_prompts
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class RolloutSource:
         self._look_back(number)
         if self._ended_early:
             return []
-        share, micro = share_of_batch(config, runtime), config.train.micro_batch_size
+        share, micro = samples_per_process(config, runtime), config.train.micro_batch_size
         assert micro is not None, "decided before a course is prepared"
         per_epoch = rollout.answers // config.train.batch_size
         epoch, place = divmod(number, per_epoch)
@@ -117,10 +117,10 @@ class RolloutSource:
             found.append(batch | {name: tensor[rows][mask[rows]] for name, tensor in self._tokenwise.items()})
         return self.extend(found, step)
 
-    def at_rest(self, step: int) -> bool:
+    def can_checkpoint(self, step: int) -> bool:
         return step % self.actors.config.steps_per_iteration == 0
 
-    def measured(self) -> dict[str, float]:
+    def pop_metrics(self) -> dict[str, float]:
         """Means over the answers since the last call."""
         if not self._sums:
             return {}
