@@ -20,6 +20,7 @@ from understudy.commands import (
     Arguments,
     aligning,
     data,
+    evaluating,
     feedback,
     inspecting,
     interop,
@@ -181,7 +182,10 @@ COMMANDS = (
         for name, info in STAGES.items()
     ),
     Command(
-        "evaluate", "measure the loss of a run, or its accuracy on tasks", using.evaluate_arguments, using.evaluate
+        "evaluate",
+        "measure the loss of a run, or its accuracy on tasks",
+        evaluating.evaluate_arguments,
+        evaluating.evaluate,
     ),
     Command("score", "score conversations by a reward model", aligning.score_arguments, aligning.score),
     Command("compare", "compare the answers of two runs", aligning.compare_arguments, aligning.compare),

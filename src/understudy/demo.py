@@ -19,12 +19,13 @@ from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.progress import preparation_bars
 from understudy.data.text.prepare import prepare
 from understudy.evaluate.compare_runs import compare_runs
-from understudy.evaluate.loss import evaluate_run, save_evaluation
+from understudy.evaluate.run_evaluation import evaluate_split
 from understudy.evaluate.run_tasks import evaluate_on_tasks
 from understudy.evaluate.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.report.report import write_report
+from understudy.report.tables import print_comparison, print_task_evaluation
 from understudy.run import Run, RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
 from understudy.stages.table import train_unless_done
@@ -99,11 +100,12 @@ def run_demo(name: str, fresh: bool = False) -> None:
     _say("8 of 9  evaluate: stories, people and phrasings that none of them has met")
     with start_runtime() as runtime:
         for run in runs[1:]:
-            result = evaluate_run(run, runtime)
-            save_evaluation(RunFolder(run.path), result, str(run.step))
-        evaluate_on_tasks(runs[2:], [find_task("hamlet")], runtime)
-        evaluate_on_tasks(runs[:2], [find_task("hamlet")], runtime)
-        compare_runs(runs[1], runs[0], runtime)
+            evaluate_split(run, runtime).save()
+        for group in (runs[2:], runs[:2]):
+            evaluation = evaluate_on_tasks(group, [find_task("hamlet")], runtime)
+            evaluation.save()
+            print_task_evaluation(evaluation)
+        print_comparison(compare_runs(runs[1], runs[0], runtime))
     for prompt, completion in zip(
         PROMPTS, generate_text(runs[2].model, runs[2].tokenizer, PROMPTS, 60, SamplingSettings(temperature=0.7, seed=7))
     ):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON, hashes, and the time for records."""
+"""Atomic file writes, JSON files, hashes and the time for records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,34 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: under another name, flushed, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    flush(partial)
-    partial.replace(path)
+    """Write a file whole: under a unique name, flushed, then renamed.
+
+    Several processes may write the same file at once; the last one to finish remains.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        partial.write_bytes(content)
+        flush(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def check_output_path(path: Path) -> None:
+    """Refuse to replace anything but a regular file.
+
+    Raises:
+        ValueError: the path is a symbolic link, a folder, a device or a pipe.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # a new path; what else is wrong with it shows when it is written
+        return
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device or pipe")
+        raise ValueError(f"{path} is {kind}; choose the name of a new or regular file for the output")
 
 
 def now() -> str:
@@ -50,7 +75,7 @@ def now() -> str:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold what was written. Windows cannot open folders, and flushes renames by itself."""
+    """Flush a file or folder to the disk. Windows cannot open folders and flushes renames by itself."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from understudy.commands import Arguments, check_least
-from understudy.commands.using import run_arguments
+from understudy.commands import Arguments, check_least, run_arguments
 
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
 

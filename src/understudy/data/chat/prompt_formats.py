@@ -1,8 +1,8 @@
 """The formats in which prompts are published, without an answer to imitate: one row of FORMATS each.
 
 Each line of a prepared folder is `{"prompt": [messages]}`, which end with the user's, and where they are known `check`
-(the argument of a corpus's verifier), `answer` (the correct one, as text) and `category`. Every format of conversations
-can be read so: its messages up to the last of the user's, and the last answer as the correct one.
+(the argument of a corpus's verifier), `answer` (the correct one, as text), `category` and
+`task` (the name of its verifier). Every format of conversations can be read so: its messages up to the last of the user's, and the last answer as the correct one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
     messages, reason = tidy_messages([*record["prompt"], _ANSWER])
     if reason:
         return Dropped(reason)
-    texts = {name: text_field(record, name) for name in ("answer", "category") if record.get(name) is not None}
+    texts = {name: text_field(record, name) for name in ("answer", "category", "task") if record.get(name) is not None}
     check = record.get("check")
     if check is not None:
         if not isinstance(check, dict):
@@ -65,6 +65,7 @@ def _prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "check": check,
         "answer": text_field(fields, "answer").strip(),
         "category": text_field(fields, "category"),
+        "task": text_field(fields, "task"),
     }
     yield {name: value for name, value in record.items() if name == "prompt" or value}
 
