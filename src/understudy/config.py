@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from understudy.config_align import DPOConfig, GRPOConfig, PPOConfig, RewardConfig, RolloutConfig
 from understudy.config_model import LoraConfig as LoraConfig
 from understudy.config_model import ModelConfig
+from understudy.config_model import ModelShape as ModelShape
 from understudy.config_types import Count, CountOrZero, Fraction, NotNegative, Positive, Section, refuse, switch
 
 

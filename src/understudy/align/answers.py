@@ -23,6 +23,7 @@ from understudy.inference.engine import evaluating, generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.losses import token_logprobs, vocabulary_logprobs
 from understudy.model import GPT
+from understudy.model.masks import prefix_shared
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids, render
@@ -88,7 +89,7 @@ def lay_out(answers: Sequence[Answer], context_length: int) -> Batch:
     """Answers with their prompts, several to a row.
 
     Returns:
-        ``tokens``, ``documents`` and ``branches`` (R, T), a prompt being read once for all of its answers; ``places``
+        ``tokens``, ``documents`` and ``branch_ids`` (R, T), a prompt being read once for all of its answers; ``places``
         (M,), where in R x T the M tokens of all answers are predicted, answer by answer; ``targets`` (M,), those tokens.
     """
     batch, places = lay_in_rows([(answer.asked.tokens, answer.tokens[:-1]) for answer in answers], context_length)
@@ -128,7 +129,7 @@ def read_answers(
 def states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
     """The hidden states (M, D) from which the tokens of answers are predicted, or those ``at`` other places."""
     at = batch["places"] if at is None else at
-    return model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], at)
+    return model.hidden(batch["tokens"], prefix_shared(batch["documents"], batch["branch_ids"], at))
 
 
 def answer_logprobs(model: GPT, temperature: float) -> Callable[[Batch], Tensor]:

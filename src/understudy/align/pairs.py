@@ -122,7 +122,7 @@ def collate_pairs(units: Sequence[Unit], context_length: int, reference: torch.T
     """A batch of units.
 
     Returns:
-        ``tokens``, ``documents`` and ``branches`` (B, T), a prompt being read once for all of its answers; of the N
+        ``tokens``, ``documents`` and ``branch_ids`` (B, T), a prompt being read once for all of its answers; of the N
         answers ``ends`` (N,), where in B x T each ends, and for the M tokens of all of them ``places`` (M,), where in
         B x T each is predicted, ``targets`` and ``owners`` (M,), the token and its answer's number; ``better`` and
         ``worse`` (P,), numbers of answers, with ``margin``, ``tie`` and ``weight`` (P,): a prompt's pairs weigh 1

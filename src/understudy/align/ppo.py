@@ -28,6 +28,7 @@ from understudy.losses import (
     whiten,
 )
 from understudy.model import GPT, build_model
+from understudy.model.masks import packed
 from understudy.optim import build_optimizers
 from understudy.train.inherit import start_from
 from understudy.train.material import Course, Setting, share_of_batch
@@ -59,11 +60,11 @@ class PolicyAndCritic(Policy):
     def values(self, batch: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
         """What the critic expects before each token (M,); ``hidden`` (M, D) are the policy's, where they are at hand."""
         if self.critic is not None:
-            return self.critic.scores(states(self.critic, batch))
-        return self.model.scores(states(self.model, batch) if hidden is None else hidden)
+            return self.critic.score(states(self.critic, batch))
+        return self.model.score(states(self.model, batch) if hidden is None else hidden)
 
     def _ptx_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        hidden = self.model.hidden(batch["ptx_tokens"], documents=batch["ptx_documents"])
+        hidden = self.model.hidden(batch["ptx_tokens"], packed(batch["ptx_documents"]))
         learnt = batch["ptx_targets"] != IGNORE
         logits = self.model.logits(hidden[learnt][None])
         return cross_entropy_sum(logits, batch["ptx_targets"][learnt][None]) * batch["ptx_scale"][0]

@@ -68,7 +68,7 @@ class PairwiseReward(Objective):
 
 def document_scores(model: GPT, batch: dict[str, Tensor]) -> Tensor:
     """The scores (N,) of a batch's answers, read where each ends."""
-    return model.scores(states(model, batch, batch["ends"]))
+    return model.score(states(model, batch, batch["ends"]))
 
 
 def reward_material(config: RunConfig, tokenizer: Tokenizer) -> Material:

@@ -265,7 +265,7 @@ def lay_in_rows(
     width 256: narrow rows waste more room, wide rows more attention.
 
     Returns:
-        ``tokens`` (B, T), the numbers of trees as ``documents`` with PADDING after the last, and ``branches``; and for
+        ``tokens`` (B, T), the numbers of trees as ``documents`` with PADDING after the last, and ``branch_ids``; and for
         each document where in B x T it is read, from the last token of its beginning on: (1 + length of rest,).
     """
     trees, order = grow_trees(documents, 2 * context_length)
@@ -279,7 +279,7 @@ def lay_in_rows(
         key=lambda found: len(found[0]) * found[1] * (1 + found[1] / 1536),
     )
     tokens = np.zeros((len(rows), width), dtype=np.int64)
-    numbers, branches = np.full_like(tokens, PADDING), np.zeros_like(tokens)
+    numbers, branch_ids = np.full_like(tokens, PADDING), np.zeros_like(tokens)
     places: list[torch.Tensor] = []
     begins = {number: (place, at) for place, row in enumerate(rows) for number, at in zip(row, _offsets(lengths[row]))}
     for number, tree in enumerate(trees):
@@ -289,11 +289,11 @@ def lay_in_rows(
         tokens[place, at : last + 1] = tree.trunk
         at = last + 1
         for branch, rest in enumerate(tree.branches, 1):
-            tokens[place, at : at + len(rest)], branches[place, at : at + len(rest)] = rest, branch
+            tokens[place, at : at + len(rest)], branch_ids[place, at : at + len(rest)] = rest, branch
             places.append(torch.tensor([last, *range(at, at + len(rest))]) + place * width)
             at += len(rest)
     batch = {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(numbers)}
-    batch["branches"] = torch.from_numpy(branches)
+    batch["branch_ids"] = torch.from_numpy(branch_ids)
     return batch, [place for _, place in sorted(zip(order, places), key=lambda pair: pair[0])]
 
 

@@ -21,6 +21,7 @@ from understudy.data.packing import all_rows, render_set
 from understudy.data.shards import open_split
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
+from understudy.model.masks import causal, packed
 from understudy.run import Run, RunFolder, write_json
 from understudy.runtime import Runtime
 
@@ -124,14 +125,13 @@ def loss_over(
     model.eval()
     sums = torch.zeros(6, dtype=torch.float64, device="cpu")
     for batch in batches:
-        inputs, targets, documents = (
-            batch[name].to(runtime.device) if name in batch else None for name in ("tokens", "targets", "documents")
-        )
-        assert inputs is not None and targets is not None, "every batch has tokens and targets"
+        batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
+        targets = batch["targets"]
         learnt = targets != IGNORE
+        at = learnt.flatten().nonzero()[:, 0]
+        context = packed(batch["documents"], at) if "documents" in batch else causal(at)
         with runtime.autocast():
-            at = learnt.flatten().nonzero()[:, 0]
-            logits = model.logits(model.hidden(inputs, documents=documents, at=at)[None])[0]  # (N, V)
+            logits = model.logits(model.hidden(batch["tokens"], context)[None])[0]  # (N, V)
         each = F.cross_entropy(logits.float(), targets[learnt], reduction="none").cpu().double()
         loss = torch.zeros(len(targets), dtype=torch.float64).index_add_(0, learnt.nonzero()[:, 0].cpu(), each)  # (B,)
         count = learnt.sum(1).cpu().double()

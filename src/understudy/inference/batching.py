@@ -4,10 +4,11 @@ One thread runs the model, in steps. In each step, every request whose prompt ha
 forward; before it, some of the prompts that are not read yet are read on, at most ``prefill_tokens`` tokens of them,
 so that a long prompt slows the others down and does not stop them. Requests join and leave between any two steps.
 
-The same seed gives the same answer, to the bit, whatever else is running, on a CPU with one number of threads:
+With fp32 or int8 weights on a CPU with one number of threads, the same seed gives the same answer, to the bit, whatever
+else is running:
 
 - What is computed for a row in a step does not depend on the rows beside it: attention reads each row by itself
-  (model/kv_cache.py), and linear layers use kernels that give a row the same numbers in every batch (quantize.py).
+  (model/kv_cache.py), and linear layers are only given numbers of rows for which products agree (quantize.py).
 - A prompt is read alone, in chunks that begin at multiples of ``prefill_tokens``. A request with a seed uses of what
   earlier requests left only whole chunks of their prompts (slots.py); one without uses all of it.
 - Draws come from the seed alone, as in :func:`generate_text`, whose answers differ from these only by rounding: where
@@ -38,6 +39,7 @@ from understudy.inference.requests import EngineStats, Piece, QueueFull, Request
 from understudy.inference.row_text import Completion, FinishReason, RowText
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
+from understudy.model.masks import cached
 from understudy.runtime import let_threads_go
 from understudy.tokenizer import Tokenizer
 
@@ -111,7 +113,7 @@ class BatchEngine:
     ) -> None:
         weight = next(model.parameters())
         self._device, self._autocast = weight.device, autocast
-        self._slots = Slots(model.config, max_rows, prefill_tokens, self._device, autocast or weight.dtype, cache_bytes)
+        self._slots = Slots(model.shape, max_rows, prefill_tokens, self._device, autocast or weight.dtype, cache_bytes)
         if self._device.type == "cpu" and autocast is None and not is_prepared(model):
             model = prepare_for_inference(model, "fp32", len(self._slots))
         self.model, self.tokenizer, self.queue_limit = model, tokenizer, queue_limit
@@ -186,7 +188,7 @@ class BatchEngine:
     def _checked(self, request: Request) -> RowText:
         """Refuse what cannot be answered, in the caller's thread."""
         check_request(self.model, [list(request.tokens)], request.max_new_tokens)
-        context, needed = self.model.config.context_length, len(request.tokens) + request.max_new_tokens
+        context, needed = self.model.shape.context_length, len(request.tokens) + request.max_new_tokens
         if self._slots.cache is not None and needed > context:
             raise ValueError(
                 f"the prompt's {len(request.tokens)} tokens and {request.max_new_tokens} new ones exceed the context "
@@ -316,7 +318,7 @@ class BatchEngine:
                 return self.model.hidden(read)
             last_place = cache.max_tokens - 1
             lengths = [min(len(self._slots.slots[number].held), last_place) for number in numbers]
-            return self.model.hidden(read, cache.pick(numbers, lengths))  # type: ignore[arg-type]
+            return self.model.hidden(read, cached(cache.pick(numbers, lengths), read.shape[1]))
 
     def _sample(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """Draw a token for each row from ``logits`` (R, V), those with equal settings together."""

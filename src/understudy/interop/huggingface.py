@@ -142,7 +142,7 @@ def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
         row = table[layer.replace(f".{number}.", ".N.") + ".weight"]
         names = [each.removesuffix(".T").removesuffix(".weight") for each in COLUMNS["huggingface"](row)]
         targets.update(".".join(each.split(".")[-2:]) for each in names)
-        sizes = rows_of(row.kind, config, len(low)) if which == "lora_b" else ()
+        sizes = rows_of(row.kind, config.resolve(), len(low)) if which == "lora_b" else ()
         parts = low.split(sizes) if sizes else [low] * len(names)
         for each, part in zip(names, parts):
             key = f"base_model.model.{each.replace('.N.', f'.{number}.')}.{which.replace('lora_a', 'lora_A').replace('lora_b', 'lora_B')}.weight"

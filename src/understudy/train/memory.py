@@ -52,11 +52,12 @@ def plan_memory(config: RunConfig, micro_batch_size: int, dtype: torch.dtype = t
     parameters = sum(counts.values())
     matrices = counts.get("matrix", 0) if config.optim.name == "muon" else 0
     optimizer = 4 * matrices + 8 * (parameters - matrices) + (4 * parameters if config.optim.ema else 0)
-    tokens = micro_batch_size * config.model.context_length
+    shape = config.model.resolve()
+    tokens = micro_batch_size * shape.context_length
     activations = int(BESIDE * tokens * activation_bytes_per_token(config, dtype))
     chunk = min(tokens, config.train.loss_chunk_tokens or tokens)
     # Logits, their fp32 copy or log-softmax, and the gradient of each.
-    logits = chunk * config.model.padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
+    logits = chunk * shape.padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
     return MemoryPlan(parameters, 4 * parameters, 4 * parameters, optimizer, activations, logits)
 
 
@@ -66,10 +67,9 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     A block keeps the inputs of its norms, of its four products and of its attention, and what its activation
     function saw (Korthikanti et al. 2022, section 4, without the attention matrix, which is never whole).
     """
-    model = config.model
+    model = config.model.resolve()
     if model.family == "bigram":
         return 4 * model.padded_vocab_size
-    assert model.n_layers and model.d_model and model.d_ff and model.n_heads and model.head_width and model.n_kv_heads
     item = 4 if dtype == torch.float32 else 2
     heads, kv_heads = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
     attention = 2 * model.d_model + 2 * heads + 2 * kv_heads
@@ -79,7 +79,7 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     dropout = 3 * model.d_model if model.dropout else 0
     block = attention + mlp + dropout
     kept = model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
-    ngrams = 2 * len(model.ngram_orders or ()) * model.d_model
+    ngrams = 2 * len(model.ngram_orders) * model.d_model
     return item * (kept + ngrams + 4 * model.d_model)
 
 

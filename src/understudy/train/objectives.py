@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from understudy.losses import IGNORE, PADDING, chunked_cross_entropy_sum, cross_entropy_sum
 from understudy.model import GPT, Bigram
+from understudy.model.masks import packed
 
 
 class Objective(nn.Module):
@@ -48,9 +49,9 @@ class NextToken(Objective):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         targets = batch["targets"]
-        if "documents" in batch:  # most of a conversation is read only, and needs no states of its own at the end
+        if "documents" in batch:  # most tokens of a conversation have no target, and need no last hidden state
             at = (targets != IGNORE).flatten().nonzero()[:, 0]
-            hidden = self.model.hidden(batch["tokens"], documents=batch["documents"], at=at)[None]  # (1, N, D)
+            hidden = self.model.hidden(batch["tokens"], packed(batch["documents"], at))[None]  # (1, N, D)
             targets = targets.flatten()[at][None]  # (1, N)
         else:
             hidden = self.model.hidden(batch["tokens"])
