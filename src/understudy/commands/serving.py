@@ -26,11 +26,6 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", default="fp32", choices=WEIGHTS, help="how weights are held (default: %(default)s)"
     )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the model for this CPU first: a minute or two, then faster answers",
-    )
     parser.add_argument("--max-rows", type=int, default=8, metavar="N", help="answers generated at once (default: 8)")
     parser.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (default: 64)")
     parser.add_argument("--max-body", type=int, metavar="BYTES", help="largest body of a request (default: 1 MiB)")
@@ -73,7 +68,7 @@ def serve(arguments: Arguments) -> None:
     feedback = None if arguments.feedback == "none" else arguments.feedback or default_url()
     start(ServeOptions(
         arguments.run, arguments.host, arguments.port, key, arguments.allow_host, arguments.checkpoint,
-        arguments.device, arguments.weights, arguments.compile, arguments.max_rows, arguments.queue,
+        arguments.device, arguments.weights, arguments.max_rows, arguments.queue,
         Limits(**{name: value for name, value in given.items() if value is not None}), feedback,
         not arguments.no_ui, arguments.open,
     ))  # fmt: skip

@@ -13,7 +13,6 @@ import importlib.util
 import ipaddress
 import socket
 import sys
-import time
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +24,8 @@ from fastapi import FastAPI
 
 from understudy.commands import refuse_reward_model
 from understudy.inference.batching import BatchEngine
-from understudy.inference.engine import Model
-from understudy.run import Run, RunFolder, load_run
+from understudy.inference.quantize import prepare_for_inference
+from understudy.run import RunFolder, load_run
 from understudy.runtime import choose_device, choose_dtype
 from understudy.serve.api import build_app
 from understudy.serve.feedback import FeedbackStore
@@ -49,7 +48,6 @@ class ServeOptions:
     checkpoint: str = "best"
     device: str = "auto"
     weights: str = "fp32"
-    compile: bool = False
     max_rows: int = 8
     queue_limit: int = 64
     limits: Limits = field(default_factory=Limits)
@@ -157,8 +155,8 @@ def load_served_run(name: str, options: ServeOptions, device: torch.device) -> S
     run = load_run(name, options.checkpoint, str(device))
     refuse_reward_model(run)
     model, autocast = run.model, None
-    if options.weights != "fp32" or options.compile:  # else the engine sees to it
-        model = prepared(run, options)
+    if options.weights != "fp32":  # else the engine sees to it
+        model = prepare_for_inference(run.model, options.weights, options.max_rows)
     if options.weights == "fp32" and device.type == "cuda" and (dtype := choose_dtype(device)[0]) != torch.float32:
         autocast = dtype
     engine = BatchEngine(
@@ -169,21 +167,6 @@ def load_served_run(name: str, options: ServeOptions, device: torch.device) -> S
         run.path.resolve().name, run.step, run.state["weights_sha256"], run.tokenizer,
         run.config.model.context_length, engine, run.model, autocast, int(changed),
     )  # fmt: skip
-
-
-def prepared(run: Run, options: ServeOptions) -> Model:
-    """The run's model with weights as asked, compiled where that is asked and works."""
-    from understudy.inference.quantize import prepare_for_inference
-
-    if options.compile:
-        started = time.monotonic()
-        try:
-            model = prepare_for_inference(run.model, options.weights, options.max_rows, compiled=True)
-            say(f"compiled {run.path.name} in {time.monotonic() - started:.0f} s")
-            return model
-        except ValueError as error:
-            say(f"{run.path.name} is served uncompiled: {error}")
-    return prepare_for_inference(run.model, options.weights, options.max_rows)
 
 
 def mount_playground(app: FastAPI, served: Served) -> bool:
