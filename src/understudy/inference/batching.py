@@ -58,6 +58,17 @@ class _Row:
         self.reused_tokens = 0
         self.cancelled = False
 
+    @property
+    def own_slot(self) -> Slot:
+        """The slot, which every row in a step has.
+
+        Raises:
+            ValueError: the row waits, or has ended.
+        """
+        if self.slot is None:
+            raise ValueError("a request without a slot was read")
+        return self.slot
+
     def over(self, now: float) -> FinishReason | None:
         """Why the row ends before its time, if it does."""
         if self.cancelled:
@@ -263,13 +274,12 @@ class BatchEngine:
         """
         begun, left = [], self._slots.chunk
         for row in rows:
-            assert row.slot is not None, "rows in a step have slots"
-            tokens = self._slots.next_chunk(row.slot, row.request.tokens)
+            tokens = self._slots.next_chunk(row.own_slot, row.request.tokens)
             if len(tokens) > left:
                 break  # chunks are not cut shorter: what a prompt gives must not depend on the others
             left -= len(tokens)
             every = self._read_chunk(row, tokens)
-            if len(row.slot.held) == len(row.request.tokens):
+            if len(row.own_slot.held) == len(row.request.tokens):
                 begun.append((row, every))
             else:
                 self._rows.remove(row)  # the others' turn
@@ -281,8 +291,7 @@ class BatchEngine:
 
     def _read_chunk(self, row: _Row, chunk: list[int]) -> Tensor:
         """Logits (1, V) after a chunk of the row's prompt."""
-        slot, wanted, prompt = row.slot, row.request.prompt_logprobs, row.request.tokens
-        assert slot is not None, "rows in a step have slots"
+        slot, wanted, prompt = row.own_slot, row.request.prompt_logprobs, row.request.tokens
         start = len(slot.held)
         hidden = self._hidden([chunk], [slot.number])  # (1, T, D)
         with precision(self._device, self._autocast):
@@ -295,7 +304,7 @@ class BatchEngine:
 
     def _read_tokens(self, rows: Sequence[_Row]) -> Tensor:
         """Logits (R, V) after the last token of each row."""
-        slots = [row.slot for row in rows if row.slot is not None]
+        slots = [row.own_slot for row in rows]
         last = {slot.number: row.text.tokens[-1] for slot, row in zip(slots, rows)}
         numbers = [slot.number for slot in slots]
         # A GPU is given all slots in every step: then a row's numbers do not depend on how many there are. What it

@@ -106,7 +106,8 @@ def _penalised(logits: Tensor, settings: SamplingSettings, seen: Tensor | None) 
     scores = logits.float()
     if settings.repetition_penalty == 1:
         return scores
-    assert seen is not None, "a repetition penalty needs to know what was seen"
+    if seen is None:
+        raise ValueError("a repetition penalty needs the tokens seen so far")
     return torch.where(seen, penalise(scores, settings.repetition_penalty), scores)
 
 

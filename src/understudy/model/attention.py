@@ -40,9 +40,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor
     mask = context.mask
     if isinstance(mask, BlockMask):
         if q.shape[-1] in FLEX_HEAD_WIDTHS:
-            return attend_blocks(q, k, v, mask, compiled_flex_attention())
+            return attend_blocks(q, k, v, mask)
         mask = dense_mask(mask.mask_mod, len(q), q.shape[2], q.device)
-    if context.per_document and not (_products_are_bf16(q) and k.shape[2] <= MAX_KEYS_FOR_MATMUL_ATTENTION):
+    in_one_product = _product_dtype(q) == torch.bfloat16 and k.shape[2] <= MAX_KEYS_FOR_MATMUL_ATTENTION
+    if context.per_document and not in_one_product:
         return attend_per_document(q, k, v, mask if context.prev_index is not None else None, context.per_document)
     return dot_product_attention(q, k, v, mask)
 
@@ -73,12 +74,14 @@ def attend_per_document(
     return torch.cat(outputs)
 
 
-def attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, flex: Callable[..., Any]) -> Tensor:
+def attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask) -> Tensor:
     """FlexAttention, which skips the blocks of 128 x 128 scores that are masked; autocast does not know it."""
-    device = q.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else q.dtype
+    dtype = _product_dtype(q)
     q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    return flex(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+    grouped = q.shape[1] != k.shape[1]
+    if torch.compiler.is_compiling():
+        return flex_attention(q, k, v, block_mask=mask, enable_gqa=grouped)  # type: ignore[return-value]
+    return compiled_flex_attention()(q, k, v, block_mask=mask, enable_gqa=grouped)
 
 
 @functools.cache
@@ -118,6 +121,7 @@ def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
     return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)
 
 
-def _products_are_bf16(q: Tensor) -> bool:
-    device = q.device.type
-    return (torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else q.dtype) == torch.bfloat16
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Of matrix products of ``x``: autocast's, or its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

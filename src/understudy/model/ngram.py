@@ -41,8 +41,9 @@ class NgramEmbedding(nn.Module):
 
     def _rows(self, tokens: Tensor, context: AttentionContext) -> Tensor:
         """The table's rows (B, T, N): a hash that takes in one earlier token at a time, 0 where there is none."""
-        positions, prev_index, hashed, rows = context.positions, context.prev_index, tokens + 1, list[Tensor]()
-        place = prev_index
+        positions, prev_index = context.positions, context.prev_index
+        rows: list[Tensor] = []
+        hashed, place = tokens + 1, prev_index
         for back in range(1, self.orders[-1]):
             if place is not None and prev_index is not None:
                 earlier = tokens.gather(1, place) + 1
