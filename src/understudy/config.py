@@ -10,7 +10,7 @@ reading YAML and overrides is settings.py's business.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -135,6 +135,17 @@ class TrainConfig(Section):
     deterministic: bool = False
     """On a GPU, use only kernels that give the same bits each time, which are slower; a CPU always does."""
 
+    @property
+    def micro_batch(self) -> int:
+        """``micro_batch_size``, once it is chosen.
+
+        Raises:
+            ValueError: it is not chosen yet.
+        """
+        if self.micro_batch_size is None:
+            raise ValueError("train.micro_batch_size is not chosen yet; give it, or let a run choose it")
+        return self.micro_batch_size
+
 
 class EvalConfig(Section):
     """Validation while training."""
@@ -185,6 +196,7 @@ STAGE_SECTIONS: dict[str, type[Section]] = {
     "reward": RewardConfig, "dpo": DPOConfig, "ppo": PPOConfig, "grpo": GRPOConfig,
 }  # fmt: skip
 """Stages with a section of their own, which the other stages refuse."""
+StageSection = TypeVar("StageSection", bound=Section)
 
 
 class RunConfig(Section):
@@ -208,6 +220,17 @@ class RunConfig(Section):
     dpo: DPOConfig | None = None
     ppo: PPOConfig | None = None
     grpo: GRPOConfig | None = None
+
+    def section(self, kind: type[StageSection]) -> StageSection:
+        """The section of the stage, which is a ``kind``.
+
+        Raises:
+            ValueError: the stage has another one, or none.
+        """
+        for section in (self.reward, self.dpo, self.ppo, self.grpo):
+            if isinstance(section, kind):
+                return section
+        raise ValueError(f"the stage {self.stage} has no {kind.__name__}")
 
     @property
     def rollout(self) -> RolloutConfig | None:
@@ -275,8 +298,8 @@ class RunConfig(Section):
     @property
     def steps_per_iteration(self) -> int:
         """Optimiser steps between one sampling of answers and the next."""
-        assert self.rollout is not None, f"the stage {self.stage} samples no answers"
-        return self.rollout.epochs * self.rollout.answers // self.train.batch_size
+        rollout = self.section(RolloutConfig)
+        return rollout.epochs * rollout.answers // self.train.batch_size
 
     @model_validator(mode="after")
     def _check(self) -> Self:

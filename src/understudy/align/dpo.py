@@ -82,7 +82,7 @@ def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     opened, rendered = open_pairs(config, tokenizer)
 
     def prepare(setting: Setting) -> Course:
-        assert isinstance(setting.model, GPT) and config.dpo
+        assert isinstance(setting.model, GPT)
         context, runtime = config.model.context_length, setting.runtime
         reference = reference_logprobs(setting, rendered, f"{opened['train'].sha256} {opened['val'].sha256}")
         rows = PairRows(rendered["train"], context, config.train.seed, reference["train"])
@@ -90,7 +90,7 @@ def dpo_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
         def judge(objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
             return judge_pairs(objective, rendered["val"], reference["val"], context, size, runtime)
 
-        return Course(DirectPreference(setting.model, config.dpo), by_sample(rows, setting), judge)
+        return Course(DirectPreference(setting.model, config.section(DPOConfig)), by_sample(rows, setting), judge)
 
     return Material(
         tokenizer=tokenizer, prepare=prepare,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from understudy.align.answers import Answer, answer_logprobs, read_answers, sampled_logprobs, states, token_mask
 from understudy.align.rollout import Actors, Judging, Policy, Rollouts
+from understudy.config import GRPOConfig
 from understudy.losses import group_advantages, kl_estimate
 from understudy.train.material import Course, Setting
 
@@ -24,8 +25,7 @@ class GroupPolicy(Policy):
 
 def grpo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
     """What the loop needs for GRPO, and with ``baseline: leave_one_out`` for RLOO."""
-    config = setting.config.grpo
-    assert config is not None
+    config = setting.config.section(GRPOConfig)
 
     def learn_from(
         answers: Sequence[Answer], rewards: dict[str, Tensor]

@@ -72,8 +72,7 @@ class PolicyAndCritic(Policy):
 
 def ppo_course(setting: Setting, actors: Actors, judging: Judging) -> Course:
     """What the loop needs for PPO."""
-    config = setting.config.ppo
-    assert config is not None
+    config = setting.config.section(PPOConfig)
     critic = _critic(setting, actors, config)
     objective = PolicyAndCritic(actors.policy, config, critic)
     control = _Control(config.kl_coefficient)
@@ -136,10 +135,9 @@ def _critic(setting: Setting, actors: Actors, config: PPOConfig) -> GPT | None:
     """A critic of its own, with its first weights; None where it is a head on the policy."""
     if config.critic == "head":
         return None
-    run = actors.start
-    if config.critic == "reward":
-        assert actors.rewards.model is not None, "checked by the configuration"
-        run = actors.rewards.model.run
+    run, judge = actors.start, actors.rewards.model
+    if config.critic == "reward" and judge is not None:  # the configuration sees to it that there is one
+        run = judge.run
     shape = run.config.model.model_copy(update={"score_head": True, "lora": None})
     critic = build_model(shape).to(setting.runtime.device)
     assert isinstance(critic, GPT)
@@ -157,8 +155,7 @@ def _ptx(setting: Setting, actors: Actors, config: PPOConfig) -> Callable[[list[
     messages = (record["messages"] for record in open_conversations(Path(config.ptx_data), "train"))
     rendered = render_set(messages, actors.tokenizer, run.model.context_length)
     rows = PackedRows(rendered, run.model.context_length, run.train.seed)
-    share, micro = share_of_batch(run, runtime), run.train.micro_batch_size
-    assert micro is not None, "decided before a course is prepared"
+    share, micro = share_of_batch(run, runtime), run.train.micro_batch
 
     def extend(batches: list[Batch], step: int) -> list[Batch]:
         at = step * run.train.batch_size + runtime.rank * share

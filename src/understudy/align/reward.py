@@ -80,7 +80,7 @@ def reward_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
     opened, rendered = open_pairs(config, tokenizer)
 
     def prepare(setting: Setting) -> Course:
-        assert isinstance(setting.model, GPT) and config.reward
+        assert isinstance(setting.model, GPT)
         context = config.model.context_length
         rows = PairRows(rendered["train"], context, config.train.seed)
         last: list[Judged] = []
@@ -90,7 +90,7 @@ def reward_material(config: RunConfig, tokenizer: Tokenizer) -> Material:
             last[:] = [judge_scores(objective.model, rendered["val"], context, size, setting.runtime)]
             return last[0].loss, last[0].measured()
 
-        objective, source = PairwiseReward(setting.model, config.reward), by_sample(rows, setting)
+        objective, source = PairwiseReward(setting.model, config.section(RewardConfig)), by_sample(rows, setting)
         return Course(objective, source, judge, keep=lambda step: last[0].save(setting.folder, step))
 
     return Material(

@@ -99,8 +99,7 @@ class Rollouts:
         self._look_back(number)
         if self._ended_early:
             return []
-        share, micro = share_of_batch(config, runtime), config.train.micro_batch_size
-        assert micro is not None, "decided before a course is prepared"
+        share, micro = share_of_batch(config, runtime), config.train.micro_batch
         per_epoch = rollout.answers // config.train.batch_size
         epoch, place = divmod(number, per_epoch)
         here, mask = len(self._answers), token_mask(self._answers)
@@ -183,8 +182,7 @@ def rollout_material(
     Raises:
         ValueError: no such data, or no prompt that leaves room for an answer.
     """
-    rollout = config.rollout
-    assert rollout is not None, f"the stage {config.stage} answers no prompts"
+    rollout = config.section(RolloutConfig)
     asked: dict[str, list[Asked]] = {}
     notes = []
     for split in ("val", "train"):
@@ -224,8 +222,7 @@ def open_asked(config: RunConfig, tokenizer: Tokenizer, split: str) -> tuple[Pro
     Raises:
         ValueError: no such data, or no such prompt.
     """
-    assert config.rollout is not None, f"the stage {config.stage} answers no prompts"
-    path, most = present_data(config), config.rollout.max_new_tokens
+    path, most = present_data(config), config.section(RolloutConfig).max_new_tokens
     opened = open_prompts(path, split)
     asked = fitting(opened, tokenizer, config.model.context_length - most)
     if not asked:
@@ -244,8 +241,7 @@ def gather(
     Raises:
         ValueError: a reward model that is not there, or does not fit the policy.
     """
-    rollout = config.rollout
-    assert rollout is not None, f"the stage {config.stage} answers no prompts"
+    rollout = config.section(RolloutConfig)
     judge = None
     if rollout.reward_model and rollout.reward_weight:
         judge = RewardModel(rollout.reward_model, runtime)

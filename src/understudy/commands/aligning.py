@@ -240,7 +240,8 @@ def _judge(by: str, reward_model: str | None, runtime: Runtime, stop_bars: Calla
     from understudy.train.panel import printable
 
     if by == "reward":
-        assert reward_model is not None, "checked before"
+        if reward_model is None:
+            raise ValueError("--by reward needs --reward-model RUN")
         return by_reward(RewardModel(reward_model, runtime))
     if by == "checker":
         return by_checker

@@ -127,7 +127,8 @@ def _make_tokenizer(
         return train_tokenizer(
             "bpe", sample, request.vocab_size, pattern=request.pattern, special_tokens=(END_OF_TEXT,)
         )
-    assert request.loaded is not None, f"the tokenizer at {request.tokenizer} was loaded with the request"
+    if request.loaded is None:
+        raise ValueError(f"the tokenizer at {request.tokenizer} was not loaded")
     return request.loaded
 
 

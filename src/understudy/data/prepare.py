@@ -113,7 +113,8 @@ def prepare(
     except OSError as problem:
         raise disk_problem(problem, folder) from problem
     manifest = read_manifest(folder)
-    assert manifest is not None, f"{folder} was just prepared and has no manifest"
+    if manifest is None:
+        raise ValueError(f"{folder} has lost its manifest; prepare it again")
     return Summary(folder, status, manifest, time.perf_counter() - start, _notes(manifest))
 
 

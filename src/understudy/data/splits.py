@@ -37,6 +37,17 @@ class Rule:
     fraction: float | None = None
     lengths: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def val_fraction(self) -> float:
+        """The share of the text that is validation text.
+
+        Raises:
+            ValueError: the rule has none.
+        """
+        if self.fraction is None:
+            raise ValueError(f"the rule {self.kind} has no fraction")
+        return self.fraction
+
 
 @dataclass(frozen=True)
 class Position:
@@ -157,8 +168,7 @@ class _Cursor:
             if own_split is not None:
                 self.split = own_split
             elif starts:
-                assert self.rule.fraction is not None, "the rule hash has a fraction"
-                self.split = "val" if is_validation(piece.text, self.rule.fraction) else "train"
+                self.split = "val" if is_validation(piece.text, self.rule.val_fraction) else "train"
             texts = ((self.split, piece.text, piece.ends),)
         self.chars = 0 if piece.ends else self.chars + len(piece.text)
         self.document += piece.ends
@@ -166,8 +176,7 @@ class _Cursor:
 
     def _tail(self, piece: Piece) -> tuple[tuple[str, str, bool], ...]:
         """The piece cut where its document's validation text begins, if that is in it."""
-        assert self.rule.fraction is not None, "the rule tail has a fraction"
-        cut = max(0, int(self.lengths[self.document] * (1 - self.rule.fraction)) - self.chars)
+        cut = max(0, int(self.lengths[self.document] * (1 - self.rule.val_fraction)) - self.chars)
         head, tail = piece.text[:cut], piece.text[cut:]
         texts = [("train", head, len(head) == cut)] if head else []
         if tail:

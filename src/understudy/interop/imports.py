@@ -108,12 +108,11 @@ def _fetch(repo: str, report: Callable[[str], None], endpoint: str | None) -> Pa
     weights = next((found for kind in WEIGHTS if (found := [n for n in held if re.fullmatch(kind, n)])), None)
     if weights is None or "config.json" not in held:
         raise ValueError(f"the repository {repo} holds no model: it lacks config.json, or weights that can be read")
-    folder = None
+    paths = []
     for name in [*(name for name in BESIDE if name in held), *weights]:
         report(f"fetching {repo}/{name} ({held[name].size_bytes / 1e6:,.1f} MB)")
-        folder = fetch_file(repo, listing.revision, held[name], None, endpoint, kind="model").parent
-    assert folder is not None
-    return folder
+        paths.append(fetch_file(repo, listing.revision, held[name], None, endpoint, kind="model"))
+    return paths[-1].parent
 
 
 def _name_of(called: str) -> str:

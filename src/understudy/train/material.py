@@ -187,9 +187,8 @@ def _next_token(setting: Setting) -> NextToken:
 def by_sample(rows: Rows, setting: Setting) -> Fixed:
     """The micro-batches of a step: the samples that follow those of the steps before, shared by the processes."""
     config, runtime = setting.config, setting.runtime
-    total, micro = config.train.batch_size, config.train.micro_batch_size
+    total, micro = config.train.batch_size, config.train.micro_batch
     share = share_of_batch(config, runtime)
-    assert micro is not None, "decided before a course is prepared"
 
     def batches(step: int) -> list[Batch]:
         first = step * total + runtime.rank * share

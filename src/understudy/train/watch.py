@@ -145,15 +145,15 @@ class Watcher:
 
     def finish(self) -> LossResult:
         """Write what closes a run, and return the final evaluation."""
-        if self.evaluated is None or self.evaluated[0] != self.trainer.progress.step:
-            self._evaluate()  # a resumed run that had nothing left to do
-        assert self.evaluated is not None
+        step, result = self.evaluated or (None, None)
+        if result is None or step != self.trainer.progress.step:
+            result = self._evaluate()  # a resumed run that had nothing left to do
         if self.trainer.runtime.is_main:
             rows = read_metrics(self.folder.metrics)
             stage = self.config.stage
             loss_plot({self.folder.name: rows}, self.folder.path / "loss.png", LOSSES.get(stage, "loss (nats a token)"))
             draw_overoptimisation(self.folder.path, rows, self.config.model_dump())
-        return self.evaluated[1]
+        return result
 
 
 PEAK_FLOPS = {  # dense bf16, from the makers' data sheets

@@ -35,7 +35,8 @@ class Hamlet(Task):
     def score(self, example: Example, answer: str) -> float:
         from understudy.data.hamlet.checker import score
 
-        assert example.check is not None, "a question of Hamlet brings its check"
+        if example.check is None:
+            raise ValueError(f"the question {example.id} has no check")
         return score(example.check, answer)
 
     def _by_category(self, split: Split, each: int) -> dict[str, list[Example]]:
