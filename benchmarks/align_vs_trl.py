@@ -114,7 +114,7 @@ def prepare(folder: Path, dtype: str) -> None:
         export_run(load_run(folder / name), "hf", folder / f"hf-{name}")
     tokens = torch.randint(0, VOCABULARY, (2, 50))
     with torch.no_grad():
-        expected = {"tokens": tokens, "logits": policy(tokens), "scores": judge.scores(judge.hidden(tokens))}
+        expected = {"tokens": tokens, "logits": policy(tokens), "scores": judge.score(judge.hidden(tokens))}
     save(expected, folder / "expected.safetensors")
     for work in STAGES.values():
         answers = work["settings"].get("prompts", 0) * work["settings"].get("group_size", 1)

@@ -178,7 +178,7 @@ def test_a_reward_model_gives_the_same_scores_there(family: str, tokenizer: Toke
     with torch.no_grad():
         scores = judge(**rows).logits[:, 0]
         for text, score in zip(("Who found it?", "Sam found the purse."), scores):
-            alone = run.model.scores(run.model.hidden(torch.tensor([tokenizer.encode(text)])))
+            alone = run.model.score(run.model.hidden(torch.tensor([tokenizer.encode(text)])))
             assert score == pytest.approx(alone[0, -1].item(), abs=1e-4), "padding is not read"
     if importlib.util.find_spec("peft"):
         adapted = shape(family, score_head=True, lora=LoraConfig(rank=2, embeddings=False).model_dump())

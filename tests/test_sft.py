@@ -17,6 +17,7 @@ from understudy.config.model import LoraConfig, ModelConfig
 from understudy.data.chat.packing import PackedRows, all_rows, collate, pack_best_fit, render_set
 from understudy.losses import IGNORE, PADDING
 from understudy.model import GPT, merge_lora
+from understudy.model.masks import packed
 from understudy.run import Run, RunFolder, load_run, read_metrics, read_tensors
 from understudy.stages.table import run_stage
 from understudy.tokenizer import Tokenizer, train_tokenizer
@@ -58,7 +59,7 @@ def test_a_packed_conversation_is_read_as_if_alone(tokenizer: Tokenizer, family:
         torch.nn.init.normal_(parameter, std=0.2)  # n-gram tables start at zero
     conversations = render_set([talk(3), talk(8), talk(11)], tokenizer, 160)
     batch = collate([[0, 1, 2]], conversations, 160)
-    together = model(batch["tokens"], documents=batch["documents"])[0]
+    together = model(batch["tokens"], packed(batch["documents"]))[0]
     for number in range(3):
         inputs, _ = conversations.row(number)
         alone = model(torch.from_numpy(inputs)[None])[0]

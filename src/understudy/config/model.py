@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -103,11 +105,16 @@ class ModelConfig(Section):
     """Add a head that gives a score for each position. Stages that need one set it."""
     lora: LoraConfig | None = None
 
-    @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the embedding: the vocabulary rounded up to 64, which matrix products prefer."""
-        assert self.vocab_size is not None, "the vocabulary is known once a tokenizer is"
-        return _round_up(self.vocab_size, 64)
+    def resolve(self) -> ModelShape:
+        """The shape of the model, with a value for every field.
+
+        Raises:
+            ValueError: the vocabulary is not known yet.
+        """
+        if self.vocab_size is None:
+            raise ValueError("model.vocab_size is not set; it comes from the tokenizer of the data")
+        names = {field.name for field in dataclasses.fields(ModelShape)}
+        return ModelShape(**{name: value for name, value in self if name in names and value is not None})
 
     @model_validator(mode="before")
     @classmethod
@@ -142,34 +149,74 @@ class ModelConfig(Section):
         return filled
 
     @model_validator(mode="after")
-    def _resolve(self) -> Self:
-        if self.family == "bigram":
+    def _derive(self) -> Self:
+        if self.n_heads is None or self.d_model is None:  # a bigram
             return self
-        assert self.n_heads and self.d_model, "filled in above"
-        set_ = object.__setattr__  # the one place where a frozen value is completed
-        if self.head_width is None:
+        head_width, n_kv_heads, d_ff = self.head_width, self.n_kv_heads or self.n_heads, self.d_ff
+        if head_width is None:
             if self.d_model % self.n_heads:
                 raise ValueError(
                     f"model.n_heads {self.n_heads} does not divide model.d_model {self.d_model}; choose a divisor, "
                     "or give model.head_width"
                 )
-            set_(self, "head_width", self.d_model // self.n_heads)
-        if self.n_kv_heads is None:
-            set_(self, "n_kv_heads", self.n_heads)
-        if self.n_heads % self.n_kv_heads:  # type: ignore[operator]
+            head_width = self.d_model // self.n_heads
+        if self.n_heads % n_kv_heads:
             raise ValueError(
-                f"model.n_kv_heads {self.n_kv_heads} does not divide model.n_heads {self.n_heads}; choose a divisor"
+                f"model.n_kv_heads {n_kv_heads} does not divide model.n_heads {self.n_heads}; choose a divisor"
             )
-        if self.position == "rope" and self.head_width % 2:  # type: ignore[operator]
-            raise ValueError(f"rotary positions turn pairs, so model.head_width {self.head_width} must be even")
-        if self.key_shift and self.head_width % 4:  # type: ignore[operator]
+        if self.position == "rope" and head_width % 2:
+            raise ValueError(f"rotary positions turn pairs, so model.head_width {head_width} must be even")
+        if self.key_shift and head_width % 4:
             raise ValueError(
-                f"model.key_shift takes quarters of a head; make model.head_width {self.head_width} a multiple of 4"
+                f"model.key_shift takes quarters of a head; make model.head_width {head_width} a multiple of 4"
             )
-        if self.d_ff is None:
-            wide = 8 * self.d_model // 3 if self.activation == "swiglu" else 4 * self.d_model
-            set_(self, "d_ff", _round_up(wide, 64) if self.activation == "swiglu" else wide)
+        if d_ff is None:
+            d_ff = _round_up(8 * self.d_model // 3, 64) if self.activation == "swiglu" else 4 * self.d_model
+        for name, value in (("head_width", head_width), ("n_kv_heads", n_kv_heads), ("d_ff", d_ff)):
+            object.__setattr__(self, name, value)  # the one place where a frozen value is completed
         return self
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A resolved :class:`ModelConfig`: the same fields, none of them optional but the adapters.
+
+    What a model does not have is 0, False or empty: the layers, heads and widths of a bigram, the rotary base of a model
+    with learned positions.
+    """
+
+    family: Literal["gpt2", "portable", "bigram"]
+    vocab_size: int
+    context_length: int
+    n_layers: int = 0
+    n_heads: int = 0
+    n_kv_heads: int = 0
+    d_model: int = 0
+    head_width: int = 0
+    d_ff: int = 0
+    position: Literal["learned", "rope"] = "learned"
+    rope_theta: float = 0.0
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm_eps: float = 0.0
+    activation: Literal["gelu", "gelu_tanh", "relu2", "swiglu"] = "gelu"
+    bias: bool = False
+    qk_norm: bool = False
+    tied: bool = False
+    dropout: float = 0.0
+    zero_init_projections: bool = False
+    logit_softcap: float = 0.0
+    value_embeddings: bool = False
+    key_shift: bool = False
+    ngram_orders: tuple[int, ...] = ()
+    ngram_buckets: int = 0
+    ngram_dropout: float = 0.0
+    score_head: bool = False
+    lora: LoraConfig | None = None
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding: the vocabulary rounded up to 64, which matrix products prefer."""
+        return _round_up(self.vocab_size, 64)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -146,9 +146,9 @@ def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
         layer, _, which = weight.rpartition(".")
         number = layer.split(".")[1]
         row = table[layer.replace(f".{number}.", ".N.") + ".weight"]
-        names = [name.removesuffix(".T").removesuffix(".weight") for name in COLUMNS["huggingface"](row)]
-        targets.update(".".join(name.split(".")[-2:]) for name in names)
-        sizes = rows_of(row.kind, config, len(low)) if which == "lora_b" else ()
+        names = [each.removesuffix(".T").removesuffix(".weight") for each in COLUMNS["huggingface"](row)]
+        targets.update(".".join(each.split(".")[-2:]) for each in names)
+        sizes = rows_of(row.kind, config.resolve(), len(low)) if which == "lora_b" else ()
         parts = low.split(sizes) if sizes else [low] * len(names)
         matrix = {"lora_a": "lora_A", "lora_b": "lora_B"}[which]
         for name, part in zip(names, parts):

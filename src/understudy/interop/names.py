@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from understudy.config.model import ModelConfig
+from understudy.config.model import ModelConfig, ModelShape
 from understudy.run import check_shapes
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: s
         number = re.search(r"\.(\d+)\.", ours)
         row = table[re.sub(r"\.\d+\.", ".N.", ours)]
         names = [name.replace(".N.", f".{number[1]}.") if number else name for name in COLUMNS[column](row)]
-        rows = rows_of(row.kind, config, shape[0])
+        rows = rows_of(row.kind, config.resolve(), shape[0])
         transposed = names[0].endswith(".T")
         tensor_places.append(
             TensorPlace(
@@ -178,13 +178,12 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def rows_of(kind: str, config: ModelConfig, rows: int) -> tuple[int, ...]:
-    """Rows of a weight for each of their names."""
-    assert config.n_heads and config.n_kv_heads and config.head_width and config.vocab_size
+def rows_of(kind: str, shape: ModelShape, rows: int) -> tuple[int, ...]:
+    """How many of a weight's rows belong to each of their names."""
     if kind == "tokens":
-        return (config.vocab_size,)
+        return (shape.vocab_size,)
     if kind == "heads":
-        return tuple(n * config.head_width for n in (config.n_heads, config.n_kv_heads, config.n_kv_heads))
+        return tuple(n * shape.head_width for n in (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads))
     if kind == "halves":
         return (rows // 2, rows // 2)
     return (rows,)

@@ -107,7 +107,7 @@ def output_of(run: Run) -> Callable[[Tensor], Tensor]:
     def output(prompt: Tensor) -> Tensor:
         with torch.no_grad():
             if gives_scores(run):
-                return run.model.scores(run.model.hidden(prompt))[0, -1:]  # type: ignore[operator]
+                return run.model.score(run.model.hidden(prompt))[0, -1:]  # type: ignore[operator]
             return run.model(prompt)[0, :, : run.tokenizer.vocab_size].float()
 
     return output

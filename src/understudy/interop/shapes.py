@@ -121,9 +121,9 @@ def check_exportable(run: Run, format: str) -> None:
     narrower = NARROWER.get("gguf" if format == "ollama" else format, {}).get(config.family, {})
     fixed = OURS_ALONE | family.always
     if config.family == "gpt2":
-        assert config.n_heads and config.d_model
-        fixed |= {"n_kv_heads": config.n_heads, "head_width": config.d_model // config.n_heads}
-        fixed |= {"d_ff": 4 * config.d_model} if format == "nanogpt" else {}
+        shape = config.resolve()
+        fixed |= {"n_kv_heads": shape.n_heads, "head_width": shape.d_model // shape.n_heads}
+        fixed |= {"d_ff": 4 * shape.d_model} if format == "nanogpt" else {}
     wanted = {"activation": tuple(family.activations)} | {
         option: (value,) for option, value in (fixed | narrower).items()
     }
@@ -179,12 +179,13 @@ def fit_rows(weights: dict[str, Tensor], before: ModelConfig, after: ModelConfig
     """Weights of the shape ``before``, cut to the tokens and positions of ``after``."""
     from understudy.interop.names import TABLES
 
-    assert before.vocab_size and after.vocab_size and after.vocab_size <= before.vocab_size
+    old, new = before.resolve(), after.resolve()
+    assert new.vocab_size <= old.vocab_size, f"{new.vocab_size} tokens from a model of {old.vocab_size}"
     fitted = dict(weights)
-    if before.vocab_size != after.vocab_size:
+    if old.vocab_size != new.vocab_size:
         for name in {row.ours for row in TABLES[after.family] if row.kind == "tokens"} & fitted.keys():
-            table = fitted[name][: after.padded_vocab_size].clone()
-            table[after.vocab_size :] = 0
+            table = fitted[name][: new.padded_vocab_size].clone()
+            table[new.vocab_size :] = 0
             fitted[name] = table
     if "position_embedding.weight" in fitted:
         fitted["position_embedding.weight"] = fitted["position_embedding.weight"][: after.context_length].contiguous()
@@ -194,12 +195,11 @@ def fit_rows(weights: dict[str, Tensor], before: ModelConfig, after: ModelConfig
 def config_document(config: ModelConfig) -> dict[str, Any]:
     """The content of Hugging Face's config.json for a model."""
     family = FAMILIES[config.family]
-    assert config.activation
     document: dict[str, Any] = {
         "architectures": [family.reward_model if config.score_head else family.language_model],
         "model_type": family.model_type,
         **{theirs: getattr(config, ours) for ours, theirs in family.fields.items()},
-        ACTIVATION_FIELD[config.family]: family.activations[config.activation],
+        ACTIVATION_FIELD[config.family]: family.activations[config.resolve().activation],
         **family.theirs_always,
         "dtype": "float32",
     }
