@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,23 @@ from understudy.config.align import DPOConfig, GRPOConfig, RewardConfig
 from understudy.data.chat.pair_rows import collate_pairs, render_pairs
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt, open_prompts
-from understudy.model import GPT
+from understudy.model import GPT, as_gpt
 from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import true_score
 from understudy.run import Run, load_run, read_metrics, weights_of
 from understudy.runtime import start_runtime
-from understudy.stages.answers import (
+from understudy.stages.completions import (
     EncodedPrompt,
-    answer_logprobs,
-    fitting,
+    completion_logprobs,
+    completion_mask,
+    compute_per_token,
+    encode_prompts,
     sample_completions,
     sampled_logprobs,
-    score_completions,
-    token_mask,
 )
 from understudy.stages.dpo import DirectPreference
 from understudy.stages.reward import PairwiseReward
-from understudy.stages.rewards import Rewards
+from understudy.stages.reward_function import RewardFunction
 from understudy.tokenizer.chat import render
 from understudy.train.objective import Objective
 
@@ -184,35 +185,36 @@ def test_sampled_and_read_log_probabilities_are_the_same(
 ) -> None:
     """The ratio of the first step is 1, at the temperature that answers were sampled at, whatever their lengths."""
     config = GRPOConfig(checker_weight=1, max_new_tokens=9, temperature=0.7)
-    asked = fitting(open_prompts(prompts, "train"), start.tokenizer, 20) * 5
-    asked = [EncodedPrompt(each.prompt, each.tokens[-9 + number :]) for number, each in enumerate(asked)] * 8
+    encoded = encode_prompts(open_prompts(prompts, "train"), start.tokenizer, 20) * 5
+    encoded = [EncodedPrompt(prompt.record, prompt.tokens[-9 + n :]) for n, prompt in enumerate(encoded)] * 8
     with start_runtime("cpu", dtype) as runtime:
-        assert isinstance(start.model, GPT)
-        answers = sample_completions(start.model, start.tokenizer, asked, config, 3, runtime)
-        read, wrong = (
-            score_completions(answers, answer_logprobs(start.model, temperature), start.model, 32, runtime)
-            for temperature in (0.7, 1.0)
-        )
-    mask, old = token_mask(answers), sampled_logprobs(answers)
-    assert len({len(answer.tokens) for answer in answers}) > 1
-    assert torch.allclose(read, old, atol=rounding) and (old[mask] < 0).all() and (read[~mask] == 0).all()
-    assert float((read - old)[mask].abs().mean()) < rounding / 20
+        model = as_gpt(start.model)
+        completions = sample_completions(model, start.tokenizer, encoded, config, 3, runtime)
+
+        def logprobs(temperature: float) -> torch.Tensor:
+            compute = partial(completion_logprobs, model, temperature=temperature)
+            return compute_per_token(completions, compute, model, 32, runtime)
+
+        computed, wrong = logprobs(0.7), logprobs(1.0)
+    mask, old = completion_mask(completions), sampled_logprobs(completions)
+    assert len({len(completion.tokens) for completion in completions}) > 1
+    assert torch.allclose(computed, old, atol=rounding) and (old[mask] < 0).all() and (computed[~mask] == 0).all()
+    assert float((computed - old)[mask].abs().mean()) < rounding / 20
     assert not torch.allclose(wrong, old, atol=0.1)
 
 
 def test_evaluations_have_one_scale_whatever_was_sampled_before(start: Run, judge: Run, prompts: Path) -> None:
-    """Else the best checkpoint would be one of the first: what is normal rises as the policy gets better."""
+    """Otherwise the best checkpoint would be one of the first, since the mean score rises as the policy improves."""
     config = GRPOConfig(reward_model=str(judge.path), normalise_scores=True, missing_end_penalty=0.5, max_new_tokens=3)
     with start_runtime("cpu") as runtime:
-        assert isinstance(start.model, GPT)
-        rewards = Rewards(config, start.tokenizer, runtime, RewardModel(judge, runtime))
-        asked = fitting(open_prompts(prompts, "train"), start.tokenizer, 20) * 16
-        answers = sample_completions(start.model, start.tokenizer, asked, config, 3, runtime)
-        before, learnt, after = rewards(answers), rewards(answers, learn=True), rewards(answers)
+        reward = RewardFunction(config, runtime, RewardModel(judge, runtime))
+        encoded = encode_prompts(open_prompts(prompts, "train"), start.tokenizer, 20) * 16
+        completions = sample_completions(as_gpt(start.model), start.tokenizer, encoded, config, 3, runtime)
+        before, updated, after = reward(completions), reward(completions, update=True), reward(completions)
     assert torch.equal(before["reward"], after["reward"])
-    assert torch.allclose(before["reward"], before["score"] - 0.5 * (1 - before["ended"]))
-    normal = learnt["reward"] + 0.5 * (1 - learnt["ended"])
-    assert normal.mean().abs() < 1e-5 and normal.std(correction=0) == pytest.approx(1, abs=1e-4)
+    assert torch.allclose(before["reward"], before["score"] - 0.5 * (1 - before["eos_rate"]))
+    normalised = updated["reward"] + 0.5 * (1 - updated["eos_rate"])
+    assert normalised.mean().abs() < 1e-5 and normalised.std(correction=0) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])

@@ -221,7 +221,9 @@ def test_best_of_n_stands_beside_the_path_of_a_run(optimised: Run, capsys: pytes
     assert all(before["reward"] < after["reward"] for before, after in itertools.pairwise(rows))
     assert (path / "overoptimisation.png").read_bytes().startswith(b"\x89PNG")
     panels = overoptimisation(read_metrics(path / "metrics.jsonl"), kept, settings)
-    assert [[line["label"] for line in panel["lines"]] for panel in panels] == [["ppo", "best of n of its start"]] * 2
+    assert [[line["label"] for line in panel["lines"]] for panel in panels] == [
+        ["ppo", "best of n of the reference"]
+    ] * 2
     assert panels[0]["lines"][1]["y"] == [row["reward"] for row in rows]
     assert "Over-optimisation" in (path / "report.html").read_text()
 
@@ -327,7 +329,7 @@ def test_a_line_of_progress_has_the_few_that_are_watched() -> None:
     watch = Watch(10)
     watch.update({
         "step": 1, "train_seconds": 1.0, "train/reward": 0.5, "train/kl": 1.25, "train/policy_loss": 0.1,
-        "val/loss": 1.0, "val/truth": 0.75, "val/truth_low": 0.7, "accuracy/village": 0.5,
+        "val/loss": 1.0, "val/true_score": 0.75, "val/true_score_low": 0.7, "accuracy/village": 0.5,
     })  # fmt: skip
     assert watch.line(evaluated=False).endswith("left  reward 0.5  kl 1.25  accuracy/village 0.5")
     assert watch.line(evaluated=True).endswith("left  reward 0.5  kl 1.25  val true score 0.75  accuracy/village 0.5")

@@ -228,7 +228,7 @@ def best_of_n(arguments: Arguments) -> None:
     check_least(0, seed=arguments.seed)
     run = load_run(arguments.run, "latest")
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
-        bar = bars.add_task(f"sampling {arguments.most} answers to each prompt", total=None)
+        bar = bars.add_task(f"sampling {arguments.most} completions of each prompt", total=None)
         found = best_of_run(
             run, runtime, arguments.most, arguments.prompts, arguments.seed,
             lambda done, total: bars.update(bar, completed=done, total=total),
@@ -238,13 +238,13 @@ def best_of_n(arguments: Arguments) -> None:
     if arguments.json:
         print_json(found)
         return
-    names = {"reward": "reward", "truth": "true score"}
+    names = {"reward": "reward", "true_score": "true score"}
     names = {name: words for name, words in names.items() if name in found["rows"][0]}
     rows = [
         [f"{row['n']:,}", f"{row['kl']:.3f}", *(f"{row[n]:.3f} [{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in names)]
         for row in found["rows"]
     ]  # fmt: skip
-    show_table(f"best of n of the start of {run.path}", ["n", "divergence", *names.values()], rows)
+    show_table(f"best of n of the reference model of {run.path}", ["n", "KL", *names.values()], rows)
     final_table({"report": str(page)})
 
 

@@ -22,7 +22,7 @@ from understudy.run import BEST_OF_N
 
 PICTURE = "overoptimisation.png"
 BINS = 24
-TRUTH = "true score: what is wanted"
+TRUE_SCORE = "true score, not trained on"
 Panel = dict[str, Any]
 """A chart: ``title``, ``x`` and ``lines``, each with ``label``, ``style`` and the lists ``x``, ``y``, ``low``, ``high`` (None
 where unknown) and ``at``, what to call its points."""
@@ -34,10 +34,10 @@ def is_rollout(stage: Any) -> bool:
 
 
 def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Panel]:
-    """Reward and true score against the square root of the divergence from the start (Gao et al. 2022, figure 1): along
-    the run's own path, and of the best of n answers of its start. Nothing where the run answers no prompts.
+    """Reward and true score against the square root of the KL from the reference model (Gao et al. 2022, figure 1): of the
+    run's evaluations, and of the best of n completions of the reference. Empty where the run samples no completions.
 
-    Where scores are normalised in training, what is drawn is the reward model's score.
+    Where scores are normalised in training, the reward model's score is drawn.
     """
     stage = str(settings.get("stage"))
     section = settings.get(stage)
@@ -46,14 +46,14 @@ def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping
     proxy = "score" if section.get("normalise_scores") and section.get("reward_model") else "reward"
     others = _mappings(best_of_n.get("rows"))
     panels = []
-    for name, title in ((proxy, f"{proxy}: what is optimised"), ("truth", TRUTH)):
+    for name, title in ((proxy, f"{proxy}, which is optimised"), ("true_score", TRUE_SCORE)):
         lines = [
             _line(stage, "val", rows, "val/", name, "step", "step {:,}"),
-            _line("best of n of its start", "dashed", others, "", name, "n", "n = {:,}"),
+            _line("best of n of the reference", "dashed", others, "", name, "n", "n = {:,}"),
         ]
         if lines[0]["x"]:
             panels.append({
-                "title": title, "x": "square root of the divergence from the start (nats an answer)",
+                "title": title, "x": "square root of the KL from the reference model (nats per completion)",
                 "lines": [line for line in lines if line["x"]],
             })  # fmt: skip
     return panels
@@ -65,7 +65,7 @@ def _mappings(rows: Any) -> list[Mapping[str, Any]]:
 
 
 def _line(label: str, style: str, rows: Rows, prefix: str, name: str, at: str, called: str) -> dict[str, Any]:
-    """The points of those rows that have a divergence and a value."""
+    """The points of the rows that have a KL and a value."""
     found: dict[str, Any] = {"label": label, "style": style, "x": [], "y": [], "low": [], "high": [], "at": []}
     for row in rows:
         kl, value, place = (measured(row.get(key)) for key in (f"{prefix}kl", f"{prefix}{name}", at))

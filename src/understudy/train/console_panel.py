@@ -26,9 +26,9 @@ SHOWN_ELSEWHERE = {
 }  # fmt: skip
 # Of what a stage measures these are watched live, under short names; metrics.jsonl and the report have all of it.
 LIVE = {
-    "train/reward": "reward", "train/truth": "true score", "train/accuracy": "accuracy", "train/margin": "margin",
+    "train/reward": "reward", "train/true_score": "true score", "train/accuracy": "accuracy", "train/margin": "margin",
     "train/kl": "kl", "train/entropy": "entropy", "train/clip_fraction": "clipped", "train/length": "length",
-    "train/ended": "ended", "val/truth": "val true score", "val/accuracy": "val accuracy", "val/kl": "val kl",
+    "train/eos_rate": "eos rate", "val/true_score": "val true score", "val/accuracy": "val accuracy", "val/kl": "val kl",
 }  # fmt: skip
 BARS = "▁▂▃▄▅▆▇█"
 Pair = tuple[str, str, str]  # name, value, style

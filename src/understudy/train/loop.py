@@ -68,6 +68,11 @@ class BatchSource(Protocol):
         """The micro-batches of this process for the step with a given index; none to pass over it."""
         ...
 
+    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
+        """Called after each step with the sums that the objective returned, over this process's micro-batches, and the
+        count over all processes that a mean divides by."""
+        ...
+
     def at_rest(self, step: int) -> bool:
         """Whether a run saved before this step could go on from it."""
         ...
@@ -88,6 +93,9 @@ class StatelessSource:
     """A source that is a pure function of the step, so that it rests always and has nothing to keep."""
 
     batches: Callable[[int], list[Batch]]
+
+    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
+        pass
 
     def at_rest(self, step: int) -> bool:
         return True
@@ -165,6 +173,7 @@ class Trainer:
                 group["lr"] = group["peak_lr"] * factor
         count = runtime.all_sum(torch.stack([self.objective.count(batch) for batch in micro_batches]).sum())
         loss = torch.zeros((), device=runtime.device)
+        step_sums: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
             with contextlib.nullcontext() if last else gradients_stay_local(wrapped):
@@ -174,13 +183,15 @@ class Trainer:
                 (self.scaler.scale(scaled) if self.scaler else scaled).backward()
             loss += loss_sum.detach()
             for name, value in sums.items():
-                self._sums[name] = self._sums.get(name, 0) + value.detach()
+                for totals in (self._sums, step_sums):
+                    totals[name] = totals.get(name, 0) + value.detach()
         norm = self._clip_and_update()
         if self.ema:
             self.ema.update(progress.step)
         self._sums["loss"] = self._sums.get("loss", 0) + loss
         self._sums["count"] = self._sums.get("count", 0) + count / runtime.world_size
         self._sums["grad_norm"] = norm
+        self.source.after_step(progress.step, step_sums, count)
         progress.step += 1
         progress.tokens += self._tokens(micro_batches)
 
