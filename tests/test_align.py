@@ -148,7 +148,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(
         own |= {f"{stage}__reward_model": judge.path}
     own |= {
         "train__steps": 16, "train__batch_size": 8 if data == prompts else 2, "eval__every_steps": 8,
-        "checkpoint__every_steps": 8, "checkpoint__keep": 3,
+        "checkpoint__every_steps": 8, "checkpoint__keep": 3, "log__every_steps": 1,
     }  # fmt: skip
     whole = run(stage, tmp_path / "whole", start, data, **own)
     shutil.copytree(whole.path, tmp_path / "cut")
@@ -161,6 +161,11 @@ def test_a_resumed_run_is_the_same_to_the_bit(
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
     for name in ("progress", "source", "step", "tokens", "best_loss"):
         assert whole.state.get(name) == resumed.state.get(name)
+    measured = [
+        [{k: v for k, v in row.items() if not any(word in k for word in ("second", "memory"))} for row in rows[9:]]
+        for rows in (read_metrics(trained.path / "metrics.jsonl") for trained in (whole, resumed))
+    ]
+    assert measured[0] == measured[1] and measured[0][-1]["step"] == 16
     before, after = (load_file(whole.path / "checkpoints" / f"step_{n}" / "model.safetensors") for n in (8, 16))
     assert any(not torch.equal(before[key], after[key]) for key in before)  # it does learn something
 
@@ -349,7 +354,7 @@ def test_a_run_that_does_not_speak_chat_is_refused(
     preset.write_text(f"stage: reward\ndata: {{path: {preferences}}}\n")
     capsys.readouterr()
     assert main(["reward", str(preset), "--run", str(tmp_path / "run"), "--init-from", str(tmp_path / "base")]) == 2
-    assert "does not speak chat yet" in capsys.readouterr().err
+    assert "has no chat tokens yet" in capsys.readouterr().err
 
 
 # ---- several processes ------------------------------------------------------------------------------------------------
@@ -362,6 +367,7 @@ def test_two_processes_work_together(
 ) -> None:
     """They take the steps of one process; in ppo each asks its share of the prompts and gets the same answers."""
     settings: dict[str, Any] = {"train__steps": 4, "train__batch_size": 4, "train__micro_batch_size": 2, **QUIET}
+    settings["optim__eps"] = 1e-4  # else rounding decides where a gradient is nearly zero
     data = preferences
     if stage == "ppo":
         data = prompts
