@@ -1,8 +1,8 @@
-"""Best of n: of n sampled answers the one with the highest reward, which is what optimising a reward can be held against.
+"""Best of n: the completion with the highest reward among n samples, a baseline for optimising a reward.
 
-The expected score of the best of n is estimated from N >= n samples without bias (Gao et al. 2022, appendix I). Its
-divergence from the policy that sampled is log n - (n - 1) / n nats (Stiennon et al. 2020, appendix G.3), and less where
-answers come twice or tie (Beirami et al. 2024).
+The expected score of the best of n is estimated without bias from N >= n samples (Gao et al. 2022, appendix I). Its KL
+from the sampling policy is log n - (n - 1) / n nats (Stiennon et al. 2020, appendix G.3), and less where completions
+repeat or their rewards tie (Beirami et al. 2024).
 """
 
 from __future__ import annotations
@@ -13,28 +13,31 @@ from typing import Any
 
 import torch
 
+from understudy.config.align import RolloutConfig
 from understudy.config.stages import STAGES
 from understudy.evaluate.statistics import mean_estimate
 from understudy.files import write_json
-from understudy.model import GPT
+from understudy.model import as_gpt
 from understudy.run import BEST_OF_N, Run, RunFolder
 from understudy.runtime import Runtime
-from understudy.stages.answers import EncodedPrompt, sample_completions
-from understudy.stages.rollout import RolloutModels, gather, open_asked
+from understudy.stages.completions import EncodedPrompt, sample_completions
+from understudy.stages.rollout import RolloutModels
+from understudy.stages.rollout_stage import load_models, open_encoded_prompts
+from understudy.tokenizer import Tokenizer
 from understudy.train.init_from import load_reference
 
-SCORES = ("reward", "score", "truth")
+METRICS = ("reward", "score", "true_score")
 
 
 def best_of_run(
     run: Run, runtime: Runtime, most: int = 64, prompts: int = 64, seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Best of n from what a ppo or grpo run started from, rewarded as the run was, on its validation prompts. The result
-    is kept in the run's folder as best_of_n.json.
+    """Best of n from the reference model of a ppo or grpo run, with the run's reward, on its validation prompts. The
+    result is also written to the run's folder as best_of_n.json.
 
     Raises:
-        ValueError: another stage's run, or its start, its reward model or its prompts are not there.
+        ValueError: a run of another stage, or its reference run, reward model or prompts are not there.
     """
     if not run.config.info.rollout:
         stages = " and ".join(name for name, info in STAGES.items() if info.rollout)
@@ -46,51 +49,54 @@ def best_of_run(
     if prompts < 2:
         raise ValueError(f"prompts is {prompts}; a number from 2 is wanted")
     folder = RunFolder(run.path)
-    _, asked = open_asked(run.config, run.tokenizer, "val")
-    assert isinstance(run.model, GPT)
-    actors = gather(run.config, runtime, run.tokenizer, run.model.to(runtime.device), load_reference(folder), [])
-    asked = asked[:prompts]
-    rows = best_of_n(actors, asked, most, seed, progress)
-    found = {"step": run.step, "prompts": len(asked), "samples": most, "seed": seed, "rows": rows}
+    _, encoded = open_encoded_prompts(run.config, run.tokenizer, "val")
+    encoded = encoded[:prompts]
+    policy = as_gpt(run.model).to(runtime.device)
+    models = load_models(run.config, runtime, run.tokenizer, policy, load_reference(folder))
+    rows = best_of_n(models, run.config.section(RolloutConfig), run.tokenizer, encoded, most, seed, runtime, progress)
+    result = {"step": run.step, "prompts": len(encoded), "samples": most, "seed": seed, "rows": rows}
     if runtime.is_main:
-        write_json(folder.path / BEST_OF_N, found)
-    return found
+        write_json(folder.path / BEST_OF_N, result)
+    return result
 
 
 def best_of_n(
-    actors: RolloutModels,
-    asked: Sequence[EncodedPrompt],
+    models: RolloutModels,
+    config: RolloutConfig,
+    tokenizer: Tokenizer,
+    prompts: Sequence[EncodedPrompt],
     most: int,
     seed: int,
+    runtime: Runtime,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """For n = 1, 2, 4, ... ``most``: what the best of n answers of the reference, by reward, is worth.
+    """For n = 1, 2, 4, ... ``most``: the expected metrics of the best of n completions of the reference, by reward.
 
-    Each row has ``n``, ``kl``, ``reward``, and where they are known ``score`` and ``truth``, with their 95% intervals
+    Each row has ``n``, ``kl``, ``reward``, and where they are known ``score`` and ``true_score``, with their 95% intervals
     over prompts.
     """
-    drawn: list[dict[str, torch.Tensor]] = []
-    for number, each in enumerate(asked):
-        many, first = [each] * most, number * most
-        answers = sample_completions(
-            actors.reference, actors.tokenizer, many, actors.rollout, seed, actors.runtime, first
+    values: list[dict[str, torch.Tensor]] = []  # of each prompt, (most,)
+    for number, prompt in enumerate(prompts):
+        completions = sample_completions(
+            models.reference, tokenizer, [prompt] * most, config, seed, runtime, number * most
         )
-        drawn.append(actors.rewards(answers))
+        values.append(models.reward(completions))
         if progress:
-            progress(number + 1, len(asked))
-    known = [name for name in SCORES if all(name in each for each in drawn)]
+            progress(number + 1, len(prompts))
     rows = []
     for n in (2**k for k in range(most.bit_length())):
         row: dict[str, Any] = {"n": n, "kl": math.log(n) - (n - 1) / n}
-        for name in known:
-            told = mean_estimate([expected_of_best(each["reward"], each[name], n) for each in drawn])
-            row |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
+        for name in METRICS:
+            known = [value for value in values if name in value and not value[name].isnan().any()]
+            if known:
+                result = mean_estimate([expected_of_best(value["reward"], value[name], n) for value in known])
+                row |= {name: result.value, f"{name}_low": result.low, f"{name}_high": result.high}
         rows.append(row)
     return rows
 
 
 def expected_of_best(reward: torch.Tensor, value: torch.Tensor, n: int) -> float:
-    """The expected ``value`` of the answer whose ``reward`` is highest among n drawn from these N, without replacement.
+    """The expected ``value`` of the completion with the highest ``reward`` among n of these N, without replacement.
 
     The k-th lowest of N is the best of n with probability C(k - 1, n - 1) / C(N, n).
 
@@ -100,4 +106,4 @@ def expected_of_best(reward: torch.Tensor, value: torch.Tensor, n: int) -> float
     total = len(reward)
     ordered = value[reward.argsort(stable=True)].double().tolist()
     chances = [math.comb(k, n - 1) / math.comb(total, n) for k in range(total)]
-    return math.fsum(chance * each for chance, each in zip(chances, ordered))
+    return math.fsum(chance * x for chance, x in zip(chances, ordered))

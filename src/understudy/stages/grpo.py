@@ -1,64 +1,39 @@
-"""Group relative policy optimisation: answers to the same prompt are better or worse than each other, without a critic.
+"""Group relative policy optimisation (GRPO): the completions of a prompt are each other's baseline.
 
-Shapes: N answers, A tokens of the longest.
+Shapes: N completions, A tokens of the longest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from understudy.config.align import GRPOConfig
-from understudy.losses import group_advantages, kl_estimate
-from understudy.rewards.model import completion_hidden_states
-from understudy.stages.answers import (
-    SampledCompletion,
-    answer_logprobs,
-    sampled_logprobs,
-    score_completions,
-    token_mask,
-)
-from understudy.stages.rollout import Policy, RolloutModels, RolloutSource, RolloutStage
+from understudy.losses import group_advantages
+from understudy.stages.policy import PolicyObjective
+from understudy.stages.rollout import Rollout, RolloutSource
+from understudy.stages.rollout_stage import RolloutStage
 from understudy.train.stage import StageContext
 
 
-class GroupPolicy(Policy):
-    """The policy's clipped loss, and its divergence from the start."""
+class GRPOSource(RolloutSource):
+    """Rollouts with advantages within groups of completions."""
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.policy_loss(batch, completion_hidden_states(self.model, batch))
+    def advantages(self, rollout: Rollout) -> dict[str, Tensor]:
+        """The same advantage for all tokens of a completion (Shao et al. 2024; RLOO: Ahmadian et al. 2024)."""
+        config = self.run_config.section(GRPOConfig)
+        advantages = group_advantages(
+            rollout.rewards, config.group_size, config.divide_by_spread, config.baseline == "leave_one_out"
+        )
+        groups = rollout.rewards.view(-1, config.group_size)
+        self.metrics.add("zero_std_groups", (groups.amax(1) - groups.amin(1) < 1e-8).sum(), len(groups))
+        tokenwise = {"advantages": advantages[:, None] * rollout.mask}
+        return tokenwise | ({"reference_logprobs": rollout.reference_logprobs} if config.kl_coefficient else {})
 
 
-class Grpo(RolloutStage):
+class GRPO(RolloutStage):
     """Group relative policy optimisation (Shao et al. 2024)."""
 
-    def make_course(self, context: StageContext) -> None:
-        self.objective, self.batches = grpo_course(context, self.models)
-
-
-def grpo_course(setting: StageContext, actors: RolloutModels) -> tuple[GroupPolicy, RolloutSource]:
-    """What the loop needs for GRPO, and with ``baseline: leave_one_out`` for RLOO."""
-    config = setting.config.section(GRPOConfig)
-
-    def learn_from(
-        answers: Sequence[SampledCompletion], rewards: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        mask = token_mask(answers)
-        advantages = group_advantages(
-            rewards["reward"], config.group_size, config.divide_by_spread, config.baseline == "leave_one_out"
-        )
-        reference = score_completions(
-            answers, answer_logprobs(actors.reference, config.temperature), actors.reference,
-            setting.config.model.context_length, actors.runtime,
-        )  # fmt: skip
-        found = {"advantages": advantages[:, None] * mask}
-        if config.kl_coefficient:
-            found["reference"] = reference
-        groups = rewards["reward"].view(-1, config.group_size)
-        same = (groups.amax(1) - groups.amin(1) < 1e-8).sum() * config.group_size
-        diverged = (kl_estimate(sampled_logprobs(answers), reference, "k3") * mask).sum()
-        return found, {"kl": diverged, "zero_spread": same}
-
-    objective = GroupPolicy(actors.policy, config)
-    return objective, RolloutSource(actors, objective, learn_from, config.group_size)
+    def setup(self, context: StageContext) -> None:
+        super().setup(context)
+        self.objective = PolicyObjective(self.models.policy, context.config.section(GRPOConfig))
+        self.batches = GRPOSource(context, self.tokenizer, self.models, self.prompts["train"])

@@ -1,16 +1,16 @@
-"""RolloutSource: prompts answered by the policy, rewarded, and learnt from for a few steps.
+"""The reinforcement learning iteration of PPO and GRPO, in :meth:`RolloutSource.collect`.
 
-Sampling, teacher forcing and learning are the same model at the same temperature, without truncation, so that the
-first ratio is 1 but for rounding. How a model is asked is in answers.py, what answers are worth in rewards.py, and what
-ppo and grpo make of the rewards in their own files.
+Sampling and training use the same model at the same temperature, without truncation of the distribution, so that the
+first ratio of an iteration is 1 up to rounding. Not here: the loss (policy.py), the stage around it (rollout_stage.py).
 
-Shapes: N answers, A tokens of the longest, M tokens of the answers in a batch, D model width.
+Shapes: N completions of this process, A tokens of the longest, M tokens of the completions in a micro-batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,317 +18,207 @@ import torch
 from torch import Tensor
 
 from understudy.config.align import RolloutConfig
-from understudy.config.run import RunConfig
-from understudy.data.chat.prompts import Prompts, open_prompts
 from understudy.data.loader import Batch
 from understudy.data.shuffle import mix, permute, shuffled
-from understudy.evaluate.loss import LossResult
-from understudy.evaluate.statistics import estimate, mean_estimate
-from understudy.losses import clipped_ratio_sum, entropy, kl_estimate, vocabulary_logprobs
-from understudy.model import GPT, as_gpt
-from understudy.rewards.model import RewardModel
-from understudy.run import Run
+from understudy.losses import kl_estimate
+from understudy.model import GPT
 from understudy.runtime import Runtime
-from understudy.stages.answers import (
+from understudy.stages.completions import (
     EncodedPrompt,
     SampledCompletion,
     collate_completions,
-    fitting,
-    kl_to_reference,
+    completion_logprobs,
+    completion_mask,
+    compute_per_token,
     sample_completions,
     sampled_logprobs,
-    score_completions,
-    token_mask,
 )
-from understudy.stages.rewards import Rewards
+from understudy.stages.conversation_mix import ConversationMix
+from understudy.stages.reward_function import RewardFunction
 from understudy.tokenizer import Tokenizer
-from understudy.tokenizer.chat import end_ids
-from understudy.train.init_from import load_reference
-from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, TrainingStage, existing_data, samples_per_process, shown_prompts
+from understudy.train.stage import StageContext, samples_per_process
 
 
 @dataclass(frozen=True)
 class RolloutModels:
-    """Who takes part: the policy that learns, the start it is held to, and what judges its answers."""
+    """The policy in training, the frozen reference model that the KL is measured from, and the reward function."""
 
-    config: RunConfig
-    rollout: RolloutConfig
-    runtime: Runtime
-    tokenizer: Tokenizer
     policy: GPT
-    start: Run
-    rewards: Rewards
-    prompts: list[EncodedPrompt]
-    """Of training, in their order."""
+    reference: GPT
+    reward: RewardFunction
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The completions that this process sampled for one iteration.
+
+    Attributes:
+        rewards: (N,).
+        mask: (N, A), true on the tokens of each completion.
+        old_logprobs: (N, A), log-probabilities of the tokens under the behaviour policy, which sampled them.
+        reference_logprobs: (N, A), the same under the reference model.
+    """
+
+    completions: list[SampledCompletion]
+    rewards: Tensor
+    mask: Tensor
+    old_logprobs: Tensor
+    reference_logprobs: Tensor
 
     @property
-    def reference(self) -> GPT:
-        """The start's model, which nothing trains."""
-        assert isinstance(self.start.model, GPT)
-        return self.start.model
+    def kl(self) -> Tensor:
+        """Estimated KL (N, A) of the behaviour policy from the reference model at each token."""
+        return kl_estimate(self.old_logprobs, self.reference_logprobs, "k3") * self.mask
 
 
-@dataclass
-class RolloutSource:
-    """A source of batches that answers prompts, and learns from the answers for the steps of one iteration.
+class MetricMeans:
+    """Means of metrics over all processes since they were last popped. All processes add the same names."""
 
-    Attributes:
-        learn_from: makes of answers and rewards what the objective reads beside the tokens, (N, A) each, and says what
-            was measured.
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}  # (2,): sum, count
+
+    def add(self, name: str, total: Tensor | float, count: float) -> None:
+        self._totals[name] = self._totals.get(name, torch.zeros(2)) + torch.tensor([float(total), float(count)])
+
+    def add_values(self, name: str, values: Tensor) -> None:
+        """Add values (N,), of which those that are NaN do not count."""
+        known = values[~values.isnan()]
+        self.add(name, known.sum(), len(known))
+
+    def pop(self, runtime: Runtime) -> dict[str, float]:
+        """The means, without the metrics that have no value in any process."""
+        if not self._totals:
+            return {}
+        totals = dict(zip(self._totals, runtime.all_sum(torch.stack(list(self._totals.values()))).tolist()))
+        self._totals.clear()
+        return {name: total / count for name, (total, count) in totals.items() if count}
+
+
+class RolloutSource(ABC):
+    """Mini-batches of sampled completions, which are trained on for the steps of one iteration.
+
+    PPO and GRPO differ in :meth:`advantages`.
+
+    Args:
+        prompts: of the training split, in order.
+        conversations: to add to each micro-batch, if any.
     """
 
-    actors: RolloutModels
-    objective: Policy
-    learn_from: Callable[[Sequence[SampledCompletion], dict[str, Tensor]], tuple[dict[str, Tensor], dict[str, Tensor]]]
-    group_size: int = 1
-    extend: Callable[[list[Batch], int], list[Batch]] = lambda batches, step: batches
-    own_state: Callable[[], dict[str, Any]] = dict
-    load_own_state: Callable[[dict[str, Any]], None] = lambda state: None
-    _iteration: int | None = None
-    _answers: list[SampledCompletion] = field(default_factory=list)
-    _tokenwise: dict[str, Tensor] = field(default_factory=dict)
-    _ended_early: bool = False
-    _number: int | None = None
-    _first_ratio: float | None = None
-    _sums: dict[str, Tensor] = field(default_factory=dict)
+    def __init__(
+        self, context: StageContext, tokenizer: Tokenizer, models: RolloutModels, prompts: Sequence[EncodedPrompt],
+        conversations: ConversationMix | None = None,
+    ) -> None:  # fmt: skip
+        self.run_config, self.runtime = context.config, context.runtime
+        self.rollout_config = context.config.section(RolloutConfig)
+        self.tokenizer, self.models, self.prompts, self.conversations = tokenizer, models, prompts, conversations
+        self.steps_per_iteration = context.config.steps_per_iteration
+        self.context_length = context.config.model.context_length
+        self.kl_coefficient = self.rollout_config.kl_coefficient
+        self.metrics = MetricMeans()
+        self._iteration: int | None = None
+        self._steps: list[list[Batch]] = []
+        if self.rollout_config.prompts % self.runtime.world_size:
+            raise ValueError(
+                f"{context.config.stage}.prompts {self.rollout_config.prompts} cannot be shared by "
+                f"{self.runtime.world_size} processes; choose a multiple"
+            )
+
+    def collect(self, iteration: int) -> list[list[Batch]]:
+        """Sample an iteration's completions, and return the micro-batches of each of its steps."""
+        completions = self.sample(iteration)
+        rewards = self.score(completions)
+        rollout = self.logprobs(completions, rewards)
+        advantages = self.advantages(rollout)
+        return self.mini_batches(iteration, rollout, advantages)
+
+    def sample(self, iteration: int) -> list[SampledCompletion]:
+        """Completions of this process's share of an iteration's prompts, ``group_size`` of each prompt in a row."""
+        config, seed = self.rollout_config, self.run_config.train.seed
+        share = config.prompts // self.runtime.world_size
+        first = iteration * config.prompts + self.runtime.rank * share
+        prompts = [self.prompts[shuffled(first + k, len(self.prompts), seed)] for k in range(share)]
+        return sample_completions(
+            self.models.policy, self.tokenizer, [prompt for prompt in prompts for _ in range(config.group_size)], config,
+            int(mix(np.uint64(iteration), np.uint64(seed))) % 2**63, self.runtime,
+            self.runtime.rank * share * config.group_size,
+        )  # fmt: skip
+
+    def score(self, completions: Sequence[SampledCompletion]) -> Tensor:
+        """Rewards (N,)."""
+        values = self.models.reward(completions, update=True)
+        for name, value in values.items():
+            self.metrics.add_values(name, value)
+        return values["reward"]
+
+    def logprobs(self, completions: list[SampledCompletion], rewards: Tensor) -> Rollout:
+        """The rollout, with log-probabilities under the behaviour policy and the reference model."""
+        reference, temperature = self.models.reference, self.rollout_config.temperature
+        reference_logprobs = compute_per_token(
+            completions, lambda batch: completion_logprobs(reference, batch, temperature), reference,
+            self.context_length, self.runtime,
+        )  # fmt: skip
+        rollout = Rollout(
+            completions, rewards, completion_mask(completions), sampled_logprobs(completions), reference_logprobs
+        )
+        self.metrics.add("kl", rollout.kl.sum(), len(completions))
+        return rollout
+
+    @abstractmethod
+    def advantages(self, rollout: Rollout) -> dict[str, Tensor]:
+        """``advantages`` (N, A) of the tokens, and what else the loss reads of each token, by its name in a batch."""
+
+    def mini_batches(self, iteration: int, rollout: Rollout, tokenwise: dict[str, Tensor]) -> list[list[Batch]]:
+        """The micro-batches of each step. Every epoch shuffles the groups of completions and keeps each together, since
+        its prompt is read once."""
+        config, seed = self.rollout_config, self.run_config.train.seed
+        share = samples_per_process(self.run_config, self.runtime)
+        micro = self.run_config.train.micro_batch_size or share
+        tokenwise = tokenwise | {"old_logprobs": rollout.old_logprobs}
+        group, n_groups = config.group_size, len(rollout.completions) // config.group_size
+        steps = []
+        for epoch in range(config.epochs):
+            key = np.uint64(mix(np.uint64(iteration * config.epochs + epoch), np.uint64(seed)))
+            groups = permute(np.arange(n_groups), n_groups, key)
+            rows = (groups[:, None] * group + np.arange(group)).flatten()
+            for first in range(0, len(rows), share):
+                parts = [rows[start : start + micro] for start in range(first, first + share, micro)]
+                steps.append([self._collate(rollout, tokenwise, part) for part in parts])
+        if self.conversations:
+            for number, batches in enumerate(steps):
+                self.conversations.add_to(batches, iteration * self.steps_per_iteration + number)
+        return steps
+
+    def _collate(self, rollout: Rollout, tokenwise: dict[str, Tensor], rows: np.ndarray) -> Batch:
+        batch = collate_completions([rollout.completions[row] for row in rows], self.context_length)
+        return batch | {name: tensor[rows][rollout.mask[rows]] for name, tensor in tokenwise.items()}
+
+    # ---- the batch source of the training loop ------------------------------------------------------------------
 
     def batches(self, step: int) -> list[Batch]:
-        config, rollout, runtime = self.actors.config, self.actors.rollout, self.actors.runtime
-        iteration, number = divmod(step, config.steps_per_iteration)
+        iteration, number = divmod(step, self.steps_per_iteration)
         if iteration != self._iteration:
-            self._collect(iteration)
-        self._look_back(number)
-        if self._ended_early:
-            return []
-        share, micro = samples_per_process(config, runtime), config.train.micro_batch_size
-        assert micro is not None, "decided before a course is prepared"
-        per_epoch = rollout.answers // config.train.batch_size
-        epoch, place = divmod(number, per_epoch)
-        here, mask = len(self._answers), token_mask(self._answers)
-        key = np.uint64(mix(np.uint64(iteration * rollout.epochs + epoch), np.uint64(config.train.seed)))
-        groups = permute(np.arange(here // self.group_size), here // self.group_size, key)  # whose prompt is read once
-        order = (groups[:, None] * self.group_size + np.arange(self.group_size)).flatten()
-        order = order[place * share : (place + 1) * share]
-        found = []
-        for start in range(0, share, micro):
-            rows = order[start : start + micro]
-            batch = collate_completions([self._answers[row] for row in rows], config.model.context_length)
-            found.append(batch | {name: tensor[rows][mask[rows]] for name, tensor in self._tokenwise.items()})
-        return self.extend(found, step)
+            self._steps, self._iteration = self.collect(iteration), iteration
+        return self._steps[number]
+
+    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
+        """End the iteration early, by emptying its other steps, where the policy has moved too far from the behaviour
+        policy."""
+        number = step % self.steps_per_iteration
+        if number == 0:
+            self.metrics.add("first_ratio", sums["ratio"], float(count) / self.runtime.world_size)
+        limit = self.rollout_config.target_kl
+        if limit and float(self.runtime.all_sum(sums["behaviour_kl"])) / float(count) > limit:
+            self._steps[number + 1 :] = [[] for _ in self._steps[number + 1 :]]
 
     def can_checkpoint(self, step: int) -> bool:
-        return step % self.actors.config.steps_per_iteration == 0
+        return step % self.steps_per_iteration == 0
 
     def pop_metrics(self) -> dict[str, float]:
-        """Means over the answers since the last call."""
-        if not self._sums:
-            return {}
-        sums = dict(zip(self._sums, self.actors.runtime.all_sum(torch.stack(list(self._sums.values()))).tolist()))
-        self._sums.clear()
-        answers = sums.pop("answers")
-        first = {} if self._first_ratio is None else {"first_ratio": self._first_ratio}
-        return {f"train/{name}": value for name, value in first.items()} | {
-            f"train/{name}": value / answers for name, value in sums.items()
-        }
+        return {f"train/{name}": value for name, value in self.metrics.pop(self.runtime).items()}
 
     def state(self) -> dict[str, Any]:
-        return {"rewards": self.actors.rewards.state(), **self.own_state()}
+        return {"rewards": self.models.reward.state(), "kl_coefficient": self.kl_coefficient}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.actors.rewards.load_state(state["rewards"])
-        self.load_own_state(state)
-
-    def _collect(self, iteration: int) -> None:
-        """SampledCompletion the prompts of an iteration, this process its share."""
-        actors, rollout, runtime = self.actors, self.actors.rollout, self.actors.runtime
-        if rollout.prompts % runtime.world_size:
-            raise ValueError(
-                f"{rollout.prompts} prompts of an iteration cannot be shared by {runtime.world_size} processes; choose a "
-                "multiple"
-            )
-        share = rollout.prompts // runtime.world_size
-        first = iteration * rollout.prompts + runtime.rank * share
-        places = [shuffled(first + k, len(actors.prompts), actors.config.train.seed) for k in range(share)]
-        asked = [actors.prompts[place] for place in places]
-        asked = [each for each in asked for _ in range(self.group_size)]
-        seed = int(mix(np.uint64(iteration), np.uint64(actors.config.train.seed))) % 2**63
-        answers = sample_completions(
-            actors.policy, actors.tokenizer, asked, rollout, seed, runtime, runtime.rank * share * self.group_size
-        )
-        rewards = actors.rewards(answers, learn=True)
-        self._answers = answers
-        self._tokenwise, sums = self.learn_from(answers, rewards)
-        self._tokenwise["old"] = sampled_logprobs(answers)
-        told = {name: each.sum() for name, each in rewards.items()}
-        for name, value in (told | sums | {"answers": torch.tensor(float(len(answers)))}).items():
-            self._sums[name] = self._sums.get(name, torch.zeros(())) + value.float().cpu()
-        self._iteration, self._ended_early = iteration, False
-
-    def _look_back(self, number: int) -> None:
-        """After a step: how far it left the policy from the one that sampled, and whether that is too far."""
-        kl, ratio, tokens = self.actors.runtime.all_sum(self.objective.moved).tolist()
-        self.objective.moved = torch.zeros_like(self.objective.moved)
-        if self._number == 0 and tokens:
-            self._first_ratio = ratio / tokens
-        self._number = number
-        limit = self.actors.rollout.target_kl
-        if number and tokens and limit and kl / tokens > limit:
-            self._ended_early = True
-
-
-class RolloutStage(TrainingStage):
-    """A stage that samples completions of its prompts and learns from their rewards."""
-
-    evaluate_first = True
-
-    def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(config, tokenizer)
-        self.tokenizer, self.rollout = tokenizer, config.section(RolloutConfig)
-        asked: dict[str, list[EncodedPrompt]] = {}
-        for split in ("val", "train"):
-            opened, asked[split] = open_asked(config, tokenizer, split)
-            left_out = len(opened) - len(asked[split])
-            text = f"{split}: {len(asked[split]):,} prompts" + (f", {left_out:,} too long" if left_out else "")
-            self.notes.append(text)
-        every = (each.prompt for split in asked.values() for each in split)
-        if self.rollout.checker_weight and any(prompt.check is None and prompt.answer is None for prompt in every):
-            raise ValueError(
-                f"{config.stage}.checker_weight needs prompts with a check or an answer, and some in {opened.path} have "
-                "neither; prepare others, or set it to 0"
-            )
-        self.prompts = asked
-        self.sample_prompts = shown_prompts(config, tokenizer, (each.prompt.messages for each in asked["val"]))
-        self.end_ids = end_ids(tokenizer)
-        self.data_summary = {
-            "path": str(opened.path), "sha256": opened.sha256,
-            **{f"{split}_prompts": len(each) for split, each in asked.items()},
-        }  # fmt: skip
-
-    def setup(self, context: StageContext) -> None:
-        reference = load_reference(context.folder)
-        self.models = gather(
-            context.config, context.runtime, self.tokenizer, as_gpt(context.model), reference, self.prompts["train"]
-        )
-        self.evaluation = RolloutEvaluation(self.models, self.prompts["val"][: self.rollout.eval_prompts])
-        self.make_course(context)
-
-    def make_course(self, context: StageContext) -> None:
-        """Make ``objective``, ``batches`` and ``extra_optimizers``."""
-        raise NotImplementedError
-
-    def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
-        return self.evaluation(self.objective, batch_size)
-
-
-def open_asked(config: RunConfig, tokenizer: Tokenizer, split: str) -> tuple[Prompts, list[EncodedPrompt]]:
-    """A split of the prompts, as it lies there, and those of it that leave room for an answer.
-
-    Raises:
-        ValueError: no such data, or no such prompt.
-    """
-    path, most = existing_data(config), config.section(RolloutConfig).max_new_tokens
-    opened = open_prompts(path, split)
-    asked = fitting(opened, tokenizer, config.model.context_length - most)
-    if not asked:
-        raise ValueError(
-            f"no prompt in {path} leaves room for {most} tokens of an answer in a context of "
-            f"{config.model.context_length}; lower {config.stage}.max_new_tokens or choose shorter prompts"
-        )
-    return opened, asked
-
-
-def gather(
-    config: RunConfig, runtime: Runtime, tokenizer: Tokenizer, policy: GPT, start: Run, prompts: list[EncodedPrompt]
-) -> RolloutModels:
-    """The policy, with the run it started from as reference, and with what ``config`` says that rewards it.
-
-    Raises:
-        ValueError: a reward model that is not there, or does not fit the policy.
-    """
-    rollout = config.section(RolloutConfig)
-    judge = None
-    if rollout.reward_model and rollout.reward_weight:
-        judge = RewardModel(rollout.reward_model, runtime)
-        if judge.run.tokenizer.sha256 != tokenizer.sha256:
-            raise ValueError(f"the reward model {judge.run.path} has another tokenizer than the run to train")
-        if judge.model.config.context_length < config.model.context_length:
-            raise ValueError(
-                f"the reward model {judge.run.path} reads {judge.model.config.context_length} tokens, and the run "
-                f"{config.model.context_length}; give both the same model.context_length"
-            )
-    start.model.to(runtime.device).eval().requires_grad_(False)
-    rewards = Rewards(rollout, tokenizer, runtime, judge)
-    return RolloutModels(config, rollout, runtime, tokenizer, policy, start, rewards, prompts)
-
-
-@dataclass
-class RolloutEvaluation:
-    """Judges a policy by the rewards of answers to validation prompts, the same draws each time."""
-
-    actors: RolloutModels
-    asked: list[EncodedPrompt]
-
-    def __call__(self, objective: Objective, size: int) -> tuple[LossResult, dict[str, float]]:
-        """As loss the negative mean reward; beside it reward, true score and kl_to_reference, with intervals."""
-        actors, rollout, runtime = self.actors, self.actors.rollout, self.actors.runtime
-        answers = sample_completions(
-            actors.policy, actors.tokenizer, self.asked, rollout, actors.config.train.seed, runtime
-        )
-        rewards = actors.rewards(answers)
-        kl = score_completions(
-            answers, kl_to_reference(actors.policy, actors.reference, rollout.temperature), actors.policy,
-            actors.config.model.context_length, runtime,
-        ).sum(1)  # fmt: skip
-        told = {"kl": kl} | {name: rewards[name] for name in ("reward", "score", "truth") if name in rewards}
-        found: dict[str, float] = {}
-        for name, each in told.items():
-            value = estimate(each.tolist()) if name == "truth" else mean_estimate(each.tolist())
-            found |= {f"val/{name}": value.value}
-            if value.low is not None and value.high is not None:
-                found |= {f"val/{name}_low": value.low, f"val/{name}_high": value.high}
-        found |= {f"val/{name}": float(rewards[name].mean()) for name in ("length", "ended")}
-        low, high = (-found.get(f"val/reward_{end}", found["val/reward"]) for end in ("high", "low"))
-        return LossResult(-found["val/reward"], low, high, len(answers)), found
-
-
-class Policy(Objective):
-    """The clipped loss of ppo and grpo, with what each adds to it.
-
-    A batch is that of :func:`collate_completions` with ``old`` and ``advantages`` (M,); where the kl_to_reference is part of the loss,
-    ``reference`` (M,); where there is a critic, ``values`` and ``returns`` (M,).
-
-    Attributes:
-        moved: (3,), summed over a step's tokens: the kl_to_reference of this policy from the one that sampled, the ratio of
-            the two, and the number of tokens. The source reads it, and sets it to zero.
-    """
-
-    model: GPT
-
-    def __init__(self, model: GPT, config: RolloutConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-        self.moved = torch.zeros(3, device=next(model.parameters()).device)
-
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        return torch.tensor(float(len(batch["targets"])), device=batch["targets"].device)
-
-    def policy_loss(self, batch: dict[str, Tensor], hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The clipped loss, less the entropy bonus, over the tokens of answers; ``hidden`` (M, D)."""
-        config, old, advantages = self.config, batch["old"], batch["advantages"]
-        logits = self.model.logits(hidden[None])[0]  # (M, V)
-        known = vocabulary_logprobs(logits, config.temperature)
-        logprobs = known.gather(-1, batch["targets"][:, None])[:, 0]
-        every = torch.ones_like(logprobs)
-        loss, clipped = clipped_ratio_sum(logprobs, old, advantages, every, config.clip_low, config.clip_high)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and config.entropy_bonus > 0):  # else it is only watched
-            spread = entropy(known).sum()
-        moved = kl_estimate(old, logprobs, "k3").sum()  # of the sampling policy from this one
-        ratio = (logprobs - old).exp().sum()
-        self.moved = self.moved + torch.stack((moved, ratio, every.sum())).detach()
-        sums = {"policy_loss": loss, "entropy": spread, "clip_fraction": clipped, "moved": moved, "ratio": ratio}
-        loss = loss - config.entropy_bonus * spread
-        if "reference" in batch:
-            kl = kl_estimate(logprobs, batch["reference"], config.kl_estimator).sum()
-            loss, sums = loss + config.kl_coefficient * kl, sums | {"kl_loss": kl}
-        return loss, sums
+        self.models.reward.load_state(state["rewards"])
+        self.kl_coefficient = state["kl_coefficient"]

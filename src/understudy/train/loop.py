@@ -69,6 +69,11 @@ class BatchSource(Protocol):
         """The micro-batches of this process for the step with this index; none to skip the step."""
         ...
 
+    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
+        """Called after each step with the sums that the objective returned over this process's micro-batches, and the
+        count over all processes."""
+        return None
+
     def can_checkpoint(self, step: int) -> bool:
         """Whether a run saved before this step can be resumed from it."""
         return True
@@ -177,6 +182,7 @@ class Trainer:
                 group["lr"] = group["peak_lr"] * factor
         count = self._count(micro_batches)
         loss = torch.zeros((), device=runtime.device)
+        step_sums: dict[str, Tensor] = {}
         for number, batch in enumerate(self._on_device(micro_batches), 1):
             with contextlib.nullcontext() if number == len(micro_batches) else without_gradient_sync(module):
                 with runtime.autocast():
@@ -185,13 +191,15 @@ class Trainer:
                 (self.scaler.scale(scaled) if self.scaler else scaled).backward()
             loss += loss_sum.detach()
             for name, value in sums.items():
-                self._sums[name] = self._sums.get(name, 0) + value.detach()
+                for totals in (self._sums, step_sums):
+                    totals[name] = totals.get(name, 0) + value.detach()
         norm = self._clip_and_update()
         if self.ema:
             self.ema.update(progress.step)
         self._sums["loss"] = self._sums.get("loss", 0) + loss
         self._sums["count"] = self._sums.get("count", 0) + count / runtime.world_size
         self._sums["grad_norm"] = norm
+        self.source.after_step(progress.step, step_sums, count)
         progress.step += 1
 
     def _count(self, micro_batches: list[Batch]) -> Tensor:

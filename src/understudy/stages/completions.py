@@ -1,0 +1,154 @@
+"""Sampled completions: sampling them, laying them out in batches, and evaluating a model on each of their tokens.
+
+Sampling and evaluating use the same model at the same temperature, without truncation of the distribution. Not here:
+rewards (reward_function.py).
+
+Shapes: N completions, A tokens of the longest, M tokens of all of them; R rows, T time, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from understudy.config.align import RolloutConfig
+from understudy.data.chat.prefix_tree import pack_prefix_trees
+from understudy.data.chat.prompts import Prompt
+from understudy.data.loader import Batch
+from understudy.inference.generate import evaluating, generate_text
+from understudy.inference.sampling import SamplingSettings
+from understudy.losses import token_logprobs, vocabulary_logprobs
+from understudy.model import GPT
+from understudy.rewards.model import completion_hidden_states
+from understudy.runtime import Runtime, autocast_of
+from understudy.tokenizer import Tokenizer
+from understudy.tokenizer.chat import end_ids, render
+
+SAMPLING_BATCH = 128
+"""Completions sampled together."""
+FORWARD_BATCH = 64
+"""Completions in one forward without gradients."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt with the token ids that a completion follows."""
+
+    record: Prompt
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class SampledCompletion:
+    """A sampled completion: ``tokens`` with their log-probabilities; ``has_eos`` says that it ends with an end token."""
+
+    prompt: EncodedPrompt
+    tokens: list[int]
+    logprobs: list[float]
+    has_eos: bool
+    text: str
+
+
+def encode_prompts(prompts: Iterable[Prompt], tokenizer: Tokenizer, max_tokens: int) -> list[EncodedPrompt]:
+    """Encode the prompts, without those of more than ``max_tokens`` tokens."""
+    encoded = [EncodedPrompt(prompt, render(tokenizer, list(prompt.messages), reply=True).tokens) for prompt in prompts]
+    return [prompt for prompt in encoded if len(prompt.tokens) <= max_tokens]
+
+
+def sample_completions(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[EncodedPrompt],
+    config: RolloutConfig,
+    seed: int,
+    runtime: Runtime,
+    first: int = 0,
+) -> list[SampledCompletion]:
+    """Sample a completion of each prompt.
+
+    The prompts are numbered from ``first``. A completion's random draws depend on the seed and on its prompt's number
+    only, neither on the other prompts nor on the number of processes.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))  # equal lengths need no padding
+    completions: dict[int, SampledCompletion] = {}
+    for start in range(0, len(order), SAMPLING_BATCH):
+        numbers = order[start : start + SAMPLING_BATCH]
+        with runtime.autocast():  # around all steps, so that the weights are cast once and not for each token
+            generated = generate_text(
+                model, tokenizer, [prompts[i].tokens for i in numbers], config.max_new_tokens,
+                SamplingSettings(config.temperature, seed=seed), autocast=autocast_of(runtime),
+                end_ids=end_ids(tokenizer), numbers=[first + i for i in numbers],
+            )  # fmt: skip
+        for i, text in zip(numbers, generated):
+            completions[i] = SampledCompletion(
+                prompts[i], text.tokens, text.logprobs, text.finish_reason == "stop", text.text.strip()
+            )
+    return [completions[i] for i in range(len(prompts))]
+
+
+def collate_completions(completions: Sequence[SampledCompletion], context_length: int) -> Batch:
+    """A batch of completions with their prompts, several to a row; a prompt is read once for all of its completions.
+
+    Returns:
+        ``tokens``, ``documents`` and ``branch_ids`` (R, T); ``places`` (M,), the positions in R x T that predict the M
+        tokens of all completions, in order; ``targets`` (M,), those tokens.
+    """
+    batch, places = pack_prefix_trees(
+        [(completion.prompt.tokens, completion.tokens[:-1]) for completion in completions], context_length
+    )
+    batch["places"] = torch.cat(places)
+    batch["targets"] = torch.tensor([token for completion in completions for token in completion.tokens])
+    return batch
+
+
+def completion_mask(completions: Sequence[SampledCompletion]) -> Tensor:
+    """Mask (N, A) that is true on the tokens of each completion."""
+    lengths = torch.tensor([len(completion.tokens) for completion in completions])
+    return torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+def sampled_logprobs(completions: Sequence[SampledCompletion]) -> Tensor:
+    """Log-probabilities (N, A) of the tokens as they were sampled, 0 beyond a completion's end."""
+    mask = completion_mask(completions)
+    logprobs = torch.tensor([logprob for completion in completions for logprob in completion.logprobs])
+    return torch.zeros(mask.shape).masked_scatter(mask, logprobs)
+
+
+@torch.no_grad()
+def compute_per_token(
+    completions: Sequence[SampledCompletion], compute: Callable[[Batch], Tensor], module: torch.nn.Module,
+    context_length: int, runtime: Runtime,
+) -> Tensor:  # fmt: skip
+    """Values (N, A) of ``compute(batch)`` (M,) for the tokens of all completions, 0 beyond a completion's end.
+
+    ``module``, which ``compute`` calls, is in evaluation mode meanwhile.
+    """
+    values = []
+    with evaluating(module), runtime.autocast():
+        for start in range(0, len(completions), FORWARD_BATCH):
+            batch = collate_completions(completions[start : start + FORWARD_BATCH], context_length)
+            values.append(compute({name: tensor.to(runtime.device) for name, tensor in batch.items()}).float().cpu())
+    mask = completion_mask(completions)
+    return torch.zeros(mask.shape).masked_scatter(mask, torch.cat(values))
+
+
+def completion_logprobs(model: GPT, batch: Batch, temperature: float) -> Tensor:
+    """Log-probabilities (M,) of the tokens of completions under ``model``."""
+    logits = model.logits(completion_hidden_states(model, batch)[None])[0]
+    return token_logprobs(logits, batch["targets"], temperature)
+
+
+def completion_kl(policy: GPT, reference: GPT, batch: Batch, temperature: float) -> Tensor:
+    """KL divergence (M,) of the policy's next-token distribution from the reference's, over the whole vocabulary.
+
+    Its sum over a completion that the policy sampled is an unbiased estimate of the KL of whole completions, and is
+    never negative.
+    """
+    logprobs, reference_logprobs = (
+        vocabulary_logprobs(model.logits(completion_hidden_states(model, batch)[None])[0], temperature)
+        for model in (policy, reference)
+    )
+    return (logprobs.exp() * (logprobs - reference_logprobs)).sum(-1).clamp(min=0)
