@@ -274,7 +274,8 @@ class RunConfig(StageSections):
             raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
         for dotted in self.info.ignored:
             section, name = dotted.split(".")
-            if getattr(getattr(self, section), name) not in (None, "", (), 0):
+            settings: Section = getattr(self, section)
+            if getattr(settings, name) not in (None, type(settings).model_fields[name].default):
                 raise ValueError(
                     f"{dotted} would be ignored by the stage {self.stage}; leave it out, or set it to null"
                 )
