@@ -81,6 +81,7 @@ READ: list[tuple[dict[str, Any], list[list[dict[str, str]]]]] = [
     ),
     ({"question": "How many?", "answer": "He has 24*50=<<24*50=1200>>1200 eggs.\n#### 1,200"},
      [turn("How many?", "He has 24*50=1200 eggs.\nThe answer is 1200.")]),
+    ({"question": "How many?", "answer": 12}, [turn("How many?", "12")]),
     ({"prompt": "Hi", "completion": " Hello."}, [turn("Hi", "Hello.")]),
     ({"prompt": "Hi", "response": "Hello."}, [turn("Hi", "Hello.")]),
 ]  # fmt: skip
@@ -165,23 +166,13 @@ def test_dropped_conversations_are_counted_and_shown(tmp_path: Path) -> None:
 BROKEN = [
     ('{"messages": [', r"a\.jsonl line 3 is not JSON"),
     ("[1]", r"a\.jsonl line 3 is not a JSON object but a list"),
-    (
-        '{"instruction": "x", "output": "y"}',
-        r"line 3 has the fields instruction, output where the format messages has messages",
-    ),
-    (
-        '{"messages": [{"role": "tool", "content": "x"}]}',
-        r"line 3 is no messages record: message 1 has the role 'tool'",
-    ),
-    ('{"messages": [{"role": "user", "content": 3}]}', r"line 3 is no messages record: message 1 is not of the form"),
-    ('{"messages": "hello"}', r"line 3 is no messages record: a conversation is a list"),
     ("[" * 100_000, r"line 3 is (nested too deeply|not JSON)"),
     ('{"messages": 1' + "0" * 5000 + "}", r"line 3 is not JSON"),
 ]
 
 
 @pytest.mark.parametrize(("line", "sentence"), BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_record_names_file_and_line_and_leaves_nothing(
+def test_a_damaged_line_names_file_and_line_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, sentence: str
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", many(1))
@@ -194,12 +185,12 @@ def test_a_broken_record_names_file_and_line_and_leaves_nothing(
 
 FOREIGN = [
     ([{"body": "x"}], "line 1 has the fields body, which no format has; the formats are messages"),
-    ([{"conversations": [{"from": "alien", "value": "x"}]}], "line 1 is no sharegpt record: turn 1 is from 'alien'"),
+    ([{"conversations": [{"from": "alien", "value": "x"}]}], "no conversations to train on .message from 'alien': 1"),
     ([{"conversations": "x"}], "the field 'conversations' is not a list of objects"),
-    ([{"instruction": "x", "output": ["y"]}], "line 1 is no alpaca record: the field 'output' is not text but a list"),
-    ([{"question": "x", "answer": "y"}], "line 1 is no gsm8k record: its answer does not end in '#### NUMBER'"),
-    ([{**SQUAD_TEXT, "answers": ["x"]}], "line 1 is no squad record: the field 'answers' is not of the form"),
-    ([{"data": [{"paragraphs": 3}]}], "line 1 is no squad record: the field 'paragraphs' is not a list of objects"),
+    ([{"instruction": "x", "output": ["y"]}], "the field 'output' is not text but a list: 1"),
+    ([{**SQUAD_TEXT, "answers": ["x"]}], "the field 'answers' is not of the form"),
+    ([{"data": [{"paragraphs": 3}]}], "the field 'paragraphs' is not a list of objects"),
+    ([{"messages": "hello"}], "a conversation is a list"),
     ([], "a has no conversations to train on .it is empty"),
     ([{"messages": []}], "a has no conversations to train on .no answer: 1"),
     ([{"messages": turn("a", "b")}] * 3, "a has 1 different conversations: 2 are needed"),
@@ -232,8 +223,7 @@ def test_damaged_files(tmp_path: Path) -> None:
 def test_a_format_can_be_forced(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [], "prompt": "Hi", "response": "Hello."}])
     assert conversations_in(path, "pairs") == [turn("Hi", "Hello.")]
-    with pytest.raises(ValueError, match=r"where the format dolly has instruction \+ response"):
-        conversations_in(path, "dolly")
+    assert [row.reason for row in read_conversations(path, "dolly")] == ["not a record of the format dolly"]
 
 
 # The folder.
@@ -370,8 +360,10 @@ def test_sources_and_their_names(tmp_path: Path) -> None:
         return [(s.name, s.weight) for s in parse_sources(arguments, "conversations", lambda progress: None)]
 
     (tmp_path / "b").mkdir()
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "x.md").write_text("x")
     one, two = (str(write_jsonl(tmp_path / name, many(2))) for name in ("a.jsonl", "b/a.jsonl"))
-    at = str(write_jsonl(tmp_path / "c@2", []).rename(tmp_path / "c@2.jsonl"))
+    at = str(write_jsonl(tmp_path / "b" / "c@2", []).rename(tmp_path / "b" / "c@2.jsonl"))
     assert names("gsm8k@2", "hf:o/n:config@0.25", one, at) == [
         ("gsm8k", 2),
         ("hf:o/n:config", 0.25),
@@ -388,8 +380,9 @@ def test_sources_and_their_names(tmp_path: Path) -> None:
         (["gsm8"], "'gsm8' is neither a file .* did you mean 'gsm8k'"),
         (["shakespeare"], "shakespeare is text without conversations"),
         (["hf:o/n#text"], "the field of hf:o/n#text would do nothing"),
-        ([str(tmp_path / "*.md")], "has no file ending in .json, .jsonl"),
-        ([__file__], "its ending is none of"),
+        ([str(tmp_path / "*.md")], "the glob .* matches nothing"),
+        ([str(tmp_path / "d")], "has no file ending in .json, .jsonl"),
+        ([__file__], "it has the ending .py"),
     ):
         with pytest.raises(ValueError, match=sentence):
             names(*arguments)
@@ -512,7 +505,7 @@ def test_a_single_file_is_divided(tmp_path: Path) -> None:
             "line 1 has no messages but the fields instruction, output: `understudy prepare",
         ),
         (['{"messages": [{"role": "user", "content": "x"}]}'], r"line 1 cannot be trained on \(no answer\): remove it"),
-        (['{"messages": [{"role": "x", "content": "x"}]}'], "line 1 is no conversation: message 1 has the role 'x'"),
+        (['{"messages": [{"role": "x", "content": "x"}]}'], "line 1 is no conversation to train on: message from 'x'"),
         (["", "{"], "line 2 is not JSON"),
         ([], "has 0 different conversations: 2 are needed"),
     ],

@@ -15,8 +15,9 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.data.find import find_files
-from understudy.data.text.documents import cut_position, read_file, split_document
+from understudy.data.find import LocalFiles
+from understudy.data.find import find_files as find
+from understudy.data.text.documents import TEXT_FILES, ReadingOptions, cut_position, read_file, split_document
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT4_PATTERN = (
@@ -25,9 +26,13 @@ GPT4_PATTERN = (
 )
 
 
-def documents(path: Path, field: str = "text", piece_chars: int = 1 << 20) -> list[str]:
+def find_files(arguments: list[str]) -> LocalFiles:
+    return find(arguments, TEXT_FILES)
+
+
+def documents(path: Path, field: str = "text", piece_chars: int = 1 << 20, separator: str | None = None) -> list[str]:
     whole, held = [], ""
-    for piece in read_file(path, field, piece_chars):
+    for piece in read_file(path, ReadingOptions(field, separator, piece_chars)):
         held += piece.text
         if piece.ends:
             whole.append(held)
@@ -147,7 +152,8 @@ def test_what_is_not_text(tmp_path: Path, content: bytes, sentence: str) -> None
 BAD_LINES = [
     (b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
     (b'{"text": "a"}\n\n{"body": "b", "id": 3}', "line 3 has no field 'text'; its fields are body, id"),
-    (b'["a"]\n', "line 1 is not a JSON object but a list"),
+    (b'["a"]\n', "element 1 is not an object but a string"),
+    (b'["a"]\n["b"]\n', "line 1 is not a JSON object but a list"),
     (b'{"text": ["a"]}\n', "field 'text' of .* line 1 is not text but a list"),
     (b'{"text": 1.5}\n', "is not text but a number"),
     (b'{"text": "\\ud800"}\n', "half a surrogate pair"),
@@ -166,9 +172,9 @@ def test_bad_jsonl(tmp_path: Path, content: bytes, sentence: str) -> None:
 def test_bad_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"body": ["x"], "n": [1]}), path)
-    with pytest.raises(ValueError, match="has no column 'text'; its columns are body, n"):
+    with pytest.raises(ValueError, match="has no field 'text'; its fields are body, n"):
         documents(path)
-    with pytest.raises(ValueError, match=r"column 'n' .* is not text but int64"):
+    with pytest.raises(ValueError, match=r"field 'n' of .* row 1 is not text but a number"):
         documents(path, "n")
     for content in (b"", b"PAR1 and no more", path.read_bytes()[:-20]):
         path.write_bytes(content)
@@ -193,7 +199,7 @@ def test_what_cannot_be_found(tmp_path: Path) -> None:
         find_files([str(tmp_path / "none.txt")])
     with pytest.raises(ValueError, match=r"the glob .* matches nothing"):
         find_files([str(tmp_path / "*.txt")])
-    with pytest.raises(ValueError, match=r"cannot read .*a\.docx: its ending is none of \.txt"):
+    with pytest.raises(ValueError, match=r"cannot read .*a\.docx: it is a \.docx file; convert it to plain text"):
         find_files([str(tmp_path / "a.docx")])
     with pytest.raises(ValueError, match=r"has no file ending in .*; it holds 1 \.docx"):
         find_files([str(tmp_path)])

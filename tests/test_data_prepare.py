@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,10 +19,11 @@ import pytest
 from data_corpus import contents, corpus, documents, run, small_batches, story
 from understudy.console import progress_bars
 from understudy.data.fetch.download import UnavailableError
+from understudy.data.progress import PreparationProgress, preparation_bars
 from understudy.data.text import encoding, sources
 from understudy.data.text.prepare import TextSummary, prepare
 from understudy.data.text.shards import open_split
-from understudy.data.text.sources import PreparationProgress, WebText, without_gutenberg
+from understudy.data.text.sources import WebText, without_gutenberg
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
@@ -67,14 +70,13 @@ def test_documents_in_and_out(corpus: Path, tmp_path: Path, tokenizer: dict[str,
     assert "dropped empty documents: 2" in str(summary) and "1 .png" in str(summary)
 
 
-def test_long_documents_among_others_end_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.data.text.documents.read_file.__defaults__", ("text", 333))
+def test_long_documents_among_others_end_once(tmp_path: Path) -> None:
     folder = tmp_path / "books"
     folder.mkdir()
     books = ["".join(story(i) for i in range(n, n + 60)) for n in (0, 100, 200)]
     for i, book in enumerate(books):
         (folder / f"{i}.md").write_text(book, "utf-8")
-    run(folder, tmp_path / "out")
+    run(folder, tmp_path / "out", piece_chars=333)
     train, val = documents(tmp_path / "out", "train"), documents(tmp_path / "out", "val")
     assert [head + tail for head, tail in zip(train, val)] == books
     assert [len(head) for head in train] == [int(len(book) * 0.9) for book in books]
@@ -249,7 +251,7 @@ def test_progress_is_told_and_drawn_only_for_people(corpus: Path, tmp_path: Path
     encoding_steps = [progress for progress in seen if progress.stage == "encoding"]
     assert [p.done for p in encoding_steps] == sorted(p.done for p in encoding_steps)
     assert encoding_steps[-1].done == encoding_steps[-1].total
-    with progress_bars() as report:
+    with preparation_bars() as report:
         run(corpus, tmp_path / "again", report=report)
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err.strip() == ""
@@ -279,3 +281,153 @@ def test_several_sources_each_have_their_rule(corpus: Path, tmp_path: Path) -> N
     assert [source["validation"] for source in summary.manifest.sources] == ["own", "hash"]
     assert [source["documents"] for source in summary.manifest.sources] == [240, 120]
     assert len(documents(tmp_path / "out", "train")) + len(documents(tmp_path / "out", "val")) == 360
+
+
+END = "<|endoftext|>"
+
+
+def test_an_end_of_text_in_the_text_is_noticed(tmp_path: Path) -> None:
+    text = tmp_path / "stories.txt"
+    text.write_text(f"\n{END}\n".join(story(i) for i in range(150)), "utf-8")
+    summary = run(text, tmp_path / "one")
+    assert summary.manifest.end_of_text_spelled == 149 and summary.manifest.eot_id is None
+    assert f"the text spells {END} 149 times" in str(summary) and f"--separator '{END}'" in str(summary)
+
+
+@pytest.mark.parametrize("piece_chars", [1 << 20, 100])
+def test_a_separator_ends_documents(tmp_path: Path, piece_chars: int) -> None:
+    text = tmp_path / "stories.txt"
+    stories = [story(i) * (1 + 9 * (i % 3)) for i in range(150)]
+    text.write_text(f"{END}\n".join([*stories, "", "\n"]), "utf-8")
+    summary = run(text, tmp_path / "out", separator=END, piece_chars=piece_chars)
+    ended = documents(tmp_path / "out", "train") + documents(tmp_path / "out", "val")
+    assert sorted(ended) == sorted(s.rstrip("\n") for s in stories)
+    assert summary.manifest.end_of_text_spelled == 0 and summary.manifest.request["separator"] == END
+    with pytest.raises(ValueError, match=r"prepared otherwise \(other separator\)"):
+        run(text, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"separator='x' would do nothing"):
+        prepare(["hamlet"], tmp_path / "x", separator="x")
+
+
+def test_documents_that_are_all_the_same_are_named(tmp_path: Path) -> None:
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('{"text": "The same."}\n' * 150)
+    for settings in ({}, {"val_fraction": 0.5}):
+        with pytest.raises(ValueError, match="all 150 documents are the same text"):
+            run(rows, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_raw_text_given_to_a_stage_is_refused_with_the_command_that_prepares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from understudy.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text("".join(story(i) for i in range(99)), "utf-8")
+    assert main(["pretrain", "shakespeare-bpe", "--data", "book.txt", "--run", "r"]) == 2
+    message = capfd.readouterr().err
+    assert "book.txt is a file, which must be prepared first: `understudy prepare book.txt --out data/book`" in message
+    with pytest.raises(ValueError, match="prepared first"):
+        open_split(Path("book.txt"), "train")
+    assert main(["prepare", "book.txt", "--out", "data/book", "--vocab-size", "270"]) == 0
+
+
+# Two processes.
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from understudy.files import locked
+with locked(Path(sys.argv[1]), "--out"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["text", "conversations"])
+def test_two_preparations_of_one_folder_are_not_mixed(
+    corpus: Path, tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from understudy.cli import main
+
+    source = corpus / "a.jsonl"
+    if kind == "conversations":
+        rows = ({"prompt": f"{i}?", "response": "Yes."} for i in range(50))
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    command = ["prepare", str(source), "--kind", kind, "--out", str(out)]
+    command += ["--tokenizer", "char"] if kind == "text" else []
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert main(command) == 2
+        message = capfd.readouterr().err
+        assert f"{out} is being written by process {holder.pid} on " in message and "another --out" in message
+        holder.communicate("")
+    assert not out.exists(), "a folder that stayed empty is removed"
+    assert main(command) == 0
+    assert ".lock" not in {path.name for path in out.iterdir()}
+    assert main(command) == 0 and "already prepared" in capfd.readouterr().err
+
+
+def test_preparing_at_once_many_times_never_gives_other_bytes(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "alone")
+    command = [sys.executable, "-m", "understudy", "prepare", str(corpus), "--tokenizer", "char", "--out"]
+    processes = [
+        subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in processes:
+        _, message = process.communicate()
+        assert process.returncode == 0 or "is being written by" in message, message
+    assert [process.returncode for process in processes].count(0) >= 1
+    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+
+
+def test_bytes_that_changed_since_they_were_written_are_noticed(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "out")
+    file = tmp_path / "out" / "train.bin"
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train\.bin has the SHA-256 .* it was changed or damaged since"):
+        run(corpus, tmp_path / "out")
+    assert run(corpus, tmp_path / "out", force=True).status == "prepared"
+
+
+def test_bytes_that_another_process_writes_meanwhile_are_noticed(corpus: Path, tmp_path: Path) -> None:
+    def meddle(progress: PreparationProgress) -> None:
+        if progress.stage == "encoding" and progress.tokens > 3000:
+            with (tmp_path / "out" / ".partial" / "train.bin").open("r+b") as file:
+                file.write(b"xy")
+
+    with pytest.raises(ValueError, match=r"train\.bin has the SHA-256"):
+        run(corpus, tmp_path / "out", report=meddle)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_generated_corpus_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from understudy.data.chat import sources as chat_sources
+    from understudy.data.chat.prepare import prepare_conversations
+    from understudy.data.generated import CORPORA
+
+    class Counting:
+        counts: ClassVar = {"text": {"train": 40, "val": 4}, "conversations": {"train": 20, "val": 3}}
+        annotators: ClassVar[dict[str, float]] = {}
+
+        def texts(self, seed: int, split: str) -> Iterator[str]:
+            yield from (f"{split} {seed} {i}\n" for i in range(1000))
+
+        def records(self, kind: str, seed: int, split: str, count: int) -> Iterator[dict[str, Any]]:
+            for i in range(count):
+                yield {"messages": [{"role": "user", "content": f"{split} {i}"}, {"role": "assistant", "content": "x"}]}
+
+    monkeypatch.setitem(CORPORA, "counting", Counting())  # type: ignore[arg-type]
+    monkeypatch.setitem(sources.NAMED, "counting", sources.GeneratedText("counting"))
+    monkeypatch.setitem(chat_sources.NAMED, "counting", chat_sources.GeneratedChat("counting"))
+    summary = prepare(["counting"], tmp_path / "text", tokenizer="char", seed=3)
+    assert {k: v.documents for k, v in summary.manifest.splits.items()} == {"train": 40, "val": 4}
+    assert documents(tmp_path / "text", "val")[0] == "val 3 0\n"
+    manifest = prepare_conversations(["counting"], tmp_path / "chat").manifest
+    assert (manifest["sources"][0]["train"], manifest["sources"][0]["val"]) == (20, 3)

@@ -15,9 +15,9 @@ import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
 from understudy.data.fetch.download import UnavailableError
+from understudy.data.progress import PreparationProgress
 from understudy.data.text import encoding, sources
 from understudy.data.text.shards import open_split
-from understudy.data.text.sources import PreparationProgress
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
@@ -81,11 +81,10 @@ def test_interrupted_at_every_batch(corpus: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_interrupted_within_one_long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.data.text.documents.read_file.__defaults__", ("text", 333))
+def test_interrupted_within_one_long_text(tmp_path: Path) -> None:
     text = tmp_path / "long.txt"
     text.write_text("".join(story(i) for i in range(300)), "utf-8")
-    run(text, tmp_path / "whole")
+    run(text, tmp_path / "whole", piece_chars=333)
     first = True
 
     def interrupt(progress: PreparationProgress) -> None:
@@ -95,8 +94,8 @@ def test_interrupted_within_one_long_text(tmp_path: Path, monkeypatch: pytest.Mo
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(text, tmp_path / "out", report=interrupt)
-    assert run(text, tmp_path / "out").status == "continued"
+        run(text, tmp_path / "out", report=interrupt, piece_chars=333)
+    assert run(text, tmp_path / "out", piece_chars=333).status == "continued"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     tokenizer = load_tokenizer(tmp_path / "out")
     decoded = [tokenizer.decode(open_split(tmp_path / "out", split).tokens) for split in ("train", "val")]

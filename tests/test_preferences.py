@@ -136,15 +136,18 @@ def test_a_ranking_is_all_its_pairs_up_to_a_number_of_answers(tmp_path: Path) ->
     ("record", "sentence"),
     [
         ({"body": "x"}, "line 1 has the fields body, which no format has; the formats are ultrafeedback"),
-        ({"chosen": "Hi", "rejected": "x"}, "no hh record: the field 'chosen' does not begin with 'Human:'"),
+        (
+            {"chosen": "Hi", "rejected": "x"},
+            "no preferences to train on .the field 'chosen' does not begin with 'Human:'",
+        ),
         (pair("x", "y", "z") | {"prompt": 3}, "'prompt' is neither text nor a list of messages but a number"),
-        (pair("x", "y", "z") | {"prompt": [{"role": "x", "content": "y"}]}, "message 1 has the role 'x'"),
+        (pair("x", "y", "z") | {"prompt": [{"role": "x", "content": "y"}]}, "message from 'x'"),
         (pair("x", "y", "z", tie="yes"), "the field 'tie' is not true or false but a string"),
         (pair("x", "y", "z", rating_chosen=3), "there is a rating of one answer alone"),
         (pair("x", "y", "z", rating_chosen="3", rating_rejected=1), "'rating_chosen' is not a number but a string"),
         (pair("x", "y", "z", truth=[1]), r"'truth' is not of the form \[score of chosen, score of rejected\]"),
-        ({"prompt": "x", "answers": ["y"]}, "no scored record: the field 'answers' is not a list of objects"),
-        ({"instruction": "x", "completions": [{"response": 3}]}, "the field 'response' is not text but a number"),
+        ({"prompt": "x", "answers": ["y"]}, "the field 'answers' is not a list of objects"),
+        ({"instruction": "x", "completions": [{"response": [3]}]}, "the field 'response' is not text but a list"),
     ],
 )
 def test_what_is_no_preference_is_refused_and_leaves_nothing(
@@ -250,7 +253,7 @@ def test_a_single_file_is_divided_as_a_folder_is_and_in_order(tmp_path: Path) ->
         ([{"prompt": "x", "answers": []}], "line 1 has no chosen but the fields prompt, answers: `understudy prepare"),
         (
             [{"prompt": "x", "chosen": "y", "rejected": "z"}],
-            "line 1 is no preference: the field 'prompt' is not a list of",
+            "line 1 is no preference to train on: the field 'prompt' is not a list of",
         ),
         ([pair("x", "y", "y")], r"line 1 cannot be trained on \(chosen equals rejected\): remove it"),
         (many(2), "has 1 different prompts: 2 are needed"),

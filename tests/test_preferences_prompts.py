@@ -38,6 +38,8 @@ READ: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"prompt": [user("Hi"), says("Hello."), user("Who?")], "answer": "I."}),
     ({"messages": [user("Hi"), says("Hello."), user("Who?")]}, {"prompt": [user("Hi"), says("Hello."), user("Who?")]}),
     ({"instruction": "Sing.", "output": "La."}, {"prompt": [user("Sing.")], "answer": "La."}),
+    ({"prompt": "2 + 2?", "answer": 4}, {"prompt": [user("2 + 2?")], "answer": "4"}),
+    ({"question": "2 + 2?", "answer": 4.5}, {"prompt": [user("2 + 2?")], "answer": "4.5"}),
 ]  # fmt: skip
 
 
@@ -57,11 +59,10 @@ def test_what_nothing_can_answer_has_a_reason(tmp_path: Path) -> None:
     ("record", "sentence"),
     [
         ({"body": "x"}, "has the fields body, which no format has; .* prompts .prompt."),
-        ({"prompt": "x", "check": "y"}, "no prompts record: the field 'check' is not an object but a string"),
-        ({"prompt": "x", "check": {"kind": "poem"}}, "no prompts record: unknown kind of check 'poem'"),
-        ({"prompt": "x", "check": {"kind": "number"}}, "no prompts record: the check of kind 'number' is not complete"),
-        ({"prompt": "x", "answer": 4}, "no prompts record: the field 'answer' is not text but a number"),
-        ({"question": "x", "answer": "y"}, "no gsm8k record: its answer does not end in '#### NUMBER'"),
+        ({"prompt": "x", "check": "y"}, "the field 'check' is not an object but a string"),
+        ({"prompt": "x", "check": {"kind": "poem"}}, "unknown kind of check 'poem'"),
+        ({"prompt": "x", "check": {"kind": "number"}}, "the check of kind 'number' is not complete"),
+        ({"prompt": "x", "answer": [4]}, "the field 'answer' is not text but a list"),
     ],
 )
 def test_what_is_no_prompt_is_refused_and_leaves_nothing(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:

@@ -16,6 +16,7 @@ from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prepare import ChatSummary, prepare_conversations
+from understudy.data.generated import CORPORA
 from understudy.hamlet.conversations import question
 from understudy.hamlet.preferences import ANNOTATORS, choose
 from understudy.model import GPT
@@ -45,12 +46,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return write_run(tmp_path_factory.mktemp("runs") / "chat")
 
 
+class ScoredByLength(type(CORPORA["hamlet"])):  # type: ignore[misc]
+    """Hamlet with another verifier."""
+
+    def score(self, check: dict[str, Any], answer: str) -> float:
+        return float(len(answer) % 2 == 0)
+
+
 @pytest.fixture(autouse=True)
 def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model is never right, so an answer is good here when its length is even; and short, to be quick."""
-    monkeypatch.setattr(sampled_preferences, "score", lambda check, answer: float(len(answer) % 2 == 0))
+    monkeypatch.setitem(CORPORA, "hamlet", ScoredByLength())  # type: ignore[misc]
     monkeypatch.setattr(sampled_preferences, "ANSWER_TOKENS", 4)
-    monkeypatch.setattr(sampled_preferences, "ROWS", 16)
+    monkeypatch.setattr(sampled_preferences, "BATCH_ANSWERS", 16)
 
 
 def prepare(run: RunFolder, out: Path, limit: int = 12, **sampling: Any) -> ChatSummary:
@@ -137,10 +145,10 @@ def test_annotators_err_as_often_as_stated() -> None:
 
 
 def test_cut_off_it_leaves_nothing(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(check: dict[str, Any], answer: str) -> float:
+    def interrupted(self: ScoredByLength, check: dict[str, Any], answer: str) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sampled_preferences, "score", interrupted)
+    monkeypatch.setattr(ScoredByLength, "score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -150,7 +158,7 @@ def test_the_command(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     command = ["prepare", "hamlet", "--kind", "preferences", "--from", str(run.path), "--limit", "12"]
     assert main([*command, "--answers", "3", "--temperature", "0.9"]) == 0
-    assert "have no two answers of different worth" in capsys.readouterr().err
+    assert "have no two answers of different true score" in capsys.readouterr().err
     assert len(open_preferences(Path("data/chat-preferences"), "val")) > 3
     write_run(tmp_path / "base", chat=False)
     for options, sentence in (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from understudy.files import sha256_of
+
 SPLITS = ("train", "val")
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
@@ -15,3 +17,16 @@ CACHE = Path("data/.cache")
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     """The settings in which two requests differ, for a sentence."""
     return "other " + ", ".join(key for key in other if one.get(key) != other[key])
+
+
+def check_hash(file: Path, sha256: str) -> None:
+    """Compare a file with the hash of what was written into it.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if (actual := sha256_of(file)) != sha256:
+        raise ValueError(
+            f"{file} has the SHA-256 {actual[:12]}… where {sha256[:12]}… was written: it was changed or damaged since; "
+            "prepare it again with --force"
+        )

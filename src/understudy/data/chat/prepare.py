@@ -40,7 +40,7 @@ from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
 from understudy.data.chat.sources import ChatSource, GeneratedChat, identity, open_source, parse_sources
 from understudy.data.fetch.download import disk_problem
 from understudy.data.generated import CORPORA
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, difference
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference
 from understudy.data.progress import PreparationProgress, Report
 from understudy.files import locked, sha256_of, write_text
 from understudy.tokenizer.base import clean
@@ -227,16 +227,8 @@ def _present_manifest(folder: Path, request: PrepareChatRequest) -> dict[str, An
         )
     for split in SPLITS:
         check_split(folder, split, manifest["splits"][split])
-        _check_hash(folder / f"{split}.jsonl", manifest["splits"][split]["sha256"])
+        check_hash(folder / f"{split}.jsonl", manifest["splits"][split]["sha256"])
     return manifest
-
-
-def _check_hash(file: Path, sha256: str) -> None:
-    if (actual := sha256_of(file)) != sha256:
-        raise ValueError(
-            f"{file} has the SHA-256 {actual[:12]}… where {sha256[:12]}… was written: it was changed or damaged since; "
-            "prepare it again with --force"
-        )
 
 
 def _refuse_other_kind(folder: Path) -> None:
@@ -384,7 +376,7 @@ def _write_splits(partial: Path, splits: np.ndarray) -> None:
             file.flush()
             os.fsync(file.fileno())
     for split in SPLITS:
-        _check_hash(partial / f"{split}.jsonl", hashes[split].hexdigest())
+        check_hash(partial / f"{split}.jsonl", hashes[split].hexdigest())
 
 
 def _make_manifest(

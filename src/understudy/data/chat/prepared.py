@@ -233,8 +233,8 @@ def read_manifest(folder: Path, kind: str = "conversations") -> dict[str, Any] |
         if manifest["kind"] not in KINDS or not all(manifest["splits"][split]["sha256"] for split in SPLITS):
             raise TypeError(f"the kind is {manifest['kind']}")
         return manifest
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as problem:
-        raise ValueError(f"{path} is damaged ({problem}): prepare it again with --force") from problem
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): prepare it again with --force") from error
 
 
 def check_split(folder: Path, split: str, about: dict[str, Any]) -> None:

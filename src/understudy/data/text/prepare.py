@@ -17,7 +17,7 @@ from pathlib import Path
 
 from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, difference
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.documents import PIECE_CHARS
 from understudy.data.text.encoding import EncodingState, TokenWriter, batches, encode_in_order, read_state
@@ -133,7 +133,7 @@ def _status(folder: Path, request: PrepareTextRequest, force: bool) -> str:
         _refuse_other(folder, "data prepared otherwise", manifest.request, request)
         for split in SPLITS:
             open_split(folder, split)
-            _check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
+            check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
         return "already prepared"
     if begun == request.mapping:
         return "continued"
@@ -142,14 +142,6 @@ def _status(folder: Path, request: PrepareTextRequest, force: bool) -> str:
     if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
     return "prepared"
-
-
-def _check_hash(file: Path, sha256: str) -> None:
-    if (actual := sha256_of(file)) != sha256:
-        raise ValueError(
-            f"{file} has the SHA-256 {actual[:12]}… where {sha256[:12]}… was written: it was changed or damaged since; "
-            "prepare the data again with --force"
-        )
 
 
 def _discard_other(folder: Path, status: str) -> None:
@@ -208,7 +200,7 @@ def _encode(
             report(PreparationProgress("encoding", done + offset, feed_starts[-1], tokens))
         writer.commit()
     for split in SPLITS:
-        _check_hash(partial / f"{split}.bin", writer.hashes[split].hexdigest())
+        check_hash(partial / f"{split}.bin", writer.hashes[split].hexdigest())
     for split, counts in state.splits.items():
         if not counts.tokens:
             documents = sum(state.documents)

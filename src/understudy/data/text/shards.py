@@ -106,8 +106,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         if manifest.dtype != token_dtype(manifest.vocab_size).name:
             raise TypeError(f"{manifest.dtype} for a vocabulary of {manifest.vocab_size}")
         return manifest
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"{path} is damaged ({problem}): prepare the data again with --force") from problem
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): prepare the data again with --force") from error
 
 
 def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenData:
@@ -155,7 +155,7 @@ def refuse_raw_file(path: Path) -> None:
     if path.is_file() and file_ending(path)[0] in TEXT_FILES.all:
         folder = f"data/{path.name.split('.')[0]}"
         raise ValueError(
-            f"{path} is a file of text, which must be prepared first: `understudy prepare {path} --out {folder}`, then "
+            f"{path} is a file, which must be prepared first: `understudy prepare {path} --out {folder}`, then "
             f"name {folder}"
         )
     if path.is_file():
