@@ -1,4 +1,4 @@
-"""What tests share: a small prepared text, a small configuration, and the real data where there is some."""
+"""Fixtures: a small prepared text, a small configuration, and real data if a folder of it is named."""
 
 from __future__ import annotations
 
@@ -13,30 +13,11 @@ from align_runs import judge, preferences, prompts, start  # noqa: F401  (fixtur
 from databases import database, postgres  # noqa: F401  (fixtures)
 
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "seven",
-    "wizards",
-    "quietly",
-    "juggle",
-    "boxes",
-    "of",
-    "ripe",
-    "plums",
-]
+WORDS = "the quick brown fox jumps over a lazy dog while seven wizards quietly juggle boxes of ripe plums".split()
 
 
 def small_text(words: int = 6000) -> str:
-    """Deterministic prose with something to learn in it."""
+    """Deterministic prose whose statistics a model can learn."""
     state, out = 7, []
     for _ in range(words):
         state = (state * 1103515245 + 12345) % 2**31
@@ -58,7 +39,7 @@ def char_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_config(char_data: Path) -> Any:
-    """A function from dotted overrides to a configuration that trains in a second."""
+    """A function from overrides to a configuration that trains in a second."""
     from understudy.config.load import apply_overrides, build_config
 
     base = {
