@@ -13,7 +13,26 @@ from align_runs import judge, preferences, prompts, start  # noqa: F401  (fixtur
 from databases import database, postgres  # noqa: F401  (fixtures)
 
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards quietly juggle boxes of ripe plums".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+    "quietly",
+    "juggle",
+    "boxes",
+    "of",
+    "ripe",
+    "plums",
+]
 
 
 def small_text(words: int = 6000) -> str:
@@ -46,7 +65,7 @@ def small_config(char_data: Path) -> Any:
         "model": {"family": "portable", "context_length": 16, "n_layers": 2, "n_heads": 2, "d_model": 16},
         "data": {"path": str(char_data)},
         "optim": {"name": "muon", "schedule": "linear"},
-        "train": {"steps": 8, "batch_size": 8},
+        "train": {"steps": 8, "batch_size": 8, "dtype": "fp32"},
         "eval": {"every_steps": 4, "max_tokens": 640},
         "checkpoint": {"every_steps": 2, "keep": 3},
         "log": {"every_steps": 1, "samples": 1, "sample_tokens": 5},
