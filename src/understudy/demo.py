@@ -104,8 +104,8 @@ def run_demo(name: str, fresh: bool = False) -> None:
         for group in (runs[2:], runs[:2]):
             evaluation = evaluate_on_tasks(group, [find_task("hamlet")], runtime)
             evaluation.save()
-            print_task_evaluation(evaluation)
-        print_comparison(compare_runs(runs[1], runs[0], runtime))
+            print_task_evaluation(evaluation, categories=False)
+        print_comparison(compare_runs(runs[1], runs[0], runtime), categories=False)
     for prompt, completion in zip(
         PROMPTS, generate_text(runs[2].model, runs[2].tokenizer, PROMPTS, 60, SamplingSettings(temperature=0.7, seed=7))
     ):
