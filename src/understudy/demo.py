@@ -65,8 +65,10 @@ def run_demo(name: str, fresh: bool = False) -> None:
         Interrupted: a signal asked to stop; the same command continues later.
     """
     began = time.perf_counter()
-    name = name.rstrip("/")
-    base, chat, reward, best = (RunFolder(run_path(f"{name}{part}")) for part in ("-base", "-chat", "-reward", ""))
+    path = run_path(name)
+    base, chat, reward, best = (
+        RunFolder(path.with_name(path.name + ending)) for ending in ("-base", "-chat", "-reward", "")
+    )
     if fresh:
         earlier = [folder for folder in (base, chat, reward, best) if folder.path.exists()]
         for folder in earlier:
