@@ -1,4 +1,4 @@
-"""What tests share: a small prepared text, a small configuration, and the real data where there is some."""
+"""Fixtures: a small prepared text, a small configuration, and real data if a folder of it is named."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS = [
 
 
 def small_text(words: int = 6000) -> str:
-    """Deterministic prose with something to learn in it."""
+    """Deterministic prose whose statistics a model can learn."""
     state, out = 7, []
     for _ in range(words):
         state = (state * 1103515245 + 12345) % 2**31
@@ -58,14 +58,14 @@ def char_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_config(char_data: Path) -> Any:
-    """A function from dotted overrides to a configuration that trains in a second."""
+    """A function from overrides to a configuration that trains in a second."""
     from understudy.config.load import apply_overrides, build_config
 
     base = {
         "model": {"family": "portable", "context_length": 16, "n_layers": 2, "n_heads": 2, "d_model": 16},
         "data": {"path": str(char_data)},
         "optim": {"name": "muon", "schedule": "linear"},
-        "train": {"steps": 8, "batch_size": 8},
+        "train": {"steps": 8, "batch_size": 8, "dtype": "fp32"},
         "eval": {"every_steps": 4, "max_tokens": 640},
         "checkpoint": {"every_steps": 2, "keep": 3},
         "log": {"every_steps": 1, "samples": 1, "sample_tokens": 5},

@@ -156,7 +156,7 @@ def test_a_fresh_demo_deletes_nothing_but_runs(tmp_path: Path, monkeypatch: pyte
 def test_a_run_is_deleted_unless_it_is_being_trained(folder: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "runs/copy")
     shutil.copytree(folder.path, copy.path)
-    with folder.locked(), pytest.raises(ValueError, match="trained by another process"):
+    with folder.locked(), pytest.raises(ValueError, match="is being written by"):
         RunFolder(folder.path).delete()
     copy.delete()
     assert not copy.path.exists() and folder.exists()

@@ -65,8 +65,10 @@ def run_demo(name: str, fresh: bool = False) -> None:
         Interrupted: a signal asked to stop; the same command continues later.
     """
     began = time.perf_counter()
-    name = name.rstrip("/")
-    base, chat, reward, best = (RunFolder(run_path(f"{name}{part}")) for part in ("-base", "-chat", "-reward", ""))
+    path = run_path(name)
+    base, chat, reward, best = (
+        RunFolder(path.with_name(path.name + ending)) for ending in ("-base", "-chat", "-reward", "")
+    )
     if fresh:
         earlier = [folder for folder in (base, chat, reward, best) if folder.path.exists()]
         for folder in earlier:
@@ -104,8 +106,8 @@ def run_demo(name: str, fresh: bool = False) -> None:
         for group in (runs[2:], runs[:2]):
             evaluation = evaluate_on_tasks(group, [find_task("hamlet")], runtime)
             evaluation.save()
-            print_task_evaluation(evaluation)
-        print_comparison(compare_runs(runs[1], runs[0], runtime))
+            print_task_evaluation(evaluation, categories=False)
+        print_comparison(compare_runs(runs[1], runs[0], runtime), categories=False)
     for prompt, completion in zip(
         PROMPTS, generate_text(runs[2].model, runs[2].tokenizer, PROMPTS, 60, SamplingSettings(temperature=0.7, seed=7))
     ):

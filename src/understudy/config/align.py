@@ -1,4 +1,4 @@
-"""The settings of the stages that learn from preferences and rewards, one section for each (config.py has the rest)."""
+"""Settings of the stages that learn from preferences and rewards, one section for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from understudy.config.types import Count, Fraction, NotNegative, Positive, Sect
 
 
 class RewardConfig(Section):
-    """Reward modelling: a score that is higher for the answer that people prefer."""
+    """Reward modelling (Ouyang et al. 2022): a score that is higher for the chosen completion."""
 
     margin: bool = False
     """Require scores as far apart as the ratings of the two completions (Touvron et al. 2023, section 3.2.2)."""
@@ -19,7 +19,7 @@ class RewardConfig(Section):
 
 
 class DPOConfig(Section):
-    """Direct preference optimisation: the preferred answer made likelier than the other, both compared to the start."""
+    """Direct preference optimisation (Rafailov et al. 2023)."""
 
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
     """Loss of a pair: sigmoid (DPO, Rafailov et al. 2023) or ipo (Azar et al. 2023)."""
@@ -40,7 +40,7 @@ class DPOConfig(Section):
 
 
 class RolloutConfig(Section):
-    """What ppo and grpo share: answers are sampled, rewarded, and learnt from for a few steps."""
+    """Settings of ppo and grpo: sampling, rewards and the KL penalty."""
 
     reward_model: str | None = None
     """Run of `understudy reward` whose score is the reward."""
@@ -92,7 +92,7 @@ class RolloutConfig(Section):
 
 
 class PPOConfig(RolloutConfig):
-    """Proximal policy optimisation (Schulman et al. 2017), with the divergence from the start in the reward."""
+    """Proximal policy optimisation (Schulman et al. 2017), with the KL penalty in the reward."""
 
     kl_target: NotNegative = 0.0
     """Adapt kl_coefficient towards this KL per completion, in nats (Ziegler et al. 2019, section 2.2); 0 is off."""
@@ -132,7 +132,7 @@ class PPOConfig(RolloutConfig):
 
 
 class GRPOConfig(RolloutConfig):
-    """Group relative policy optimisation (Shao et al. 2024): several answers to a prompt are each other's baseline."""
+    """Group relative policy optimisation (Shao et al. 2024): the completions of a prompt are each other's baseline."""
 
     group_size: Annotated[int, Field(ge=2), BeforeValidator(whole_number)] = 8
     """Completions of each prompt, which are compared with each other."""

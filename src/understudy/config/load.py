@@ -95,7 +95,7 @@ def read_preset(name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{name} must hold settings by name, such as `train: {{steps: 100}}`")
-    for section in raw.keys() & RunConfig.model_fields.keys():
+    for section in (name for name in RunConfig.model_fields if name in raw):
         if _section(RunConfig.model_fields[section].annotation) and not isinstance(raw[section] or {}, dict):
             raise ValueError(
                 f"{section} in {name} is {reprlib.repr(raw[section])}, and settings by name are expected, such as "

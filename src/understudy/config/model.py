@@ -1,4 +1,4 @@
-"""The shape of a model, and of adapters for one: the settings that decide which weights there are (config.py has the rest)."""
+"""Settings of a model and of its adapters: those that decide which weights it has."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class LoraConfig(Section):
-    """Low-rank adapters, with which a run that starts from another one learns few weights of its own."""
+    """Low-rank adapters (Hu et al. 2021) of a run that starts from another one."""
 
     rank: Count = 8
     """Rank of each adapter."""

@@ -1,10 +1,8 @@
-"""The configuration of a run: one typed, frozen tree.
+"""The configuration of a run: one typed, frozen tree. The docstring below each field describes the setting.
 
-A setting left at ``None`` means "the default of the family, optimiser or schedule chosen here"; a validated tree has
-every such default filled in, so that the saved file explains the run by itself. A setting that the choices made
-elsewhere in the tree would ignore is an error, as is one that does not exist. The shape of a model is in config/model.py,
-and the sections of the stages that learn from preferences and rewards are in config/align.py. This file knows no torch;
-reading YAML and overrides is config/load.py's business.
+``None`` means the default of the chosen family, optimiser or schedule; validation fills these in, so that a saved file is
+complete. An unknown setting is an error, and so is one that other settings make ignored. Model settings are in
+config/model.py, those of the stages after sft in config/align.py. YAML and overrides are read in config/load.py.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ _ROLLOUT = (*_NOT_TEXT, *_NOT_CONVERSATIONS, "eval.max_tokens", "eval.batch_size
 DEFAULT_STAGE = "pretrain"
 """The stage of a configuration that names none."""
 IMPORTED = "import"
-"""What stands for a stage in the record of a run that `understudy import` made."""
+"""The stage in run.json of a run that `understudy import` made."""
 
 STAGES: dict[str, StageInfo] = {
     "pretrain": StageInfo(

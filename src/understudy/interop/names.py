@@ -179,7 +179,7 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def rows_of(kind: str, shape: ModelShape, rows: int) -> tuple[int, ...]:
-    """How many of a weight's rows belong to each of their names."""
+    """Rows of a weight for each of their names."""
     if kind == "tokens":
         return (shape.vocab_size,)
     if kind == "heads":

@@ -13,21 +13,22 @@ from understudy.report.wording import MISSING
 from understudy.run import Run
 
 
-def print_task_evaluation(evaluation: TaskEvaluation) -> None:
-    """Print a table for each run, and for two runs a sentence for each task."""
+def print_task_evaluation(evaluation: TaskEvaluation, categories: bool = True) -> None:
+    """Print a table for each run, with or without a row for each category, and for two runs a sentence for each task."""
     for run, results in zip(evaluation.runs, evaluation.results):
-        _print_tasks(f"{run.path}, step {run.step:,}", results)
+        _print_tasks(f"{run.path}, step {run.step:,}", results, categories)
     for name, pair in evaluation.paired.items():
         print_line(_paired_sentence(name, pair, evaluation.runs))
 
 
-def _print_tasks(title: str, results: Sequence[TaskResult]) -> None:
+def _print_tasks(title: str, results: Sequence[TaskResult], categories: bool) -> None:
     """A row for each metric of a task, and one for each category."""
     rows = []
     for result in results:
         metrics = [result.metric, *(metric for metric in result.metrics if metric != result.metric)]
         rows += [[result.name, metric, *_cells(result.metrics[metric], metric)] for metric in metrics]
-        rows += [["", name or MISSING, *_cells(value, result.metric)] for name, value in result.categories.items()]
+        if categories:
+            rows += [["", name or MISSING, *_cells(value, result.metric)] for name, value in result.categories.items()]
     show_table(title, ("task", "category", "n", "score", "95% interval"), rows)
     for result in results:
         if result.cut:
@@ -58,9 +59,9 @@ def _paired_sentence(name: str, pair: Paired, runs: Sequence[Run]) -> str:
     )
 
 
-def print_comparison(comparison: RunComparison) -> None:
+def print_comparison(comparison: RunComparison, categories: bool = True) -> None:
     """Print the second run's win rate against the first, in total and by category."""
-    groups = {"all": comparison.pairs, **comparison.categories()}
+    groups = {"all": comparison.pairs, **(comparison.categories() if categories else {})}
     rows = []
     for name, pairs in groups.items():
         result = outcome(pairs)
