@@ -1,4 +1,4 @@
-"""The settings of the stages that learn from preferences and rewards, one section for each (config.py has the rest)."""
+"""The sections of the stages that train on preferences and rewards; config/run.py has the other settings."""
 
 from __future__ import annotations
 
@@ -39,39 +39,39 @@ class DPOConfig(Section):
 
 
 class RolloutConfig(Section):
-    """What ppo and grpo share: answers are sampled, rewarded, and learnt from for a few steps."""
+    """Settings that ppo and grpo share: completions are sampled, rewarded, and trained on for a few steps."""
 
     reward_model: str | None = None
-    """The run that `understudy reward` trained, whose score is the reward."""
+    """A run of `understudy reward`, whose score is the reward."""
     reward_weight: NotNegative = 1.0
-    """What the score is multiplied by."""
+    """Factor of the reward model's score."""
     checker_weight: NotNegative = 0.0
-    """What the checker's verdict (0 or 1) is multiplied by, where the prompts have one."""
+    """Factor of the verifier's verdict (0 to 1); needs prompts with a check or an answer."""
     normalise_scores: bool = False
-    """Subtract the mean of all scores so far, and divide by their spread."""
+    """Subtract the mean of all scores so far, and divide by their standard deviation."""
     missing_end_penalty: NotNegative = 1.0
-    """Taken from the reward of an answer that does not end by itself."""
+    """Subtracted from the reward of a completion without an end token."""
     prompts: Count = 64
     """Prompts of one iteration, over all processes."""
     group_size: Count = 1
-    """Answers to each prompt, which is read once for all of them."""
+    """Completions of each prompt; a prompt is read once for all of them."""
     epochs: Count = 1
-    """How often the answers of an iteration are learnt from."""
+    """Passes over the completions of an iteration."""
     max_new_tokens: Count = 64
     temperature: Positive = 1.0
-    """At which answers are sampled, and at which the policy is compared and improved."""
+    """Temperature of sampling, and of the log-probabilities in the loss."""
     clip_low: Positive = 0.2
     clip_high: Positive = 0.2
-    """How far below and above 1 the ratio to the sampling policy may be rewarded."""
+    """The ratio to the behaviour policy is clipped to 1 - clip_low and 1 + clip_high."""
     kl_coefficient: NotNegative = 0.05
-    """What a nat of divergence from the start costs."""
+    """Weight of the KL from the reference model, the run named by init_from."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     target_kl: NotNegative = 0.0
-    """End an iteration early when the policy has moved so many nats a token from the one that sampled; 0 is never."""
+    """End an iteration early when the KL from the behaviour policy exceeds this, in nats per token; 0 is off."""
     entropy_bonus: NotNegative = 0.0
-    """Weight of the entropy of each next token."""
+    """Weight of the entropy of the next-token distribution."""
     eval_prompts: Count = 64
-    """Validation prompts answered at each evaluation."""
+    """Validation prompts of each evaluation."""
 
     @model_validator(mode="after")
     def _check_rewards(self) -> Self:
@@ -83,35 +83,35 @@ class RolloutConfig(Section):
 
     @property
     def answers(self) -> int:
-        """Answers of one iteration, over all processes."""
+        """Completions of one iteration, over all processes."""
         return self.prompts * self.group_size
 
 
 class PPOConfig(RolloutConfig):
-    """Proximal policy optimisation (Schulman et al. 2017), with the divergence from the start in the reward."""
+    """Proximal policy optimisation (Schulman et al. 2017), with the KL from the reference model in the reward."""
 
     kl_target: NotNegative = 0.0
-    """Steer kl_coefficient so that an answer diverges by so many nats (Ziegler et al. 2019, section 2.2); 0 leaves it."""
+    """Adapt kl_coefficient towards this KL in nats per completion (Ziegler et al. 2019, section 2.2); 0 is off."""
     kl_horizon: Positive | None = None
-    """Answers after which such steering has its effect; 10,000 when left out."""
+    """Completions over which kl_coefficient adapts; 10,000 when left out."""
     critic: Literal["head", "model", "reward"] = "head"
-    """What estimates the value of a beginning: a head on the policy itself, a copy of the start with a head, or a copy
-    of the reward model."""
+    """The value estimator: a score head on the policy, a copy of the reference model with a head, or a copy of the reward
+    model."""
     value_coefficient: NotNegative = 0.5
-    """Weight of the critic's loss."""
+    """Weight of the value loss."""
     value_clip: NotNegative = 0.2
-    """How far a value may be rewarded for moving from the one before; 0 clips nothing."""
+    """Clip values to within this of the sampled ones in the value loss; 0 is off."""
     critic_lr: Positive | None = None
-    """Learning rate of a critic of its own; optim.lr when left out."""
+    """Learning rate of a separate critic; optim.lr when left out."""
     gamma: Fraction = 1.0
     lam: Fraction = 0.95
-    """Discount and trace of generalised advantages."""
+    """Discount (gamma) and trace decay (lam) of generalised advantage estimation."""
     whiten: bool = True
     """Scale advantages to mean 0 and variance 1."""
     ptx_coefficient: NotNegative = 0.0
-    """Weight of the language modelling loss mixed in (Ouyang et al. 2022, PPO-ptx); 0 is off."""
+    """Weight of the language modelling loss of PPO-ptx (Ouyang et al. 2022); 0 is off."""
     ptx_data: str | None = None
-    """Conversations that it is taken over."""
+    """Prepared conversations for the PPO-ptx loss."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -127,13 +127,13 @@ class PPOConfig(RolloutConfig):
 
 
 class GRPOConfig(RolloutConfig):
-    """Group relative policy optimisation (Shao et al. 2024): several answers to a prompt are each other's baseline."""
+    """Group relative policy optimisation (Shao et al. 2024): a prompt's completions are each other's baseline."""
 
     group_size: Annotated[int, BeforeValidator(whole_number), Field(ge=2)] = 8
-    """Answers to each prompt, which are compared."""
+    """Completions of each prompt."""
     baseline: Literal["mean", "leave_one_out"] = "mean"
-    """The group's mean, or that of the other answers (RLOO, Ahmadian et al. 2024)."""
+    """The mean reward of the group, or of its other completions (RLOO, Ahmadian et al. 2024)."""
     divide_by_spread: bool = True
     """Divide by the standard deviation of the group's rewards; off as in Dr. GRPO (Liu et al. 2025)."""
     kl_estimator: Literal["k2", "k3"] = "k3"
-    """Of the divergence from the start, which is part of the loss here, where k1 would have no gradient on average."""
+    """Estimator of the KL from the reference model in the loss; the gradient of k1 would be zero on average."""

@@ -1,4 +1,4 @@
-"""Verifiers: what an answer truly scores, by the check its prompt names."""
+"""Verifiers: the true score of a completion, by the check or the answer of its prompt."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from understudy.data.chat.prompts import Prompt
 
 
 def true_score(prompt: Prompt, text: str) -> float:
-    """What the checker of a prompt says of an answer, from 0 to 1; NaN where there is none."""
+    """The true score of a completion from 0 to 1; NaN where the prompt has neither a check nor an answer."""
     if prompt.check is not None:
         from understudy.hamlet.checker import score
 
         return score(prompt.check, text)
     if prompt.answer is not None:
-        if "####" in prompt.answer or NUMBER.fullmatch(prompt.answer):  # what an answer comes to counts
+        if "####" in prompt.answer or NUMBER.fullmatch(prompt.answer):  # only the final number counts
             return float(final_number(text) == final_number(prompt.answer))
         return float(bare(text) == bare(prompt.answer))
     return float("nan")
 
 
 def bare(answer: str) -> str:
-    """An answer without what a strict reader would still overlook: case, spacing, punctuation at either end."""
+    """The answer in lower case, with single spaces and without punctuation at either end."""
     return " ".join(answer.casefold().split()).strip(" .,:;!?\"'()[]*")
 
 
@@ -29,7 +29,7 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 def final_number(answer: str) -> float | None:
-    """The number that a solution comes to, or None.
+    """The final number of a solution: the one after ``####``, else the last one; None without any.
 
     >>> final_number("It costs 3 * 400 = $1,200.")
     1200.0
