@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from plain import publish
 from trl_side import Rounds
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
-from understudy.data.chat.pair_rows import document_of
+from understudy.data.chat.pair_rows import encode_completion
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import open_prompts
 from understudy.files import write_json
@@ -51,13 +52,13 @@ from understudy.hamlet.stories import stories
 from understudy.interop.export import export_run
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
-from understudy.run import Run, RunFolder, load_run, weights_of
+from understudy.run import Run, RunFolder, load_run, save_run, weights_of
 from understudy.runtime import DTYPES, Runtime
 from understudy.stages.table import stage_class
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 from understudy.train.init_from import config_from_parent, start_from
-from understudy.train.loop import Trainer, TrainingProgress
+from understudy.train.loop import StepCallback, Trainer, TrainingProgress
 from understudy.train.stage import StageContext
 
 VOCABULARY, CONTEXT, LONGEST_PROMPT, ANSWER = 1024, 256, 128, 64
@@ -113,7 +114,7 @@ def prepare(folder: Path, dtype: str) -> None:
         export_run(load_run(folder / name), "hf", folder / f"hf-{name}")
     tokens = torch.randint(0, VOCABULARY, (2, 50))
     with torch.no_grad():
-        expected = {"tokens": tokens, "logits": policy(tokens), "scores": judge.scores(judge.hidden(tokens))}
+        expected = {"tokens": tokens, "logits": policy(tokens), "scores": judge.score(judge.hidden(tokens))}
     save(expected, folder / "expected.safetensors")
     for work in STAGES.values():
         answers = work["settings"].get("prompts", 0) * work["settings"].get("group_size", 1)
@@ -158,12 +159,12 @@ def write_pairs(folder: Path, tokenizer: Tokenizer) -> None:
     write_lines(path, short(tokenizer, preferences(1, "train")), COUNTS["pairs"], open_preferences)
     for comparison in open_preferences(path, "train"):
         [pair] = comparison.pairs
-        documents = [
-            document_of(tokenizer, comparison.prompt, comparison.answers[k]) for k in (pair.better, pair.worse)
+        completions = [
+            encode_completion(tokenizer, comparison.prompt, comparison.answers[k]) for k in (pair.chosen, pair.rejected)
         ]
-        chosen, rejected = (document.tokens for document in documents)
+        chosen, rejected = (encoded.prompt + encoded.completion for encoded in completions)
         assert max(len(chosen), len(rejected)) <= CONTEXT, "a pair that does not fit"
-        found.append({"prompt": documents[0].answer, "chosen": chosen, "rejected": rejected})
+        found.append({"prompt": len(completions[0].prompt), "chosen": chosen, "rejected": rejected})
     (folder / "pairs.tokens.json").write_text(json.dumps(found))
 
 
@@ -184,14 +185,9 @@ def write_run(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
     """A model as a run of ours, which the stages start from."""
     run, shape = RunFolder(folder), model.config.model_dump(mode="json", exclude_none=True)
     stage = "reward" if model.config.score_head else "sft"
-    about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "none"}, "parent": None}
-    run.create(build_config({"stage": stage, "model": shape, "data": {"path": "none"}}), tokenizer, about)
-    state = about | {"step": 1, "weights_sha256": folder.name}
-    writers: Any = {
-        "model.safetensors": lambda at: save(weights_of(model), at),
-        "state.json": lambda at: write_json(at, state),
-    }
-    run.write_checkpoint(1, writers, keep=1, is_best=True)
+    about = {"stage": stage, "data": {"sha256": "none"}, "parent": None}
+    config = build_config({"stage": stage, "model": shape, "data": {"path": "none"}})
+    save_run(run, config, tokenizer, weights_of(model), about, step=1)
 
 
 def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -224,15 +220,25 @@ def ours(folder: Path, name: str, steps: int) -> None:
     stage = stage_class(work["stage"])(config, parent.tokenizer)
     stage.setup(StageContext(config, created(folder, name, config, parent), runtime, model, parent))
 
-    def after_step(progress: TrainingProgress, measured: dict[str, float]) -> bool:
-        rounds.end_part(length=measured.get("train/length", 0.0))
-        return False
-
     Trainer(
         stage.objective, [*build_optimizers(model, config.optim), *stage.extra_optimizers], stage.batches,
         lambda step: 1.0, runtime, TrainingProgress(), steps, config.optim.grad_clip,
-        due=lambda progress: progress.step % work["part_steps"] == 0, after_step=after_step,
-    ).run()  # fmt: skip
+    ).run(EndOfPart(rounds, work["part_steps"]))  # fmt: skip
+
+
+@dataclass
+class EndOfPart(StepCallback):
+    """Ends a part of the rounds every so many steps."""
+
+    rounds: Rounds
+    part_steps: int
+
+    def is_due(self, progress: TrainingProgress) -> bool:
+        return progress.step % self.part_steps == 0
+
+    def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
+        self.rounds.end_part(length=metrics.get("train/length", 0.0))
+        return False
 
 
 def created(folder: Path, name: str, config: Any, parent: Run) -> RunFolder:

@@ -27,7 +27,7 @@ from understudy.config.run import RunConfig
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime, matmul_flops
-from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
+from understudy.train.loop import RepeatedBatches, Trainer, TrainingProgress
 from understudy.train.objective import NextToken
 
 SIZES = {
@@ -41,12 +41,11 @@ def ours(config: RunConfig, compiled: bool) -> tuple[Callable[[int], float], int
     torch.manual_seed(0)
     model = build_model(config.model)
     objective = NextToken(model)
-    if compiled:
-        objective.compile()
     batch = random_batch(config, config.train.batch_size)
+    compiled_objective: Any = torch.compile(objective) if compiled else None
     trainer = Trainer(
-        objective, build_optimizers(model, config.optim), StatelessSource(lambda step: [batch]), lambda step: 1.0,
-        Runtime(torch.device("cpu")), TrainingProgress(), 0, 1.0,
+        objective, build_optimizers(model, config.optim), RepeatedBatches([batch]), lambda step: 1.0,
+        Runtime(torch.device("cpu")), TrainingProgress(), 0, 1.0, compiled=compiled_objective,
     )  # fmt: skip
 
     def seconds(steps: int) -> float:

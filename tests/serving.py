@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from understudy.inference.batching import BatchEngine
 from understudy.model import GPT
 from understudy.run import Run
 from understudy.serve.api import build_app
+from understudy.serve.connections import server_config
 from understudy.serve.served import Served, ServedRun
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
@@ -37,12 +39,14 @@ def small_tokenizer(chat: bool = True) -> Tokenizer:
     return with_chat_tokens(tokenizer) if chat else tokenizer
 
 
-def make_run(path: Path, chat: bool = True, stage: str = "", seed: int = 0, context_length: int = 128) -> Run:
-    """The folder of a run that knows nothing, as training would have written it."""
+def make_run(
+    path: Path, chat: bool = True, stage: str = "", seed: int = 0, context_length: int = 128, padding: int = 0
+) -> Run:
+    """The folder of a run with random weights, its vocabulary padded by some ids that the tokenizer lacks."""
     tokenizer = small_tokenizer(chat)
     shape = {
         "family": "portable", "context_length": context_length, "n_layers": 1, "n_heads": 2, "d_model": 16,
-        "vocab_size": tokenizer.vocab_size,
+        "vocab_size": tokenizer.vocab_size + padding,
     }  # fmt: skip
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
@@ -83,7 +87,7 @@ def serving(served: Served, pages: bool = False) -> Iterator[str]:
         from understudy.serve.playground.mount import mount
 
         mount(app, served)
-    server = Quiet(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=5))
+    server = Quiet(server_config(app, replace(served.limits, seconds=0), log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     with contextlib.ExitStack() as engines:
         for run in served.runs.values():
@@ -109,10 +113,13 @@ def wait_until(true: Any, seconds: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def command(*words: str, folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`understudy serve` as a program of its own; gives it and its URL."""
+def command(
+    *words: str, folder: Path, open_files: int | None = None, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`understudy serve` in a process of its own, which may open ``open_files``; yields the process and the URL."""
+    limit = [] if open_files is None else ["bash", "-c", f'ulimit -n {open_files}; exec "$@"', "bash"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "understudy", "serve", *words], cwd=folder, stderr=subprocess.PIPE, text=True,
+        [*limit, sys.executable, "-m", "understudy", "serve", *words], cwd=folder, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
     try:
@@ -128,10 +135,14 @@ def command(*words: str, folder: Path, **environment: str) -> Iterator[tuple[sub
         process.wait()
 
 
+def address_of(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
 def raw(url: str, request: bytes, seconds: float = 30) -> tuple[int, dict[str, str], bytes]:
     """Send bytes as they are; the status, headers and body of the response."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=seconds) as connection:
+    with socket.create_connection(address_of(url), timeout=seconds) as connection:
         connection.sendall(request)
         response = b""
         while chunk := connection.recv(65536):

@@ -20,7 +20,7 @@ from align_runs import ASKED, COMMON, LETTERS, QUIET, beginner, pair, run
 from conftest import TWO_PROCESSES
 from understudy.cli import main
 from understudy.config.align import DPOConfig, GRPOConfig, RewardConfig
-from understudy.data.chat.pair_rows import collate_pairs, render_pairs
+from understudy.data.chat.pair_rows import collate_pairs, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt, open_prompts
 from understudy.model import GPT, as_gpt
@@ -170,6 +170,19 @@ def test_a_resumed_run_is_the_same_to_the_bit(
     assert any(not torch.equal(before[key], after[key]) for key in before)  # it does learn something
 
 
+def test_a_reward_model_with_adapters_learns(start: Run, preferences: Path, tmp_path: Path) -> None:
+    """Its score head starts at zero, and would let no gradient pass if it were frozen like the rest."""
+    options = {"train__steps": 20, "train__batch_size": 1, "model__lora__rank": 4}
+    found = run("reward", tmp_path / "judge", start, preferences, **options, **QUIET)
+    lines = [json.loads(line) for line in (found.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < math.log(2) - 0.02, losses
+    before, after = start.model.state_dict(), found.model.state_dict()
+    assert after["score.weight"].abs().sum() > 0
+    assert all(after[f"blocks.0.{layer}.lora_b"].abs().sum() > 0 for layer in ("attention.qkv", "mlp.down"))
+    assert all(torch.equal(before[name], after[name]) for name in before), "the rest is frozen"
+
+
 def test_a_reward_model_scores_the_right_letter_higher(judge: Run, preferences: Path) -> None:
     with start_runtime("cpu") as runtime:
         model = RewardModel(judge, runtime)
@@ -224,10 +237,10 @@ def test_evaluations_have_one_scale_whatever_was_sampled_before(start: Run, judg
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
 def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: Run, preferences: Path) -> None:
-    rendered = render_pairs(open_preferences(preferences, "train"), start.tokenizer, 32)
-    unit = rendered.units[0]
+    encoded = encode_preferences(open_preferences(preferences, "train"), start.tokenizer, 32)
+    unit = encoded.comparisons[0]
     units = [
-        dataclasses.replace(unit, pairs=unit.pairs[k : k + 1 + 20 * k], first=unit.first) for k in range(4)
+        dataclasses.replace(unit, pairs=unit.pairs[k : k + 1 + 20 * k]) for k in range(4)
     ]  # prompts with one pair and with many
     shape = start.config.model.model_copy(update={"score_head": stage == "reward"})
     torch.manual_seed(1)
@@ -237,7 +250,7 @@ def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: R
     )
     if stage == "reward":
         torch.nn.init.normal_(model.score.weight)
-    reference = torch.linspace(-9, -3, rendered.documents)
+    reference = torch.linspace(-9, -3, encoded.completions)
 
     def gradient(parts: list[list[Any]], context: int) -> torch.Tensor:
         batches = [collate_pairs(part, context, reference) for part in parts]
@@ -250,7 +263,7 @@ def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: R
     together = gradient([units], 32)
     assert together.abs().max() > 1e-3
     assert torch.allclose(gradient([[unit] for unit in units], 32), together, rtol=1e-4, atol=1e-5)
-    longest = max(len(document.tokens) for document in unit.documents)
+    longest = max(map(len, unit.completions))
     assert torch.allclose(gradient([units], longest), together, rtol=1e-4, atol=1e-5)  # a document in each row
 
 

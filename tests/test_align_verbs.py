@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from align_runs import ASKED, QUIET, pair, run
 from understudy import runtime
@@ -24,10 +23,10 @@ from understudy.files import read_json
 from understudy.report.alignment import overoptimisation, reward_evidence
 from understudy.report.report import write_report
 from understudy.rewards.model import RewardModel
-from understudy.run import Run, read_metrics
+from understudy.run import Run, RunFolder, read_metrics, save_run, weights_of
 from understudy.runtime import start_runtime
 from understudy.stages.best_of import expected_of_best
-from understudy.train.console_panel import Watch
+from understudy.train.console_panel import ProgressPanel
 
 
 def conversation(asked: str, said: str) -> list[dict[str, str]]:
@@ -110,32 +109,28 @@ def test_what_cannot_be_scored_is_one_sentence(
 PROMPTS = [Prompt(({"role": "user", "content": a},), None, ASKED[a], a) for a in ASKED for _ in range(20)]
 
 
-def fought(
-    judge: compare.Judge, answers: dict[str, list[str]], start: Run, monkeypatch: pytest.MonkeyPatch
-) -> compare.RunComparison:
-    """A duel in which both runs say what they are told to."""
-    said = iter(answers.values())
-    monkeypatch.setattr(compare, "answer_all", lambda *arguments, **options: next(said))
-    with start_runtime("cpu") as runtime:
-        return compare.duel(start, start, PROMPTS, judge, runtime, max_new_tokens=2)
+def judged(judge: compare.Judge, first: list[str], second: list[str], start: Run) -> compare.RunComparison:
+    """A comparison of given answers."""
+    pairs = compare.judge_answers(PROMPTS, first, second, judge)
+    return compare.RunComparison(start, start, pairs, len(PROMPTS))
 
 
-def test_a_duel_is_blind_and_counts_for_the_second(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_is_blind_and_counts_for_the_second(start: Run) -> None:
     right, wrong = [prompt.answer or "" for prompt in PROMPTS], ["h"] * 40
     mixed = [*right[:20], *wrong[20:]]
-    found = fought(compare.by_checker, {"first": wrong, "second": mixed}, start, monkeypatch).as_dict()
+    found = judged(compare.by_verifier, wrong, mixed, start).as_dict()
     assert (found["wins"], found["ties"], found["losses"], found["win_rate"]) == (20, 20, 0, 0.75)
     assert 0.64 < found["low"] < 0.68 and 0.80 < found["high"] < 0.84 and found["p_value"] == pytest.approx(2**-19)
     assert [(name, of["win_rate"]) for name, of in found["categories"].items()] == [("a", 1.0), ("c", 0.5)]
 
     shown: list[str] = []
     first_shown = compare.by_person(lambda question: "1", shown.append)
-    found = fought(first_shown, {"first": wrong, "second": right}, start, monkeypatch).as_dict()
+    found = judged(first_shown, wrong, right, start).as_dict()
     assert 8 < found["wins"] < 32, "who always takes the first prefers neither run"
     assert found["ties"] == 0 and sum("\n1: h\n" in text for text in shown) == found["losses"]
 
 
-def test_a_person_may_stop_and_what_was_judged_counts(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_may_stop_and_the_judged_pairs_count(start: Run) -> None:
     right, wrong = [prompt.answer or "" for prompt in PROMPTS], ["h"] * 40
     said = iter(["1", "what?", "t", "2"])
 
@@ -144,10 +139,11 @@ def test_a_person_may_stop_and_what_was_judged_counts(start: Run, monkeypatch: p
             raise KeyboardInterrupt
         return answer
 
-    found = fought(compare.by_person(ask, lambda text: None), {"a": wrong, "b": right}, start, monkeypatch)
-    assert [row.points for row in found.rows].count(0.5) == 1 and len(found.rows) == 3
-    with pytest.raises(ValueError, match="nothing was judged"):
-        fought(compare.by_person(lambda question: "q", lambda text: None), {"a": wrong, "b": right}, start, monkeypatch)
+    found = judged(compare.by_person(ask, lambda text: None), wrong, right, start)
+    assert [pair.points for pair in found.pairs].count(0.5) == 1 and len(found.pairs) == 3
+    assert found.not_judged == 37
+    with pytest.raises(ValueError, match="no pair of answers was judged"):
+        judged(compare.by_person(lambda question: "q", lambda text: None), wrong, right, start)
 
 
 def test_what_was_judged_can_be_trained_on(
@@ -165,10 +161,10 @@ def test_what_was_judged_can_be_trained_on(
         "an empty one teaches nothing"
     )
     known = [comparison for split in ("train", "val") for comparison in open_preferences(saved, split)]
-    assert {c.prompt[0]["content"]: c.answers[c.pairs[0].better][0]["content"] for c in known} == ASKED
-    assert known[0].truths[known[0].pairs[0].better] == 1.0
+    assert {c.prompt[0]["content"]: c.answers[c.pairs[0].chosen][0]["content"] for c in known} == ASKED
+    assert known[0].truths[known[0].pairs[0].chosen] == 1.0
     assert main([*words, "--save", str(saved)]) == 2
-    assert "wants the name of a new .jsonl file" in capsys.readouterr().err
+    assert "must be the name of a new .jsonl file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -209,7 +205,7 @@ def test_best_of_n_stands_beside_the_path_of_a_run(optimised: Run, capsys: pytes
     path = optimised.path
     settings = optimised.config.model_dump()
     [(own,), _] = [panel["lines"] for panel in overoptimisation(read_metrics(path / "metrics.jsonl"), {}, settings)]
-    assert own["at"] == ["step 0", "step 6", "step 12"] and own["x"][0] == 0 < own["x"][-1]
+    assert own["names"] == ["step 0", "step 6", "step 12"] and own["x"][0] == 0 < own["x"][-1]
     (path / "overoptimisation.png").unlink()
 
     assert main(["best-of-n", str(path), "--most", "8", "--prompts", "4", "--json"]) == 0
@@ -222,7 +218,7 @@ def test_best_of_n_stands_beside_the_path_of_a_run(optimised: Run, capsys: pytes
     assert (path / "overoptimisation.png").read_bytes().startswith(b"\x89PNG")
     panels = overoptimisation(read_metrics(path / "metrics.jsonl"), kept, settings)
     assert [[line["label"] for line in panel["lines"]] for panel in panels] == [
-        ["ppo", "best of n of the reference"]
+        ["ppo", "best of n of the reference model"]
     ] * 2
     assert panels[0]["lines"][1]["y"] == [row["reward"] for row in rows]
     assert "Over-optimisation" in (path / "report.html").read_text()
@@ -261,7 +257,7 @@ def test_a_reward_model_leaves_what_its_scores_are_worth(
 
     found = reward_evidence(kept | {"scores": [[2.0, 1.0], [1.0, 0.0], [0.0, 0.5], [1.5, None]]})
     assert found is not None
-    assert found["facts"]["agrees with the labels on"].startswith(share := f"{kept['accuracy']:.1%} of pairs [")
+    assert found["facts"]["accuracy (labels)"].startswith(share := f"{kept['accuracy']:.1%} [")
     calibration, scores = found["charts"]
     [line] = calibration["lines"]
     assert all(low <= y <= high for low, y, high in zip(line["low"], line["y"], line["high"]))
@@ -273,7 +269,7 @@ def test_a_reward_model_leaves_what_its_scores_are_worth(
 @pytest.mark.parametrize("words", [["sample"], ["chat"], ["evaluate", "--tasks", "hamlet"]])
 def test_a_reward_model_writes_nothing(words: list[str], judge: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([words[0], str(judge.path), *words[1:]]) == 2
-    assert "gives scores and writes nothing" in capsys.readouterr().err
+    assert "gives scores and generates no text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -285,8 +281,11 @@ def test_scores_that_are_not_finite_are_refused(
 ) -> None:  # fmt: skip
     broken = tmp_path / "broken"
     shutil.copytree(judge.path, broken)
-    for path in broken.glob("checkpoints/step_*/model.safetensors"):
-        save_file({name: torch.full_like(x, math.nan) for name, x in load_file(path).items()}, path)
+    large = {"score.weight": 3e38, "norm.weight": 1e3}  # finite weights, scores that overflow
+    weights = {
+        name: torch.full_like(x, large[name]) if name in large else x for name, x in weights_of(judge.model).items()
+    }
+    save_run(RunFolder(broken), judge.config, judge.tokenizer, weights, {"stage": "reward"}, judge.step)
     preset = tmp_path / "preset.yaml"
     preset.write_text(
         f"stage: ppo\ndata: {{path: {prompts}}}\nppo: {{reward_model: {broken}, prompts: 2, max_new_tokens: 2}}\n"
@@ -318,7 +317,7 @@ def test_preferences_have_no_loss_a_token_but_conversations_have(
     trained = run("dpo", tmp_path / "dpo", start, preferences, train__steps=1, train__batch_size=1, **QUIET)
     capsys.readouterr()
     assert main(["evaluate", str(trained.path)]) == 2
-    assert "learnt from preferences, which have no loss a token; name --tasks, or --data" in capsys.readouterr().err
+    assert "trained on preferences, which have no loss per token; name --tasks, or --data" in capsys.readouterr().err
     talk = write_lines(tmp_path / "talk.jsonl", [{"messages": conversation(a, "b")} for a in "abcdefgh"])
     assert main(["evaluate", str(trained.path), "--data", str(talk), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -326,7 +325,7 @@ def test_preferences_have_no_loss_a_token_but_conversations_have(
 
 
 def test_a_line_of_progress_has_the_few_that_are_watched() -> None:
-    watch = Watch(10)
+    watch = ProgressPanel(10)
     watch.update({
         "step": 1, "train_seconds": 1.0, "train/reward": 0.5, "train/kl": 1.25, "train/policy_loss": 0.1,
         "val/loss": 1.0, "val/true_score": 0.75, "val/true_score_low": 0.7, "accuracy/village": 0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -18,9 +19,9 @@ from understudy.inference import (
     BatchEngine,
     CompletionChunk,
     QueueFull,
+    RequestHandle,
     SamplingSettings,
     SequenceRequest,
-    Ticket,
     TokenLogprob,
     complete,
     generate_text,
@@ -129,7 +130,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weight
             engine.submit(request, heard)
             alone.append(heard.wait())
     with BatchEngine(model, tokenizer, max_rows=5, prefill_tokens=8, queue_limit=1000) as engine:
-        noise: list[Ticket] = []
+        noise: list[RequestHandle] = []
         beside = []
         for request in asked:
             for tokens in prompts_of(int(random.integers(1e6)), 3, 12):
@@ -234,7 +235,7 @@ def test_text_ends_before_a_stop_string_and_at_end_tokens(tokenizer: Tokenizer) 
 
 
 @pytest.fixture
-def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Heard, Ticket]]:
+def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Heard, RequestHandle]]:
     """An engine of one row, taken by an answer that does not go on until the test says so."""
     gate = threading.Event()
 
@@ -304,26 +305,76 @@ def test_logits_that_are_not_finite_end_only_their_row(tokenizer: Tokenizer) -> 
         assert engine.stats().prompt_tokens_reused == 0 or 7 not in good.tokens
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_defect_ends_every_request_and_refuses_more(tokenizer: Tokenizer) -> None:
-    model, started = small_model(), threading.Event()
-    whole, defect = model.hidden, threading.Event()
+def test_a_request_that_raises_while_sampling_fails_alone(tokenizer: Tokenizer) -> None:
+    broken = SamplingSettings(temperature=1, top_k=3, seed=1)
+    object.__setattr__(broken, "top_k", 2.5)  # no whole number: torch refuses it, and SamplingSettings does not
+    with BatchEngine(small_model(), tokenizer, max_rows=2) as engine:
+        good = Heard()
+        engine.submit(SequenceRequest([1], 40, GREEDY), good)
+        assert complete(engine, SequenceRequest([2], 5, broken)).finish_reason == "error"
+        assert complete(engine, SequenceRequest([2], 5, GREEDY)).finish_reason == "length"
+        assert good.wait()[-1].finish_reason == "length" and engine.is_open
+        assert engine.stats().requests_finished == {"error": 1, "length": 2}
 
-    def hidden(tokens: torch.Tensor, cache: Any) -> torch.Tensor:
-        if defect.is_set():
+
+def test_a_forward_that_raises_ends_the_sequences_in_it_and_not_the_engine(tokenizer: Tokenizer) -> None:
+    model = small_model()
+    hidden, failing, started = model.hidden, threading.Event(), threading.Event()
+
+    def fail(*inputs: Any) -> torch.Tensor:
+        if failing.is_set():
+            failing.clear()
             raise ZeroDivisionError
-        return whole(tokens, cache)
+        return hidden(*inputs)
 
-    model.hidden = hidden  # type: ignore[method-assign, assignment]
+    model.hidden = fail  # type: ignore[method-assign, assignment]
     with BatchEngine(model, tokenizer, max_rows=1) as engine:
-        running, waiting = Heard(lambda piece: started.set()), Heard()
+        running, waiting = Heard(lambda chunk: started.set()), Heard()
         engine.submit(SequenceRequest([1], 40, GREEDY), running)
         engine.submit(SequenceRequest([1], 40, GREEDY), waiting)
         started.wait(10)
-        defect.set()
-        assert running.wait()[-1].finish_reason == waiting.wait()[-1].finish_reason == "error"
+        failing.set()
+        assert running.wait()[-1].finish_reason == "error" and waiting.wait()[-1].finish_reason == "length"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lost_device_closes_the_engine(tokenizer: Tokenizer) -> None:
+    model = small_model()
+
+    def lost(*inputs: Any) -> torch.Tensor:
+        raise torch.AcceleratorError("the device is lost")
+
+    model.hidden = lost  # type: ignore[method-assign, assignment]
+    with BatchEngine(model, tokenizer) as engine:
+        heard = Heard()
+        engine.submit(SequenceRequest([1], 40, GREEDY), heard)
+        assert heard.wait()[-1].finish_reason == "error"
+        engine._thread.join(10)  # type: ignore[union-attr]
+        assert not engine.is_open
         with pytest.raises(RuntimeError):
             engine.submit(SequenceRequest([1], 1), Heard())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1000.0])
+def test_ids_beyond_the_tokenizers_vocabulary_are_never_sampled(tokenizer: Tokenizer, temperature: float) -> None:
+    torch.manual_seed(0)
+    size = tokenizer.vocab_size + 200
+    model = build_model(ModelConfig(vocab_size=size, context_length=CONTEXT, n_layers=1, n_heads=2, d_model=16)).eval()
+    settings = SamplingSettings(temperature, repetition_penalty=1.1, seed=1)
+    request = SequenceRequest([1, 2], 40, settings, logprobs=3, prompt_logprobs=300)
+    with BatchEngine(model, tokenizer) as engine:
+        heard = Heard()
+        engine.submit(request, heard)
+        chunks = heard.wait()
+        with pytest.raises(ValueError, match=f"outside the vocabulary of {tokenizer.vocab_size}"):
+            engine.submit(dataclasses.replace(request, tokens=[tokenizer.vocab_size]), Heard())
+    assert chunks[-1].finish_reason == "length" and max(heard.tokens) < tokenizer.vocab_size
+    entries = [entry for chunk in chunks for entry in (*chunk.logprobs, *chunk.prompt_logprobs)]
+    assert all(token < tokenizer.vocab_size for entry in entries for token, _ in entry.top)
+    [alone] = generate_text(model, tokenizer, [[1, 2]], 40, settings)
+    assert alone.tokens == heard.tokens
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        generate_text(model, tokenizer, [[tokenizer.vocab_size]], 4, settings)
 
 
 def test_one_that_no_longer_listens_stops_only_its_own_request(tokenizer: Tokenizer) -> None:
@@ -353,7 +404,7 @@ def test_memory_is_planned(tokenizer: Tokenizer) -> None:
     [
         (SequenceRequest([1] * 40, 9), "exceed the context"),
         (SequenceRequest([], 1), "is empty"),
-        (SequenceRequest([99], 1), "not among"),
+        (SequenceRequest([99], 1), "outside the vocabulary"),
         (SequenceRequest([1], -1), "max_new_tokens"),
         (SequenceRequest([1], 1, stop=("",)), "stop string is empty"),
         (SequenceRequest([1], 1, logprobs=-1), "logprobs is -1"),

@@ -21,8 +21,8 @@ from understudy.data.chat.conversation_formats import FORMATS, read_conversation
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.chat.prepared import validation_mask
-from understudy.data.chat.records import read_records
 from understudy.data.chat.sources import NAMED, parse_sources
+from understudy.data.records import read_records
 
 __all__ = ["hub"]  # a fixture
 

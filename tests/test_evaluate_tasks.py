@@ -18,10 +18,11 @@ import torch
 from understudy.cli import main
 from understudy.config.model import ModelConfig
 from understudy.evaluate.likelihood import Span, continuation, score_sequences
-from understudy.evaluate.runner import prompt_tokens, run_task
+from understudy.evaluate.runner import answer_all, prompt_tokens, run_task
 from understudy.evaluate.statistics import (
     compare_paired,
     estimate,
+    mean_estimate,
     mean_interval,
     ratio_estimate,
     sign_test,
@@ -30,6 +31,7 @@ from understudy.evaluate.statistics import (
 )
 from understudy.evaluate.task import as_text
 from understudy.evaluate.tasks import TASKS, find_task
+from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram
 from understudy.rewards.verifiers import final_number
 from understudy.run import RunFolder
@@ -144,7 +146,8 @@ def test_answers_end_at_a_line_break_and_are_judged(letters: Tokenizer, tmp_path
     assert result.scores() == {"one": 1.0, "1": 0.0, "2": 1.0}
     assert result.accuracy == pytest.approx(2 / 3)
     assert {name: (of.value, of.n) for name, of in result.categories.items()} == {"sums": (0.5, 2), "shares": (1.0, 1)}
-    assert run_task(find_task(str(tmp_path / "sums.jsonl")), model, letters, CPU, limit=1).n == 1
+    one = run_task(find_task(str(tmp_path / "sums.jsonl")), model, letters, CPU, limit=1)
+    assert (one.n, one.low, one.high) == (1, None, None)
 
 
 def test_where_the_tokenizer_speaks_chat_the_answer_ends_with_the_turn(letters: Tokenizer, tmp_path: Path) -> None:
@@ -179,6 +182,25 @@ def test_the_batch_size_changes_nothing_but_rounding(letters: Tokenizer, tmp_pat
     for results in (chosen, said):  # "very very ..." does not fit the context, and is counted
         assert 12 > results[0].cut == results[1].cut == results[2].cut > 0
     assert model.training
+
+
+def test_sampled_answers_do_not_depend_on_the_batch(letters: Tokenizer) -> None:
+    model = small_gpt(letters)
+    prompts = [letters.encode(f"Who {'very ' * (i % 5)}?") for i in range(12)]
+    settings = SamplingSettings(temperature=1.0, seed=3)
+    answers = [answer_all(model, letters, prompts, 6, settings, CPU, size) for size in (1, 5, 12)]
+    assert answers[0] == answers[1] == answers[2] and len(set(answers[0])) > 6
+    part = answer_all(model, letters, prompts[4:6], 6, settings, CPU, 2, numbers=[4, 5])
+    assert part == answers[0][4:6], "the number of a prompt decides, not its position"
+
+
+def test_logits_that_are_not_finite_are_refused(letters: Tokenizer, tmp_path: Path) -> None:
+    model = small_gpt(letters)
+    with torch.no_grad():
+        model.norm.weight.fill_(math.nan)
+    (tmp_path / "t.txt").write_text("ab")
+    with pytest.raises(ValueError, match="logits are not finite"):
+        run_task(find_task(str(tmp_path / "t.txt")), model, letters, CPU)
 
 
 def test_prompts_too_long_lose_their_oldest_turns_first(letters: Tokenizer) -> None:
@@ -249,7 +271,14 @@ def test_ties_do_not_widen_the_interval_of_a_win_rate() -> None:
     assert (won.low, won.high) == wilson_interval(8, 10), "without ties it is Wilson's"
     tied = win_rate([0.5] * 10)
     assert tied.low and tied.high and 0.3 < tied.low < 0.5 < tied.high < 0.7
-    assert (win_rate([1.0]).high, win_rate([0.0]).low) == (1.0, 0.0)
+    assert win_rate([1.0, 1.0]).high == 1.0 and win_rate([0.0, 0.0]).low == 0.0
+
+
+@pytest.mark.parametrize("make", [estimate, mean_estimate, win_rate, lambda values: ratio_estimate(values, [3])])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_one_example_has_no_interval(make: Any, value: float) -> None:
+    result = make([value])
+    assert (result.low, result.high, result.n) == (None, None, 1)
 
 
 def test_the_paired_test_by_hand() -> None:
@@ -381,7 +410,7 @@ def test_mistakes_name_what_and_where(tmp_path: Path) -> None:
     assert "line 2 differs from the first" in complaint(good, good | {"choices": ["a", "b"]})
     assert "the id '7' of" in complaint(good | {"id": 7}, good | {"id": "7"})
     assert "has no questions" in complaint("")
-    with pytest.raises(ValueError, match="writes its own questions"):
+    with pytest.raises(ValueError, match="generates its own questions"):
         find_task("hamlet", tmp_path)
     lines(tmp_path / "gsm8k.jsonl", good)
     with pytest.raises(ValueError, match="rename the file"):
@@ -438,14 +467,28 @@ def test_evaluate_tasks_keeps_and_tells(capsys: pytest.CaptureFixture[str], trai
     assert main(["evaluate", "small", "--tasks", "q.jsonl"]) == 0
     out, err = capsys.readouterr()
     assert out == "" and "accuracy_normalised" in err and "purse" in err
+    assert main(["evaluate", "small", "--tasks", "said.jsonl"]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().err.splitlines() if "said" in line]
+    assert row[2:] in (["1", "0.0%", "–"], ["1", "100.0%", "–"]), "one question has no interval"
     assert main(["evaluate", "small", "--tasks", "said.jsonl", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert said["tasks"]["said"]["low"] is None
     kept = json.loads((trained.path / "evaluation_tasks.json").read_text())
     assert kept["said"] == {"checkpoint": "8", "created": kept["said"]["created"]} | said["tasks"]["said"]
     assert set(kept["q"]["categories"]) == {"purse", "cow"} and kept["q"]["n"] == 20
     rows = [json.loads(line) for line in (trained.path / "evaluations/q.jsonl").read_text().splitlines()]
     assert sum(row["score"] for row in rows) / 20 == kept["q"]["accuracy"]
     assert rows[0]["question"] == "Who found the purse?" and rows[0]["expected"] == "Sam"
+
+
+def test_a_result_is_printed_although_it_cannot_be_saved(
+    capsys: pytest.CaptureFixture[str], trained: RunFolder
+) -> None:
+    questions(Path("q.jsonl"))
+    (trained.path / "evaluations").write_text("in the way")
+    assert main(["evaluate", "small", "--tasks", "q.jsonl", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["tasks"]["q"]["n"] == 20 and "cannot be written" in err
 
 
 def test_evaluate_against_pairs_the_same_questions(capsys: pytest.CaptureFixture[str], trained: RunFolder) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+import understudy
 from understudy.config.model import ModelConfig
 from understudy.inference import SamplingSettings, continue_rows, generate
 from understudy.inference.sampling import (
@@ -18,6 +20,7 @@ from understudy.inference.sampling import (
     seen_tokens,
 )
 from understudy.model import GPT, Bigram, build_model
+from understudy.model.masks import AttentionContext
 
 CONTEXT, VOCAB = 12, 37
 SMALL = {"vocab_size": VOCAB, "context_length": CONTEXT, "n_layers": 3, "n_heads": 4, "d_model": 32}
@@ -83,10 +86,11 @@ def watch(model: GPT | Bigram, monkeypatch: pytest.MonkeyPatch) -> list[Read]:
     """Note every forward of the model from now on."""
     reads, hidden = [], model.hidden
 
-    def noting(tokens: Tensor, cache: Any, at: Tensor | None) -> Tensor:
-        shape = tuple(tokens.shape)
+    def noting(tokens: Tensor, context: AttentionContext) -> Tensor:
+        shape, cache = tuple(tokens.shape), context.cache
+        assert cache is not None
         reads.append(Read(shape, cache.longest, cache.max_tokens, cache.keys.dtype, torch.is_grad_enabled()))
-        return hidden(tokens, cache, at=at)
+        return hidden(tokens, context)
 
     monkeypatch.setattr(model, "hidden", noting)
     return reads
@@ -240,13 +244,13 @@ def test_stopped_rows_of_a_tensor_are_filled_up() -> None:
 @pytest.mark.parametrize(
     ("tokens", "how", "says"),
     [
-        ([[1], []], {}, "row 1 is empty"),
-        ([[1, VOCAB]], {}, f"token {VOCAB} in row 0 is not among the model's {VOCAB}"),
-        ([[-1]], {}, "token -1 in row 0"),
+        ([[1], []], {}, "prompt 1 is empty"),
+        ([[1, VOCAB]], {}, f"token {VOCAB} of prompt 0 is outside the vocabulary of {VOCAB}"),
+        ([[-1]], {}, "token -1 of prompt 0"),
         ([1, 2], {}, r"such as \[tokens\]"),
         (torch.tensor([1, 2]), {}, r"\(2,\); give whole numbers \(B, T\)"),
         (torch.zeros(1, 2), {}, "torch.float32"),
-        (torch.zeros(2, 0, dtype=torch.long), {}, "row 0 is empty"),
+        (torch.zeros(2, 0, dtype=torch.long), {}, "prompt 0 is empty"),
         ([[1]], {"max_new_tokens": -1}, "max_new_tokens is -1"),
         ([[1]], {"top_k": 0}, "top_k is 0"),
     ],
@@ -302,3 +306,13 @@ def test_autocast_is_the_precision_of_training(shape: str, monkeypatch: pytest.M
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = model(torch.tensor([prompt]))[0, -1].float()
     assert logprob == pytest.approx(logits.log_softmax(-1)[token].item(), abs=1e-2)
+
+
+def test_every_exported_name_can_be_imported() -> None:
+    assert all(getattr(understudy, name) is not None for name in understudy.__all__)
+
+
+@pytest.mark.parametrize("penalty", [1e-40, 0, 0.009, 101, math.inf, math.nan])
+def test_a_repetition_penalty_that_would_overflow_is_refused(penalty: float) -> None:
+    with pytest.raises(ValueError, match="repetition_penalty is"):
+        SamplingSettings(repetition_penalty=penalty)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from understudy.config.model import ModelConfig
 from understudy.inference import Completion, SamplingSettings, generate, generate_text, stream_text
-from understudy.inference.row_text import RowText
+from understudy.inference.completion import CompletionText
 from understudy.model import GPT, Bigram
 from understudy.tokenizer import Tokenizer, train_tokenizer
 
@@ -24,9 +24,9 @@ class Chunks:
         return self.pieces[id]
 
 
-def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], RowText]:
+def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], CompletionText]:
     """What is shown at each piece, and the end."""
-    text = RowText(Chunks(pieces), stop, ())  # type: ignore[arg-type]
+    text = CompletionText(Chunks(pieces), stop, ())  # type: ignore[arg-type]
     shown: list[str] = []
     for token in range(len(pieces)):
         shown.append(text.push(token, 0.0))
@@ -209,7 +209,7 @@ def test_mistakes_are_told_before_the_first_piece(bytewise: Tokenizer) -> None:
     with pytest.raises(ValueError, match="max_new_tokens is -2"):
         stream_text(model, bytewise, "to be", -2)
     small = random_model(train_tokenizer("char", ["ab"]))
-    with pytest.raises(ValueError, match="not among the model's 2; use its tokenizer"):
+    with pytest.raises(ValueError, match="outside the vocabulary of 2; encode text with the run's"):
         stream_text(small, bytewise, "to be", 5)
 
 

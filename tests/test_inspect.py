@@ -171,11 +171,11 @@ def test_control_characters_do_not_reach_the_terminal(inspect: Any, tmp_path: Pa
 @pytest.mark.parametrize(
     "words,complaint",
     [
-        (["chat"], "say what to look at: --mask"),
+        (["chat"], "add --mask to see"),
         (["chat", "--mask", "--num", "0"], "--num is 0; a number from 1"),
         (["chat", "--mask", "--width", "3"], "--width is 3; a number from 20"),
         (["nobody", "--mask"], "there is no run 'nobody'"),
-        (["base", "--mask"], "was trained on text; say which conversations to show: --data PATH"),
+        (["base", "--mask"], "was trained on text; name conversations to show with --data PATH"),
         (["chat", "--mask", "--data", "nowhere"], "no conversations at nowhere"),
         (["chat", "--mask", "--prompt", "a"], "--prompt: not allowed with argument --mask"),
         (["chat", "--mask", "--at", "1"], "--at is for --prompt"),
@@ -183,8 +183,13 @@ def test_control_characters_do_not_reach_the_terminal(inspect: Any, tmp_path: Pa
         (["tiny", "--prompt", " "], "the prompt is empty"),
         (["tiny", "--prompt", "Sam", "--at", "99"], "--at is 99; the text has the tokens 1 to"),
         (["tiny", "--prompt", "Sam " * 200], "give a shorter one"),
-        (["tiny", "--prompt", "Sam", "--plain", "--system", "x"], "--system is for a prompt said to an assistant"),
+        (["tiny", "--prompt", "Sam", "--plain", "--system", "x"], "--system is for the prompt of an assistant"),
         (["tiny", "--prompt", "Sam", "--out", "nowhere/look.png"], "cannot be written"),
+        (
+            ["tiny", "--prompt", "Sam", "--out", "/dev/null"],
+            "is a device or pipe; choose the name of a new or regular file",
+        ),
+        (["tiny", "--prompt", "S", "--plain", "--out", "look.png"], "a single token has no prediction to draw"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_a_sentence(inspect: Any, words: list[str], complaint: str) -> None:
@@ -206,7 +211,7 @@ def test_a_prompt_is_read_as_it_would_be_answered(inspect: Any) -> None:
     greedy = probabilities.argmax(-1).tolist()
     assert ids[len(asked) :] == greedy[len(asked) - 1 : -1], "what it adds is the likeliest"
     assert np.array(document["attention"]).shape == (1, 2, len(ids))
-    assert np.array(document["attention"])[..., document["place"] + 1 :].sum() == 0
+    assert np.array(document["attention"])[..., document["position"] + 1 :].sum() == 0
 
 
 def test_plain_text_is_not_answered(inspect: Any) -> None:
@@ -220,7 +225,7 @@ def test_a_look_is_printed_and_drawn(inspect: Any, tmp_path: Path) -> None:
         "tiny", "--prompt", "Sam\x1b[2J", "--out", str(picture), "--width", "100", "--tokens", "4"
     )
     assert status == 0 and "\x1b" not in out and f"the picture is {picture}" in err
-    for part in ("How likely each token was", "Logit lens", "layer 1", "embedding", "Attention"):
+    for part in ("Probability of each token", "Logit lens", "layer 1", "embedding", "Attention"):
         assert part in out
     assert picture.read_bytes().startswith(b"\x89PNG") and 10_000 < picture.stat().st_size < 200_000
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from understudy.config.run import LogConfig
 from understudy.console import bytes_text, count_text, duration_text, printable
 from understudy.run import RunFolder, read_metrics
-from understudy.train.console_panel import Watch, sparkline
+from understudy.train.console_panel import ProgressPanel, sparkline
 from understudy.train.metrics import TrainingMetrics, final_table, memory_bytes
 
 
@@ -104,7 +104,7 @@ def test_resuming_drops_what_comes_again_and_goes_on(folder: RunFolder) -> None:
     with TrainingMetrics(folder, LogConfig(), 100, resume_step=20, console=console) as metrics:
         assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20]
         assert sorted(path.name for path in folder.samples.iterdir()) == ["step_10.txt", "step_20.txt"]
-        assert metrics.watch.best == (2.8, 20), "what the panel knew is known again"
+        assert metrics.panel.best == (2.8, 20), "what the panel knew is known again"
         metrics.write(row(30))
     assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20, 30]
     assert folder.metrics.read_bytes().endswith(b"}\n")
@@ -197,12 +197,12 @@ def test_a_terminal_gets_a_panel_and_its_cursor_back(folder: RunFolder) -> None:
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
 def test_the_panel_fits_its_terminal(width: int) -> None:
-    watch = Watch(1_000_000, {"stop_at_loss": 1.0})
+    watch = ProgressPanel(1_000_000, {"stop_at_loss": 1.0})
     for step in range(1, 60):
         watch.update(row(step, **{"val/loss": 3.0, "lr": 1e-3, "memory_bytes": 1e9, "clip_fraction": 0.5, "kl": 0.1}))
     for unicode in (True, False):
         console, out = Console(file=(out := io.StringIO()), width=width, color_system=None), out
-        console.print(watch.panel("a-run", width, unicode))
+        console.print(watch.render("a-run", width, unicode))
         lines = out.getvalue().splitlines()
         assert {len(line) for line in lines} == {min(width, 90)}
         assert width < 40 or "…" not in out.getvalue()
@@ -221,7 +221,7 @@ def test_texts_of_a_model_cannot_steer_the_terminal(folder: RunFolder) -> None:
 
 
 def test_the_loss_is_smoothed_and_a_broken_one_is_not_hidden() -> None:
-    watch = Watch(100)
+    watch = ProgressPanel(100)
     for step, loss in enumerate([4.0, 2.0, 4.0, 2.0, 4.0, 2.0], 1):
         watch.update(row(step, **{"train/loss": loss}))
         watch.update(row(step, **{"train/loss": loss}))  # shown, then written: counted once
@@ -231,10 +231,10 @@ def test_the_loss_is_smoothed_and_a_broken_one_is_not_hidden() -> None:
     assert "loss     nan" in watch.line(evaluated=False)
 
 
-def watched(stops: dict[str, Any], clock_per_step: float = 1.0, steps: int = 11) -> Watch:
+def watched(stops: dict[str, Any], clock_per_step: float = 1.0, steps: int = 11) -> ProgressPanel:
     """A run of 100 steps, 64 tokens and a second of training each, of which ``steps`` are done."""
     clock = iter(np.arange(1, 1000) * clock_per_step)
-    watch = Watch(100, stops, clock=lambda: now[0])
+    watch = ProgressPanel(100, stops, clock=lambda: now[0])
     now = [0.0]
     for step in range(1, steps + 1):
         now[0] = float(next(clock))
@@ -267,7 +267,7 @@ def test_time_left_counts_what_evaluations_take_and_what_a_loss_may_save() -> No
 
 
 def test_time_left_follows_the_recent_pace() -> None:
-    watch = Watch(1000, clock=lambda: 0.0)
+    watch = ProgressPanel(1000, clock=lambda: 0.0)
     for step in range(1, 101):
         seconds = step * 10.0 if step <= 50 else 500 + (step - 50) * 1.0
         watch.update({"step": step, "tokens": step, "train_seconds": seconds})
@@ -275,7 +275,7 @@ def test_time_left_follows_the_recent_pace() -> None:
 
 
 def test_a_resumed_run_has_no_pace_before_it_ran() -> None:
-    watch = Watch(100, clock=lambda: 50.0)
+    watch = ProgressPanel(100, clock=lambda: 50.0)
     for step in range(1, 11):
         watch.update(row(step), live=False)
     assert watch.seconds_left is None
@@ -303,7 +303,7 @@ def test_a_sparkline_falls_with_the_loss() -> None:
 
 
 def test_the_history_behind_the_panel_stays_small() -> None:
-    watch = Watch(100_000)
+    watch = ProgressPanel(100_000)
     for step in range(1, 20_001):
         watch.update(row(step))
     steps = [step for step, _ in watch.losses]

@@ -264,7 +264,7 @@ def test_a_file_that_cannot_be_trained_on(tmp_path: Path, records: list[Any], se
 def test_hamlets_own_pairs_have_their_truth(tmp_path: Path) -> None:
     prepare_conversations(["hamlet"], tmp_path / "out", kind="preferences", limit=60)
     opened = open_preferences(tmp_path / "out", "train")
-    truths = [tuple(each.truths[number] for number in (p.better, p.worse)) for each in opened for p in each.pairs]
+    truths = [tuple(each.truths[number] for number in (p.chosen, p.rejected)) for each in opened for p in each.pairs]
     assert len(truths) == opened.pairs == 60
     assert set(truths) == {(1.0, 0.0), (0.0, 1.0)} and truths.count((0.0, 1.0)) < 20, "annotators err now and then"
     assert all(each.category for each in opened)

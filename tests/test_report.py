@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -174,7 +175,8 @@ def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "a"), make_run(tmp_path / "b"))
     for tag, attributes in page.tags:
         assert tag not in ("link", "img", "iframe", "object", "embed", "base"), tag
-        assert not {"src", "href", "srcset", "action"} & attributes.keys(), (tag, attributes)
+        assert not {"src", "srcset", "action"} & attributes.keys(), (tag, attributes)
+        assert (attributes.get("href") or "#").startswith("#"), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes), attributes
     addresses = set(re.findall(r"https?://[^\s\"'`)]+", page.source))
     assert addresses == {"http://www.w3.org/2000/svg"}, "the name of a format, which nobody fetches"
@@ -189,7 +191,7 @@ def test_nothing_that_a_run_brings_becomes_markup(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "<b>run&", lines, data={"path": EVIL})
     (folder.samples / "step_100.txt").write_text("earlier\n")
     (folder.samples / "step_400.txt").write_text(EVIL + "\x1b[31m\n---\nsecond")
-    about = folder.about()
+    about = folder.record()
     write_json(folder.path / "run.json", about | {"data": {"path": EVIL}, "stage": EVIL})
     write_json(folder.path / "evaluation.json", {"loss": 1.5, "checkpoint": EVIL})
     page = page_of(tmp_path, folder)
@@ -212,17 +214,17 @@ def test_the_page_says_what_a_run_came_to(tmp_path: Path) -> None:
     write_json(folder.path / "evaluation.json", evaluation)
     page = page_of(tmp_path, folder)
     expected = {
-        "validation loss": "1.8863 [1.8711, 1.9019]", "bits a byte": "2.721 [2.700, 2.743]", "perplexity": "6.595",
-        "evaluated": "best · 111,539 tokens", "best while training": "1.9000 at step 300",
-        "last validation loss": "2.1500", "steps": "400", "tokens": "307,200 · 3.07 passes over the data",
-        "time": "0:20", "tokens a second": "15.4k", "memory at peak": "700 MB", "seed": "1337",
-        "parameters": "804,096", "model": "gpt2 · 4 layers · 4 heads · 128 wide · 64 context",
+        "validation loss": "1.8863 [1.8711, 1.9019]", "bits per byte": "2.721 [2.700, 2.743]", "perplexity": "6.595",
+        "evaluated": "best · 111,539 tokens", "best validation loss in training": "1.9000 at step 300",
+        "last validation loss": "2.1500", "steps": "400", "tokens": "307,200 · 3.07 epochs",
+        "time": "0:20", "tokens per second": "15.4k", "peak memory": "700 MB", "seed": "1337",
+        "parameters": "804,096", "model": "gpt2 · 4 layers · 4 heads · 128 width · 64 context",
         "tokenizer": "char · 65 tokens", "data": "data/shakespeare-char · sha256 cdcdcdcdcdcd…",
         "training split": "100,000 tokens", "started from": "random weights", "begun": "2026-08-01 12:00:00 UTC",
     }  # fmt: skip
     for name, text in expected.items():
         assert page.row(name) == [text], name
-    assert "Set differently" not in page.text and "trouble" not in page.text
+    assert "Settings that differ" not in page.text and "trouble" not in page.text
     assert "context_length: 64" in page.text, "the whole configuration is there"
     assert "[1.871, 1.902]" in page.text and "804k" in page.text
 
@@ -230,7 +232,7 @@ def test_the_page_says_what_a_run_came_to(tmp_path: Path) -> None:
 def test_runs_stand_side_by_side_with_what_was_set_differently(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one")
     two = make_run(tmp_path / "two", rows(200), train={"steps": 400, "seed": 7}, optim={"name": "muon"})
-    write_json(two.path / "run.json", two.about() | {"parent": {"run": "runs/one", "step": 400, "sha256": "ef" * 32}})
+    write_json(two.path / "run.json", two.record() | {"parent": {"run": "runs/one", "step": 400, "sha256": "ef" * 32}})
     page = page_of(tmp_path, one, two)
     assert page.row("started from") == ["random weights", "runs/one at step 400 · sha256 efefefefefef…"]
     assert page.row("steps") == ["400", "200 of 400"]
@@ -252,8 +254,53 @@ def test_the_charts_carry_every_curve_on_every_axis(tmp_path: Path) -> None:
     assert long["val/loss"]["step"] == [5000, 10_000, 15_000, 20_000]
     assert long["val/loss"]["y"][2] == pytest.approx(1.9)
     assert long["train/loss"]["tokens"][-1] == 20_000 * 768 and long["train/loss"]["seconds"][-1] == 1000
-    assert charts["limits"][0] < 1.7 and charts["limits"][1] > 2.4
+    (main,) = charts["main"]
+    assert main["limits"][0] < 1.7 and main["limits"][1] > 2.4
+    assert (main["title"], main["runs"], main["note"]) == ("loss (nats per token)", [0, 1], "")
     assert len(page.source) < 200_000
+
+
+def test_curves_of_different_units_or_data_do_not_share_an_axis_without_a_note(tmp_path: Path) -> None:
+    def lines(metric: str) -> list[dict[str, Any]]:
+        return [line | {metric: 0.5, metric.replace("train", "val"): 0.25} for line in rows(400)]
+
+    base = make_run(tmp_path / "base")
+    folders = {"pretrain": base}
+    for stage, data in (("sft", "aa"), ("dpo", "bb"), ("grpo", "cc")):
+        folders[stage] = make_run(tmp_path / stage, lines("train/reward"))
+        about = folders[stage].record()
+        write_json(
+            folders[stage].path / "run.json", about | {"stage": stage, "data": about["data"] | {"sha256": data * 32}}
+        )
+    page = page_of(tmp_path, *folders.values())
+    charts = page.json["charts"]
+    assert [(chart["title"], chart["runs"], chart["val"]) for chart in charts["main"]] == [
+        ("loss (nats per token)", [0, 1], "val/loss"), ("loss (nats per pair)", [2], "val/loss"),
+        ("reward", [3], "val/reward"),
+    ]  # fmt: skip
+    assert "different data" in charts["main"][0]["note"] and "count the answers only" in charts["main"][0]["note"]
+    assert charts["main"][1]["note"] == "" and charts["main"][2]["best"] == "max"
+    assert [member["title"] for member in charts["members"]] == [
+        "loss (nats per token)", "loss (nats per token)", "loss (nats per pair)", "reward",
+    ]  # fmt: skip
+    alone = page_of(tmp_path, folders["grpo"])
+    assert alone.row("best validation reward in training") == ["-1.9000 at step 300"]
+    assert "validation loss" not in alone.text
+
+
+def test_the_page_has_a_list_of_contents(tmp_path: Path) -> None:
+    _, child = before_and_after(tmp_path)
+    page = page_of(tmp_path, child)
+    links = [(attributes["href"] or "").removeprefix("#") for tag, attributes in page.tags if tag == "a"]
+    ids = [attributes.get("id") for _, attributes in page.tags]
+    assert {"summary", "lineage", "tasks", "curves", "configuration"} <= set(links) <= set(ids)
+    assert "reward-model" not in links and "differences" not in links
+
+
+def test_a_metric_that_no_table_knows_has_a_chart_under_its_name(tmp_path: Path) -> None:
+    lines = [line | {"train/novelty": 0.5} for line in rows(400)]
+    titles = page_of(tmp_path, make_run(tmp_path / "a", lines)).json["charts"]["titles"]
+    assert titles["train/novelty"] == {"title": "train/novelty", "kind": "number"}
 
 
 def test_samples_come_in_order_and_not_without_end(tmp_path: Path) -> None:
@@ -271,7 +318,7 @@ def test_samples_come_in_order_and_not_without_end(tmp_path: Path) -> None:
 def test_a_run_that_has_just_begun_or_went_wrong_has_its_page_too(tmp_path: Path) -> None:
     broken = [line | ({"train/loss": None} if line["step"] > 200 else {}) for line in rows(400)]
     page = page_of(tmp_path, make_run(tmp_path / "new", []), make_run(tmp_path / "broken", broken))
-    assert page.row("trouble") == ["–", "the loss was no number at step 210 (20 lines)"]
+    assert page.row("trouble") == ["–", "the loss was not finite at step 210 (20 lines)"]
     assert page.row("steps") == ["–", "400"]
     assert "not evaluated yet" in page.text
     assert page.json["charts"]["runs"][0] == {"name": "new", "curves": {}}
@@ -293,6 +340,18 @@ def test_the_page_is_written_where_it_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot be written .* choose another --out"):
         write_report([folder.path], tmp_path / "file" / "page.html")
+
+
+def test_a_page_replaces_nothing_but_a_regular_file(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    (tmp_path / "page.html").write_text("old")
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    os.mkfifo(tmp_path / "pipe.html")
+    for name, kind in (("link.html", "a symbolic link"), ("pipe.html", "a device or pipe")):
+        with pytest.raises(ValueError, match=f"{name} is {kind}; choose the name of a new or regular file"):
+            write_report([folder.path], tmp_path / name)
+    assert (tmp_path / "page.html").read_text() == "old" and (tmp_path / "link.html").is_symlink()
+    assert write_report([folder.path], tmp_path / "page.html").read_text() != "old"
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
@@ -328,7 +387,7 @@ def make_child(path: Path, parent: RunFolder, sha256: str = BASE_SHA) -> RunFold
         "train_trained_tokens": 20_000, "val_conversations": 70, "val_tokens": 4000, "val_trained_tokens": 900,
         "counts": {"train": {"conversations": 1503, "whole": 1490, "cut_at_a_turn": 10, "too_long": 3}},
     }  # fmt: skip
-    about = folder.about() | {
+    about = folder.record() | {
         "stage": "sft", "data": data, "trained_parameters": 5_000,
         "parent": {"run": str(parent.path), "step": 400, "sha256": sha256},
     }  # fmt: skip
@@ -380,7 +439,7 @@ def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
     child = make_child(tmp_path / "child", base)
     page = page_of(tmp_path, child)
-    story = page.text[page.text.index("Lineage") : page.text.index("Curves")]
+    story = page.text[page.text.rindex("Lineage") : page.text.rindex("Curves")]
     assert story.index("pretrain") < story.index("sft")
     for text in (
         "data/shakespeare-char · sha256 cdcdcdcdcdcd…", "100,000 tokens", "step 400 · sha256 efefefefefef…",
@@ -399,7 +458,7 @@ def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
 def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
-    about = child.about()
+    about = child.record()
     if what == "gone":
         shutil.rmtree(base.path)
     elif what == "retrained":
@@ -414,13 +473,13 @@ def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Pa
         write_json(child.path / "run.json", about | {"parent": about["parent"] | {"run": str(child.path)}})
     page = page_of(tmp_path, child)
     said = {
-        "gone": f"the folder {base.path} is not there any more",
-        "retrained": "its checkpoint of step 400 holds other weights now (sha256 777777777777…) than those it was "
+        "gone": f"the folder {base.path} does not exist any more",
+        "retrained": "its checkpoint of step 400 now has other weights (sha256 777777777777…) than those the child "
         "started from (sha256 efefefefefef…)",
-        "pruned": "its checkpoint of step 400 is not there any more",
+        "pruned": "its checkpoint of step 400 does not exist any more",
         "damaged": f"line 1 of {base.metrics} is damaged",
-        "odd path": "is not there any more",
-        "itself": "this run comes from itself",
+        "odd path": "does not exist any more",
+        "itself": "run.json names the run as its own ancestor",
     }
     assert said[what] in page.text
     assert "87.5%" in page.text, "its own results are there"
@@ -432,7 +491,7 @@ def test_runs_that_moved_together_find_each_other(tmp_path: Path) -> None:
     before_and_after(tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
     page = page_of(tmp_path, RunFolder(tmp_path / "new" / "child"))
-    assert "not there any more" not in page.text and "Tasks, before and after" in page.text
+    assert "does not exist" not in page.text and "Tasks, before and after" in page.text
 
 
 def test_tasks_stand_before_and_after_with_intervals_and_a_paired_test(tmp_path: Path) -> None:
@@ -449,7 +508,7 @@ def test_tasks_stand_before_and_after_with_intervals_and_a_paired_test(tmp_path:
     marks = [a for tag, a in page.tags if tag == "circle"]
     assert [mark["cx"] for mark in marks[:2]] == ["25.0%", "87.5%"]
     assert "chance" not in page.text, "nobody said what it is"
-    card = page.text[: page.text.index("Lineage")]
+    card = page.text[: page.text.rindex("Lineage")]
     assert "village" in card and "87.5%" in card
 
 
@@ -466,12 +525,12 @@ def test_chance_is_shown_where_a_result_carries_it(tmp_path: Path) -> None:
     [
         (
             {"who-0": 1.0, "sum-0": 1.0, "where-1": 0.0},
-            "base and child come to the same (95% interval +0.0 to +0.0) on the 2 questions that both had: child alone "
+            "base and child score the same (95% interval +0.0 to +0.0) on the 2 questions that both had: child alone "
             "is right on 0, base alone on 0, p = 1 (exact paired test).",
         ),
-        ({"else-0": 1.0}, "base and child were asked different questions"),
+        ({"else-0": 1.0}, "base and child were evaluated on different questions"),
         ({"who-0": 0.5, "sum-0": 1.0}, "higher on 0, lower on 1, p = 1 (exact paired test)"),
-        (None, "The single answers of child were not kept"),
+        (None, "The answers of child were not saved"),
     ],
 )  # fmt: skip
 def test_only_the_same_questions_are_compared(scores: dict[str, float] | None, said: str, tmp_path: Path) -> None:
@@ -493,7 +552,7 @@ def test_a_task_that_measures_a_loss_is_no_percentage(tmp_path: Path) -> None:
     page = page_of(tmp_path, child)
     assert table(page, "loss") == ["2.00001.7500 to 2.2500n 2", "1.50001.2500 to 1.7500n 2"]
     assert table(page, "bits_per_byte")[0].startswith("0.7000")
-    assert "The loss of child is 0.5000 nats a token lower than that of base" in page.text
+    assert "The loss of child is 0.5000 nats per token lower than that of base" in page.text
     assert page.text.count("answers of child") == 1, "those of the other task"
 
 
@@ -501,9 +560,9 @@ def test_what_makes_a_comparison_unfair_is_noted(tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     add_task(base, "village", {"who-0": 1.0}, checkpoint="200", few_shot=5, cut=3)
     text = page_of(tmp_path, child).text
-    assert "base was asked at step 200; its child started from step 400." in text
-    assert "Not all were shown as many solved examples." in text and "step 200 · 5 solved examples shown" in text
-    assert "Prompts too long for the context of base, which lost their beginning: 3." in text
+    assert "base was evaluated at step 200; its child started from step 400." in text
+    assert "The runs had different numbers of few-shot examples." in text and "step 200 · 5 few-shot examples" in text
+    assert "3 prompts were too long for the context of base and lost their beginning." in text
 
 
 def test_some_right_and_wrong_answers_are_shown_with_what_the_parent_said(tmp_path: Path) -> None:
@@ -516,7 +575,7 @@ def test_some_right_and_wrong_answers_are_shown_with_what_the_parent_said(tmp_pa
     shown = page.text[page.text.index("answers of child: 7 right, 1 wrong") :]
     assert shown.count("✓ right") == 5 and shown.count("✗ wrong") == 1
     wrong = shown[shown.index("✗ wrong") :]
-    order = ["who", "Who was it?", "child says who-0", "wanted:", "Ben.", "base, right:", "base says who-0"]
+    order = ["who", "Who was it?", "child says who-0", "expected:", "Ben.", "base, right:", "base says who-0"]
     places = [wrong.index(text) for text in order]
     assert places == sorted(places)
     assert "base, wrong:" in shown
@@ -574,7 +633,7 @@ def test_a_lineage_is_told_once_and_from_its_beginning(tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     last = make_child(tmp_path / "last", child)
     parent = {"run": str(child.path), "step": 300, "sha256": CHILD_SHA}
-    write_json(last.path / "run.json", last.about() | {"parent": parent})
+    write_json(last.path / "run.json", last.record() | {"parent": parent})
     add_task(last, "village", {"who-0": 1.0})
     family = read_family([child.path, last.path])
     assert [member.label for member in family.members] == ["child", "last", "base"]
@@ -597,11 +656,11 @@ def test_runs_without_parents_have_no_story(tmp_path: Path) -> None:
 def test_nothing_that_answers_or_ancestors_bring_becomes_markup(tmp_path: Path) -> None:
     base = make_run(tmp_path / "<img src=x>")
     child = make_child(tmp_path / "<b>child", base)
-    about = child.about()
+    about = child.record()
     counts = {"train": {"too_long": EVIL}}
     data = about["data"] | {"path": EVIL, "train_tokens": EVIL, "counts": counts}
     write_json(child.path / "run.json", about | {"data": data, "trained_parameters": EVIL})
-    write_json(base.path / "run.json", base.about() | {"stage": EVIL})
+    write_json(base.path / "run.json", base.record() | {"stage": EVIL})
     (child.samples / "step_300.txt").write_text(f"user: {EVIL}\nassistant: {EVIL}\x1b[31m\n")
     for folder in (base, child):
         add_task(folder, "village", {"a": 0.0}, checkpoint=EVIL, few_shot=EVIL, cut=EVIL, metric=EVIL, n=EVIL)

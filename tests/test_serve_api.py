@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -17,7 +18,9 @@ from understudy.feedback.store import FeedbackStore
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import Run
-from understudy.serve.served import Served
+from understudy.serve.openai.plan import plan_chat
+from understudy.serve.openai.schemas import ChatRequest
+from understudy.serve.served import Limits, Served
 from understudy.tokenizer.chat import end_ids, render
 
 ASKED: Any = [{"role": "user", "content": "Who found the purse?"}]
@@ -206,27 +209,35 @@ def test_a_long_conversation_loses_its_oldest_turns_and_says_so(api: OpenAI) -> 
 
 
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
-    ({"model": "../tiny"}, "model_not_found", "is not served here; there is tiny, base"),
-    ({"model": "base"}, "model_not_chat", "was not taught to answer"),
+    ({"model": "../tiny"}, "model_not_found", "there is no model '../tiny' here; choose one of tiny, base"),
+    ({"model": "base"}, "model_not_chat", "was not finetuned to answer"),
     ({"messages": []}, "invalid_value", "a conversation is a list"),
-    ({"messages": [{"role": "assistant", "content": "Sam"}]}, "invalid_value", "take turns"),
+    ({"messages": [{"role": "assistant", "content": "Sam"}]}, "invalid_value", "does not end with a message from"),
     ({"messages": [{"role": "tool", "content": "Sam"}]}, "invalid_value", "has the role 'tool'"),
-    ({"messages": [*ASKED, {"role": "assistant", "content": "Sam"}]}, "invalid_value", "follows one from the user"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "messages.0.content"),
+    ({"messages": [*ASKED, {"role": "assistant", "content": "Sam"}]}, "invalid_value", "does not end with a message"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "the part is an image; this"),
+    ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "invalid_value", "the part is audio; this"),
+    ({"messages": [{"role": "user", "content": None}]}, "invalid_value", "messages.0.content: give a text"),
     ({"messages": [{"role": "user"}]}, "missing_parameter", "messages.0.content is missing"),
     ({"temperature": -1}, "invalid_value", "temperature is -1"),
     ({"temperature": "hot"}, "invalid_value", "temperature"),
     ({"top_p": 0}, "invalid_value", "top_p is 0"),
-    ({"extra_body": {"top_k": 0}}, "invalid_value", "top_k is 0"),
+    ({"extra_body": {"top_k": -2}}, "invalid_value", "top_k is -2"),
+    ({"extra_body": {"top_k": False}}, "invalid_value", "top_k"),
+    ({"store": True}, "invalid_value", "store is true; this server accepts only false or null"),
+    ({"modalities": ["text", "audio"]}, "invalid_value", "accepts only [\"text\"] or null"),
+    ({"service_tier": "priority"}, "invalid_value", 'accepts only "auto" or "default" or null'),
+    ({"extra_body": {"repetition_penalty": 1e-40}}, "invalid_value", "repetition_penalty is 1e-40"),
     ({"max_tokens": 0}, "invalid_value", "max_tokens is 0"),
     ({"n": 0}, "invalid_value", "n: "),
     ({"n": 1000}, "invalid_value", "one request gets at most"),
-    ({"seed": -1}, "invalid_value", "seed"),
-    ({"stop": ["a", ""]}, "invalid_value", "stop: give at most"),
+    ({"n": 10**4299}, "invalid_value", "n: "),
+    ({"seed": -2}, "invalid_value", "seed"),
+    ({"stop": ["a"] * 17}, "invalid_value", "stop: give at most"),
     ({"top_logprobs": 2}, "invalid_value", "logprobs=true"),
     ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),
     ({"frequency_penalty": 0.5}, "invalid_value", "frequency_penalty: only 0"),
-    ({"logit_bias": {"5": 1}}, "invalid_value", "logit_bias: tokens cannot be favoured"),
+    ({"logit_bias": {"5": 1}}, "invalid_value", "logit_bias: this server does not change"),
     ({"tools": [{"type": "function"}]}, "invalid_value", "tools: "),
     ({"response_format": {"type": "json_object"}}, "invalid_value", "response_format"),
     ({"extra_body": {"temprature": 1}}, "unknown_parameter", "temprature is not known"),
@@ -244,9 +255,110 @@ def test_a_mistake_is_named(api: OpenAI, options: dict[str, Any], code: str, mes
     assert refused.value.type == "invalid_request_error"
 
 
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str | None, **keys: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **keys}
+
+
+def system(text: str) -> dict[str, Any]:
+    return {"role": "system", "content": text}
+
+
+CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+ORDERS: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
+    ([user("Sam?"), user("Who?")], [user("Sam?\n\nWho?")]),
+    ([user("Sam?"), user(" "), user("Who?")], [user("Sam?\n\nWho?")]),
+    ([assistant("Hello."), user("Who?")], [assistant("Hello."), user("Who?")]),
+    ([system("Be kind."), assistant("Hello."), user("Who?")], [system("Be kind."), assistant("Hello."), user("Who?")]),
+    ([system("A."), system("B."), user("Who?")], [system("A.\n\nB."), user("Who?")]),
+    ([system("A."), {"role": "developer", "content": "B."}, user("Who?")], [system("A.\n\nB."), user("Who?")]),
+    (
+        [user("Sam?"), assistant("Sam."), system("Be brief."), user("Who?")],
+        [system("Be brief."), user("Sam?"), assistant("Sam."), user("Who?")],
+    ),
+    ([user("Sam?"), system("A."), user("Who?")], [system("A."), user("Sam?\n\nWho?")]),
+    (
+        [user("Sam?"), assistant("Sam"), assistant("found it."), user("Who?")],
+        [user("Sam?"), assistant("Sam\n\nfound it."), user("Who?")],
+    ),
+    (
+        [user("Sam?"), assistant(None, tool_calls=CALL), user("Who?")],
+        [user("Sam?"), assistant(""), user("Who?")],
+    ),
+    ([user("Sam?"), {"role": "assistant", "tool_calls": CALL}, user("Who?")], [user("Sam?"), assistant(""), user("Who?")]),
+    (
+        [{"role": "user", "content": [{"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}}]}],
+        [user("Who?")],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "prompt"), ORDERS)
+def test_any_order_of_roles_is_answered(
+    api: OpenAI, store: FeedbackStore, sent: list[dict[str, Any]], prompt: list[dict[str, Any]]
+) -> None:
+    """The model is given the order of its chat format."""
+    answer = chat(api, messages=sent)
+    record = store.answer(answer.id.removeprefix("chatcmpl-"))
+    assert record is not None and record.prompt == prompt
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"store": False}, {"parallel_tool_calls": True}, {"service_tier": "auto"}, {"modalities": ["text"]},
+        {"function_call": None}, {"function_call": "none"}, {"audio": None}, {"tools": []}, {"tool_choice": "auto"},
+        {"max_tokens": -1}, {"max_completion_tokens": -1, "max_tokens": 12}, {"top_k": -1}, {"top_k": 0}, {"seed": -1},
+        {"stop": ""}, {"stop": [""]}, {"stop": []}, {"temperature": None}, {"n": None}, {"logit_bias": {}},
+        {"presence_penalty": 0}, {"stream_options": None}, {"stream_options": {"include_usage": False}},
+        {"reasoning_effort": None}, {"verbosity": "medium"}, {"prediction": None}, {"user": None}, {"nobody_knows": None},
+    ],
+)  # fmt: skip
+def test_parameters_without_effect_are_accepted(url: str, options: dict[str, Any]) -> None:
+    body = {"model": "tiny", "messages": ASKED, "max_tokens": 3, "seed": 3} | options
+    assert post(url, "/v1/chat/completions", body)[0] == 200
+    if set(options) <= {"max_tokens", "top_k", "seed", "stop", "temperature", "logit_bias", "stream_options"}:
+        assert (
+            post(url, "/v1/completions", {"model": "tiny", "prompt": "Sam", "n": 2, "best_of": 2} | options)[0] == 200
+        )
+
+
+def test_ids_beyond_the_tokenizers_vocabulary(tmp_path: Path) -> None:
+    """A padded vocabulary is never sampled nor accepted, and the server goes on."""
+    run = make_run(tmp_path / "tiny", padding=200)
+    with serving(Served({"tiny": served_run(run)})) as url:
+        padded = {"model": "tiny", "prompt": [run.tokenizer.vocab_size], "max_tokens": 1, "echo": True, "logprobs": 1}
+        assert post(url, "/v1/completions", padded)[0] == 400
+        hot = {"model": "tiny", "prompt": "Sam", "max_tokens": 60, "temperature": 1000, "seed": 1, "logprobs": 20}
+        for _ in range(2):
+            assert post(url, "/v1/completions", hot)[0] == 200
+        chat_body = {"model": "tiny", "messages": ASKED, "temperature": 1000, "logprobs": True, "top_logprobs": 20}
+        assert post(url, "/v1/chat/completions", chat_body)[0] == 200
+
+
+def test_a_message_is_encoded_once(run: Run) -> None:
+    encoded: list[str] = []
+    served = served_run(run)
+    encode_batch = run.tokenizer.encode_batch
+
+    def count(texts: Any) -> Any:
+        encoded.extend(texts)
+        return encode_batch(texts)
+
+    run.tokenizer.encode_batch = count  # type: ignore[method-assign]
+    try:
+        plan_chat(served, ChatRequest(model="tiny", messages=ASKED), Limits())
+    finally:
+        del run.tokenizer.encode_batch
+    assert encoded.count(ASKED[0]["content"]) == 1
+
+
 def test_mistakes_with_completions(api: OpenAI) -> None:
     for options, message in (
-        ({"prompt": [100_000]}, "is not among the model's"), ({"prompt": [-1]}, "is not among the model's"),
+        ({"prompt": [100_000]}, "is outside the vocabulary"), ({"prompt": [-1]}, "is outside the vocabulary"),
         ({"prompt": []}, "one or more"), ({"max_tokens": 1000}, "context holds 128"), ({"best_of": 3}, "best_of"),
         ({"prompt": "Sam " * 200}, "context holds"), ({"suffix": "x"}, "suffix"), ({"prompt": [[1], "a"]}, "prompt"),
         ({"max_tokens": 0}, "an answer has 1 or more"), ({"logprobs": 50}, "logprobs"),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import logging
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from serving import client, get, make_run, post, raw, served_run, serving
+from serving import address_of, client, command, get, make_run, post, raw, served_run, serving, wait_until
 from understudy.cli import main
 from understudy.feedback.records import Judgement
 from understudy.feedback.store import FeedbackStore
+from understudy.serve.connections import LOG_LINES, LimitRepeats
 from understudy.serve.served import Limits, Served
 from understudy.serve.server import ServeOptions, check_reachability
 
@@ -205,9 +210,85 @@ def test_broken_http_is_refused_and_the_server_goes_on(url: str) -> None:
         b"A" * 100_000 + b"\r\n\r\n",
     ):
         assert 400 <= raw(url, request)[0] < 500
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    for _ in range(5):
-        with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Le")
-    time.sleep(0.1)
     assert get(url, "/health")[0] == 200
+
+
+def half_requests(url: str, number: int) -> list[socket.socket]:
+    """Connections that have sent half of a request head."""
+
+    def connect(_: int) -> socket.socket:
+        connection = socket.create_connection(address_of(url), timeout=30)
+        with contextlib.suppress(OSError):  # closed already, to make room
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Half: ")
+        return connection
+
+    with ThreadPoolExecutor(min(40, number)) as pool:
+        return list(pool.map(connect, range(number)))
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the limit of open files is POSIX's")
+def test_half_requests_do_not_stop_a_server(tmp_path: Path) -> None:
+    """400 connections that never send a whole request, and a process that may open 256 files."""
+    run = make_run(tmp_path / "tiny")
+    words = (str(run.path), "--port", "0", "--host", "0.0.0.0", "--api-key", KEY, "--feedback", "none", "--no-ui")
+    with command(*words, folder=tmp_path, open_files=256) as (process, url):
+        url = url.replace("0.0.0.0", "127.0.0.1")
+        held = half_requests(url, 400)
+        for _ in range(3):
+            assert client(url, KEY).chat.completions.create(**CHAT).choices
+        assert 250 < sum(map(is_closed, held)) < 400
+        process.terminate()
+        assert process.wait(30) == 0
+        said = process.stderr.read() if process.stderr else ""
+    assert said.count("\n") < 10, said
+
+
+def test_a_connection_has_a_time_to_send_its_request(run: Any) -> None:
+    limits = Limits(head_seconds=0.2)
+    with serving(Served({"tiny": served_run(run)}, limits=limits)) as url:
+        silent, half = socket.create_connection(address_of(url)), half_requests(url, 1)
+        wait_until(lambda: is_closed(silent) and is_closed(half[0]), 10)
+        with socket.create_connection(address_of(url), timeout=10) as used:
+            for _ in range(4):  # requests on one connection, longer in all than the limit
+                used.sendall(f"GET /health HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\n\r\n".encode())
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += used.recv(65536)
+                time.sleep(0.1)
+            wait_until(lambda: is_closed(used), 10)
+
+
+def test_the_longest_idle_connection_makes_room_for_a_new_one(run: Any) -> None:
+    with serving(Served({"tiny": served_run(run)}, limits=Limits(connections=3))) as url:
+        held = [each for _ in range(3) for each in half_requests(url, 1)]
+        assert get(url, "/health")[0] == 200
+        assert [is_closed(each) for each in held] == [True, False, False]
+
+
+def test_a_refused_body_is_not_read(keyed: str) -> None:
+    """A client without the key that goes on sending is disconnected."""
+    with socket.create_connection(address_of(keyed), timeout=10) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n")
+        assert b"401" in connection.recv(65536)
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                connection.sendall(b"x" * 1_000_000)
+
+
+def test_repeated_log_lines_are_limited() -> None:
+    repeats = LimitRepeats()
+    records = [logging.LogRecord("asyncio", logging.ERROR, "", 0, "no descriptor", (), None) for _ in range(1000)]
+    passed = [record for record in records if repeats.filter(record)]
+    assert LOG_LINES <= len(passed) <= 2 * LOG_LINES and "are dropped" in str(passed[-1].msg)
+    assert repeats.filter(logging.LogRecord("asyncio", logging.ERROR, "", 0, "another line", (), None))

@@ -30,13 +30,26 @@ from understudy.run import RunFolder, load_run, read_metrics, read_tensors
 from understudy.runtime import Runtime
 from understudy.stages import pretrain as pretraining
 from understudy.stages.table import run_stage
-from understudy.train.evaluator import Evaluator
 from understudy.train.init_from import model_from_parent
-from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
+from understudy.train.loop import RepeatedBatches, StepCallback, Trainer, TrainingProgress
 from understudy.train.objective import NextToken
 from understudy.train.runner import Interrupted, check_resume
 
 CPU = Runtime(torch.device("cpu"))
+
+
+class Recorder(StepCallback):
+    """Records the metrics of each step."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+
+    def is_due(self, progress: TrainingProgress) -> bool:
+        return True
+
+    def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
+        self.metrics.append(metrics)
+        return False
 
 
 def step_once(cuts: list[int], chunk: int = 0) -> tuple[dict[str, torch.Tensor], float]:
@@ -47,13 +60,12 @@ def step_once(cuts: list[int], chunk: int = 0) -> tuple[dict[str, torch.Tensor],
     for row in range(8):
         whole["targets"][row, 2 + row :] = IGNORE
     micro = [{k: v[a:b] for k, v in whole.items()} for a, b in zip([0, *cuts], [*cuts, 8])]
-    measured: dict[str, float] = {}
     trainer = Trainer(
-        NextToken(model, chunk), build_optimizers(model, OptimConfig(lr=1e-2, eps=1e-3)), StatelessSource(lambda step: micro),
-        lambda step: 1.0, CPU, TrainingProgress(), 1, 1.0, after_step=lambda p, m: bool(measured.update(m)),
+        NextToken(model, chunk), build_optimizers(model, OptimConfig(lr=1e-2, eps=1e-3)), RepeatedBatches(micro),
+        lambda step: 1.0, CPU, TrainingProgress(), 1, 1.0,
     )  # fmt: skip
-    trainer.run()
-    return {n: p.detach() for n, p in model.named_parameters()}, measured["train/loss"]
+    trainer.run(recorder := Recorder())
+    return {n: p.detach() for n, p in model.named_parameters()}, recorder.metrics[-1]["train/loss"]
 
 
 @pytest.mark.parametrize("cuts", [[1, 2, 3, 4, 5, 6, 7], [1, 6], [4]])
@@ -202,7 +214,7 @@ def test_learning_beats_the_bigram_and_the_bigram_beats_chance(small_config: Any
     )
     bigram = run_stage(bigram_config, RunFolder(tmp_path / "bigram")).final
     assert gpt.loss < bigram.loss - 0.3 and bigram.loss < np.log(28) - 0.7
-    assert gpt.loss_low < gpt.loss < gpt.loss_high
+    assert gpt.loss_low is not None and gpt.loss_high is not None and gpt.loss_low < gpt.loss < gpt.loss_high
 
 
 def test_stops_by_tokens_seconds_and_loss(small_config: Any, tmp_path: Path) -> None:
@@ -226,7 +238,7 @@ def test_start_from_a_run_and_what_may_differ(small_config: Any, tmp_path: Path,
     child = load_run("second")
     for (name, a), b in zip(parent.model.named_parameters(), child.model.parameters()):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4, msg=name)
-    assert result.folder.about()["parent"]["sha256"] == parent.state["weights_sha256"]
+    assert result.folder.record()["parent"]["sha256"] == parent.state["weights_sha256"]
     with pytest.raises(ValueError, match="n_layers is 3"):
         model_from_parent({"n_layers": 3}, parent.config.model)
     assert model_from_parent({"dropout": 0.5}, parent.config.model)["dropout"] == 0.5
@@ -306,12 +318,10 @@ def test_a_best_loss_of_0_stays_the_best(small_config: Any, tmp_path: Path, monk
     """The loss of learning from rewards is the mean reward, negative, and 0 where nothing is right."""
     losses = iter([0.0, 0.2, 0.1])
 
-    def evaluate(self: Evaluator) -> LossResult:
-        loss = next(losses)
-        self.evaluated = (self.trainer.progress.step, LossResult(loss, loss, loss, 1))
-        return self.evaluated[1]
+    def evaluate(self: pretraining.Pretrain, batch_size: int) -> tuple[LossResult, dict[str, float]]:
+        return LossResult(next(losses), None, None, 1), {}
 
-    monkeypatch.setattr(Evaluator, "_evaluate", evaluate)
+    monkeypatch.setattr(pretraining.Pretrain, "evaluate", evaluate)
     folder = RunFolder(tmp_path / "r")
     run_stage(small_config(train__steps=6, eval__every_steps=2), folder)
     assert folder.checkpoint("best").name == "step_2"

@@ -1,11 +1,10 @@
 """Understudy trains your own ChatGPT, from raw text to a chat window that learns from its users.
 
-The public names are imported when they are first used, so that `understudy --help` does not wait for PyTorch.
+Public names are imported when they are first used, so that `understudy --help` does not wait for PyTorch.
 """
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,32 +24,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-ENVIRONMENT = {
-    # Read by GNU's OpenMP when PyTorch loads it: threads that wait do not hold their core for long. Alone a training is
-    # as fast; beside another program on two cores it was 1.3 to four times as fast (benchmarks/README.md).
-    "GOMP_SPINCOUNT": "3000",
-    # Read by PyTorch and oneDNN at the first product of bf16 on a CPU: each keeps so many of what it prepared for a shape,
-    # 1,024 by default. Shapes hardly ever come again where rows differ in length, and that was 3 GB instead of one, no faster.
-    "LRU_CACHE_CAPACITY": "64",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-}
-"""What is set for the libraries below, unless it is set already."""
-for _name, _value in ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
-
-_HOME = {
+_MODULES = {
     "ModelConfig": "config.model", "RunConfig": "config.run", "load_config": "config.load",
-    "generate": "inference.engine", "generate_text": "inference.engine", "stream_text": "inference.engine",
+    "generate": "inference.generate", "generate_text": "inference.generate", "stream_text": "inference.generate",
     "GPT": "model", "Bigram": "model", "build_model": "model",
     "Run": "run", "load_run": "run",
     "load_tokenizer": "tokenizer",
 }  # fmt: skip
-__all__ = sorted(_HOME)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"understudy.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"understudy.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'understudy' has no attribute {name!r}")
 
 

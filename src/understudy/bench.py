@@ -1,8 +1,9 @@
-"""How fast this machine trains and samples a preset's model, on random tokens. Beside peers: see benchmarks/."""
+"""Speed of training and sampling on this machine, on random tokens. Comparisons with other projects: benchmarks/."""
 
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,20 +14,24 @@ from understudy.inference.generate import generate
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime, matmul_flops
-from understudy.train.compile import compile_if_it_pays
-from understudy.train.loop import StatelessSource, Trainer, TrainingProgress
+from understudy.train.compile import compile_objective
+from understudy.train.loop import RepeatedBatches, StepCallback, Trainer, TrainingProgress
 from understudy.train.memory import largest_micro_batch, with_vocabulary
 from understudy.train.metrics import memory_bytes
 from understudy.train.objective import NextToken
 
 PARTS = 5
+"""Measurements of training, of which the median is taken."""
 
 
 def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, Any]:
-    """Tokens a second of training and of sampling, medians of five parts of ``seconds`` each in all.
+    """Tokens per second of training and of sampling: medians of PARTS measurements.
 
-    ``share_of_peak`` is the rate of floating-point operations of forward and backward over that of a large matrix
-    product in the same precision, measured here and now.
+    ``share_of_peak`` is the rate of floating-point operations of forward and backward, divided by that of a large matrix
+    product in the same precision on this machine.
+
+    Args:
+        seconds: duration of all training measurements together.
     """
     config = with_vocabulary(config)
     torch.manual_seed(config.train.seed)
@@ -34,34 +39,26 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
     micro = config.train.micro_batch_size or largest_micro_batch(config, runtime)
     batch = random_batch(config, micro)
     objective = NextToken(model, config.train.loss_chunk_tokens)
-    compiled = compile_if_it_pays(objective, config.train.compile, runtime, lambda: batch)
-    rates: list[float] = []
+    compiled, decision = compile_objective(objective, config.train.compile, runtime, lambda: batch)
     trainer = Trainer(
         objective,
         build_optimizers(model, config.optim),
-        StatelessSource(lambda step: [batch] * (config.train.batch_size // micro)),
+        RepeatedBatches([batch] * (config.train.batch_size // micro)),
         lambda step: 1.0,
         runtime,
         TrainingProgress(),
         10**9,
         config.optim.grad_clip,
+        compiled=compiled,
     )
-    trainer.due = lambda progress: True
-    started, counted = [0.0], [0]
-
-    def after_step(progress: TrainingProgress, measured: dict[str, float]) -> bool:
-        if progress.train_seconds - started[0] >= seconds / PARTS:
-            rates.append((progress.tokens - counted[0]) / (progress.train_seconds - started[0]))
-            started[0], counted[0] = progress.train_seconds, progress.tokens
-        return len(rates) == PARTS
-
-    trainer.after_step = after_step
-    trainer.run()
+    parts = TimedParts(seconds / PARTS)
+    trainer.run(parts)
+    rates = parts.rates
     per_second, peak = statistics.median(rates), matmul_flops(runtime.device, runtime.dtype)
     return {
         "device": str(runtime.device),
         "dtype": str(runtime.dtype).removeprefix("torch."),
-        "compile": compiled,
+        "compile": decision,
         "parameters": sum(p.numel() for p in model.parameters()),
         "micro_batch_size": micro,
         "tokens_per_step": config.train.batch_size * config.model.context_length,
@@ -75,8 +72,28 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
     }
 
 
+@dataclass
+class TimedParts(StepCallback):
+    """Tokens per second of each of PARTS parts of at least ``seconds``."""
+
+    seconds: float
+    rates: list[float] = field(default_factory=list)
+    _started: float = 0.0
+    _tokens: int = 0
+
+    def is_due(self, progress: TrainingProgress) -> bool:
+        return True
+
+    def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
+        elapsed = progress.train_seconds - self._started
+        if elapsed >= self.seconds:
+            self.rates.append((progress.tokens - self._tokens) / elapsed)
+            self._started, self._tokens = progress.train_seconds, progress.tokens
+        return len(self.rates) == PARTS
+
+
 def random_batch(config: RunConfig, rows: int) -> dict[str, Tensor]:
-    """A batch of random tokens, the same for the same seed."""
+    """A batch of random tokens, a function of ``train.seed``."""
     generator = torch.Generator().manual_seed(config.train.seed)
     size = (rows, config.model.context_length + 1)
     tokens = torch.randint(0, config.model.vocab_size or 1, size, generator=generator)
@@ -98,7 +115,7 @@ def _sampling_rate(model: Any, rows: int, runtime: Runtime) -> float:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The measurements as lines for people."""
+    """The measurements as text, one a line."""
     sampling = ", ".join(f"{rate:,.0f} with {rows}" for rows, rate in result["sample_tokens_per_second"].items())
     rows = {
         "device": f"{result['device']}, {result['dtype']}, compile {result['compile']}",

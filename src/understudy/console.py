@@ -1,22 +1,23 @@
-"""What all commands print with: tables, numbers with units, progress bars, JSON and safe text."""
+"""Printing shared by all commands: tables, numbers with units, progress bars, JSON and safe text."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def final_table(rows: Mapping[str, str], console: Console | None = None) -> None:
-    """Print what a finished command has to say, a name and a value a row, to standard error."""
+    """Print a table of names and values to standard error."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -56,12 +57,25 @@ def duration_text(seconds: float) -> str:
     return f"{days}d {clock}" if days else clock
 
 
+def interval_text(value: float, low: float | None, high: float | None, number_format: str) -> str:
+    """A value with its 95% interval, if it has one.
+
+    >>> interval_text(0.5, 0.25, None, ".1%"), interval_text(2.0, 1.5, 2.5, ".2f")
+    ('50.0%', '2.00 (95% interval 1.50 to 2.50)')
+    """
+    text = format(value, number_format)
+    if low is None or high is None:
+        return text
+    return f"{text} (95% interval {format(low, number_format)} to {format(high, number_format)})"
+
+
 def printable(text: str) -> str:
-    """A text without the control characters that move a terminal's cursor or change its colours; models write them."""
+    """Text without the control characters that move a terminal's cursor or change its colours. Models generate them."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with a title and column heads to standard error."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -75,7 +89,7 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Bars]:
-    """Progress on standard error; silent where that is no terminal."""
+    """Progress bars on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -85,6 +99,36 @@ def progress_bars(quiet: bool = False) -> Iterator[Bars]:
         yield bars
 
 
+def progress_callback(bars: Bars) -> Callable[[str, int, int], None]:
+    """A function of (description, done, total) that shows a bar for each description."""
+    tasks: dict[str, TaskID] = {}
+
+    def report(description: str, done: int, total: int) -> None:
+        if description not in tasks:
+            tasks[description] = bars.add_task(description, total=total)
+        bars.update(tasks[description], completed=done, total=total)
+
+    return report
+
+
+def print_line(text: str) -> None:
+    """Print one line to standard error, unwrapped and without the markup of rich."""
+    from rich.console import Console
+
+    Console(stderr=True).print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(content: Any) -> None:
-    """The one JSON document that a command with --json leaves on standard output."""
-    print(json.dumps(content, indent=1))
+    """Print the one JSON document of a command with --json to standard output.
+
+    Raises:
+        ValueError: a number is not finite. JSON has no such number.
+    """
+    try:
+        document = json.dumps(content, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(
+            "a result is not a finite number: the model's weights are damaged or its training diverged; "
+            "use another checkpoint with --checkpoint"
+        ) from error
+    print(document)

@@ -1,11 +1,16 @@
-"""Files written whole or not at all, JSON, hashes and the time for records."""
+"""Atomic file writes, JSON files, hashes and the time for records."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import platform
+import stat
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"the file {path} is missing or damaged ({error}); restore it from a copy") from error
     if not isinstance(content, dict):
         raise ValueError(f"the file {path} does not hold a JSON object; restore it from a copy")
@@ -34,11 +39,34 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: under another name, flushed, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    flush(partial)
-    partial.replace(path)
+    """Write a file whole: under a unique name, flushed, then renamed.
+
+    Several processes may write the same file at once; the last one to finish remains.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        partial.write_bytes(content)
+        flush(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def check_output_path(path: Path) -> None:
+    """Refuse to replace anything but a regular file.
+
+    Raises:
+        ValueError: the path is a symbolic link, a folder, a device or a pipe.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # a new path; what else is wrong with it shows when it is written
+        return
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device or pipe")
+        raise ValueError(f"{path} is {kind}; choose the name of a new or regular file for the output")
 
 
 def now() -> str:
@@ -47,7 +75,7 @@ def now() -> str:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold what was written. Windows cannot open folders, and flushes renames by itself."""
+    """Flush a file or folder to the disk. Windows cannot open folders and flushes renames by itself."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -61,3 +89,48 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, option: str) -> Iterator[None]:
+    """Keep other processes from writing into a folder, which is made if need be and removed again if it stays empty.
+
+    The operating system frees the lock of a killed process.
+
+    Args:
+        option: the command-line option that names another folder, for the message.
+
+    Raises:
+        ValueError: another process holds the lock.
+    """
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(
+            f"{folder} is being written by {_lock_holder(path)}; wait for it, or choose another {option}"
+        ) from None
+    with contextlib.suppress(OSError):  # Windows lets nobody write a locked file
+        path.write_text(f"process {os.getpid()} on {platform.node()} since {now()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):  # of a folder that is not empty
+            folder.rmdir()
+
+
+def _lock_holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "another process"
+    except OSError:  # just released, or on Windows, where nobody reads a locked file
+        return "another process"

@@ -1,7 +1,6 @@
-"""Where a program runs: device, precision, and its place among the processes started by `torchrun`.
+"""Device, precision and process of a program, decided once by asking the machine and carried in a :class:`Runtime`.
 
-Everything that differs between one CPU and many GPUs is decided here once, by asking the machine, and carried
-in a frozen :class:`Runtime`. Reductions do nothing when there is one process. Not here: models, training.
+Collectives do nothing if there is one process. Not here: models, training.
 """
 
 from __future__ import annotations
@@ -13,17 +12,27 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from understudy.environment import set_environment
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COLLECTIVE_TIMEOUT = timedelta(minutes=60)
+"""How long a process waits for the others before the job is ended. Between two collectives there is at most what one
+process does alone, such as compiling or writing a large checkpoint to a slow disk. NCCL's default, 10 minutes, ends
+healthy jobs; without a limit, a job of which one process is dead would wait for ever."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """One process of a run. ``dtype`` is the precision of matrix products; ``reasons`` say what was chosen why."""
+    """One process of a run. ``dtype``: precision of matrix products. ``reasons``: why device and dtype were chosen."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
@@ -34,40 +43,58 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
-        """True in the one process that writes files and speaks to the user."""
+        """True in the one process that writes files and prints."""
         return self.rank == 0
 
     def all_sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over all processes, the same in each, where the tensor is."""
+        """The sum of a tensor over all processes, on the device of ``value``."""
         if self.world_size == 1:
             return value
         total = value.to(self.device, copy=True)  # NCCL only adds what is on the GPU
         dist.all_reduce(total)
         return total.to(value.device)
 
+    def all_min(self, value: int) -> int:
+        """The least value of all processes, by which they agree on what each measured on its machine."""
+        return min(self.all_gather(value))
+
     def any(self, flag: bool) -> bool:
-        """True everywhere when the flag is true in any process, so that all stop together."""
+        """True in every process if the flag is true in one, so that all stop together."""
         if self.world_size == 1:
             return flag
         return bool(self.all_sum(torch.tensor(float(flag), device=self.device)).item() > 0)
+
+    def all_gather(self, value: T) -> list[T]:
+        """The value of each process, by rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def gather_shards(self, results: list[T]) -> list[T]:
+        """The results of all items in order, from the results of each process for ``items[rank::world_size]``."""
+        if self.world_size == 1:
+            return results
+        shards = self.all_gather(results)
+        return [shards[i % self.world_size][i // self.world_size] for i in range(sum(map(len, shards)))]
 
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Matrix products in ``dtype``; nothing at all for fp32."""
+        """A context in which matrix products are in ``dtype``; no change for fp32."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def seed_step(self, step: int) -> None:
-        """Make what is random in a step (dropout) a function of seed, step and rank, so that resuming needs no
-        saved generator."""
+        """Seed dropout by seed, step and rank, so that resuming needs no generator state."""
         torch.manual_seed(((self.seed * 1_000_003 + step) * 4099 + self.rank) % 2**63)
 
     def synchronize(self) -> None:
-        """Wait for queued work, so that a clock read next means something."""
+        """Wait for queued work, so that a clock read next includes it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -75,27 +102,44 @@ class Runtime:
 
 
 @contextlib.contextmanager
-def start_runtime(device: str = "auto", dtype: str = "auto", seed: int = 1337) -> Iterator[Runtime]:
-    """Choose device and precision, join the other processes when started by `torchrun`, and leave them at the end.
+def start_runtime(
+    device: str = "auto", dtype: str = "auto", seed: int = 1337, deterministic: bool = False
+) -> Iterator[Runtime]:
+    """Choose device and precision, join the other processes if started by `torchrun`, and leave them at the end.
+
+    Args:
+        deterministic: use only kernels that give the same bits each time, which are slower on a GPU.
 
     Raises:
         ValueError: a device or precision this machine does not have.
     """
+    set_environment(deterministic)
+    torch.use_deterministic_algorithms(deterministic)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen, why_device = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     precision, why_dtype = choose_dtype(chosen, dtype)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if world_size > 1:
-        # Imported later, as optimisers do, it keeps the group for good; gloo's threads then free tensors while Python
-        # ends, which now and then aborts a process that was done.
+    joins = world_size > 1 and not dist.is_initialized()  # a script that joined before keeps its group
+    if joins:
+        # If torch._dynamo is imported later, as optimisers do, it holds a reference to the process group; gloo's threads
+        # then outlive interpreter shutdown and may abort it.
         importlib.import_module("torch._dynamo")
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:
-        yield Runtime(chosen, precision, rank, world_size, seed, {"device": why_device, "dtype": why_dtype})
+        runtime = Runtime(chosen, precision, rank, world_size, seed, {"device": why_device, "dtype": why_dtype})
+        yield agree_on_dtype(runtime)
     finally:
-        if world_size > 1:
+        if joins:
             dist.destroy_process_group()
+
+
+def agree_on_dtype(runtime: Runtime) -> Runtime:
+    """The runtime with a precision that all processes have: fp32 if they chose different ones."""
+    if len(set(runtime.all_gather(runtime.dtype))) == 1:
+        return runtime
+    reasons = runtime.reasons | {"dtype": "fp32, since the machines of the processes have different units"}
+    return replace(runtime, dtype=torch.float32, reasons=reasons)
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> tuple[torch.device, str]:
@@ -126,12 +170,12 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> tuple[torch.device
 
 
 def choose_dtype(device: torch.device, name: str = "auto") -> tuple[torch.dtype, str]:
-    """A precision by name, or the fastest this device computes in its own units, with the reason.
+    """A precision by name, or the fastest one that the device has units for, with the reason.
 
-    A CPU without bf16 units emulates bf16 products up to a hundred times slower than fp32, so auto asks first.
+    A CPU without bf16 units emulates bf16 products, up to a hundred times slower than fp32.
 
     Raises:
-        ValueError: fp16 on a CPU, which would need a scaler no CPU profits from.
+        ValueError: fp16 on a CPU.
     """
     if name == "fp16" and device.type == "cpu":
         raise ValueError("train.dtype fp16 needs a GPU; use fp32, or bf16 where the CPU has it")
@@ -147,11 +191,10 @@ def choose_dtype(device: torch.device, name: str = "auto") -> tuple[torch.dtype,
 
 
 def let_threads_go() -> None:
-    """End the helpers that this thread has computed with; the next computation has new ones.
+    """End the OpenMP threads of the calling thread; its next computation starts new ones.
 
-    Each thread that computes keeps helpers of its own, and when there are more in all than cores, GNU's OpenMP sends
-    them to sleep after every step: a model then answers at half its speed in one thread because another has computed
-    before. Elsewhere than on Linux nothing happens.
+    Each computing thread keeps a team of its own. With more threads than cores GNU's OpenMP puts them to sleep after
+    every step, and a model then generates at half its speed because another thread has computed before. Only on Linux.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # PyTorch was built without it
@@ -165,12 +208,12 @@ def cpu_has_bf16() -> bool:
 
 
 def autocast_of(runtime: Runtime) -> torch.dtype | None:
-    """The runtime's precision as generating takes it."""
+    """The autocast dtype of generation; None for fp32."""
     return None if runtime.dtype == torch.float32 else runtime.dtype
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
-    """Floating-point operations a second of a square matrix product, the best of what fits in ``seconds``."""
+    """Floating-point operations per second of a square matrix product, the best of several within ``seconds``."""
     runtime = Runtime(device)
     size = size * 8 if device.type == "cuda" else size
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

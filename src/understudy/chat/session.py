@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from understudy.files import write_text
+from understudy.inference.completion import CompletionText
 from understudy.inference.generate import Model, continue_rows
-from understudy.inference.row_text import RowText
 from understudy.inference.sampling import SamplingSettings
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.base import clean
@@ -106,8 +106,8 @@ class Chat:
 
     def _answer(self, asked: list[Message]) -> Generator[str, None, None]:
         asked = check_messages(asked)
-        kept, self.left = fit(self.tokenizer, asked, self.context - self.reserved)
-        prompt = render(self.tokenizer, kept, reply=True).tokens
+        fitted = fit(self.tokenizer, asked, self.context - self.reserved)
+        prompt, self.left = fitted.tokens, fitted.left_out
         settings = self.settings
         if settings.seed is not None:
             settings = replace(settings, seed=settings.seed + self.answers)
@@ -118,10 +118,11 @@ class Chat:
     def _stream(
         self, asked: list[Message], prompt: list[int], limit: int, settings: SamplingSettings
     ) -> Generator[str, None, None]:
-        text = RowText(self.tokenizer, (), end_ids(self.tokenizer))
+        text = CompletionText(self.tokenizer, (), end_ids(self.tokenizer))
         finished: set[int] = set()
+        steps = continue_rows(self.model, [prompt], limit, settings, finished, vocab_size=self.tokenizer.vocab_size)
         try:
-            for row, token, logprob in continue_rows(self.model, [prompt], limit, settings, finished):
+            for row, token, logprob in steps:
                 piece = text.push(token, logprob)
                 if text.stopped:
                     finished.add(row)
@@ -131,7 +132,7 @@ class Chat:
                 yield rest
             self.ended = "end" if text.stopped else "length"
         finally:  # also when the reader leaves, or is interrupted
-            if answer := text.shown.strip():
+            if answer := text.released.strip():
                 self.messages = [*asked, {"role": "assistant", "content": answer}]
 
     def reset(self) -> None:
@@ -177,10 +178,9 @@ class Chat:
             self.settings = replace(self.settings, **{key: number})  # type: ignore[arg-type]  # checked by itself
             self.answers = 0 if key == "seed" else self.answers
             return
-        assert isinstance(number, int), "SETTINGS makes it one"
-        if number < 1:
+        if number is None or number < 1:
             raise ValueError(f"tokens is {number}; give 1 or more")
-        self.max_new_tokens = number
+        self.max_new_tokens = int(number)
 
     def save(self, path: Path) -> None:
         """Write the conversation as one line of JSON, whole or not at all.

@@ -64,7 +64,10 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--pattern", choices=("gpt2", "gpt4"), help="of bpe: how text is split before merging (default: gpt2)"
     )
     parser.add_argument(
-        "--field", metavar="NAME", help="field of jsonl or column of parquet with the text (default: text)"
+        "--field", metavar="NAME", help="field of records with the text, such as body or translation.en (default: text)"
+    )
+    parser.add_argument(
+        "--separator", metavar="TEXT", help="ends a document within .txt and .md files, such as '<|endoftext|>'"
     )
     parser.add_argument("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
     parser.add_argument(
@@ -98,11 +101,11 @@ def prepare(arguments: Arguments) -> None:
 
 def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.chat.prepare import prepare_conversations
-    from understudy.data.text.prepare import progress_bars
+    from understudy.data.progress import preparation_bars
 
-    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "workers"))
+    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "separator", "workers"))
     sampling = _sampling(arguments)
-    with progress_bars() as report:
+    with preparation_bars() as report:
         summary = prepare_conversations(
             arguments.sources, arguments.out, arguments.kind, arguments.format, arguments.val_fraction,
             arguments.limit, arguments.seed, arguments.force, report=report, sampling=sampling,
@@ -135,8 +138,8 @@ def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
 
 
 def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
+    from understudy.data.progress import preparation_bars
     from understudy.data.text.prepare import prepare as prepare_data
-    from understudy.data.text.prepare import progress_bars
 
     _refuse(arguments, ("format", "from", *OF_SAMPLING))
     _refuse_conversations(arguments.kind, arguments.sources)
@@ -144,10 +147,11 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     if config is not None:
         tokenizer = tokenizer or config.tokenizer.kind
         vocab_size = vocab_size or (config.tokenizer.vocab_size if tokenizer == "bpe" else None)
-    with progress_bars() as report:
+    with preparation_bars() as report:
         summary = prepare_data(
             arguments.sources, arguments.out, tokenizer or "bpe", vocab_size, arguments.pattern, arguments.field,
             arguments.val_fraction, arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
+            separator=arguments.separator,
         )  # fmt: skip
     if arguments.json:
         print_json(dataclasses.asdict(summary.manifest))
@@ -178,9 +182,7 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--kind", choices=("bpe", "char"), default="bpe", help="(default: bpe)")
     train.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
     train.add_argument("--pattern", choices=("gpt2", "gpt4"), default="gpt2", help="of bpe (default: gpt2)")
-    train.add_argument(
-        "--field", default="text", metavar="NAME", help="field of jsonl, column of parquet (default: text)"
-    )
+    train.add_argument("--field", default="text", metavar="NAME", help="field of records with the text (default: text)")
     inspect = actions.add_parser("inspect", help="show how a text is split")
     inspect.add_argument("tokenizer", metavar="TOKENIZER", help="a tokenizer file or folder, a run, or gpt2")
     inspect.add_argument("text", metavar="TEXT", help="the text; - reads standard input")
@@ -196,11 +198,13 @@ def tokenizer(arguments: Arguments) -> None:
 
 
 def _train(arguments: Arguments) -> None:
-    from understudy.data.text.documents import find_files, read_file
+    from understudy.data.find import find_files
+    from understudy.data.text.documents import TEXT_FILES, ReadingOptions, read_file
     from understudy.tokenizer import train_tokenizer
 
-    found = find_files(arguments.sources)
-    texts = (piece.text for path in found.files for piece in read_file(path, arguments.field))
+    found = find_files(arguments.sources, TEXT_FILES)
+    reading = ReadingOptions(arguments.field)
+    texts = (piece.text for path in found.files for piece in read_file(path, reading))
     size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
     made = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
     if not arguments.out.parent.is_dir():
@@ -249,7 +253,7 @@ def _compare(arguments: Arguments) -> None:
 
 def _named(name: str) -> Tokenizer:
     """A tokenizer by file or folder, by run, or GPT-2's own."""
-    from understudy.data.text.prepare import CACHE
+    from understudy.data.layout import CACHE
     from understudy.data.text.sources import fetch_gpt2_vocabulary
     from understudy.run import find_run
     from understudy.tokenizer import gpt2_tokenizer, load_tokenizer

@@ -1,8 +1,4 @@
-"""`evaluate --tasks`: a run's answers to tasks, and two runs compared on the same questions.
-
-What it leaves in the run's folder: evaluation_tasks.json, the last result of each task, and evaluations/TASK.jsonl,
-its single examples.
-"""
+"""The verb `evaluate`: loss of a run, evaluation of a reward model, or tasks."""
 
 from __future__ import annotations
 
@@ -10,31 +6,37 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least
-from understudy.evaluate.run_tasks import evaluate_on_tasks
-from understudy.run import refuse_reward_model
+from understudy.commands import Arguments, check_least, model_arguments
+from understudy.console import final_table, interval_text, print_json, progress_bars, progress_callback
 
 if TYPE_CHECKING:
-    from understudy.evaluate.task import Task
+    from understudy.evaluate.run_evaluation import RunEvaluation
 
 
-def task_arguments(parser: argparse.ArgumentParser) -> None:
+def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    model_arguments(parser)
+    parser.add_argument("--data", metavar="PATH", help="data to evaluate on (default: the run's training data)")
+    parser.add_argument("--split", default="val", choices=("train", "val"), help="split of the data (default: val)")
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="length of the windows (default: the model's)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in one forward (default: 16)")
     group = parser.add_argument_group("tasks instead of the loss")
     group.add_argument("--tasks", metavar="NAMES", help="such as hamlet,gsm8k, or files of questions ending in .jsonl")
     group.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
     group.add_argument("--few-shot", type=int, metavar="N", help="solved examples shown before each question")
     group.add_argument("--task-data", metavar="PATH", help="file or folder of the questions (default: from the hub)")
-    group.add_argument("--against", metavar="RUN", help="another run, its best checkpoint, asked the same questions")
+    group.add_argument("--against", metavar="RUN", help="compare with the best checkpoint of this run")
 
 
-def refuse_task_options(arguments: Arguments) -> None:
-    """Options that mean nothing without --tasks."""
-    for name in ("limit", "few_shot", "task_data", "against"):
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is for tasks; name them, as in --tasks hamlet")
+def evaluate(arguments: Arguments) -> None:
+    if arguments.tasks is not None:
+        _evaluate_tasks(arguments)
+    else:
+        _evaluate_split(arguments)
 
 
-def evaluate_tasks(arguments: Arguments) -> None:
+def _evaluate_tasks(arguments: Arguments) -> None:
+    from understudy.evaluate.run_tasks import evaluate_on_tasks, find_tasks
+    from understudy.report.tables import print_task_evaluation
     from understudy.run import load_run
     from understudy.runtime import start_runtime
 
@@ -42,31 +44,64 @@ def evaluate_tasks(arguments: Arguments) -> None:
         if getattr(arguments, name) != default:
             raise ValueError(f"--{name} is for the loss and would be ignored with --tasks; leave one of them out")
     check_least(1, limit=arguments.limit, batch_size=arguments.batch_size)
-    tasks = _tasks(arguments)
+    names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+    data = None if arguments.task_data is None else Path(arguments.task_data)
+    tasks = find_tasks(names, data, arguments.few_shot or 0)
     runs = [load_run(arguments.run, arguments.checkpoint)]
     if arguments.against is not None:
         runs.append(load_run(arguments.against))
-    for run in runs:
-        refuse_reward_model(run)
     with start_runtime(arguments.device) as runtime:
-        evaluate_on_tasks(runs, tasks, runtime, arguments.limit, arguments.batch_size, arguments.json)
+        with progress_bars(quiet=not runtime.is_main) as bars:
+            evaluation = evaluate_on_tasks(
+                runs, tasks, runtime, arguments.limit, arguments.batch_size, progress_callback(bars)
+            )
+        if not runtime.is_main:
+            return
+        if arguments.json:
+            print_json(evaluation.as_dict())
+        else:
+            print_task_evaluation(evaluation)
+        evaluation.save()
 
 
-def _tasks(arguments: Arguments) -> list[Task]:
-    """The tasks asked for. Where --task-data has a folder of a task's name, the task looks there."""
-    from understudy.evaluate.tasks import PUBLIC, find_task
+def _evaluate_split(arguments: Arguments) -> None:
+    from understudy.evaluate.run_evaluation import evaluate_split
+    from understudy.run import load_run
+    from understudy.runtime import start_runtime
 
-    names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
-    if not names:
-        raise ValueError("--tasks names no task; write them as in --tasks hamlet,gsm8k")
-    data = None if arguments.task_data is None else Path(arguments.task_data)
-    tasks = []
-    for name in names:
-        path = data if len(names) == 1 or name in PUBLIC else None
-        own = path / name if path is not None else None
-        tasks.append(find_task(name, own if own is not None and own.is_dir() else path, arguments.few_shot or 0))
-    if data is not None and not set(names) & set(PUBLIC):
-        raise ValueError(f"--task-data is where {', '.join(PUBLIC)} have their questions, and none is in --tasks")
-    if len({task.name for task in tasks}) < len(tasks):
-        raise ValueError(f"--tasks {arguments.tasks} names a task twice; each leaves its result under its own name")
-    return tasks
+    for name in ("limit", "few_shot", "task_data", "against"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for tasks; name them, as in --tasks hamlet")
+    check_least(1, batch_size=arguments.batch_size)
+    path = Path(arguments.data) if arguments.data else None
+    run = load_run(arguments.run, arguments.checkpoint)
+    with start_runtime(arguments.device) as runtime:
+        evaluation = evaluate_split(run, runtime, path, arguments.split, arguments.context, arguments.batch_size)
+        if not runtime.is_main:
+            return
+        if arguments.json:
+            print_json(evaluation.as_dict())
+        else:
+            _print_evaluation(evaluation)
+        evaluation.save()
+
+
+def _print_evaluation(evaluation: RunEvaluation) -> None:
+    from understudy.evaluate.loss import LossResult
+
+    rows = {name.replace("_", " "): str(value) for name, value in evaluation.facts().items()}
+    result = evaluation.result
+    if isinstance(result, LossResult):
+        rows["loss"] = interval_text(result.loss, result.loss_low, result.loss_high, ".4f")
+        rows["perplexity"] = f"{result.perplexity:.3f}"
+        rows["tokens"] = f"{result.tokens:,}"
+        if result.bits_per_byte is not None:
+            bounds = result.bits_per_byte_low, result.bits_per_byte_high
+            rows["bits per byte"] = interval_text(result.bits_per_byte, *bounds, ".4f")
+    else:
+        rows["loss per pair"] = interval_text(result.loss.loss, result.loss.loss_low, result.loss.loss_high, ".4f")
+        labels = {"accuracy": "accuracy (labels)", "true_accuracy": "accuracy (true scores)"}
+        for name, accuracy in result.accuracies().items():
+            rows[labels[name]] = interval_text(accuracy.value, accuracy.low, accuracy.high, ".1%")
+        rows["pairs"] = f"{len(result.rows):,}"
+    final_table(rows)

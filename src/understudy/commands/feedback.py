@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.commands import Arguments, check_least
-from understudy.console import print_json
+from understudy.console import interval_text, print_json
 
 if TYPE_CHECKING:
     from understudy.feedback.store import FeedbackStore
@@ -186,6 +186,6 @@ def improve(arguments: Arguments) -> None:
         "corrections": f"{feedback['corrections']:,}",
         "preferences": f"{feedback['pairs']:,} on {feedback['prompts_compared']:,} prompts",
         "judged by": record["judged_by"],
-        "win rate": f"{of['win_rate']:.1%} (95% interval {of['low']:.1%} to {of['high']:.1%}) of {of['n']:,}",
+        "win rate": f"{interval_text(of['win_rate'], of['low'], of['high'], '.1%')} of {of['n']:,}",
         "next": f"understudy serve {request.name}",
     })  # fmt: skip

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from understudy.commands import Arguments, check_least
-from understudy.commands.using import run_arguments
+from understudy.commands import Arguments, check_least, run_arguments
 
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
 
@@ -24,12 +23,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
-        "--weights", default="fp32", choices=WEIGHTS, help="how weights are held (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the model for this CPU first: a minute or two, then faster answers",
+        "--weights", choices=WEIGHTS, help="precision of the weights (default: fp32 on a CPU, bf16 on a GPU)"
     )
     parser.add_argument("--max-rows", type=int, default=8, metavar="N", help="answers generated at once (default: 8)")
     parser.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (default: 64)")
@@ -73,7 +67,7 @@ def serve(arguments: Arguments) -> None:
     feedback = None if arguments.feedback == "none" else arguments.feedback or default_url()
     start(ServeOptions(
         arguments.run, arguments.host, arguments.port, key, arguments.allow_host, arguments.checkpoint,
-        arguments.device, arguments.weights, arguments.compile, arguments.max_rows, arguments.queue,
+        arguments.device, arguments.weights, arguments.max_rows, arguments.queue,
         Limits(**{name: value for name, value in given.items() if value is not None}), feedback,
         not arguments.no_ui, arguments.open,
     ))  # fmt: skip

@@ -13,21 +13,22 @@ class RewardConfig(Section):
     """Reward modelling: a score that is higher for the answer that people prefer."""
 
     margin: bool = False
-    """Ask for scores as far apart as the ratings of the two answers (Touvron et al. 2023, section 3.2.2)."""
+    """Require scores as far apart as the ratings of the two completions (Touvron et al. 2023, section 3.2.2)."""
     centring: NotNegative = 0.0
-    """Weight of the squared sum of both scores, which holds them near zero; 0.01 is usual."""
+    """Weight of the squared sum of both scores, which keeps them near zero; 0.01 is usual."""
 
 
 class DPOConfig(Section):
     """Direct preference optimisation: the preferred answer made likelier than the other, both compared to the start."""
 
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """Loss of a pair: sigmoid (DPO, Rafailov et al. 2023) or ipo (Azar et al. 2023)."""
     beta: Positive = 0.1
-    """How much leaving the start costs."""
+    """Strength of the constraint to the reference model."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """sigmoid: the share of pairs taken to be the wrong way round (conservative DPO)."""
+    """sigmoid: assumed share of pairs with chosen and rejected exchanged (conservative DPO)."""
     length_normalised: bool = False
-    """sigmoid: compare means over the tokens of an answer, not sums; ipo always does."""
+    """sigmoid: compare mean log-probabilities per token instead of sums; ipo always does."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -42,36 +43,39 @@ class RolloutConfig(Section):
     """Settings that ppo and grpo share: completions are sampled, rewarded, and trained on for a few steps."""
 
     reward_model: str | None = None
-    """A run of `understudy reward`, whose score is the reward."""
+    """Run of `understudy reward` whose score is the reward."""
     reward_weight: NotNegative = 1.0
-    """Factor of the reward model's score."""
+    """Weight of the reward model's score."""
     checker_weight: NotNegative = 0.0
-    """Factor of the verifier's verdict (0 to 1); needs prompts with a check or an answer."""
+    """Weight of the verifier's result (0 or 1), for prompts that have a verifier."""
     normalise_scores: bool = False
-    """Subtract the mean of all scores so far, and divide by their standard deviation."""
+    """Normalise scores by the mean and standard deviation of all scores so far."""
     missing_end_penalty: NotNegative = 1.0
-    """Subtracted from the reward of a completion without an end token."""
+    """Subtracted from the reward of a completion that does not end by itself."""
     prompts: Count = 64
     """Prompts of one iteration, over all processes."""
     group_size: Count = 1
-    """Completions of each prompt; a prompt is read once for all of them."""
+    """Completions of each prompt."""
     epochs: Count = 1
-    """Passes over the completions of an iteration."""
+    """Passes over the completions of one iteration."""
     max_new_tokens: Count = 64
+    """Longest completion, in tokens."""
     temperature: Positive = 1.0
-    """Temperature of sampling, and of the log-probabilities in the loss."""
+    """Sampling temperature, at which log-probabilities are computed too."""
     clip_low: Positive = 0.2
+    """Clip range of the probability ratio below 1."""
     clip_high: Positive = 0.2
-    """The ratio to the behaviour policy is clipped to 1 - clip_low and 1 + clip_high."""
+    """Clip range of the probability ratio above 1."""
     kl_coefficient: NotNegative = 0.05
-    """Weight of the KL from the reference model, the run named by init_from."""
+    """Weight of the KL penalty against the reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Estimator of the KL against the reference model (Schulman 2020)."""
     target_kl: NotNegative = 0.0
     """End an iteration early when the KL from the behaviour policy exceeds this, in nats per token; 0 is off."""
     entropy_bonus: NotNegative = 0.0
-    """Weight of the entropy of the next-token distribution."""
+    """Weight of the entropy of the next token."""
     eval_prompts: Count = 64
-    """Validation prompts of each evaluation."""
+    """Validation prompts to answer at each evaluation."""
 
     @model_validator(mode="after")
     def _check_rewards(self) -> Self:
@@ -91,27 +95,28 @@ class PPOConfig(RolloutConfig):
     """Proximal policy optimisation (Schulman et al. 2017), with the KL from the reference model in the reward."""
 
     kl_target: NotNegative = 0.0
-    """Adapt kl_coefficient towards this KL in nats per completion (Ziegler et al. 2019, section 2.2); 0 is off."""
+    """Adapt kl_coefficient towards this KL per completion, in nats (Ziegler et al. 2019, section 2.2); 0 is off."""
     kl_horizon: Positive | None = None
-    """Completions over which kl_coefficient adapts; 10,000 when left out."""
+    """Completions after which such an adaptation has its effect; 10,000 by default."""
     critic: Literal["head", "model", "reward"] = "head"
-    """The value estimator: a score head on the policy, a copy of the reference model with a head, or a copy of the reward
-    model."""
+    """Model that estimates values: a head on the policy, a copy of the reference model with a head, or a copy of
+    the reward model."""
     value_coefficient: NotNegative = 0.5
-    """Weight of the value loss."""
+    """Weight of the critic's loss."""
     value_clip: NotNegative = 0.2
-    """Clip values to within this of the sampled ones in the value loss; 0 is off."""
+    """Clip range of a value around its old value; 0 is off."""
     critic_lr: Positive | None = None
-    """Learning rate of a separate critic; optim.lr when left out."""
+    """Learning rate of a critic that is a model of its own. Default: optim.lr."""
     gamma: Fraction = 1.0
+    """Discount of later rewards in the advantages."""
     lam: Fraction = 0.95
-    """Discount (gamma) and trace decay (lam) of generalised advantage estimation."""
+    """Lambda of generalised advantage estimation (Schulman et al. 2016)."""
     whiten: bool = True
-    """Scale advantages to mean 0 and variance 1."""
+    """Normalise advantages to mean 0 and variance 1."""
     ptx_coefficient: NotNegative = 0.0
-    """Weight of the language modelling loss of PPO-ptx (Ouyang et al. 2022); 0 is off."""
+    """Weight of a language modelling loss added to PPO's (Ouyang et al. 2022, PPO-ptx); 0 is off."""
     ptx_data: str | None = None
-    """Prepared conversations for the PPO-ptx loss."""
+    """Conversations for that language modelling loss."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -129,11 +134,12 @@ class PPOConfig(RolloutConfig):
 class GRPOConfig(RolloutConfig):
     """Group relative policy optimisation (Shao et al. 2024): a prompt's completions are each other's baseline."""
 
-    group_size: Annotated[int, BeforeValidator(whole_number), Field(ge=2)] = 8
-    """Completions of each prompt."""
+    group_size: Annotated[int, Field(ge=2), BeforeValidator(whole_number)] = 8
+    """Completions of each prompt, which are compared with each other."""
     baseline: Literal["mean", "leave_one_out"] = "mean"
-    """The mean reward of the group, or of its other completions (RLOO, Ahmadian et al. 2024)."""
+    """Baseline of a completion's reward: the mean of its group, or of the others in it (RLOO, Ahmadian et al.
+    2024)."""
     divide_by_spread: bool = True
-    """Divide by the standard deviation of the group's rewards; off as in Dr. GRPO (Liu et al. 2025)."""
+    """Divide advantages by the standard deviation of the group's rewards; off in Dr. GRPO (Liu et al. 2025)."""
     kl_estimator: Literal["k2", "k3"] = "k3"
-    """Estimator of the KL from the reference model in the loss; the gradient of k1 would be zero on average."""
+    """Estimator of the KL against the reference model, which is part of the loss. k1 has no gradient on average."""

@@ -27,6 +27,8 @@ class StageInfo:
         score_head: whether the model gets a score head, given the raw settings of the stage's own section.
         generates: the trained run writes completions (a reward model only scores).
         rollout: it samples completions while it trains, and its section is a RolloutConfig.
+        fixed_shapes: its batches have one shape, so that train.compile pays.
+        sequences_per_sample: sequences of a sample, as the memory plan assumes before the data is opened.
         token_loss: its data has a loss per token, which `understudy evaluate` computes.
         trains_with_dropout: stages that compare probabilities of two passes train without dropout.
         loss_label: axis label of its loss.
@@ -45,6 +47,8 @@ class StageInfo:
     score_head: Callable[[Mapping[str, Any]], bool] = lambda section: False
     generates: bool = True
     rollout: bool = False
+    fixed_shapes: bool = False
+    sequences_per_sample: int = 1
     token_loss: bool = False
     trains_with_dropout: bool = False
     loss_label: str = "loss (nats per token)"
@@ -66,23 +70,24 @@ STAGES: dict[str, StageInfo] = {
     "pretrain": StageInfo(
         "train a base model on text", "pretraining",
         data="text", parent="optional", init_from="start from the weights, shape and tokenizer of a run",
-        token_loss=True, trains_with_dropout=True, ignored=("log.prompts", "data.too_long", "data.pack"),
+        token_loss=True, trains_with_dropout=True, fixed_shapes=True, ignored=("log.prompts", "data.too_long", "data.pack"),
         next_command="understudy sample {}",
     ),
     "sft": StageInfo(
         "finetune a run on conversations", "finetuning on conversations",
         data="conversations", parent="any", init_from="the run to finetune", adds_chat_tokens=True,
-        token_loss=True, trains_with_dropout=True, ignored=_NOT_TEXT, epochs=3,
+        token_loss=True, trains_with_dropout=True, fixed_shapes=True, ignored=_NOT_TEXT, epochs=3,
     ),
     "reward": StageInfo(
         "train a reward model on preferences", "reward modelling",
         data="preferences", init_from="the assistant whose weights to start from", section="RewardConfig",
+        sequences_per_sample=2,
         score_head=lambda section: True, generates=False, loss_label="loss (nats per pair)",
         ignored=(*_NOT_TEXT, *_NOT_CONVERSATIONS, "log.prompts"), epochs=2, next_command="understudy score {} FILE",
     ),
     "dpo": StageInfo(
         "improve an assistant by preferences, directly", "DPO",
-        data="preferences", section="DPOConfig", loss_label="loss (nats per pair)",
+        data="preferences", section="DPOConfig", sequences_per_sample=2, loss_label="loss (nats per pair)",
         ignored=(*_NOT_TEXT, *_NOT_CONVERSATIONS), epochs=2,
     ),
     "ppo": StageInfo(

@@ -1,7 +1,7 @@
-"""Which tokens are in which batch: a pure function of the seed and the index of the sample.
+"""Windows of tokens as batches: a sample is a pure function of the seed and its index.
 
-There is no state to save but how many samples have been seen; any process can compute any sample. Not here:
-files (shards.py) and devices.
+The only state of a run is the number of samples seen, and any process can compute any sample. Not here: files
+(shards.py) and devices.
 
 Shapes: B batch, T time.
 """
@@ -18,14 +18,14 @@ from understudy.data.shuffle import mix, permute
 from understudy.losses import IGNORE
 
 Batch = dict[str, Tensor]
-"""``tokens`` (B, T) and ``targets`` (B, T), each target the token after; IGNORE where nothing is learnt."""
+"""``tokens`` (B, T) and ``targets`` (B, T), each target the token after; IGNORE where there is no loss."""
 
 
 class Windows:
     """Windows of ``context_length`` tokens cut from one long array, shuffled anew each epoch.
 
-    An epoch visits every window once, in an order and from a starting offset given by seed and epoch. Windows touch
-    but do not overlap, so every token is a target once an epoch, but for less than a window at the two ends.
+    An epoch shows every window once, in an order and from an offset given by seed and epoch. Windows are adjacent and do
+    not overlap: every token is a target once an epoch, except for less than a window at the two ends.
 
     Raises:
         ValueError: fewer tokens than one window and its last target.
@@ -42,14 +42,14 @@ class Windows:
         self.offsets = min(context_length, len(tokens) - self.per_epoch * context_length)
 
     def starts(self, indices: np.ndarray) -> np.ndarray:
-        """First token of each of the samples numbered ``indices`` (N,)."""
-        epochs, places = np.divmod(indices.astype(np.uint64), np.uint64(self.per_epoch))
+        """The index of the first token of each sample of ``indices`` (N,)."""
+        epochs, ranks = np.divmod(indices.astype(np.uint64), np.uint64(self.per_epoch))
         starts = np.empty(len(indices), dtype=np.int64)
         for epoch in np.unique(epochs):
-            here = epochs == epoch
+            in_epoch = epochs == epoch
             key = np.uint64(mix(np.uint64(self.seed), np.uint64(epoch)))
-            window = permute(places[here], self.per_epoch, key)
-            starts[here] = window * self.context_length + int(key % np.uint64(self.offsets))
+            window = permute(ranks[in_epoch], self.per_epoch, key)
+            starts[in_epoch] = window * self.context_length + int(key % np.uint64(self.offsets))
         return starts
 
     def batch(self, first: int, size: int) -> Batch:
@@ -63,18 +63,16 @@ class Windows:
 def consecutive_batches(
     tokens: np.ndarray, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """All of ``tokens`` in order, in windows that touch; each token but the first is a target exactly once.
+    """For evaluation: all of ``tokens`` in order, in adjacent windows; each token but the first is a target once.
 
-    The last window may be short; what is missing is filled with ignored targets. Batches go round the processes.
+    The last window may be short and is padded with ignored targets. Every ``world_size``-th batch from ``rank`` on.
     """
     starts = range(0, len(tokens) - 1, context_length)
-    for number, first in enumerate(range(0, len(starts), batch_size)):
-        if number % world_size != rank:
-            continue
+    for first in range(0, len(starts), batch_size)[rank::world_size]:
         rows = starts[first : first + batch_size]
         inputs = np.zeros((len(rows), context_length), dtype=np.int64)
         targets = np.full((len(rows), context_length), IGNORE, dtype=np.int64)
         for row, start in enumerate(rows):
-            piece = np.asarray(tokens[start : start + context_length + 1], dtype=np.int64)
-            inputs[row, : len(piece) - 1], targets[row, : len(piece) - 1] = piece[:-1], piece[1:]
+            window = np.asarray(tokens[start : start + context_length + 1], dtype=np.int64)
+            inputs[row, : len(window) - 1], targets[row, : len(window) - 1] = window[:-1], window[1:]
         yield {"tokens": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}

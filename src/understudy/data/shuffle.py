@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 
-def shuffled(index: int, size: int, seed: int) -> int:
-    """Which of ``size`` things the sample numbered ``index`` is: each once an epoch, in an order of the epoch's own."""
-    epoch, place = divmod(index, size)
+def shuffled(sample: int, size: int, seed: int) -> int:
+    """The index, of ``size``, that a sample has: each index once an epoch, in an order that seed and epoch give."""
+    epoch, rank = divmod(sample, size)
     key = np.uint64(mix(np.uint64(epoch), np.uint64(seed)))
-    return int(permute(np.array([place]), size, key)[0])
+    return int(permute(np.array([rank]), size, key)[0])
 
 
-def permute(places: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
-    """Where each of ``places`` (N,) in 0…size-1 goes in a shuffle chosen by ``key``, computed place by place.
+def permute(indices: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
+    """The images of ``indices`` (N,) under a permutation of 0…size-1 chosen by ``key``, each computed by itself.
 
-    A Feistel network shuffles the next power of four; places that land beyond ``size`` are sent through again
-    until they land inside, which keeps it one to one.
+    A Feistel network permutes the next power of four. Images beyond ``size`` are permuted again until they are inside
+    (cycle walking), which keeps it one to one.
     """
     half_bits = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << half_bits) - np.uint64(1)
-    values = places.astype(np.uint64)
+    values = indices.astype(np.uint64)
     outside = np.ones(len(values), dtype=bool)
     while outside.any():
         left, right = values[outside] >> half_bits, values[outside] & low

@@ -1,6 +1,7 @@
-"""Two runs side by side: the same prompts answered by both, each pair of answers judged without knowing whose is whose.
+"""Comparison of two sets of answers to the same prompts by a judge that does not know which run gave which.
 
-Judges are a checker, a reward model, or a person at the terminal. Not here: the command line.
+Judges are a verifier, a reward model or a person. Not here: which prompts are compared on and saving (compare_runs.py),
+printing.
 """
 
 from __future__ import annotations
@@ -15,28 +16,31 @@ import numpy as np
 from understudy.data.chat.formats import Dropped
 from understudy.data.chat.preference_formats import tidy_preference
 from understudy.data.chat.prompts import Prompt
+from understudy.evaluate.likelihood import Progress
 from understudy.evaluate.runner import answer_all
 from understudy.evaluate.statistics import sign_test, win_rate
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 from understudy.rewards.model import RewardModel
-from understudy.rewards.verifiers import true_score
+from understudy.rewards.verifiers import true_score, verifier_of
 from understudy.run import Run
 from understudy.runtime import Runtime
 from understudy.tokenizer.chat import render, speaks_chat
 
-AT_ONCE = 64
-"""Prompts answered at a time."""
+ANSWER_TOKENS = 120
+"""Maximum length of an answer, by default."""
+BATCH_SIZE = 64
+"""Prompts answered in one batch."""
 Judge = Callable[[Prompt, str, str], float]
-"""Given a prompt and two answers in an order of chance: 1 when the first is better, 0 when the second is, else 0.5.
-StopIteration ends the judging."""
-Report = Callable[[str, int, int], None]
-"""Told what is done, how many of it, and of how many."""
+"""Given a prompt and two answers in random order: 1 if the first is better, 0 if the second is, else 0.5.
+StopIteration ends the comparison."""
+ComparisonProgress = Callable[[str, int, int], None]
+"""Called with a description of the work, the number of finished prompts and the number of all."""
 
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """One prompt answered by both; ``points`` are the second's: 1 for better, 0 for worse, else 0.5."""
+    """Two answers to one prompt. ``points`` are those of the second: 1 for a win, 0.5 for a tie, 0 for a loss."""
 
     prompt: Prompt
     first: str
@@ -46,46 +50,74 @@ class ComparedPair:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """How the second run fared against the first. ``too_long``: prompts left out, since they leave one of the two no room
-    for an answer."""
+    """Result of the second run against the first.
 
-    rows: list[ComparedPair]
+    Attributes:
+        prompts: number of prompts to compare on.
+        too_long: prompts left out, since they leave no room for an answer of one of the runs.
+        trained_on: prompts that a run, or one it started from, was trained on.
+    """
+
+    first: Run
+    second: Run
+    pairs: list[ComparedPair]
+    prompts: int
     too_long: int = 0
+    trained_on: int = 0
+
+    @property
+    def not_judged(self) -> int:
+        """Prompts that fit and that the judge did not reach."""
+        return self.prompts - self.too_long - len(self.pairs)
 
     def categories(self) -> dict[str, list[ComparedPair]]:
-        """The rows by category, in the order in which they first come; none where there is but one."""
-        found: dict[str, list[ComparedPair]] = {}
-        for row in self.rows:
-            found.setdefault(row.prompt.category, []).append(row)
-        return found if len(found) > 1 else {}
+        """The pairs by category, in order of first appearance; empty if there is only one category."""
+        groups: dict[str, list[ComparedPair]] = {}
+        for pair in self.pairs:
+            groups.setdefault(pair.prompt.category, []).append(pair)
+        return groups if len(groups) > 1 else {}
 
-    def as_dict(self) -> dict[str, Any]:
-        categories = {name: outcome(rows) for name, rows in self.categories().items()}
-        return outcome(self.rows) | {"too_long": self.too_long, "categories": categories}
+    def as_dict(self, answers: bool = False) -> dict[str, Any]:
+        """The result as plain JSON. ``answers`` adds each prompt with both answers as ``rows``."""
+        result = {
+            "first": {"run": str(self.first.path), "step": self.first.step},
+            "second": {"run": str(self.second.path), "step": self.second.step},
+            **outcome(self.pairs), "too_long": self.too_long, "trained_on": self.trained_on,
+            "categories": {name: outcome(pairs) for name, pairs in self.categories().items()},
+        }  # fmt: skip
+        if answers:
+            result["rows"] = [
+                {
+                    "prompt": list(pair.prompt.messages), "category": pair.prompt.category, "first": pair.first,
+                    "second": pair.second, "points": pair.points,
+                }
+                for pair in self.pairs
+            ]  # fmt: skip
+        return result
 
 
-def outcome(rows: Sequence[ComparedPair]) -> dict[str, Any]:
-    """The second run's ``win_rate``, its ``low`` and ``high``, the counts, and the p-value of the sign test."""
-    points = [row.points for row in rows]
+def outcome(pairs: Sequence[ComparedPair]) -> dict[str, Any]:
+    """The second run's ``win_rate`` with ``low`` and ``high``, the counts, and the p-value of the sign test."""
+    points = [pair.points for pair in pairs]
     rate = win_rate(points)
-    wins, ties, losses = (points.count(each) for each in (1.0, 0.5, 0.0))
+    wins, ties, losses = (points.count(value) for value in (1.0, 0.5, 0.0))
     return {
         "win_rate": rate.value, "low": rate.low, "high": rate.high, "n": rate.n,
         "wins": wins, "ties": ties, "losses": losses, "p_value": sign_test(wins, losses),
     }  # fmt: skip
 
 
-def duel(
+def compare_answers(
     first: Run, second: Run, prompts: Sequence[Prompt], judge: Judge, runtime: Runtime, temperature: float = 0.0,
-    max_new_tokens: int = 120, seed: int = 0, report: Report = lambda what, done, total: None,
+    max_new_tokens: int = ANSWER_TOKENS, seed: int = 0, progress: ComparisonProgress | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> RunComparison:  # fmt: skip
-    """Have both runs answer every prompt, and each pair judged in an order drawn from the seed.
+    """Let both runs answer every prompt, and judge each pair of answers as :func:`judge_answers` does.
 
-    Equal answers are ties, whoever judges. When the judge ends it early, or someone at the keyboard does, what was
-    judged counts.
+    A sampled answer depends on the seed, the run's position and the number of the prompt, not on the batch.
 
     Raises:
-        ValueError: a run that cannot answer, no prompt that leaves room for an answer, or nothing judged.
+        ValueError: a run that does not answer, no prompt that leaves room for an answer, or no judged pair.
     """
     for run in (first, second):
         if not isinstance(run.model, GPT) or not speaks_chat(run.tokenizer) or not run.config.info.generates:
@@ -95,75 +127,91 @@ def duel(
         for run in (first, second)
     ]
     room = [run.config.model.context_length - max_new_tokens for run in (first, second)]
-    fits = [i for i, rows in enumerate(zip(*rendered)) if all(len(row) <= most for row, most in zip(rows, room))]
-    if not fits:
+    numbers = [i for i, rows in enumerate(zip(*rendered)) if all(len(row) <= n for row, n in zip(rows, room))]
+    if not numbers:
         raise ValueError(
             f"no prompt leaves room for {max_new_tokens} tokens of an answer in contexts of "
-            f"{room[0] + max_new_tokens} and {room[1] + max_new_tokens}; ask for shorter answers or choose shorter prompts"
+            f"{room[0] + max_new_tokens} and {room[1] + max_new_tokens}; choose shorter prompts or a smaller "
+            "--max-new-tokens"
         )
-    answers = [
-        answer_all(
-            run.model.to(runtime.device), run.tokenizer, [rows[i] for i in fits], max_new_tokens,
-            partial(_settings, temperature, 2 * seed + place), runtime, AT_ONCE,
-            progress=partial(report, f"{run.path.name} answers"),
-        )
-        for place, (run, rows) in enumerate(zip((first, second), rendered))
-    ]  # fmt: skip
-    turned = np.random.default_rng(seed).random(len(fits)) < 0.5
-    judged: list[ComparedPair] = []
+    report = progress or (lambda description, done, total: None)
+    answers = []
+    for position, (run, rows) in enumerate(zip((first, second), rendered)):
+        settings = SamplingSettings(temperature, seed=2 * seed + position)
+        answers.append(answer_all(
+            run.model.to(runtime.device), run.tokenizer, [rows[i] for i in numbers], max_new_tokens, settings, runtime,
+            batch_size, numbers=numbers, progress=partial(report, f"{run.path.name} answers"),
+        ))  # fmt: skip
+    pairs = judge_answers(
+        [prompts[i] for i in numbers], answers[0], answers[1], judge, seed, partial(report, "judging")
+    )
+    return RunComparison(first, second, pairs, len(prompts), len(prompts) - len(numbers))
+
+
+def judge_answers(
+    prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], judge: Judge, seed: int = 0,
+    progress: Progress | None = None,
+) -> list[ComparedPair]:  # fmt: skip
+    """Judge the answers to each prompt, in an order drawn from the seed.
+
+    Equal answers are ties for every judge. If the judge stops early, or the user interrupts, the judged pairs count.
+
+    Raises:
+        ValueError: no pair was judged.
+    """
+    swapped = np.random.default_rng(seed).random(len(prompts)) < 0.5
+    pairs: list[ComparedPair] = []
     try:
-        for number, (i, a, b) in enumerate(zip(fits, *answers)):
+        for prompt, a, b, swap in zip(prompts, first, second, swapped):
             if a == b:
                 points = 0.5
             else:
-                points = float(judge(prompts[i], b, a) if turned[number] else 1 - judge(prompts[i], a, b))
-            judged.append(ComparedPair(prompts[i], a, b, points))
-            report("judging", number + 1, len(fits))
+                points = float(judge(prompt, b, a) if swap else 1 - judge(prompt, a, b))
+            pairs.append(ComparedPair(prompt, a, b, points))
+            if progress:
+                progress(len(pairs), len(prompts))
     except (StopIteration, KeyboardInterrupt):
-        if not judged:
-            raise ValueError("nothing was judged, so there is nothing to tell") from None
-    return RunComparison(judged, len(prompts) - len(fits))
+        if not pairs:
+            raise ValueError("no pair of answers was judged, so there is no result") from None
+    return pairs
 
 
-def _settings(temperature: float, seed: int, start: int) -> SamplingSettings:
-    return SamplingSettings(temperature, seed=seed * 1_000_003 + start)
-
-
-def preferences_of(found: RunComparison, annotator: str) -> Iterator[dict[str, Any]]:
-    """What was judged, as lines of preferences to train on (data/chat/preference_formats.py); empty and equal answers teach
-    nothing and are left out."""
-    for row in found.rows:
-        better, worse = (row.second, row.first) if row.points >= 0.5 else (row.first, row.second)
+def preferences_of(comparison: RunComparison, annotator: str) -> Iterator[dict[str, Any]]:
+    """The judged pairs as lines of preferences (data/chat/preference_formats.py), without empty and equal answers."""
+    for pair in comparison.pairs:
+        chosen, rejected = (pair.second, pair.first) if pair.points >= 0.5 else (pair.first, pair.second)
         record = {
-            "prompt": list(row.prompt.messages),
-            **{
-                name: [{"role": "assistant", "content": text}]
-                for name, text in (("chosen", better), ("rejected", worse))
-            },
-            **({"tie": True} if row.points == 0.5 else {}),
+            "prompt": list(pair.prompt.messages),
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+            **({"tie": True} if pair.points == 0.5 else {}),
             "annotator": annotator,
-            **({"category": row.prompt.category} if row.prompt.category else {}),
-            **({"truth": [true_score(row.prompt, text) for text in (better, worse)]} if has_truth(row.prompt) else {}),
+            **({"category": pair.prompt.category} if pair.prompt.category else {}),
+            **(
+                {"truth": [true_score(pair.prompt, text) for text in (chosen, rejected)]}
+                if has_verifier(pair.prompt)
+                else {}
+            ),
         }
         if not isinstance(tidy_preference(record), Dropped):
             yield record
 
 
-def has_truth(prompt: Prompt) -> bool:
-    """Whether the checker can judge answers to it."""
-    return prompt.check is not None or prompt.answer is not None
+def has_verifier(prompt: Prompt) -> bool:
+    """Whether the true score of an answer to the prompt is known."""
+    return verifier_of(prompt) is not None
 
 
-def by_checker(prompt: Prompt, one: str, other: str) -> float:
-    """The one that the prompt's checker scores higher; a tie where it scores them alike."""
-    return float(1 + np.sign(true_score(prompt, one) - true_score(prompt, other))) / 2
+def by_verifier(prompt: Prompt, first: str, second: str) -> float:
+    """Judge by the true score."""
+    return float(1 + np.sign(true_score(prompt, first) - true_score(prompt, second))) / 2
 
 
 def by_reward(model: RewardModel) -> Judge:
-    """The one with the higher score."""
+    """A judge that prefers the higher score of a reward model."""
 
-    def judge(prompt: Prompt, one: str, other: str) -> float:
-        conversations = [[*prompt.messages, {"role": "assistant", "content": text}] for text in (one, other)]
+    def judge(prompt: Prompt, first: str, second: str) -> float:
+        conversations = [[*prompt.messages, {"role": "assistant", "content": text}] for text in (first, second)]
         scores = model.conversations(conversations)
         return float(1 + np.sign(scores[0] - scores[1])) / 2
 
@@ -171,19 +219,25 @@ def by_reward(model: RewardModel) -> Judge:
 
 
 def by_person(ask: Callable[[str], str], show: Callable[[str], None]) -> Judge:
-    """Whichever someone at the terminal prefers: 1, 2, t for a tie, q to stop; so does the end of the input."""
+    """A judge that asks a person: 1, 2, t for a tie, q to stop. The end of the input stops too.
 
-    def judge(prompt: Prompt, one: str, other: str) -> float:
+    Args:
+        ask: shows a question and returns the reply; raises EOFError at the end of the input.
+        show: shows a text.
+    """
+    points = {"1": 1.0, "2": 0.0, "t": 0.5}
+
+    def judge(prompt: Prompt, first: str, second: str) -> float:
         show("\n" + "\n".join(f"{message['role']}: {message['content']}" for message in prompt.messages))
-        show(f"\n1: {one or '(nothing)'}\n2: {other or '(nothing)'}\n")
+        show(f"\n1: {first or '(nothing)'}\n2: {second or '(nothing)'}\n")
         while True:
             try:
-                said = ask("Which is better? 1, 2, t for a tie, q to stop: ").strip().lower()
+                reply = ask("Which is better? 1, 2, t for a tie, q to stop: ").strip().lower()
             except EOFError:
                 raise StopIteration from None
-            if said in ("1", "2", "t"):
-                return {"1": 1.0, "2": 0.0, "t": 0.5}[said]
-            if said == "q":
+            if reply in points:
+                return points[reply]
+            if reply == "q":
                 raise StopIteration
 
     return judge

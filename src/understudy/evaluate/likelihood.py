@@ -1,10 +1,11 @@
-"""How likely a model finds given tokens: batches of one forward each, for choices, documents and the lm-eval adapter.
+"""Log-likelihood of given tokens, in batches, for choices, documents and the lm-eval adapter.
 
-Not here: tasks, and what a likelihood means for a score (runner.py).
+Not here: tasks, and scores from likelihoods (runner.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,12 @@ from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
+"""Called with the number of finished examples and the number of all."""
 
 
 @dataclass(frozen=True)
 class ScoredSpan:
-    """Summed log-probability in nats of ``tokens`` tokens, and whether each was the likeliest at its place."""
+    """Summed log-probability in nats of ``tokens`` tokens. ``greedy``: each of them was the likeliest at its position."""
 
     logprob: float
     greedy: bool
@@ -30,17 +31,17 @@ class ScoredSpan:
 
 @dataclass(frozen=True)
 class Span:
-    """Token ids of which those from ``first`` on are scored, given all before them; ``first`` is at least 1."""
+    """Token ids, of which those from ``first`` on are scored, given all before them; ``first`` is at least 1."""
 
     ids: list[int]
     first: int
 
 
 def continuation(tokenizer: Tokenizer, context: str, text: str) -> Span:
-    """Score ``text`` as the continuation of ``context``, encoded together, as it would have been read in training.
+    """Span that scores ``text`` as a continuation of ``context``, encoded together as in training.
 
-    White space at the end of the context counts as the continuation's, since a word's token begins with its space.
-    A token across the border counts as the continuation's too.
+    White space at the end of the context belongs to the continuation, since the token of a word begins with its space.
+    So does a token across the border.
     """
     stripped = context.rstrip()
     context, text = stripped, context[len(stripped) :] + text
@@ -57,7 +58,7 @@ def continuation(tokenizer: Tokenizer, context: str, text: str) -> Span:
 
 
 def document(tokenizer: Tokenizer, text: str) -> Span:
-    """Score a whole text, its first token after an end-of-text token (or a line break, where there is none)."""
+    """Span that scores a whole text, its first token after an end-of-text token (or a line break, if there is none)."""
     prefix = encode_prompt(tokenizer, "")
     return Span(prefix + tokenizer.encode(text), len(prefix))
 
@@ -70,16 +71,19 @@ def score_sequences(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[ScoredSpan]:
-    """The log-likelihood of the scored part of each sequence.
+    """Log-likelihood of the scored part of each sequence.
 
-    Each scored token is predicted once. Where more than ``context_length`` tokens come before the last one, the
-    model reads the last ``context_length``; where the scored part itself is longer, it is scored in pieces of
-    ``context_length``, the last of which looks back as far as it can. Rows are batched by length and padded on the
-    right, where nothing scored looks.
+    Each scored token is predicted once. If more than ``context_length`` tokens come before the last one, the model
+    reads the last ``context_length``. If the scored part itself is longer, it is scored in pieces of
+    ``context_length``, the last of which has as much context as possible. Rows are batched by length and padded on the
+    right, which no scored token attends to.
+
+    Raises:
+        ValueError: the logits are not finite.
     """
     limit = model.config.context_length
     windows = [(row, window) for row, sequence in enumerate(sequences) for window in _windows(sequence, limit)]
-    windows.sort(key=lambda entry: -len(entry[1].ids))  # what does not fit the memory fails at once
+    windows.sort(key=lambda entry: -len(entry[1].ids))  # a batch that does not fit the memory fails at once
     logprobs, greedy = [0.0] * len(sequences), [True] * len(sequences)
     done = 0
     with evaluating(model):
@@ -95,7 +99,7 @@ def score_sequences(
 
 
 def _windows(sequence: Span, limit: int) -> list[Span]:
-    """Pieces of at most ``limit`` inputs and one last target, that score each token from ``first`` on once."""
+    """Windows of at most ``limit`` inputs that score each token from ``first`` on once."""
     pieces = []
     for begin in range(sequence.first, len(sequence.ids), limit):
         end = min(begin + limit, len(sequence.ids))
@@ -105,23 +109,27 @@ def _windows(sequence: Span, limit: int) -> list[Span]:
 
 
 def _forward(model: Model, windows: Sequence[Span], runtime: Runtime) -> list[tuple[float, bool]]:
-    """Log-probability of each window's scored part, and whether it is what greedy choice gives."""
+    """Log-probability of the scored part of each window, and whether greedy decoding gives it."""
     longest = max(len(window.ids) for window in windows) - 1
     inputs = torch.tensor([w.ids[:-1] + [0] * (longest - len(w.ids) + 1) for w in windows], device=runtime.device)
     with runtime.autocast():
         hidden = model.hidden(inputs)  # (B, T, D)
-    found = []
-    for row, window in enumerate(windows):  # logits of a row's scored places only: (T, V) of a long prompt is large
+    scores = []
+    for row, window in enumerate(windows):  # logits of scored positions only: (T, V) of a long prompt is large
         places = slice(window.first - 1, len(window.ids) - 1)
         with runtime.autocast():
             logits = model.logits(hidden[row, places])
-        found.append(_score(logits.float(), torch.tensor(window.ids[window.first :], device=runtime.device)))
-    return found
+        scores.append(_score(logits.float(), torch.tensor(window.ids[window.first :], device=runtime.device)))
+    if not all(math.isfinite(logprob) for logprob, _ in scores):
+        raise ValueError(
+            "the logits are not finite: training diverged or the weights are damaged; use another checkpoint"
+        )
+    return scores
 
 
 def _score(logits: Tensor, targets: Tensor) -> tuple[float, bool]:
     """Of ``targets`` (T,) under ``logits`` (T, V)."""
     chosen = logits.gather(1, targets[:, None])[:, 0]  # (T,)
     logprobs = chosen - logits.logsumexp(1)
-    # At least as likely as every other: which of two equals comes first is chance.
+    # Ties count as greedy: their order is arbitrary.
     return float(logprobs.double().sum()), bool((chosen >= logits.amax(1)).all())

@@ -2,8 +2,8 @@
 
     python -m understudy.evaluate.lm_eval_adapter --model understudy --model_args run=NAME --tasks hellaswag
 
-is the command `lm_eval` itself, with everything it takes: the harness has no way of finding models of other packages,
-so the name is added to its table first. Not here: tasks, metrics and prompts, which are the harness's own.
+is the command `lm_eval` with all its options. The harness does not discover models of other packages, so the name is
+added to its registry first. Not here: tasks, metrics and prompts, which belong to the harness.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 NAME = "understudy"
 CHAT = "\0understudy chat\0"
-"""Before the JSON of a conversation. The harness hands prompts on as text, in which a special token is only text."""
+"""Marks the JSON of a conversation. The harness passes prompts as text, in which a special token is plain text."""
 MAX_NEW_TOKENS = 256
 
 
 class UnderstudyLM(LM):
-    """A run, as the harness asks it.
+    """A run as a model of the harness.
 
     Args:
         run: a name under runs/, or a path.
         checkpoint: best, latest, or a step.
         batch_size: rows in one forward; `auto` is 16.
-        device: cpu, cuda, cuda:N or mps; cuda:0, the harness's default, is the best there is.
-        max_batch_size: the harness gives it; there is nothing to do with it.
+        device: cpu, cuda, cuda:N or mps; cuda:0, the harness's default, means auto.
+        max_batch_size: passed by the harness and not used.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class UnderstudyLM(LM):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        # The harness says cuda:0 where the user said nothing, and means what there is.
+        # The harness passes cuda:0 if the user names no device.
         chosen, _ = choose_device("auto" if device in (None, "cuda:0") else device)
         loaded = load_run(str(run), str(checkpoint), str(chosen))
         self.model, self.tokenizer, self.step, self.path = loaded.model, loaded.tokenizer, loaded.step, loaded.path
@@ -65,7 +65,7 @@ class UnderstudyLM(LM):
         self.batch_size = 16 if str(batch_size).startswith("auto") else int(batch_size)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation of its context, and whether greedy choice would give it."""
+        """Log-probability of each continuation of its context, and whether greedy decoding gives it."""
         return self._score([self._span(*request.args) for request in requests])
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -86,7 +86,7 @@ class UnderstudyLM(LM):
                 batch = places[start : start + self.batch_size]
                 completions = generate_text(
                     self.model, self.tokenizer, [prompts[place] for place in batch], max_new_tokens, settings, stop,
-                    autocast=autocast_of(self.runtime), end_ids=end_ids(self.tokenizer),
+                    autocast=autocast_of(self.runtime), end_ids=end_ids(self.tokenizer), numbers=batch,
                 )  # fmt: skip
                 for place, completion in zip(batch, completions):
                     answers[place] = completion.text
@@ -101,7 +101,7 @@ class UnderstudyLM(LM):
         return CHAT_TEMPLATE
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as one string, which only this class reads; nothing said in it can be mistaken for control."""
+        """A conversation as one string, which only this class reads. Its texts cannot be mistaken for special tokens."""
         if not speaks_chat(self.tokenizer):
             raise ValueError(f"the run {self.path} was not finetuned to chat; leave --apply_chat_template out")
         if not add_generation_prompt:
@@ -109,7 +109,7 @@ class UnderstudyLM(LM):
         return CHAT + json.dumps(chat_history) + CHAT
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness keeps with its results."""
+        """Facts that the harness saves with its results."""
         return {"understudy_run": str(self.path), "understudy_step": self.step}
 
     def _span(self, context: str, text: str) -> Span:
@@ -119,18 +119,18 @@ class UnderstudyLM(LM):
         return Span(before + self.tokenizer.encode(text), len(before))
 
     def _prompt(self, context: str, max_new_tokens: int) -> list[int]:
-        """The tokens of a context, its beginning cut off where there is no room for the answer."""
+        """Tokens of a context, cut at its beginning to leave room for the answer."""
         return self._encode(context)[-prompt_room(self.model, max_new_tokens) :]
 
     def _encode(self, context: str) -> list[int]:
         if not context.startswith(CHAT):
             return encode_prompt(self.tokenizer, context)
-        messages, _, rest = context.removeprefix(CHAT).partition(CHAT)
-        return render(self.tokenizer, json.loads(messages), reply=True).tokens + self.tokenizer.encode(rest)
+        messages, _, suffix = context.removeprefix(CHAT).partition(CHAT)
+        return render(self.tokenizer, json.loads(messages), reply=True).tokens + self.tokenizer.encode(suffix)
 
     def _score(self, spans: Sequence[Span]) -> list[tuple[float, bool]]:
         scored = score_sequences(self.model, spans, self.runtime, self.batch_size)
-        return [(found.logprob, found.greedy) for found in scored]
+        return [(span.logprob, span.greedy) for span in scored]
 
 
 def _generation(options: dict[str, Any]) -> tuple[list[str], int, SamplingSettings]:
@@ -143,7 +143,7 @@ def _generation(options: dict[str, Any]) -> tuple[list[str], int, SamplingSettin
 
 
 def main() -> int:
-    """The command `lm_eval`, with our model in its table."""
+    """The command `lm_eval`, with our model in its registry."""
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.api.registry import register_model
 

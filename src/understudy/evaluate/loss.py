@@ -1,6 +1,6 @@
-"""The validation loss: every token once, in consecutive windows, with a confidence interval.
+"""Validation loss: every token predicted once, in consecutive windows, with a 95% confidence interval.
 
-One mean over all tokens, never a mean of means. Not here: tasks, tables, training.
+One mean over all tokens, never a mean of batch means. Not here: tasks, printing, training.
 """
 
 from __future__ import annotations
@@ -21,19 +21,24 @@ from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.loader import Batch, consecutive_batches
 from understudy.data.text.shards import open_split
 from understudy.files import write_json
+from understudy.inference.generate import evaluating
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
+from understudy.model.masks import causal, packed
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class LossResult:
-    """Mean negative log-likelihood a token in nats, with a 95% interval; the same per byte of text in bits."""
+    """Mean negative log-likelihood in nats per token, and in bits per byte of text, with 95% intervals.
+
+    A single window has no interval: ``low`` and ``high`` are None.
+    """
 
     loss: float
-    loss_low: float
-    loss_high: float
+    loss_low: float | None
+    loss_high: float | None
     tokens: int
     bits_per_byte: float | None = None
     bits_per_byte_low: float | None = None
@@ -55,36 +60,47 @@ def evaluate_run(
     context_length: int | None = None,
     batch_size: int = 16,
 ) -> LossResult:
-    """The loss of a run on a split of its data, token files or conversations, or of what is at ``path``: of a run that
-    answers, conversations.
+    """Loss per token of a run on a split of its training data, or of the data at ``path``.
 
     Args:
-        context_length: the model's when left out.
+        path: text for base models, conversations for the later stages; the run's data by default.
+        context_length: length of the windows; the model's by default.
 
     Raises:
-        ValueError: no such data, data prepared with another tokenizer, or a run whose own data has no loss a token.
+        ValueError: no such data, data prepared with another tokenizer, a run whose data has no loss per token, or a
+            loss that is not finite.
     """
     info = run.config.info
     if not info.generates:
-        raise ValueError(f"the run {run.path} gives scores, and no loss a token; judge it by `understudy evaluate`")
+        raise ValueError(f"the run {run.path} is a reward model and has no loss per token; use evaluate_reward_run")
     if not info.token_loss and path is None:
         raise ValueError(
-            f"the run {run.path} learnt from {info.data}, which have no loss a token; name --tasks, or --data "
+            f"the run {run.path} was trained on {info.data}, which have no loss per token; name --tasks, or --data "
             "CONVERSATIONS"
         )
     if run.state.get("stage") == IMPORTED and path is None:
-        raise ValueError(f"the run {run.path} was imported and has no data of its own; name --data, or --tasks")
+        raise ValueError(f"the run {run.path} was imported and has no data; name --data or --tasks")
     context = context_length or run.config.model.context_length
     path = path or Path(run.config.data.path)
     model = run.model.to(runtime.device)
     if info.data != "text":
         messages = (record["messages"] for record in open_conversations(path, split))
         conversations = render_set(messages, run.tokenizer, context, run.config.data.too_long or "cut")
-        return loss_over(model, all_rows(conversations, context, batch_size, runtime.rank, runtime.world_size), runtime)
+        rows = all_rows(conversations, context, batch_size, runtime.rank, runtime.world_size)
+        return _check_finite(loss_over(model, rows, runtime), run)
     data = open_split(path, split, run.config.model.vocab_size)
     if data.tokenizer_sha256 not in (None, run.tokenizer.sha256):
         raise ValueError(f"the data in {path} was prepared with another tokenizer than the run {run.path} has")
-    return evaluate_loss(model, data.tokens, context, batch_size, runtime, data.bytes)
+    return _check_finite(evaluate_loss(model, data.tokens, context, batch_size, runtime, data.bytes), run)
+
+
+def _check_finite(result: LossResult, run: Run) -> LossResult:
+    if not math.isfinite(result.loss):
+        raise ValueError(
+            f"the loss of {run.path} at step {run.step} is not finite: its weights are damaged or its training "
+            "diverged; use another checkpoint with --checkpoint"
+        )
+    return result
 
 
 def evaluate_loss(
@@ -95,11 +111,11 @@ def evaluate_loss(
     runtime: Runtime,
     text_bytes: int | None = None,
 ) -> LossResult:
-    """The loss of a model on ``tokens`` (N,), each but the first predicted once from at most ``context_length`` before
-    it in its window.
+    """Loss of a model on ``tokens`` (N,). Each token but the first is predicted once, from the earlier tokens of its
+    window of at most ``context_length``.
 
-    The interval treats windows as the independent pieces of text: the standard error of the ratio of summed loss to
-    summed tokens (Cochran 1977, section 6.4), times 1.96.
+    The interval treats windows as independent: 1.96 standard errors of the ratio of summed loss to summed tokens
+    (Cochran 1977, section 6.4).
 
     Args:
         text_bytes: UTF-8 bytes of the text that ``tokens`` encode, for bits per byte.
@@ -119,36 +135,37 @@ def evaluate_loss(
 def loss_over(
     model: GPT | Bigram, batches: Iterable[Batch], runtime: Runtime, text_bytes: int | None = None
 ) -> LossResult:
-    """The loss over all targets of this process's ``batches`` and those of the others; rows are what the interval
-    counts as independent."""
-    was_training = model.training
-    model.eval()
+    """Loss over all targets of the batches of all processes. The interval treats rows as independent."""
     sums = torch.zeros(6, dtype=torch.float64, device="cpu")
-    for batch in batches:
-        inputs, targets, documents = (
-            batch[name].to(runtime.device) if name in batch else None for name in ("tokens", "targets", "documents")
-        )
-        assert inputs is not None and targets is not None, "every batch has tokens and targets"
-        learnt = targets != IGNORE
-        with runtime.autocast():
-            at = learnt.flatten().nonzero()[:, 0]
-            logits = model.logits(model.hidden(inputs, documents=documents, at=at)[None])[0]  # (N, V)
-        each = F.cross_entropy(logits.float(), targets[learnt], reduction="none").cpu().double()
-        loss = torch.zeros(len(targets), dtype=torch.float64).index_add_(0, learnt.nonzero()[:, 0].cpu(), each)  # (B,)
-        count = learnt.sum(1).cpu().double()
-        sums += torch.stack([loss.sum(), count.sum(), (loss * loss).sum(), (loss * count).sum(), (count * count).sum(),
-                             torch.tensor(float(len(loss)), dtype=torch.float64)])  # fmt: skip
-    model.train(was_training)
+    with evaluating(model):
+        for batch in batches:
+            inputs, targets = batch["tokens"].to(runtime.device), batch["targets"].to(runtime.device)  # (B, T)
+            learnt = targets != IGNORE
+            places = learnt.flatten().nonzero()[:, 0]
+            documents = batch.get("documents")
+            context = causal(places) if documents is None else packed(documents.to(runtime.device), places)
+            with runtime.autocast():
+                logits = model.logits(model.hidden(inputs, context)[None])[0]  # (N, V)
+            losses = F.cross_entropy(logits.float(), targets[learnt], reduction="none").cpu().double()  # (N,)
+            rows = learnt.nonzero()[:, 0].cpu()
+            loss = torch.zeros(len(targets), dtype=torch.float64).index_add_(0, rows, losses)  # (B,)
+            count = learnt.sum(1).cpu().double()
+            sums += torch.stack([
+                loss.sum(), count.sum(), (loss * loss).sum(), (loss * count).sum(), (count * count).sum(),
+                torch.tensor(float(len(loss)), dtype=torch.float64),
+            ])  # fmt: skip
     total, count, loss2, cross, count2, windows = runtime.all_sum(sums).tolist()
     mean = total / count
-    spread = max(0.0, loss2 - 2 * mean * cross + mean * mean * count2)
-    error = 1.96 * math.sqrt(spread * windows / max(1.0, windows - 1)) / count
+    low = high = None
+    if windows > 1:
+        spread = max(0.0, loss2 - 2 * mean * cross + mean * mean * count2)
+        error = 1.96 * math.sqrt(spread * windows / (windows - 1)) / count
+        low, high = mean - error, mean + error
     per_byte = count / (text_bytes * math.log(2)) if text_bytes else None
-    low, high = mean - error, mean + error
-    bits = [value * per_byte if per_byte else None for value in (mean, low, high)]
+    bits = [value * per_byte if per_byte and value is not None else None for value in (mean, low, high)]
     return LossResult(mean, low, high, int(count), *bits)
 
 
 def save_evaluation(folder: RunFolder, result: LossResult, checkpoint: str) -> None:
-    """Keep an evaluation with its run, where the report reads it."""
+    """Write an evaluation to the run's folder, where the report reads it."""
     write_json(folder.path / "evaluation.json", result.as_dict() | {"checkpoint": checkpoint})

@@ -1,4 +1,4 @@
-"""A reward model evaluated on preferences that it was not trained on."""
+"""Evaluation of a reward model on held-out preferences: loss, accuracy and calibration."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.data.chat.pair_rows import RenderedPairs, Unit, render_pairs, unit_batches
+from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.evaluate.loss import LossResult
-from understudy.evaluate.statistics import estimate, mean_interval
+from understudy.evaluate.statistics import Estimate, estimate, mean_interval
 from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import pair_loss
@@ -28,126 +28,134 @@ BINS = 10
 
 @dataclass(frozen=True)
 class RewardEvaluation:
-    """What scores are worth on pairs that were not trained on.
+    """Scores of a reward model on held-out pairs.
 
     Attributes:
-        rows: for each pair that is no tie: ``difference`` of scores (better less worse), ``category``, and whether the
-            better one is truly better (``clean``; None where the truth is not known).
-        scores: of every answer, with its true score where known: (score, truth).
+        loss: per pair, with the interval over prompts.
+        rows: for each pair that is no tie: ``difference`` of scores (chosen minus rejected), ``category``, and
+            ``clean``: whether the label agrees with the true scores; None if they are not known.
+        scores: (score, true score) of every completion; the latter None if not known.
     """
 
     loss: LossResult
     rows: list[dict[str, Any]]
     scores: list[tuple[float, float | None]]
 
-    def measured(self) -> dict[str, float]:
-        """Accuracies with their intervals: against the labels, and against the truth where it is known."""
-        found: dict[str, float] = {}
-        kinds = {"accuracy": [row["difference"] > 0 for row in self.rows]}
+    def accuracies(self) -> dict[str, Estimate]:
+        """Agreement with the labels (``accuracy``) and, where known, with the true scores (``true_accuracy``)."""
+        agreement = {"accuracy": [row["difference"] > 0 for row in self.rows]}
         known = [row for row in self.rows if row["clean"] is not None]
-        if known:
-            kinds["true_accuracy"] = [(row["difference"] > 0) == row["clean"] for row in known]
-        for name, right in kinds.items():
-            if right:
-                told = estimate([float(each) for each in right])
-                found |= {f"val/{name}": told.value}
-                found |= {
-                    f"val/{name}_{end}": x for end, x in (("low", told.low), ("high", told.high)) if x is not None
-                }
-        return found
+        agreement["true_accuracy"] = [(row["difference"] > 0) == row["clean"] for row in known]
+        return {name: estimate([float(value) for value in values]) for name, values in agreement.items() if values}
+
+    def measured(self) -> dict[str, float]:
+        """The accuracies with their intervals, as metrics of the validation split."""
+        metrics: dict[str, float] = {}
+        for name, accuracy in self.accuracies().items():
+            values = {"": accuracy.value, "_low": accuracy.low, "_high": accuracy.high}
+            metrics |= {f"val/{name}{suffix}": value for suffix, value in values.items() if value is not None}
+        return metrics
 
     def as_dict(self) -> dict[str, Any]:
-        """What is kept with the run: accuracies, calibration and the distribution of scores."""
+        """The contents of evaluation_reward.json: accuracies, calibration and the distribution of scores."""
+        accuracies: dict[str, float | None] = {}
+        for name, accuracy in self.accuracies().items():
+            accuracies |= {name: accuracy.value, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
         return {
             "loss": self.loss.loss, "loss_low": self.loss.loss_low, "loss_high": self.loss.loss_high,
-            **{name.removeprefix("val/"): value for name, value in self.measured().items()}, "pairs": len(self.rows),
+            **accuracies, "pairs": len(self.rows),
             "calibration": calibration([row["difference"] for row in self.rows]),
             "scores": self.scores,
         }  # fmt: skip
 
     def save(self, folder: RunFolder, step: int) -> None:
-        """Keep it with the run, where the report reads it."""
+        """Write it to the run's folder, where the report reads it."""
         write_json(folder.path / REWARD_EVALUATION, self.as_dict() | {"checkpoint": str(step)})
 
 
 def calibration(differences: Sequence[float]) -> list[dict[str, float]]:
-    """How often the labels agree, for pairs of which the model says so with about the same probability.
+    """Calibration curve: predicted probability and observed agreement with the labels, in bins of equal size.
 
-    The model's probability that its higher one is preferred is the sigmoid of the difference; the pairs are sorted by
-    it into bins of equal size.
+    The model's probability for the completion it prefers is the sigmoid of the difference of scores.
+
+    Returns:
+        For each bin ``predicted`` and ``observed`` (means over its pairs) and ``pairs``.
     """
-    sure = sorted((1 / (1 + math.exp(-min(abs(d), 50.0))), float(d > 0)) for d in differences)
-    bins = [sure[len(sure) * k // BINS : len(sure) * (k + 1) // BINS] for k in range(BINS)]
+    points = sorted((1 / (1 + math.exp(-min(abs(d), 50.0))), float(d > 0)) for d in differences)
+    bins = [points[len(points) * k // BINS : len(points) * (k + 1) // BINS] for k in range(BINS)]
     return [
-        {"said": sum(p for p, _ in own) / len(own), "was": sum(w for _, w in own) / len(own), "pairs": len(own)}
-        for own in bins
-        if own
-    ]
+        {
+            "predicted": sum(p for p, _ in pairs) / len(pairs), "observed": sum(o for _, o in pairs) / len(pairs),
+            "pairs": len(pairs),
+        }
+        for pairs in bins
+        if pairs
+    ]  # fmt: skip
 
 
 @torch.no_grad()
-def judge_scores(
-    model: GPT, rendered: RenderedPairs, context_length: int, batch_size: int, runtime: Runtime
+def evaluate_scores(
+    model: GPT, preferences: EncodedPreferences, context_length: int, batch_size: int, runtime: Runtime
 ) -> RewardEvaluation:
-    """Score every unit. One process's share only, and its loss: the processes of a run judge the same units.
+    """Score all completions of ``preferences``. The processes share the batches, and each returns all scores.
 
     Raises:
         ValueError: a score is not finite.
     """
-    losses: list[float] = []
-    rows: list[dict[str, Any]] = []
-    scored: list[tuple[float, float | None]] = []
+    batches = comparison_batches(preferences, context_length, batch_size, runtime.rank, runtime.world_size)
+    shard: list[tuple[list[float], list[float]]] = []
     with evaluating(model):
-        for units, batch in unit_batches(rendered, context_length, batch_size):
+        for comparisons, batch in batches:
             batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
             with runtime.autocast():
                 scores = document_scores(model, batch).float()
-            losses += _unit_losses(units, batch, scores)
-            given = check_finite(scores.tolist())
-            begin = 0
-            for unit in units:
-                own = given[begin : begin + len(unit.documents)]
-                begin += len(unit.documents)
-                scored += list(zip(own, unit.truths))
-                rows += [
-                    {
-                        "difference": own[p.better] - own[p.worse], "category": unit.category,
-                        "clean": _clean(unit.truths[p.better], unit.truths[p.worse]),
-                    }
-                    for p in unit.pairs if not p.tie
-                ]  # fmt: skip
+            shard.append((_losses(comparisons, batch, scores), scores.tolist()))
+    gathered = runtime.gather_shards(shard)
+    losses = [loss for batch_losses, _ in gathered for loss in batch_losses]
+    scores_in_order = check_finite([score for _, batch_scores in gathered for score in batch_scores])
+    rows: list[dict[str, Any]] = []
+    scored: list[tuple[float, float | None]] = []
+    for comparison in preferences.comparisons:
+        score = scores_in_order[comparison.first : comparison.first + len(comparison.completions)]
+        scored += list(zip(score, comparison.true_scores))
+        rows += [
+            {
+                "difference": score[p.chosen] - score[p.rejected], "category": comparison.category,
+                "clean": _clean(comparison.true_scores[p.chosen], comparison.true_scores[p.rejected]),
+            }
+            for p in comparison.pairs if not p.tie
+        ]  # fmt: skip
     mean = sum(losses) / len(losses)
     low, high = mean_interval(losses)
-    pairs = sum(len(unit.pairs) for unit in rendered.units)
-    return RewardEvaluation(
-        LossResult(mean, mean if low is None else low, mean if high is None else high, pairs), rows, scored
-    )
+    return RewardEvaluation(LossResult(mean, low, high, preferences.pairs), rows, scored)
 
 
-def judge_run(
+def evaluate_reward_run(
     run: Run, runtime: Runtime, path: Path | None = None, split: str = "val", context_length: int | None = None,
     batch_size: int = 16,
 ) -> RewardEvaluation:  # fmt: skip
-    """What a run's scores are worth on a split of its preferences, or of those at ``path``.
+    """Evaluate a reward model on a split of its preferences or of those at ``path``.
 
     Raises:
-        ValueError: a run without a score, or no such data.
+        ValueError: a run without a score head, or no such data.
     """
     model, context = RewardModel(run, runtime).model, context_length or run.config.model.context_length
     comparisons = open_preferences(path or Path(run.config.data.path), split)
-    return judge_scores(model, render_pairs(comparisons, run.tokenizer, context), context, batch_size, runtime)
-
-
-def _unit_losses(units: Sequence[Unit], batch: dict[str, Tensor], scores: Tensor) -> list[float]:
-    """The loss of each prompt, a mean over its pairs."""
-    better, worse = scores[batch["better"]], scores[batch["worse"]]
-    loss = torch.where(
-        batch["tie"], (pair_loss(better, worse) + pair_loss(worse, better)) / 2, pair_loss(better, worse)
+    return evaluate_scores(
+        model, encode_preferences(comparisons, run.tokenizer, context, split), context, batch_size, runtime
     )
-    each = iter((loss * batch["weight"]).tolist())
-    return [sum(next(each) for _ in unit.pairs) for unit in units]
 
 
-def _clean(better: float | None, worse: float | None) -> bool | None:
-    """Whether the labels tell the truth; None where it is not known, or there is no difference."""
-    return None if better is None or worse is None or better == worse else better > worse
+def _losses(comparisons: Sequence[EncodedComparison], batch: dict[str, Tensor], scores: Tensor) -> list[float]:
+    """Mean loss over the pairs of each prompt."""
+    chosen, rejected = scores[batch["chosen"]], scores[batch["rejected"]]
+    loss = torch.where(
+        batch["tie"], (pair_loss(chosen, rejected) + pair_loss(rejected, chosen)) / 2, pair_loss(chosen, rejected)
+    )
+    values = iter((loss * batch["weight"]).tolist())
+    return [sum(next(values) for _ in comparison.pairs) for comparison in comparisons]
+
+
+def _clean(chosen: float | None, rejected: float | None) -> bool | None:
+    """Whether the label agrees with the true scores; None if they are not known or equal."""
+    return None if chosen is None or rejected is None or chosen == rejected else chosen > rejected

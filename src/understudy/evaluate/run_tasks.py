@@ -1,17 +1,73 @@
-"""Tasks run on one or more runs, their results saved and shown."""
+"""Tasks run on one or two runs, and the files that the results leave in the folder of a run.
+
+evaluation_tasks.json has the last result of each task, evaluations/TASK.jsonl its examples.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from understudy.console import print_json, progress_bars
-from understudy.evaluate.runner import TaskResult
-from understudy.evaluate.statistics import Estimate, Paired
+from understudy.evaluate.runner import TaskResult, run_task
+from understudy.evaluate.statistics import Paired, compare_paired
 from understudy.evaluate.task import Task
-from understudy.run import Run
+from understudy.evaluate.tasks import PUBLIC, find_task
+from understudy.files import now, read_json, write_json, write_text
+from understudy.run import Run, refuse_reward_model
 from understudy.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """Results of tasks on one run, or on two that are compared.
+
+    Attributes:
+        results: for each run, one result per task.
+        paired: with two runs, for each task the first run minus the second on the same questions.
+    """
+
+    runs: Sequence[Run]
+    results: list[list[TaskResult]]
+    paired: dict[str, Paired] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        documents = [
+            {"run": str(run.path), "step": run.step, "tasks": {result.name: result.as_dict() for result in results}}
+            for run, results in zip(self.runs, self.results)
+        ]
+        if len(documents) == 1:
+            return documents[0]
+        paired = {name: pair.as_dict() for name, pair in self.paired.items()}
+        return documents[0] | {"against": documents[1], "paired": paired}
+
+    def save(self) -> None:
+        """Write the results to the folders of the runs, beside those of other tasks.
+
+        Raises:
+            ValueError: a folder cannot be written.
+        """
+        for run, results in zip(self.runs, self.results):
+            try:
+                _save(run, results)
+            except OSError as error:
+                raise ValueError(
+                    f"the results cannot be written to {run.path} ({error.strerror}); make it writable"
+                ) from error
+
+
+def _save(run: Run, results: Sequence[TaskResult]) -> None:
+    path, folder = run.path / "evaluation_tasks.json", run.path / "evaluations"
+    saved = read_json(path) if path.exists() else {}
+    folder.mkdir(exist_ok=True)
+    for result in results:
+        saved[result.name] = {"checkpoint": str(run.step), "created": now()} | result.as_dict()
+        lines = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in result.examples)
+        write_text(folder / f"{result.name}.jsonl", lines)
+    write_json(path, saved)
 
 
 def evaluate_on_tasks(
@@ -20,117 +76,53 @@ def evaluate_on_tasks(
     runtime: Runtime,
     limit: int | None = None,
     batch_size: int = 16,
-    as_json: bool = False,
-) -> None:
-    """Put the questions of ``tasks`` to one run, or to two that are compared; keep the results, and show them."""
-    results = [_run(run, tasks, runtime, limit, batch_size) for run in runs]
-    if runtime.is_main:
-        for run, result in zip(runs, results):
-            save_results(run, result)
-        _tell(runs, results, as_json)
+    progress: Callable[[str, int, int], None] = lambda description, done, total: None,
+) -> TaskEvaluation:
+    """Run tasks on one run or on two.
 
-
-def _run(run: Run, tasks: Sequence[Task], runtime: Runtime, limit: int | None, batch_size: int) -> list[TaskResult]:
-    from understudy.evaluate.runner import run_task
-
-    model = run.model.to(runtime.device)
-    results = []
-    with progress_bars(quiet=not runtime.is_main) as bars:
-        for task in tasks:
-            bar = bars.add_task(f"{run.path.name}: {task.name}", total=None)
-
-            def progress(done: int, total: int, bar: Any = bar) -> None:
-                bars.update(bar, completed=done, total=total)
-
-            results.append(run_task(task, model, run.tokenizer, runtime, limit, batch_size, progress))
-    return results
-
-
-def save_results(run: Run, results: Sequence[TaskResult]) -> None:
-    """Keep the results with their run, beside those of other tasks.
+    Args:
+        progress: called with a description, the number of finished examples and the number of all.
 
     Raises:
-        ValueError: the folder cannot be written.
+        ValueError: a task's data is missing, or a run is a reward model.
     """
-    from understudy.files import now, read_json, write_json, write_text
-
-    path, folder = run.path / "evaluation_tasks.json", run.path / "evaluations"
-    kept = read_json(path) if path.exists() else {}
-    try:
-        folder.mkdir(exist_ok=True)
-        for result in results:
-            kept[result.name] = {"checkpoint": str(run.step), "created": now()} | result.as_dict()
-            lines = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in result.examples)
-            write_text(folder / f"{result.name}.jsonl", lines)
-        write_json(path, kept)
-    except OSError as error:
-        raise ValueError(f"the results could not be kept in {run.path} ({error.strerror}); make room there") from error
-
-
-def _tell(runs: Sequence[Run], results: Sequence[Sequence[TaskResult]], as_json: bool) -> None:
-    from understudy.evaluate.statistics import compare_paired
-
-    pairs: dict[str, Paired] = {}
-    if len(runs) == 2:
-        for ours, theirs in zip(*results):
-            pairs[ours.name] = compare_paired(theirs.scores(), ours.scores())
-    if as_json:
-        documents = [
-            {"run": str(run.path), "step": run.step, "tasks": {r.name: r.as_dict() for r in own}}
-            for run, own in zip(runs, results)
+    for run in runs:
+        refuse_reward_model(run)
+    results = [
+        [
+            run_task(
+                task, run.model.to(runtime.device), run.tokenizer, runtime, limit, batch_size,
+                partial(progress, f"{run.path.name}: {task.name}"),
+            )
+            for task in tasks
         ]
-        paired = {name: pair.as_dict() for name, pair in pairs.items()}
-        print_json(documents[0] | ({"against": documents[1], "paired": paired} if len(runs) == 2 else {}))
-        return
-    for run, own in zip(runs, results):
-        _table(f"{run.path}, step {run.step:,}", own)
-    for name, pair in pairs.items():
-        _say(_pair_sentence(name, pair, runs))
+        for run in runs
+    ]  # fmt: skip
+    paired = {}
+    if len(runs) == 2:
+        paired = {a.name: compare_paired(b.scores(), a.scores()) for a, b in zip(*results)}
+    return TaskEvaluation(runs, results, paired)
 
 
-def _table(title: str, results: Sequence[TaskResult]) -> None:
-    """A row for each task, and one for each category of those that have several."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def find_tasks(names: Sequence[str], data: Path | None = None, few_shot: int = 0) -> list[Task]:
+    """Tasks by name or file.
 
-    from understudy.console import printable
+    Args:
+        data: file or folder of the questions of the public tasks; a subfolder with the name of a task is preferred.
 
-    table = Table("task", "category", "n", "score", "95% interval", title=title, title_justify="left", box=box.SIMPLE)
-    notes = []
-    for result in results:
-        order = [result.metric, *(metric for metric in result.metrics if metric != result.metric)]
-        for metric in order:
-            table.add_row(Text(printable(result.name)), metric, *_cells(result.metrics[metric], metric), style="bold")
-        for category, of in result.categories.items():
-            table.add_row("", Text(printable(category or "–")), *_cells(of, result.metric))
-        if result.cut:
-            notes.append(f"{result.name}: {result.cut} prompts were too long for the context and lost their beginning")
-    Console(stderr=True).print(table)
-    for note in notes:
-        _say(note)
-
-
-def _cells(of: Estimate, metric: str) -> tuple[str, str, str]:
-    percent = metric.startswith("accuracy")
-
-    def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:.1%}" if percent else f"{value:.4f}"
-
-    return f"{of.n:,}", number(of.value), f"{number(of.low)} to {number(of.high)}"
-
-
-def _pair_sentence(name: str, pair: Paired, runs: Sequence[Run]) -> str:
-    ours, theirs = (run.path.name if runs[0].path != runs[1].path else f"step {run.step}" for run in runs)
-    interval = "" if pair.low is None or pair.high is None else f" (95% interval {pair.low:+.4f} to {pair.high:+.4f})"
-    return (
-        f"{name}: {ours} minus {theirs} is {pair.difference:+.4f}{interval} on the same {pair.n:,} questions; "
-        f"higher on {pair.higher:,}, lower on {pair.lower:,}, p = {pair.p_value:.3g} (exact paired test)"
-    )
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    Raises:
+        ValueError: no such task, one that is named twice, or ``data`` for tasks that do not read it.
+    """
+    if not names:
+        raise ValueError("--tasks names no task; write them as in --tasks hamlet,gsm8k")
+    tasks = []
+    for name in names:
+        path = data if len(names) == 1 or name in PUBLIC else None
+        if path is not None and (path / name).is_dir():
+            path = path / name
+        tasks.append(find_task(name, path, few_shot))
+    if data is not None and not set(names) & set(PUBLIC):
+        raise ValueError(f"--task-data is for {', '.join(PUBLIC)}, and none of them is in --tasks; leave it out")
+    if len({task.name for task in tasks}) < len(tasks):
+        raise ValueError(f"--tasks {','.join(names)} names a task twice, and results are saved by name; name each once")
+    return tasks

@@ -1,25 +1,25 @@
-"""Asking a model the questions of a task: one call, batches inside, a result that can be compared with another run's.
+"""Runs a task on a model: batched prompts, scored answers, and a result that can be compared with another run's.
 
     result = run_task(find_task("hamlet"), run.model, run.tokenizer, runtime)
     result.accuracy, result.low, result.high
 
-How a prompt is written, the same for every task:
+Format of prompts, the same for every task:
 
-- Messages are rendered as a chat where the tokenizer has the chat tokens, and as `task.as_text` has it otherwise.
-- A text to continue (HellaSwag) stays plain text in either case.
-- A choice is the continuation of the prompt, after a space where that is plain text; the end of the turn is not part
-  of it. A generated answer ends with the turn, and in plain text at a line break.
-- A prompt too long for the context, an eighth of which is kept for the answer, loses its oldest turns (examples of
-  few_shot first), and if the last alone is too long, its beginning. Such questions are counted in ``cut``.
+- Messages are rendered in the chat format if the tokenizer has its tokens, else as plain text by `task.as_text`.
+- A text to continue (HellaSwag) is always plain text.
+- A choice is a continuation of the prompt, after a space in plain text, without the end-of-turn token. A generated
+  answer ends with the turn, and in plain text at a line break.
+- An eighth of the context is reserved for the answer. A prompt that is too long loses its oldest turns (few-shot
+  examples first), and if the last turn alone is too long, its beginning. ``cut`` counts such prompts.
 
-With several processes each asks every question, so that all have the same result. Not here: what a task is (task.py),
-and files (tasks/).
+With several processes each runs the whole task, so all have the same result. Not here: the definition of a task
+(task.py), and its files (tasks/).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,18 +35,22 @@ from understudy.tokenizer.chat import Message, end_ids, render, speaks_chat
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What came of a task. ``metric`` names the headline among ``metrics``."""
+    """Result of a task.
+
+    Attributes:
+        metric: name of the main metric among ``metrics``.
+        categories: the main metric for each category, if there are several.
+        examples: id, category, score (of the main metric), answer, expected answer and question of each example; for
+            choices also the scores by every metric and the log-probabilities.
+        cut: number of prompts that were too long and lost their beginning.
+    """
 
     name: str
     metric: str
     metrics: dict[str, Estimate]
     categories: dict[str, Estimate]
-    """The headline for each category, where there are several."""
     examples: list[dict[str, Any]]
-    """For each: id, category, score (the headline's), answer, the expected one, the question, and of choices the scores
-    by either metric and the log-probabilities."""
     cut: int
-    """Prompts that were too long and lost their beginning."""
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -55,7 +59,7 @@ class TaskResult:
 
     @property
     def accuracy(self) -> float:
-        """The headline's value (of a loss task, the loss)."""
+        """Value of the main metric (for a loss task, the loss)."""
         return self.headline.value
 
     @property
@@ -71,20 +75,20 @@ class TaskResult:
         return self.headline.n
 
     def scores(self) -> dict[str, float]:
-        """The score of each example by its id, for `statistics.compare_paired`."""
+        """Score of each example by id, as `statistics.compare_paired` takes them."""
         return {example["id"]: example["score"] for example in self.examples}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the single examples, as plain JSON."""
+        """Everything except the examples, as plain JSON."""
         name = "loss" if self.metric == "loss" else "accuracy"
 
-        def row(of: Estimate) -> dict[str, Any]:
-            return {name: of.value, "low": of.low, "high": of.high, "n": of.n}
+        def row(value: Estimate) -> dict[str, Any]:
+            return {name: value.value, "low": value.low, "high": value.high, "n": value.n}
 
         return {
             "metric": self.metric, **row(self.headline), "cut": self.cut, **self.settings,
-            "metrics": {metric: of.as_dict() for metric, of in self.metrics.items()},
-            "categories": {category: row(of) for category, of in self.categories.items()},
+            "metrics": {metric: value.as_dict() for metric, value in self.metrics.items()},
+            "categories": {category: row(value) for category, value in self.categories.items()},
         }  # fmt: skip
 
 
@@ -97,20 +101,21 @@ def run_task(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> TaskResult:
-    """Ask the first ``limit`` questions of a task, all when left out.
+    """Run the first ``limit`` examples of a task, by default all.
 
     Args:
-        model: on the runtime's device, in either mode, which it is in again afterwards.
-        batch_size: rows in one forward; it changes time and memory, and results by rounding only.
-        progress: called with how many questions are done, and of how many.
+        model: on the runtime's device; its mode is restored afterwards.
+        batch_size: rows in one forward. It changes time and memory, and results by rounding only.
+        progress: called with the number of finished examples and the number of all.
 
     Raises:
-        ValueError: the task's data is not there, or the tokenizer lacks a character of it.
+        ValueError: the task's data is missing, the tokenizer lacks a character of it, or the logits are not finite.
     """
     if batch_size < 1 or (limit is not None and limit < 1):
-        raise ValueError("the limit and the batch size are numbers from 1")
+        raise ValueError("the limit and the batch size must be at least 1")
     examples = task.examples("val", limit)
-    assert examples, f"the task {task.name} gave no example and no complaint"
+    if not examples:
+        raise ValueError(f"the task {task.name} has no examples")
     settings = {"kind": task.kind, "few_shot": task.few_shot}
     if task.kind == "loss":
         return _run_loss(task, examples, model, tokenizer, runtime, batch_size, progress, settings)
@@ -123,14 +128,14 @@ def run_task(
 
 
 def _row(example: Example, score: float, answer: str) -> dict[str, Any]:
-    """What is kept of one example."""
-    asked = example.text
+    """The record of one example."""
+    question = example.text
     if example.messages:
         several = len(example.messages) > 1
-        asked = "\n\n".join(f"{m['role']}: {m['content']}" if several else m["content"] for m in example.messages)
+        question = "\n\n".join(f"{m['role']}: {m['content']}" if several else m["content"] for m in example.messages)
     return {
         "id": example.id, "category": example.category, "score": score, "answer": answer, "expected": example.answer,
-        "question": asked,
+        "question": question,
     }  # fmt: skip
 
 
@@ -138,19 +143,19 @@ def _by_category(rows: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
     scores: dict[str, list[float]] = {}
     for row in rows:
         scores.setdefault(row["category"], []).append(row["score"])
-    return {category: estimate(own) for category, own in scores.items()} if len(scores) > 1 else {}
+    return {category: estimate(values) for category, values in scores.items()} if len(scores) > 1 else {}
 
 
 def _run_answers(
     task: Task, examples: Sequence[Example], model: Model, tokenizer: Tokenizer, runtime: Runtime, batch_size: int,
     progress: Progress | None,
 ) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
-    """Generate greedily, the longest prompts first."""
+    """Generate greedily."""
     chat = speaks_chat(tokenizer)
     room = prompt_room(model, task.max_new_tokens)
     prompts = [prompt_tokens(tokenizer, task.prompt(example), room) for example in examples]
     answers = answer_all(
-        model, tokenizer, [tokens for tokens, _ in prompts], task.max_new_tokens, lambda start: SamplingSettings(temperature=0),
+        model, tokenizer, [tokens for tokens, _ in prompts], task.max_new_tokens, SamplingSettings(temperature=0),
         runtime, batch_size, stop=() if chat else "\n", progress=progress,
     )  # fmt: skip
     rows = [_row(example, task.score(example, answer), answer) for example, answer in zip(examples, answers)]
@@ -158,20 +163,23 @@ def _run_answers(
 
 
 def answer_all(
-    model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]], max_new_tokens: int,
-    settings: Callable[[int], SamplingSettings], runtime: Runtime, batch_size: int, stop: str | Sequence[str] = (),
+    model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]], max_new_tokens: int, settings: SamplingSettings,
+    runtime: Runtime, batch_size: int, stop: str | Sequence[str] = (), numbers: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:  # fmt: skip
-    """The answer to each of the rendered prompts, without white space around it. The longest come first, so that a
-    batch that is too large fails at once, and rows of a batch are alike; ``settings`` are those of the batch that
-    starts with so many done."""
+    """One answer to each rendered prompt, stripped of white space at both ends.
+
+    A sampled answer depends on the seed and the number of its prompt, not on the batch it is in. ``numbers`` are
+    0, 1, … by default. The longest prompts come first, so that a batch that does not fit the memory fails at once.
+    """
+    numbers = range(len(prompts)) if numbers is None else numbers
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers = [""] * len(prompts)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         completions = generate_text(
-            model, tokenizer, [prompts[i] for i in batch], max_new_tokens, settings(start), stop=stop,
-            autocast=autocast_of(runtime), end_ids=end_ids(tokenizer),
+            model, tokenizer, [prompts[i] for i in batch], max_new_tokens, settings, stop=stop,
+            autocast=autocast_of(runtime), end_ids=end_ids(tokenizer), numbers=[numbers[i] for i in batch],
         )  # fmt: skip
         for i, completion in zip(batch, completions):
             answers[i] = completion.text.strip()
@@ -184,35 +192,33 @@ def _run_choices(
     task: Task, examples: Sequence[Example], model: Model, tokenizer: Tokenizer, runtime: Runtime, batch_size: int,
     progress: Progress | None,
 ) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
-    """The likeliest choice, by its whole log-probability and by that for each byte of its text."""
+    """Choose by log-probability: of the whole choice, and per byte of its text."""
     spans: list[Span] = []
     cut = 0
     context = model.config.context_length
     for example in examples:
         longest = max(len(tokenizer.encode(f" {choice}")) for choice in example.choices)
-        prompt, shorter = _fit(tokenizer, task.prompt(example), context - longest)
-        own = [choice_span(tokenizer, prompt, choice) for choice in example.choices]
-        spans += own
-        cut += shorter or any(len(span.ids) - 1 > context for span in own)
+        prompt, was_cut = _fit(tokenizer, task.prompt(example), context - longest)
+        choice_spans = [choice_span(tokenizer, prompt, choice) for choice in example.choices]
+        spans += choice_spans
+        cut += was_cut or any(len(span.ids) - 1 > context for span in choice_spans)
     scored = iter(score_sequences(model, spans, runtime, batch_size, _per_example(progress, len(examples))))
     rows = []
     for example in examples:
-        found = [next(scored) for _ in example.choices]
-        raw = _best([s.logprob for s in found])
-        normalised = _best([s.logprob / max(1, len(c.encode())) for s, c in zip(found, example.choices)])
+        logprobs = [next(scored).logprob for _ in example.choices]
+        raw = _best(logprobs)
+        normalised = _best([x / max(1, len(choice.encode())) for x, choice in zip(logprobs, example.choices)])
         scores = {
             "accuracy": task.score(example, example.choices[raw]),
             "accuracy_normalised": task.score(example, example.choices[normalised]),
         }
         chosen = example.choices[normalised if task.metric == "accuracy_normalised" else raw]
-        rows.append(
-            _row(example, scores[task.metric], chosen) | {"scores": scores, "logprobs": [s.logprob for s in found]}
-        )
+        rows.append(_row(example, scores[task.metric], chosen) | {"scores": scores, "logprobs": logprobs})
     return rows, cut
 
 
 def _per_example(progress: Progress | None, n: int) -> Progress | None:
-    """Progress over choices, told as progress over questions."""
+    """Progress over choices, reported as progress over ``n`` examples."""
     return (lambda done, total: progress(done * n // total, n)) if progress else None
 
 
@@ -224,7 +230,7 @@ def _run_loss(
     task: Task, examples: Sequence[Example], model: Model, tokenizer: Tokenizer, runtime: Runtime, batch_size: int,
     progress: Progress | None, settings: dict[str, Any],
 ) -> TaskResult:  # fmt: skip
-    """Loss in nats a token and bits a byte, over all documents; an example's score is its own loss a token."""
+    """Loss over all documents, in nats per token and bits per byte. The score of an example is its loss per token."""
     texts = [example.text or "" for example in examples]
     spans = [document(tokenizer, text) for text in texts]
     scored = score_sequences(model, spans, runtime, batch_size, progress)
@@ -233,13 +239,12 @@ def _run_loss(
     bits = ratio_estimate([total / math.log(2) for total in sums], [len(text.encode()) for text in texts])
     rows = [_row(example, total / s.tokens, "") for example, total, s in zip(examples, sums, scored)]
     tokens = sum(s.tokens for s in scored)
-    about = settings | {"perplexity": math.exp(min(loss.value, 700.0)), "tokens": tokens}
-    metrics = {"loss": loss, "bits_per_byte": bits}
-    return TaskResult(task.name, task.metric, metrics, {}, rows, 0, about)
+    settings = settings | {"perplexity": math.exp(min(loss.value, 700.0)), "tokens": tokens}
+    return TaskResult(task.name, task.metric, {"loss": loss, "bits_per_byte": bits}, {}, rows, 0, settings)
 
 
 def choice_span(tokenizer: Tokenizer, prompt: list[Message] | str, choice: str) -> Span:
-    """A choice after its prompt, ready to be scored."""
+    """Tokens of a prompt and a choice, of which the choice is to be scored."""
     if isinstance(prompt, list) and speaks_chat(tokenizer):
         before = render(tokenizer, prompt, reply=True).tokens
         return Span(before + tokenizer.encode(choice), len(before))
@@ -247,15 +252,15 @@ def choice_span(tokenizer: Tokenizer, prompt: list[Message] | str, choice: str) 
 
 
 def prompt_tokens(tokenizer: Tokenizer, prompt: list[Message] | str, room: int) -> tuple[list[int], bool]:
-    """The tokens of a prompt, at most ``room`` of them, and whether it had to be cut."""
+    """Tokens of a prompt, at most ``room``, and whether it was cut."""
     prompt, cut = _fit(tokenizer, prompt, room)
     tokens = _encode(tokenizer, prompt)
     return tokens[-room:], cut or len(tokens) > room
 
 
 def _fit(tokenizer: Tokenizer, prompt: list[Message] | str, room: int) -> tuple[list[Message] | str, bool]:
-    """The prompt without as many of its oldest turns as must leave for it to take ``room`` tokens, and whether any
-    left. The last turn always stays."""
+    """The prompt without its oldest turns, so that it takes at most ``room`` tokens, and whether any was removed. The
+    last turn always stays."""
     cut = False
     while isinstance(prompt, list) and len(_encode(tokenizer, prompt)) > room:
         shorter = _without_oldest_turn(prompt)
@@ -266,7 +271,7 @@ def _fit(tokenizer: Tokenizer, prompt: list[Message] | str, room: int) -> tuple[
 
 
 def _without_oldest_turn(messages: list[Message]) -> list[Message] | None:
-    """Without the first message from the user and its answer; None where only one is left."""
+    """The messages without the first user message and its answer; None if only one turn is left."""
     system = [m for m in messages if m["role"] == "system"]
     turns = messages[len(system) :]
     return system + turns[2:] if len(turns) > 2 else None
@@ -281,7 +286,7 @@ def _encode(tokenizer: Tokenizer, prompt: list[Message] | str) -> list[int]:
 
 
 def prompt_room(model: Model, max_new_tokens: int) -> int:
-    """Tokens a prompt may take. Answers are mostly shorter than the most they may be, so an eighth is kept free;
-    one that outgrows the context goes on as `inference/generate.py` says."""
+    """Maximum tokens of a prompt. Most answers are shorter than ``max_new_tokens``, so at most an eighth of the context
+    is reserved; an answer that outgrows the context continues as `inference/generate.py` describes."""
     context = model.config.context_length
     return max(1, context - min(max_new_tokens, context // 8))

@@ -1,25 +1,30 @@
-"""Conversations and preferences from lines of JSON, scored by a reward model."""
+"""Scores of a reward model for conversations and preferences read from lines of JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from understudy.data.chat.formats import Dropped
 from understudy.data.chat.preference_formats import tidy_preference
-from understudy.data.chat.records import parse_object
+from understudy.data.records import parse_object
 from understudy.evaluate.statistics import Estimate, estimate, mean_estimate
 from understudy.rewards.model import RewardModel
+from understudy.run import Run
+from understudy.runtime import Runtime
 from understudy.tokenizer.chat import Message, check_messages
 
-AT_ONCE = 256
+PROGRESS_EVERY = 256
 """Conversations between two reports of progress."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """What one line holds: a conversation, or of a preference the better one and the worse."""
+class ScoredLine:
+    """One line to score: a conversation, or the chosen and the rejected conversation of a preference."""
 
     number: int
     conversations: list[list[Message]]
@@ -28,52 +33,94 @@ class Line:
 
 @dataclass(frozen=True)
 class ScoredText:
-    """Lines with the scores of their conversations."""
+    """Lines with the scores of their conversations. ``dropped``: a sentence for each line that cannot be scored."""
 
-    lines: list[Line]
+    run: Run
+    lines: list[ScoredLine]
     scores: list[list[float]]
+    dropped: list[str]
+
+    @property
+    def has_pairs(self) -> bool:
+        return any(len(scores) == 2 for scores in self.scores)
 
     def mean(self) -> Estimate:
-        """Of all scores."""
-        return mean_estimate([score for own in self.scores for score in own])
+        """Mean of all scores."""
+        return mean_estimate([score for scores in self.scores for score in scores])
 
     def accuracy(self) -> Estimate | None:
-        """How often the better one of a preference scores higher, ties left out; None where there is none."""
-        right = [float(own[0] > own[1]) for line, own in zip(self.lines, self.scores) if len(own) == 2 and not line.tie]
+        """Share of the preferences, without ties, whose chosen completion scores higher; None without preferences."""
+        right = [
+            float(scores[0] > scores[1])
+            for line, scores in zip(self.lines, self.scores)
+            if len(scores) == 2 and not line.tie
+        ]
         return estimate(right) if right else None
 
     def as_dict(self) -> dict[str, Any]:
         accuracy = self.accuracy()
         rows = [
-            {"line": line.number, **dict(zip(("score",) if len(own) == 1 else ("chosen", "rejected"), own))}
-            for line, own in zip(self.lines, self.scores)
+            {"line": line.number, **dict(zip(("score",) if len(scores) == 1 else ("chosen", "rejected"), scores))}
+            for line, scores in zip(self.lines, self.scores)
         ]
-        return {"mean": self.mean().as_dict(), "accuracy": accuracy and accuracy.as_dict(), "scores": rows}
+        return {
+            "run": str(self.run.path), "step": self.run.step, "mean": self.mean().as_dict(),
+            "accuracy": accuracy and accuracy.as_dict(), "scores": rows, "dropped": self.dropped,
+        }  # fmt: skip
 
 
-def read_lines(lines: Iterable[bytes], name: str) -> list[Line]:
-    """Lines of ``{"messages": [...]}`` or of preferences; empty ones are passed over. ``name`` is of the file.
+def score_file(
+    run: Run, file: str, runtime: Runtime, batch_size: int = 16,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ScoredText:  # fmt: skip
+    """Score the last answer of each conversation in a file; ``-`` is standard input.
+
+    Lines that cannot be scored are dropped. Conversations that are too long lose their oldest tokens.
 
     Raises:
-        ValueError: a line that holds neither, or nothing to score.
+        ValueError: the run has no score head, no line can be scored, or a score is not finite.
     """
-    found = []
+    model = RewardModel(run, runtime)
+    with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
+        lines, dropped = read_lines(stream, "standard input" if file == "-" else file)
+    conversations = [conversation for line in lines for conversation in line.conversations]
+    scores: list[float] = []
+    for start in range(0, len(conversations), PROGRESS_EVERY):
+        scores += model.conversations(conversations[start : start + PROGRESS_EVERY], batch_size)
+        progress(len(scores), len(conversations))
+    remaining = iter(scores)
+    return ScoredText(run, lines, [[next(remaining) for _ in line.conversations] for line in lines], dropped)
+
+
+def read_lines(lines: Iterable[bytes], name: str) -> tuple[list[ScoredLine], list[str]]:
+    """Lines of ``{"messages": [...]}`` or of preferences; empty lines are skipped. ``name`` is that of the file.
+
+    Returns:
+        The lines, and a sentence for each line that is neither.
+
+    Raises:
+        ValueError: no line can be scored.
+    """
+    parsed, problems = [], []
     for number, line in enumerate(lines, 1):
         if line.strip():
             where = f"{name} line {number:,}"
-            found.append(_line(parse_object(line, where), number, where))
-    if not found:
-        raise ValueError(f"{name} holds nothing to score; it wants lines of conversations or of preferences")
-    return found
+            try:
+                parsed.append(_line(parse_object(line, where), number, where))
+            except ValueError as problem:
+                problems.append(str(problem))
+    if not parsed:
+        raise ValueError(problems[0] if problems else f"{name} is empty; give lines of conversations or of preferences")
+    return parsed, problems
 
 
-def _line(record: dict[str, Any], number: int, where: str) -> Line:
+def _line(record: dict[str, Any], number: int, where: str) -> ScoredLine:
     try:
         if "messages" in record:
             messages = check_messages(record["messages"])
             if messages[-1]["role"] != "assistant":
                 raise ValueError("it does not end with an answer")
-            return Line(number, [messages])
+            return ScoredLine(number, [messages])
         if not {"prompt", "chosen", "rejected"} <= record.keys():
             raise ValueError("it has neither messages nor prompt, chosen and rejected")
         pair = tidy_preference(record)
@@ -81,18 +128,5 @@ def _line(record: dict[str, Any], number: int, where: str) -> Line:
             raise ValueError(pair.reason)
     except ValueError as problem:
         raise ValueError(f"{where} cannot be scored: {problem}") from problem
-    return Line(number, [pair["prompt"] + pair[side] for side in ("chosen", "rejected")], bool(record.get("tie")))
-
-
-def score_lines(
-    model: RewardModel, lines: Sequence[Line], batch_size: int = 16,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> ScoredText:  # fmt: skip
-    """The score of each conversation's last answer. The oldest tokens of what is too long are left out."""
-    every = [conversation for line in lines for conversation in line.conversations]
-    scores: list[float] = []
-    for start in range(0, len(every), AT_ONCE):
-        scores += model.conversations(every[start : start + AT_ONCE], batch_size)
-        progress(len(scores), len(every))
-    rest = iter(scores)
-    return ScoredText(list(lines), [[next(rest) for _ in line.conversations] for line in lines])
+    conversations = [pair["prompt"] + pair[side] for side in ("chosen", "rejected")]
+    return ScoredLine(number, conversations, bool(record.get("tie")))

@@ -1,6 +1,6 @@
-"""How sure a number from a finite number of examples is, and whether two runs differ on the same examples.
+"""Confidence intervals of means, proportions and win rates, and paired tests of two runs.
 
-All intervals are 95%. Not here: scoring an answer (task.py), asking a model (runner.py).
+All intervals are 95%. A single example has none. Not here: scoring an answer (task.py), running a model (runner.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Z = 1.959964  # the 97.5% point of the normal distribution
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` examples with its 95% interval; one example that is neither 0 nor 1 has no interval."""
+    """Mean over ``n`` examples with its 95% interval. For a single example ``low`` and ``high`` are None."""
 
     value: float
     low: float | None
@@ -28,10 +28,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two runs on the same ``n`` examples: the mean of second minus first, with its 95% interval.
+    """Difference of two runs on the same ``n`` examples: mean of second minus first, with its 95% interval.
 
     ``higher`` and ``lower`` count the examples on which the second run scored higher or lower than the first;
-    ``p_value`` is how likely counts at least so uneven are if neither run is better.
+    ``p_value`` is that of the exact two-sided sign test.
     """
 
     n: int
@@ -47,26 +47,25 @@ class Paired:
 
 
 def estimate(scores: Sequence[float]) -> Estimate:
-    """The mean of scores: Wilson's interval where each is 0 or 1, a normal one otherwise."""
-    assert scores, "an estimate needs a score"
-    if not all(score in (0.0, 1.0) for score in scores):
+    """Mean of scores, with Wilson's interval if all are 0 or 1, else with a normal one."""
+    if len(scores) < 2 or not all(score in (0.0, 1.0) for score in scores):
         return mean_estimate(scores)
     right = math.fsum(scores)
     return Estimate(right / len(scores), *wilson_interval(right, len(scores)), len(scores))
 
 
 def mean_estimate(values: Sequence[float]) -> Estimate:
-    """The mean of values that are no shares, though all of them may happen to be 0 or 1."""
+    """Mean of values with a normal interval, also if all happen to be 0 or 1."""
     assert values, "an estimate needs a value"
     low, high = mean_interval(values)
     return Estimate(math.fsum(values) / len(values), low, high, len(values))
 
 
 def wilson_interval(right: float, n: float) -> tuple[float, float]:
-    """The interval for a proportion of ``right`` out of ``n`` (Wilson 1927, J. Am. Stat. Assoc. 22).
+    """Interval of a proportion of ``right`` out of ``n`` (Wilson 1927, J. Am. Stat. Assoc. 22).
 
-    It stays within 0 and 1 and has a width even where all or none are right, which the normal one has not. Of scores
-    between 0 and 1, ``right`` is their sum: they vary less than such of 0 and 1, so that it is wide enough.
+    It stays within 0 and 1, and has a width if all or none are right. For scores between 0 and 1, ``right`` is their
+    sum; the interval is then conservative, since such scores vary less than zeros and ones.
 
     >>> [round(bound, 4) for bound in wilson_interval(8, 10)]
     [0.4902, 0.9433]
@@ -79,10 +78,10 @@ def wilson_interval(right: float, n: float) -> tuple[float, float]:
 
 
 def win_rate(points: Sequence[float]) -> Estimate:
-    """The share of the points of comparisons: 1 for one won, 0.5 for a tie, 0 for one lost.
+    """Mean points of comparisons: 1 for a win, 0.5 for a tie, 0 for a loss.
 
-    With Wilson's interval for as many comparisons without a tie as would leave the share as uncertain; where there are
-    no ties, that is Wilson's for these.
+    The interval is Wilson's for the number of comparisons without ties that has the same variance (an effective
+    sample size). Without ties it is Wilson's interval of the wins.
 
     >>> [round(bound, 4) for bound in (win_rate([1.0, 0.5] * 10).low, wilson_interval(15, 20)[0])]
     [0.6108, 0.5313]
@@ -90,13 +89,15 @@ def win_rate(points: Sequence[float]) -> Estimate:
     assert points, "a win rate needs a comparison"
     n = len(points)
     share = math.fsum(points) / n
-    variance = (math.fsum((each - share) ** 2 for each in points) + 0.5) / (n + 2)  # with one more won, one more lost
-    alike = max(float(n), n * share * (1 - share) / variance)
-    return Estimate(share, *wilson_interval(share * alike, alike), n)
+    if n < 2:
+        return Estimate(share, None, None, n)
+    variance = (math.fsum((point - share) ** 2 for point in points) + 0.5) / (n + 2)  # one win and one loss added
+    effective = max(float(n), n * share * (1 - share) / variance)
+    return Estimate(share, *wilson_interval(share * effective, effective), n)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """Mean plus and minus 1.96 standard errors, the examples being independent; none from a single value."""
+    """Mean plus and minus 1.96 standard errors of independent values; None for a single value."""
     n = len(values)
     if n < 2:
         return None, None
@@ -106,8 +107,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, 
 
 
 def ratio_estimate(sums: Sequence[float], counts: Sequence[int]) -> Estimate:
-    """Summed ``sums`` over summed ``counts``, one of each for an independent example, such as a document's loss and
-    tokens: the standard error of a ratio of sums (Cochran 1977, Sampling Techniques, section 6.4)."""
+    """Ratio of summed ``sums`` to summed ``counts``, one pair for each independent example, such as the loss and the
+    tokens of a document, with the standard error of a ratio (Cochran 1977, Sampling Techniques, section 6.4)."""
     n, total = len(sums), sum(counts)
     assert total > 0, "a ratio needs something to divide by"
     value = math.fsum(sums) / total
@@ -135,9 +136,9 @@ def compare_paired(first: Mapping[str, float], second: Mapping[str, float]) -> P
 
 
 def sign_test(higher: int, lower: int) -> float:
-    """The exact two-sided p-value of so many examples better and so many worse, ties left out.
+    """Exact two-sided p-value of the counts of examples on which one run is better or worse, without ties.
 
-    For scores of 0 and 1 this is McNemar's test (McNemar 1947, Psychometrika 12) in its exact binomial form; for
+    For scores of 0 and 1 this is McNemar's test (McNemar 1947, Psychometrika 12) in its exact binomial form, for
     others the sign test (Dixon and Mood 1946, J. Am. Stat. Assoc. 41).
 
     >>> sign_test(1, 5)

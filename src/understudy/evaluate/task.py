@@ -1,7 +1,8 @@
-"""What a task is: examples, how each is asked, and how an answer is scored.
+"""The contract of a task: its examples, the prompt of each, and the score of an answer.
 
-One object serves three ends: `prompt` and `score` are the evaluation, `conversation` is the example as training data
-with the right answer, and `score` is a reward. Not here: asking a model (runner.py), the tasks themselves (tasks/).
+One object serves three purposes: `prompt` and `score` evaluate, `conversation` is the example as training data, and
+`as_prompt` is the example as a prompt of ppo or grpo, whose verifier is the task's score. Not here: running a model
+(runner.py), the tasks themselves (tasks/).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any, Literal
 
-from understudy.rewards.verifiers import bare
+from understudy.data.chat.prompts import Prompt
+from understudy.rewards.verifiers import VERIFIERS
 from understudy.tokenizer.chat import Message
 
 Kind = Literal["choice", "answer", "loss"]
@@ -21,9 +23,9 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question. Either ``messages``, ending with the user's, or ``text`` to be continued, says what is shown.
+    """One question: either ``messages``, ending with the user's, or ``text`` to be continued.
 
-    ``id`` is the same whenever the same question comes, so that two runs can be compared on it.
+    ``id`` identifies the question, so that two runs can be compared on it.
     """
 
     id: str
@@ -36,22 +38,24 @@ class Example:
 
 
 class Task:
-    """A subclass gives ``name``, :meth:`examples`, and where the default does not do, :meth:`score`.
+    """A subclass defines ``name`` and :meth:`examples`, and ``verifier`` or :meth:`score` if the default does not fit.
 
     Kinds:
 
-    - ``choice``: the likeliest of the example's choices is the answer; nothing is generated.
+    - ``choice``: the most likely of the example's choices is the answer; nothing is generated.
     - ``answer``: the model's greedy answer is scored.
-    - ``loss``: how well each example's text is predicted; nothing is asked.
+    - ``loss``: the loss on the text of each example.
 
     Args:
-        few_shot: so many solved training examples are shown before each question.
+        few_shot: number of solved training examples shown before each question.
     """
 
     name: str
     kind: Kind = "answer"
     metric: str = "accuracy"
-    """The headline: ``accuracy``, or for choices also ``accuracy_normalised`` (likelihood for each byte)."""
+    """Name of the main metric: ``accuracy``, or for choices also ``accuracy_normalised`` (log-likelihood per byte)."""
+    verifier: str = "exact"
+    """Row of rewards/verifiers.py that scores an answer."""
     max_new_tokens: int = 64
 
     def __init__(self, few_shot: int = 0) -> None:
@@ -60,15 +64,19 @@ class Task:
         self.few_shot = few_shot
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
-        """The first ``limit`` examples of a split, always in the same order, the categories taking turns.
+        """The first ``limit`` examples of a split, always in the same order, alternating between categories.
 
         Raises:
-            ValueError: the data is not there or is damaged.
+            ValueError: the data is missing or damaged.
         """
         raise NotImplementedError
 
+    def comparison_examples(self, limit: int) -> list[Example]:
+        """Examples on which `understudy compare` compares two runs: by default those of the evaluation."""
+        return self.examples("val", limit)
+
     def prompt(self, example: Example) -> list[Message] | str:
-        """What the model is shown: messages that end with the user's, or a text to continue."""
+        """The prompt of an example: messages that end with the user's, or a text to continue."""
         if example.text is not None:
             return "".join(f"{shot.text} {shot.answer}\n\n" for shot in self.shots(example)) + example.text
         system = [m for m in example.messages if m["role"] == "system"]
@@ -77,42 +85,52 @@ class Task:
         return system + shown + turns
 
     def conversation(self, example: Example) -> list[Message]:
-        """The example with its right answer, as the schema of conversations has it."""
-        assert example.text is None, "a text to continue is no conversation"
+        """The example with its right answer, in the schema of conversations.
+
+        Raises:
+            ValueError: the example is a text to continue.
+        """
+        if example.text is not None:
+            raise ValueError(f"the example {example.id} of {self.name} is a text to continue, not a conversation")
         return [*example.messages, {"role": "assistant", "content": example.answer}]
 
+    def as_prompt(self, example: Example) -> Prompt:
+        """The example as a prompt, whose true score is the task's score."""
+        return Prompt(example.messages, example.check, example.answer, example.category, self.verifier)
+
     def score(self, example: Example, answer: str) -> float:
-        """How right an answer is, from 0 to 1. Here: 1 when it is the right one, but for case, spaces, and
-        punctuation around it."""
-        return float(bare(answer) == bare(example.answer))
+        """Score of an answer, from 0 to 1, by the task's verifier."""
+        return VERIFIERS[self.verifier](self.as_prompt(example), answer)
 
     def shots(self, example: Example) -> list[Example]:
-        """The solved examples that are shown before this question."""
+        """Solved examples shown before this question."""
         return self._first_shots if self.few_shot else []
 
     @cached_property
     def _first_shots(self) -> list[Example]:
         return self.enough_shots(self.examples("train", self.few_shot))
 
-    def enough_shots(self, found: list[Example]) -> list[Example]:
-        """The first ``few_shot`` of them.
+    def enough_shots(self, examples: list[Example]) -> list[Example]:
+        """The first ``few_shot`` of the examples.
 
         Raises:
             ValueError: there are fewer.
         """
-        if len(found) < self.few_shot:
-            raise ValueError(f"task {self.name} has {len(found)} examples to show, and few_shot is {self.few_shot}")
-        return found[: self.few_shot]
+        if len(examples) < self.few_shot:
+            raise ValueError(
+                f"the task {self.name} has {len(examples)} examples to show, and few_shot is {self.few_shot}"
+            )
+        return examples[: self.few_shot]
 
 
 def question(text: str, system: str | None = None) -> tuple[Message, ...]:
     """A single question as messages."""
-    asked: Message = {"role": "user", "content": text}
-    return (asked,) if system is None else ({"role": "system", "content": system}, asked)
+    user: Message = {"role": "user", "content": text}
+    return (user,) if system is None else ({"role": "system", "content": system}, user)
 
 
 def as_text(messages: Sequence[Message]) -> str:
-    """Messages as plain text to be continued, for models that never saw the chat format:
+    """Messages as plain text to be continued, for models without the chat format:
 
         The system message.
 
@@ -137,6 +155,6 @@ def as_text(messages: Sequence[Message]) -> str:
 
 
 def take_turns(groups: Iterable[Sequence[Example]]) -> list[Example]:
-    """The first of each group, then the second of each, and so on, so that the first N are a fair sample of all."""
+    """The first of each group, then the second of each, and so on, so that the first N are balanced over the groups."""
     rounds = zip_longest(*groups)
     return [example for round in rounds for example in round if example is not None]

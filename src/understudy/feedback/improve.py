@@ -76,13 +76,14 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
         ValueError: too little feedback, a name that is taken, or no way to tell which run is better.
         Interrupted: a signal asked to stop; ``resume`` goes on.
     """
-    from understudy.evaluate.compare import has_truth
+    from understudy.evaluate.compare import by_verifier, has_verifier
     from understudy.evaluate.compare_runs import compare_runs
+    from understudy.report.tables import print_comparison
     from understudy.runtime import start_runtime
 
     old = find_run(request.run)
     prompts = _prompts(request, old)
-    truth = bool(prompts) and all(map(has_truth, prompts))
+    truth = bool(prompts) and all(map(has_verifier, prompts))
     if not truth and not request.judge and request.method and STAGES[request.method].rollout:
         raise ValueError(
             f"the reward model that {request.method} optimises cannot judge what came of it; name another by --judge RUN, "
@@ -103,11 +104,12 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
     _train(request, method, new, start, feedback[kind], feedback[n])
     temperature = feedback["temperature"] if request.temperature is None else request.temperature
     with start_runtime(request.device) as runtime:
-        judge = None if truth else _judge(request, runtime)
+        judge = by_verifier if truth else _judge(request, runtime)
         found = compare_runs(
             load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge,
             max_new_tokens=request.max_new_tokens, temperature=temperature,
         )  # fmt: skip
+    print_comparison(found)
     record = {
         "created": now(), "compared_at_temperature": temperature, **{name: value for name, value in asdict(request).items() if name != "database"},
         "feedback": feedback, "judged_by": "checker" if truth else "reward", "comparison": found.as_dict(),
@@ -217,11 +219,11 @@ def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> di
 
 def _prompts(request: ImproveRequest, old: RunFolder) -> list[Prompt]:
     """What both runs are asked; nothing where that is what the feedback holds out."""
-    from understudy.evaluate.compare_runs import comparison_prompts
+    from understudy.evaluate.compare_runs import comparison_prompts, task_of_run
 
-    if request.data is None and not _learnt_hamlet(old):
+    if request.data is None and task_of_run(old.path) is None:
         return []
-    return comparison_prompts(request.data, request.limit, needs_truth=False)
+    return comparison_prompts([old.path], request.data, request.limit, verifiable=False)
 
 
 def _held_out(request: ImproveRequest) -> list[Prompt]:
@@ -231,18 +233,6 @@ def _held_out(request: ImproveRequest) -> list[Prompt]:
 
     pairs = open_preferences(request.folder / "preferences.jsonl", "val")
     return [Prompt(each.prompt, None, None, each.category) for each in islice(pairs, request.limit)]
-
-
-def _learnt_hamlet(folder: RunFolder) -> bool:
-    """Whether the run, or one that it came from, was taught by Hamlet's data."""
-    while folder.exists():
-        if folder.config().data.source == "hamlet":
-            return True
-        parent = folder.about().get("parent")
-        if parent is None:
-            return False
-        folder = RunFolder(Path(parent["run"]))
-    return False
 
 
 def _judge(request: ImproveRequest, runtime: Runtime) -> Judge:

@@ -1,101 +1,109 @@
-"""Serving many requests at once with one model: continuous batching.
+"""Continuous batching: many requests at once with one model.
 
-One thread runs the model, in steps. In each step, every request whose prompt has been read gets one token, all in one
-forward; before it, some of the prompts that are not read yet are read on, at most ``prefill_tokens`` tokens of them,
-so that a long prompt slows the others down and does not stop them. Requests join and leave between any two steps.
+One thread runs the model in steps. In each step every sequence whose prompt has been computed gets one token, all in one
+forward; before it at most ``prefill_tokens`` tokens of waiting prompts are computed, so that a long prompt slows the other
+sequences but does not stop them. Requests join and leave between any two steps.
 
-The same seed gives the same answer, to the bit, whatever else is running, on a CPU with one number of threads:
+On a CPU with a fixed number of threads, the same seed gives the same completion to the bit, regardless of other requests:
 
-- What is computed for a row in a step does not depend on the rows beside it: attention reads each row by itself
-  (model/kv_cache.py), and linear layers use kernels that give a row the same numbers in every batch (quantize.py).
-- A prompt is read alone, in chunks that begin at multiples of ``prefill_tokens``. A request with a seed uses of what
-  earlier requests left only whole chunks of their prompts (slots.py); one without uses all of it.
-- Draws come from the seed alone, as in :func:`generate_text`, whose answers differ from these only by rounding: where
-  that decides between two tokens, about once in a million.
+- The result for a sequence does not depend on the others in the batch: attention runs per sequence (model/kv_cache.py), and
+  linear layers use kernels that give a row the same bits in every batch (quantize.py).
+- A prompt is computed alone, in chunks that begin at multiples of ``prefill_tokens``. A request with a seed reuses only
+  whole chunks of earlier prompts (slots.py); one without a seed reuses any prefix.
+- Draws depend on the seed alone, as in :func:`generate_text`, whose results differ only by rounding.
 
-Not here: what a request may ask (serve/), how a token is chosen (sampling.py), one batch from start to end (engine.py).
+A request that raises an exception ends with the finish reason ``error``; the others and the engine go on.
 
-Shapes: R rows, T time, V vocabulary.
+Not here: limits on requests (serve/), sampling (sampling.py), a fixed batch from start to end (generate.py).
+
+Shapes: B sequences, T time, D model width, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
 from understudy.inference import sampling
-from understudy.inference.generate import Model, check_request, evaluating, precision
+from understudy.inference.completion import Completion, CompletionText, FinishReason
+from understudy.inference.generate import Model, check_request, evaluating
 from understudy.inference.quantize import is_prepared, prepare_for_inference
 from understudy.inference.requests import CompletionChunk, EngineStats, QueueFull, SequenceRequest, TokenLogprob
-from understudy.inference.row_text import Completion, FinishReason, RowText
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
+from understudy.model.masks import cached
 from understudy.runtime import let_threads_go
 from understudy.tokenizer import Tokenizer
 
+logger = logging.getLogger("understudy.engine")
 
-class _Row:
-    """A request on its way."""
 
-    def __init__(self, request: SequenceRequest, text: RowText, on_piece: Callable[[CompletionChunk], None]) -> None:
-        self.request, self.text, self.on_piece = request, text, on_piece
+class _Sequence:
+    """State of one request."""
+
+    def __init__(
+        self, request: SequenceRequest, text: CompletionText, on_chunk: Callable[[CompletionChunk], None]
+    ) -> None:
+        self.request, self.text, self.on_chunk = request, text, on_chunk
         [self.generator] = sampling.row_generators(request.settings.seed, [0])
         self.submitted = self.started = time.monotonic()
         self.slot: Slot | None = None
-        self.in_prompt = True  # until all of the prompt is read and the first token is sampled
+        self.in_prompt = True  # until the whole prompt is computed and the first token is sampled
         self.seen: Tensor | None = None  # (V,), with a repetition penalty
         self.prompt_logprobs: list[TokenLogprob] = []
         self.reused_tokens = 0
         self.cancelled = False
 
-    def over(self, now: float) -> FinishReason | None:
-        """Why the row ends before its time, if it does."""
+    def early_end(self, now: float) -> FinishReason | None:
+        """``cancelled`` or ``timeout`` if the sequence has to end now."""
         if self.cancelled:
             return "cancelled"
         timeout = self.request.timeout
         return "timeout" if timeout is not None and now - self.submitted >= timeout else None
 
 
-class Ticket:
-    """What the one who asked holds on to."""
+class RequestHandle:
+    """A submitted request, as its client sees it."""
 
-    def __init__(self, row: _Row) -> None:
-        self._row = row
+    def __init__(self, sequence: _Sequence) -> None:
+        self._sequence = sequence
 
     def cancel(self) -> None:
-        """End the answer at the next step, with one last piece; nothing happens when it has ended. From any thread."""
-        self._row.cancelled = True
+        """End the completion at the next step, with one last chunk; no effect after its end. From any thread."""
+        self._sequence.cancelled = True
 
     def completion(self) -> Completion:
-        """The answer so far, with the log-probabilities that its tokens were sampled with; whole after its last piece."""
-        return self._row.text.completion()
+        """The completion so far; complete after its last chunk."""
+        return self._sequence.text.completion()
 
 
 class BatchEngine:
-    """Answers requests, many at once, in a thread of its own.
+    """Generates for many requests at once in a thread of its own.
 
     >>> with BatchEngine(model, tokenizer) as engine:  # doctest: +SKIP
-    ...     ticket = engine.submit(SequenceRequest(tokens, max_new_tokens=100), on_piece=print)
+    ...     handle = engine.submit(SequenceRequest(tokens, max_new_tokens=100), on_chunk=print)
 
     Args:
-        model: as trained, or from :func:`prepare_for_inference` for at least ``max_rows`` rows. One as trained is prepared
-            on a CPU, in fp32, unless ``autocast`` says otherwise.
+        model: as trained, or from :func:`prepare_for_inference` for at least ``max_rows`` rows. On a CPU a model as trained
+            is prepared in fp32.
+        tokenizer: its vocabulary limits the sampled ids, where the model's is padded.
         max_rows: requests that run at once; others wait.
-        prefill_tokens: how many tokens of prompts are read between two steps of those that answer.
+        prefill_tokens: prompt tokens computed between two steps of the running sequences.
         queue_limit: requests that may wait.
-        autocast: precision of matrix products; the weights' own when left out.
-        cache_bytes: the most that keys and values may take; fewer rows run at once where it is not enough for all.
+        cache_bytes: upper limit for the KV cache; fewer requests run at once if it is too small for all.
 
     Raises:
-        ValueError: not one row fits ``cache_bytes``.
+        ValueError: ``cache_bytes`` is too small for one sequence.
     """
 
     def __init__(
@@ -106,29 +114,29 @@ class BatchEngine:
         max_rows: int = 8,
         prefill_tokens: int = 128,
         queue_limit: int = 64,
-        autocast: torch.dtype | None = None,
         cache_bytes: int | None = None,
     ) -> None:
         weight = next(model.parameters())
-        self._device, self._autocast = weight.device, autocast
-        self._slots = Slots(model.config, max_rows, prefill_tokens, self._device, autocast or weight.dtype, cache_bytes)
-        if self._device.type == "cpu" and autocast is None and not is_prepared(model):
+        self._device = weight.device
+        self._slots = Slots(model.shape, max_rows, prefill_tokens, self._device, weight.dtype, cache_bytes)
+        if self._device.type == "cpu" and not is_prepared(model):
             model = prepare_for_inference(model, "fp32", len(self._slots))
         self.model, self.tokenizer, self.queue_limit = model, tokenizer, queue_limit
-        self._rows: list[_Row] = []  # that have a slot; only the engine's thread touches them
-        self._waiting: deque[_Row] = deque()
-        self._wake = threading.Condition()  # guards what follows, and the queue
+        self._running: list[_Sequence] = []  # with a slot; only the engine's thread changes it
+        self._waiting: deque[_Sequence] = deque()
+        self._wake = threading.Condition()  # guards the attributes below and the queue
         self._open = self._abandoned = False
         self._thread: threading.Thread | None = None
         self._finished: Counter[str] = Counter()
         self._tokens_generated = self._prompt_tokens = self._prompt_tokens_reused = 0
-        self._seconds = 1.0  # that a request holds a slot, averaged over the last ones
+        self._seconds = 1.0  # moving average of the time a request holds a slot
 
     def __enter__(self) -> BatchEngine:
-        assert self._thread is None, "an engine is started once"
+        if self._thread is not None:
+            raise RuntimeError("the engine was started before; build another one")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._open = True
-        let_threads_go()  # where the model was loaded
+        let_threads_go()  # of the thread that loaded the model
         self._thread.start()
         return self
 
@@ -137,42 +145,43 @@ class BatchEngine:
     ) -> None:
         self.close(drain=kind is None)
 
-    def submit(self, request: SequenceRequest, on_piece: Callable[[CompletionChunk], None]) -> Ticket:
-        """Queue a request; its pieces come by ``on_piece``, called in the engine's thread, which must not block.
+    def submit(self, request: SequenceRequest, on_chunk: Callable[[CompletionChunk], None]) -> RequestHandle:
+        """Queue a request. ``on_chunk`` is called in the engine's thread for each chunk and must not block.
 
-        A RuntimeError from ``on_piece`` (which is what an event loop that has ended raises) cancels the request.
+        A RuntimeError from ``on_chunk``, which a closed event loop raises, cancels the request.
 
         Raises:
-            ValueError: a request that cannot be answered.
-            QueueFull: as many wait as may.
-            RuntimeError: the engine is closed, not started yet, or broken.
+            ValueError: an invalid request.
+            QueueFull: too many requests wait.
+            RuntimeError: the engine is closed, not started, or failed.
         """
-        row = _Row(request, self._checked(request), on_piece)
+        sequence = _Sequence(request, self._checked(request), on_chunk)
         with self._wake:
             if not self._open:
-                raise RuntimeError("the engine is not running; it answers inside its `with` block, until it is closed")
+                raise RuntimeError("the engine is not running; submit inside its `with` block, before it is closed")
             if len(self._waiting) >= self.queue_limit:
                 wait = self._seconds * (len(self._waiting) + 1) / len(self._slots)
                 raise QueueFull(len(self._waiting), max(1.0, wait))
-            self._waiting.append(row)
+            self._waiting.append(sequence)
             self._wake.notify_all()
-        return Ticket(row)
+        return RequestHandle(sequence)
 
     def stats(self) -> EngineStats:
         with self._wake:
             return EngineStats(
-                len(self._rows), len(self._waiting), len(self._slots), self._slots.cached_tokens,
+                len(self._running), len(self._waiting), len(self._slots), self._slots.cached_tokens,
                 self._slots.cache_bytes, self._tokens_generated, self._prompt_tokens, self._prompt_tokens_reused,
                 dict(self._finished),
             )  # fmt: skip
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes requests: not before its start, after its end, or when its thread failed."""
+        """Whether it accepts requests: after its start, until it is closed or its thread fails."""
         return self._open
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
-        """Take no more requests, and end: when all are answered, or at once; after ``timeout`` seconds in any case."""
+        """Accept no more requests, and end: when all are finished, or at once without ``drain``; after ``timeout`` seconds
+        at the latest."""
         with self._wake:
             self._open, self._abandoned = False, self._abandoned or not drain
             self._wake.notify_all()
@@ -180,235 +189,262 @@ class BatchEngine:
             return
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._abandoned = True  # what is left ends as cancelled, at the next step
+            self._abandoned = True  # the remaining sequences end as cancelled at the next step
             self._thread.join()
 
-    def _checked(self, request: SequenceRequest) -> RowText:
-        """Refuse what cannot be answered, in the caller's thread."""
-        check_request(self.model, [list(request.tokens)], request.max_new_tokens)
-        context, needed = self.model.config.context_length, len(request.tokens) + request.max_new_tokens
+    def _checked(self, request: SequenceRequest) -> CompletionText:
+        """Refuse an invalid request, in the caller's thread."""
+        check_request(self.model, [list(request.tokens)], request.max_new_tokens, self.tokenizer)
+        context, needed = self.model.shape.context_length, len(request.tokens) + request.max_new_tokens
         if self._slots.cache is not None and needed > context:
             raise ValueError(
                 f"the prompt's {len(request.tokens)} tokens and {request.max_new_tokens} new ones exceed the context "
                 f"of {context}; shorten the prompt, or ask for fewer"
             )
         for name in ("logprobs", "prompt_logprobs"):
-            if (asked := getattr(request, name)) is not None and asked < 0:
-                raise ValueError(f"{name} is {asked}; give 0 or more, or leave it out")
-        return RowText(self.tokenizer, request.stop, frozenset(request.end_ids))
+            if (top := getattr(request, name)) is not None and top < 0:
+                raise ValueError(f"{name} is {top}; give 0 or more, or leave it out")
+        return CompletionText(self.tokenizer, request.stop, frozenset(request.end_ids))
 
-    # What follows runs in the engine's thread.
+    # The methods below run in the engine's thread.
 
     def _run(self) -> None:
-        whole = False
+        complete = False
         try:
             with evaluating(self.model), torch.inference_mode():
                 while self._admit():
                     self._step()
-            whole = True
-        finally:  # an exception goes on to threading.excepthook, which shows it
+            complete = True
+        finally:  # an exception goes on to threading.excepthook, which prints it
             with self._wake:
                 self._open = False
-                left = [*self._rows, *self._waiting]
+                remaining = [*self._running, *self._waiting]
                 self._waiting.clear()
-            for row in left:
-                self._end(row, "cancelled" if whole else "error")
+            for sequence in remaining:
+                self._end(sequence, "cancelled" if complete else "error")
 
     def _admit(self) -> bool:
-        """Wait for something to do, and give free slots to those who wait; False when all is done."""
+        """Wait for work, and give free slots to waiting requests; False when the engine is closed and idle."""
         with self._wake:
-            while self._open and not (self._waiting or self._rows):
+            while self._open and not (self._waiting or self._running):
                 self._wake.wait()
             now = time.monotonic()
-            over = [row for row in self._waiting if self._abandoned or row.over(now)]
-            for row in over:
-                self._waiting.remove(row)
-            while self._waiting and (slot := self._take_slot(self._waiting[0])):
-                row = self._waiting.popleft()
-                row.slot, row.started, row.reused_tokens = slot, now, len(slot.held)
-                self._rows.append(row)
-                self._prompt_tokens += len(row.request.tokens)
-                self._prompt_tokens_reused += len(slot.held)
-        for row in over:
-            self._end(row, row.over(now) or "cancelled")
-        return self._open or bool(self._waiting or self._rows)
+            ending = [sequence for sequence in self._waiting if self._abandoned or sequence.early_end(now)]
+            for sequence in ending:
+                self._waiting.remove(sequence)
+            while self._waiting and (slot := self._acquire_slot(self._waiting[0])):
+                sequence = self._waiting.popleft()
+                sequence.slot, sequence.started, sequence.reused_tokens = slot, now, len(slot.tokens)
+                self._running.append(sequence)
+                self._prompt_tokens += len(sequence.request.tokens)
+                self._prompt_tokens_reused += len(slot.tokens)
+        for sequence in ending:
+            self._end(sequence, sequence.early_end(now) or "cancelled")
+        return self._open or bool(self._waiting or self._running)
 
-    def _take_slot(self, row: _Row) -> Slot | None:
-        asked = row.request
-        return self._slots.take(asked.tokens, asked.settings.seed is not None, asked.prompt_logprobs is None)
+    def _acquire_slot(self, sequence: _Sequence) -> Slot | None:
+        request = sequence.request
+        return self._slots.acquire(request.tokens, request.settings.seed is not None, request.prompt_logprobs is None)
 
     def _step(self) -> None:
-        """Read on in prompts, then one token for each row whose prompt is read."""
+        """Compute prompt chunks, then one token for each sequence whose prompt is complete."""
         now = time.monotonic()
-        for row in list(self._rows):
-            reason = row.over(now)
+        for sequence in list(self._running):
+            reason = sequence.early_end(now)
             if reason or self._abandoned:
-                self._end(row, reason or "cancelled")
-        answering = [row for row in self._rows if not row.in_prompt]
-        begun = self._read_prompts([row for row in self._rows if row.in_prompt])
-        rows = [row for row, _ in begun] + answering
-        logits = [logits for _, logits in begun]
-        if answering:
-            logits.append(self._read_tokens(answering))
-        if rows:
-            self._sample(rows, logits[0] if len(logits) == 1 else torch.cat(logits))
+                self._end(sequence, reason or "cancelled")
+        decoding = [sequence for sequence in self._running if not sequence.in_prompt]
+        prefilled = self._prefill([sequence for sequence in self._running if sequence.in_prompt])
+        sequences, logits = [sequence for sequence, _ in prefilled], [last for _, last in prefilled]
+        if decoding:
+            with self._isolated(decoding):
+                logits.append(self._decode(decoding))
+                sequences += decoding
+        if sequences:
+            self._sample(sequences, logits[0] if len(logits) == 1 else torch.cat(logits))
 
-    def _read_prompts(self, rows: Sequence[_Row]) -> list[tuple[_Row, Tensor]]:
-        """Read a chunk of each prompt in turn while they are within ``prefill_tokens``, and at least one.
+    @contextlib.contextmanager
+    def _isolated(self, sequences: Sequence[_Sequence]) -> Iterator[None]:
+        """End ``sequences`` with the reason ``error`` if the block raises; the engine goes on."""
+        try:
+            yield
+        except torch.AcceleratorError:  # the device is lost: every later request would fail too
+            raise
+        except Exception:
+            logger.exception("a request failed while it was generated")
+            for sequence in sequences:
+                self._end(sequence, "error")
+
+    def _prefill(self, sequences: Sequence[_Sequence]) -> list[tuple[_Sequence, Tensor]]:
+        """Compute a chunk of each prompt in turn, ``prefill_tokens`` in all and one chunk at least.
 
         Returns:
-            The rows whose prompt is read, with the logits (1, V) after it.
+            The sequences whose prompt is complete, with the logits (1, V) after it.
         """
-        begun, left = [], self._slots.chunk
-        for row in rows:
-            assert row.slot is not None, "rows in a step have slots"
-            tokens = self._slots.next_chunk(row.slot, row.request.tokens)
-            if len(tokens) > left:
-                break  # chunks are not cut shorter: what a prompt gives must not depend on the others
-            left -= len(tokens)
-            every = self._read_chunk(row, tokens)
-            if len(row.slot.held) == len(row.request.tokens):
-                begun.append((row, every))
-            else:
-                self._rows.remove(row)  # the others' turn
-                self._rows.append(row)
-        ended = [row for row, _ in begun if not row.request.max_new_tokens]
-        for row in ended:
-            self._end(row, "length")
-        return [(row, logits) for row, logits in begun if row not in ended]
+        prefilled, budget = [], self._slots.chunk
+        for sequence in sequences:
+            slot, prompt = _slot(sequence), sequence.request.tokens
+            chunk = self._slots.next_chunk(slot, prompt)
+            if len(chunk) > budget:
+                break  # chunks are not cut shorter: the result for a prompt must not depend on the others
+            budget -= len(chunk)
+            with self._isolated([sequence]):
+                logits = self._prefill_chunk(sequence, slot, chunk)
+                if len(slot.tokens) < len(prompt):
+                    self._running.remove(sequence)  # the others' turn
+                    self._running.append(sequence)
+                elif sequence.request.max_new_tokens:
+                    prefilled.append((sequence, logits))
+                else:
+                    self._end(sequence, "length")
+        return prefilled
 
-    def _read_chunk(self, row: _Row, chunk: list[int]) -> Tensor:
-        """Logits (1, V) after a chunk of the row's prompt."""
-        slot, wanted, prompt = row.slot, row.request.prompt_logprobs, row.request.tokens
-        assert slot is not None, "rows in a step have slots"
-        start = len(slot.held)
+    def _prefill_chunk(self, sequence: _Sequence, slot: Slot, chunk: list[int]) -> Tensor:
+        """Logits (1, V) after a chunk of the prompt."""
+        top, prompt, start = sequence.request.prompt_logprobs, sequence.request.tokens, len(slot.tokens)
         hidden = self._hidden([chunk], [slot.number])  # (1, T, D)
-        with precision(self._device, self._autocast):
-            logits = self.model.logits(hidden[0] if wanted is not None else hidden[0, -1:])  # (T or 1, V)
-        self._slots.add(slot, chunk)
-        if wanted is not None:
+        logits = self.model.logits(hidden[0] if top is not None else hidden[0, -1:])  # (T or 1, V)
+        self._slots.append(slot, chunk)
+        if top is not None:
             targets = prompt[start + 1 : start + len(chunk) + 1]
-            row.prompt_logprobs += token_logprobs(logits[: len(targets)], targets, wanted)
+            sequence.prompt_logprobs += self._token_logprobs(logits[: len(targets)], targets, top)
         return logits[-1:]
 
-    def _read_tokens(self, rows: Sequence[_Row]) -> Tensor:
-        """Logits (R, V) after the last token of each row."""
-        slots = [row.slot for row in rows if row.slot is not None]
-        last = {slot.number: row.text.tokens[-1] for slot, row in zip(slots, rows)}
+    def _decode(self, sequences: Sequence[_Sequence]) -> Tensor:
+        """Logits (B, V) after the last token of each sequence."""
+        slots = [_slot(sequence) for sequence in sequences]
         numbers = [slot.number for slot in slots]
-        # A GPU is given all slots in every step: then a row's numbers do not depend on how many there are. What it
-        # writes for slots that are not in it lies behind what they hold.
-        given = numbers if self._device.type == "cpu" else list(range(len(self._slots)))
-        hidden = self._hidden([[last.get(number, 0)] for number in given], given)[:, -1]  # (R, D)
-        if given is not numbers:
+        last = {slot.number: sequence.text.tokens[-1] for slot, sequence in zip(slots, sequences)}
+        # A CPU computes the slots in use; a GPU takes all of them, so that shapes stay the same. For a slot that is not in
+        # use, the written keys and values lie behind its cached tokens.
+        batch = numbers if self._device.type == "cpu" else list(range(len(self._slots)))
+        hidden = self._hidden([[last.get(number, 0)] for number in batch], batch)[:, -1]  # (B, D)
+        if batch is not numbers:
             hidden = hidden[torch.tensor(numbers, device=self._device)]
         for slot in slots:
-            self._slots.add(slot, [last[slot.number]])
-        with precision(self._device, self._autocast):
-            return self.model.logits(hidden)
+            self._slots.append(slot, [last[slot.number]])
+        return self.model.logits(hidden)
 
     def _hidden(self, tokens: list[list[int]], numbers: list[int]) -> Tensor:
-        """Hidden states (R, T, D) of ``tokens`` (R, T) after what the slots of these numbers hold."""
-        read = torch.tensor(tokens, device=self._device)
+        """Hidden states (B, T, D) of ``tokens`` (B, T), which follow the cached tokens of the slots ``numbers``."""
+        batch = torch.tensor(tokens, device=self._device)
         cache = self._slots.cache
-        with precision(self._device, self._autocast):
-            if cache is None:
-                return self.model.hidden(read)
-            last_place = cache.max_tokens - 1
-            lengths = [min(len(self._slots.slots[number].held), last_place) for number in numbers]
-            return self.model.hidden(read, cache.pick(numbers, lengths))  # type: ignore[arg-type]
+        if cache is None:
+            return self.model.hidden(batch)
+        last_place = cache.max_tokens - 1
+        lengths = [min(len(self._slots.slots[number].tokens), last_place) for number in numbers]
+        return self.model.hidden(batch, cached(cache.pick(numbers, lengths), batch.shape[1]))
 
-    def _sample(self, rows: Sequence[_Row], logits: Tensor) -> None:
-        """Draw a token for each row from ``logits`` (R, V), those with equal settings together."""
+    def _sample(self, sequences: Sequence[_Sequence], logits: Tensor) -> None:
+        """Draw a token for each sequence from ``logits`` (B, V), in groups of equal settings."""
         groups: dict[SamplingSettings, list[int]] = {}
-        for place, row in enumerate(rows):
-            groups.setdefault(dataclasses.replace(row.request.settings, seed=None), []).append(place)
-        for settings, places in groups.items():
-            members = [rows[place] for place in places]
-            part = logits if len(groups) == 1 else logits[places]
-            seen = None
-            if settings.repetition_penalty != 1:
-                seen = torch.stack([self._seen(row, part) for row in members])
-            tokens, chosen = sampling.draw(part, settings, [row.generator for row in members], seen)  # (R,)
-            for place, (row, token, logprob) in enumerate(zip(members, tokens.tolist(), chosen)):
-                self._take(row, token, logprob, part[place : place + 1])
+        for number, sequence in enumerate(sequences):
+            groups.setdefault(dataclasses.replace(sequence.request.settings, seed=None), []).append(number)
+        for settings, numbers in groups.items():
+            members = [sequences[number] for number in numbers]
+            group_logits = logits if len(groups) == 1 else logits[numbers]
+            draws: list[tuple[int, float]] = []
+            with self._isolated(members):
+                seen = None
+                if settings.repetition_penalty != 1:
+                    seen = torch.stack([self._seen(sequence, group_logits) for sequence in members])
+                generators = [sequence.generator for sequence in members]
+                tokens, logprobs = sampling.draw(group_logits, settings, generators, seen, self.tokenizer.vocab_size)
+                draws = list(zip(tokens.tolist(), logprobs))
+            for place, (sequence, (token, logprob)) in enumerate(zip(members, draws)):
+                with self._isolated([sequence]):
+                    self._append(sequence, token, logprob, group_logits[place : place + 1])
 
-    def _seen(self, row: _Row, logits: Tensor) -> Tensor:
-        """(V,) true for the tokens of the row's prompt and answer."""
-        if row.seen is None:
-            [row.seen] = sampling.seen_tokens([row.request.tokens], logits[:1])
-        row.seen[row.text.tokens[-1:]] = True
-        return row.seen
+    def _seen(self, sequence: _Sequence, logits: Tensor) -> Tensor:
+        """(V,), true for the tokens of the prompt and the completion."""
+        if sequence.seen is None:
+            [sequence.seen] = sampling.seen_tokens([sequence.request.tokens], logits[:1])
+        sequence.seen[sequence.text.tokens[-1:]] = True
+        return sequence.seen
 
-    def _take(self, row: _Row, token: int, logprob: float, logits: Tensor) -> None:
-        """Give a row its next token, sampled from ``logits`` (1, V)."""
+    def _append(self, sequence: _Sequence, token: int, logprob: float, logits: Tensor) -> None:
+        """Append the next token, sampled from ``logits`` (1, V)."""
         if not math.isfinite(logprob):  # the model diverged
-            self._end(row, "error")
+            self._end(sequence, "error")
             return
-        row.in_prompt = False
+        sequence.in_prompt = False
         self._tokens_generated += 1
-        wanted = row.request.logprobs
-        logprobs = () if wanted is None else tuple(token_logprobs(logits, [token], wanted))
-        text = row.text.push(token, logprob)
-        if row.text.stopped:
-            self._end(row, "stop", text, (token,), logprobs)
-        elif len(row.text.tokens) == row.request.max_new_tokens:
-            self._end(row, "length", text, (token,), logprobs)
+        top = sequence.request.logprobs
+        logprobs = () if top is None else tuple(self._token_logprobs(logits, [token], top))
+        text = sequence.text.push(token, logprob)
+        if sequence.text.stopped:
+            self._end(sequence, "stop", text, (token,), logprobs)
+        elif len(sequence.text.tokens) == sequence.request.max_new_tokens:
+            self._end(sequence, "length", text, (token,), logprobs)
         else:
-            self._hand_out(row, CompletionChunk(text, (token,), logprobs))
+            self._emit(sequence, CompletionChunk(text, (token,), logprobs))
 
     def _end(
         self,
-        row: _Row,
+        sequence: _Sequence,
         reason: FinishReason,
         text: str = "",
         tokens: tuple[int, ...] = (),
         logprobs: tuple[TokenLogprob, ...] = (),
     ) -> None:
-        """Free the row's slot, and hand out its last piece."""
-        if row.slot is not None:
+        """Free the sequence's slot, and emit its last chunk."""
+        if sequence.slot is not None:
             if reason == "error":
-                self._slots.forget(row.slot)
-            self._slots.give_back(row.slot)
+                self._slots.truncate(sequence.slot)
+            self._slots.release(sequence.slot)
             with self._wake:
-                self._rows.remove(row)
-                self._seconds += 0.2 * (time.monotonic() - row.started - self._seconds)
-            row.slot = None
+                self._running.remove(sequence)
+                self._seconds += 0.2 * (time.monotonic() - sequence.started - self._seconds)
+            sequence.slot = None
         self._finished[reason] += 1
-        self._hand_out(row, CompletionChunk(text + row.text.finish(), tokens, logprobs, reason))
+        text += "" if reason == "error" else sequence.text.finish()  # an error may come from the decoder
+        self._emit(sequence, CompletionChunk(text, tokens, logprobs, reason))
 
-    def _hand_out(self, row: _Row, piece: CompletionChunk) -> None:
-        if row.prompt_logprobs or row.reused_tokens:  # which go with the first piece
-            piece = dataclasses.replace(
-                piece, prompt_logprobs=tuple(row.prompt_logprobs), reused_tokens=row.reused_tokens
+    def _emit(self, sequence: _Sequence, chunk: CompletionChunk) -> None:
+        if sequence.prompt_logprobs or sequence.reused_tokens:  # part of the first chunk
+            chunk = dataclasses.replace(
+                chunk, prompt_logprobs=tuple(sequence.prompt_logprobs), reused_tokens=sequence.reused_tokens
             )
-            row.prompt_logprobs, row.reused_tokens = [], 0
+            sequence.prompt_logprobs, sequence.reused_tokens = [], 0
         try:
-            row.on_piece(piece)
-        except RuntimeError:  # an event loop that has ended: nobody listens any more
-            row.cancelled = True
+            sequence.on_chunk(chunk)
+        except RuntimeError:  # a closed event loop: the client is gone
+            sequence.cancelled = True
+
+    def _token_logprobs(self, logits: Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob]:
+        return token_logprobs(logits, tokens, top, self.tokenizer.vocab_size)
+
+
+def _slot(sequence: _Sequence) -> Slot:
+    """The slot of a running sequence."""
+    if sequence.slot is None:
+        raise RuntimeError("a running sequence has no slot")
+    return sequence.slot
 
 
 def complete(engine: BatchEngine, request: SequenceRequest) -> Completion:
-    """Answer one request, and wait for it; arguments and errors as for :meth:`BatchEngine.submit`."""
+    """Submit one request and wait for its completion; arguments and errors as for :meth:`BatchEngine.submit`."""
     ended, reasons = threading.Event(), list[FinishReason]()
 
-    def on_piece(piece: CompletionChunk) -> None:
-        if piece.finish_reason is not None:
-            reasons.append(piece.finish_reason)
+    def on_chunk(chunk: CompletionChunk) -> None:
+        if chunk.finish_reason is not None:
+            reasons.append(chunk.finish_reason)
             ended.set()
 
-    ticket = engine.submit(request, on_piece)
+    handle = engine.submit(request, on_chunk)
     ended.wait()
-    return dataclasses.replace(ticket.completion(), finish_reason=reasons[0])
+    return dataclasses.replace(handle.completion(), finish_reason=reasons[0])
 
 
-def token_logprobs(logits: Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob]:
-    """Of each of ``tokens`` (T,) under ``logits`` (T, V), with the ``top`` likeliest in its place."""
+def token_logprobs(
+    logits: Tensor, tokens: Sequence[int], top: int, vocab_size: int | None = None
+) -> list[TokenLogprob]:
+    """Log-probabilities of ``tokens`` (T,) under ``logits`` (T, V), each with the ``top`` likeliest of the first
+    ``vocab_size`` tokens."""
     if not tokens:
         return []
-    logprobs = logits.float().log_softmax(dim=-1)
-    own = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
-    best = logprobs.topk(min(top, logits.shape[-1]), dim=-1)
+    logprobs = logits.float().log_softmax(dim=-1)[:, :vocab_size]
+    sampled = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+    best = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
     tops = [tuple(zip(*pair)) for pair in zip(best.indices.tolist(), best.values.tolist())]
-    return [TokenLogprob(token, logprob, likeliest) for token, logprob, likeliest in zip(tokens, own, tops)]
+    return [TokenLogprob(token, logprob, likeliest) for token, logprob, likeliest in zip(tokens, sampled, tops)]

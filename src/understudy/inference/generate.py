@@ -8,7 +8,7 @@ At the end of the context, the same for every model and position encoding:
   would have to move, and what was computed for the tokens that stay has already seen those that go.)
 
 A bigram looks at one token and has no context to fill. Not here: choosing a token (sampling.py), the text it becomes
-(row_text.py), serving many requests that come and go (batching.py).
+(completion.py), serving many requests that come and go (batching.py).
 
 Shapes: B batch (rows asked for), R rows still being continued, T time, D model width, V vocabulary.
 """
@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from understudy.inference import sampling
-from understudy.inference.row_text import Completion, RowText, end_tokens
+from understudy.inference.completion import Completion, CompletionText, end_tokens
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram, KVCache
+from understudy.model.masks import cached, causal
 from understudy.tokenizer import Tokenizer
 
 Model = GPT | Bigram
@@ -84,10 +85,12 @@ def generate(
     prompts = tokens.tolist() if isinstance(tokens, Tensor) else tokens
     check_request(model, prompts, max_new_tokens)
     rows, finished = [list(prompt) for prompt in prompts], set[int]()
-    for row, token, _ in continue_rows(model, prompts, max_new_tokens, settings, finished, autocast):
-        rows[row].append(token)
-        if token in stop_tokens:
-            finished.add(row)
+    # One autocast context around all steps: it casts each weight once, a context for each step would once a token.
+    with precision(next(model.parameters()).device, autocast):
+        for row, token, _ in continue_rows(model, prompts, max_new_tokens, settings, finished, autocast):
+            rows[row].append(token)
+            if token in stop_tokens:
+                finished.add(row)
     if not isinstance(tokens, Tensor):
         return rows
     longest = max((len(row) for row in rows), default=tokens.shape[1])
@@ -125,9 +128,10 @@ def generate_text(
             cannot encode, tokens outside the model's vocabulary.
     """
     ends = end_tokens(tokenizer, stop_at_end_of_text, end_ids)
-    texts = [RowText(tokenizer, stop, ends) for _ in prompts]
-    for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
-        pass  # every piece is kept by its text
+    texts = [CompletionText(tokenizer, stop, ends) for _ in prompts]
+    with precision(next(model.parameters()).device, autocast):  # around all steps, as in generate
+        for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
+            pass  # the texts collect the pieces
     return [text.completion() for text in texts]
 
 
@@ -148,7 +152,7 @@ def stream_text(
     or ends inside a character, and what may turn out to begin a stop string is held back until that is known.
     The model is in evaluation mode until the iterator ends or is dropped.
     """
-    texts = [RowText(tokenizer, stop, end_tokens(tokenizer, stop_at_end_of_text, end_ids))]
+    texts = [CompletionText(tokenizer, stop, end_tokens(tokenizer, stop_at_end_of_text, end_ids))]
     return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
 
 
@@ -156,7 +160,7 @@ def _continue_texts(
     model: Model,
     tokenizer: Tokenizer,
     prompts: Sequence[str | list[int]],
-    texts: Sequence[RowText],
+    texts: Sequence[CompletionText],
     max_new_tokens: int,
     settings: SamplingSettings | None,
     autocast: torch.dtype | None,
@@ -164,9 +168,11 @@ def _continue_texts(
 ) -> Iterator[str]:
     """Check at once, then lazily feed what is sampled to the texts, yielding what each releases."""
     tokens = [encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-    check_request(model, tokens, max_new_tokens)
+    check_request(model, tokens, max_new_tokens, tokenizer)
     finished: set[int] = set()
-    steps = continue_rows(model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast, numbers)
+    steps = continue_rows(
+        model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast, numbers, tokenizer.vocab_size
+    )
 
     def pieces() -> Iterator[str]:
         for row, token, logprob in steps:
@@ -189,6 +195,7 @@ def continue_rows(
     finished: Collection[int] = (),
     autocast: torch.dtype | None = None,
     numbers: Sequence[int] | None = None,
+    vocab_size: int | None = None,
 ) -> Iterator[tuple[int, int, float]]:
     """The loop: sample a token for each row, hand them out, drop finished rows, read the tokens, again.
 
@@ -197,6 +204,7 @@ def continue_rows(
         prompts: the token ids of each row, as :func:`check_request` lets them through.
         finished: places of rows, which the caller adds to on the way; such rows leave before the next step.
         numbers: as for :func:`generate_text`.
+        vocab_size: the tokenizer's; ids from it on are never sampled. None samples from the model's whole vocabulary.
 
     Yields:
         (row, token, log-probability it was sampled with), step by step, the rows in any order.
@@ -212,7 +220,7 @@ def continue_rows(
         logits, cache = _prefill(model, prompts, max_new_tokens, autocast)  # (R, V)
         seen = sampling.seen_tokens(prompts, logits) if settings.repetition_penalty != 1 else None  # (R, V)
         for step in range(max_new_tokens):
-            tokens, chosen = sampling.draw(logits, settings, generators, seen)  # (R,)
+            tokens, chosen = sampling.draw(logits, settings, generators, seen, vocab_size)  # (R,)
             if not all(math.isfinite(logprob) for logprob in chosen):
                 raise ValueError("the logits are not finite: training diverged; use an earlier checkpoint")
             yield from zip(rows, tokens.tolist(), chosen)
@@ -248,8 +256,8 @@ def _prefill(
 
     Rows are padded on the right: no real token attends to the padding, and the next tokens overwrite it.
     """
-    config, weight = model.config, next(model.parameters())
-    window = 1 if isinstance(model, Bigram) else config.context_length
+    weight = next(model.parameters())
+    window = 1 if isinstance(model, Bigram) else model.shape.context_length
     shown = [tuple(prompt[-window:]) for prompt in prompts]
     different = {prompt: number for number, prompt in enumerate(dict.fromkeys(shown))}
     prompts = [list(prompt) for prompt in different]
@@ -259,7 +267,7 @@ def _prefill(
     cache = None
     if not isinstance(model, Bigram):
         room = min(window, longest + max_new_tokens - 1)  # the last token sampled is not read
-        cache = KVCache(config, len(prompts), room, weight.device, autocast or weight.dtype)
+        cache = KVCache(model.shape, len(prompts), room, weight.device, autocast or weight.dtype)
     logits = _read(model, torch.tensor(padded, device=weight.device), cache, autocast, lengths - 1)
     if cache:
         cache.set_lengths(lengths)
@@ -277,18 +285,19 @@ def _read(
     tokens: Tensor,
     cache: KVCache | None,
     autocast: torch.dtype | None,
-    at: Tensor | None = None,
+    last: Tensor | None = None,
 ) -> Tensor:
-    """Logits (R, V) after the last of ``tokens`` (R, T), or after each row's token at place ``at`` (R,).
+    """Logits (R, V) after the last of ``tokens`` (R, T), or after each row's token at place ``last`` (R,).
 
     The other places get no logits, which would be most of the memory of a long prompt, nor all of the last block.
     """
     rows, length = tokens.shape
-    places = torch.arange(rows, device=tokens.device) * length + (length - 1 if at is None else at)  # in R x T
+    select = None
+    if length > 1:
+        select = torch.arange(rows, device=tokens.device) * length + (length - 1 if last is None else last)  # in R x T
+    context = causal(select) if cache is None else cached(cache, length, select)
     with precision(tokens.device, autocast):
-        if isinstance(model, Bigram):
-            return model.logits(model.hidden(tokens).flatten(0, 1)[places])
-        return model.logits(model.hidden(tokens, cache, at=None if length == 1 else places).view(rows, -1))
+        return model.logits(model.hidden(tokens, context).view(rows, -1))  # (R, D), then (R, V)
 
 
 @torch.no_grad()
@@ -301,7 +310,7 @@ def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> No
     kept = max(0, cache.max_tokens // 2 - 1)
     if kept:
         recent = cache.tokens[full, -kept:]  # (F, kept)
-        fresh = KVCache(model.config, len(full), kept, recent.device, cache.keys.dtype)
+        fresh = KVCache(model.shape, len(full), kept, recent.device, cache.keys.dtype)
         _read(model, recent, fresh, autocast)
         cache.keys[:, full, :, :kept] = fresh.keys
         cache.values[:, full, :, :kept] = fresh.values
@@ -342,19 +351,24 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
         raise ValueError(f"the prompt is empty, and nothing can stand for it ({error}); give a prompt") from None
 
 
-def check_request(model: Model, prompts: Sequence[list[int]], max_new_tokens: int) -> None:
-    """Refuse what cannot be continued.
+def check_request(
+    model: Model, prompts: Sequence[list[int]], max_new_tokens: int, tokenizer: Tokenizer | None = None
+) -> None:
+    """Refuse prompts that cannot be continued.
 
     Raises:
-        ValueError: a negative number of tokens, an empty row, a token outside the vocabulary.
+        ValueError: a negative number of tokens, an empty prompt, a token outside the vocabulary of the model or, where a
+            tokenizer is given, of the tokenizer.
     """
-    vocab_size = model.config.vocab_size
-    assert vocab_size is not None, "a built model knows its vocabulary"
+    vocab_size = model.shape.vocab_size
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; give 0 or more")
     for row, prompt in enumerate(prompts):
         if not prompt:
-            raise ValueError(f"row {row} is empty; give at least one token to continue from")
+            raise ValueError(f"prompt {row} is empty; give at least one token to continue from")
         for token in (min(prompt), max(prompt)):
             if not 0 <= token < vocab_size:
-                raise ValueError(f"token {token} in row {row} is not among the model's {vocab_size}; use its tokenizer")
+                raise ValueError(
+                    f"token {token} of prompt {row} is outside the vocabulary of {vocab_size}; encode text with the run's "
+                    "tokenizer"
+                )

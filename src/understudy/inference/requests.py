@@ -1,28 +1,25 @@
-"""What is asked of the engine that serves many requests, and what comes back: plain values.
-
-Not here: how it is done (batching.py).
-"""
+"""Requests to the batch engine and its results, as plain values. Not here: the engine (batching.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from understudy.inference.row_text import FinishReason
+from understudy.inference.completion import FinishReason
 from understudy.inference.sampling import SamplingSettings
 
 
 @dataclass(frozen=True)
 class SequenceRequest:
-    """One prompt to be continued.
+    """One prompt to continue.
 
     Attributes:
-        tokens: the prompt, with ``max_new_tokens`` within the context.
-        stop: strings before which the text ends, whatever tokens spell them.
-        end_ids: tokens that end the answer.
-        logprobs: None for none; K for the log-probability of each new token, with the K likeliest (0: its own only).
-        prompt_logprobs: the same for the prompt's tokens, from the second on. The whole prompt is read then.
-        timeout: seconds from submission after which the answer ends where it is.
+        tokens: the prompt. With ``max_new_tokens`` it fits the context.
+        stop: strings that end the text, however they are tokenized.
+        end_ids: tokens that end the completion.
+        logprobs: None for none; K for the log-probability of each new token and of the K likeliest tokens.
+        prompt_logprobs: the same for the prompt's tokens from the second on. No cached prefix is used then.
+        timeout: seconds after submission at which the completion is cut.
     """
 
     tokens: Sequence[int]
@@ -37,8 +34,8 @@ class SequenceRequest:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token's log-probability in nats under the model's own distribution (temperature 1, nothing cut off), and the
-    likeliest tokens with theirs."""
+    """A token's log-probability in nats under the model's own distribution (temperature 1, no filters), and the likeliest
+    tokens with theirs."""
 
     token: int
     logprob: float
@@ -47,15 +44,15 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class CompletionChunk:
-    """What came of one step.
+    """The output of one step for one sequence.
 
     Attributes:
-        text: whole characters, without what may begin a stop string; may be "".
-        tokens: the token of this step; () when the answer ends without one.
-        logprobs: of ``tokens``, when asked for.
-        finish_reason: not None in the last piece only.
-        prompt_logprobs: of the prompt, in the first piece, when asked for.
-        reused_tokens: of the prompt, which did not have to be read again, in the first piece; no part of the answer.
+        text: whole characters, without a possible beginning of a stop string; may be "".
+        tokens: the token of this step; () if the completion ends without one.
+        logprobs: of ``tokens``, if requested.
+        finish_reason: not None in the last chunk only.
+        prompt_logprobs: of the prompt, in the first chunk, if requested.
+        reused_tokens: prompt tokens found in the cache, in the first chunk; not part of the completion.
     """
 
     text: str
@@ -67,7 +64,7 @@ class CompletionChunk:
 
 
 class QueueFull(Exception):
-    """As many requests wait as may; ``retry_after`` estimates in how many seconds there will be room."""
+    """The queue of waiting requests is full; ``retry_after`` estimates the seconds until there is room."""
 
     def __init__(self, waiting: int, retry_after: float) -> None:
         super().__init__(f"{waiting} requests are waiting already; try again in {retry_after:.0f} seconds")
@@ -76,14 +73,14 @@ class QueueFull(Exception):
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Where the engine stands, and what it has done since it was built.
+    """State and counters of the engine.
 
     Attributes:
         running, waiting: requests.
-        slots: rows that can run at once.
-        cached_tokens: tokens whose keys and values are held, for requests that run or to be used again.
-        cache_bytes: of keys and values, planned at construction; it never grows.
-        prompt_tokens: of requests that were started; of these ``prompt_tokens_reused`` did not have to be read.
+        slots: requests that can run at once.
+        cached_tokens: tokens whose keys and values are in the cache, of running and of finished requests.
+        cache_bytes: size of the KV cache, fixed at construction.
+        prompt_tokens: of the started requests; ``prompt_tokens_reused`` of them were found in the cache.
         requests_finished: by finish reason.
     """
 

@@ -1,8 +1,8 @@
-"""From logits to a token: the distribution that is sampled from, and the drawing itself, as pure functions.
+"""From logits to a token: the sampling distribution and the draw, as pure functions.
 
-The order is that of Hugging Face transformers' `generate`: repetition penalty, temperature, top-k, top-p,
-min-p, each working on what the one before left. What comes out are log-probabilities of the distribution
-really sampled from, for reinforcement learning and for users to see. Not here: models, caches, stopping.
+Filters apply in the order of Hugging Face transformers' `generate`: repetition penalty, temperature, top-k, top-p, min-p.
+The returned log-probabilities are those of the final distribution, which reinforcement learning needs. Not here: models,
+caches, stopping.
 
 Shapes: B batch, V vocabulary.
 """
@@ -18,21 +18,23 @@ import torch
 from torch import Tensor
 
 SMALLEST_TEMPERATURE = 1e-30
-"""Smaller ones would overflow fp32; at this one the distribution is greedy already, ties aside."""
+"""Smaller temperatures would overflow fp32; at this one sampling is greedy already, except for ties."""
+SMALLEST_PENALTY, LARGEST_PENALTY = 0.01, 100.0
+"""Range of the repetition penalty: beyond it scaled logits could overflow fp32."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How the next token is chosen; as it is, from the model's own distribution.
+    """Settings of the sampling distribution; the defaults sample from the model's own distribution.
 
     Attributes:
-        temperature: what logits are divided by; 0 always takes the likeliest token (the first of equals).
-        top_k: only the so many likeliest tokens (Fan et al. 2018); tokens equal to the last of them stay.
-        top_p: only the fewest likeliest tokens that together have this probability (Holtzman et al. 2020).
-        min_p: only tokens at least this share as likely as the likeliest (Nguyen et al. 2024).
-        repetition_penalty: logits of tokens already in the row are divided by this where positive, multiplied
-            where negative (Keskar et al. 2019, CTRL, section 4.1, in transformers' form); 1 is off.
-        seed: two calls with one seed draw alike; without one, every call draws anew.
+        temperature: divisor of the logits; 0 selects the likeliest token (the first of equals).
+        top_k: number of likeliest tokens to keep, with ties (Fan et al. 2018).
+        top_p: probability mass of the smallest set of likeliest tokens to keep (Holtzman et al. 2020).
+        min_p: least probability to keep, relative to the likeliest token (Nguyen et al. 2024).
+        repetition_penalty: logits of tokens already in the sequence are divided by it if positive, multiplied if negative
+            (Keskar et al. 2019, CTRL, section 4.1, in transformers' form); 1 is off.
+        seed: equal seeds give equal draws; None takes a new seed for every call.
 
     Raises:
         ValueError: a value out of its range.
@@ -54,34 +56,51 @@ class SamplingSettings:
             raise ValueError(f"top_p is {self.top_p}; give a share above 0 and up to 1")
         if self.min_p is not None and not (0 <= self.min_p < 1):
             raise ValueError(f"min_p is {self.min_p}; give a share from 0 and below 1")
-        if not (0 < self.repetition_penalty < math.inf):
-            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; give a number above 0, 1 being off")
+        if not (SMALLEST_PENALTY <= self.repetition_penalty <= LARGEST_PENALTY):
+            raise ValueError(
+                f"repetition_penalty is {self.repetition_penalty}; give a number from {SMALLEST_PENALTY} to "
+                f"{LARGEST_PENALTY:g}, or 1 for none"
+            )
         if self.seed is not None and self.seed < 0:
             raise ValueError(f"seed is {self.seed}; give 0 or more, or leave it out to draw anew each time")
 
 
 def draw(
-    logits: Tensor, settings: SamplingSettings, generators: Sequence[np.random.Generator], seen: Tensor | None = None
+    logits: Tensor,
+    settings: SamplingSettings,
+    generators: Sequence[np.random.Generator],
+    seen: Tensor | None = None,
+    vocab_size: int | None = None,
 ) -> tuple[Tensor, list[float]]:
-    """A token (B,) for each row of ``logits`` (B, V), and the log-probabilities they were drawn with; arguments as for
-    :func:`next_token_logprobs`."""
+    """Draw a token for each sequence.
+
+    Args:
+        logits, settings, seen: as for :func:`next_token_logprobs`.
+        generators: one for each sequence.
+        vocab_size: the tokenizer's. Ids from it on, with which models pad their vocabulary, are never drawn.
+
+    Returns:
+        The tokens (B,), and the log-probability of each under the distribution it was drawn from.
+    """
+    logits = logits[:, :vocab_size]
+    seen = None if seen is None else seen[:, :vocab_size]
     if settings.temperature == 0:
         top, tokens = _penalised(logits, settings, seen).max(dim=-1)
-        return tokens, (top - top).tolist()  # 0, or NaN where logits are not finite, so that broken weights are noticed
+        return tokens, (top - top).tolist()  # 0, or NaN for logits that are not finite
     logprobs = next_token_logprobs(logits, settings, seen)  # (B, V)
     tokens = sample(logprobs, draw_uniforms(generators))
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0].tolist()
 
 
 def next_token_logprobs(logits: Tensor, settings: SamplingSettings, seen: Tensor | None = None) -> Tensor:
-    """Log-probabilities (B, V) in nats, fp32, of the distribution that is sampled from.
+    """Log-probabilities (B, V) in nats, fp32, of the sampling distribution.
 
-    Tokens cut off are -inf. At temperature 0 one token has log-probability 0, whatever else is set.
+    Filtered tokens are -inf. At temperature 0 one token has log-probability 0, regardless of the other settings.
 
     Args:
         logits: (B, V), of any precision.
-        settings: temperature, truncations and penalty; the seed is not read.
-        seen: (B, V), true for the tokens already in each row; only read with a repetition penalty.
+        settings: temperature, filters and penalty; the seed is not used.
+        seen: (B, V), true for the tokens already in each sequence; required for a repetition penalty only.
 
     >>> probabilities = torch.tensor([[0.5, 0.3, 0.2]])
     >>> next_token_logprobs(probabilities.log(), SamplingSettings(top_k=2)).exp()
@@ -89,8 +108,8 @@ def next_token_logprobs(logits: Tensor, settings: SamplingSettings, seen: Tensor
     """
     scores = _penalised(logits, settings, seen)
     if settings.temperature == 0:
-        top, at = scores.max(dim=-1, keepdim=True)
-        return torch.full_like(scores, -math.inf).scatter(-1, at, top - top)
+        top, token = scores.max(dim=-1, keepdim=True)
+        return torch.full_like(scores, -math.inf).scatter(-1, token, top - top)
     if settings.temperature != 1:
         scores = scores / max(settings.temperature, SMALLEST_TEMPERATURE)
     if settings.top_k is not None:
@@ -106,17 +125,18 @@ def _penalised(logits: Tensor, settings: SamplingSettings, seen: Tensor | None) 
     scores = logits.float()
     if settings.repetition_penalty == 1:
         return scores
-    assert seen is not None, "a repetition penalty needs to know what was seen"
+    if seen is None:
+        raise ValueError("a repetition penalty needs the tokens seen so far")
     return torch.where(seen, penalise(scores, settings.repetition_penalty), scores)
 
 
 def penalise(logits: Tensor, penalty: float) -> Tensor:
-    """``logits`` made smaller by the factor ``penalty``: divided where positive, else multiplied."""
+    """``logits`` lowered by the factor ``penalty``: divided if positive, else multiplied."""
     return torch.where(logits < 0, logits * penalty, logits / penalty)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """``logits`` (B, V) with all but the ``k`` largest, and what equals the last of them, at -inf."""
+    """``logits`` (B, V) with all but the ``k`` largest and their ties set to -inf."""
     if k >= logits.shape[-1]:
         return logits
     smallest = logits.topk(k, dim=-1).values[..., -1:]
@@ -124,13 +144,12 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """``logits`` (B, V) with all but the nucleus at -inf: a token stays when those likelier have less than ``p``.
+    """``logits`` (B, V) with all but the nucleus set to -inf: tokens such that all likelier ones sum to less than ``p``.
 
-    Equally likely tokens stay or go together; transformers may split them.
+    Equally likely tokens are treated alike; transformers may keep some of them.
     """
     probabilities = logits.softmax(dim=-1)
-    # Tokens below (1 - p) / V have less than 1 - p together, so the nucleus is among the others, and only those
-    # are sorted: at p 0.9, with logits like a language model's, in 0.4 of the time of sorting 50 thousand.
+    # Tokens below (1 - p) / V sum to less than 1 - p, so the nucleus is among the others and only those are sorted.
     few = int((probabilities >= (1 - p) / logits.shape[-1]).sum(dim=-1).max())
     ordered = probabilities.topk(max(1, few), dim=-1).values
     likelier = cumulate(ordered) - ordered
@@ -139,18 +158,18 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """``logits`` (B, V) with tokens less than ``p`` times as likely as the likeliest at -inf."""
+    """``logits`` (B, V) with tokens less than ``p`` times as likely as the likeliest set to -inf."""
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)
 
 
 def sample(logprobs: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token (B,) from each row of ``logprobs`` (B, V), by inverting its distribution function.
+    """Draw one token (B,) from each distribution in ``logprobs`` (B, V), by inverse transform sampling.
 
-    The token is the first whose cumulative probability exceeds the uniform, so the draw is a function of its
-    row and its number alone. A token of probability 0 is never drawn, whatever is rounded.
+    The token is the first whose cumulative probability exceeds the uniform number, so a draw does not depend on the other
+    sequences. A token of probability 0 is never drawn, despite rounding.
 
     Args:
-        logprobs: (B, V) in nats; they need not sum to one exactly.
+        logprobs: (B, V) in nats; probabilities need not sum to one exactly.
         uniforms: (B,) numbers in [0, 1).
 
     >>> sample(torch.tensor([[0.5, 0.0, 0.5]]).log().expand(3, 3), torch.tensor([0.0, 0.4, 0.9]))
@@ -160,40 +179,40 @@ def sample(logprobs: Tensor, uniforms: Tensor) -> Tensor:
     cumulative = cumulate(probabilities).masked_fill_(probabilities == 0, -1)
     total = cumulative.amax(dim=-1)
     uniforms = uniforms.to(total.dtype).to(total.device).clamp(max=1 - torch.finfo(total.dtype).eps)
-    targets = uniforms * total  # and less than it, so that a token is found
-    # argmax gives the first true one. A GPU sums in parallel, so that `cumulative` may dip by a rounding and
-    # cannot be searched as if it were sorted.
+    targets = uniforms * total  # below total, so that some token exceeds it
+    # argmax gives the first true entry. A GPU sums in parallel, so `cumulative` may decrease by rounding errors and
+    # searchsorted cannot be used.
     return (cumulative > targets[:, None]).view(torch.uint8).argmax(dim=-1)
 
 
 def cumulate(probabilities: Tensor) -> Tensor:
-    """Sums (B, V) of ``probabilities`` (B, V) up to and with each, in fp64 where there is any (Metal has none):
-    in fp32 fifty thousand roundings would starve rare tokens."""
+    """Cumulative sums (B, V) of ``probabilities`` (B, V), in fp64 except on Metal, which has none: in fp32 the rounding
+    errors of a large vocabulary would exceed the probability of rare tokens."""
     device = probabilities.device
     if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
-        probabilities = probabilities.cpu()  # CUDA's sums vary from run to run, so PyTorch would refuse
+        probabilities = probabilities.cpu()  # CUDA's cumsum is not deterministic, so PyTorch would refuse it
     precise = torch.float32 if device.type == "mps" else torch.float64
     return probabilities.cumsum(dim=-1, dtype=precise).to(device)
 
 
-def seen_tokens(rows: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
-    """(B, V) true for the tokens in each of B rows, beside ``logits`` (B, V)."""
+def seen_tokens(sequences: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
+    """(B, V), true for the tokens in each of B sequences, beside ``logits`` (B, V)."""
     seen = torch.zeros_like(logits, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        seen[place, list(row)] = True
+    for number, sequence in enumerate(sequences):
+        seen[number, list(sequence)] = True
     return seen
 
 
-def row_generators(seed: int | None, rows: Sequence[int]) -> list[np.random.Generator]:
-    """A generator for each row, from the seed and the row's number alone, whatever other rows there are.
+def row_generators(seed: int | None, numbers: Sequence[int]) -> list[np.random.Generator]:
+    """A generator for each sequence, a function of the seed and the sequence's number alone.
 
-    Without a seed they come from the system's entropy. PyTorch's own generator is left alone.
+    Without a seed they use the system's entropy. PyTorch's own generator is not used.
     """
     entropy = np.random.SeedSequence(seed).entropy
-    sequences = (np.random.SeedSequence(entropy, spawn_key=(row,)) for row in rows)
+    sequences = (np.random.SeedSequence(entropy, spawn_key=(number,)) for number in numbers)
     return [np.random.Generator(np.random.PCG64(sequence)) for sequence in sequences]
 
 
 def draw_uniforms(generators: Sequence[np.random.Generator]) -> Tensor:
-    """The next number (B,) in [0, 1) of each generator, in fp64."""
+    """The next uniform number (B,) in [0, 1) of each generator, in fp64."""
     return torch.tensor([generator.random() for generator in generators], dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""The memory of the engine that serves many requests: as many rows of keys and values as were planned, and who has them.
+"""Cache slots of the batch engine: one row of keys and values for each request that runs.
 
-A row that finishes leaves its keys and values where they are, and a request whose prompt begins alike takes that row
-and reads only the rest: the next turn of a conversation, or another question under the same instructions. Not here:
-running the model, the queue.
+A request that ends leaves its keys and values in the slot. A later request with the same prefix takes that slot and computes
+only its remaining tokens, such as the next turn of a conversation or another question after the same system message. Not
+here: running the model, the queue.
 """
 
 from __future__ import annotations
@@ -12,43 +12,43 @@ from dataclasses import dataclass, field
 
 import torch
 
-from understudy.config.model import ModelConfig
+from understudy.config.model import ModelShape
 from understudy.model import KVCache
-from understudy.model.kv_cache import row_shape
+from understudy.model.kv_cache import memory_shape
 
 
 @dataclass(eq=False)
 class Slot:
-    """Room for one request.
+    """One row of the KV cache.
 
     Attributes:
-        held: the tokens whose keys and values lie there.
-        in_chunks: how many of these, from the first on, were read as whole chunks of a prompt, each chunk alone. Their
-            numbers depend on nothing but the tokens, to the bit; those of tokens read one at a time, or in a chunk cut
-            elsewhere, differ from them by rounding.
+        tokens: the tokens whose keys and values are in the cache.
+        exact_tokens: how many of them, from the first, were computed in whole prompt chunks. Their values are a function of
+            the tokens alone, to the bit; those of tokens computed one at a time, or in a chunk that begins elsewhere,
+            differ by rounding.
     """
 
     number: int
-    held: list[int] = field(default_factory=list)
-    in_chunks: int = 0
-    taken: bool = False
+    tokens: list[int] = field(default_factory=list)
+    exact_tokens: int = 0
+    in_use: bool = False
     last_used: int = 0
 
 
 class Slots:
-    """All rows, and the cache they are in; the cache is None for a bigram, which looks at nothing it would have to keep.
+    """All slots and their KV cache; the cache is None for a bigram, which needs none.
 
     Args:
-        chunk: in how many tokens at a time prompts are read; chunks begin at multiples of it.
-        cache_bytes: the most that keys and values may take, which may leave room for fewer than ``max_rows``.
+        chunk: tokens of a prompt computed at a time; chunks begin at multiples of it.
+        cache_bytes: upper limit for the KV cache, which may allow fewer than ``max_rows`` slots.
 
     Raises:
-        ValueError: not one row fits.
+        ValueError: the limit is too small for one slot.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        shape: ModelShape,
         max_rows: int,
         chunk: int,
         device: torch.device,
@@ -61,18 +61,18 @@ class Slots:
             raise ValueError(f"prefill_tokens is {chunk}; give 1 or more")
         self.chunk, self.cache, self.cache_bytes, self._uses = chunk, None, 0, 0
         rows = max_rows
-        if config.family != "bigram":
-            numbers = torch.Size(row_shape(config, 1, config.context_length)).numel()
+        if shape.family != "bigram":
+            numbers = torch.Size(memory_shape(shape, 1, shape.context_length)).numel()
             row_bytes = 2 * numbers * dtype.itemsize
             rows = max_rows if cache_bytes is None else min(max_rows, cache_bytes // row_bytes)
             if not rows:
                 raise ValueError(
-                    f"one row of {config.context_length} tokens takes {row_bytes / 2**20:,.1f} MiB of keys and values, "
+                    f"one row of {shape.context_length} tokens takes {row_bytes / 2**20:,.1f} MiB of keys and values, "
                     f"and cache_bytes allows {(cache_bytes or 0) / 2**20:,.1f} MiB; allow more"
                 )
-            self.cache = KVCache(config, rows, None, device, dtype)
+            self.cache = KVCache(shape, rows, None, device, dtype)
             for memory in (self.cache.keys, self.cache.values):
-                memory.zero_()  # what was only promised is really taken now, and not in the middle of an answer
+                memory.zero_()  # allocates the pages now, not in the middle of a completion
             self.cache_bytes = rows * row_bytes
         self.slots = [Slot(number) for number in range(rows)]
 
@@ -81,49 +81,52 @@ class Slots:
 
     @property
     def cached_tokens(self) -> int:
-        return sum(len(slot.held) for slot in self.slots)
+        return sum(len(slot.tokens) for slot in self.slots)
 
-    def take(self, tokens: Sequence[int], exactly: bool = False, reuse: bool = True) -> Slot | None:
-        """A free row for a prompt, holding as much of its beginning as is kept anywhere free; None when all are taken.
+    def acquire(self, tokens: Sequence[int], exact: bool = False, reuse: bool = True) -> Slot | None:
+        """A free slot for a prompt, with the longest cached prefix of it; None if no slot is free.
 
-        At least the prompt's last token is left to be read.
+        At least the prompt's last token is left to compute.
 
         Args:
-            exactly: keep only what was read as the prompt itself would be read, so that it makes no difference.
-            reuse: keep anything at all.
+            exact: reuse only whole prompt chunks, so that the result does not depend on earlier requests.
+            reuse: reuse a cached prefix at all.
         """
-        free = [slot for slot in self.slots if not slot.taken]
+        free = [slot for slot in self.slots if not slot.in_use]
         if not free:
             return None
-        shared = {slot.number: self._shared(slot, tokens, exactly) if reuse else 0 for slot in free}
-        # Of those that share as much, the one whose loss is least: empty, or not used for the longest time.
-        slot = max(free, key=lambda slot: (shared[slot.number], not slot.held, -slot.last_used))
-        slot.taken = True
-        self.forget(slot, shared[slot.number])
+        shared = {slot.number: self._shared_prefix(slot, tokens, exact) if reuse else 0 for slot in free}
+        # Of the slots with an equally long prefix: an empty one, else the least recently used.
+        slot = max(free, key=lambda slot: (shared[slot.number], not slot.tokens, -slot.last_used))
+        slot.in_use = True
+        self.truncate(slot, shared[slot.number])
         return slot
 
-    def give_back(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> None:
         self._uses += 1
-        slot.taken, slot.last_used = False, self._uses
+        slot.in_use, slot.last_used = False, self._uses
 
-    def forget(self, slot: Slot, kept: int = 0) -> None:
-        """Hold only the first ``kept`` tokens."""
-        del slot.held[kept:]
-        slot.in_chunks = min(slot.in_chunks, kept)
+    def truncate(self, slot: Slot, length: int = 0) -> None:
+        """Keep only the first ``length`` tokens of a slot."""
+        del slot.tokens[length:]
+        slot.exact_tokens = min(slot.exact_tokens, length)
 
     def next_chunk(self, slot: Slot, tokens: Sequence[int]) -> list[int]:
-        """The tokens of the prompt to read next."""
-        start = len(slot.held)
+        """The tokens of the prompt to compute next."""
+        start = len(slot.tokens)
         return list(tokens[start : start - start % self.chunk + self.chunk])
 
-    def add(self, slot: Slot, tokens: Sequence[int]) -> None:
-        """Count tokens whose keys and values were written after those held."""
-        whole = len(slot.held) == slot.in_chunks and slot.in_chunks % self.chunk == 0 and len(tokens) == self.chunk
-        slot.held += tokens
-        if whole:
-            slot.in_chunks = len(slot.held)
+    def append(self, slot: Slot, tokens: Sequence[int]) -> None:
+        """Record tokens whose keys and values were written to the cache."""
+        exact = (
+            len(slot.tokens) == slot.exact_tokens and slot.exact_tokens % self.chunk == 0 and len(tokens) == self.chunk
+        )
+        slot.tokens += tokens
+        if exact:
+            slot.exact_tokens = len(slot.tokens)
 
-    def _shared(self, slot: Slot, tokens: Sequence[int], exactly: bool) -> int:
-        most = min(len(tokens) - 1, slot.in_chunks if exactly else len(slot.held))
-        same = next((place for place in range(most) if slot.held[place] != tokens[place]), most)
-        return same - same % self.chunk if exactly else same
+    def _shared_prefix(self, slot: Slot, tokens: Sequence[int], exact: bool) -> int:
+        """Tokens of the prompt that the slot holds and that may be reused."""
+        limit = min(len(tokens) - 1, slot.exact_tokens if exact else len(slot.tokens))
+        shared = next((place for place in range(limit) if slot.tokens[place] != tokens[place]), limit)
+        return shared - shared % self.chunk if exact else shared

@@ -1,4 +1,4 @@
-"""Optimisers and schedules: which parameter is updated by what rule, how fast, at which step."""
+"""Optimisers, their parameter groups, and learning rate schedules."""
 
 from understudy.optim.groups import build_optimizers
 from understudy.optim.muon import Muon

@@ -1,4 +1,4 @@
-"""Which parameter goes to which optimiser, with which learning rate and decay: one table, read by name and shape."""
+"""Parameter groups: the optimiser, learning rate and weight decay of each parameter, by its name and shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from understudy.optim.muon import Muon
 
 
 def role(name: str, parameter: nn.Parameter) -> str:
-    """What a parameter is: ``vector`` (biases, norms), ``head``, ``ngram``, ``embedding``, or ``matrix``."""
+    """The role of a parameter: ``vector`` (biases, norms), ``head``, ``ngram``, ``embedding``, or ``matrix``."""
     if parameter.ndim < 2:
         return "vector"
     if name.startswith(("head.", "score.")):
@@ -42,13 +42,14 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     matrices = by_role.pop("matrix", [])
     rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
     rates["ngram"] = config.embedding_lr
-    decays = {"ngram": config.weight_decay}  # rare n-grams would otherwise be learnt by heart
-    rest = [_group(pairs, rates[kind] or 0.0, decays.get(kind, 0.0)) for kind, pairs in by_role.items()]
-    return [_muon(model, matrices, config), _adamw(rest, config)] if matrices else [_adamw(rest, config)]
+    decays = {"ngram": config.weight_decay}  # else rare n-grams are memorised
+    adamw_groups = [_group(pairs, rates[kind] or 0.0, decays.get(kind, 0.0)) for kind, pairs in by_role.items()]
+    adamw = _adamw(adamw_groups, config)
+    return [_muon(model, matrices, config), adamw] if matrices else [adamw]
 
 
 def _muon(model: nn.Module, matrices: list[tuple[str, nn.Parameter]], config: OptimConfig) -> Muon:
-    """Muon over groups of matrices that split alike: queries, keys and values, a gate and its values, or nothing."""
+    """Muon over groups of matrices with equal splits: queries, keys and values; a gate and its values; or none."""
     groups: dict[tuple[int, ...], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in matrices:
         owner = model.get_submodule(name.rpartition(".")[0].rpartition(".")[0])

@@ -1,6 +1,6 @@
-"""Muon: momentum whose update for a matrix is made orthogonal before it is applied.
+"""Muon: momentum whose update of a matrix is orthogonalised.
 
-Only for the matrices inside a model's blocks; everything else is AdamW's. Not here: which parameter is which.
+For the matrices inside a model's blocks; other parameters use AdamW (groups.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024).
 
-    Matrices of equal shape are stacked and orthogonalised together. A matrix that holds several (queries, keys and
-    values in one) is given with its ``splits``, and each part is made orthogonal by itself.
+    Matrices of equal shape are stacked and orthogonalised together. A matrix that holds several, such as queries, keys and
+    values, has ``splits``, and each part is orthogonalised by itself.
 
     Args:
         params: groups, each with ``params``, ``lr``, ``weight_decay`` and optionally ``splits``, the row counts of
@@ -57,13 +57,13 @@ class Muon(torch.optim.Optimizer):
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         for (rows, columns), parts in by_shape.items():
-            scale = max(1.0, rows / columns) ** 0.5  # wide and tall matrices change their outputs alike
+            scale = max(1.0, rows / columns) ** 0.5  # equal changes of outputs for wide and tall matrices
             updates = orthogonalise(torch.stack([update for _, update, _ in parts]), self.defaults["steps"])
             for (part, _, lr), update in zip(parts, updates):
                 part.add_(update, alpha=-lr * scale)
 
     def _momentum(self, params: list[Tensor], momentum: float) -> list[Tensor]:
-        """Take the gradients into the running means, and look one step ahead (Nesterov)."""
+        """Add the gradients to the momentum; returns the Nesterov update."""
         for p in params:
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
@@ -73,8 +73,8 @@ class Muon(torch.optim.Optimizer):
         return list(torch._foreach_lerp(grads, buffers, momentum))
 
 
-# The first coefficients suit singular values anywhere in (0, 1], each next row what the one before leaves
-# (Amsel et al. 2025, "The Polar Express", their table for a lower bound of 1e-3).
+# The first coefficients suit singular values in (0, 1], each next row the values after the row before (Amsel et al. 2025,
+# "The Polar Express", their table for a lower bound of 1e-3).
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
@@ -85,14 +85,14 @@ POLAR_EXPRESS = (
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """(N, R, C) matrices with their singular values brought near 1, by ``steps`` rounds of an odd quintic.
+    """Matrices (N, R, C) with singular values near 1, by ``steps`` rounds of an odd quintic (Newton-Schulz).
 
-    More steps than there are coefficients repeat the last ones. Runs in bf16 on a GPU.
+    Further steps repeat the last coefficients. In bf16 on a GPU.
     """
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)  # the margin keeps rounding from passing 1
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)  # 1.02: rounding must not exceed 1
     for step in range(steps):
         a, b, c = POLAR_EXPRESS[min(step, len(POLAR_EXPRESS) - 1)]
         gram = x @ x.mT

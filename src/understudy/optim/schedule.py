@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a pure function of the step. Not here: optimisers, which only multiply by it."""
+"""Learning rate schedules, as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ def lr_factor(config: OptimConfig, step: int, total_steps: int) -> float:
     floor = config.min_lr_fraction or 0.0
     start = config.warmup_steps
     if config.schedule == "wsd":
-        assert config.decay_fraction is not None, "filled in by OptimConfig"
-        start = max(start, round(total_steps * (1 - config.decay_fraction)))
+        start = max(start, round(total_steps * (1 - (config.decay_fraction or 0.0))))
     if step < start:
         return 1.0
     progress = min(1.0, (step - start) / max(1, total_steps - start))

@@ -1,7 +1,7 @@
-"""What runs came to in tasks, beside each other: by category with intervals, the paired test, and single answers.
+"""Tasks of several runs side by side: scores by category with intervals, the paired test, and single answers.
 
-It reads what `evaluate --tasks` left in the folders of runs, and gives the page texts and places to draw. Not here:
-asking a model (runner.py), what an interval is (statistics.py), the page (report.html).
+The data comes from files that `evaluate --tasks` writes; the result is texts and positions for the page. Not here:
+running tasks (evaluate/runner.py), intervals (evaluate/statistics.py), the page (report.html).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from understudy.report.lineage import Evidence, LineageTree
 from understudy.report.wording import MISSING, at_most, count, measured, number, percent, plain
 
 SHOWN_ANSWERS = 5
-"""Of the right ones and of the wrong ones, each."""
+"""Right answers, and wrong answers, per task."""
 MOST_ANSWER, MOST_QUESTION = 600, 1200
 """Characters shown."""
 
 
 def compare_tasks(family: LineageTree) -> list[dict[str, Any]]:
-    """For each task that a member has a result of, what the page shows of it."""
+    """The content of the page for each task that a member has a result of."""
     members, order = family.members, family.order()
     names = dict.fromkeys(name for place in order for name in members[place].tasks)
     return [_task(name, [place for place in order if name in members[place].tasks], family) for name in names]
 
 
 def headlines(run: Evidence) -> list[tuple[str, str]]:
-    """Each task of a run with its one number."""
+    """Each task of a run with its main number."""
     return [(name, _value(of, _is_loss(of))) for name, of in run.tasks.items()]
 
 
@@ -40,14 +40,14 @@ def _task(name: str, places: Sequence[int], family: LineageTree) -> dict[str, An
     rows = [_row(headline, results, loss, (low, high), strong=True)]
     others = _names("metrics", results, without=headline)
     for other in others:
-        own = {place: _renamed(_part(of, "metrics", other)) for place, of in results.items()}
-        rows.append(_row(other, own, not other.startswith("accuracy"), None if loss else (low, high)))
+        parts = {member: _renamed(_part(result, "metrics", other)) for member, result in results.items()}
+        rows.append(_row(other, parts, not other.startswith("accuracy"), None if loss else (low, high)))
     for category in _names("categories", results):
-        own = {place: _part(of, "categories", category) for place, of in results.items()}
-        rows.append(_row(category or MISSING, own, loss, (low, high)))
+        parts = {member: _part(result, "categories", category) for member, result in results.items()}
+        rows.append(_row(category or MISSING, parts, loss, (low, high)))
     nearest = {place: [a for a in family.ancestors(place) if a in places][:1] for place in places}
-    inner = {ancestor for found in nearest.values() for ancestor in found}
-    pairs = [(ancestor, place) for place, found in nearest.items() for ancestor in found]
+    inner = {ancestor for ancestors in nearest.values() for ancestor in ancestors}
+    pairs = [(ancestor, member) for member, ancestors in nearest.items() for ancestor in ancestors]
     return {
         "name": name,
         "columns": [_column(place, results[place], family) for place in places],
@@ -73,13 +73,13 @@ def _part(result: Mapping[str, Any], group: str, name: str) -> Mapping[str, Any]
 
 
 def _names(group: str, results: Mapping[int, Mapping[str, Any]], without: str | None = None) -> list[str]:
-    groups = [of.get(group) for of in results.values()]
-    found = dict.fromkeys(name for of in groups if isinstance(of, Mapping) for name in of)
-    return [name for name in found if name != without]
+    groups = [result.get(group) for result in results.values()]
+    names = dict.fromkeys(name for values in groups if isinstance(values, Mapping) for name in values)
+    return [name for name in names if name != without]
 
 
 def _renamed(of: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of metrics the number is called value, and of categories by what it is."""
+    """A metric with its value under the names that categories use."""
     return dict(of) | {"accuracy": of.get("value"), "loss": of.get("value")}
 
 
@@ -88,9 +88,9 @@ def _value(of: Mapping[str, Any], loss: bool) -> str:
 
 
 def _scale(results: Mapping[int, Mapping[str, Any]]) -> tuple[float, float]:
-    """Where an axis of losses begins and ends."""
-    found = [measured(of.get(key)) for of in results.values() for key in ("loss", "low", "high")]
-    values = [value for value in found if value is not None] or [0.0]
+    """Limits of an axis of losses."""
+    numbers = [measured(result.get(key)) for result in results.values() for key in ("loss", "low", "high")]
+    values = [value for value in numbers if value is not None] or [0.0]
     margin = 0.1 * (max(values) - min(values)) or 0.5
     return max(0.0, min(values) - margin), max(values) + margin
 
@@ -99,7 +99,7 @@ def _row(
     name: str, parts: Mapping[int, Mapping[str, Any]], loss: bool, scale: tuple[float, float] | None,
     strong: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """A line of the table; ``scale`` says where its chart begins and ends, and is None where there is none."""
+    """A row of the table; ``scale``: limits of its chart, None without a chart."""
 
     def place(value: Any) -> float | None:
         if scale is None or measured(value) is None:
@@ -119,75 +119,77 @@ def _row(
         if (at := place(value)) is not None:
             marks.append({"member": member, "at": at, "low": place(low), "high": place(high)})
     chances = {place(of.get("chance")) for of in parts.values()} - {None}
-    chance = chances.pop() if len(chances) == 1 else None  # drawn only where all that state one agree
+    chance = chances.pop() if len(chances) == 1 else None  # drawn only if all results agree on it
     return {"name": name, "strong": strong, "cells": cells, "marks": marks, "chance": chance}
 
 
 def _column(place: int, result: Mapping[str, Any], family: LineageTree) -> dict[str, Any]:
     shots = result.get("few_shot")
-    said = [f"step {plain(result.get('checkpoint'))}"] if result.get("checkpoint") is not None else []
-    said += [f"{count(shots)} solved examples shown"] if shots else []
-    said += [f"chance {percent(result['chance'])}"] if measured(result.get("chance")) is not None else []
-    return {"member": place, "label": family.members[place].label, "about": " · ".join(said)}
+    facts = [f"step {plain(result.get('checkpoint'))}"] if result.get("checkpoint") is not None else []
+    facts += [f"{count(shots)} few-shot examples"] if shots else []
+    facts += [f"chance {percent(result['chance'])}"] if measured(result.get("chance")) is not None else []
+    return {"member": place, "label": family.members[place].label, "about": " · ".join(facts)}
 
 
 def _notes(results: Mapping[int, Mapping[str, Any]], family: LineageTree) -> list[str]:
-    """What to know before two columns are compared."""
+    """Warnings about comparing the columns."""
     notes = []
     for place, of in results.items():
         label = family.members[place].label
         if of.get("cut"):
             notes.append(
-                f"Prompts too long for the context of {label}, which lost their beginning: {count(of['cut'])}."
+                f"{count(of['cut'])} prompts were too long for the context of {label} and lost their beginning."
             )
         for chain in family.chains:
             step = next((link.record.get("step") for link in chain[:-1] if link.member == place), None)
             if step is not None and of.get("checkpoint") not in (None, str(step)):
-                notes.append(f"{label} was asked at step {of['checkpoint']}; its child started from step {step}.")
+                notes.append(f"{label} was evaluated at step {of['checkpoint']}; its child started from step {step}.")
     if len({of.get("few_shot") for of in results.values()}) > 1:
-        notes.append("Not all were shown as many solved examples.")
+        notes.append("The runs had different numbers of few-shot examples.")
     return list(dict.fromkeys(notes))
 
 
 def _pair(name: str, first: int, second: int, family: LineageTree, loss: bool) -> str:
-    """Parent and child on the same questions, in a sentence."""
+    """A sentence that compares parent and child on the same questions."""
     before, after = family.members[first], family.members[second]
     scores = [{row["id"]: float(row["score"]) for row in run.answers[name]} for run in (before, after)]
-    for run, own in zip((before, after), scores):
-        if not own:
-            return f"The single answers of {run.label} were not kept, so only the intervals compare the two."
+    for run, run_scores in zip((before, after), scores):
+        if not run_scores:
+            return f"The answers of {run.label} were not saved, so there is no paired test."
     if not scores[0].keys() & scores[1].keys():
-        return f"{before.label} and {after.label} were asked different questions, so only the intervals compare them."
+        return f"{before.label} and {after.label} were evaluated on different questions, so there is no paired test."
     pair = compare_paired(*scores)
     whole = pair.n == len(scores[0]) == len(scores[1])
-    asked = f"the {'same ' if whole else ''}{pair.n:,} {'texts' if loss else 'questions'}"
-    asked += "" if whole else " that both had"
-    graded = any(score not in (0, 1) for own in scores for score in own.values())
-    return _pair_sentence(before.label, after.label, pair, asked, "loss" if loss else "score" if graded else "right")
+    questions = f"the {'same ' if whole else ''}{pair.n:,} {'texts' if loss else 'questions'}"
+    questions += "" if whole else " that both had"
+    graded = any(score not in (0, 1) for run_scores in scores for score in run_scores.values())
+    return _pair_sentence(
+        before.label, after.label, pair, questions, "loss" if loss else "score" if graded else "right"
+    )
 
 
-def _pair_sentence(before: str, after: str, pair: Paired, asked: str, kind: str) -> str:
-    size, digits, unit = (1, 4, "nats a token") if kind == "loss" else (100, 1, "points")
-    way = "higher" if pair.difference > 0 else "lower"
-    shown = f"{abs(size * pair.difference):.{digits}f} {unit} {way} than"
+def _pair_sentence(before: str, after: str, pair: Paired, questions: str, kind: str) -> str:
+    size, digits, unit = (1, 4, "nats per token") if kind == "loss" else (100, 1, "points")
+    direction = "higher" if pair.difference > 0 else "lower"
+    shown = f"{abs(size * pair.difference):.{digits}f} {unit} {direction} than"
     if not pair.difference:
-        said = f"{before} and {after} come to the same"
+        sentence = f"{before} and {after} score the same"
     elif kind == "loss":
-        said = f"The loss of {after} is {shown} that of {before}"
+        sentence = f"The loss of {after} is {shown} that of {before}"
     else:
-        said = f"{after} scores {shown} {before}"
+        sentence = f"{after} scores {shown} {before}"
     if pair.low is not None and pair.high is not None:
-        said += f" (95% interval {size * pair.low:+.{digits}f} to {size * pair.high:+.{digits}f})"
+        sentence += f" (95% interval {size * pair.low:+.{digits}f} to {size * pair.high:+.{digits}f})"
     if kind == "right":
         counts = f"{after} alone is right on {pair.higher:,}, {before} alone on {pair.lower:,}"
     else:
         counts = f"higher on {pair.higher:,}, lower on {pair.lower:,}"
     p_value = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
-    return f"{said} on {asked}: {counts}, {p_value} (exact paired test)."
+    return f"{sentence} on {questions}: {counts}, {p_value} (exact paired test)."
 
 
 def _answers(name: str, place: int, nearest: Sequence[int], family: LineageTree) -> dict[str, Any]:
-    """Some right and some wrong answers of a run, with what its parent answered to the same."""
+    """Some right and some wrong answers of a run, with the answers of its parent to the same questions."""
     run = family.members[place]
     before = {row["id"]: row for p in nearest for row in family.members[p].answers[name]}
     rows = [row for row in run.answers[name] if isinstance(row.get("answer"), str)]
@@ -195,8 +197,8 @@ def _answers(name: str, place: int, nearest: Sequence[int], family: LineageTree)
         "right": [row for row in rows if row["score"] >= 1],
         "wrong": [row for row in rows if row["score"] < 1],
     }
-    shown = {which: [_answer(row, before.get(row["id"])) for row in _some(own)] for which, own in groups.items()}
-    counts = {which: len(own) for which, own in groups.items()}
+    shown = {which: [_answer(row, before.get(row["id"])) for row in _some(group)] for which, group in groups.items()}
+    counts = {which: len(group) for which, group in groups.items()}
     parent = family.members[nearest[0]].label if nearest else ""
     return {"member": place, "label": run.label, "parent": parent, "counts": counts, **shown}
 
@@ -219,10 +221,10 @@ def _answer(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[st
 
 
 def _some(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few rows from as many categories as can be, always the same ones."""
+    """A few rows from as many categories as possible, always the same ones."""
     firsts = {str(row.get("category")): row for row in reversed(rows)}
     chosen = [row for row in rows if firsts[str(row.get("category"))] is row]
     if len(chosen) > SHOWN_ANSWERS:
         return [chosen[round(i * (len(chosen) - 1) / (SHOWN_ANSWERS - 1))] for i in range(SHOWN_ANSWERS)]
-    rest = [row for row in rows if not any(row is each for each in chosen)]
-    return [*chosen, *rest[: SHOWN_ANSWERS - len(chosen)]]
+    others = [row for row in rows if not any(row is other for other in chosen)]
+    return [*chosen, *others[: SHOWN_ANSWERS - len(chosen)]]

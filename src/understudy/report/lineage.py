@@ -1,8 +1,8 @@
-"""What the folders of runs hold for the page of a report, and which runs each of them comes from.
+"""Contents of run folders for the report, and the lineage of each run.
 
-A run names its parent by folder, step and hash of the weights. The folder may have moved with its child, be gone, or
-hold another training by now; all of that is said and stops nothing. Weights are not read: their hash is the one that
-the checkpoint's state.json recorded. Not here: the page (report.py), tasks (comparison.py).
+A run names its parent by folder, step and hash of the weights. The folder may have moved with its child, be missing, or
+hold another training; the page says so and the report goes on. Weights are not read: their hash is the one in the
+checkpoint's state.json. Not here: the page (report.py), tasks (comparison.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.config.load import read_preset
+from understudy.config.stages import DEFAULT_STAGE, STAGES
 from understudy.console import printable
 from understudy.files import read_json
 from understudy.report.wording import MISSING, count, joined, measured, plain, short_hash
@@ -23,14 +24,14 @@ COUNTS = {
     "cut_at_a_turn": "cut at a turn",
     "cut_inside": "cut inside a turn",
     "too_long": "dropped as too long",
-    "without_answer": "dropped for lack of an answer",
+    "without_answer": "dropped without an answer",
 }
-"""What run.json counts of conversations that did not go in whole."""
+"""Counts in run.json of conversations that were cut or dropped."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run folder holds that the page shows."""
+    """Contents of a run folder that the page shows."""
 
     label: str
     folder: RunFolder
@@ -41,11 +42,11 @@ class Evidence:
     tasks: dict[str, dict[str, Any]]
     """The last result of each task."""
     answers: dict[str, list[dict[str, Any]]]
-    """Its single examples, each with an id and a score; none where they were not kept."""
+    """Examples of each task, with id and score; empty if they were not saved."""
     reward: dict[str, Any]
-    """What a reward model's scores are worth."""
+    """Evaluation of a reward model."""
     best_of_n: dict[str, Any]
-    """What best of n of its start is worth."""
+    """Best of n of the reference model."""
     tokenizer_kind: str
     samples: list[tuple[int, str]]
 
@@ -55,17 +56,43 @@ class Evidence:
 
     @property
     def parent(self) -> Mapping[str, Any]:
-        """The run it started from: ``run``, ``step``, ``sha256``; empty where it started from random weights."""
+        """The run it started from: ``run``, ``step``, ``sha256``; empty for random weights."""
         return _mapping(self.about.get("parent"))
 
     def last(self, name: str) -> Any:
         """The last value of a metric, or None."""
         return next((row[name] for row in reversed(self.rows) if row.get(name) is not None), None)
 
+    @property
+    def stage(self) -> str:
+        """The stage by its name in the table of stages; that of a base model for other names, such as an import."""
+        stage = self.about.get("stage")
+        return stage if isinstance(stage, str) and stage in STAGES else DEFAULT_STAGE
+
+    def main_metric(self) -> tuple[str, str]:
+        """Name and unit of the quantity that validation measures: the loss, or the reward of a stage with rollouts."""
+        if STAGES[self.stage].rollout:
+            return "reward", ""
+        name, _, unit = STAGES[self.stage].loss_label.partition(" (")
+        return name, unit.rstrip(")")
+
+    def _validations(self) -> list[tuple[float, int]]:
+        sign = -1.0 if STAGES[self.stage].rollout else 1.0  # the validation loss of rollouts is the negative reward
+        return [(sign * row["val/loss"] + 0.0, row["step"]) for row in self.rows if row.get("val/loss") is not None]
+
     def best(self) -> tuple[float, int] | None:
-        """The lowest validation loss while training, and its step."""
-        found = [(row["val/loss"], row["step"]) for row in self.rows if row.get("val/loss") is not None]
-        return min(found) if found else None
+        """The lowest validation loss in training, or the highest reward, and its step."""
+        validations = self._validations()
+        if not validations:
+            return None
+        if STAGES[self.stage].rollout:
+            return max(validations, key=lambda validation: (validation[0], -validation[1]))
+        return min(validations)
+
+    def last_validation(self) -> float | None:
+        """The last validation loss or reward in training."""
+        validations = self._validations()
+        return validations[-1][0] if validations else None
 
     def setting(self, dotted: str) -> Any:
         node: Any = self.settings
@@ -76,8 +103,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Link:
-    """One run of a lineage: its place among the members (None where it could not be read), what its child recorded
-    of it (empty for the last), and what is wrong with it."""
+    """One run of a lineage.
+
+    Attributes:
+        member: its number among the members; None if it could not be read.
+        record: its child's record of it; empty for the last run.
+        trouble: a problem with it; empty if there is none.
+    """
 
     member: int | None
     record: Mapping[str, Any]
@@ -86,18 +118,18 @@ class Link:
 
 @dataclass(frozen=True)
 class LineageTree:
-    """The runs asked for, then the ancestors found. ``chains``: for each asked for, its lineage, the oldest first."""
+    """The requested runs, then their ancestors. ``chains``: the lineage of each requested run, the oldest first."""
 
     members: list[Evidence]
     asked: int
     chains: list[list[Link]]
 
     def order(self) -> list[int]:
-        """All members, each after those that it comes from."""
+        """All members, each after its ancestors."""
         return list(dict.fromkeys(link.member for chain in self.chains for link in chain if link.member is not None))
 
     def ancestors(self, member: int) -> list[int]:
-        """The members that a member comes from, the nearest first."""
+        """The ancestors of a member, the nearest first."""
         for chain in self.chains:
             known = [link.member for link in chain if link.member is not None]
             if member in known:
@@ -105,56 +137,56 @@ class LineageTree:
         return []
 
     def stories(self) -> list[list[Link]]:
-        """The lineages to tell: those of runs with a parent, unless told as part of another."""
+        """The lineages to show: those of runs with a parent, unless they are part of another."""
         inner = {link.member for chain in self.chains for link in chain[:-1]}
         return [chain for chain in self.chains if len(chain) > 1 and chain[-1].member not in inner]
 
 
 def read_family(folders: Sequence[Path]) -> LineageTree:
-    """The runs in ``folders`` and what they come from.
+    """Read the runs in ``folders`` and their ancestors.
 
     Raises:
-        ValueError: one of ``folders`` is no run, or a file in it is damaged. An ancestor's may be.
+        ValueError: one of ``folders`` is not a run, or has a damaged file. Damaged ancestors are tolerated.
     """
-    found = list({f.path.resolve(): f for f in (find_run(str(folder)) for folder in folders)}.values())
-    members = [_read_run(folder) for folder in found]
-    places = {folder.path.resolve(): place for place, folder in enumerate(found)}
-    chains = [_chain(place, members, places) for place in range(len(found))]
+    runs = list({run.path.resolve(): run for run in (find_run(str(folder)) for folder in folders)}.values())
+    members = [_read_run(run) for run in runs]
+    numbers = {run.path.resolve(): number for number, run in enumerate(runs)}
+    chains = [_chain(number, members, numbers) for number in range(len(runs))]
     labels = [member.label for member in members]
     named = [m if labels.count(m.label) == 1 else replace(m, label=str(m.folder.path)) for m in members]
-    return LineageTree(named, len(found), chains)
+    return LineageTree(named, len(runs), chains)
 
 
-def _chain(last: int, members: list[Evidence], places: dict[Path, int]) -> list[Link]:
-    """The lineage of a member, the oldest first; ancestors that are not yet members become some."""
+def _chain(last: int, members: list[Evidence], numbers: dict[Path, int]) -> list[Link]:
+    """The lineage of a member, the oldest first; ancestors are added to the members."""
     chain, seen = [Link(last, {})], {last}
     while (child := chain[0].member) is not None and (record := members[child].parent):
         folder = _find_parent(record, members[child].folder)
         if folder is None:
-            chain.insert(0, Link(None, record, f"the folder {record.get('run')} is not there any more"))
+            chain.insert(0, Link(None, record, f"the folder {record.get('run')} does not exist any more"))
             continue
         path = folder.path.resolve()
-        if path not in places:
+        if path not in numbers:
             try:
                 members.append(_read_run(folder))
             except (OSError, ValueError) as error:
                 chain.insert(0, Link(None, record, str(error)))
                 continue
-            places[path] = len(members) - 1
-        if places[path] in seen:
-            chain.insert(0, Link(None, record, "this run comes from itself, by what run.json says"))
+            numbers[path] = len(members) - 1
+        if numbers[path] in seen:
+            chain.insert(0, Link(None, record, "run.json names the run as its own ancestor"))
             continue
-        seen.add(places[path])
-        chain.insert(0, Link(places[path], record, _doubt(folder, record)))
+        seen.add(numbers[path])
+        chain.insert(0, Link(numbers[path], record, _doubt(folder, record)))
     return chain
 
 
 def _find_parent(record: Mapping[str, Any], child: RunFolder) -> RunFolder | None:
-    """The folder of a parent, where its child says or beside the child; the one with the right weights before any."""
-    said = Path(str(record.get("run")))
-    places = [said, child.path.resolve().parent / said.name]
-    found = [RunFolder(place) for place in places if _is_run(place)]
-    return next((folder for folder in found if not _doubt(folder, record)), found[0] if found else None)
+    """The folder of a parent: at the recorded path or beside the child; preferably the one with the recorded weights."""
+    recorded = Path(str(record.get("run")))
+    paths = [recorded, child.path.resolve().parent / recorded.name]
+    folders = [RunFolder(path) for path in paths if _is_run(path)]
+    return next((folder for folder in folders if not _doubt(folder, record)), folders[0] if folders else None)
 
 
 def _is_run(path: Path) -> bool:
@@ -165,21 +197,21 @@ def _is_run(path: Path) -> bool:
 
 
 def _doubt(folder: RunFolder, record: Mapping[str, Any]) -> str:
-    """What speaks against a folder holding the checkpoint that was recorded; nothing if empty."""
+    """A sentence if a folder does not have the recorded checkpoint; else empty."""
     step, wanted = record.get("step"), record.get("sha256")
-    there = weights_sha256(folder, step)
-    if there is None:
-        return f"its checkpoint of step {step} is not there any more"
-    if there == wanted:
+    actual = weights_sha256(folder, step)
+    if actual is None:
+        return f"its checkpoint of step {step} does not exist any more"
+    if actual == wanted:
         return ""
     return (
-        f"its checkpoint of step {step} holds other weights now ({short_hash(there)}) than those it was "
-        f"started from ({short_hash(wanted)})"
+        f"its checkpoint of step {step} now has other weights ({short_hash(actual)}) than those the child started from "
+        f"({short_hash(wanted)})"
     )
 
 
 def weights_sha256(folder: RunFolder, step: Any) -> str | None:
-    """The recorded hash of a checkpoint's weights; None where there is no such checkpoint."""
+    """The recorded hash of a checkpoint's weights; None without such a checkpoint."""
     state = folder.checkpoints / f"step_{step}" / "state.json"
     if not isinstance(step, int) or not state.exists():
         return None
@@ -227,7 +259,7 @@ def _examples(path: Path) -> list[dict[str, Any]]:
 
 
 def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
-    """One run of a lineage as the page shows it: name, stage, facts, trouble."""
+    """One run of a lineage for the page: name, stage, facts, trouble."""
     record = link.record
     came = joined(f"step {count(record.get('step'))}", short_hash(record.get("sha256"))) if record else MISSING
     if link.member is None:
@@ -243,7 +275,7 @@ def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
         "cut or dropped": left_out_text(run.data),
         "steps": count(last),
         "parameters": parameters_text(run.about),
-        "best validation loss": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
+        f"best validation {run.main_metric()[0]}": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
         "checkpoint": came if record else _own_checkpoint(run),
     }
     return {
@@ -253,7 +285,7 @@ def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
 
 
 def _own_checkpoint(run: Evidence) -> str:
-    """The checkpoint that a run is used by."""
+    """The checkpoint that commands use by default."""
     try:
         step = int(run.folder.checkpoint("best").name.removeprefix("step_"))
     except ValueError:
@@ -262,7 +294,7 @@ def _own_checkpoint(run: Evidence) -> str:
 
 
 def split_text(data: Mapping[str, Any], split: str) -> str:
-    """How large a split is: tokens, and of conversations how many and what of them is trained on; prompts and pairs."""
+    """Size of a split: prompts, pairs, conversations, tokens, and tokens of answers."""
     return joined(
         count(data.get(f"{split}_prompts"), "prompts"),
         count(data.get(f"{split}_pairs"), "pairs"),
@@ -273,7 +305,7 @@ def split_text(data: Mapping[str, Any], split: str) -> str:
 
 
 def left_out_text(data: Mapping[str, Any]) -> str:
-    """What of the training conversations was cut or dropped for rows to be made of them."""
+    """Counts of training conversations that were cut or dropped."""
     counts = _mapping(_mapping(data.get("counts")).get("train"))
     if not counts:
         return MISSING

@@ -1,6 +1,6 @@
-"""The picture of a look inside a model: probabilities, logit lens and attention of a text, as a PNG file.
+"""Picture of a look inside a model: probabilities, logit lens and attention of a text, as a PNG file.
 
-Not here: what is drawn (inference/lookinside.py).
+Not here: the numbers (inference/lookinside.py).
 """
 
 from __future__ import annotations
@@ -16,21 +16,27 @@ if TYPE_CHECKING:
 
     from understudy.inference.lookinside import Look
 
-MOST_TOKENS = 24  # in a row of the lens, so that words can be read
-MOST_KEYS = 64  # on a side of an attention map
+MOST_TOKENS = 24  # columns of the lens, so that words stay readable
+MOST_KEYS = 64  # rows and columns of an attention map
 LIKELY = "#2f6fb0"
 
 
-def look_plot(look: Look, rows: Sequence[dict[str, Any]], shown: range, path: Path, title: str, own: int) -> None:
-    """Draw the tokens ``shown``: how likely each was, what each layer would have said, and all heads' attention.
+def look_plot(
+    look: Look, rows: Sequence[dict[str, Any]], shown: range, path: Path, title: str, prompt_tokens: int
+) -> None:
+    """Draw the tokens ``shown``: their probabilities, the logit lens of each layer, and the attention of all heads.
 
     Args:
         rows: as :func:`describe` gives them for ``look``.
-        own: where the model's own tokens begin; a line in the attention maps.
+        prompt_tokens: number of tokens of the prompt; a line in the attention maps separates them from generated ones.
 
     Raises:
-        ValueError: the file cannot be written.
+        ValueError: no token to show, or the file cannot be written.
     """
+    if not shown:
+        raise ValueError(
+            "a single token has no prediction to draw; give a longer prompt, or let the model go on: --tokens N"
+        )
     shown = shown[:MOST_TOKENS]
     layers, heads = look.attention.shape[:2]
     lens_rows, side = len(look.lens.tokens), 1.3
@@ -43,7 +49,7 @@ def look_plot(look: Look, rows: Sequence[dict[str, Any]], shown: range, path: Pa
     _draw_probabilities(parts[0].subplots(), rows, shown)
     _draw_lens(parts[1].subplots(), rows, shown)
     if layers:
-        _draw_attention(parts[2], look, own)
+        _draw_attention(parts[2], look, prompt_tokens)
     save_figure(figure, path)
 
 
@@ -52,7 +58,7 @@ def _name(text: str, most: int = 10) -> str:
 
 
 def _draw_probabilities(axes: Axes, rows: Sequence[dict[str, Any]], shown: range) -> None:
-    """A bar for each token, and above it what was likelier."""
+    """A bar for each token, and above it the most likely alternative."""
     values = [rows[number]["probability"] for number in shown]
     axes.bar(range(len(shown)), values, color=LIKELY, width=0.7)
     for x, number in enumerate(shown):
@@ -68,15 +74,15 @@ def _draw_probabilities(axes: Axes, rows: Sequence[dict[str, Any]], shown: range
             )  # fmt: skip
     axes.set_ylim(0, 1.3)
     axes.set_yticks([])
-    _title(axes, "probability of each token; in italics what was likelier")
+    _title(axes, "probability of each token; in italics a more likely token")
     _token_axis(axes, [rows[number]["token"] for number in shown])
 
 
 def _draw_lens(axes: Axes, rows: Sequence[dict[str, Any]], shown: range) -> None:
-    """A cell for each layer and token: the layer's likeliest token, on a shade of the real one's probability."""
+    """A cell for each layer and token: the layer's most likely token, shaded by the probability of the actual one."""
     columns = [rows[number]["layers"] for number in shown]
-    real = [[column[layer][2] for column in columns] for layer in range(len(columns[0]))]
-    axes.imshow(real, cmap="Blues", vmin=0, vmax=1.15, aspect="auto", origin="lower")
+    actual = [[column[layer][2] for column in columns] for layer in range(len(columns[0]))]
+    axes.imshow(actual, cmap="Blues", vmin=0, vmax=1.15, aspect="auto", origin="lower")
     for x, column in enumerate(columns):
         for layer, (name, _, probability) in enumerate(column):
             axes.text(
@@ -86,28 +92,28 @@ def _draw_lens(axes: Axes, rows: Sequence[dict[str, Any]], shown: range) -> None
     last = len(columns[0]) - 1
     names = [f"layer {n}" if n else "embedding" for n in range(last + 1)] if last else ["table"]
     axes.set_yticks(range(last + 1), names, fontsize=8)
-    _title(axes, "logit lens: the likeliest token after each layer, darker where the real one is likelier")
+    _title(axes, "logit lens: the most likely token after each layer; shade: probability of the actual token")
     _token_axis(axes, [rows[number]["token"] for number in shown])
 
 
-def _draw_attention(part: Any, look: Look, own: int) -> None:
-    """A map for each layer and head: from each place (down) to each token before it (across)."""
-    layers, heads, places, _ = look.attention.shape
-    first = max(0, places - MOST_KEYS)
+def _draw_attention(part: Any, look: Look, prompt_tokens: int) -> None:
+    """A map for each layer and head: queries down, keys across."""
+    layers, heads, tokens, _ = look.attention.shape
+    first = max(0, tokens - MOST_KEYS)
     grid = part.subplots(layers, heads, squeeze=False)
     part.suptitle(
-        "attention of each layer and head: from each place (down) to the tokens it has read (across)"
-        + (f", the last {MOST_KEYS}" if first else "")
-        + ("\nbelow the line: the places of the model's own tokens" if first < own < places else ""),
+        "attention of each layer and head: queries down, keys across"
+        + (f", the last {MOST_KEYS} tokens" if first else "")
+        + ("\nbelow the line: predictions of generated tokens" if first < prompt_tokens < tokens else ""),
         x=0.02, ha="left", color=INK, fontsize=9,
     )  # fmt: skip
     for layer in range(layers):
         for head in range(heads):
             axes = grid[layer][head]
-            # the square root, as most weights are small
+            # the square root, since most weights are small
             axes.imshow(look.attention[layer, head, first:, first:].sqrt().numpy(), cmap="Purples", vmin=0, vmax=1)
-            if first < own < places:
-                axes.axhline(own - first - 1.5, color="#d9772b", linewidth=0.7)
+            if first < prompt_tokens < tokens:
+                axes.axhline(prompt_tokens - first - 1.5, color="#d9772b", linewidth=0.7)
             axes.set_xticks([])
             axes.set_yticks([])
             for spine in axes.spines.values():

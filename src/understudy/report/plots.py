@@ -1,4 +1,4 @@
-"""Curves from metrics: series out of lines, smoothing, thinning, and pictures of them such as loss.png.
+"""Curves of metrics: series, smoothing, thinning, and pictures such as loss.png.
 
 Not here: the page that compares runs (report.py), and reading metrics.jsonl.
 """
@@ -34,9 +34,8 @@ def series(rows: Rows, name: str, x: str = "step") -> tuple[np.ndarray, np.ndarr
 def smooth(values: np.ndarray, window: int | None = None) -> np.ndarray:
     """Means over a centred window of at most ``window`` values, (N,) to (N,).
 
-    Centred, so that a falling curve is not drawn late. At the start, where losses fall steeply, the window
-    shrinks on both sides alike; at the end only on the right, or the last value would be a single noisy one.
-    Left out, the window is a twentieth of the curve.
+    A centred window does not delay a falling curve. At the start, where losses fall steeply, the window shrinks on both
+    sides; at the end only on the right, so that the last value is a mean too. The default is a twentieth of the curve.
     """
     count = len(values)
     if count == 0:
@@ -49,7 +48,7 @@ def smooth(values: np.ndarray, window: int | None = None) -> np.ndarray:
 
 
 def thin(points: np.ndarray, most: int) -> np.ndarray:
-    """At most ``most`` of N points, (N, C) to (M, C): means over neighbours, and the last point as it is."""
+    """At most ``most`` of N points, (N, C) to (M, C): means over neighbours, and the last point unchanged."""
     if len(points) <= most:
         return points
     edges = np.linspace(0, len(points) - 1, most).astype(int)
@@ -58,7 +57,7 @@ def thin(points: np.ndarray, most: int) -> np.ndarray:
 
 
 def loss_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Limits of an axis of losses that show all of a curve but its first, steep fall."""
+    """Limits of an axis of losses that show everything except the first, steep fall."""
     curves = [curve for curve in curves if len(curve)]
     if not curves:
         return 0.0, 1.0
@@ -69,10 +68,10 @@ def loss_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def loss_plot(runs: Mapping[str, Rows], path: Path, what: str = "loss (nats a token)") -> None:
-    """Draw the training and validation losses of runs, by name, into a PNG file. ``what`` is said of the y axis.
+def loss_plot(runs: Mapping[str, Rows], path: Path, label: str = "loss (nats per token)") -> None:
+    """Draw the training and validation losses of runs, by name, into a PNG file. ``label`` is that of the y axis.
 
-    The x axis counts steps, with tokens above, where all runs take as many tokens a step, and else tokens.
+    The x axis counts steps, with tokens above it, if all runs have the same tokens per step; else it counts tokens.
 
     Raises:
         ValueError: the file cannot be written.
@@ -89,7 +88,7 @@ def loss_plot(runs: Mapping[str, Rows], path: Path, what: str = "loss (nats a to
     axes.set_ylim(*loss_limits(drawn))
     axes.set_xlim(left=0)
     axes.set_xlabel("steps" if x == "step" else "tokens")
-    axes.set_ylabel(what)
+    axes.set_ylabel(label)
     axes.ticklabel_format(axis="y", useOffset=False)
     _quiet(axes)
     rate = next(iter(rates), None)
@@ -108,7 +107,7 @@ def loss_plot(runs: Mapping[str, Rows], path: Path, what: str = "loss (nats a to
 
 
 def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw charts with lines and whiskers (report/alignment.py) beside each other into a PNG file.
+    """Draw charts with lines and intervals (report/alignment.py) side by side into a PNG file.
 
     Raises:
         ValueError: the file cannot be written.
@@ -127,7 +126,7 @@ def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> 
                 line["x"], line["y"], style, marker=mark, markersize=4, color=colour, linewidth=1.6, label=line["label"]
             )
             axes.annotate(
-                line["at"][-1], (line["x"][-1], line["y"][-1]), xytext=(5, 5), textcoords="offset points",
+                line["names"][-1], (line["x"][-1], line["y"][-1]), xytext=(5, 5), textcoords="offset points",
                 color=colour, fontsize=8,
             )  # fmt: skip
         axes.set_xlim(left=0)
@@ -142,7 +141,7 @@ def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> 
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty picture of so many inches, which needs no screen."""
+    """An empty picture, in inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -160,7 +159,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np.ndarray]:
-    """Draw the curves of one run and return those that the axis must show."""
+    """Draw the curves of one run and return those that determine the axis limits."""
     from matplotlib.patheffects import withStroke
 
     train_x, train = series(rows, "train/loss", x)
@@ -179,7 +178,7 @@ def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np
         )
         best = int(val.argmin())
         axes.plot(val_x[best], val[best], "o", markersize=8, markerfacecolor="none", color=colour)
-        # Above the point, and on the side where there is room.
+        # Above the point, and to its left near the right edge.
         right = val_x[best] > 0.8 * max(val_x.max(), train_x.max(initial=0))
         axes.annotate(
             f"{val[best]:.4f}", (val_x[best], val[best]), xytext=(0, 10), textcoords="offset points",
@@ -190,7 +189,7 @@ def _draw_run(axes: Axes, rows: Rows, x: str, name: str, colour: str) -> list[np
 
 
 def _quiet(axes: Axes) -> None:
-    """Take away what does not carry data."""
+    """Remove lines that carry no data."""
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
@@ -203,7 +202,7 @@ def _quiet(axes: Axes) -> None:
 
 
 def plain_name(name: str) -> str:
-    """A name that matplotlib neither reads as a formula nor, for a first underscore, leaves out of the legend."""
+    """A name that matplotlib neither parses as a formula nor omits from the legend because of a first underscore."""
     return "\N{ZERO WIDTH SPACE}" + name.replace("$", r"\$")
 
 
@@ -213,7 +212,7 @@ def _tokens_per_step(rows: Rows) -> float | None:
 
 
 def _si(number: float, position: float = 0) -> str:
-    """A tick's number in as few characters as it takes: 500, 1.5k, 20M."""
+    """A tick label: 500, 1.5k, 20M."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.4g}{unit}"

@@ -1,8 +1,7 @@
-"""One self-contained HTML page on runs: where they come from, results, curves, samples, and what was set differently.
+"""One self-contained HTML page on runs: lineage, results, curves, samples, and settings that differ.
 
-It fills report.html beside this file; nothing on the page is fetched from anywhere. Whatever a run brings, a sample
-above all, is text there and never markup. Not here: measuring anything, reading folders (lineage.py), and what is
-said of tasks (comparison.py).
+It fills report.html beside this file. The page loads nothing from elsewhere, and all texts of a run are escaped. Not
+here: measuring, reading folders (lineage.py), the comparison of tasks (comparison.py).
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,51 +19,73 @@ import numpy as np
 
 from understudy.config.stages import STAGES
 from understudy.console import bytes_text, count_text, duration_text
-from understudy.files import now, write_text
-from understudy.report.alignment import is_rollout, overoptimisation, reward_evidence
+from understudy.files import check_output_path, now, write_text
+from understudy.report.alignment import draw_overoptimisation, is_rollout, overoptimisation, reward_evidence
 from understudy.report.comparison import compare_tasks, headlines
 from understudy.report.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.report.plots import loss_limits, smooth, thin
 from understudy.report.wording import MISSING, count, interval, joined, measured, number, plain, short_hash
+from understudy.run import Run, RunFolder, read_metrics
 
 CURVE_POINTS, SMALL_POINTS = 400, 150
-# The small charts: what a metric is called and how its numbers are written. Others come with their own name.
 CHARTS = {
     "lr": ("learning rate", "number"),
-    "tokens_per_second": ("tokens a second", "count"),
-    "memory_bytes": ("memory in use", "bytes"),
-    "mfu": ("share of the peak (MFU)", "percent"),
+    "tokens_per_second": ("tokens per second", "count"),
+    "memory_bytes": ("memory in use (bytes)", "bytes"),
+    "mfu": ("model FLOPs utilisation (MFU)", "percent"),
     "grad_norm": ("gradient norm", "number"),
 }
-# The same for what a stage measures while it trains (train/...) and when it is evaluated (val/...), in one chart.
+"""Titles of the small charts, and the kind of their numbers. Other metrics are shown under their own name."""
 STAGE_CHARTS = {
     "reward": ("reward", "number"),
     "true_score": ("true score", "number"),
     "score": ("score of the reward model", "number"),
-    "kl": ("KL from the reference model (nats per completion)", "number"),
-    "accuracy": ("pairs in the labelled order", "percent"),
-    "true_accuracy": ("pairs in the order of their true scores", "percent"),
+    "kl": ("KL to the reference model (nats per completion)", "number"),
+    "accuracy": ("accuracy on pairs", "percent"),
+    "true_accuracy": ("accuracy on pairs, by true scores", "percent"),
     "margin": ("margin of chosen over rejected (nats)", "number"),
-    "chosen_logratio": ("log-ratio of chosen to the reference model (nats)", "number"),
-    "rejected_logratio": ("log-ratio of rejected to the reference model (nats)", "number"),
+    "chosen_logratio": ("log-ratio of chosen to reference (nats)", "number"),
+    "rejected_logratio": ("log-ratio of rejected to reference (nats)", "number"),
     "entropy": ("entropy (nats per token)", "number"),
-    "length": ("length of completions (tokens)", "number"),
-    "eos_rate": ("completions with an end token", "percent"),
+    "length": ("completion length (tokens)", "number"),
+    "eos_rate": ("completions that end with EOS", "percent"),
     "clip_fraction": ("clipped tokens", "percent"),
-    "behaviour_kl": ("KL from the behaviour policy (nats per token)", "number"),
+    "behaviour_kl": ("KL to the behaviour policy (nats per token)", "number"),
     "ratio": ("ratio to the behaviour policy", "number"),
     "first_ratio": ("ratio in the first step of an iteration", "number"),
-    "zero_std_groups": ("groups with equal rewards", "percent"),
-    "value": ("value of the critic", "number"),
-    "explained_variance": ("explained variance of the returns", "number"),
+    "zero_std_groups": ("completions in groups of equal reward", "percent"),
+    "value": ("value predicted by the critic", "number"),
+    "explained_variance": ("explained variance of the critic", "number"),
     "kl_coefficient": ("KL coefficient", "number"),
     "policy_loss": ("policy loss", "number"),
     "value_loss": ("value loss", "number"),
     "kl_loss": ("KL in the loss (nats per token)", "number"),
-    "ptx_loss": ("PPO-ptx loss", "number"),
+    "ptx_loss": ("pretraining loss (nats per token)", "number"),
 }
+"""The same for metrics of stages: training (train/...) and evaluation (val/...) share a chart."""
 NO_CHART = {"step", "tokens", "train_seconds", "train/loss", "val/loss", "memory_peak_bytes"}
 AXES = {"step": "step", "tokens": "tokens", "seconds": "train_seconds"}
+
+
+@dataclass(frozen=True)
+class MainChart:
+    """The large chart of runs whose curves have the same unit.
+
+    Attributes:
+        train, val: metrics of the two curves.
+        best: whether the best validation value is the lowest ("min") or the highest ("max").
+        runs: numbers of the runs.
+        limits: of the vertical axis without the first, steep fall; None shows everything.
+        note: a warning about comparing the curves; empty if there is none.
+    """
+
+    title: str
+    train: str
+    val: str
+    best: str
+    runs: list[int]
+    limits: list[float] | None
+    note: str = ""
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -76,6 +98,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
     if not folders:
         raise ValueError("a report needs at least one run; give the names of runs under runs/, or their folders")
+    out = out / "report.html" if out.is_dir() and not out.is_symlink() else out
+    check_output_path(out)
     family = read_family(folders)
     runs, members = family.members[: family.asked], family.members
     environment = jinja2.Environment(
@@ -85,9 +109,9 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     template = (resources.files("understudy.report") / "report.html").read_text(encoding="utf-8")
     evidence = [_evidence(run) for run in members]
     charts = {
-        "runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "limits": _limits(runs),
-        "ancestors": [_curves(run, only_losses=True) for run in members[len(runs) :]],
-        "own_limits": [_limits([run]) for run in members], "evidence": evidence,
+        "runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "main": _main_charts(runs),
+        "ancestors": [_curves(run, only_main=True) for run in members[len(runs) :]],
+        "members": [asdict(_main_chart([run], [place])) for place, run in enumerate(members)], "evidence": evidence,
     }  # fmt: skip
     content = {
         "cards": [_card(run) for run in runs],
@@ -107,11 +131,9 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
         written=now().replace("T", " ").removesuffix("Z") + " UTC",
         runs=len(runs),
-        stages={str(run.about.get("stage")) for run in members},
-        # No text in a run can know the hash of the data it is itself part of, so only our script may run.
+        # A text in a run cannot contain the hash of data that includes it, so only the page's own script runs.
         nonce=hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:32],
     )
-    out = out / "report.html" if out.is_dir() else out
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, page)
@@ -120,60 +142,66 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
+def update_report(run: Run) -> Path:
+    """Draw a run's over-optimisation charts and write its report.html again, after new evidence."""
+    draw_overoptimisation(run.path, read_metrics(RunFolder(run.path).metrics), run.config.model_dump())
+    return write_report([run.path], run.path / "report.html")
+
+
 def _samples(run: Evidence) -> list[dict[str, Any]]:
-    """The samples of a run for the page, in order: each a text, or of a run that answers its ``exchanges``: what was
-    asked, what was said, and what the start said to the same, where that was sampled, or None."""
-    found = [_sample(step, text, run.about.get("stage")) for step, text in run.samples]
-    first = found[0].get("exchanges", []) if found and found[0]["step"] == 0 else []
-    for sample in found:
-        own = sample.get("exchanges", [])
-        known = sample["step"] > 0 and [asked for asked, *_ in own] == [asked for asked, *_ in first]
-        for place, exchange in enumerate(own):
-            exchange.append(first[place][1] if known else None)
-    return found
+    """Samples of a run in order. Each is a ``text``, or for an assistant ``exchanges`` of prompt, answer, and the answer
+    before training (None if that was not sampled)."""
+    samples = [_sample(step, text, run.about.get("stage")) for step, text in run.samples]
+    first = samples[0].get("exchanges", []) if samples and samples[0]["step"] == 0 else []
+    for sample in samples:
+        exchanges = sample.get("exchanges", [])
+        same_prompts = [prompt for prompt, *_ in exchanges] == [prompt for prompt, *_ in first]
+        for index, exchange in enumerate(exchanges):
+            exchange.append(first[index][1] if sample["step"] > 0 and same_prompts else None)
+    return samples
 
 
 def _sample(step: int, text: str, stage: Any) -> dict[str, Any]:
     exchanges: list[list[str | None]] = []
     for part in text.strip("\n").split("\n---\n") if stage in STAGES and STAGES[stage].data != "text" else []:
-        asked, found, said = part.removeprefix("user: ").partition("\nassistant:")
-        if part.startswith("user: ") and found:
-            exchanges.append([asked, said.strip()])
-        elif exchanges:  # the answer had such a line of its own
+        prompt, separator, answer = part.removeprefix("user: ").partition("\nassistant:")
+        if part.startswith("user: ") and separator:
+            exchanges.append([prompt, answer.strip()])
+        elif exchanges:  # the answer itself contained the separator of samples
             exchanges[-1][1] = f"{exchanges[-1][1]}\n---\n{part}"
     return {"step": step, "exchanges": exchanges} if exchanges else {"step": step, "text": text}
 
 
 def _card(run: Evidence) -> dict[str, Any]:
-    """The few numbers to see first."""
+    """The main numbers of a run."""
     evaluation, best = run.evaluation, run.best()
-    name = "validation loss"
-    if is_rollout(run.about.get("stage")) and best:
-        name, loss, what = "validation reward", 0.0 - best[0], f"best, at step {best[1]:,}"
+    name, unit = run.main_metric()
+    if best and is_rollout(run.about.get("stage")):
+        value, note = best[0], f"best, at step {best[1]:,}"
     elif "loss" in evaluation:
-        loss, what = evaluation["loss"], interval(evaluation, "loss", 3)
+        value, note = evaluation["loss"], interval(evaluation, "loss", 3)
     elif best:
-        loss, what = best[0], f"best, at step {best[1]:,}"
+        value, note = best[0], f"best, at step {best[1]:,}"
     else:
-        loss, what = None, "not evaluated yet"
+        value, note = None, "not evaluated yet"
     seconds, tokens = run.last("train_seconds"), run.last("tokens")
     small = [
         *headlines(run),
-        ("bits a byte", number(evaluation.get("bits_per_byte"), 3)),
+        ("bits per byte", number(evaluation.get("bits_per_byte"), 3)),
         ("parameters", MISSING if run.about.get("parameters") is None else count_text(run.about["parameters"])),
         ("tokens", MISSING if tokens is None else count_text(tokens)),
         ("trained", MISSING if seconds is None else duration_text(seconds)),
     ]
     return {
-        "name": name,
-        "loss": number(loss, 4),
-        "what": what,
+        "name": f"validation {name} ({unit})" if unit else f"validation {name}",
+        "value": number(value, 4),
+        "note": note,
         "small": [pair for pair in small if pair[1] != MISSING],
     }
 
 
 def _evidence(run: Evidence) -> dict[str, Any]:
-    """What a later stage is judged by: the charts of over-optimisation, and of a reward model's scores."""
+    """Charts of the alignment stages: over-optimisation, and the scores of a reward model."""
     settings = run.settings | {"stage": run.about.get("stage")}
     return {
         "overoptimisation": overoptimisation(run.rows, run.best_of_n, settings),
@@ -182,30 +210,31 @@ def _evidence(run: Evidence) -> dict[str, Any]:
 
 
 def _facts(run: Evidence) -> dict[str, dict[str, str]]:
-    """Everything known of a run, in groups of names and texts."""
+    """All facts of a run: names and texts, in groups."""
     evaluation, best, last_step = run.evaluation, run.best(), run.last("step")
     seconds, tokens = run.last("train_seconds"), run.last("tokens")
     data, about = run.data, run.about
     peak = max((row[k] for row in run.rows for k in ("memory_peak_bytes", "memory_bytes") if row.get(k)), default=None)
+    name, _ = run.main_metric()
     losses = np.array([row["train/loss"] for row in run.rows if row.get("train/loss") is not None])
     broken = [row["step"] for row in run.rows if "train/loss" in row and row["train/loss"] is None]
     passes = tokens / data["train_tokens"] if tokens and measured(data.get("train_tokens")) else None
     result = {
         "validation loss": f"{number(evaluation.get('loss'), 4)} {interval(evaluation, 'loss', 4)}".rstrip(),
-        "bits a byte": f"{number(evaluation.get('bits_per_byte'), 3)} {interval(evaluation, 'bits_per_byte', 3)}".rstrip(),
+        "bits per byte": f"{number(evaluation.get('bits_per_byte'), 3)} {interval(evaluation, 'bits_per_byte', 3)}".rstrip(),
         "perplexity": number(evaluation.get("perplexity"), 3),
         "evaluated": joined(evaluation.get("checkpoint"), count(evaluation.get("tokens"), "tokens")),
-        "best while training": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
-        "last validation loss": number(run.last("val/loss"), 4),
+        f"best validation {name} in training": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
+        f"last validation {name}": number(run.last_validation(), 4),
         "last training loss": number(float(smooth(losses)[-1]) if len(losses) else None, 4),
-        "trouble": f"the loss was no number at step {broken[0]:,} ({len(broken)} lines)" if broken else MISSING,
+        "trouble": f"the loss was not finite at step {broken[0]:,} ({len(broken)} lines)" if broken else MISSING,
     }
     training = {
         "steps": joined(count(last_step), f"of {run.setting('train.steps'):,}" if _is_short(run) else None, gap=" "),
-        "tokens": joined(count(tokens), f"{passes:.2f} passes over the data" if passes else None),
+        "tokens": joined(count(tokens), f"{passes:.2f} epochs" if passes else None),
         "time": MISSING if seconds is None else duration_text(seconds),
-        "tokens a second": count_text(tokens / seconds) if tokens and seconds else MISSING,
-        "memory at peak": MISSING if peak is None else bytes_text(peak),
+        "tokens per second": count_text(tokens / seconds) if tokens and seconds else MISSING,
+        "peak memory": MISSING if peak is None else bytes_text(peak),
         "optimiser": joined(run.setting("optim.name"), run.setting("optim.schedule"), f"lr {run.setting('optim.lr')}"),
         "seed": plain(run.setting("train.seed")),
     }
@@ -234,7 +263,7 @@ def _is_short(run: Evidence) -> bool:
 
 
 def _shape(run: Evidence) -> str:
-    names = {"n_layers": "layers", "n_heads": "heads", "d_model": "wide", "context_length": "context"}
+    names = {"n_layers": "layers", "n_heads": "heads", "d_model": "width", "context_length": "context"}
     sizes = [f"{run.setting(f'model.{key}')} {name}" for key, name in names.items() if run.setting(f"model.{key}")]
     return joined(run.setting("model.family"), *sizes)
 
@@ -246,19 +275,20 @@ def _parent(parent: Mapping[str, Any]) -> str:
 
 
 def _side_by_side(facts: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, list[str]]]:
-    """Group to name to the texts of all runs, without the rows that say nothing."""
+    """For each group and name, the texts of all runs, without empty rows."""
     table: dict[str, dict[str, list[str]]] = {}
-    for group, names in facts[0].items():
-        rows = {name: [each[group][name] for each in facts] for name in names}
+    for group in facts[0]:
+        names = dict.fromkeys(name for run in facts for name in run[group])
+        rows = {name: [run[group].get(name, MISSING) for run in facts] for name in names}
         table[group] = {name: texts for name, texts in rows.items() if any(text != MISSING for text in texts)}
     return table
 
 
 def _differences(runs: Sequence[Evidence]) -> dict[str, list[str]]:
-    """The settings that are not the same in all runs."""
+    """Settings that differ between runs."""
     flat = [dict(_flatten(run.settings)) for run in runs]
-    names = dict.fromkeys(name for each in flat for name in each)
-    rows = {name: [plain(each.get(name)) for each in flat] for name in names}
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    rows = {name: [plain(settings.get(name)) for settings in flat] for name in names}
     return {name: texts for name, texts in rows.items() if len(set(texts)) > 1}
 
 
@@ -269,11 +299,37 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return pairs
 
 
-def _curves(run: Evidence, only_losses: bool = False) -> dict[str, Any]:
-    """The points of every chart of a run: for each metric, its values and where they stand on each x axis."""
-    names = {} if only_losses else _charted(run.rows)
+def _main_charts(runs: Sequence[Evidence]) -> list[dict[str, Any]]:
+    """The large charts: one for each unit, since curves of different units do not share an axis."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, run in enumerate(runs):
+        groups.setdefault(run.main_metric(), []).append(place)
+    return [asdict(_main_chart([runs[place] for place in places], places)) for places in groups.values()]
+
+
+def _main_chart(runs: Sequence[Evidence], numbers: list[int]) -> MainChart:
+    name, unit = runs[0].main_metric()
+    title = f"{name} ({unit})" if unit else name
+    data = {run.data.get("sha256") for run in runs}
+    kinds = {STAGES[run.stage].data for run in runs}
+    note = ""
+    if len(data) > 1:
+        note = "These runs have different data, so their curves are not directly comparable."
+    if len(kinds) > 1:
+        note += " Losses of conversations count the answers only, losses of text every token."
+    if is_rollout(runs[0].stage):
+        return MainChart(title, "train/reward", "val/reward", "max", numbers, None, note)
+    return MainChart(title, "train/loss", "val/loss", "min", numbers, _limits(runs), note)
+
+
+MAIN_METRICS = ("train/loss", "val/loss", "train/reward", "val/reward")
+
+
+def _curves(run: Evidence, only_main: bool = False) -> dict[str, Any]:
+    """Points of every chart of a run: for each metric its values and positions on each x axis."""
+    names = {} if only_main else _charted(run.rows)
     curves = {name: _curve(run.rows, name, SMALL_POINTS) for name in names}
-    curves |= {name: _curve(run.rows, name, CURVE_POINTS) for name in ("train/loss", "val/loss")}
+    curves |= {name: _curve(run.rows, name, CURVE_POINTS) for name in MAIN_METRICS}
     return {"name": run.label, "curves": {name: curve for name, curve in curves.items() if curve["y"]}}
 
 
@@ -281,17 +337,17 @@ def _curve(rows: Sequence[Mapping[str, Any]], name: str, most: int) -> dict[str,
     wanted = [*AXES.values(), name]
     complete = [[row[key] for key in wanted] for row in rows if all(row.get(key) is not None for key in wanted)]
     points = np.array(complete, dtype=float).reshape(-1, len(wanted))
-    if name == "train/loss":
+    if name in ("train/loss", "train/reward"):
         points = np.column_stack([points, smooth(points[:, -1])])
-    elif name == "val/loss":
-        most = max(most, len(points))  # each is a measurement of its own, and the best one is looked for
+    elif name in ("val/loss", "val/reward"):
+        most = max(most, len(points))  # every evaluation is kept, since the best one is marked
     points = thin(points, most)
     keys = [*AXES, "y", "smooth"][: points.shape[1]]
     return {key: [_rounded(value) for value in points[:, column]] for column, key in enumerate(keys)}
 
 
 def _charted(rows: Sequence[Mapping[str, Any]]) -> dict[str, None]:
-    """The metrics with a small chart, in the order in which they first come; ends of intervals have none."""
+    """Metrics with a small chart, in order of first appearance, without the ends of intervals."""
     return dict.fromkeys(
         name for row in rows for name in row
         if name not in NO_CHART and not (name.startswith("val/") and name.endswith(("_low", "_high")))
@@ -299,11 +355,11 @@ def _charted(rows: Sequence[Mapping[str, Any]]) -> dict[str, None]:
 
 
 def _chart_titles(runs: Sequence[Evidence]) -> dict[str, dict[str, str]]:
-    """The small charts in order, with title and kind of number; ``beside``: what else is in the same one."""
+    """The small charts in order, with title and kind of number; ``beside``: a second metric in the same chart."""
     rows = [row for run in runs for row in run.rows]
     present = _charted(rows)
     if all(len(_accuracies(row)) == 1 for row in rows if "accuracy" in row):
-        present.pop("accuracy", None)  # the mean of one
+        present.pop("accuracy", None)  # the mean over a single task
     accuracies = {name: None for name in ("accuracy", *_accuracies(present)) if name in present}
     staged = {f"{split}/{name}": None for name in STAGE_CHARTS for split in ("train", "val")}
     order = accuracies | {name: None for name in (*staged, *CHARTS) if name in present} | present
@@ -325,13 +381,13 @@ def _chart_title(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]
         task = name.partition("/")[2]
         several = any(_accuracies(row) for row in rows)
         title = f"accuracy on {task}" if task else "accuracy, mean of the tasks" if several else "accuracy"
-        # Under the same name stands the loss of a task that measures one.
+        # A task of kind loss has its loss under this name.
         kind = "share" if all(0 <= row[name] <= 1 for row in rows if row.get(name) is not None) else "number"
     return {"title": title, "kind": kind}
 
 
 def _limits(runs: Sequence[Evidence]) -> list[float]:
-    """Where the axis of losses begins and ends unless all of it is asked for."""
+    """Limits of the axis of losses, without the first, steep fall."""
     curves = []
     for run in runs:
         for name in ("train/loss", "val/loss"):
@@ -347,5 +403,5 @@ def _yaml(settings: Mapping[str, Any]) -> str:
 
 
 def _rounded(value: float) -> float:
-    """Six digits, which is more than a chart shows and less than a page should carry."""
+    """A value with six significant digits, to keep the page small."""
     return value if value == 0 or not math.isfinite(value) else round(value, 5 - math.floor(math.log10(abs(value))))

@@ -1,16 +1,16 @@
-"""How the page of a report writes numbers and hashes. What a run brings in a number's place comes out as it is."""
+"""Texts of numbers and hashes on the report's page. Anything else that a run's file holds is shown unchanged."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 MISSING = "–"
 
 
 def measured(value: Any) -> float | None:
-    """A finite number, or None for anything else that a file may hold in its place."""
+    """A finite number; None for anything else."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
@@ -27,9 +27,14 @@ def count(value: Any, unit: str = "") -> str:
     return text if text == MISSING else f"{text} {unit}".rstrip()
 
 
-def interval(values: Mapping[str, Any], name: str, digits: int) -> str:
+def interval(values: Mapping[str, Any], name: str, digits: int | Literal["percent"]) -> str:
+    """The interval of a value in brackets; empty if it has none."""
     low, high = measured(values.get(f"{name}_low")), measured(values.get(f"{name}_high"))
-    return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+    if low is None or high is None:
+        return ""
+    if digits == "percent":
+        return f"[{percent(low)}, {percent(high)}]"
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def plain(value: Any) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from understudy.data.chat.packing import lay_in_rows
-from understudy.data.chat.pair_rows import document_of
+from understudy.data.chat.pair_rows import encode_completion
+from understudy.data.chat.prefix_tree import pack_prefix_trees
 from understudy.data.loader import Batch
 from understudy.model import GPT
+from understudy.model.masks import prefix_shared
 from understudy.run import Run, load_run
 from understudy.runtime import Runtime
 from understudy.tokenizer.chat import Message
@@ -22,7 +23,7 @@ from understudy.tokenizer.chat import Message
 
 def document_scores(model: GPT, batch: dict[str, Tensor]) -> Tensor:
     """The scores (N,) of a batch's completions, read at the last token of each."""
-    return model.scores(completion_hidden_states(model, batch, batch["ends"]))
+    return model.score(completion_hidden_states(model, batch, batch["ends"]))
 
 
 def check_finite(scores: list[float]) -> list[float]:
@@ -63,8 +64,8 @@ class RewardModel:
         for number, messages in enumerate(conversations, 1):
             if not messages or messages[-1].get("role") != "assistant":
                 raise ValueError(f"conversation {number} does not end with an answer; there is nothing to score")
-            document = document_of(self.run.tokenizer, messages[:-1], messages[-1:])
-            rows.append((document.tokens[: document.answer], document.tokens[document.answer :]))
+            encoded = encode_completion(self.run.tokenizer, messages[:-1], messages[-1:])
+            rows.append((encoded.prompt, encoded.completion))
         return self.score_rows(rows, batch_size)
 
     @torch.no_grad()
@@ -79,10 +80,10 @@ class RewardModel:
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            laid, places = lay_in_rows([_last_tokens(*rows[i], context) for i in batch], context)
-            laid["ends"] = torch.stack([place[-1] for place in places])
+            packed, places = pack_prefix_trees([_last_tokens(*rows[i], context) for i in batch], context)
+            packed["ends"] = torch.stack([place[-1] for place in places])
             with self.runtime.autocast():
-                values = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in laid.items()})
+                values = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in packed.items()})
             for i, score in zip(batch, values.tolist()):
                 scores[i] = score
         return check_finite(scores)
@@ -98,4 +99,4 @@ def _last_tokens(prompt: list[int], completion: list[int], limit: int) -> tuple[
 def completion_hidden_states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
     """The hidden states (M, D) that predict the tokens of completions, or those ``at`` other places."""
     at = batch["places"] if at is None else at
-    return model.hidden(batch["tokens"], None, batch["documents"], batch["branches"], at)
+    return model.hidden(batch["tokens"], prefix_shared(batch["documents"], batch["branch_ids"], at))

@@ -67,7 +67,9 @@ class Guard:
         try:
             refusal = self._refusal(scope)
             if refusal is not None:
-                await refusal.response()(scope, receive, noting)
+                response = refusal.response()
+                response.headers["Connection"] = "close"  # the body is not read; else it would be, without end
+                await response(scope, receive, noting)
                 return
             body = await read_body(scope, receive, self.served.limits.body_bytes, self.served.limits.body_seconds)
             await self.app(scope, _replay(body, receive), noting)

@@ -1,4 +1,4 @@
-"""What a server serves, as data: its runs with their engines, the store of feedback, its key and its limits.
+"""The state of a server as plain values: runs with their engines, feedback store, key and limits.
 
 Not here: loading and starting (server.py), HTTP (api.py, guard.py).
 """
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from understudy.serve.errors import ApiError
 
 if TYPE_CHECKING:
-    import torch
-
     from understudy.feedback.store import FeedbackStore
     from understudy.inference.batching import BatchEngine
     from understudy.inference.generate import Model
@@ -24,26 +22,30 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for, and all of them together."""
+    """Limits on one request, and on all of them together."""
 
     body_bytes: int = 1 << 20
     prompt_tokens: int | None = None
-    """Of one prompt; what the model's context leaves where it is None."""
+    """Per prompt; None is limited by the model's context alone."""
     max_tokens: int | None = None
-    """Of one answer; what the context leaves where it is None."""
+    """Per completion; None is limited by the model's context alone."""
     seconds: float = 120.0
-    """From a request's arrival to its last word."""
+    """From a request's arrival to the end of its completion."""
+    head_seconds: float = 15.0
+    """From the opening of a connection to the end of the request head."""
     body_seconds: float = 20.0
-    """For its body to arrive."""
+    """From the request head to the end of the body."""
     choices: int = 32
-    """Answers to one request: its prompts times ``n``."""
+    """Completions of one request: its prompts times ``n``."""
     open_requests: int = 512
-    """Requests being read, answered or waiting at once, those of slow readers among them."""
+    """Requests at once: being received, waiting, running, or sending to a slow reader."""
+    connections: int = 1024
+    """Connections at once; fewer where the process may not open as many files (connections.py)."""
 
 
 @dataclass(frozen=True)
 class ServedRun:
-    """A run that answers: what it is, and the engine that generates with it."""
+    """A run and the engine that generates with it."""
 
     name: str
     step: int
@@ -52,33 +54,31 @@ class ServedRun:
     context_length: int
     engine: BatchEngine
     model: Model
-    """As it was trained, to look inside; the engine may hold its weights otherwise."""
-    autocast: torch.dtype | None = None
-    """Precision of matrix products; the weights' own where it is None."""
+    """For looking inside. On a CPU the model as trained; on other devices that of the engine, to hold no second copy."""
     created: int = 0
-    """When the checkpoint was written, in seconds since 1970."""
+    """Time of the checkpoint in seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """All that the routes know."""
+    """State shared by all routes."""
 
     runs: Mapping[str, ServedRun]
     store: FeedbackStore | None = None
     key: str | None = None
     limits: Limits = field(default_factory=Limits)
     hosts: frozenset[str] | None = LOOPBACK_NAMES
-    """Names that a request's Host may have; any where it is None, for servers that a key protects."""
+    """Host names that requests may use; None allows any, for servers with a key."""
 
     def find(self, name: str) -> ServedRun:
-        """A run by the name it is served under; names are looked up here and never become paths.
+        """A run by its served name. Names are only looked up here and never used as paths.
 
         Raises:
-            ApiError: it is not served here.
+            ApiError: no such run.
         """
         if (run := self.runs.get(name)) is None:
             raise ApiError(
-                404, f"the model {name[:100]!r} is not served here; there is {', '.join(self.runs)}", param="model",
+                404, f"there is no model {name[:100]!r} here; choose one of {', '.join(self.runs)}", param="model",
                 code="model_not_found",
             )  # fmt: skip
         return run

@@ -1,8 +1,8 @@
 """Starting and stopping a server: runs and their engines, the socket, signals, draining.
 
-At the first SIGINT or SIGTERM the socket closes, what is being answered or waits is answered to its end, pages that only
-listen are let go, and the program ends with status 0; at the second what is left is given up. Not here: routes
-(api.py), the options (commands/serving.py).
+At the first SIGINT or SIGTERM the socket closes, running and waiting requests are completed, event streams of open pages are
+closed, and the program ends with status 0; at the second signal the remaining requests are cancelled. Not here: routes
+(api.py), command-line options (commands/serving.py), limits on connections (connections.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import importlib.util
 import ipaddress
 import socket
 import sys
-import time
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,35 +24,37 @@ from fastapi import FastAPI
 
 from understudy.feedback.store import FeedbackStore
 from understudy.inference.batching import BatchEngine
-from understudy.inference.generate import Model
-from understudy.run import Run, RunFolder, load_run, refuse_reward_model
-from understudy.runtime import choose_device, choose_dtype
+from understudy.inference.quantize import prepare_for_inference
+from understudy.inference.weights import default_weights
+from understudy.run import RunFolder, load_run, refuse_reward_model
+from understudy.runtime import choose_device
 from understudy.serve.api import build_app
+from understudy.serve.connections import server_config
 from understudy.serve.served import LOOPBACK_NAMES, Limits, Served, ServedRun
 
 SILENT_SECONDS = 30
-"""How long a connection may leave what was sent unread before the kernel closes it, where it can."""
+"""Time a client may leave sent data unacknowledged before the kernel closes the connection (Linux)."""
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What `understudy serve` was told."""
+    """Options of `understudy serve`."""
 
     runs: Sequence[str]
     host: str = "127.0.0.1"
     port: int = 8000
     key: str | None = None
     allowed_hosts: Sequence[str] = ()
-    """Names beside loopback's that a proxy passes on."""
+    """Host names besides those of loopback, for a proxy."""
     checkpoint: str = "best"
     device: str = "auto"
-    weights: str = "fp32"
-    compile: bool = False
+    weights: str | None = None
+    """fp32, fp16, bf16 or int8; None chooses by device (inference/weights.py)."""
     max_rows: int = 8
     queue_limit: int = 64
     limits: Limits = field(default_factory=Limits)
     feedback: str | None = None
-    """The URL of the store's database; None keeps nothing."""
+    """URL of the feedback database; None stores nothing."""
     ui: bool = True
     open_browser: bool = False
 
@@ -62,7 +63,7 @@ def serve(options: ServeOptions) -> None:
     """Serve until a signal, then drain.
 
     Raises:
-        ValueError: an address without the key it needs, a run that cannot be served, a port that is taken.
+        ValueError: a reachable address without a key, a run that cannot be served, a port in use.
     """
     hosts = check_reachability(options)
     listening = bind(options.host, options.port)
@@ -76,26 +77,23 @@ def serve(options: ServeOptions) -> None:
         pages = options.ui and mount_playground(app, served)
         for run in runs.values():
             stack.enter_context(run.engine)
-        server = Server(uvicorn.Config(
-            app, log_level="warning", access_log=False, ws="none", server_header=False, lifespan="on",
-            proxy_headers=False, timeout_keep_alive=30, timeout_graceful_shutdown=int(options.limits.seconds) + 5,
-        ), served, address, pages, options.open_browser)  # fmt: skip
+        server = Server(server_config(app, options.limits), served, address, pages, options.open_browser)
         server.run(sockets=[listening])
         for run in runs.values():
             run.engine.close(drain=not server.force_exit)
 
 
 def check_reachability(options: ServeOptions) -> frozenset[str] | None:
-    """The names that requests may call the server by, None for any.
+    """The host names that requests may use, None for any.
 
     Raises:
-        ValueError: others than this machine could reach it, and there is no key.
+        ValueError: other machines could reach the server, and there is no key.
     """
     local = is_loopback(options.host)
     if options.key is None and not (local and not options.allowed_hosts):
         where = f"--host {options.host}" if not local else f"--allow-host {options.allowed_hosts[0]}"
         raise ValueError(
-            f"{where} lets other machines in, and there is no key; give one with --api-key-file FILE, or serve on 127.0.0.1"
+            f"{where} lets other machines reach the server, and there is no key; give one with --api-key-file FILE, or serve on 127.0.0.1"
         )
     if not local:
         return None
@@ -103,7 +101,7 @@ def check_reachability(options: ServeOptions) -> frozenset[str] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own; a name is only where it is `localhost`."""
+    """Whether an address is a loopback address; of names only `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -111,10 +109,10 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound, not yet listening.
+    """A bound socket that does not listen yet.
 
     Raises:
-        ValueError: no such address, or a port that is taken or not allowed.
+        ValueError: no such address, or a port in use or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -128,7 +126,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind(address)
     except OSError as error:
         listening.close()
-        raise ValueError(f"port {port} of {host} cannot be had ({error.strerror}); choose another --port") from None
+        raise ValueError(f"port {port} of {host} cannot be used ({error.strerror}); choose another --port") from None
     return listening
 
 
@@ -137,10 +135,10 @@ def url_of(host: str, port: int) -> str:
 
 
 def load_runs(options: ServeOptions) -> dict[str, ServedRun]:
-    """The runs by the names of their folders, each with an engine that is not started.
+    """The runs by folder name, each with an engine that is not started.
 
     Raises:
-        ValueError: a run that cannot be loaded or only gives scores; two of the same name.
+        ValueError: a run that cannot be loaded, a reward model, two runs of one name.
     """
     runs: dict[str, ServedRun] = {}
     device, _ = choose_device(options.device)
@@ -155,40 +153,20 @@ def load_runs(options: ServeOptions) -> dict[str, ServedRun]:
 def load_served_run(name: str, options: ServeOptions, device: torch.device) -> ServedRun:
     run = load_run(name, options.checkpoint, str(device))
     refuse_reward_model(run)
-    model, autocast = run.model, None
-    if options.weights != "fp32" or options.compile:  # else the engine sees to it
-        model = prepared(run, options)
-    if options.weights == "fp32" and device.type == "cuda" and (dtype := choose_dtype(device)[0]) != torch.float32:
-        autocast = dtype
-    engine = BatchEngine(
-        model, run.tokenizer, max_rows=options.max_rows, queue_limit=options.queue_limit, autocast=autocast
-    )
+    weights = options.weights or default_weights(device)
+    model = prepare_for_inference(run.model, weights, options.max_rows)
+    engine = BatchEngine(model, run.tokenizer, max_rows=options.max_rows, queue_limit=options.queue_limit)
     changed = RunFolder(run.path).checkpoint(str(run.step)).stat().st_mtime
     return ServedRun(
         run.path.resolve().name, run.step, run.state["weights_sha256"], run.tokenizer,
-        run.config.model.context_length, engine, run.model, autocast, int(changed),
+        run.config.model.context_length, engine, run.model if device.type == "cpu" else model, int(changed),
     )  # fmt: skip
 
 
-def prepared(run: Run, options: ServeOptions) -> Model:
-    """The run's model with weights as asked, compiled where that is asked and works."""
-    from understudy.inference.quantize import prepare_for_inference
-
-    if options.compile:
-        started = time.monotonic()
-        try:
-            model = prepare_for_inference(run.model, options.weights, options.max_rows, compiled=True)
-            say(f"compiled {run.path.name} in {time.monotonic() - started:.0f} s")
-            return model
-        except ValueError as error:
-            say(f"{run.path.name} is served uncompiled: {error}")
-    return prepare_for_inference(run.model, options.weights, options.max_rows)
-
-
 def mount_playground(app: FastAPI, served: Served) -> bool:
-    """Put the playground on the app, where Gradio is installed; whether it is."""
+    """Mount the playground, if Gradio is installed; returns whether it is."""
     if importlib.util.find_spec("gradio") is None:
-        say("there is no playground without Gradio; install it with `pip install 'understudy[ui]'`, or say --no-ui")
+        say("the playground needs Gradio; install it with `pip install 'understudy[ui]'`, or use --no-ui")
         return False
     from understudy.serve.playground.mount import mount
 
@@ -197,7 +175,7 @@ def mount_playground(app: FastAPI, served: Served) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says when it is ready, and ends with status 0 after a signal instead of by that signal."""
+    """uvicorn's server; prints its address when it is ready, and ends with status 0 after a signal."""
 
     def __init__(self, config: uvicorn.Config, served: Served, address: str, pages: bool, open_browser: bool) -> None:
         super().__init__(config)
@@ -208,7 +186,7 @@ class Server(uvicorn.Server):
             self.force_exit = True
             return
         self.should_exit = True
-        say("no new requests are taken; what is being answered is answered to its end (once more: give it up)")
+        say("accepting no new requests; waiting for the running ones (interrupt again to cancel them)")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -218,15 +196,15 @@ class Server(uvicorn.Server):
             await asyncio.to_thread(webbrowser.open, self.address)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        letting_go = asyncio.create_task(self._let_pages_go())
+        closing = asyncio.create_task(self._close_page_streams())
         await super().shutdown(sockets)
-        letting_go.cancel()
+        closing.cancel()
 
-    async def _let_pages_go(self) -> None:
-        """Close what an open page keeps open to hear of its server: it would wait for it, and the server for the page."""
+    async def _close_page_streams(self) -> None:
+        """Close the event streams of open pages once no request runs; the shutdown would wait for them."""
         while any(stats.running + stats.waiting for stats in (r.engine.stats() for r in self.served.runs.values())):
             await asyncio.sleep(0.1)
-        await asyncio.sleep(1)  # for the last words to be sent
+        await asyncio.sleep(1)  # for the last chunks to be sent
         for connection in list(self.server_state.connections):
             scope, transport = getattr(connection, "scope", None), getattr(connection, "transport", None)
             if transport is not None and not (scope or {}).get("path", "").startswith("/v1/"):

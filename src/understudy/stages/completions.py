@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from understudy.config.align import RolloutConfig
-from understudy.data.chat.packing import lay_in_rows
+from understudy.data.chat.prefix_tree import pack_prefix_trees
 from understudy.data.chat.prompts import Prompt
 from understudy.data.loader import Batch
 from understudy.inference.generate import evaluating, generate_text
@@ -93,10 +93,10 @@ def collate_completions(completions: Sequence[SampledCompletion], context_length
     """A batch of completions with their prompts, several to a row; a prompt is read once for all of its completions.
 
     Returns:
-        ``tokens``, ``documents`` and ``branches`` (R, T); ``places`` (M,), the positions in R x T that predict the M
+        ``tokens``, ``documents`` and ``branch_ids`` (R, T); ``places`` (M,), the positions in R x T that predict the M
         tokens of all completions, in order; ``targets`` (M,), those tokens.
     """
-    batch, places = lay_in_rows(
+    batch, places = pack_prefix_trees(
         [(completion.prompt.tokens, completion.tokens[:-1]) for completion in completions], context_length
     )
     batch["places"] = torch.cat(places)

@@ -1,6 +1,6 @@
-"""Direct preference optimisation: the policy itself learns to tell the better answer from the worse.
+"""Direct preference optimisation: the policy is trained on pairs, without a reward model.
 
-Shapes: B rows of a batch, T time, N documents (answers) of a batch, P pairs.
+Shapes: N completions of a batch, M trained tokens of all of them, P pairs.
 """
 
 from __future__ import annotations
@@ -9,75 +9,73 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from understudy.config.align import DPOConfig
 from understudy.config.run import RunConfig
-from understudy.data.chat.pair_rows import PairRows, RenderedPairs, unit_batches
+from understudy.data.chat.pair_rows import EncodedPreferences, PairRows, comparison_batches
+from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
-from understudy.evaluate.statistics import estimate, mean_interval
+from understudy.evaluate.statistics import estimate, mean_estimate
 from understudy.inference.generate import evaluating
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import completion_hidden_states
-from understudy.runtime import Runtime
-from understudy.stages.preferences import PreferenceData, weighted_pairs
+from understudy.stages.preferences import PairObjective, PreferenceData, evaluate_pairs, pair_accuracy, with_ties
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
 from understudy.train.init_from import load_reference
-from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, TrainingStage, by_sample, shown_prompts
+from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, micro_batch_size, shown_prompts
 
-REFERENCE = "reference.safetensors"
-"""Log-probabilities of all answers under the start, kept in the run's folder."""
+REFERENCE_LOGPROBS = "reference.safetensors"
+"""File of a run's folder: the log-probability of each completion of each split under the reference model."""
 
 
-class DirectPreference(Objective):
-    """DPO or IPO over the pairs of a batch of :func:`understudy.data.chat.pair_rows.collate_pairs` with a reference."""
-
-    model: GPT
+class DirectPreference(PairObjective):
+    """DPO or IPO loss of the log-ratios of policy and reference model."""
 
     def __init__(self, model: GPT, config: DPOConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
 
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        return batch["weight"].sum()
-
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        ratios = document_logprobs(self.model, batch) - batch["reference"]
+    def pair_metrics(self, batch: Batch) -> dict[str, Tensor]:
+        logratios = completion_logprobs(self.model, batch) - batch["reference_logprobs"]  # (N,)
         if self.config.length_normalised or self.config.loss == "ipo":
-            ratios = ratios / document_lengths(batch)
-        better, worse = ratios[batch["better"]], ratios[batch["worse"]]
-        loss, sums = weighted_pairs(batch, self._loss(better, worse), self._loss(worse, better), better - worse)
-        weight = batch["weight"]
-        return loss, sums | {
-            "margin": (self.config.beta * (better - worse) * weight).sum(),
-            "better_logratio": (better * weight).sum(), "worse_logratio": (worse * weight).sum(),
-        }  # fmt: skip
+            logratios = logratios / completion_lengths(batch)
+        chosen, rejected = logratios[batch["chosen"]], logratios[batch["rejected"]]  # (P,)
+        return {
+            "loss": with_ties(batch["tie"], self._loss(chosen, rejected), self._loss(rejected, chosen)),
+            "accuracy": pair_accuracy(batch["tie"], chosen - rejected),
+            "margin": self.config.beta * (chosen - rejected),
+            "chosen_logratio": chosen,
+            "rejected_logratio": rejected,
+        }
 
-    def _loss(self, better: Tensor, worse: Tensor) -> Tensor:
+    def _loss(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         if self.config.loss == "ipo":
-            return ipo_loss(better, worse, self.config.beta)
-        return dpo_loss(better, worse, self.config.beta, self.config.label_smoothing)
+            return ipo_loss(chosen, rejected, self.config.beta)
+        return dpo_loss(chosen, rejected, self.config.beta, self.config.label_smoothing)
 
 
-def document_logprobs(model: GPT, batch: dict[str, Tensor]) -> Tensor:
-    """The summed log-probability (N,) of each document's answer, in nats."""
-    each = token_logprobs(model.logits(completion_hidden_states(model, batch)[None])[0], batch["targets"])
-    return each.new_zeros(len(batch["ends"])).index_add(0, batch["owners"], each)
+def completion_logprobs(model: GPT, batch: Batch) -> Tensor:
+    """The log-probability (N,) in nats of each completion, summed over its trained tokens."""
+    logits = model.logits(completion_hidden_states(model, batch)[None])[0]  # (M, V)
+    logprobs = token_logprobs(logits, batch["targets"])  # (M,)
+    return logprobs.new_zeros(len(batch["ends"])).index_add(0, batch["completion_index"], logprobs)
 
 
-def document_lengths(batch: dict[str, Tensor]) -> Tensor:
-    """Tokens (N,) of each document's answer."""
-    return torch.bincount(batch["owners"], minlength=len(batch["ends"])).float()
+def completion_lengths(batch: Batch) -> Tensor:
+    """The number (N,) of trained tokens of each completion."""
+    return torch.bincount(batch["completion_index"], minlength=len(batch["ends"])).float()
 
 
 class Dpo(TrainingStage):
-    """Direct preference optimisation over preferences, against the model that the run starts from."""
+    """Direct preference optimisation (Rafailov et al. 2023). The reference model is the run that it starts from."""
 
     evaluate_first = True
+    objective: DirectPreference
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
@@ -86,84 +84,82 @@ class Dpo(TrainingStage):
         self.sample_prompts = shown_prompts(config, tokenizer, (pair.prompt for pair in self.data.opened["val"]))
         self.end_ids = end_ids(tokenizer)
         self.data_summary, self.notes = self.data.summary(), self.data.notes()
+        self.tokens_per_sample = self.data.tokens_per_sample
 
     def setup(self, context: StageContext) -> None:
         self.context = context
-        opened, rendered = self.data.opened, self.data.rendered
-        self.reference = reference_logprobs(context, rendered, f"{opened['train'].sha256} {opened['val'].sha256}")
-        length, seed = self.config.model.context_length, self.config.train.seed
-        rows = PairRows(rendered["train"], length, seed, self.reference["train"])
+        self.reference_logprobs = reference_logprobs(context, self.data)
+        rows = PairRows(
+            self.data.encoded["train"], self.config.model.context_length, self.config.train.seed,
+            self.reference_logprobs["train"],
+        )  # fmt: skip
         self.objective = DirectPreference(as_gpt(context.model), self.config.section(DPOConfig))
-        self.batches = by_sample(rows, context)
+        self.batches = IndexedBatches(rows, context)
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
-        rendered, length = self.data.rendered["val"], self.config.model.context_length
-        runtime = self.context.runtime
-        return judge_pairs(self.objective, rendered, self.reference["val"], length, batch_size, runtime)
+        val, runtime = self.data.encoded["val"], self.context.runtime
+        metrics = evaluate_pairs(
+            self.objective, val, self.config.model.context_length, batch_size, runtime, self.reference_logprobs["val"]
+        )
+        loss, accuracy = mean_estimate(metrics["loss"]), estimate(metrics["accuracy"])
+        bounds = {"val/accuracy_low": accuracy.low, "val/accuracy_high": accuracy.high}
+        known = {name: bound for name, bound in bounds.items() if bound is not None}
+        return LossResult(loss.value, loss.low, loss.high, val.pairs), {"val/accuracy": accuracy.value, **known}
 
 
-def reference_logprobs(context: StageContext, rendered: dict[str, RenderedPairs], data: str) -> dict[str, Tensor]:
-    """Of every answer of each split, the log-probability (documents,) under the model that the run starts from.
+def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str, Tensor]:
+    """The log-probability (completions,) of each completion of each split under the reference model.
 
-    They are computed once and kept in the run's folder.
+    They are computed once by all processes and saved in the run's folder. A resumed run computes them again if its data
+    or the size of its validation has changed.
 
     Raises:
-        ValueError: a run that goes on has lost them, and its parent is not what it was.
+        ValueError: they are missing, and so is the run that this one started from.
     """
-    path = context.folder.path / REFERENCE
-    parent = context.folder.about()["parent"]
-    key = hashlib.sha256(f"{parent['sha256']} {data} {context.config.model.context_length}".encode()).hexdigest()
-    if context.runtime.is_main and not _is_kept(path, key):
-        model = as_gpt(
-            context.model if context.parent else load_reference(context.folder).model.to(context.runtime.device)
-        )
-        found = {split: _all_logprobs(model, each, context) for split, each in rendered.items()}
-        save_file(found, partial := path.with_name(f".{path.name}.partial"), {"key": key})
+    path, runtime = context.folder.path / REFERENCE_LOGPROBS, context.runtime
+    key = _key(context, data)
+    saved = _read(path, key)
+    missing = runtime.any(saved is None)  # in one process, where their disks differ
+    if saved is not None and not missing:
+        return saved
+    model = context.model if context.parent else load_reference(context.folder).model.to(runtime.device)
+    logprobs = {split: split_logprobs(as_gpt(model), encoded, context) for split, encoded in data.encoded.items()}
+    if runtime.is_main:
+        save_file(logprobs, partial := path.with_name(f".{path.name}.partial"), {"key": key})
         partial.replace(path)
-    context.runtime.barrier()
+    return logprobs
+
+
+def _key(context: StageContext, data: PreferenceData) -> str:
+    """A hash of all that the log-probabilities depend on."""
+    parent = context.folder.record()["parent"]
+    parts = [parent["sha256"], context.config.model.context_length]
+    for split, encoded in data.encoded.items():
+        parts += [data.opened[split].sha256, encoded.completions]
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+
+
+def _read(path: Path, key: str) -> dict[str, Tensor] | None:
+    """The saved log-probabilities, if they were computed for the same ``key``."""
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        if (file.metadata() or {}).get("key") != key:
+            return None
     return load_file(path)
 
 
-def _is_kept(path: Path, key: str) -> bool:
-    from safetensors import safe_open
-
-    if not path.exists():
-        return False
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("key") == key
-
-
 @torch.no_grad()
-def _all_logprobs(model: GPT, rendered: RenderedPairs, context: StageContext) -> Tensor:
-    found = []
-    size = context.config.train.micro_batch_size or 1
+def split_logprobs(model: GPT, encoded: EncodedPreferences, context: StageContext) -> Tensor:
+    """The log-probability (completions,) of each completion of a split; the processes share the batches."""
+    config, runtime = context.config, context.runtime
+    batches = comparison_batches(
+        encoded, config.model.context_length, micro_batch_size(config), runtime.rank, runtime.world_size
+    )
+    shard = []
     with evaluating(model):
-        for _, batch in unit_batches(rendered, context.config.model.context_length, size):
-            batch = {name: tensor.to(context.runtime.device) for name, tensor in batch.items()}
-            with context.runtime.autocast():
-                found.append(document_logprobs(model, batch).cpu())
-    return torch.cat(found)
-
-
-@torch.no_grad()
-def judge_pairs(
-    objective: Objective, rendered: RenderedPairs, reference: Tensor, context_length: int, batch_size: int,
-    runtime: Runtime,
-) -> tuple[LossResult, dict[str, float]]:  # fmt: skip
-    """The mean loss of a prompt, and how often the policy moved towards the better answer rather than the worse."""
-    losses: list[float] = []
-    right: list[float] = []
-    with evaluating(objective.model):
-        for unit in rendered.units:
-            [(_, batch)] = unit_batches(RenderedPairs([unit]), context_length, 1, reference=reference)
+        for _, batch in batches:
             batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
             with runtime.autocast():
-                loss, sums = objective(batch)
-            losses.append(float(loss))
-            right.append(float(sums["accuracy"]))
-    mean = sum(losses) / len(losses)
-    low, high = mean_interval(losses)
-    told = estimate(right)
-    found = {"val/accuracy": told.value}
-    found |= {f"val/accuracy_{end}": x for end, x in (("low", told.low), ("high", told.high)) if x is not None}
-    return LossResult(mean, low or mean, high or mean, rendered.pairs), found
+                shard.append(completion_logprobs(model, batch).cpu())
+    return torch.cat(runtime.gather_shards(shard))

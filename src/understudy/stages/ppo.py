@@ -13,6 +13,7 @@ from torch import Tensor
 from understudy.config.align import PPOConfig
 from understudy.losses import IGNORE, clipped_value_sum, cross_entropy_sum, generalised_advantages, kl_estimate, whiten
 from understudy.model import GPT, as_gpt, build_model
+from understudy.model.masks import packed
 from understudy.optim import build_optimizers
 from understudy.rewards.model import completion_hidden_states
 from understudy.stages.completions import EncodedPrompt, compute_per_token
@@ -55,11 +56,11 @@ class PPOObjective(PolicyObjective):
     def values(self, batch: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
         """The critic's values (M,) before each token. ``hidden`` (M, D) are the policy's hidden states, if known."""
         if self.critic is not None:
-            return self.critic.scores(completion_hidden_states(self.critic, batch))
-        return self.model.scores(completion_hidden_states(self.model, batch) if hidden is None else hidden)
+            return self.critic.score(completion_hidden_states(self.critic, batch))
+        return self.model.score(completion_hidden_states(self.model, batch) if hidden is None else hidden)
 
     def _ptx_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        hidden = self.model.hidden(batch["ptx_tokens"], documents=batch["ptx_documents"])
+        hidden = self.model.hidden(batch["ptx_tokens"], packed(batch["ptx_documents"]))
         is_target = batch["ptx_targets"] != IGNORE
         logits = self.model.logits(hidden[is_target][None])
         return cross_entropy_sum(logits, batch["ptx_targets"][is_target][None]) * batch["ptx_scale"][0]

@@ -1,65 +1,109 @@
-"""The data of the stages that learn from preferences."""
+"""The data, the objective and the evaluation that stages over pairs of completions share.
+
+Shapes: N completions of a batch, P pairs.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from understudy.config.run import RunConfig
-from understudy.data.chat.pair_rows import RenderedPairs, Unit, render_pairs
+from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.loader import Batch
+from understudy.inference.generate import evaluating
+from understudy.model import GPT
+from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
+from understudy.train.objective import Objective
 from understudy.train.stage import existing_data
 
 
 class PreferenceData:
-    """Both splits of the preferences, as they lie there and rendered; validation as far as eval.max_tokens goes.
+    """Both splits of the preferences, opened and encoded; of validation as many as eval.max_tokens allows.
 
     Raises:
-        ValueError: no such data, or nothing in it to train on.
+        ValueError: no such data, or no prompt of a split that fits.
     """
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
-        path, length = existing_data(config), config.model.context_length
+        path, context_length = existing_data(config), config.model.context_length
         self.opened = {split: open_preferences(path, split) for split in ("train", "val")}
-        self.rendered = {split: render_pairs(each, tokenizer, length) for split, each in self.opened.items()}
-        if most := config.eval.max_tokens:
-            val, tokens = self.rendered["val"], 0
-            units: list[Unit] = []
-            for unit in val.units:
-                tokens += sum(len(document.tokens) for document in unit.documents)
-                if units and tokens > most:
-                    break
-                units.append(unit)
-            n_documents = sum(len(unit.documents) for unit in units)
-            self.rendered["val"] = RenderedPairs(units, n_documents, val.cut, val.too_long)
+        self.encoded = {
+            split: encode_preferences(opened, tokenizer, context_length, split) for split, opened in self.opened.items()
+        }
+        self.encoded["val"] = self.encoded["val"].limit(config.eval.max_tokens)
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """Tokens of the longest comparison, its prompt counted for each completion."""
+        return max(comparison.tokens for comparison in self.encoded["train"].comparisons)
 
     def summary(self) -> dict[str, Any]:
-        """What run.json says of them."""
+        """The description of the data in run.json."""
         counts = {
-            f"{split}_{what}": getattr(each, what) if what != "prompts" else len(each.units)
-            for split, each in self.rendered.items()
-            for what in ("prompts", "pairs", "tokens")
+            f"{split}_{name}": getattr(encoded, name)
+            for split, encoded in self.encoded.items()
+            for name in ("prompts", "pairs", "tokens")
         }
         train = self.opened["train"]
         return {"path": str(train.path), "sha256": train.sha256, **counts}
 
     def notes(self) -> list[str]:
-        return [f"{split}: {each}" for split, each in self.rendered.items()]
+        return [f"{split}: {encoded}" for split, encoded in self.encoded.items()]
 
 
-def weighted_pairs(
-    batch: Batch, loss: torch.Tensor, reverse: torch.Tensor, difference: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The summed loss over pairs, and how many are the right way round.
+class PairObjective(Objective):
+    """A loss over the pairs of a batch of :func:`collate_pairs`, a mean over the pairs of each prompt."""
 
-    Args:
-        loss, reverse: (P,) the loss of each pair, and of the same turned round; a tie is half of each.
-        difference: (P,) by how much the better one is rated better; a tie counts as half right, and so does 0.
-    """
-    tie, weight = batch["tie"], batch["weight"]
-    each = torch.where(tie, (loss + reverse) / 2, loss)
-    right = torch.where(tie, 0.5, (difference.sign() + 1) / 2)
-    return (each * weight).sum(), {"accuracy": (right * weight).sum()}
+    model: GPT
+
+    def pair_metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """For each pair (P,): its ``loss``, its ``accuracy``, and further metrics."""
+        raise NotImplementedError
+
+    def count(self, batch: Batch) -> Tensor:
+        return batch["weight"].sum()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        sums = {name: (values * batch["weight"]).sum() for name, values in self.pair_metrics(batch).items()}
+        return sums.pop("loss"), sums
+
+
+def with_ties(tie: Tensor, loss: Tensor, swapped_loss: Tensor) -> Tensor:
+    """The loss (P,) of pairs. Of a tie it is half the loss and half that of the swapped pair."""
+    return torch.where(tie, (loss + swapped_loss) / 2, loss)
+
+
+def pair_accuracy(tie: Tensor, margin: Tensor) -> Tensor:
+    """1 for each pair (P,) whose ``margin`` of chosen over rejected is positive, 0 if negative; 0.5 for 0 and for ties."""
+    return torch.where(tie, 0.5, (margin.sign() + 1) / 2)
+
+
+@torch.no_grad()
+def evaluate_pairs(
+    objective: PairObjective, preferences: EncodedPreferences, context_length: int, batch_size: int, runtime: Runtime,
+    reference_logprobs: Tensor | None = None,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Each metric of the objective for each prompt, a mean over its pairs. The processes share the batches."""
+    batches = comparison_batches(
+        preferences, context_length, batch_size, runtime.rank, runtime.world_size, reference_logprobs
+    )
+    shard = []
+    with evaluating(objective.model):
+        for comparisons, batch in batches:
+            batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
+            with runtime.autocast():
+                metrics = objective.pair_metrics(batch)
+            shard.append({name: prompt_means(comparisons, batch, values) for name, values in metrics.items()})
+    gathered = runtime.gather_shards(shard)
+    return {name: [mean for means in gathered for mean in means[name]] for name in gathered[0]}
+
+
+def prompt_means(comparisons: list[EncodedComparison], batch: Batch, values: Tensor) -> list[float]:
+    """The mean over the pairs of each prompt of ``values`` (P,)."""
+    pairs = (values * batch["weight"]).split([len(comparison.pairs) for comparison in comparisons])
+    return [float(weighted.sum()) for weighted in pairs]

@@ -1,4 +1,4 @@
-"""Pretraining: predict the next token of text."""
+"""Pretraining: next-token prediction over text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from understudy.data.text.shards import open_split
 from understudy.evaluate.loss import LossResult, loss_over
 from understudy.tokenizer import Tokenizer
 from understudy.train.objective import NextToken
-from understudy.train.stage import StageContext, TrainingStage, by_sample, existing_data
+from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, existing_data
 
 
 class Pretrain(TrainingStage):
     """Next-token prediction over windows of token files."""
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer | None) -> None:
-        """Open the token files, whose tokenizer must be the parent's where there is one."""
+        """Open the token files. Their tokenizer must be the parent's, if there is one."""
         super().__init__(config, tokenizer)
         path = existing_data(config)
         self.tokenizer = data_tokenizer(config)
@@ -29,10 +29,8 @@ class Pretrain(TrainingStage):
         vocab_size = config.model.vocab_size or self.tokenizer.vocab_size
         train, val = (open_split(path, split, vocab_size) for split in ("train", "val"))
         self.rows = Windows(train.tokens, config.model.context_length, config.train.seed)
-        most = config.eval.max_tokens
-        whole = most is None or most >= len(val.tokens)
-        self.val_tokens = val.tokens if whole else val.tokens[:most]
-        self.val_bytes = val.bytes if whole else None
+        self.val_tokens = val.tokens[: config.eval.max_tokens]
+        self.val_bytes = val.bytes if len(self.val_tokens) == len(val.tokens) else None
         if len(self.val_tokens) < 2:
             raise ValueError(
                 f"the validation split in {path} has {len(self.val_tokens)} tokens, and nothing can be predicted"
@@ -49,7 +47,7 @@ class Pretrain(TrainingStage):
     def setup(self, context: StageContext) -> None:
         self.runtime = context.runtime
         self.objective = NextToken(context.model, context.config.train.loss_chunk_tokens)
-        self.batches = by_sample(self.rows, context)
+        self.batches = IndexedBatches(self.rows, context)
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         runtime, length = self.runtime, self.config.model.context_length

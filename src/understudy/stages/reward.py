@@ -1,6 +1,6 @@
-"""Reward models: a score for each answer, trained so that what people prefer scores higher.
+"""Reward modelling: a score for each completion, trained so that chosen completions score higher than rejected ones.
 
-Shapes: N documents (answers) of a batch, P pairs.
+Shapes: N completions of a batch, P pairs.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from torch import Tensor
 from understudy.config.align import RewardConfig
 from understudy.config.run import RunConfig
 from understudy.data.chat.pair_rows import PairRows
+from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
-from understudy.evaluate.reward_model import RewardEvaluation, judge_scores
+from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
 from understudy.losses import pair_loss
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import document_scores
-from understudy.stages.preferences import PreferenceData, weighted_pairs
+from understudy.stages.preferences import PairObjective, PreferenceData, pair_accuracy, with_ties
 from understudy.tokenizer import Tokenizer
-from understudy.train.objective import Objective
-from understudy.train.stage import StageContext, TrainingStage, by_sample
+from understudy.train.stage import IndexedBatches, StageContext, TrainingStage
 
 
-class PairwiseReward(Objective):
-    """Bradley-Terry loss of the pairs in a batch of :func:`understudy.data.chat.pair_rows.collate_pairs`."""
-
-    model: GPT
+class PairwiseReward(PairObjective):
+    """Bradley-Terry loss."""
 
     def __init__(self, model: GPT, config: RewardConfig) -> None:
         super().__init__()
@@ -32,39 +30,41 @@ class PairwiseReward(Objective):
         if not model.config.tied:
             model.head.requires_grad_(False)  # nothing reads it
 
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        return batch["weight"].sum()
-
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        scores = document_scores(self.model, batch)
-        better, worse = scores[batch["better"]], scores[batch["worse"]]
-        margin = batch["margin"] if self.config.margin else 0.0
-        loss = pair_loss(better, worse, margin, self.config.centring)
-        reverse = pair_loss(worse, better, 0.0, self.config.centring)
-        return weighted_pairs(batch, loss, reverse, better - worse)
+    def pair_metrics(self, batch: Batch) -> dict[str, Tensor]:
+        scores = document_scores(self.model, batch)  # (N,)
+        chosen, rejected = scores[batch["chosen"]], scores[batch["rejected"]]  # (P,)
+        margin, centring = batch["margin"] if self.config.margin else 0.0, self.config.centring
+        loss, swapped_loss = pair_loss(chosen, rejected, margin, centring), pair_loss(rejected, chosen, 0.0, centring)
+        return {
+            "loss": with_ties(batch["tie"], loss, swapped_loss),
+            "accuracy": pair_accuracy(batch["tie"], chosen - rejected),
+        }
 
 
 class Reward(TrainingStage):
-    """Pairwise reward modelling over preferences."""
+    """Pairwise reward modelling over preferences (Ouyang et al. 2022)."""
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         self.tokenizer = tokenizer
         self.data = PreferenceData(config, tokenizer)
         self.data_summary, self.notes = self.data.summary(), self.data.notes()
-        self.last: RewardEvaluation | None = None
+        self.tokens_per_sample = self.data.tokens_per_sample
+        self.evaluation: RewardEvaluation | None = None
 
     def setup(self, context: StageContext) -> None:
         self.context = context
-        rows = PairRows(self.data.rendered["train"], self.config.model.context_length, self.config.train.seed)
+        rows = PairRows(self.data.encoded["train"], self.config.model.context_length, self.config.train.seed)
         self.objective = PairwiseReward(as_gpt(context.model), self.config.section(RewardConfig))
-        self.batches = by_sample(rows, context)
+        self.batches = IndexedBatches(rows, context)
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
-        model, length = as_gpt(self.objective.model), self.config.model.context_length
-        self.last = judge_scores(model, self.data.rendered["val"], length, batch_size, self.context.runtime)
-        return self.last.loss, self.last.measured()
+        model, context_length = as_gpt(self.objective.model), self.config.model.context_length
+        self.evaluation = evaluate_scores(
+            model, self.data.encoded["val"], context_length, batch_size, self.context.runtime
+        )
+        return self.evaluation.loss, self.evaluation.measured()
 
     def on_best(self, step: int) -> None:
-        if self.last is not None:
-            self.last.save(self.context.folder, step)
+        if self.evaluation is not None:
+            self.evaluation.save(self.context.folder, step)

@@ -1,4 +1,4 @@
-"""Supervised finetuning: predict the assistant's tokens of conversations."""
+"""Supervised finetuning: next-token prediction over the assistant's tokens of conversations."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from understudy.config.run import RunConfig
 from understudy.data.chat.conversations import Conversations, open_conversations
-from understudy.data.chat.packing import PackedRows, RenderedSet, all_rows, render_set
+from understudy.data.chat.packing import PackedRows, all_rows, render_set
 from understudy.evaluate.loss import LossResult, loss_over
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import check_messages, end_ids
 from understudy.train.objective import NextToken
-from understudy.train.stage import StageContext, TrainingStage, by_sample, existing_data, shown_prompts
+from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, existing_data, shown_prompts
 
 
 class Sft(TrainingStage):
@@ -22,35 +22,35 @@ class Sft(TrainingStage):
         self.tokenizer = tokenizer
         path, context_length = existing_data(config), config.model.context_length
         data = {split: open_conversations(path, split) for split in ("train", "val")}
-        rendered = {split: render_split(conversations, config, tokenizer) for split, conversations in data.items()}
-        self.val = rendered["val"].first(config.eval.max_tokens)
+        rendered = {
+            split: render_set(
+                (record["messages"] for record in conversations), tokenizer, context_length, config.data.too_long or "cut",
+                conversations.weights, split,
+            )
+            for split, conversations in data.items()
+        }  # fmt: skip
+        self.val = rendered["val"].limit(config.eval.max_tokens)
         self.rows = PackedRows(rendered["train"], context_length, config.train.seed, bool(config.data.pack))
         self.sample_prompts = shown_prompts(config, tokenizer, (m[:1] for m in user_first(data["val"])))
         self.end_ids = end_ids(tokenizer)
-        self.data_summary = {
-            "path": str(path), "sha256": data["train"].sha256,
-            **{f"{split}_{what}": number for split, each in rendered.items() for what, number in (
-                ("conversations", len(each)), ("tokens", len(each.tokens)), ("trained_tokens", int(each.mask.sum())))},
-            "counts": {split: vars(each.counts) for split, each in rendered.items()},
-        }  # fmt: skip
-        self.notes = [f"{split}: {each.counts}" for split, each in rendered.items()]
+        self.data_summary = {"path": str(path), "sha256": data["train"].sha256}
+        for split, conversations in rendered.items():
+            self.data_summary |= {
+                f"{split}_conversations": len(conversations), f"{split}_tokens": len(conversations.tokens),
+                f"{split}_trained_tokens": int(conversations.mask.sum()),
+            }  # fmt: skip
+            self.notes.append(f"{split}: {conversations.counts}")
+        self.data_summary["counts"] = {split: vars(conversations.counts) for split, conversations in rendered.items()}
 
     def setup(self, context: StageContext) -> None:
         self.runtime = context.runtime
         self.objective = NextToken(context.model, context.config.train.loss_chunk_tokens)
-        self.batches = by_sample(self.rows, context)
+        self.batches = IndexedBatches(self.rows, context)
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         runtime, length = self.runtime, self.config.model.context_length
         batches = all_rows(self.val, length, batch_size, runtime.rank, runtime.world_size)
         return loss_over(self.objective.model, batches, runtime), {}
-
-
-def render_split(conversations: Conversations, config: RunConfig, tokenizer: Tokenizer) -> RenderedSet:
-    """The conversations of a split as token ids and loss masks."""
-    messages = (record["messages"] for record in conversations)
-    too_long = config.data.too_long or "cut"
-    return render_set(messages, tokenizer, config.model.context_length, too_long, conversations.weights)
 
 
 def user_first(conversations: Conversations) -> Iterator[list[dict[str, str]]]:

@@ -19,8 +19,8 @@ from typing import Any
 
 from understudy.tokenizer.base import Tokenizer, clean
 
-Message = dict[str, str]
-"""``{"role": "system", "user" or "assistant", "content": text}``."""
+Message = dict[str, Any]
+"""``{"role": "system", "user" or "assistant", "content": text}``; ``"weight": 0`` keeps an answer from training."""
 
 ROLES = ("system", "user", "assistant")
 START, END = "<|im_start|>", "<|im_end|>"
@@ -38,8 +38,8 @@ conversation whose contents do not spell a special token (there it reads control
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of a conversation, and for each whether it is trained on: the words of the assistant, and the token
-    that ends its turn. ``contents`` says where the words of each message stand."""
+    """Token ids of a conversation, and the mask of those trained on: the assistant's contents, and the token that ends
+    its turn. ``contents``: the positions of each message's content."""
 
     tokens: list[int]
     mask: list[bool]
@@ -62,13 +62,16 @@ def end_ids(tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset(id for id in ends if id is not None)
 
 
-def check_messages(messages: Any) -> list[Message]:
-    """A conversation as it may be rendered: an optional system message, then user and assistant by turns.
+def check_messages(messages: Any, greeting: bool = False) -> list[Message]:
+    """A valid conversation: an optional system message, then user and assistant in turns.
 
-    Contents lose the white space around them, and what no UTF-8 text can hold becomes U+FFFD.
+    White space around contents is removed, and characters that UTF-8 cannot encode become U+FFFD.
+
+    Args:
+        greeting: the assistant may begin, as in chat applications that greet their user.
 
     Raises:
-        ValueError: anything else, with the place.
+        ValueError: any other conversation, with the number of the message.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise ValueError(
@@ -84,12 +87,16 @@ def check_messages(messages: Any) -> list[Message]:
             raise ValueError(f"message {number} has the role {role!r}; choose one of {', '.join(ROLES)}")
         if role == "system" and before is not None:
             raise ValueError(f"message {number} is a system message; only the first may be one")
-        if (role == "assistant" and before != "user") or (role == "user" and before == "user"):
+        begins = greeting and before in (None, "system")
+        if (role == "assistant" and before != "user" and not begins) or (role == "user" and before == "user"):
             raise ValueError(
                 f"message {number} is from the {role} and follows {f'one from the {before}' if before else 'nothing'}; "
                 "user and assistant take turns, and the user begins"
             )
-        checked.append({"role": role, "content": clean(message["content"]).strip()})
+        if message.get("weight", 1) not in (0, 1):
+            raise ValueError(f"message {number} has the weight {message['weight']!r}; a weight is 0 or 1")
+        weight = {"weight": 0} if role == "assistant" and message.get("weight", 1) == 0 else {}
+        checked.append({"role": role, "content": clean(message["content"]).strip(), **weight})
     return checked
 
 
@@ -112,7 +119,7 @@ def render_all(tokenizer: Tokenizer, conversations: Sequence[Any], reply: bool =
     """Many conversations as :func:`render` renders one; their texts are encoded together, on all cores."""
     if not speaks_chat(tokenizer):
         raise ValueError("this tokenizer has no chat tokens; finetune the run on conversations first: `understudy sft`")
-    checked = [check_messages(messages) for messages in conversations]
+    checked = [check_messages(messages, greeting=True) for messages in conversations]
     if reply and (wrong := next((m for m in checked if m[-1]["role"] != "user"), None)):
         raise ValueError(f"the last message is from the {wrong[-1]['role']}; an answer follows one from the user")
     start, end = (tokenizer.special_tokens[name] for name in CHAT_TOKENS)
@@ -130,7 +137,8 @@ def render_all(tokenizer: Tokenizer, conversations: Sequence[Any], reply: bool =
             header, content = headers[message["role"]], [*next(contents).tolist(), end]
             spans.append(range(len(tokens) + len(header), len(tokens) + len(header) + len(content) - 1))
             tokens += header + content + line
-            mask += [False] * len(header) + [message["role"] == "assistant"] * len(content) + [False] * len(line)
+            is_target = message["role"] == "assistant" and message.get("weight") != 0
+            mask += [False] * len(header) + [is_target] * len(content) + [False] * len(line)
         if reply:
             tokens += headers["assistant"]
             mask += [False] * len(headers["assistant"])
@@ -138,30 +146,42 @@ def render_all(tokenizer: Tokenizer, conversations: Sequence[Any], reply: bool =
     return rendered
 
 
-def fit(tokenizer: Tokenizer, messages: Any, max_tokens: int) -> tuple[list[Message], int]:
-    """The conversation, cut so that it and the beginning of an answer take at most ``max_tokens``.
+@dataclass(frozen=True)
+class FittedConversation:
+    """A conversation cut to a context: the messages left, how many were left out, and the prompt for an answer."""
 
-    The system message always stays. The oldest turns leave first, each with its answer.
+    messages: list[Message]
+    left_out: int
+    tokens: list[int]
 
-    Returns:
-        What is left, and how many messages were left out.
+
+class ConversationTooLong(ValueError):
+    """The system message and the last turn exceed the context."""
+
+
+def fit(tokenizer: Tokenizer, messages: Any, max_tokens: int) -> FittedConversation:
+    """Cut a conversation so that it and the header of an answer take at most ``max_tokens``.
+
+    The system message always stays. The oldest turns are left out first, each with its answer; a greeting before them.
 
     Raises:
-        ValueError: even the system message and the last turn are too long.
+        ConversationTooLong: the system message and the last turn take more.
+        ValueError: no conversation that a user's message ends.
     """
-    messages = check_messages(messages)
-    system = [m for m in messages if m["role"] == "system"]
+    messages = check_messages(messages, greeting=True)
+    system = [message for message in messages if message["role"] == "system"]
     turns = messages[len(system) :]
     if not turns or turns[-1]["role"] != "user":
         raise ValueError("the conversation does not end with a message from the user; there is nothing to answer")
     rendered = render(tokenizer, messages, reply=True)
-    # Blocks stand one after the other, so that leaving some out saves what they take.
-    ends = [span.stop + len(tokenizer.encode("\n")) + 1 for span in rendered.contents[len(system) :]]
-    begin = rendered.contents[0].stop + len(tokenizer.encode("\n")) + 1 if system else 0
-    for first in range(0, len(turns), 2):
-        needed = len(rendered.tokens) - (ends[first - 1] - begin if first else 0)
-        if needed <= max_tokens:
-            return system + turns[first:], first
-    raise ValueError(
-        f"the message takes {needed:,} tokens, and {max_tokens:,} are free in the model's context; send a shorter one"
+    after_content = len(tokenizer.encode("\n")) + 1
+    ends = [span.stop + after_content for span in rendered.contents]  # of each message's block
+    begin = ends[0] if system else 0
+    for first in [0, *(number for number, turn in enumerate(turns) if number and turn["role"] == "user")]:
+        cut = ends[len(system) + first - 1] if first else begin
+        tokens = rendered.tokens[:begin] + rendered.tokens[cut:]
+        if len(tokens) <= max_tokens:
+            return FittedConversation(system + turns[first:], first, tokens)
+    raise ConversationTooLong(
+        f"the message takes {len(tokens):,} tokens, and {max_tokens:,} are free in the model's context; send a shorter one"
     )

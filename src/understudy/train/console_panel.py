@@ -1,7 +1,6 @@
-"""What a person watching a run sees: a panel on a terminal, a plain line in a log, and a table at the end.
+"""The progress of a run as text: a panel on a terminal, plain lines in a log, and the time left.
 
-It turns measured values into text and foresees when a run will be done. Not here: files, trackers, and when
-anything is shown (metrics.py).
+Not here: files, trackers, and when anything is shown (metrics.py).
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from rich.text import Text
 
 from understudy.console import bytes_text, count_text, duration_text
 
-# Kept out of the panel: shown in a form of their own, or of no use at a glance.
-SHOWN_ELSEWHERE = {
+# Metrics that the panel shows in a form of their own, or not at all.
+NOT_LISTED = {
     "step", "tokens", "train_seconds", "train/loss", "val/loss", "lr", "tokens_per_second", "mfu",
     "memory_bytes", "memory_peak_bytes", "grad_norm",
 }  # fmt: skip
-# Of what a stage measures these are watched live, under short names; metrics.jsonl and the report have all of it.
+# Metrics of the stages that are shown live, and their short names. Others whose names have no train/ or val/ are shown by
+# their own names. metrics.jsonl and the report have all.
 LIVE = {
     "train/reward": "reward", "train/true_score": "true score", "train/accuracy": "accuracy", "train/margin": "margin",
     "train/kl": "kl", "train/entropy": "entropy", "train/clip_fraction": "clipped", "train/length": "length",
@@ -36,13 +36,12 @@ GAP = 4  # spaces between columns
 SMOOTHING = 0.9  # of the running mean over logged losses
 
 
-class Watch:
-    """How far a run has come, how fast it goes and how its loss fell.
+class ProgressPanel:
+    """Progress, speed and loss of a run.
 
     Args:
-        stops: other ends than ``total_steps``, by the names that TrainConfig gives them: ``stop_at_tokens``,
-            ``stop_at_seconds``, ``stop_at_loss``.
-        clock: seconds that never go back; they also cover evaluation, which ``train_seconds`` leaves out.
+        stops: further limits by their names in TrainConfig: ``stop_at_tokens``, ``stop_at_seconds``, ``stop_at_loss``.
+        clock: a monotonic clock in seconds. Unlike ``train_seconds`` it includes evaluation.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Watch:
         self._since: tuple[float, float] | None = None
 
     def update(self, values: Mapping[str, Any], live: bool = True) -> None:
-        """Take in what was measured. ``live`` is False for what an earlier process of this run wrote."""
+        """Take in metrics. ``live`` is False for those that an earlier process of this run wrote."""
         known = {name: math.nan if value is None else float(value) for name, value in values.items()}
         self.latest.update(known)
         step, loss, validation = self.latest.get("step", 0.0), known.get("train/loss"), known.get("val/loss")
@@ -80,7 +79,7 @@ class Watch:
             self._pace.append((trained, step, self.latest.get("tokens", 0.0)))
 
     def _keep_loss(self, step: float, loss: float) -> None:
-        """Remember every loss, then every second, every fourth: a line a few characters wide needs no more."""
+        """Keep every loss, then every second, every fourth, so that the history stays small."""
         if self._seen % self._every == 0:
             self.losses.append((step, loss))
         self._seen += 1
@@ -90,7 +89,7 @@ class Watch:
 
     @property
     def smoothed_loss(self) -> float | None:
-        """The running mean of the training loss; not a number as soon as the loss is none."""
+        """The running mean of the training loss; NaN as soon as the loss is."""
         last = self.latest.get("train/loss")
         if last is None or not math.isfinite(last):
             return last
@@ -98,7 +97,7 @@ class Watch:
 
     @property
     def fraction(self) -> float:
-        """How much of the run is done, by whichever end it is nearest to."""
+        """The share of the run that is done, by the limit it is nearest to."""
         shares = [self.latest.get("step", 0.0) / self.total_steps]
         for stop, name in (("stop_at_tokens", "tokens"), ("stop_at_seconds", "train_seconds")):
             if stop in self.stops:
@@ -107,7 +106,7 @@ class Watch:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the first end that can be foreseen, at the recent pace; None before there is one.
+        """Seconds until the first limit at the recent pace; None before there is a pace.
 
         A run that also stops at a loss may end sooner.
         """
@@ -136,7 +135,7 @@ class Watch:
         return f"{'at most ' if 'stop_at_loss' in self.stops and seconds else ''}{duration_text(seconds)}"
 
     def line(self, evaluated: bool) -> str:
-        """One plain aligned line, with the validation loss when it was measured just now."""
+        """One plain aligned line, with the validation loss if it was just evaluated."""
         values, width = self.latest, len(f"{self.total_steps:,}")
         validation = f"val {values['val/loss']:.4f}" if evaluated else ""
         parts = [
@@ -152,10 +151,10 @@ class Watch:
         ]
         return "  ".join(part for part in parts if part)
 
-    def panel(self, title: str, width: int, unicode: bool = True) -> RenderableType:
+    def render(self, title: str, width: int, unicode: bool = True) -> RenderableType:
         """The panel, in as many columns as fit ``width`` characters.
 
-        It is laid out here, line by line: nested tables of rich took 12 ms a frame, this takes 2.
+        Laid out line by line, since nested tables of rich took 12 ms a frame and this takes 2.
         """
         width = min(width, 90)
         inner = width - 4
@@ -186,37 +185,37 @@ class Watch:
         )
 
     def _groups(self) -> list[list[Pair]]:
-        """Names and values: what is learned, how fast, with what, and whatever else a stage measures."""
+        """Names and values in groups: loss, speed, resources, and further metrics of the stage."""
         values = self.latest
-        learned, pace, means = [], [], []
+        losses, speed, resources = [], [], []
         if (loss := self.smoothed_loss) is not None:
-            learned.append(("loss", f"{loss:.4f}", "bold cyan" if math.isfinite(loss) else "bold red"))
+            losses.append(("loss", f"{loss:.4f}", "bold cyan" if math.isfinite(loss) else "bold red"))
         if "val/loss" in values:
-            learned.append(("validation", f"{values['val/loss']:.4f}", "bold"))
+            losses.append(("validation", f"{values['val/loss']:.4f}", "bold"))
         if self.best:
-            learned.append(("best", f"{self.best[0]:.4f} at {self.best[1]:,}", ""))
+            losses.append(("best", f"{self.best[0]:.4f} at {self.best[1]:,}", ""))
         if "tokens_per_second" in values:
-            pace.append(("tokens/s", count_text(values["tokens_per_second"]), ""))
-        pace.append(("trained", duration_text(values.get("train_seconds", 0.0)), ""))
-        pace.append(("left", self.left_text, ""))
+            speed.append(("tokens/s", count_text(values["tokens_per_second"]), ""))
+        speed.append(("trained", duration_text(values.get("train_seconds", 0.0)), ""))
+        speed.append(("left", self.left_text, ""))
         if "lr" in values:
-            means.append(("learning rate", f"{values['lr']:.2e}", ""))
+            resources.append(("learning rate", f"{values['lr']:.2e}", ""))
         if "memory_bytes" in values:
-            means.append(("memory", bytes_text(values["memory_bytes"]), ""))
+            resources.append(("memory", bytes_text(values["memory_bytes"]), ""))
         if "memory_peak_bytes" in values:
-            means.append(("at peak", bytes_text(values["memory_peak_bytes"]), ""))
+            resources.append(("at peak", bytes_text(values["memory_peak_bytes"]), ""))
         if "mfu" in values:
-            means.append(("MFU", f"{values['mfu']:.1%}", ""))
+            resources.append(("MFU", f"{values['mfu']:.1%}", ""))
         others = [(name, f"{value:.4g}", "") for name, value in self._others()]
-        return [learned, pace, means, *(others[start : start + 3] for start in range(0, len(others), 3))]
+        return [losses, speed, resources, *(others[start : start + 3] for start in range(0, len(others), 3))]
 
     def _others(self, evaluated: bool = True) -> list[tuple[str, float]]:
-        """Short names and values of what a stage measures, in order, those of an evaluation where it was just now."""
+        """Names and values of further metrics, those of an evaluation if it was just made."""
         known = {
             LIVE[name]: self.latest[name] for name in LIVE if name in self.latest and (evaluated or name[:4] != "val/")
         }
-        own = {name: value for name, value in self.latest.items() if not name.startswith(("train/", "val/"))}
-        return [*known.items(), *((name, value) for name, value in own.items() if name not in SHOWN_ELSEWHERE)]
+        unprefixed = {name: value for name, value in self.latest.items() if not name.startswith(("train/", "val/"))}
+        return [*known.items(), *((name, value) for name, value in unprefixed.items() if name not in NOT_LISTED)]
 
 
 def sparkline(points: Sequence[tuple[float, float]], width: int) -> str:

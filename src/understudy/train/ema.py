@@ -1,4 +1,4 @@
-"""A running mean of the weights, which often generalises better than the last ones."""
+"""Exponential moving average of the weights, which often generalises better than the last ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """``mean = decay * mean + (1 - decay) * weights`` after each step, with a shorter memory at the start."""
+    """``mean = decay * mean + (1 - decay) * weights`` after each step; the decay is smaller at the start."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -19,13 +19,13 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after the step with index ``step``."""
+        """Add the weights after the step with index ``step``."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.means.values()), list(self.parameters.values()), 1 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the model's weights are the means."""
+        """A context in which the model's weights are the means."""
         self._swap()
         try:
             yield

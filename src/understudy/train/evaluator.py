@@ -1,13 +1,16 @@
-"""What happens between the steps of the loop: evaluating, sampling, saving, logging, and deciding to stop.
+"""Between the steps of the loop: evaluation, samples, checkpoints, logging, and the decision to stop.
 
-Time spent here is not counted as training. Not here: the loop, and what a stage trains.
+This time is not counted as training. Not here: the loop, and the objective of a stage.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import torch
 
@@ -21,131 +24,194 @@ from understudy.model import GPT, Bigram
 from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
 from understudy.train.checkpoint import save_checkpoint
-from understudy.train.loop import Trainer, TrainingProgress, lr_of
+from understudy.train.loop import StepCallback, Trainer, TrainingProgress, lr_of
 from understudy.train.metrics import TrainingMetrics, memory_bytes
 from understudy.train.stage import TrainingStage
 
+SIGNAL_STEPS = 10
+"""Several processes ask each other for signals at most every so many steps, since each time waits for the device."""
 
-class Evaluator:
-    """Evaluates, samples, saves and logs between the steps of the loop."""
+
+class StopSignals:
+    """A context in which the first Ctrl-C or SIGTERM sets ``received``, and the second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # only the main thread receives signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._receive)
+        return self
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        signal.signal(number, self._handlers[number])
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+class Evaluator(StepCallback):
+    """Evaluates, samples, saves and logs between the steps of the loop.
+
+    Attributes:
+        interrupted: whether the run stops because of a signal.
+    """
 
     def __init__(
         self, config: RunConfig, folder: RunFolder, trainer: Trainer, stage: TrainingStage,
-        metrics: TrainingMetrics, about: dict[str, Any], asked: dict[str, int],
+        metrics: TrainingMetrics, record: dict[str, Any], signals: StopSignals,
     ) -> None:  # fmt: skip
         self.config, self.folder, self.trainer, self.stage = config, folder, trainer, stage
-        self.metrics, self.about, self.asked = metrics, about, asked
+        self.metrics, self.record, self.signals = metrics, record, signals
+        self.runtime = trainer.runtime
         self.tasks = [find_task(name) for name in config.eval.tasks]
-        self.accuracy: dict[str, float] = {}
-        self.beside: dict[str, float] = {}  # what the judge measured beside the loss
-        self.evaluated: tuple[int, LossResult] | None = None
         self.interrupted = False
+        self._evaluated: tuple[int, LossResult] | None = None  # a step and its validation loss
+        self._signals_read = trainer.progress.step
 
-    def before(self) -> None:
-        """Evaluate the beginning of a new run, where the stage wants the end held against it."""
-        if not self.stage.evaluate_first:
-            return
-        if self.trainer.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))):
-            return
-        result = self._evaluate()
-        self.metrics.write({
-            "step": 0, "tokens": 0, "train_seconds": 0.0, "val/loss": result.loss, **self.beside, **self.accuracy,
-        })  # fmt: skip
-
-    def due(self, progress: TrainingProgress) -> bool:
-        # Decided here once for all processes: a signal that comes later waits for the next step that can be saved.
-        at_rest = self.trainer.source.at_rest(progress.step)
-        self.interrupted = self.trainer.runtime.any("signal" in self.asked) and at_rest
-        if self.interrupted:
-            return True
+    def is_due(self, progress: TrainingProgress) -> bool:
         config, step = self.config, progress.step
         every = (config.log.every_steps, config.eval.every_steps, config.checkpoint.every_steps)
-        return any(n and step % n == 0 for n in every) or self._enough(progress)
+        due = any(n and step % n == 0 for n in every) or self._reached_tokens()
+        if self.trainer.source.can_checkpoint(step):
+            self.interrupted = self._any_signal(step, due)
+        return due or self.interrupted
 
-    def _enough(self, progress: TrainingProgress) -> bool:
-        tokens = self.config.train.stop_at_tokens
-        return tokens is not None and progress.tokens >= tokens
+    def _any_signal(self, step: int, due: bool) -> bool:
+        """Whether a process received a signal. Decided here once for all processes."""
+        if self.runtime.world_size == 1:
+            return self.signals.received
+        if not due and step - self._signals_read < SIGNAL_STEPS:
+            return False
+        self._signals_read = step
+        return self.runtime.any(self.signals.received)
 
-    def after_step(self, progress: TrainingProgress, measured: dict[str, float]) -> bool:
+    def _reached_tokens(self) -> bool:
+        limit = self.config.train.stop_at_tokens
+        if limit is None:
+            return False
+        self.trainer.read_tokens()
+        return self.trainer.progress.tokens >= limit
+
+    def _reached_seconds(self) -> bool:
+        limit = self.config.train.stop_at_seconds
+        return limit is not None and self.runtime.any(self.trainer.progress.train_seconds >= limit)
+
+    def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
         config, trainer, step = self.config, self.trainer, progress.step
-        runtime = trainer.runtime
-        seconds = config.train.stop_at_seconds
-        out_of_time = runtime.any(seconds is not None and progress.train_seconds >= seconds)
-        enough = (out_of_time or self._enough(progress)) and trainer.source.at_rest(step)
-        stop = self.interrupted or enough or step >= trainer.total_steps
-        now_bytes, peak_bytes = memory_bytes(runtime.device)
-        if not math.isfinite(loss := measured.get("train/loss", 0.0)):  # there is none where no step was taken
-            raise ValueError(
-                f"the loss is {loss} at step {step}; start again with a lower "
-                "optim.lr or optim.grad_clip; earlier checkpoints are kept"
-            )
-        row: dict[str, float] = {
-            "step": step, "tokens": progress.tokens, "train_seconds": progress.train_seconds,
-            "lr": lr_of(trainer.optimizers), **measured, "memory_bytes": now_bytes, "memory_peak_bytes": peak_bytes,
-        }  # fmt: skip
-        if (peak := peak_flops(runtime)) is not None:
-            per_token = trainer.objective.model.flops_per_token()
-            row["mfu"] = measured["tokens_per_second"] * per_token / (peak * runtime.world_size)
+        reached_limit = self._reached_seconds() or self._reached_tokens()
+        last = step >= trainer.total_steps or (reached_limit and trainer.source.can_checkpoint(step))
+        stop = last or self.interrupted
+        if "train/loss" in metrics:  # a skipped step has none
+            check_loss("loss", metrics["train/loss"], step)
+        row = self._row(metrics)
         is_best = False
-        every = config.eval.every_steps
-        if not self.interrupted and (stop or (every and step % every == 0)):
-            result = self._evaluate()
-            row |= {"val/loss": result.loss, **self.beside, **self.accuracy}
+        if not self.interrupted and (last or _every(config.eval.every_steps, step)):
+            result, evaluation = self.evaluate()
+            row |= evaluation
             if progress.best_loss is None or result.loss < progress.best_loss:
                 progress.best_loss, is_best = result.loss, config.checkpoint.best
             target = config.train.stop_at_loss
             stop = stop or (target is not None and result.loss <= target)
-        if runtime.is_main:
+        if self.runtime.is_main:
             self.metrics.write(row)
-            every = config.checkpoint.every_steps
             if is_best or (stop and not config.checkpoint.best and not self.interrupted):
                 self.stage.on_best(step)
-            if is_best or stop or (every and step % every == 0):
-                save_checkpoint(self.folder, trainer, self.about, config.checkpoint.keep, is_best)
-        runtime.barrier()
+            if is_best or stop or _every(config.checkpoint.every_steps, step):
+                save_checkpoint(self.folder, trainer, self.record, config.checkpoint.keep, is_best)
+        self.runtime.barrier()
         return stop
 
-    def _evaluate(self) -> LossResult:
+    def _row(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The line of metrics.jsonl for the current step, without an evaluation."""
+        trainer, progress = self.trainer, self.trainer.progress
+        used, peak = memory_bytes(self.runtime.device)
+        row: dict[str, float] = {
+            "step": progress.step, "tokens": progress.tokens, "train_seconds": progress.train_seconds,
+            "lr": lr_of(trainer.optimizers), **metrics, "memory_bytes": used, "memory_peak_bytes": peak,
+        }  # fmt: skip
+        if (flops := peak_flops(self.runtime)) is not None:
+            per_token = trainer.objective.model.flops_per_token()
+            row["mfu"] = metrics["tokens_per_second"] * per_token / (flops * self.runtime.world_size)
+        return row
+
+    def evaluate_baseline(self) -> None:
+        """Evaluate before the first step of a new run, if the stage asks for it."""
+        if not self.stage.evaluate_first:
+            return
+        if self.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))):
+            return
+        _, evaluation = self.evaluate()
+        self.metrics.write({"step": 0, "tokens": 0, "train_seconds": 0.0, **evaluation})
+
+    def evaluate(self) -> tuple[LossResult, dict[str, float]]:
+        """The validation loss, and all metrics of the evaluation by name. Also shows samples.
+
+        Raises:
+            ValueError: a loss that is not finite.
+        """
         config, trainer = self.config, self.trainer
         batch_size = config.eval.batch_size or config.train.micro_batch_size or 1
-        model, runtime = trainer.objective.model, trainer.runtime
         with trainer.ema.applied() if trainer.ema else contextlib.nullcontext():
-            result, self.beside = self.stage.evaluate(batch_size)
-            if runtime.is_main:
-                self._sample(model)
-                self._run_tasks(model)
-        self.evaluated = (trainer.progress.step, result)
-        return result
+            result, further = self.stage.evaluate(batch_size)
+            check_loss("validation loss", result.loss, trainer.progress.step)
+            self._sample(trainer.objective.model)
+            accuracies = self._run_tasks(trainer.objective.model)
+        self._evaluated = trainer.progress.step, result
+        return result, {"val/loss": result.loss, **further, **accuracies}
 
-    def _run_tasks(self, model: GPT | Bigram) -> None:
-        runtime, limit = self.trainer.runtime, self.config.eval.task_examples
-        results = {
-            task.name: run_task(task, model, self.stage.tokenizer, runtime, limit=limit).accuracy for task in self.tasks
+    def _run_tasks(self, model: GPT | Bigram) -> dict[str, float]:
+        """The accuracy of each task, and their mean."""
+        limit = self.config.eval.task_examples
+        accuracies = {
+            task.name: run_task(task, model, self.stage.tokenizer, self.runtime, limit).accuracy for task in self.tasks
         }
-        self.accuracy = {f"accuracy/{name}": accuracy for name, accuracy in results.items()}
-        if results:
-            self.accuracy["accuracy"] = sum(results.values()) / len(results)
+        metrics = {f"accuracy/{name}": accuracy for name, accuracy in accuracies.items()}
+        return metrics | ({"accuracy": sum(accuracies.values()) / len(accuracies)} if accuracies else {})
 
     def _sample(self, model: GPT | Bigram) -> None:
-        log, step, stage = self.config.log, self.trainer.progress.step, self.stage
-        if not stage.sample_prompts:
-            return
-        # Text is sampled; of a question the likeliest completion is shown, which can be compared from step to step.
+        """Show the continuations of the stage's prompts, divided over the processes."""
+        runtime, prompts = self.runtime, self.stage.sample_prompts
+        # Text is sampled. Of an answer the likeliest is shown, which can be compared from step to step.
         temperature = 0.8 if self.config.info.data == "text" else 0.0
-        settings = SamplingSettings(temperature=temperature, seed=self.config.train.seed)
-        completions = generate_text(
-            model, stage.tokenizer, [prompt for _, prompt in stage.sample_prompts], log.sample_tokens, settings,
-            end_ids=stage.end_ids,
-        )  # fmt: skip
-        shown = [shown + completion.text for (shown, _), completion in zip(stage.sample_prompts, completions)]
-        self.metrics.text("samples", "\n---\n".join(shown), step)
+        numbers = list(range(runtime.rank, len(prompts), runtime.world_size))
+        texts: list[str] = []
+        if numbers:
+            completions = generate_text(
+                model, self.stage.tokenizer, [prompts[number][1] for number in numbers], self.config.log.sample_tokens,
+                SamplingSettings(temperature=temperature, seed=self.config.train.seed), end_ids=self.stage.end_ids,
+                numbers=numbers,
+            )  # fmt: skip
+            texts = [prompts[number][0] + completion.text for number, completion in zip(numbers, completions)]
+        if texts := runtime.gather_shards(texts):
+            self.metrics.text("samples", "\n---\n".join(texts), self.trainer.progress.step)
 
-    def finish(self) -> LossResult:
-        """Write what closes a run, and return the final evaluation."""
-        if self.evaluated is None or self.evaluated[0] != self.trainer.progress.step:
-            self._evaluate()  # a resumed run that had nothing left to do
-        assert self.evaluated is not None
-        return self.evaluated[1]
+    def final_result(self) -> LossResult:
+        """The validation loss at the end of the run."""
+        if self._evaluated is None or self._evaluated[0] != self.trainer.progress.step:
+            return self.evaluate()[0]  # a resumed run that had no step left
+        return self._evaluated[1]
+
+
+def check_loss(name: str, loss: float, step: int) -> None:
+    """Refuse a loss that is not finite.
+
+    Raises:
+        ValueError: NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"the {name} is {loss} at step {step}; start again with a lower optim.lr or optim.grad_clip; earlier "
+            "checkpoints are kept"
+        )
+
+
+def _every(steps: int, step: int) -> bool:
+    return bool(steps) and step % steps == 0
 
 
 PEAK_FLOPS = {  # dense bf16, from the makers' data sheets
@@ -155,7 +221,7 @@ PEAK_FLOPS = {  # dense bf16, from the makers' data sheets
 
 
 def peak_flops(runtime: Runtime) -> float | None:
-    """Floating-point operations a second of the device's matrix units, where its maker states them; else None."""
+    """Floating-point operations per second of the device's matrix units, if its maker states them."""
     if runtime.device.type != "cuda" or runtime.dtype == torch.float32:
         return None
     name = torch.cuda.get_device_name(runtime.device)

@@ -1,4 +1,4 @@
-"""The one training loop. It is handed an objective, optimisers and batches, and knows no stage, task or loss.
+"""The training loop. It gets an objective, optimisers and batches, and knows no stage, task or loss.
 
 `backward()` and `optimizer.step()` stand here and nowhere else.
 """
@@ -6,25 +6,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from understudy.runtime import Runtime
 from understudy.train.ema import ExponentialMovingAverage
 from understudy.train.objective import Objective
-from understudy.train.parallel import data_parallel, gradients_stay_local
+from understudy.train.parallel import data_parallel, without_gradient_sync
 
 Batch = dict[str, Tensor]
 
 
 @dataclass
 class TrainingProgress:
-    """How far a run has come. Saved with each checkpoint; with seed and configuration it decides all that follows."""
+    """How far a run is. Saved with each checkpoint; with seed and configuration it decides all later steps."""
 
     step: int = 0
     tokens: int = 0
@@ -33,8 +34,8 @@ class TrainingProgress:
 
 
 @dataclass
-class Stopwatch:
-    """Seconds spent training. Reading waits for the device first, so that queued work is counted where it belongs."""
+class Timer:
+    """Seconds of training. Reading waits for the device, so that queued work is included."""
 
     runtime: Runtime
     seconds: float
@@ -62,63 +63,66 @@ class Stopwatch:
 
 
 class BatchSource(Protocol):
-    """Where batches come from."""
+    """The micro-batches of each step, on the CPU. The defaults are those of a pure function of the step."""
 
     def batches(self, step: int) -> list[Batch]:
-        """The micro-batches of this process for the step with a given index; none to pass over it."""
+        """The micro-batches of this process for the step with this index; none to skip the step."""
         ...
 
-    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
-        """Called after each step with the sums that the objective returned, over this process's micro-batches, and the
-        count over all processes that a mean divides by."""
-        ...
+    def observe_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
+        """Called after a step with the sums that the objective returned over this process's micro-batches, and with the
+        divisor of the loss over all processes."""
+        return None
 
-    def at_rest(self, step: int) -> bool:
-        """Whether a run saved before this step could go on from it."""
-        ...
-
-    def measured(self) -> dict[str, float]:
-        """What was measured on the way since the last call, the same in every process."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What JSON has to keep of it while at rest."""
-        ...
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class StatelessSource:
-    """A source that is a pure function of the step, so that it rests always and has nothing to keep."""
-
-    batches: Callable[[int], list[Batch]]
-
-    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
-        pass
-
-    def at_rest(self, step: int) -> bool:
+    def can_checkpoint(self, step: int) -> bool:
+        """Whether a run saved before this step can be resumed from it."""
         return True
 
-    def measured(self) -> dict[str, float]:
+    def pop_metrics(self) -> dict[str, float]:
+        """Metrics measured since the last call, by name, the same in every process."""
         return {}
 
     def state(self) -> dict[str, Any]:
+        """State to save with a checkpoint, as JSON."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        pass
+        """Restore :meth:`state`."""
+        return None
+
+
+@dataclass(frozen=True)
+class RepeatedBatches(BatchSource):
+    """The same micro-batches in every step, for measurements and tests."""
+
+    micro_batches: list[Batch]
+
+    def batches(self, step: int) -> list[Batch]:
+        return self.micro_batches
+
+
+class StepCallback(Protocol):
+    """Evaluation, checkpoints and logging between the steps. Its time is not counted as training."""
+
+    def is_due(self, progress: TrainingProgress) -> bool:
+        """Whether :meth:`after_step` is to be called after this step, the same in every process. Called after each."""
+        ...
+
+    def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
+        """Handle the metrics since the last call; returns whether to stop."""
+        ...
 
 
 @dataclass
 class Trainer:
-    """Everything one run of the loop needs.
+    """Trains an objective.
 
-    Attributes:
-        lr_factor: the share of its peak learning rate that a step uses.
-        after_step: called with the progress and, every ``log_every`` steps, what was measured; evaluates, saves and
-            logs; time in it is not counted as training. Returns True to stop.
-        due: whether ``after_step`` wants to be called after this step.
+    Args:
+        lr_factor: the share of each group's ``peak_lr`` for a step with a given index.
+        total_steps: the step to stop at.
+        grad_clip: largest gradient norm; 0 is off.
+        scaler: of the loss in fp16.
+        compiled: the compiled objective, which is called in its place.
     """
 
     objective: Objective
@@ -131,38 +135,43 @@ class Trainer:
     grad_clip: float = 0.0
     scaler: torch.amp.GradScaler | None = None
     ema: ExponentialMovingAverage | None = None
-    due: Callable[[TrainingProgress], bool] = lambda progress: False
-    after_step: Callable[[TrainingProgress, dict[str, float]], bool] = lambda progress, measured: False
+    compiled: nn.Module | None = None
     _sums: dict[str, Tensor] = field(default_factory=dict)
+    _tokens: Tensor | None = None
 
-    def run(self) -> TrainingProgress:
-        """Train until the last step, or until ``after_step`` says stop."""
-        progress, runtime = self.progress, self.runtime
-        wrapped = data_parallel(self.objective, runtime)
-        watch = Stopwatch(runtime, progress.train_seconds)
-        stop = progress.step >= self.total_steps
-        watch.start()
-        if not stop:
-            first = self._on_device(self.source.batches(progress.step))[0]
-            with watch.paused():
-                self._warm_up(wrapped, first)
-        logged_seconds, logged_tokens = progress.train_seconds, progress.tokens
+    def run(self, callback: StepCallback | None = None) -> TrainingProgress:
+        """Train to the last step, or until ``callback`` says stop."""
+        progress, stop = self.progress, self.progress.step >= self.total_steps
+        if stop:
+            return progress
+        module = data_parallel(self.compiled or self.objective, self.runtime)
+        timer = Timer(self.runtime, progress.train_seconds)
+        timer.start()
+        first_batch = self._on_device(self.source.batches(progress.step)[:1])[0]
+        with timer.paused():
+            self._warm_up(module, first_batch)
+        logged = dataclasses.replace(progress)
         while not stop:
-            self._step(wrapped)
+            self._step(module)
             stop = progress.step >= self.total_steps
-            if self.due(progress) or stop:
-                progress.train_seconds = watch.read()
-                elapsed, tokens = progress.train_seconds - logged_seconds, progress.tokens - logged_tokens
-                measured = self._measured() | {"tokens_per_second": tokens / elapsed if elapsed > 0 else 0.0}
-                with watch.paused():
-                    stop = self.after_step(progress, measured) or stop
-                logged_seconds, logged_tokens = progress.train_seconds, progress.tokens
+            if (callback is not None and callback.is_due(progress)) or stop:
+                progress.train_seconds = timer.read()
+                self.read_tokens()
+                elapsed, tokens = progress.train_seconds - logged.train_seconds, progress.tokens - logged.tokens
+                metrics = self._pop_metrics() | {"tokens_per_second": tokens / elapsed if elapsed > 0 else 0.0}
+                if callback is not None:
+                    with timer.paused():
+                        stop = callback.after_step(progress, metrics) or stop
+                logged = dataclasses.replace(progress)
         return progress
 
-    def _step(self, wrapped: torch.nn.Module) -> None:
-        """One optimiser step: forward and backward of every micro-batch, clip, update."""
+    def _step(self, module: nn.Module) -> None:
+        """One optimiser step: forward and backward of every micro-batch, clip, update.
+
+        Nothing here waits for the device, so that the next batches are made while it computes these.
+        """
         progress, runtime = self.progress, self.runtime
-        micro_batches = self._on_device(self.source.batches(progress.step))
+        micro_batches = self.source.batches(progress.step)
         if not micro_batches:
             progress.step += 1
             return
@@ -171,14 +180,13 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-        count = runtime.all_sum(torch.stack([self.objective.count(batch) for batch in micro_batches]).sum())
+        count = self._count(micro_batches)
         loss = torch.zeros((), device=runtime.device)
         step_sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(micro_batches):
-            last = number == len(micro_batches) - 1
-            with contextlib.nullcontext() if last else gradients_stay_local(wrapped):
+        for number, batch in enumerate(self._on_device(micro_batches), 1):
+            with contextlib.nullcontext() if number == len(micro_batches) else without_gradient_sync(module):
                 with runtime.autocast():
-                    loss_sum, sums = wrapped(batch)
+                    loss_sum, sums = module(batch)
                 scaled = loss_sum * (runtime.world_size / count)  # data-parallel gradients are averaged
                 (self.scaler.scale(scaled) if self.scaler else scaled).backward()
             loss += loss_sum.detach()
@@ -191,16 +199,30 @@ class Trainer:
         self._sums["loss"] = self._sums.get("loss", 0) + loss
         self._sums["count"] = self._sums.get("count", 0) + count / runtime.world_size
         self._sums["grad_norm"] = norm
-        self.source.after_step(progress.step, step_sums, count)
+        self.source.observe_step(progress.step, step_sums, count)
         progress.step += 1
-        progress.tokens += self._tokens(micro_batches)
 
-    def _tokens(self, micro_batches: list[Batch]) -> int:
-        """Tokens read in this step by all processes."""
-        read = sum(self.objective.tokens(batch) for batch in micro_batches)
-        return int(self.runtime.all_sum(read)) if isinstance(read, Tensor) else read * self.runtime.world_size
+    def _count(self, micro_batches: list[Batch]) -> Tensor:
+        """The divisor of the loss over all processes, on the device. The tokens go with it in one all-reduce."""
+        count = torch.stack([self.objective.count(batch) for batch in micro_batches]).sum()
+        tokens = sum(self.objective.tokens(batch) for batch in micro_batches)
+        device = self.runtime.device
+        if self.runtime.world_size == 1:
+            self.progress.tokens += tokens
+            return count.to(device, non_blocking=True)
+        totals = torch.tensor([float(count), tokens], dtype=torch.float64).to(device, non_blocking=True)
+        totals = self.runtime.all_sum(totals)
+        self._tokens = totals[1] if self._tokens is None else self._tokens + totals[1]
+        return totals[0].float()
+
+    def read_tokens(self) -> None:
+        """Bring ``progress.tokens`` up to date. With several processes this waits for the device."""
+        if self._tokens is not None:
+            self.progress.tokens += int(self._tokens)
+            self._tokens = None
 
     def _clip_and_update(self) -> Tensor:
+        """Update the weights; returns the norm of the gradients before clipping."""
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
         if self.scaler:
             for optimizer in self.optimizers:
@@ -224,24 +246,24 @@ class Trainer:
             return batches
         return [{k: v.pin_memory().to(device, non_blocking=True) for k, v in b.items()} for b in batches]
 
-    def _measured(self) -> dict[str, float]:
+    def _pop_metrics(self) -> dict[str, float]:
         """Means over the steps since the last call, over all processes."""
-        own = self.source.measured()
+        source_metrics = self.source.pop_metrics()
         if not self._sums:
-            return own
+            return source_metrics
         sums = {name: value for name, value in self._sums.items() if name != "grad_norm"}
         totals = dict(zip(sums, self.runtime.all_sum(torch.stack([v.float() for v in sums.values()])).tolist()))
         count = totals.pop("count")
-        measured = {f"train/{name}": value / count for name, value in totals.items()} | own
-        measured["grad_norm"] = float(self._sums["grad_norm"])
+        metrics = {f"train/{name}": value / count for name, value in totals.items()} | source_metrics
+        metrics["grad_norm"] = float(self._sums["grad_norm"])
         self._sums.clear()
-        return measured
+        return metrics
 
-    def _warm_up(self, wrapped: torch.nn.Module, batch: Batch) -> None:
-        """Compile and fill caches while the clock stands, leaving no trace in weights, gradients or random state."""
+    def _warm_up(self, module: nn.Module, batch: Batch) -> None:
+        """Compile and fill caches while the timer is paused, without a trace in weights, gradients or random state."""
         self.runtime.seed_step(self.progress.step)
-        with gradients_stay_local(wrapped), self.runtime.autocast():
-            loss, _ = wrapped(batch)
+        with without_gradient_sync(module), self.runtime.autocast():
+            loss, _ = module(batch)
         loss.backward()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -249,5 +271,5 @@ class Trainer:
 
 def lr_of(optimizers: Sequence[torch.optim.Optimizer]) -> float:
     """The learning rate of the first group, for logs."""
-    first: dict[str, Any] = optimizers[0].param_groups[0]
-    return float(first["lr"])
+    group: dict[str, Any] = optimizers[0].param_groups[0]
+    return float(group["lr"])

@@ -1,32 +1,36 @@
-"""What a training step will need in memory, computed before anything is allocated, and the micro-batch that fits.
+"""The memory of a training step, computed before anything is allocated, and the micro-batch that fits.
 
-The plan counts weights, gradients and optimiser state exactly, and activations by a formula that was held against
-measured peaks (benchmarks/README.md). Not here: measuring what is in use, which is metrics.py.
+Weights, gradients and optimiser state of all models are counted exactly, activations by a formula that was checked against
+measured peaks (benchmarks/README.md). Not here: measuring memory in use (metrics.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
 
+from understudy.config.align import RolloutConfig
+from understudy.config.model import ModelConfig
 from understudy.config.run import RunConfig
 from understudy.model import build_model
 from understudy.optim.groups import role
+from understudy.run import find_run
 from understudy.runtime import Runtime
 
 CPU_TOKENS = 8192
 """On a CPU a forward over more tokens is no faster, and outgrows the caches."""
-BESIDE = 1.6
-"""What kernels and the backward pass hold beside the counted activations: 1.2 to 1.65 times in all, measured on a CPU
+ACTIVATION_FACTOR = 1.6
+"""Memory of kernels and of the backward pass beside the counted activations: 1.2 to 1.65 times in all, measured on a CPU
 over five presets (benchmarks/README.md)."""
 USABLE = 0.8
-"""The share of free memory a plan may fill; the rest is fragments and other programs' growth."""
+"""The share of free memory that a plan may fill; the rest is for fragmentation and other programs."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of one process at its peak."""
+    """Bytes of one process at its peak. ``parameters``: of the model that the run saves; bytes are of all models."""
 
     parameters: int
     weights_bytes: int
@@ -41,50 +45,79 @@ class MemoryPlan:
         return fixed + self.activations_bytes + self.logits_bytes
 
 
-def plan_memory(config: RunConfig, micro_batch_size: int, dtype: torch.dtype = torch.float32) -> MemoryPlan:
-    """The memory of a step with forwards of ``micro_batch_size`` samples. The vocabulary must be known."""
-    with torch.device("meta"):
-        model = build_model(config.model)
-    counts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        kind = role(name, parameter)
-        counts[kind] = counts.get(kind, 0) + parameter.numel()
-    parameters = sum(counts.values())
-    matrices = counts.get("matrix", 0) if config.optim.name == "muon" else 0
-    optimizer = 4 * matrices + 8 * (parameters - matrices) + (4 * parameters if config.optim.ema else 0)
-    tokens = micro_batch_size * config.model.context_length
-    activations = int(BESIDE * tokens * activation_bytes_per_token(config, dtype))
+def plan_memory(
+    config: RunConfig, micro_batch_size: int, dtype: torch.dtype = torch.float32, tokens_per_sample: int | None = None
+) -> MemoryPlan:
+    """The memory of a step with forwards of ``micro_batch_size`` samples. The vocabulary must be known.
+
+    Args:
+        tokens_per_sample: most tokens of a sample; by default the context, as often as the table of stages says.
+    """
+    policy = _state_bytes(config, config.model, trained=True)
+    others = [_state_bytes(config, model, trained) for model, trained in other_models(config)]
+    weights, gradients, optimizer = (sum(numbers) for numbers in zip(policy[1:], *(other[1:] for other in others)))
+    tokens = micro_batch_size * (tokens_per_sample or config.info.sequences_per_sample * config.model.context_length)
+    activations = int(ACTIVATION_FACTOR * tokens * activation_bytes_per_token(config, dtype))
     chunk = min(tokens, config.train.loss_chunk_tokens or tokens)
     # Logits, their fp32 copy or log-softmax, and the gradient of each.
-    logits = chunk * config.model.padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
-    return MemoryPlan(parameters, 4 * parameters, 4 * parameters, optimizer, activations, logits)
+    logits = chunk * config.model.resolve().padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
+    return MemoryPlan(policy[0], weights, gradients, optimizer, activations, logits)
+
+
+def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
+    """The models that a rollout stage holds beside its policy, and whether each is trained: the reference model, the
+    reward model, and a critic of its own. A reward model that is not there yet is planned with the policy's shape."""
+    if not config.info.rollout:
+        return []
+    rollout, reward = config.section(RolloutConfig), config.model
+    models = [(config.model, False)]
+    if rollout.reward_model and rollout.reward_weight:
+        with contextlib.suppress(ValueError):
+            reward = find_run(rollout.reward_model).config().model
+        models.append((reward, False))
+    critic = getattr(rollout, "critic", "head")  # grpo has none
+    return models if critic == "head" else [*models, (reward if critic == "reward" else config.model, True)]
+
+
+def _state_bytes(config: RunConfig, model_config: ModelConfig, trained: bool) -> tuple[int, int, int, int]:
+    """Parameters of a model, and the bytes of its weights, gradients and optimiser state."""
+    with torch.device("meta"):
+        model = build_model(model_config)
+    parameters, gradients, optimizer = 0, 0, 0
+    for name, parameter in model.named_parameters():
+        parameters += parameter.numel()
+        if trained and parameter.requires_grad:
+            gradients += 4 * parameter.numel()
+            muon = config.optim.name == "muon" and role(name, parameter) == "matrix"
+            optimizer += (4 if muon else 8) * parameter.numel()
+    ema = 4 * parameters if trained and config.optim.ema else 0
+    return parameters, 4 * parameters, gradients, optimizer + ema
 
 
 def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
-    """What the backward pass needs of the forward, for each token.
+    """Bytes of activations per token that the backward pass needs.
 
-    A block keeps the inputs of its norms, of its four products and of its attention, and what its activation
-    function saw (Korthikanti et al. 2022, section 4, without the attention matrix, which is never whole).
+    A block keeps the inputs of its norms, of its four products, of its attention and of its activation function
+    (Korthikanti et al. 2022, section 4, without the attention matrix, which is never whole).
     """
-    model = config.model
+    model = config.model.resolve()
     if model.family == "bigram":
         return 4 * model.padded_vocab_size
-    assert model.n_layers and model.d_model and model.d_ff and model.n_heads and model.head_width and model.n_kv_heads
     item = 4 if dtype == torch.float32 else 2
     heads, kv_heads = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
     attention = 2 * model.d_model + 2 * heads + 2 * kv_heads
-    attention += 3 * (heads + kv_heads) if model.position == "rope" else 0  # turned copies
+    attention += 3 * (heads + kv_heads) if model.position == "rope" else 0  # rotated copies
     attention += heads + kv_heads if model.qk_norm else 0
     mlp = 2 * model.d_model + model.d_ff * (4 if model.activation == "swiglu" else 2)
     dropout = 3 * model.d_model if model.dropout else 0
     block = attention + mlp + dropout
     kept = model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
-    ngrams = 2 * len(model.ngram_orders or ()) * model.d_model
+    ngrams = 2 * len(model.ngram_orders) * model.d_model
     return item * (kept + ngrams + 4 * model.d_model)
 
 
 def free_bytes(runtime: Runtime) -> int:
-    """Memory this process could still take on its device."""
+    """Bytes that this process could still allocate on its device."""
     if runtime.device.type == "cuda":
         return torch.cuda.mem_get_info(runtime.device)[0]
     import psutil
@@ -92,29 +125,36 @@ def free_bytes(runtime: Runtime) -> int:
     return psutil.virtual_memory().available // runtime.world_size
 
 
-def largest_micro_batch(config: RunConfig, runtime: Runtime, limit_bytes: int | None = None) -> int:
-    """The largest divisor of one process's samples a step that is planned to fit the free memory.
+def largest_micro_batch(
+    config: RunConfig, runtime: Runtime, free: int | None = None, tokens_per_sample: int | None = None
+) -> int:
+    """The largest divisor of one process's samples a step whose plan fits the memory, the same in every process.
+
+    Args:
+        free: bytes that this process could allocate; measured by default. The least of all processes counts.
+        tokens_per_sample: as for :func:`plan_memory`.
 
     Raises:
         ValueError: not even one sample fits.
     """
     samples = max(1, config.train.batch_size // runtime.world_size)
-    limit = USABLE * (free_bytes(runtime) if limit_bytes is None else limit_bytes)
+    limit = USABLE * runtime.all_min(free_bytes(runtime) if free is None else free)
     for micro in range(samples, 0, -1):
         too_long = runtime.device.type == "cpu" and micro > 1 and micro * config.model.context_length > CPU_TOKENS
         if samples % micro or too_long:
             continue
-        if plan_memory(config, micro, runtime.dtype).total_bytes <= limit:
+        if plan_memory(config, micro, runtime.dtype, tokens_per_sample).total_bytes <= limit:
             return micro
-    need = plan_memory(config, 1, runtime.dtype).total_bytes
+    needed = plan_memory(config, 1, runtime.dtype, tokens_per_sample).total_bytes
+    chunked = "" if "train.loss_chunk_tokens" in config.info.ignored else " and train.loss_chunk_tokens 1024"
     raise ValueError(
-        f"one sample needs about {need / 2**30:.1f} GiB and {limit / 2**30:.1f} GiB may be used; choose a smaller model or "
-        "context, or set train.activation_checkpointing true and train.loss_chunk_tokens 1024"
+        f"one sample needs about {needed / 2**30:.1f} GiB and {limit / 2**30:.1f} GiB may be used; choose a smaller model "
+        f"or context, or set train.activation_checkpointing true{chunked}"
     )
 
 
 def with_vocabulary(config: RunConfig) -> RunConfig:
-    """The configuration with the vocabulary its tokenizer will have: known for bpe and gpt2, a guess for characters."""
-    wanted = config.tokenizer
-    vocab = config.model.vocab_size or wanted.vocab_size or (65 if wanted.kind == "char" else 50257)
-    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab})})
+    """The configuration with the vocabulary of its tokenizer: known for bpe and gpt2, a guess for characters."""
+    tokenizer = config.tokenizer
+    vocab_size = config.model.vocab_size or tokenizer.vocab_size or (65 if tokenizer.kind == "char" else 50257)
+    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab_size})})

@@ -1,9 +1,9 @@
-"""What a run measures: one flat JSON object a line in metrics.jsonl, shown live, and passed to trackers.
+"""The metrics of a run: one flat JSON object a line in metrics.jsonl, shown live, and passed to trackers.
 
     with TrainingMetrics(folder, config.log, config.train.steps) as metrics:
         metrics.write({"step": 10, "tokens": 7680, "train_seconds": 0.6, "train/loss": 3.2})
 
-Not here: how it looks (panel.py), the trackers (trackers.py), and what is measured (the loop and the stages).
+Not here: the panel (console_panel.py), the trackers (trackers.py), and measuring (the loop and the stages).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from understudy.config.run import LogConfig
 from understudy.console import final_table, printable
 from understudy.files import write_bytes, write_text
 from understudy.run import RunFolder, read_metrics
-from understudy.train.console_panel import Watch
+from understudy.train.console_panel import ProgressPanel
 from understudy.train.trackers import Trackers, require_trackers, start_trackers
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ PLAIN_SECONDS = 30.0  # but one at least so often
 
 
 class TrainingMetrics:
-    """Writes, shows and passes on what is measured.
+    """Writes and shows metrics, and passes them to trackers.
 
     Args:
-        resume_step: the step that a resumed run goes on from. Lines and samples of later steps are dropped,
-            since they will come again, and so is a torn last line. None for a new run.
-        quiet: for the processes other than the main one: nothing is written, shown or passed on.
-        config: the resolved configuration as a plain tree, for the trackers and for ends other than
+        resume_step: the step from which a resumed run continues. Lines and samples of later steps are deleted, since
+            they will be written again, and so is a torn last line. None for a new run.
+        quiet: of processes other than the main one: nothing is written, shown or passed on.
+        config: the resolved configuration as a plain tree, for the trackers and for limits other than
             ``total_steps``.
-        console: where to show; standard error when left out.
+        console: standard error by default.
 
     Raises:
         ValueError: a new run's folder already has metrics, or a tracker is missing or cannot start.
@@ -72,7 +72,9 @@ class TrainingMetrics:
         self.quiet = quiet
         self.console = console or Console(stderr=True)
         train = (config or {}).get("train", {})
-        self.watch = Watch(total_steps, {name: value for name, value in train.items() if name.startswith("stop_at_")})
+        self.panel = ProgressPanel(
+            total_steps, {name: value for name, value in train.items() if name.startswith("stop_at_")}
+        )
         self._live: Live | None = None
         self._on_terminal = (
             self.console.is_terminal and not self.console.is_dumb_terminal and self.console.file.isatty()
@@ -85,15 +87,15 @@ class TrainingMetrics:
         if quiet:
             return
         for row in _rewind(folder, resume_step):
-            self.watch.update(row, live=False)
+            self.panel.update(row, live=False)
         self._trackers = start_trackers(folder, log, config, resume_step, self.note)
         self._file = folder.metrics.open("ab", buffering=0)
 
     def write(self, values: dict[str, float | int]) -> None:
-        """Keep one line of what was measured: ``step``, ``tokens``, ``train_seconds``, and any other numbers.
+        """Write one line: ``step``, ``tokens``, ``train_seconds``, and any other numbers.
 
-        The operating system has the line when this returns, so that killing the process does not lose it.
-        What is not finite becomes null, since JSON knows no other word for it.
+        The operating system has the line when this returns, so that killing the process does not lose it. Numbers that
+        are not finite become null, since JSON has none.
 
         Raises:
             ValueError: the disk is full.
@@ -101,7 +103,8 @@ class TrainingMetrics:
         assert not set(ALWAYS) - values.keys(), f"a line of metrics needs {', '.join(ALWAYS)}"
         if self.quiet:
             return
-        assert self._file is not None and self._trackers is not None, "metrics were written after close()"
+        if self._file is None or self._trackers is None:
+            raise ValueError("metrics were written after close()")
         row = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         data = (json.dumps(finite, allow_nan=False) + "\n").encode()
@@ -109,34 +112,35 @@ class TrainingMetrics:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._trackers.values(row, int(row["step"]))
-        self.watch.update(row)
+        self.panel.update(row)
         if self._on_terminal:
             self._draw()
         else:
             self._print_line("val/loss" in row)
 
     def show(self, values: Mapping[str, float | int]) -> None:
-        """Update only what a person sees."""
+        """Update the panel only."""
         if self.quiet:
             return
-        self.watch.update(values)
+        self.panel.update(values)
         if self._on_terminal:
             self._draw()
 
     def note(self, text: str) -> None:
-        """Say a sentence to the person watching, above the live panel, and keep it nowhere."""
+        """Print a sentence above the live panel."""
         if not self.quiet:
             self.console.print(Text(printable(text), style="dim"), soft_wrap=not self._on_terminal)
 
     def text(self, title: str, text: str, step: int) -> None:
-        """Show a text that the model wrote, and keep it in samples/step_N.txt with the others of that step.
+        """Show a text that the model generated, and write it to samples/step_N.txt with the others of that step.
 
         Raises:
             ValueError: the disk is full.
         """
         if self.quiet:
             return
-        assert self._trackers is not None, "a text came after close()"
+        if self._trackers is None:
+            raise ValueError("a text was written after close()")
         so_far = self._texts[1] if self._texts[0] == step else []
         self._texts = (step, [*so_far, text])
         path = self.folder.samples / f"step_{step}.txt"
@@ -148,7 +152,7 @@ class TrainingMetrics:
         self.console.print(Text(printable(text).strip("\n")), soft_wrap=not self._on_terminal)
 
     def close(self) -> None:
-        """Draw the last frame, and end trackers and file. More calls do nothing."""
+        """Draw the last frame, and close trackers and file. Further calls do nothing."""
         if self._live:
             self._draw(now=True)
             self._live.stop()
@@ -167,39 +171,41 @@ class TrainingMetrics:
         self.close()
 
     def _draw(self, now: bool = False) -> None:
-        """Draw the panel, but not too often; here and not in a thread, which would compete with training."""
+        """Draw the panel, but not too often; not in a thread, which would compete with training."""
         if not now and time.monotonic() - self._drawn_at < FRAME_SECONDS:
             return
         if self._live is None:
             self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
             self._live.start()
         unicode = not self.console.options.ascii_only
-        self._live.update(self.watch.panel(self.folder.name, self.console.width, unicode), refresh=True)
+        self._live.update(self.panel.render(self.folder.name, self.console.width, unicode), refresh=True)
         self._drawn_at = time.monotonic()
 
     def _print_line(self, evaluated: bool) -> None:
-        """Print a line for an evaluation, and else only now and then."""
-        watch, now = self.watch, time.monotonic()
-        stride = int(watch.fraction * PLAIN_LINES)
+        """Print a line for each evaluation, and between them only some."""
+        now = time.monotonic()
+        stride = int(self.panel.fraction * PLAIN_LINES)
         if not evaluated and stride == self._printed_stride and now - self._printed_at < PLAIN_SECONDS:
             return
         self._printed_stride, self._printed_at = stride, now
-        self.console.print(Text(watch.line(evaluated)), soft_wrap=True)
+        self.console.print(Text(self.panel.line(evaluated)), soft_wrap=True)
 
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say in one sentence that a file cannot be written."""
+    """Turn an error of writing a file into one sentence."""
     try:
         yield
     except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}); make room and go on with --resume") from error
+        raise ValueError(
+            f"{path} cannot be written ({error.strerror}); make room and continue with --resume"
+        ) from error
 
 
 def memory_bytes(device: torch.device) -> tuple[int, int]:
-    """Bytes in use now and at their peak: what PyTorch gave out on a GPU, the whole process on a CPU.
+    """Bytes in use now and at their peak: those that PyTorch allocated on a GPU, those of the process on a CPU.
 
-    Apple's GPUs count no peak; what their driver holds, which hardly shrinks, stands for it.
+    On Apple's GPUs, which count no peak, it is the memory that the driver holds.
     """
     import torch
 
@@ -232,11 +238,11 @@ def _process_peak_bytes(info: Any) -> int:
 
 
 def _rewind(folder: RunFolder, resume_step: int | None) -> list[dict[str, Any]]:
-    """Drop what a run that goes on from ``resume_step`` will write again, and give the lines that stay."""
+    """Delete the lines and samples that a run resumed at ``resume_step`` writes again; returns the lines that stay."""
     if resume_step is None:
         if folder.metrics.exists() and folder.metrics.stat().st_size:
             raise ValueError(
-                f"{folder.metrics} is there from an earlier run; go on with --resume, or choose another --run"
+                f"{folder.metrics} is from an earlier run; continue it with --resume, or choose another --run"
             )
         return []
     kept = [row for row in read_metrics(folder.metrics) if row.get("step", 0) <= resume_step]

@@ -1,7 +1,7 @@
-"""What a stage minimises: a module that owns the model and turns a batch into a summed loss.
+"""Objectives: modules that own the model and turn a batch into a summed loss.
 
-The loop divides by :meth:`count`, summed over all micro-batches and processes before the first forward, so that
-however a batch is cut up, its gradient is the same. Not here: the loop, the batches.
+The loop divides the sum by :meth:`Objective.count`, summed over all micro-batches and processes before the first
+forward, so that the gradient does not depend on how a batch is divided. Not here: the loop, the batches.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from understudy.losses import IGNORE, PADDING, chunked_cross_entropy_sum, cross_entropy_sum
 from understudy.model import GPT, Bigram
+from understudy.model.masks import packed
 
 
 class Objective(nn.Module):
@@ -19,24 +20,25 @@ class Objective(nn.Module):
     model: GPT | Bigram
 
     def count(self, batch: dict[str, Tensor]) -> Tensor:
-        """What the summed loss of this batch is divided by, known before the forward."""
+        """The number by which the summed loss of this batch is divided, such as its targets, as a scalar in fp32."""
         raise NotImplementedError
 
-    def tokens(self, batch: dict[str, Tensor]) -> Tensor | int:
-        """How many tokens a forward over this batch reads; a number where every process reads as many."""
+    def tokens(self, batch: dict[str, Tensor]) -> int:
+        """The number of tokens in a batch, without padding."""
         if "documents" in batch:
-            return (batch["documents"] != PADDING).sum()
+            return int((batch["documents"] != PADDING).sum())
         return batch["tokens"].numel()
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The summed loss, and further sums to be logged."""
+        """The summed loss, and sums of further metrics by name."""
         raise NotImplementedError
 
 
 class NextToken(Objective):
-    """Cross-entropy of every next token that is to be learnt; ``loss_chunk_tokens`` as in TrainConfig.
+    """Cross-entropy of the next token. ``loss_chunk_tokens`` as in TrainConfig.
 
-    A batch is ``tokens`` and ``targets`` (B, T), and ``documents`` (B, T) where rows hold several.
+    A batch is ``tokens`` and ``targets`` (B, T); of packed rows also ``documents`` (B, T) and ``places`` (N,), the places
+    in B x T that have a target.
     """
 
     def __init__(self, model: GPT | Bigram, loss_chunk_tokens: int = 0) -> None:
@@ -48,12 +50,12 @@ class NextToken(Objective):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         targets = batch["targets"]
-        if "documents" in batch:  # most of a conversation is read only, and needs no states of its own at the end
-            at = (targets != IGNORE).flatten().nonzero()[:, 0]
-            hidden = self.model.hidden(batch["tokens"], documents=batch["documents"], at=at)[None]  # (1, N, D)
-            targets = targets.flatten()[at][None]  # (1, N)
+        if "documents" in batch:  # most tokens of a conversation have no target, and need no last hidden state
+            places = batch["places"]
+            hidden = self.model.hidden(batch["tokens"], packed(batch["documents"], places))[None]  # (1, N, D)
+            targets = targets.flatten()[places][None]  # (1, N)
         else:
-            hidden = self.model.hidden(batch["tokens"])
+            hidden = self.model.hidden(batch["tokens"])  # (B, T, D)
         if not self.loss_chunk_tokens:
             return cross_entropy_sum(self.model.logits(hidden), targets), {}
         return chunked_cross_entropy_sum(hidden, targets, self.model.logits, self.loss_chunk_tokens), {}

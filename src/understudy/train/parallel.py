@@ -1,7 +1,6 @@
-"""Several processes training one model: today each holds all of it and they average gradients.
+"""Data parallelism: each process holds the whole model, and gradients are averaged over the processes.
 
-Sharding (`fully_shard`) belongs here when it comes; nothing else in the project asks how many processes there are,
-but through :class:`Runtime`.
+Sharding (`fully_shard`) belongs here when it comes.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from torch.nn.parallel import DistributedDataParallel
 from understudy.runtime import Runtime
 
 
-def data_parallel(objective: nn.Module, runtime: Runtime) -> nn.Module:
-    """The objective itself, or wrapped so that each backward pass averages gradients over the processes."""
+def data_parallel(module: nn.Module, runtime: Runtime) -> nn.Module:
+    """The module itself, or wrapped so that each backward pass averages gradients over the processes."""
     if runtime.world_size == 1:
-        return objective
+        return module
     device_ids = [runtime.device.index] if runtime.device.type == "cuda" else None
-    return DistributedDataParallel(objective, device_ids=device_ids, gradient_as_bucket_view=True)
+    return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
-def gradients_stay_local(wrapped: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Accumulate without exchanging, for all micro-batches but the last."""
-    if isinstance(wrapped, DistributedDataParallel):
-        return wrapped.no_sync()
+def without_gradient_sync(module: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """A context in which gradients accumulate locally, for all micro-batches but the last."""
+    if isinstance(module, DistributedDataParallel):
+        return module.no_sync()
     return contextlib.nullcontext()

@@ -1,49 +1,44 @@
-"""The stages of training that this project has, each a preparation of the one loop: data, model, objective, and
-what is evaluated, saved and shown on the way.
+"""A run from its first weights to its last evaluation, the same for all stages.
 
-Not here: the loop itself, and the command line.
+Not here: the loop (loop.py), the work between its steps (evaluator.py), and the stages.
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 import understudy
 from understudy.config.run import SECTIONS, RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.files import now
-from understudy.model import build_model
+from understudy.model import GPT, Bigram, build_model
 from understudy.optim import build_optimizers, lr_factor
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import load_checkpoint
-from understudy.train.compile import compile_if_it_pays
+from understudy.train.compile import compile_objective
 from understudy.train.ema import ExponentialMovingAverage
-from understudy.train.evaluator import Evaluator
+from understudy.train.evaluator import Evaluator, StopSignals
 from understudy.train.init_from import load_reference, start_from
 from understudy.train.loop import Trainer, TrainingProgress
-from understudy.train.memory import largest_micro_batch
+from understudy.train.memory import free_bytes, largest_micro_batch
 from understudy.train.metrics import TrainingMetrics, require_trackers
-from understudy.train.stage import StageContext, TrainingStage, share_of_batch
+from understudy.train.stage import StageContext, TrainingStage, samples_per_process
 
 
 class Interrupted(Exception):
-    """Training was asked to stop by a signal; its state is saved."""
+    """Training was stopped by a signal; its state is saved."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished training has to say for itself."""
+    """A finished training. ``final``: its last validation loss."""
 
     folder: RunFolder
     progress: TrainingProgress
@@ -53,94 +48,89 @@ class Result:
 
 
 def train(
-    stage: TrainingStage, config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None
-) -> Result:
-    """Train a stage: build the model, run the loop, save, and close with an evaluation.
+    stage: TrainingStage, config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None,
+    measure_free_bytes: Callable[[Runtime], int] = free_bytes,
+) -> Result:  # fmt: skip
+    """Train a stage: build the model, run the loop, save, and evaluate at the end.
+
+    Args:
+        measure_free_bytes: of this process; the least of all processes decides the micro-batch.
 
     Raises:
         ValueError: data, folder or settings do not fit together.
-        Interrupted: a signal asked to stop; everything is saved.
+        Interrupted: stopped by a signal; everything is saved.
     """
     require_trackers(config.log)
-    if resume and config.init_from and not folder.steps():  # stopped before its first checkpoint, it begins again
+    if resume and config.init_from and not folder.steps():  # stopped before its first checkpoint
         parent = load_reference(folder)
-    tokenizer = stage.tokenizer
-    config = _with_vocabulary(config, tokenizer)
+    config = _with_vocabulary(config, stage.tokenizer)
+    settings = config.train
     with (
-        start_runtime(config.train.device, config.train.dtype, config.train.seed) as runtime,
-        _signals() as asked,
+        start_runtime(settings.device, settings.dtype, settings.seed, settings.deterministic) as runtime,
+        StopSignals() as signals,
     ):
-        config = _with_micro_batch(config, runtime)
-        share_of_batch(config, runtime)
-        torch.use_deterministic_algorithms(config.train.deterministic)
-        torch.manual_seed(config.train.seed)
-        model = build_model(config.model).to(runtime.device)
-        if parent:
-            stage.notes.extend(start_from(model, parent, tokenizer))
-        model.set_activation_checkpointing(config.train.activation_checkpointing)
+        config = _with_micro_batch(config, runtime, stage, measure_free_bytes)
+        model = _first_model(config, stage, runtime, parent)
         with folder.locked() if runtime.is_main else contextlib.nullcontext():
-            about = _about(config, stage, parent, model)
-            if resume:
-                about = _check_lineage(folder, config, about)
-            elif runtime.is_main:
-                _create(folder, config, tokenizer, about)
-            runtime.barrier()
+            record = _open_folder(folder, config, stage, runtime, _record(config, stage, parent, model), resume)
             stage.setup(StageContext(config, folder, runtime, model, parent))
-            trainer = Trainer(
-                objective=stage.objective,
-                optimizers=[*build_optimizers(model, config.optim), *stage.extra_optimizers],
-                source=stage.batches,
-                lr_factor=lambda step: lr_factor(config.optim, step, config.train.steps),
-                runtime=runtime,
-                progress=TrainingProgress(),
-                total_steps=config.train.steps,
-                grad_clip=config.optim.grad_clip,
-                scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
-                ema=ExponentialMovingAverage(model, config.optim.ema) if config.optim.ema else None,
-            )
+            trainer = _build_trainer(config, stage, runtime, model)
             if resume and folder.steps():
                 load_checkpoint(folder.checkpoint("latest"), trainer)
             with TrainingMetrics(
-                folder, config.log, config.train.steps, trainer.progress.step if resume else None,
+                folder, config.log, settings.steps, trainer.progress.step if resume else None,
                 quiet=not runtime.is_main, config=config.model_dump(mode="json"),
             ) as metrics:  # fmt: skip
-                compiled = compile_if_it_pays(
-                    trainer.objective, config.train.compile, runtime,
-                    lambda: trainer.source.batches(trainer.progress.step)[0],
-                )  # fmt: skip
-                for what, why in (runtime.reasons | {"compile": compiled}).items():
-                    metrics.note(f"{what}: {why}")
-                for note in stage.notes:
+                notes = runtime.reasons | {"compile": _compile(trainer, config)}
+                for note in (*(f"{name}: {reason}" for name, reason in notes.items()), *stage.notes):
                     metrics.note(note)
-                evaluator = Evaluator(config, folder, trainer, stage, metrics, about, asked)
-                evaluator.before()
-                trainer.due, trainer.after_step = evaluator.due, evaluator.after_step
-                trainer.run()
+                evaluator = Evaluator(config, folder, trainer, stage, metrics, record, signals)
+                evaluator.evaluate_baseline()
+                trainer.run(evaluator)
                 if evaluator.interrupted:
-                    raise Interrupted(f"interrupted at step {trainer.progress.step}; it is saved, go on with --resume")
-                final = evaluator.finish()
-        parameters = sum(p.numel() for p in model.parameters())
-        return Result(folder, trainer.progress, final, parameters, runtime.is_main)
-
-
-def _with_micro_batch(config: RunConfig, runtime: Runtime) -> RunConfig:
-    """The configuration with its micro-batch written down, so that a resumed run adds up in the same order."""
-    micro = config.train.micro_batch_size or largest_micro_batch(config, runtime)
-    return config.model_copy(update={"train": config.train.model_copy(update={"micro_batch_size": micro})})
+                    raise Interrupted(
+                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume"
+                    )
+                final = evaluator.final_result()
+    return Result(folder, trainer.progress, final, record["parameters"], runtime.is_main)
 
 
 def _with_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> RunConfig:
-    given = config.model.vocab_size
-    if given is not None and given < tokenizer.vocab_size:
+    """The configuration with the vocabulary of the tokenizer, unless it sets a larger one."""
+    vocab_size = config.model.vocab_size
+    if vocab_size is not None and vocab_size < tokenizer.vocab_size:
         raise ValueError(
-            f"model.vocab_size {given} is smaller than the tokenizer's {tokenizer.vocab_size}; leave it out to take that"
+            f"model.vocab_size {vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size}; leave it out to take "
+            "that"
         )
-    model = config.model.model_copy(update={"vocab_size": given or tokenizer.vocab_size})
+    model = config.model.model_copy(update={"vocab_size": vocab_size or tokenizer.vocab_size})
     return config.model_copy(update={"model": model})
 
 
-def _about(config: RunConfig, stage: TrainingStage, parent: Run | None, model: nn.Module) -> dict[str, Any]:
-    """What run.json and every checkpoint say of where a model comes from."""
+def _with_micro_batch(
+    config: RunConfig, runtime: Runtime, stage: TrainingStage, measure_free_bytes: Callable[[Runtime], int]
+) -> RunConfig:
+    """The configuration with its micro-batch, which is saved so that a resumed run adds up in the same order."""
+    micro = config.train.micro_batch_size
+    if micro is None:
+        micro = largest_micro_batch(config, runtime, measure_free_bytes(runtime), stage.tokens_per_sample)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"micro_batch_size": micro})})
+    samples_per_process(config, runtime)  # refuses what cannot be divided
+    return config
+
+
+def _first_model(config: RunConfig, stage: TrainingStage, runtime: Runtime, parent: Run | None) -> GPT | Bigram:
+    """The model with its first weights, random or the parent's."""
+    torch.manual_seed(config.train.seed)
+    model = build_model(config.model).to(runtime.device)
+    if parent:
+        stage.notes.extend(start_from(model, parent, stage.tokenizer))
+    model.set_activation_checkpointing(config.train.activation_checkpointing)
+    return model
+
+
+def _record(config: RunConfig, stage: TrainingStage, parent: Run | None, model: GPT | Bigram) -> dict[str, Any]:
+    """The content of run.json, which every checkpoint repeats: versions, data and parent."""
     return {
         "stage": config.stage,
         "understudy": understudy.__version__,
@@ -156,69 +146,83 @@ def _about(config: RunConfig, stage: TrainingStage, parent: Run | None, model: n
     }  # fmt: skip
 
 
-def _create(folder: RunFolder, config: RunConfig, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
-    if folder.exists() or folder.steps():
-        raise ValueError(
-            f"the folder {folder.path} already holds a run; go on with it by --resume, or choose another name with --run"
-        )
-    folder.create(config, tokenizer, about)
-
-
-def _check_lineage(folder: RunFolder, config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
-    """What a run was started with, once it is seen to meet the same data and tokenizer again."""
-    saved = folder.about()
-    for what, before, after in (
-        ("tokenizer", saved["tokenizer_sha256"], about["tokenizer_sha256"]),
-        ("text", saved["data"]["sha256"], about["data"]["sha256"]),
-    ):
-        if before != after:
-            raise ValueError(
-                f"the {what} in {config.data.path} is not what the run {folder.path} was trained on; bring it back, or start "
-                f"a new run with --init-from {folder.name}"
-            )
-    return saved
-
-
-def check_resume(saved: RunConfig, asked: RunConfig) -> RunConfig:
-    """The configuration to resume with: the saved one, with what does not touch the training itself as asked.
+def _open_folder(
+    folder: RunFolder, config: RunConfig, stage: TrainingStage, runtime: Runtime, record: dict[str, Any], resume: bool
+) -> dict[str, Any]:
+    """Create the folder of a new run, or check that of a resumed one; returns its record.
 
     Raises:
-        ValueError: something else differs, since the steps would no longer be those of the uninterrupted run.
+        ValueError: a folder that is taken, or a run that was trained on other data.
     """
-    free = {"device", "micro_batch_size", "stop_at_tokens", "stop_at_seconds", "stop_at_loss", "compile"}
+    if resume:
+        saved = folder.record()
+        for name, before, after in (
+            ("tokenizer", saved["tokenizer_sha256"], record["tokenizer_sha256"]),
+            ("text", saved["data"]["sha256"], record["data"]["sha256"]),
+        ):
+            if before != after:
+                raise ValueError(
+                    f"the {name} in {config.data.path} is not what the run {folder.path} was trained on; restore it, or "
+                    f"start a new run with --init-from {folder.as_argument()}"
+                )
+        record = saved
+    elif runtime.is_main:
+        if folder.exists() or folder.steps():
+            raise ValueError(
+                f"the folder {folder.path} already holds a run; continue it with --resume, or choose another --run"
+            )
+        folder.create(config, stage.tokenizer, record)
+    runtime.barrier()
+    return record
+
+
+def _build_trainer(config: RunConfig, stage: TrainingStage, runtime: Runtime, model: GPT | Bigram) -> Trainer:
+    optim, steps = config.optim, config.train.steps
+    return Trainer(
+        objective=stage.objective,
+        optimizers=[*build_optimizers(model, optim), *stage.extra_optimizers],
+        source=stage.batches,
+        lr_factor=lambda step: lr_factor(optim, step, steps),
+        runtime=runtime,
+        progress=TrainingProgress(),
+        total_steps=steps,
+        grad_clip=optim.grad_clip,
+        scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
+        ema=ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
+    )
+
+
+def _compile(trainer: Trainer, config: RunConfig) -> str:
+    """Compile the objective if it pays; returns the decision."""
+    trainer.compiled, decision = compile_objective(
+        trainer.objective, config.train.compile, trainer.runtime,
+        lambda: trainer.source.batches(trainer.progress.step)[0], config.info.fixed_shapes,
+    )  # fmt: skip
+    return decision
+
+
+RESUMABLE_CHANGES = ("device", "micro_batch_size", "stop_at_tokens", "stop_at_seconds", "stop_at_loss", "compile")
+"""Settings of ``train`` that a resumed run may change, since they do not change its steps but for rounding."""
+
+
+def check_resume(saved: RunConfig, requested: RunConfig) -> RunConfig:
+    """The configuration to resume with: the saved one, with the requested settings that do not change its steps.
+
+    Raises:
+        ValueError: another setting differs.
+    """
     for section in ("model", "data", "tokenizer", "optim", "train", *SECTIONS):
-        before, after = getattr(saved, section), getattr(asked, section)
+        before, after = getattr(saved, section), getattr(requested, section)
         if before is None:
             continue
         for name in type(before).model_fields:
             old, new = getattr(before, name), getattr(after, name)
-            if old != new and not (section == "train" and name in free) and (section, name) != ("model", "vocab_size"):
+            free = (section == "train" and name in RESUMABLE_CHANGES) or (section, name) == ("model", "vocab_size")
+            if old != new and not free:
                 raise ValueError(
-                    f"{section}.{name} was {old!r} and is now {new!r}; --resume takes up the same training, so start a new run "
-                    f"with --init-from to change it"
+                    f"{section}.{name} was {old!r} and is now {new!r}; --resume continues the same training, so start a new "
+                    "run with --init-from to change it"
                 )
-    micro = asked.train.micro_batch_size or saved.train.micro_batch_size
-    train = asked.train.model_copy(update={"micro_batch_size": micro})
-    return asked.model_copy(update={"model": saved.model, "train": train})
-
-
-@contextmanager
-def _signals() -> Iterator[dict[str, int]]:
-    """Turn the first Ctrl-C or SIGTERM into a note that the loop reads; a second one is obeyed at once."""
-    asked: dict[str, int] = {}
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread receives signals
-        return
-
-    def note(number: int, frame: Any) -> None:
-        asked["signal"] = number
-        signal.signal(number, before[signal.Signals(number)])
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, note)
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    micro = requested.train.micro_batch_size or saved.train.micro_batch_size
+    train = requested.train.model_copy(update={"micro_batch_size": micro})
+    return requested.model_copy(update={"model": saved.model, "train": train})

@@ -22,19 +22,21 @@ from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, render
-from understudy.train.loop import BatchSource, StatelessSource
+from understudy.train.loop import BatchSource
 from understudy.train.objective import Objective
 
 
 class Rows(Protocol):
-    """Samples by number, without end: a pure function of the data, the seed and their number."""
+    """An endless sequence of samples, each a pure function of data, seed and index."""
 
-    def batch(self, first: int, size: int) -> Batch: ...
+    def batch(self, first: int, size: int) -> Batch:
+        """Samples ``first`` to ``first + size``."""
+        ...
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is set up with: ``model`` has its first weights, those of the parent where there is one."""
+    """The input of a stage's setup. ``model`` has its first weights, those of ``parent`` if there is one."""
 
     config: RunConfig
     folder: RunFolder
@@ -44,18 +46,19 @@ class StageContext:
 
 
 class TrainingStage(ABC):
-    """One stage of training. The constructor opens the data, :meth:`setup` makes what the loop needs of a model.
+    """One stage of training. The constructor opens the data, :meth:`setup` makes the objective and its batches.
 
     Attributes set by the constructor:
         tokenizer: of the run.
-        sample_prompts: what the samples shown at each evaluation continue, as (text to show, text or token ids).
+        sample_prompts: prompts of the samples shown at each evaluation, as (text to show, text or token ids).
         end_ids: token ids that end such a sample.
-        data_summary: what run.json says of the data; ``sha256`` identifies it.
+        data_summary: the description of the data in run.json; ``sha256`` identifies it.
         notes: lines to show when training begins.
+        tokens_per_sample: most tokens that a forward of one sample reads, for the memory plan.
 
     Attributes set by :meth:`setup`:
         objective: owns the model and turns a batch into a summed loss.
-        batches: the batches of each step.
+        batches: the micro-batches of each step.
         extra_optimizers: of parameters that the objective has beside its model.
     """
 
@@ -67,20 +70,24 @@ class TrainingStage(ABC):
     end_ids: frozenset[int]
     data_summary: dict[str, Any]
     notes: list[str]
+    tokens_per_sample: int
     objective: Objective
     batches: BatchSource
 
     @abstractmethod
     def __init__(self, config: RunConfig, tokenizer: Tokenizer | None) -> None:
-        """Open the data of ``config``. ``tokenizer`` is the parent's, with the tokens of the chat format where the stage
-        adds them; None where there is no parent.
+        """Open the data of ``config``.
+
+        Args:
+            tokenizer: of the parent, with the chat tokens if the stage adds them; None without a parent.
 
         Raises:
-            ValueError: no such data, or nothing in it to train on.
+            ValueError: no such data, or no sample that fits.
         """
         self.config = config
         self.sample_prompts, self.end_ids = [], frozenset()
         self.data_summary, self.notes = {}, []
+        self.tokens_per_sample = config.model.context_length
         self.extra_optimizers: list[torch.optim.Optimizer] = []
 
     @abstractmethod
@@ -89,54 +96,61 @@ class TrainingStage(ABC):
 
     @abstractmethod
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
-        """The validation loss over all processes, and what else was measured, by metric name."""
+        """The validation loss over all processes, and further metrics by name. All processes call it and take part."""
 
-    def on_best(self, step: int) -> None:  # noqa: B027 - most stages keep nothing
-        """Called on the main process when the checkpoint of ``step`` becomes the one to use."""
+    def on_best(self, step: int) -> None:  # noqa: B027 - most stages write nothing
+        """Called on the main process when the checkpoint of ``step`` becomes the best."""
 
 
 def shown_prompts(
     config: RunConfig, tokenizer: Tokenizer, questions: Iterable[Sequence[Message]]
 ) -> list[tuple[str, str | list[int]]]:
-    """What the samples answer: log.prompts, else the first of ``questions``, but for those that fill the context."""
-    asked = [[{"role": "user", "content": prompt}] for prompt in config.log.prompts] or questions
-    shown = [
+    """Prompts for samples: log.prompts, else the first of ``questions``; those that fill the context are left out."""
+    conversations = [[{"role": "user", "content": prompt}] for prompt in config.log.prompts] or questions
+    prompts = [
         (f"user: {messages[-1]['content']}\nassistant: ", render(tokenizer, list(messages), reply=True).tokens)
-        for messages in islice(asked, config.log.samples)
+        for messages in islice(conversations, config.log.samples)
     ]
-    return [(text, tokens) for text, tokens in shown if len(tokens) < config.model.context_length]
+    return [(text, tokens) for text, tokens in prompts if len(tokens) < config.model.context_length]
 
 
-def by_sample(rows: Rows, context: StageContext) -> StatelessSource:
-    """The micro-batches of a step: the samples that follow those of the steps before, shared by the processes."""
-    config, runtime = context.config, context.runtime
-    total, micro = config.train.batch_size, config.train.micro_batch_size
-    share = share_of_batch(config, runtime)
-    assert micro is not None, "decided before a course is prepared"
+class IndexedBatches(BatchSource):
+    """Micro-batches of consecutive samples: step k has samples k * batch_size and following, shared by the processes."""
 
-    def batches(step: int) -> list[Batch]:
-        first = step * total + runtime.rank * share
-        return [rows.batch(first + start, micro) for start in range(0, share, micro)]
+    def __init__(self, rows: Rows, context: StageContext) -> None:
+        self.rows, self.batch_size = rows, context.config.train.batch_size
+        self.per_process = samples_per_process(context.config, context.runtime)
+        self.rank, self.micro_batch_size = context.runtime.rank, micro_batch_size(context.config)
 
-    return StatelessSource(batches)
+    def batches(self, step: int) -> list[Batch]:
+        first = step * self.batch_size + self.rank * self.per_process
+        starts = range(first, first + self.per_process, self.micro_batch_size)
+        return [self.rows.batch(start, self.micro_batch_size) for start in starts]
 
 
-def share_of_batch(config: RunConfig, runtime: Runtime) -> int:
+def samples_per_process(config: RunConfig, runtime: Runtime) -> int:
     """The samples of a step that one process takes.
 
     Raises:
-        ValueError: the processes, or their micro-batches, cannot share a batch evenly.
+        ValueError: the batch cannot be divided evenly by the processes, or their share by the micro-batch.
     """
-    total, processes, micro = config.train.batch_size, runtime.world_size, config.train.micro_batch_size
-    if total % processes:
-        raise ValueError(f"train.batch_size {total} cannot be shared by {processes} processes; choose a multiple")
-    share = total // processes
-    if micro and share % micro:
+    batch_size, processes, micro = config.train.batch_size, runtime.world_size, config.train.micro_batch_size
+    if batch_size % processes:
+        raise ValueError(f"train.batch_size {batch_size} cannot be shared by {processes} processes; choose a multiple")
+    per_process = batch_size // processes
+    if micro and per_process % micro:
         raise ValueError(
-            f"each of {processes} processes takes {share} samples a step, and train.micro_batch_size {micro} does not "
-            "divide that; choose a divisor"
+            f"each of {processes} processes takes {per_process} samples a step, and train.micro_batch_size {micro} does "
+            "not divide that; choose a divisor"
         )
-    return share
+    return per_process
+
+
+def micro_batch_size(config: RunConfig) -> int:
+    """The micro-batch, which the runner fills in before it sets up a stage."""
+    if config.train.micro_batch_size is None:
+        raise ValueError("train.micro_batch_size is not set; it is chosen by the runner")
+    return config.train.micro_batch_size
 
 
 def existing_data(config: RunConfig) -> Path:

@@ -1,7 +1,7 @@
-"""TensorBoard, wandb and trackio, each behind the same three calls: values, text, close.
+"""TensorBoard, wandb and trackio behind one interface: values, text, close.
 
-A missing package or login is said before training starts; what breaks later (a network, a disk) ends the
-tracking with one note, and never the training. Not here: metrics.jsonl, which is always written.
+A missing package or login is an error before training starts. A later failure (a network, a disk) ends the tracking
+with one note, and never the training. Not here: metrics.jsonl, which is always written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "trackio"
 
 
 class Tracker(Protocol):
-    """One service that is told what is measured."""
+    """A service that receives metrics and samples."""
 
     def values(self, values: Mapping[str, float], step: int) -> None: ...
 
@@ -33,7 +33,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run's folder tensorboard/; those of steps that a resumed run repeats are hidden."""
+    """Event files in the run's folder tensorboard/. Events of steps that a resumed run repeats are hidden."""
 
     def __init__(self, module: Any, folder: RunFolder, resume_step: int | None) -> None:
         purge = None if resume_step is None else resume_step + 1
@@ -54,8 +54,8 @@ class TensorBoard:
 class Wandb:
     """A run at Weights & Biases.
 
-    Steps are given as a value to plot against, not as wandb's own step: that one cannot go back, and what a
-    resumed run repeats would be dropped. Its capture of the console is off, or it would record every frame.
+    The step is a value to plot against and not wandb's own step, which cannot go back: it would drop the steps that a
+    resumed run repeats. Its capture of the console is off, since it would record every frame.
     """
 
     def __init__(self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str) -> None:
@@ -78,11 +78,11 @@ class Wandb:
 
 
 class Trackio:
-    """A run in trackio's local database, or wherever its own settings say. It knows a run by its name."""
+    """A run in trackio's database, identified by its name."""
 
     def __init__(self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str) -> None:
         self.module = module
-        with contextlib.redirect_stdout(sys.stderr):  # it greets on standard output, which is for results
+        with contextlib.redirect_stdout(sys.stderr):  # it prints to standard output, which is for results
             self.run = module.init(project=log.project, name=f"{folder.name}-{run_id}", config=config, resume="allow")
 
     def values(self, values: Mapping[str, float], step: int) -> None:
@@ -94,11 +94,11 @@ class Trackio:
 
     def close(self) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            self.module.finish()  # not the run's own: that one is called again, aloud, when the process ends
+            self.module.finish()  # not self.run.finish(), which is called again, and prints, when the process ends
 
 
 class Trackers:
-    """The trackers that a run asked for. One that fails is noted once and let go, and the others go on."""
+    """The trackers of a run. One that fails is removed with a note, and the others continue."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self.note = note
@@ -106,26 +106,26 @@ class Trackers:
         self.failures: dict[str, tuple[type[Exception], ...]] = {}
 
     def values(self, values: Mapping[str, float], step: int) -> None:
-        self._each(lambda tracker: tracker.values(values, step))
+        self._call(lambda tracker: tracker.values(values, step))
 
     def text(self, title: str, text: str, step: int) -> None:
-        self._each(lambda tracker: tracker.text(title, text, step))
+        self._call(lambda tracker: tracker.text(title, text, step))
 
     def close(self) -> None:
-        self._each(lambda tracker: tracker.close())
+        self._call(lambda tracker: tracker.close())
         self.running.clear()
 
-    def _each(self, tell: Callable[[Tracker], None]) -> None:
+    def _call(self, method: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self.running.items()):
             try:
-                tell(tracker)
+                method(tracker)
             except self.failures[name] as error:
                 del self.running[name]
-                self.note(f"{name} gave up ({_brief(error)}); training goes on, and metrics.jsonl has everything")
+                self.note(f"{name} failed ({_brief(error)}); training continues, and metrics.jsonl has everything")
 
 
 def require_trackers(log: LogConfig) -> dict[str, Any]:
-    """Import what the configuration asks for, by name. Best called before a run's folder is made, too.
+    """Import the packages of the configured trackers, by name.
 
     Raises:
         ValueError: a package is not installed.
@@ -149,7 +149,7 @@ def start_trackers(
     resume_step: int | None,
     note: Callable[[str], None],
 ) -> Trackers:
-    """Start the trackers asked for; a resumed run goes on with the ids kept in its trackers.json.
+    """Start the configured trackers. A resumed run continues with the ids in its trackers.json.
 
     Raises:
         ValueError: a package is missing, or a tracker cannot be started.
@@ -177,13 +177,13 @@ def start_trackers(
 
 
 def _failures(module: Any) -> tuple[type[Exception], ...]:
-    """What a tracker fails with for reasons that are not ours: disk, network, database, its own service."""
-    own = (module.Error,) if hasattr(module, "Error") else ()  # the base class of all of wandb's
-    return (OSError, RuntimeError, sqlite3.Error, *own)
+    """Exceptions of a tracker that are no defect of ours: of disk, network, database and its service."""
+    wandb_errors = (module.Error,) if hasattr(module, "Error") else ()
+    return (OSError, RuntimeError, sqlite3.Error, *wandb_errors)
 
 
 def _brief(error: Exception) -> str:
-    """The first line of an error's message, or its kind where it has none."""
+    """The first line of an error's message, or the name of its class."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 

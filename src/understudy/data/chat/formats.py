@@ -1,6 +1,7 @@
-"""What a format is: a row of a table that says by which fields it is known and how it is read, and the one reader.
+"""Formats of chat data: a row of a table with the fields that identify it and its reader, and the loop over a file.
 
-The tables are in conversation_formats.py, preference_formats.py and prompt_formats.py; files are read by records.py.
+The tables are in conversation_formats.py, preference_formats.py and prompt_formats.py. A new format is one reader and
+one row. Files are read by records.py, and messages brought into one form by messages.py.
 """
 
 from __future__ import annotations
@@ -10,100 +11,128 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.records import kind_of, read_records
+from understudy.data.chat.messages import CONTEXT_FIELDS, normalize_record, unused_fields, with_context
+from understudy.data.records import kind_of, read_records, shown_names
+
+UNKNOWN_ROWS = 100
+"""Records of no known format at the beginning of a file, after which it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Instead of a record: why what was read is no use."""
+    """The reason why a record is left out, in its place."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """One conversation, or other record to keep: `record`; or why it is dropped: `reason`. `offset`: how many bytes
-    of the file, as it lies on the disk, had been read."""
+    """A record to keep, or the reason why one was dropped.
+
+    Attributes:
+        offset: bytes of the file on disk that had been read.
+        unused: fields of the record that no format reads.
+    """
 
     record: dict[str, Any] | None
     reason: str
     offset: int
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Format:
-    """`fields`: sets of fields, one of which a record has. `read`: what the record holds, or Dropped, once or several
-    times. `keeps_fields`: the record's other fields are kept."""
+    """One form in which records are published.
+
+    Attributes:
+        fields: sets of fields, one of which a record has.
+        read: yields the contents of a record, or Dropped, once or several times; a ValueError is a reason to drop it.
+        optional: further fields that `read` uses. System messages, history, label and weight are read in every format.
+        keeps_fields: whether the record's other fields are kept.
+        applies: a further condition on the first record of a file.
+    """
 
     name: str
     fields: tuple[tuple[str, ...], ...]
     read: Callable[[dict[str, Any]], Iterator[Any]]
+    optional: tuple[str, ...] = ()
     keeps_fields: bool = False
+    applies: Callable[[dict[str, Any]], bool] = lambda fields: True
+
+    def has_fields(self, record: dict[str, Any]) -> bool:
+        return any(all(name in record for name in names) for names in self.fields)
 
     def fits(self, record: dict[str, Any]) -> bool:
-        return any(all(name in record for name in names) for names in self.fields)
+        return self.has_fields(record) and self.applies(record)
 
     def needs(self) -> str:
         return " or ".join(" + ".join(names) for names in self.fields)
+
+    def used(self) -> set[str]:
+        return {*self.optional, *(name for names in self.fields for name in names)}
 
 
 def read_formatted(
     path: Path,
     formats: Mapping[str, Format],
     tidy: Callable[[Any], dict[str, Any] | Dropped],
+    key: str,
     format_name: str | None = None,
 ) -> Iterator[ParsedRow]:
-    """What one file holds, in order.
+    """The records of one file, in order; one that cannot be used is a row with the reason.
 
     Args:
         formats: the table, in the order in which its rows are tried on the first record.
-        tidy: what a format read, as it is kept, or why it is dropped.
+        tidy: the schema's form of what a format read, or the reason why it is dropped.
+        key: the field of the schema that the record's system message and history belong to.
         format_name: the row to take whatever the first record looks like.
 
     Raises:
-        ValueError: a broken or foreign record, by file and line.
+        ValueError: a damaged file, or one whose first records no format fits.
     """
     chosen = formats[format_name] if format_name else None
+    unknown: list[tuple[str, dict[str, Any], int]] = []
     for located in read_records(path):
-        where, fields = located.where, located.fields
-        chosen = chosen or _recognise(where, fields, formats)
-        if not chosen.fits(fields):
-            raise ValueError(
-                f"{where} has the fields {_names(fields)} where the format {chosen.name} has {chosen.needs()}: "
-                "a file holds records of one format"
-            )
+        fields = located.fields
+        if chosen is None:
+            chosen = next((row for row in formats.values() if row.fits(fields)), None)
+            if chosen is None:
+                unknown.append((located.where, fields, located.offset))
+                if len(unknown) == UNKNOWN_ROWS:
+                    break
+                continue
+            for _, _, offset in unknown:
+                yield ParsedRow(None, f"not a record of the format {chosen.name}", offset)
+        if not chosen.has_fields(fields):
+            yield ParsedRow(None, f"not a record of the format {chosen.name}", located.offset)
+            continue
+        unused = unused_fields(fields, chosen.used())
         try:
-            for found in chosen.read(fields):
-                kept = found if isinstance(found, Dropped) else tidy(found)
-                if isinstance(kept, Dropped):
-                    yield ParsedRow(None, kept.reason, located.offset)
+            for row in _parse(fields, chosen, tidy, key):
+                if isinstance(row, Dropped):
+                    yield ParsedRow(None, row.reason, located.offset)
                 else:
-                    yield ParsedRow({**fields, **kept} if chosen.keeps_fields else kept, "", located.offset)
-        except ValueError as problem:
-            raise ValueError(f"{where} is no {chosen.name} record: {problem}") from problem
+                    yield ParsedRow(row, "", located.offset, unused)
+                    unused = ()  # counted once a record
+        except ValueError as error:
+            yield ParsedRow(None, str(error), located.offset)
+    if chosen is None and unknown:
+        where, fields, _ = unknown[0]
+        known = "; ".join(f"{row.name} ({row.needs()})" for row in formats.values())
+        raise ValueError(f"{where} has the fields {shown_names(fields)}, which no format has; the formats are {known}")
 
 
-def _recognise(where: str, fields: dict[str, Any], formats: Mapping[str, Format]) -> Format:
-    for row in formats.values():
-        if row.fits(fields):
-            return row
-    known = "; ".join(f"{row.name} ({row.needs()})" for row in formats.values())
-    raise ValueError(f"{where} has the fields {_names(fields)}, which no format has; the formats are {known}")
-
-
-def _names(fields: dict[str, Any]) -> str:
-    names = [str(name) for name in fields]
-    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "") or "none"
-
-
-def text_field(fields: dict[str, Any], name: str) -> str:
-    """A field that holds text; one that is missing or null is empty."""
-    value = fields.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(f"the field {name!r} is not text but {kind_of(value)}")
-    return value
+def _parse(
+    fields: dict[str, Any], chosen: Format, tidy: Callable[[Any], dict[str, Any] | Dropped], key: str
+) -> Iterator[dict[str, Any] | Dropped]:
+    fields = normalize_record(fields)
+    others = {name: value for name, value in fields.items() if name not in CONTEXT_FIELDS}
+    for parsed in chosen.read(fields):
+        if isinstance(parsed, Dropped):
+            yield parsed
+            continue
+        row = tidy({**parsed, key: with_context(parsed[key], fields)})
+        yield row if isinstance(row, Dropped) or not chosen.keeps_fields else {**others, **row}
 
 
 def list_field(fields: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -115,7 +144,7 @@ def list_field(fields: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def number_field(fields: dict[str, Any], name: str) -> float | None:
-    """A field that holds a number; None where it is missing, null or no number of a finite size."""
+    """A field that holds a number; None where it is missing, null or not finite."""
     value = fields.get(name)
     if value is None:
         return None

@@ -1,7 +1,7 @@
-"""Conversations as rows to train on: rendered to tokens, cut or dropped where too long, packed several to a row.
+"""Packing: conversations as token ids, cut or dropped if too long, several to a row.
 
-Which conversations stand in which row is a pure function of seed and epoch, and the sample with a given index of seed
-and index alone, as in loader.py. Not here: the chat format (tokenizer/chat.py), files (conversations.py).
+The rows of an epoch are a pure function of seed and epoch, and a sample is one of seed and index, as in loader.py. Not
+here: the chat format (tokenizer/chat.py), files (conversations.py).
 
 Shapes: B batch, T time, N tokens of all conversations, C conversations.
 """
@@ -23,24 +23,24 @@ from understudy.losses import IGNORE, PADDING
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, Rendered, render_all
 
-AT_ONCE = 2048
+RENDER_BATCH = 2048
 """Conversations rendered together: enough to keep several cores busy."""
 
 
 @dataclass
 class PackingCounts:
-    """What became of the conversations on their way into rows."""
+    """Counts of conversations that were kept whole, cut and dropped."""
 
     conversations: int = 0
     whole: int = 0
     cut_at_a_turn: int = 0
-    """Too long, and went on without their last turns."""
+    """Too long: their last turns were removed."""
     cut_inside: int = 0
-    """Too long with one turn already: the beginning of the question, or the end of the answer, was left out."""
+    """Too long with one turn: the beginning of the question, or the end of the answer, was removed."""
     too_long: int = 0
-    """Dropped for their length."""
+    """Dropped, because they are too long."""
     without_answer: int = 0
-    """Dropped, since nothing in them would be trained on."""
+    """Dropped, because they have no token to train on."""
 
     def __str__(self) -> str:
         parts = [f"{self.conversations:,} conversations, {self.whole:,} of them whole"]
@@ -54,9 +54,12 @@ class PackingCounts:
 
 @dataclass(frozen=True)
 class RenderedSet:
-    """Conversations end to end: ``tokens`` and ``mask`` (N,), and where each begins, ``starts`` (C + 1,).
+    """Conversations end to end.
 
-    ``weights`` (C,): how many times an epoch shows each.
+    Attributes:
+        tokens, mask: (N,) token ids, and whether each is trained on.
+        starts: (C + 1,) the index of the first token of each conversation.
+        weights: (C,) how many times an epoch shows each.
     """
 
     tokens: np.ndarray
@@ -68,11 +71,11 @@ class RenderedSet:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def first(self, most_tokens: int | None) -> RenderedSet:
-        """The first conversations, one at least, that have ``most_tokens`` together; all for None."""
-        if most_tokens is None:
+    def limit(self, max_tokens: int | None) -> RenderedSet:
+        """The first conversations, at least one, of at most ``max_tokens`` in all; None: all of them."""
+        if max_tokens is None:
             return self
-        count = max(1, int(np.searchsorted(self.starts, most_tokens, side="right")) - 1)
+        count = max(1, int(np.searchsorted(self.starts, max_tokens, side="right")) - 1)
         tokens = slice(self.starts[count])
         return dataclasses.replace(
             self, tokens=self.tokens[tokens], mask=self.mask[tokens], starts=self.starts[: count + 1],
@@ -80,10 +83,10 @@ class RenderedSet:
         )  # fmt: skip
 
     def row(self, conversation: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets (length - 1,) of one conversation; IGNORE where nothing is learnt."""
-        piece = slice(self.starts[conversation], self.starts[conversation + 1])
-        tokens = self.tokens[piece].astype(np.int64)
-        return tokens[:-1], np.where(self.mask[piece][1:], tokens[1:], IGNORE)
+        """Inputs and targets (length - 1,) of one conversation; IGNORE at tokens that are not trained on."""
+        span = slice(self.starts[conversation], self.starts[conversation + 1])
+        tokens = self.tokens[span].astype(np.int64)
+        return tokens[:-1], np.where(self.mask[span][1:], tokens[1:], IGNORE)
 
 
 def render_set(
@@ -92,75 +95,85 @@ def render_set(
     context_length: int,
     too_long: str = "cut",
     weights: np.ndarray | None = None,
+    split: str = "train",
 ) -> RenderedSet:
-    """Render conversations for rows of ``context_length`` tokens.
+    """Render the conversations of a split for rows of ``context_length`` tokens.
 
     A conversation longer than a row loses its last turns until it fits (``too_long`` "cut") or is dropped ("drop").
-    Where even its first answer does not fit, the beginning of the question and the end of the answer are cut, at most
-    half of the row being the answer unless there is room.
+    If even its first answer does not fit, the beginning of the question and the end of the answer are cut: the answer
+    gets half of the row, and more if the question leaves room.
 
     Raises:
-        ValueError: a message that cannot be rendered, or nothing left to train on.
+        ValueError: a message that cannot be rendered, or no conversation that fits.
     """
-    counts, most = PackingCounts(), context_length + 1  # the last token of a conversation is a target only
+    counts, max_tokens = PackingCounts(), context_length + 1  # the last token of a conversation is a target only
     tokens: list[np.ndarray] = []
     mask: list[np.ndarray] = []
     kept: list[int] = []
-    todo = iter(conversations)
-    while some := list(islice(todo, AT_ONCE)):
-        for rendered in render_all(tokenizer, some):
+    remaining = iter(conversations)
+    while batch := list(islice(remaining, RENDER_BATCH)):
+        for rendered in render_all(tokenizer, batch):
             counts.conversations += 1
-            fitted = fit_to_row(rendered, most, too_long, counts)
+            fitted = fit_to_row(rendered, max_tokens, too_long, counts)
             if fitted is not None:
                 tokens.append(np.array(fitted.tokens, dtype=np.uint32))
                 mask.append(np.array(fitted.mask, dtype=bool))
                 kept.append(counts.conversations - 1)
     if not tokens:
-        raise ValueError(
-            f"no conversation is left to train on ({counts}); choose a longer model.context_length, or data.too_long cut"
-        )
+        raise nothing_fits("conversation", split, counts, ", or data.too_long cut" if too_long == "drop" else "")
     starts = np.cumsum([0, *map(len, tokens)])
-    every = np.ones(counts.conversations) if weights is None else weights
-    return RenderedSet(np.concatenate(tokens), np.concatenate(mask), starts, every[kept], counts)
+    weights = np.ones(counts.conversations) if weights is None else weights
+    return RenderedSet(np.concatenate(tokens), np.concatenate(mask), starts, weights[kept], counts)
 
 
-def fit_to_row(rendered: Rendered, most: int, too_long: str, counts: PackingCounts) -> Rendered | None:
-    """The conversation as at most ``most`` tokens, or None where it is dropped; counts what happened."""
+def nothing_fits(noun: str, split: str, counts: object, further_advice: str = "") -> ValueError:
+    """The error for a split of which no conversation or preference fits the context."""
+    if split == "val":
+        return ValueError(
+            f"no {noun} of the validation split fits ({counts}); choose a longer model.context_length{further_advice}, or "
+            "prepare the data again with more of it or a larger --val-fraction"
+        )
+    return ValueError(f"no {noun} is left to train on ({counts}); choose a longer model.context_length{further_advice}")
+
+
+def fit_to_row(rendered: Rendered, max_tokens: int, too_long: str, counts: PackingCounts) -> Rendered | None:
+    """The conversation as at most ``max_tokens``, or None if it is dropped; ``counts`` is updated."""
     tokens, mask = rendered.tokens, rendered.mask
     if not any(mask):
         counts.without_answer += 1
         return None
-    if len(tokens) <= most:
+    if len(tokens) <= max_tokens:
         counts.whole += 1
         return rendered
     if too_long == "drop":
         counts.too_long += 1
         return None
-    ends = [at + 1 for at in range(len(mask)) if mask[at] and not (at + 1 < len(mask) and mask[at + 1])]
-    fitting = [end for end in ends if end <= most]
+    answer_ends = [i + 1 for i in range(len(mask)) if mask[i] and not (i + 1 < len(mask) and mask[i + 1])]
+    fitting = [end for end in answer_ends if end <= max_tokens]
     if fitting:
         counts.cut_at_a_turn += 1
-        return _pieces(rendered, range(fitting[-1]))
+        return _select(rendered, range(fitting[-1]))
     counts.cut_inside += 1
-    begin, end = mask.index(True), ends[0]
-    answer = min(end - begin, max(most // 2, most - begin))
-    asked = rendered.contents[[span.stop >= begin for span in rendered.contents].index(True) - 1]
-    head = range(asked.start) if asked.start <= most // 4 else range(0)
-    first = min(asked.stop, max(asked.start, begin + answer - most + len(head)))
-    return _pieces(rendered, head, range(first, begin + answer))
+    answer_start = mask.index(True)
+    answer_length = min(answer_ends[0] - answer_start, max(max_tokens // 2, max_tokens - answer_start))
+    answer_stop = answer_start + answer_length
+    question = rendered.contents[[span.stop >= answer_start for span in rendered.contents].index(True) - 1]
+    header = range(question.start) if question.start <= max_tokens // 4 else range(0)
+    first = min(question.stop, max(question.start, answer_stop - max_tokens + len(header)))
+    return _select(rendered, header, range(first, answer_stop))
 
 
-def _pieces(rendered: Rendered, *pieces: range) -> Rendered:
-    """Only these places of a conversation."""
-    tokens = [rendered.tokens[place] for piece in pieces for place in piece]
-    return Rendered(tokens, [rendered.mask[place] for piece in pieces for place in piece], [])
+def _select(rendered: Rendered, *spans: range) -> Rendered:
+    """Only the tokens of these spans of a conversation."""
+    indices = [index for span in spans for index in span]
+    return Rendered([rendered.tokens[index] for index in indices], [rendered.mask[index] for index in indices], [])
 
 
 class PackedRows:
-    """Rows of ``context_length`` tokens with whole conversations in them, shuffled anew each epoch.
+    """Rows of ``context_length`` tokens, each of whole conversations, shuffled anew each epoch.
 
-    Packing is best-fit: each conversation goes where the least room is left over (Ding et al. 2024). Every row has at
-    least one target, since every conversation has.
+    Packing is best-fit: each conversation goes where it leaves the least room (Ding et al. 2024). Every row has a
+    target, since every conversation has one.
 
     Args:
         pack: False for one conversation a row.
@@ -168,7 +181,8 @@ class PackedRows:
 
     def __init__(self, conversations: RenderedSet, context_length: int, seed: int, pack: bool = True) -> None:
         self.conversations, self.context_length, self.seed, self.pack = conversations, context_length, seed, pack
-        self._epochs: list[list[list[int]]] = []  # the rows of each epoch so far
+        self._epoch_starts = [0]  # the index of the first sample of each epoch planned so far, and of the next one
+        self._planned: tuple[int, list[list[int]]] = (-1, [])  # one epoch and its rows
 
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size``: tokens, targets and documents, each (B, T)."""
@@ -177,16 +191,17 @@ class PackedRows:
         )
 
     def epoch(self, number: int) -> list[list[int]]:
-        """The rows of an epoch, each the conversations in it."""
-        while len(self._epochs) <= number:
-            self._epochs.append(self._plan(len(self._epochs)))
-        return self._epochs[number]
+        """The rows of an epoch, each a list of indices of conversations."""
+        if self._planned[0] != number:
+            self._planned = number, self._plan(number)
+        return self._planned[1]
 
     def _row(self, index: int) -> list[int]:
-        number = 0
-        while index >= (size := len(self.epoch(number))):
-            index, number = index - size, number + 1
-        return self.epoch(number)[index]
+        starts = self._epoch_starts
+        while index >= starts[-1]:
+            starts.append(starts[-1] + len(self.epoch(len(starts) - 1)))
+        number = bisect.bisect_right(starts, index) - 1
+        return self.epoch(number)[index - starts[number]]
 
     def _plan(self, epoch: int) -> list[list[int]]:
         chosen = self._shown(epoch)
@@ -194,138 +209,67 @@ class PackedRows:
         lengths = np.diff(self.conversations.starts) - 1
         rows = pack_best_fit(lengths[order], self.context_length) if self.pack else [[n] for n in range(len(order))]
         shuffled = permute(np.arange(len(rows)), len(rows), self._key(epoch, 1))
-        return [[int(order[place]) for place in rows[row]] for row in shuffled]
+        return [[int(order[index]) for index in rows[row]] for row in shuffled]
 
     def _shown(self, epoch: int) -> np.ndarray:
-        """Conversations of an epoch: as often as the weight says, the fraction by a draw of each epoch."""
+        """Indices of the conversations of an epoch, each as often as its weight; the fraction is drawn each epoch."""
         weights = self.conversations.weights
         times = np.floor(weights).astype(np.int64)
         drawn = mix(np.arange(len(weights), dtype=np.uint64), self._key(epoch, 2)) / 2.0**64
         times += drawn < weights - times
         shown = np.repeat(np.arange(len(weights)), times)
-        return shown if len(shown) else np.arange(1)  # tiny weights may leave an epoch empty
+        return shown if len(shown) else np.arange(1)  # small weights may leave an epoch empty
 
     def _key(self, epoch: int, use: int) -> np.uint64:
         return np.uint64(mix(np.uint64(3 * epoch + use), np.uint64(self.seed)))
 
 
 def pack_best_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    """Rows of places in ``lengths`` (C,), each summing to at most ``capacity``; in order, each to the fullest row that
-    has room."""
+    """Rows of indices into ``lengths`` (C,), each row summing to at most ``capacity``. In order, each goes to the fullest
+    row that has room."""
     rows: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (room left, row), sorted
-    for place, length in enumerate(lengths.tolist()):
+    for index, length in enumerate(lengths.tolist()):
         assert length <= capacity, f"a conversation of {length} tokens in rows of {capacity}"
-        at = bisect.bisect_left(rooms, (length, 0))
-        if at < len(rooms):
-            room, row = rooms.pop(at)
+        best = bisect.bisect_left(rooms, (length, 0))
+        if best < len(rooms):
+            room, row = rooms.pop(best)
         else:
             room, row = capacity, len(rows)
             rows.append([])
-        rows[row].append(place)
+        rows[row].append(index)
         if room - length > 1:  # the shortest conversation takes two
             bisect.insort(rooms, (room - length, row))
     return rows
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Documents that begin alike: what they have in common, and each way to go on."""
-
-    trunk: Sequence[int]
-    branches: list[Sequence[int]]
-
-    def __len__(self) -> int:
-        return len(self.trunk) + sum(map(len, self.branches))
-
-
-def grow_trees(documents: Sequence[tuple[Sequence[int], Sequence[int]]], capacity: int) -> tuple[list[Tree], list[int]]:
-    """Documents as (beginning, rest) with equal beginnings put together, as far as ``capacity`` tokens hold a tree.
-
-    Returns:
-        The trees, and the documents in the order in which their rests are the trees' branches.
-    """
-    members: dict[tuple[int, ...], list[list[int]]] = {}
-    for number, (trunk, rest) in enumerate(documents):
-        trees = members.setdefault(tuple(trunk), [])
-        room = capacity - len(trunk) - sum(len(documents[n][1]) for n in trees[-1]) if trees else -1
-        if room < len(rest):
-            trees.append([])
-        trees[-1].append(number)
-    grown = [tree for trees in members.values() for tree in trees]
-    built = [Tree(documents[tree[0]][0], [documents[number][1] for number in tree]) for tree in grown]
-    return built, [number for tree in grown for number in tree]
-
-
-def lay_in_rows(
-    documents: Sequence[tuple[Sequence[int], Sequence[int]]], context_length: int
-) -> tuple[Batch, list[torch.Tensor]]:
-    """Documents as (beginning, rest), with what several begin with read once.
-
-    Rows are as wide as costs least, where attention to W tokens costs W / 1536 of the rest, as it does in a model of
-    width 256: narrow rows waste more room, wide rows more attention.
-
-    Returns:
-        ``tokens`` (B, T), the numbers of trees as ``documents`` with PADDING after the last, and ``branches``; and for
-        each document where in B x T it is read, from the last token of its beginning on: (1 + length of rest,).
-    """
-    trees, order = grow_trees(documents, 2 * context_length)
-    lengths = np.array([len(tree) for tree in trees])
-    longest = int(lengths.max())
-    plans = [
-        pack_best_fit(lengths, width) for width in sorted({longest, longest * 3 // 2, max(longest, context_length)})
-    ]
-    rows, width = min(
-        ((plan, max(int(lengths[row].sum()) for row in plan)) for plan in plans),
-        key=lambda found: len(found[0]) * found[1] * (1 + found[1] / 1536),
-    )
-    tokens = np.zeros((len(rows), width), dtype=np.int64)
-    numbers, branches = np.full_like(tokens, PADDING), np.zeros_like(tokens)
-    places: list[torch.Tensor] = []
-    begins = {number: (place, at) for place, row in enumerate(rows) for number, at in zip(row, _offsets(lengths[row]))}
-    for number, tree in enumerate(trees):
-        place, at = begins[number]
-        numbers[place, at : at + len(tree)] = number
-        last = at + len(tree.trunk) - 1
-        tokens[place, at : last + 1] = tree.trunk
-        at = last + 1
-        for branch, rest in enumerate(tree.branches, 1):
-            tokens[place, at : at + len(rest)], branches[place, at : at + len(rest)] = rest, branch
-            places.append(torch.tensor([last, *range(at, at + len(rest))]) + place * width)
-            at += len(rest)
-    batch = {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(numbers)}
-    batch["branches"] = torch.from_numpy(branches)
-    return batch, [place for _, place in sorted(zip(order, places), key=lambda pair: pair[0])]
-
-
-def _offsets(lengths: np.ndarray) -> list[int]:
-    return [0, *np.cumsum(lengths)[:-1].tolist()]
-
-
 def collate(rows: Sequence[Sequence[int]], conversations: RenderedSet, context_length: int) -> Batch:
-    """A batch of rows (B, T): ``documents`` numbers the conversations of a row from 0; what pads it is PADDING."""
+    """A batch of rows.
+
+    Returns:
+        ``tokens``, ``targets`` and ``documents`` (B, T), where ``documents`` numbers the conversations of a row from 0 and
+        is PADDING after the last; ``places`` (M,), the places in B x T that have a target.
+    """
     shape = (len(rows), context_length)
     tokens, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORE, dtype=np.int64)
-    documents = np.zeros(shape, dtype=np.int64)
-    for number, row in enumerate(rows):
-        at = 0
-        for document, conversation in enumerate(row):
-            inputs, wanted = conversations.row(conversation)
-            piece = slice(at, at + len(inputs))
-            tokens[number, piece], targets[number, piece], documents[number, piece] = inputs, wanted, document
-            at += len(inputs)
-        documents[number, at:] = PADDING
-    return {
-        name: torch.from_numpy(part)
-        for name, part in (("tokens", tokens), ("targets", targets), ("documents", documents))
-    }
+    documents = np.full(shape, PADDING, dtype=np.int64)
+    for row, members in enumerate(rows):
+        start = 0
+        for document, conversation in enumerate(members):
+            row_inputs, row_targets = conversations.row(conversation)
+            span = slice(start, start + len(row_inputs))
+            tokens[row, span], targets[row, span], documents[row, span] = row_inputs, row_targets, document
+            start = span.stop
+    arrays = {"tokens": tokens, "targets": targets, "documents": documents}
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    batch["places"] = torch.from_numpy(np.flatnonzero(targets != IGNORE))
+    return batch
 
 
 def all_rows(
     conversations: RenderedSet, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """Every conversation once, packed in order, in batches that go round the processes: for evaluation."""
+    """For evaluation: every conversation once, packed in order; every ``world_size``-th batch from ``rank`` on."""
     rows = pack_best_fit(np.diff(conversations.starts) - 1, context_length)
-    for number, first in enumerate(range(0, len(rows), batch_size)):
-        if number % world_size == rank:
-            yield collate(rows[first : first + batch_size], conversations, context_length)
+    for start in range(0, len(rows), batch_size)[rank::world_size]:
+        yield collate(rows[start : start + batch_size], conversations, context_length)

@@ -1,7 +1,8 @@
-"""Preferences as rows to train on: each answer with its prompt is a document, several to a row, and the documents of
-one prompt are always in the same batch, where the pairs among them are learnt from together.
+"""Preferences as batches: the completions of each prompt with the pairs among them, in rows that share prefixes.
 
-Shapes: B rows of a batch, T time (the longest row's), N documents (answers) of a batch, P pairs.
+All completions of a prompt are in one batch, since the pairs among them are learnt from together.
+
+Shapes: B rows of a batch, T width, N completions of a batch, M trained tokens of all of them, P pairs.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
-from understudy.data.chat.packing import lay_in_rows
+from understudy.data.chat.packing import nothing_fits
 from understudy.data.chat.preferences import Pair, PreferenceComparison
+from understudy.data.chat.prefix_tree import pack_prefix_trees
 from understudy.data.loader import Batch
 from understudy.data.shuffle import shuffled
 from understudy.tokenizer import Tokenizer
@@ -21,145 +22,188 @@ from understudy.tokenizer.chat import Message, fit, render
 
 
 @dataclass(frozen=True)
-class Document:
-    """A prompt and one answer to it: ``tokens`` up to the one that ends the answer, which starts at ``answer``."""
+class EncodedCompletion:
+    """Token ids of a prompt, up to where the completion begins, and of a completion, up to the end of its last turn.
 
-    tokens: list[int]
-    answer: int
+    ``mask``: whether each token of the completion is the assistant's. Others, where a completion has several turns, are
+    read and not trained on.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    mask: list[bool]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One prompt's answers, as documents numbered from ``first``, and which of them are better than which."""
+class EncodedComparison:
+    """The completions of one prompt and the pairs among them. ``first``: the index of its first completion among those
+    of the split."""
 
     first: int
-    documents: list[Document]
+    completions: list[EncodedCompletion]
     pairs: tuple[Pair, ...]
     category: str
-    truths: tuple[float | None, ...]
-
-
-@dataclass
-class RenderedPairs:
-    """Units in order, and what became of the prompts on the way."""
-
-    units: list[Unit] = field(default_factory=list)
-    documents: int = 0
-    cut: int = 0
-    too_long: int = 0
-
-    @property
-    def pairs(self) -> int:
-        return sum(len(unit.pairs) for unit in self.units)
+    true_scores: tuple[float | None, ...]
 
     @property
     def tokens(self) -> int:
-        return sum(len(document.tokens) for unit in self.units for document in unit.documents)
+        return sum(map(len, self.completions))
+
+
+@dataclass
+class EncodedPreferences:
+    """The comparisons of a split in order, and counts of shortened and dropped prompts."""
+
+    comparisons: list[EncodedComparison] = field(default_factory=list)
+    shortened: int = 0
+    too_long: int = 0
+
+    @property
+    def prompts(self) -> int:
+        return len(self.comparisons)
+
+    @property
+    def completions(self) -> int:
+        return sum(len(comparison.completions) for comparison in self.comparisons)
+
+    @property
+    def pairs(self) -> int:
+        return sum(len(comparison.pairs) for comparison in self.comparisons)
+
+    @property
+    def tokens(self) -> int:
+        return sum(comparison.tokens for comparison in self.comparisons)
+
+    def limit(self, max_tokens: int | None) -> EncodedPreferences:
+        """The first comparisons, at least one, of at most ``max_tokens`` in all; None: all of them."""
+        if max_tokens is None:
+            return self
+        tokens, count = 0, 0
+        for comparison in self.comparisons:
+            tokens += comparison.tokens
+            if count and tokens > max_tokens:
+                break
+            count += 1
+        return EncodedPreferences(self.comparisons[:count], self.shortened, self.too_long)
 
     def __str__(self) -> str:
-        parts = [f"{len(self.units):,} prompts with {self.documents:,} answers and {self.pairs:,} pairs"]
-        parts += [f"{self.cut:,} prompts without their oldest turns, which did not fit"] if self.cut else []
-        parts += [f"{self.too_long:,} left out, since an answer does not fit"] if self.too_long else []
+        parts = [f"{self.prompts:,} prompts with {self.completions:,} completions and {self.pairs:,} pairs"]
+        parts += [f"{self.shortened:,} prompts without their oldest turns, which did not fit"] if self.shortened else []
+        parts += [f"{self.too_long:,} prompts dropped, since a completion does not fit"] if self.too_long else []
         return ", ".join(parts)
 
 
-def render_pairs(
-    comparisons: Iterable[PreferenceComparison], tokenizer: Tokenizer, context_length: int
-) -> RenderedPairs:
-    """Render answers for rows of ``context_length`` tokens.
+def encode_preferences(
+    comparisons: Iterable[PreferenceComparison], tokenizer: Tokenizer, context_length: int, split: str = "train"
+) -> EncodedPreferences:
+    """Encode the comparisons of a split for a context of ``context_length`` tokens.
 
-    Where a prompt and its longest answer do not fit, the prompt's oldest turns are left out; where that does not help,
-    the prompt is.
+    A prompt that does not fit with its longest completion loses its oldest turns, or is dropped.
 
     Raises:
-        ValueError: a message that cannot be rendered, or nothing left to train on.
+        ValueError: a message that cannot be rendered, or no comparison that fits.
     """
-    found = RenderedPairs()
+    encoded, first = EncodedPreferences(), 0
     for comparison in comparisons:
         prompt = list(comparison.prompt)
-        documents = [document_of(tokenizer, prompt, answer) for answer in comparison.answers]
-        if max(len(document.tokens) for document in documents) > context_length:
-            longest = max(len(document.tokens) - document.answer for document in documents)
+        completions = [encode_completion(tokenizer, prompt, answer) for answer in comparison.answers]
+        if max(map(len, completions)) > context_length:
+            longest = max(len(completion.completion) for completion in completions)
             try:
-                prompt, _ = fit(tokenizer, prompt, context_length - longest)
+                prompt = fit(tokenizer, prompt, context_length - longest).messages
             except ValueError:
-                found.too_long += 1
+                encoded.too_long += 1
                 continue
-            found.cut += 1
-            documents = [document_of(tokenizer, prompt, answer) for answer in comparison.answers]
-        found.units.append(Unit(found.documents, documents, comparison.pairs, comparison.category, comparison.truths))
-        found.documents += len(documents)
-    if not found.units:
-        raise ValueError(f"no preference is left to train on ({found}); choose a longer model.context_length")
-    return found
+            encoded.shortened += 1
+            completions = [encode_completion(tokenizer, prompt, answer) for answer in comparison.answers]
+        encoded.comparisons.append(
+            EncodedComparison(first, completions, comparison.pairs, comparison.category, comparison.truths)
+        )
+        first += len(completions)
+    if not encoded.comparisons:
+        raise nothing_fits("preference", split, encoded)
+    return encoded
 
 
-def document_of(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Sequence[Message]) -> Document:
-    """A prompt with an answer, of one message mostly, up to the token that ends it."""
-    rendered = render(tokenizer, [*prompt, *answer])
-    last = max(place for place, trained in enumerate(rendered.mask) if trained)
-    return Document(rendered.tokens[: last + 1], rendered.contents[len(prompt)].start)
+def encode_completion(
+    tokenizer: Tokenizer, prompt: Sequence[Message], completion: Sequence[Message]
+) -> EncodedCompletion:
+    """Encode a prompt and a completion: an answer, or an answer and further turns."""
+    rendered = render(tokenizer, [*prompt, *completion])
+    start = rendered.contents[len(prompt)].start
+    end = 1 + max(index for index, trained in enumerate(rendered.mask) if trained)
+    return EncodedCompletion(rendered.tokens[:start], rendered.tokens[start:end], rendered.mask[start:end])
 
 
 class PairRows:
-    """Samples are units, shuffled anew each epoch; each batch is as few rows as hold its documents.
+    """Samples are comparisons, shuffled anew each epoch.
 
     Args:
-        reference: (documents,) what a batch brings along for each document, such as its log-probability under the
-            reference; nothing when left out.
+        reference_logprobs: (completions of the split,), which go with each batch; None for objectives without.
     """
 
     def __init__(
-        self, rendered: RenderedPairs, context_length: int, seed: int, reference: torch.Tensor | None = None
-    ) -> None:
-        self.rendered, self.context_length, self.seed, self.reference = rendered, context_length, seed, reference
+        self, preferences: EncodedPreferences, context_length: int, seed: int,
+        reference_logprobs: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.comparisons, self.context_length, self.seed = preferences.comparisons, context_length, seed
+        self.reference_logprobs = reference_logprobs
 
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size`` as a batch."""
-        units = self.rendered.units
-        chosen = [units[shuffled(index, len(units), self.seed)] for index in range(first, first + size)]
-        return collate_pairs(chosen, self.context_length, self.reference)
+        indices = (shuffled(sample, len(self.comparisons), self.seed) for sample in range(first, first + size))
+        comparisons = [self.comparisons[index] for index in indices]
+        return collate_pairs(comparisons, self.context_length, self.reference_logprobs)
 
 
-def collate_pairs(units: Sequence[Unit], context_length: int, reference: torch.Tensor | None = None) -> Batch:
-    """A batch of units.
+def collate_pairs(
+    comparisons: Sequence[EncodedComparison], context_length: int, reference_logprobs: torch.Tensor | None = None
+) -> Batch:
+    """A batch of comparisons.
 
     Returns:
-        ``tokens``, ``documents`` and ``branches`` (B, T), a prompt being read once for all of its answers; of the N
-        answers ``ends`` (N,), where in B x T each ends, and for the M tokens of all of them ``places`` (M,), where in
-        B x T each is predicted, ``targets`` and ``owners`` (M,), the token and its answer's number; ``better`` and
-        ``worse`` (P,), numbers of answers, with ``margin``, ``tie`` and ``weight`` (P,): a prompt's pairs weigh 1
-        together. With a reference also ``reference`` (N,).
+        ``tokens``, ``documents`` and ``branch_ids`` (B, T), as :func:`pack_prefix_trees` lays them out.
+        ``ends`` (N,): the place in B x T of the last token of each completion.
+        ``places``, ``targets`` and ``completion_index`` (M,): for each trained token the place in B x T that predicts
+        it, its id, and the index of its completion in the batch.
+        ``chosen`` and ``rejected`` (P,): indices of completions; ``margin``, ``tie`` and ``weight`` (P,), where the
+        weights of a prompt's pairs add up to 1.
+        ``reference_logprobs`` (N,), where given.
     """
-    documents = [document for unit in units for document in unit.documents]
-    answers = [document.tokens[document.answer :] for document in documents]
-    laid, places = lay_in_rows(
-        [(document.tokens[: document.answer], answer) for document, answer in zip(documents, answers)], context_length
-    )
-    firsts = np.cumsum([0, *(len(unit.documents) for unit in units)]).tolist()
-    pairs = [(first, pair, len(unit.pairs)) for first, unit in zip(firsts, units) for pair in unit.pairs]
-    batch = laid | {
-        "places": torch.cat([place[:-1] for place in places]),
-        "targets": torch.tensor([token for answer in answers for token in answer]),
-        "owners": torch.tensor([number for number, answer in enumerate(answers) for _ in answer]),
+    completions = [completion for comparison in comparisons for completion in comparison.completions]
+    rows, places = pack_prefix_trees([(c.prompt, c.completion) for c in completions], context_length)
+    masks = [torch.tensor(completion.mask) for completion in completions]
+    targets = [torch.tensor(completion.completion)[mask] for completion, mask in zip(completions, masks)]
+    pairs, first = [], 0
+    for comparison in comparisons:
+        pairs += [(first, pair, 1 / len(comparison.pairs)) for pair in comparison.pairs]
+        first += len(comparison.completions)
+    batch = rows | {
         "ends": torch.stack([place[-1] for place in places]),
-        "better": torch.tensor([first + pair.better for first, pair, _ in pairs]),
-        "worse": torch.tensor([first + pair.worse for first, pair, _ in pairs]),
+        "places": torch.cat([place[:-1][mask] for place, mask in zip(places, masks)]),
+        "targets": torch.cat(targets),
+        "completion_index": torch.arange(len(targets)).repeat_interleave(torch.tensor(list(map(len, targets)))),
+        "chosen": torch.tensor([first + pair.chosen for first, pair, _ in pairs]),
+        "rejected": torch.tensor([first + pair.rejected for first, pair, _ in pairs]),
         "margin": torch.tensor([pair.margin for _, pair, _ in pairs]),
         "tie": torch.tensor([pair.tie for _, pair, _ in pairs]),
-        "weight": torch.tensor([1 / several for _, _, several in pairs]),
+        "weight": torch.tensor([weight for _, _, weight in pairs]),
     }
-    if reference is not None:
-        batch["reference"] = reference[[unit.first + k for unit in units for k in range(len(unit.documents))]]
+    if reference_logprobs is not None:
+        indices = [comparison.first + k for comparison in comparisons for k in range(len(comparison.completions))]
+        batch["reference_logprobs"] = reference_logprobs[indices]
     return batch
 
 
-def unit_batches(
-    rendered: RenderedPairs, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1,
-    reference: torch.Tensor | None = None,
-) -> Iterator[tuple[list[Unit], Batch]]:  # fmt: skip
-    """Every unit once, in order, in batches that go round the processes: for evaluation."""
-    for number, first in enumerate(range(0, len(rendered.units), batch_size)):
-        if number % world_size == rank:
-            units = rendered.units[first : first + batch_size]
-            yield units, collate_pairs(units, context_length, reference)
+def comparison_batches(
+    preferences: EncodedPreferences, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1,
+    reference_logprobs: torch.Tensor | None = None,
+) -> Iterator[tuple[list[EncodedComparison], Batch]]:  # fmt: skip
+    """For evaluation: every ``world_size``-th batch of the comparisons in order, from batch ``rank`` on."""
+    starts = range(0, len(preferences.comparisons), batch_size)
+    for start in starts[rank::world_size]:
+        comparisons = preferences.comparisons[start : start + batch_size]
+        yield comparisons, collate_pairs(comparisons, context_length, reference_logprobs)

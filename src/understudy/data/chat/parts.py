@@ -1,19 +1,18 @@
-"""One source of messages as it is opened, and the parts a data folder is made of."""
+"""An opened source of chat data, and the parts that a data folder is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from understudy.data.chat.formats import ParsedRow
-
-Split = Literal["train", "val"]
+from understudy.data.generated import Split
 
 
 @dataclass(frozen=True)
 class ChatPart:
-    """A file, or what stands for one. `rows` reads it from the beginning. `size`: what progress is counted in."""
+    """A file, or a split of a generated corpus. `rows` reads it from the beginning; `size` is the total of its offsets."""
 
     name: str
     split: Split | None
@@ -24,8 +23,14 @@ class ChatPart:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source that can be read. `notes`: what the user should know of it, complete when all was read. `about`: more
-    for the manifest. `doing`: what reading it is, for a progress bar."""
+    """A source that can be read.
+
+    Attributes:
+        notes: remarks for the user, complete when everything was read.
+        left_out: the number of files passed over, by ending.
+        about: further fields of the manifest.
+        doing: the verb for a progress bar.
+    """
 
     parts: tuple[ChatPart, ...]
     revision: str | None = None
@@ -36,17 +41,17 @@ class Opened:
 
 
 class Sampler(Protocol):
-    """Preferences that a run samples instead of reading them from files (annotators.py)."""
+    """Preferences between answers sampled from a run (annotators.py), in place of a source's own."""
 
     @property
     def run(self) -> str: ...
 
-    def identity(self) -> dict[str, Any]:
-        """What makes two requests the same one."""
+    def identity(self, corpus: str) -> dict[str, Any]:
+        """The values that make two requests the same one."""
         ...
 
     def run_name(self) -> str:
         """The run's name, for a folder."""
         ...
 
-    def open(self, seed: int, limit: int | None) -> Opened: ...
+    def open(self, corpus: str, seed: int, limit: int | None) -> Opened: ...

@@ -1,10 +1,10 @@
-"""The forms that preferences are published in, read as pairs of answers: one row of FORMATS each.
+"""The formats in which preferences are published, read as pairs of answers: one row of FORMATS each.
 
-However they came, each line of a prepared folder is
+Each line of a prepared folder is
 
     {"prompt": [messages], "chosen": [messages], "rejected": [messages]}
 
-where the prompt ends with the user's message, and where they are known: `tie` (true: neither is better),
+where the prompt ends with the user's message, and where they are known: `tie` (true: neither is preferred),
 `rating_chosen` and `rating_rejected` (numbers), `annotator`, `category`, and `truth`, the true scores of the chosen and
 of the rejected answer. A ranking of several answers is its pairs, lines with the same prompt.
 """
@@ -26,13 +26,13 @@ from understudy.data.chat.formats import (
     message_field,
     number_field,
     read_formatted,
-    text_field,
 )
-from understudy.data.chat.records import kind_of
+from understudy.data.chat.messages import CONTEXT_FIELDS, text_field, without_weights
+from understudy.data.records import kind_of
 from understudy.tokenizer.chat import Message
 
 MOST_ANSWERS = 9
-"""So many answers to one prompt are compared, each with each: 36 pairs."""
+"""Answers to one prompt that are compared, each with each: 36 pairs."""
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
@@ -44,16 +44,16 @@ def read_preferences(path: Path, format_name: str | None = None) -> Iterator[Par
         format_name: a row of FORMATS; by default the one that the first record's fields fit.
 
     Raises:
-        ValueError: a broken or foreign record, by file and line.
+        ValueError: a damaged file, by line, or one of no known format.
     """
-    return read_formatted(path, FORMATS, tidy_preference, format_name)
+    return read_formatted(path, FORMATS, tidy_preference, "prompt", format_name)
 
 
 def tidy_preference(record: dict[str, Any]) -> dict[str, Any] | Dropped:
-    """The messages of a pair as they are trained on, its other fields as they are; or why it teaches nothing.
+    """The messages of a pair as they are trained on, its other fields as they are; or the reason to leave it out.
 
     Raises:
-        ValueError: what is no pair at all, such as a rating that is no number.
+        ValueError: the record holds no pair, or a field of the schema holds something else.
     """
     prompt, answers = _message_list(record, "prompt"), [_message_list(record, name) for name in ("chosen", "rejected")]
     if not prompt:
@@ -63,17 +63,19 @@ def tidy_preference(record: dict[str, Any]) -> dict[str, Any] | Dropped:
         if not answer:
             return Dropped("no answer")
         messages, reason = tidy_messages(prompt + answer)
-        asked = messages[: -len(answer)]
-        if not reason and (not asked or asked[-1]["role"] != "user" or messages[-1]["role"] != "assistant"):
+        shared = messages[: -len(answer)]
+        if not reason and (not shared or shared[-1]["role"] != "user" or messages[-1]["role"] != "assistant"):
             reason = "turns out of order"
+        if not reason and messages[-1].get("weight") == 0:
+            reason = "answer with weight 0"
         if reason:
             return Dropped(reason)
-        tidied.append(messages[-len(answer) :])
+        tidied.append(without_weights(messages[-len(answer) :]))
     if tidied[0] == tidied[1]:
         return Dropped("chosen equals rejected")
     if not _check_details(record):
         return Dropped("rated the other way round")
-    return {**record, "prompt": asked, "chosen": tidied[0], "rejected": tidied[1]}
+    return {**record, "prompt": without_weights(shared), "chosen": tidied[0], "rejected": tidied[1]}
 
 
 def _message_list(record: dict[str, Any], name: str) -> list[Any]:
@@ -129,8 +131,9 @@ def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 def _schema(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
     for pair in _pairs(fields):
-        known = {name: value for name, value in fields.items() if value is not None}  # parquet has every field
-        yield pair if isinstance(pair, Dropped) else {**known, **pair}
+        # Parquet gives every record the fields of all. The system message and history are in the prompt.
+        others = {name: value for name, value in fields.items() if value is not None and name not in CONTEXT_FIELDS}
+        yield pair if isinstance(pair, Dropped) else {**others, **pair}
 
 
 def _binarized(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
@@ -149,13 +152,13 @@ def _rated(chosen: float, rejected: float) -> dict[str, Any]:
 
 
 def _dialogues(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
-    """Two whole dialogues; what they have in common up to a turn of the user's is the prompt."""
+    """Two whole dialogues; their common beginning up to a turn of the user is the prompt."""
     chosen, rejected = (_dialogue(fields, name) for name in ("chosen", "rejected"))
-    same = next((i for i, (a, b) in enumerate(zip(_plain(chosen), _plain(rejected))) if a != b), None)
-    common = chosen[: min(len(chosen), len(rejected)) if same is None else same]
-    asked = max((i + 1 for i, message in enumerate(common) if message["role"] == "user"), default=0)
-    if asked:
-        yield {"prompt": chosen[:asked], "chosen": chosen[asked:], "rejected": rejected[asked:]}
+    pairs = enumerate(zip(_plain(chosen), _plain(rejected)))
+    length = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    prompt = max((i + 1 for i, message in enumerate(chosen[:length]) if message["role"] == "user"), default=0)
+    if prompt:
+        yield {"prompt": chosen[:prompt], "chosen": chosen[prompt:], "rejected": rejected[prompt:]}
     else:
         yield Dropped("no common prompt")
 
@@ -184,9 +187,12 @@ def _scored(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
 def _ranked(
     fields: dict[str, Any], prompt: str, answers: str, texts: Sequence[str], scores: Sequence[str]
 ) -> Iterator[dict[str, Any] | Dropped]:
-    """Each pair of answers to a prompt, the one with the higher score chosen. Of the fields named in `texts`, and of
-    those in `scores`, the first that an answer has counts."""
-    kept: dict[str, float] = {}
+    """Each pair of answers to a prompt, the one with the higher score chosen.
+
+    Args:
+        texts, scores: names of fields; the first that an answer has counts.
+    """
+    score_of: dict[str, float] = {}
     for answer in list_field(fields, answers):
         text = next((text for name in texts if (text := text_field(answer, name).strip())), "")
         score = next((number for name in scores if (number := number_field(answer, name)) is not None), None)
@@ -194,20 +200,20 @@ def _ranked(
             yield Dropped("empty answer")
         elif score is None:
             yield Dropped("answer without a score")
-        elif text in kept:
+        elif text in score_of:
             yield Dropped("answer given twice")
-        elif len(kept) == MOST_ANSWERS:
+        elif len(score_of) == MOST_ANSWERS:
             yield Dropped(f"answer after the first {MOST_ANSWERS}")
         else:
-            kept[text] = score
-    if len(kept) < 2:
+            score_of[text] = score
+    if len(score_of) < 2:
         yield Dropped("fewer than two answers")
-    asked = message_field(fields, prompt, "user")
+    messages = message_field(fields, prompt, "user")
     category = {"category": fields["category"]} if isinstance(fields.get("category"), str) else {}
-    for pair in combinations(kept.items(), 2):
+    for pair in combinations(score_of.items(), 2):
         (chosen, high), (rejected, low) = pair if pair[0][1] >= pair[1][1] else pair[::-1]
         yield {
-            "prompt": asked,
+            "prompt": messages,
             "chosen": [{"role": "assistant", "content": chosen}],
             "rejected": [{"role": "assistant", "content": rejected}],
             **_rated(high, low),
@@ -215,13 +221,15 @@ def _ranked(
         }
 
 
+DETAILS = ("tie", "rating_chosen", "rating_rejected", "annotator", "category", "truth")
+
 FORMATS = {
     row.name: row
     for row in (
-        Format("ultrafeedback", (("instruction", "completions"),), _ultrafeedback),
-        Format("scored", (("prompt", "answers"),), _scored),
+        Format("ultrafeedback", (("instruction", "completions"),), _ultrafeedback, optional=("category",)),
+        Format("scored", (("prompt", "answers"),), _scored, optional=("category",)),
         Format("binarized", (("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),), _binarized),
-        Format("pairs", (("prompt", "chosen", "rejected"),), _schema),
+        Format("pairs", (("prompt", "chosen", "rejected"),), _schema, optional=DETAILS),
         Format("hh", (("chosen", "rejected"),), _dialogues),
     )
 }

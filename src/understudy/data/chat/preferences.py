@@ -19,11 +19,11 @@ from understudy.tokenizer.chat import Message
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers of a PreferenceComparison by their numbers: `better` was preferred, or in a tie neither. `margin`: by how much
-    the one was rated higher, at least 0.0; 0.0 where there are no ratings, and in a tie."""
+    """Two answers of a PreferenceComparison by index: `chosen` was preferred, or neither in a tie. `margin`: how much higher
+    the chosen one was rated, at least 0.0; 0.0 without ratings, and in a tie."""
 
-    better: int
-    worse: int
+    chosen: int
+    rejected: int
     margin: float
     tie: bool
 

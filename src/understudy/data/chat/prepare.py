@@ -1,12 +1,13 @@
 """`prepare --kind conversations` (or preferences, or prompts): from sources to a folder of train.jsonl and val.jsonl.
 
-All sources are read, one after another, into one file in a folder .partial; then it is known what is for validation,
-and the lines are dealt out to two files, which are renamed into place, the manifest last. Cut off at any moment it
-leaves either what was there before or a folder that the next run takes over. Downloads are kept, the rest begins anew.
+All sources are read, one after another, into one file in a folder .partial. Then the records for validation are chosen,
+and the lines are written to two files, which are renamed into place, the manifest last. Cut off at any moment it leaves
+the former data or a folder that the next run takes over. Downloads are kept, and the rest begins anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -38,23 +39,25 @@ from understudy.data.chat.prepared import (
 from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
 from understudy.data.chat.sources import ChatSource, GeneratedChat, identity, open_source, parse_sources
 from understudy.data.fetch.download import disk_problem
-from understudy.data.text.prepare import CACHE
-from understudy.data.text.request import difference
-from understudy.data.text.shards import MANIFEST, PARTIAL, SPLITS
-from understudy.data.text.sources import PreparationProgress, Report
-from understudy.files import sha256_of, write_text
+from understudy.data.generated import CORPORA
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, difference
+from understudy.data.progress import PreparationProgress, Report
+from understudy.files import locked, sha256_of, write_text
 from understudy.tokenizer.base import clean
 
 EVERYTHING = "all.jsonl"
 FORMATS = {"conversations": CONVERSATION_FORMATS, "preferences": PREFERENCE_FORMATS, "prompts": PROMPT_FORMATS}
-REPORTS = 500  # at most so many of each source
+REPORTS = 500
+"""The most reports of progress of each source."""
+REASONS = 20
+"""The most reasons of dropped records that are told apart, and the most unused fields that are named."""
 BY_HASH = -1
 LEFT_OUT = len(SPLITS)
 
 
 @dataclass(frozen=True)
 class PrepareChatRequest:
-    """What was asked for, checked. `mapping`: what is compared and written down; paths are not in it."""
+    """A request, checked. `mapping`: the settings that are compared and written down, without paths."""
 
     kind: str
     sources: tuple[ChatSource, ...]
@@ -67,7 +70,7 @@ class PrepareChatRequest:
 
 @dataclass(frozen=True)
 class ChatSummary:
-    """What was done. `status`: "prepared" or "already prepared"; str() is for people."""
+    """Result of a preparation. `status`: "prepared" or "already prepared"; str() is for people."""
 
     folder: Path
     status: str
@@ -83,8 +86,11 @@ class ChatSummary:
             lines.append(f"  {source['name']}: {source['train']:,} train, {source['val']:,} val {kind}{weight}")
             for reason, count in source["dropped"].items():
                 lines.append(f"    dropped, {reason}: {count:,}")
-            for what, count in source["left_out"].items():
-                lines.append(f"    files left out, {what}: {count:,}")
+            for name, count in source["left_out"].items():
+                lines.append(f"    files left out, {name}: {count:,}")
+            if source["unused_fields"]:
+                fields = ", ".join(f"{name} ({count:,})" for name, count in source["unused_fields"].items())
+                lines.append(f"    fields not used: {fields}")
             lines += [f"    {note}" for note in source["notes"]]
         return "\n".join(lines)
 
@@ -106,20 +112,20 @@ def prepare_conversations(
     """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
 
     Args:
-        sources: names of conversation_sources.BY_KIND, `hf:owner/name[:config]`, files, folders and globs; those of
+        sources: names of sources.BY_KIND, `hf:owner/name[:config]`, files, folders and globs; those of
             conversations each with `@WEIGHT` where an epoch is to show it more or less than once.
         out: the folder; by default data/NAME-KIND after the one source.
         kind: "conversations", "preferences" or "prompts".
         format_name: a row of FORMATS[kind]; by default each file's first record shows it.
         val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
-        limit: at most so many records of each source (of each of its own splits); of hamlet, which has no end, so
-            many to train on, and where a run answers so many of its prompts.
+        limit: at most so many records of each source (of each of its own splits); of a generated
+            source the number to train on, and where a run answers the number of its prompts.
         seed: of the embedded corpus; 0 by default.
         force: replace what is there already.
         cache: where downloads are kept.
-        report: called often with how far the work is.
+        report: called often with the progress.
         endpoint: of the hub, where it is another than the library's.
-        sampling: have a run answer hamlet's questions; the answers become preferences.
+        sampling: have a run answer the questions of a generated corpus; the answers become preferences.
 
     Raises:
         UnavailableError: the network is away or the disk is full.
@@ -130,14 +136,15 @@ def prepare_conversations(
     request = _make_request(sources, kind, format_name, val_fraction, limit, seed, report, sampling)
     folder = out or Path("data") / _default_name(request, sampling)
     try:
-        manifest = _look_at(folder, request, force)
+        _refuse_other_kind(folder)
+        manifest = None if force else _present_manifest(folder, request)
         status = "already prepared" if manifest else "prepared"
         if manifest is None:
-            with _partial_folder(folder) as partial:
+            with locked(folder, "--out"), _partial_folder(folder) as partial:
                 manifest = _write(partial, request, cache, report, endpoint)
                 _put_in_place(folder, partial)
-    except OSError as problem:
-        raise disk_problem(problem, folder) from problem
+    except OSError as error:
+        raise disk_problem(error, folder) from error
     return ChatSummary(folder, status, manifest, time.perf_counter() - start)
 
 
@@ -153,10 +160,10 @@ def _make_request(
 ) -> PrepareChatRequest:
     if kind not in KINDS:
         raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
-    if sampling is not None and (kind != "preferences" or list(arguments) != ["hamlet"]):
+    if sampling is not None and (kind != "preferences" or len(arguments) != 1 or arguments[0] not in CORPORA):
         raise ValueError(
             f"the run {sampling.run} would do nothing for {kind} of {', '.join(arguments)}: its answers become preferences "
-            "of hamlet alone, --kind preferences"
+            f"of a generated source alone ({', '.join(CORPORA)}), --kind preferences"
         )
     if val_fraction is not None and not 0 < val_fraction <= 0.5:
         raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
@@ -166,8 +173,8 @@ def _make_request(
         raise ValueError(f"no format {format_name!r}: choose one of {', '.join(FORMATS[kind])}")
     sources = parse_sources(arguments, kind, report, sampling)
     names = [source.name for source in sources]
-    if format_name is not None and names == ["hamlet"]:
-        raise ValueError(f"format {format_name!r} would do nothing for {kind} of hamlet: leave it out")
+    if format_name is not None and all(name in CORPORA for name in names):
+        raise ValueError(f"format {format_name!r} would do nothing for {kind} of {names[0]}: leave it out")
     weighted = [source for source in sources if source.weight != 1]
     if weighted and kind != "conversations":
         raise ValueError(
@@ -176,8 +183,10 @@ def _make_request(
         )
     if val_fraction is not None and all(source.has_splits() for source in sources):
         raise ValueError(f"val_fraction={val_fraction} would do nothing: {names[0]} has its own validation split")
-    if seed is not None and "hamlet" not in names:
-        raise ValueError(f"seed={seed} would do nothing: hamlet, the generated source, was not given; leave it out")
+    if seed is not None and not any(name in CORPORA for name in names):
+        raise ValueError(
+            f"seed={seed} would do nothing: no generated source ({', '.join(CORPORA)}) was given; leave it out"
+        )
     mapping = {
         "format": FORMAT,
         "kind": kind,
@@ -199,14 +208,12 @@ def _default_name(request: PrepareChatRequest, sampling: Sampler | None) -> str:
     return f"{names[0].removeprefix('hf:').split('/')[-1].replace(':', '-')}-{request.kind}"
 
 
-def _look_at(folder: Path, request: PrepareChatRequest, force: bool) -> dict[str, Any] | None:
-    """The manifest where this request was carried out already; None where there is work to do."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give --out a folder")
-    if any(folder.glob("*.bin")):
-        raise ValueError(f"{folder} holds text as tokens: give another --out")
-    if force:
-        return None
+def _present_manifest(folder: Path, request: PrepareChatRequest) -> dict[str, Any] | None:
+    """The manifest of a folder where this request was carried out already; None where there is work to do.
+
+    Raises:
+        ValueError: the folder holds another request's data, or its files were changed.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         # A preparation that was cut off while it renamed its files leaves .partial beside them.
@@ -220,12 +227,29 @@ def _look_at(folder: Path, request: PrepareChatRequest, force: bool) -> dict[str
         )
     for split in SPLITS:
         check_split(folder, split, manifest["splits"][split])
+        _check_hash(folder / f"{split}.jsonl", manifest["splits"][split]["sha256"])
     return manifest
+
+
+def _check_hash(file: Path, sha256: str) -> None:
+    if (actual := sha256_of(file)) != sha256:
+        raise ValueError(
+            f"{file} has the SHA-256 {actual[:12]}… where {sha256[:12]}… was written: it was changed or damaged since; "
+            "prepare it again with --force"
+        )
+
+
+def _refuse_other_kind(folder: Path) -> None:
+    """Refuse a file, and a folder of tokens."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give --out a folder")
+    if any(folder.glob("*.bin")):
+        raise ValueError(f"{folder} holds text as tokens: give another --out")
 
 
 @contextmanager
 def _partial_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write in, gone afterwards, and with it the folder around it if nothing came of it."""
+    """A folder to write in, removed afterwards."""
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -233,8 +257,6 @@ def _partial_folder(folder: Path) -> Iterator[Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _put_in_place(folder: Path, partial: Path) -> None:
@@ -246,12 +268,14 @@ def _put_in_place(folder: Path, partial: Path) -> None:
 
 @dataclass
 class _Read:
-    """What was read so far, line by line: to which source it belongs, its own split or BY_HASH, its hash."""
+    """The lines read so far: of each its source, its split or BY_HASH, and its hash; of each source the records dropped
+    by reason, and the fields that nothing reads."""
 
     sources: array = field(default_factory=lambda: array("i"))
     splits: array = field(default_factory=lambda: array("b"))
     hashes: array = field(default_factory=lambda: array("Q"))
     dropped: list[Counter[str]] = field(default_factory=list)
+    unused: list[Counter[str]] = field(default_factory=list)
 
 
 def _write(
@@ -267,12 +291,13 @@ def _write(
                 )
             )
             read.dropped.append(Counter())
+            read.unused.append(Counter())
             _read_source(file, number, opened[-1], request, read, report)
             if number not in read.sources[-1:]:
                 reasons = ", ".join(f"{reason}: {n:,}" for reason, n in read.dropped[-1].items()) or "it is empty"
                 raise ValueError(f"{source.name} has no {request.kind} to train on ({reasons})")
     splits = _divide(request, read)
-    _deal_out(partial, splits)
+    _write_splits(partial, splits)
     manifest = _make_manifest(partial, request, opened, read, splits)
     write_text(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
@@ -283,26 +308,28 @@ def _read_source(
 ) -> None:
     """Append the lines of one source."""
     name, stage = request.sources[number].name, f"{opened.doing} {request.sources[number].name}"
-    # A source without end stops by itself.
+    dropped, unused = read.dropped[number], read.unused[number]
+    # A generated source stops by itself.
     limit = None if isinstance(request.sources[number].origin, GeneratedChat) else request.limit
     total, before, reported = sum(part.size for part in opened.parts), 0, 0
-    kept: Counter[str | None] = Counter()
+    counts: Counter[str | None] = Counter()
     report(PreparationProgress(stage, 0, total))
     for part in opened.parts:
         for row in part.rows():
-            if limit is not None and kept[part.split] == limit:
+            if limit is not None and counts[part.split] == limit:
                 break
             if before + row.offset - reported > total / REPORTS:
                 reported = before + row.offset
                 report(PreparationProgress(stage, reported, total))
+            unused.update(name for name in row.unused if name in unused or len(unused) < REASONS)
             if row.record is None:
-                read.dropped[number][row.reason] += 1
+                dropped[row.reason if row.reason in dropped or len(dropped) < REASONS else "other reasons"] += 1
                 continue
             record = {**row.record, "source": name}
-            # What a parquet file can hold and JSON cannot, such as dates among the other fields, becomes text.
+            # Values that parquet has and JSON has not, such as dates among the other fields, become text.
             line = clean(json.dumps(record, ensure_ascii=False, default=str))
             file.write(line.encode("utf-8") + b"\n")
-            kept[part.split] += 1
+            counts[part.split] += 1
             read.sources.append(number)
             read.splits.append(SPLITS.index(part.split) if part.split else BY_HASH)
             read.hashes.append(record_hash(record, request.kind))
@@ -311,8 +338,9 @@ def _read_source(
 
 
 def _divide(request: PrepareChatRequest, read: _Read) -> np.ndarray:
-    """The split of every line (N,), as an index into SPLITS, or LEFT_OUT. Where sources have their own splits, a prompt
-    of one that is for validation in another is left out of training, and counted.
+    """The split of every line (N,), as an index into SPLITS, or LEFT_OUT.
+
+    A prompt for validation in one source with splits of its own is left out of another's training, and counted.
 
     Raises:
         ValueError: a split would be empty.
@@ -335,8 +363,13 @@ def _divide(request: PrepareChatRequest, read: _Read) -> np.ndarray:
     return splits
 
 
-def _deal_out(partial: Path, splits: np.ndarray) -> None:
-    """The lines to their files, in order, on the disk when it returns."""
+def _write_splits(partial: Path, splits: np.ndarray) -> None:
+    """Write the lines to their files, in order and flushed to the disk.
+
+    Raises:
+        ValueError: a file does not hold the lines that were written.
+    """
+    hashes = {split: hashlib.sha256() for split in SPLITS}
     with (
         (partial / EVERYTHING).open("rb") as everything,
         (partial / "train.jsonl").open("wb") as train,
@@ -346,29 +379,33 @@ def _deal_out(partial: Path, splits: np.ndarray) -> None:
         for index, line in zip(splits.tolist(), everything, strict=True):
             if index != LEFT_OUT:
                 files[SPLITS[index]].write(line)
+                hashes[SPLITS[index]].update(line)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
+    for split in SPLITS:
+        _check_hash(partial / f"{split}.jsonl", hashes[split].hexdigest())
 
 
 def _make_manifest(
     partial: Path, request: PrepareChatRequest, opened: Sequence[Opened], read: _Read, splits: np.ndarray
 ) -> dict[str, Any]:
-    of_source = np.array(read.sources, dtype=np.int32)
+    source_of_line = np.array(read.sources, dtype=np.int32)
     sources = []
-    for number, (source, found) in enumerate(zip(request.sources, opened)):
-        counts = np.bincount(splits[of_source == number], minlength=len(SPLITS)).tolist()
+    for number, (source, origin) in enumerate(zip(request.sources, opened)):
+        counts = np.bincount(splits[source_of_line == number], minlength=len(SPLITS)).tolist()
         sources.append(
             {
                 "name": source.name,
                 "weight": source.weight,
                 **dict(zip(SPLITS, counts)),
                 "dropped": dict(sorted(read.dropped[number].items())),
-                "left_out": found.left_out,
-                "notes": list(found.notes),
-                "revision": found.revision,
-                "parts": [_about(part) for part in found.parts],
-                **found.about,
+                "unused_fields": dict(sorted(read.unused[number].items())),
+                "left_out": origin.left_out,
+                "notes": list(origin.notes),
+                "revision": origin.revision,
+                "parts": [_about(part) for part in origin.parts],
+                **origin.about,
             }
         )
     files = {split: partial / f"{split}.jsonl" for split in SPLITS}

@@ -1,8 +1,7 @@
 """Prepared records as a trainer reads them: one split of a prepared folder, or of a single file, record by record.
 
-Here are the things that writer and reader must agree on: which records are for validation, and the manifest of such a
-folder. What the records of a kind look like is said in conversations.py, preferences.py and prompts.py; reading other
-people's formats is the work of formats.py, writing a folder prepare_conversations.py's.
+Writer and reader share the rule for validation and the manifest of such a folder, which stand here. The schemas are in
+conversations.py, preferences.py and prompts.py; formats.py reads published formats, and prepare.py writes a folder.
 
 A conversation is for validation when the BLAKE2b hash of its messages, read as a fraction of the largest hash, is
 below the chosen fraction, as with documents (splits.py): copies fall on one side, whatever their neighbours. Of
@@ -20,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from understudy.data.chat.formats import Dropped
-from understudy.data.chat.records import parse_object
-from understudy.data.text.shards import MANIFEST, PARTIAL, SPLITS
+from understudy.data.chat.messages import normalize_record, with_context
+from understudy.data.layout import MANIFEST, PARTIAL, SPLITS
+from understudy.data.records import READERS, file_ending, parse_object
 from understudy.data.text.splits import text_hash
 from understudy.files import sha256_of
 
@@ -35,7 +35,7 @@ KINDS = {
 VAL_FRACTION = 0.05
 
 Tidy = Callable[[dict[str, Any]], dict[str, Any] | Dropped]
-"""A record as it is trained on, or why it cannot be; ValueError for what is no such record at all."""
+"""A record as it is trained on, or the reason why it cannot be; ValueError where the record is of another kind."""
 
 
 class Prepared:
@@ -97,7 +97,8 @@ def open_prepared(path: Path, split: str, kind: str, tidy: Tidy) -> Prepared:
         ValueError: no such folder, file or split, or one that holds something else; a line of the file that cannot
             be trained on.
     """
-    assert split in SPLITS, f"a split is one of {SPLITS}, not {split!r}"
+    if split not in SPLITS:
+        raise ValueError(f"a split is one of {', '.join(SPLITS)}, not {split!r}")
 
     def read(line: bytes, where: str) -> dict[str, Any]:
         return _checked(parse_object(line, where), where, kind, tidy)
@@ -109,9 +110,10 @@ def open_prepared(path: Path, split: str, kind: str, tidy: Tidy) -> Prepared:
             f"there are no {kind} at {path}: make them with `understudy prepare SOURCE --kind {kind} --out {path}`"
         )
     if path.suffix.lower() != ".jsonl":
-        raise ValueError(
-            f"{path} is no .jsonl file: turn it into a folder with `understudy prepare {path} --kind {kind}`"
-        )
+        remedy = f"turn it into a folder with `understudy prepare {path} --kind {kind}`"
+        if file_ending(path)[0] not in READERS:
+            remedy = f"write the {kind} as JSON lines, and prepare them with --kind {kind}"
+        raise ValueError(f"{path} is no .jsonl file: {remedy}")
     return _open_file(path, split, kind, read)
 
 
@@ -172,15 +174,17 @@ def _checked(record: dict[str, Any], where: str, kind: str, tidy: Tidy) -> dict[
             f"{kind}` turns other formats into {kind}"
         )
     try:
-        found = tidy(record)
-    except ValueError as problem:
-        raise ValueError(f"{where} is no {kind.removesuffix('s')}: {problem}") from problem
-    if isinstance(found, Dropped):
+        record = normalize_record(record)
+        key = KINDS[kind][0]
+        checked = tidy({**record, key: with_context(record[key], record)})
+    except ValueError as error:
+        raise ValueError(f"{where} is no {kind.removesuffix('s')} to train on: {error}") from error
+    if isinstance(checked, Dropped):
         raise ValueError(
-            f"{where} cannot be trained on ({found.reason}): remove it, or have `understudy prepare FILE --kind {kind}` "
+            f"{where} cannot be trained on ({checked.reason}): remove it, or have `understudy prepare FILE --kind {kind}` "
             "leave such lines out and count them"
         )
-    return {**record, **found}
+    return {**record, **checked}
 
 
 def record_hash(record: dict[str, Any], kind: str) -> int:
@@ -190,7 +194,7 @@ def record_hash(record: dict[str, Any], kind: str) -> int:
 
 
 def hashed(kind: str) -> str:
-    """What is on one side only, for a sentence."""
+    """The noun for records that are on one side only, for a sentence."""
     return "conversations" if kind == "conversations" else "prompts"
 
 
@@ -209,7 +213,7 @@ def validation_mask(hashes: np.ndarray, fraction: float, name: str, what: str = 
 
 
 def read_manifest(folder: Path, kind: str = "conversations") -> dict[str, Any] | None:
-    """What such a folder says of itself; None where there is no manifest.
+    """The manifest of such a folder; None where there is none.
 
     Raises:
         ValueError: the manifest is damaged, of a later format, or one of token files.

@@ -1,8 +1,8 @@
-"""What is asked, without an answer to imitate, read from files: one row of FORMATS each.
+"""The formats in which prompts are published, without an answer to imitate: one row of FORMATS each.
 
 Each line of a prepared folder is `{"prompt": [messages]}`, which end with the user's, and where they are known `check`
-(how Hamlet's checker judges an answer), `answer` (the right one, as text) and `category`. Every format of conversations
-can be read so: its messages up to the last of the user's, and the last answer as the right one.
+(the argument of a corpus's verifier), `answer` (the correct one, as text), `category` and
+`task` (the name of its verifier). Every format of conversations can be read so: its messages up to the last of the user's, and the last answer as the correct one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
 from understudy.data.chat.conversation_formats import check_form, gsm8k_solution, tidy_messages
-from understudy.data.chat.formats import Dropped, Format, ParsedRow, message_field, read_formatted, text_field
-from understudy.data.chat.records import kind_of
-from understudy.hamlet.checker import score
+from understudy.data.chat.formats import Dropped, Format, ParsedRow, message_field, read_formatted
+from understudy.data.chat.messages import text_field, without_weights
+from understudy.data.generated import validate_check
+from understudy.data.records import kind_of
 
 _ANSWER = {"role": "assistant", "content": "."}  # any: a prompt is in order when an answer may follow it
 
@@ -28,16 +29,16 @@ def read_prompts(path: Path, format_name: str | None = None) -> Iterator[ParsedR
         format_name: a row of FORMATS; by default the one that the first record's fields fit.
 
     Raises:
-        ValueError: a broken or foreign record, by file and line.
+        ValueError: a damaged file, by line, or one of no known format.
     """
-    return read_formatted(path, FORMATS, tidy_prompt, format_name)
+    return read_formatted(path, FORMATS, tidy_prompt, "prompt", format_name)
 
 
 def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
-    """The messages of a prompt as they are shown, its other fields as they are; or why nothing can answer it.
+    """The messages of a prompt, its other fields as they are; or the reason why nothing can answer it.
 
     Raises:
-        ValueError: what is no prompt at all, or a check that Hamlet does not know.
+        ValueError: the record holds no prompt, or a check that no corpus has.
     """
     if not isinstance(record["prompt"], list):
         raise ValueError(f"the field 'prompt' is not a list of messages but {kind_of(record['prompt'])}")
@@ -46,38 +47,31 @@ def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
     messages, reason = tidy_messages([*record["prompt"], _ANSWER])
     if reason:
         return Dropped(reason)
-    for name in ("answer", "category"):
-        text_field(record, name)
-    if record.get("check") is not None:
-        _try_check(record["check"])
-    return {**record, "prompt": messages[:-1]}
-
-
-def _try_check(check: Any) -> None:
-    """Refuse what would stop a training when its first answer is judged."""
-    if not isinstance(check, dict):
-        raise ValueError(f"the field 'check' is not an object but {kind_of(check)}")
-    try:
-        score(check, "An answer.")
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"the check of kind {check.get('kind')!r} is not complete ({problem!r})") from problem
+    texts = {name: text_field(record, name) for name in ("answer", "category", "task") if record.get(name) is not None}
+    check = record.get("check")
+    if check is not None:
+        if not isinstance(check, dict):
+            raise ValueError(f"the field 'check' is not an object but {kind_of(check)}")
+        validate_check(check)
+    return {**record, **texts, "prompt": without_weights(messages[:-1])}
 
 
 def _prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     check = fields.get("check")
     if isinstance(check, dict):  # parquet gives every check the fields of all of them
         check = {name: value for name, value in check.items() if value is not None}
-    found = {
+    record = {
         "prompt": message_field(fields, "prompt", "user"),
         "check": check,
         "answer": text_field(fields, "answer").strip(),
         "category": text_field(fields, "category"),
+        "task": text_field(fields, "task"),
     }
-    yield {name: value for name, value in found.items() if name == "prompt" or value}
+    yield {name: value for name, value in record.items() if name == "prompt" or value}
 
 
 def _gsm8k(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The right answer is the number alone."""
+    """The correct answer is the number alone."""
     _, number = gsm8k_solution(fields)
     yield {"prompt": message_field(fields, "question", "user"), "answer": number}
 
@@ -86,11 +80,12 @@ def _of_conversation(
     read: Callable[[dict[str, Any]], Iterator[Any]],
 ) -> Callable[[dict[str, Any]], Iterator[dict[str, Any] | Dropped]]:
     def read_as_prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
-        for messages in read(fields):
+        for conversation in read(fields):
+            messages = conversation["messages"]
             check_form(messages)
-            asked = max((i + 1 for i, m in enumerate(messages) if m["role"] == "user"), default=0)
-            answer = messages[-1]["content"].strip() if len(messages) > asked else ""
-            yield {"prompt": messages[:asked]} | ({"answer": answer} if answer else {})
+            end = max((i + 1 for i, m in enumerate(messages) if m["role"] == "user"), default=0)
+            answer = messages[-1]["content"].strip() if len(messages) > end else ""
+            yield {"prompt": messages[:end]} | ({"answer": answer} if answer else {})
 
     return read_as_prompts
 
@@ -100,6 +95,6 @@ FORMATS = {
         name: replace(row, read=_gsm8k if name == "gsm8k" else _of_conversation(row.read), keeps_fields=False)
         for name, row in CONVERSATION_FORMATS.items()
     },
-    "prompts": Format("prompts", (("prompt",),), _prompts),
+    "prompts": Format("prompts", (("prompt",),), _prompts, optional=("check", "answer", "category")),
 }
 """In the order in which they are tried; a record that fits two is the first."""

@@ -14,12 +14,14 @@ from understudy.tokenizer.chat import Message
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`messages` end with the user's. `check`: for Hamlet's checker. `answer`: the right one. `category`: "" if none."""
+    """`messages` end with the user's. `check`: for Hamlet's checker. `answer`: the right one. `category`: "" if none.
+    `task`: the name of its verifier in rewards/verifiers.py; "" if none."""
 
     messages: tuple[Message, ...]
     check: dict[str, Any] | None
     answer: str | None
     category: str
+    task: str = ""
 
 
 class Prompts:
@@ -58,5 +60,6 @@ def open_prompts(path: Path, split: str) -> Prompts:
 def prompt_of(record: dict[str, Any]) -> Prompt:
     """A line of the schema, as `tidy_prompt` leaves it."""
     return Prompt(
-        tuple(record["prompt"]), record.get("check") or None, record.get("answer") or None, record.get("category") or ""
-    )
+        tuple(record["prompt"]), record.get("check") or None, record.get("answer") or None, record.get("category") or "",
+        record.get("task") or "",
+    )  # fmt: skip

@@ -1,5 +1,4 @@
-"""What stands behind every SOURCE of `prepare --kind conversations` (or preferences, or prompts): a name, files, a
-dataset of the hub, Hamlet.
+"""The table of named sources, and the origin of every SOURCE of `prepare --kind conversations`, preferences or prompts.
 
 A source becomes parts whose rows are read in order, each of a split of its own or to be divided by hash. A new
 dataset is one row of NAMED or PREFERENCES, a format of its own one row in its kind's table. Nothing is written here.
@@ -8,9 +7,6 @@ dataset is one row of NAMED or PREFERENCES, a format of its own one row in its k
 from __future__ import annotations
 
 import difflib
-import glob
-import hashlib
-import json
 import math
 import re
 from collections import Counter
@@ -21,23 +17,24 @@ from typing import Any
 
 from understudy.data.chat.conversation_formats import read_conversations
 from understudy.data.chat.formats import ParsedRow
-from understudy.data.chat.parts import ChatPart, Opened, Sampler, Split
+from understudy.data.chat.parts import ChatPart, Opened, Sampler
 from understudy.data.chat.preference_formats import read_preferences
 from understudy.data.chat.prompt_formats import read_prompts
-from understudy.data.chat.records import ENDINGS, is_readable
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
+from understudy.data.find import FileKinds, find_files, is_glob
+from understudy.data.generated import CORPORA, Split, fingerprint, record_count
+from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.sources import NAMED as NAMED_TEXT
-from understudy.data.text.sources import PreparationProgress, Report, generated_count
 from understudy.files import sha256_of
 
+CHAT_FILES = FileKinds((".json", ".jsonl", ".parquet"), (".csv", ".tsv", ".arrow"))
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
 TEST_WORDS = ("test",)
-FINGERPRINT_LINES = 64
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """`split`: what its name says, where a folder has files of several splits."""
+    """`split`: the one in its name, where a folder has files of several splits."""
 
     path: Path
     sha256: str
@@ -61,8 +58,9 @@ class Hub:
 
 @dataclass(frozen=True)
 class GeneratedChat:
-    """The embedded corpus; with `sampling`, its questions answered by a run."""
+    """A row of generated.CORPORA; with `sampling`, its questions answered by a run."""
 
+    corpus: str
     sampling: Sampler | None = None
 
 
@@ -86,7 +84,7 @@ def _with_splits(repo: str, train: str, val: str) -> Hub:
 
 
 NAMED: dict[str, Hub | GeneratedChat] = {
-    "hamlet": GeneratedChat(),
+    **{name: GeneratedChat(name) for name in CORPORA},
     "gsm8k": _with_splits("openai/gsm8k", "main/train-*.parquet", "main/test-*.parquet"),
     "squad_v2": _with_splits("rajpurkar/squad_v2", "squad_v2/train-*.parquet", "squad_v2/validation-*.parquet"),
     "dolly": Hub(((None, HubDataset("databricks/databricks-dolly-15k")),)),
@@ -94,7 +92,7 @@ NAMED: dict[str, Hub | GeneratedChat] = {
     "ultrachat": _with_splits("HuggingFaceH4/ultrachat_200k", "data/train_sft-*.parquet", "data/test_sft-*.parquet"),
 }
 PREFERENCES: dict[str, Hub | GeneratedChat] = {
-    "hamlet": GeneratedChat(),
+    **{name: GeneratedChat(name) for name in CORPORA},
     "hh": Hub(((None, HubDataset("Anthropic/hh-rlhf")),)),
     "ultrafeedback": _with_splits(
         "HuggingFaceH4/ultrafeedback_binarized", "data/train_prefs-*.parquet", "data/test_prefs-*.parquet"
@@ -111,10 +109,10 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[ParsedRow]]] = {
 def parse_sources(
     arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None
 ) -> list[ChatSource]:
-    """What each SOURCE[@WEIGHT] means, without touching the network; files are looked up and hashed.
+    """The source behind each SOURCE[@WEIGHT], without the network; files are looked up and hashed.
 
     Args:
-        sampling: how a run answers hamlet's questions.
+        sampling: how a run answers the questions of a generated corpus.
 
     Raises:
         ValueError: no sources, one that is not there or cannot be of this kind, one source twice, a weight that is
@@ -127,7 +125,7 @@ def parse_sources(
     stems = Counter(_short_name(argument) for argument, _ in given)
     sources = []
     for argument, weight in given:
-        origin = GeneratedChat(sampling) if argument == "hamlet" else _find(argument, kind, report)
+        origin = GeneratedChat(argument, sampling) if argument in CORPORA else _find(argument, kind, report)
         name = _short_name(argument)
         # Two files of one name are told apart by their paths, as they were given.
         sources.append(ChatSource(name if stems[name] == 1 else argument, weight, origin))
@@ -158,11 +156,7 @@ def _take_weight(argument: str) -> tuple[str, float]:
 def _short_name(argument: str) -> str:
     if argument in NAMED or argument in PREFERENCES or argument.startswith("hf:"):
         return argument
-    return argument if _is_glob(argument) else PurePath(argument).name.split(".")[0] or argument
-
-
-def _is_glob(argument: str) -> bool:
-    return any(mark in argument for mark in "*?[")
+    return argument if is_glob(argument) else PurePath(argument).name.split(".")[0] or argument
 
 
 def _find(argument: str, kind: str, report: Report) -> ChatFiles | Hub | GeneratedChat:
@@ -186,26 +180,18 @@ def _find(argument: str, kind: str, report: Report) -> ChatFiles | Hub | Generat
 
 
 def _local(argument: str, kind: str, report: Report) -> ChatFiles:
-    """The files behind a path, folder or glob; hidden ones are left out, as a shell does."""
+    """The files behind a path, folder or glob."""
     path = Path(argument).expanduser()
-    if path.is_file():
-        if not is_readable(path):
-            raise ValueError(f"cannot read {argument}: its ending is none of {', '.join(ENDINGS)}; rename it")
-        return ChatFiles((LocalFile(path, sha256_of(path), None),), {})
-    if path.is_dir():
-        inside = [p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-    elif _is_glob(argument):
-        inside = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - takes absolute patterns
-    else:
+    if not path.exists() and not is_glob(argument):
         near = difflib.get_close_matches(argument, BY_KIND[kind], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"named sources are {', '.join(BY_KIND[kind])}"
         raise ValueError(f"{argument!r} is neither a file or folder nor a named source of {kind}: {hint}")
-    inside = sorted((p for p in inside if p.is_file()), key=lambda p: p.as_posix())
-    readable = [p for p in inside if is_readable(p)]
-    if not readable:
-        raise ValueError(f"{argument} has no file ending in {', '.join(ENDINGS)}")
-    splits, left_out = _splits_by_name(readable, path if path.is_dir() else None)
-    left_out |= Counter(p.suffix.lower() or p.name for p in inside if not is_readable(p))
+    found = find_files([argument], CHAT_FILES)
+    splits: dict[Path, Split | None] = dict.fromkeys(found.files)
+    left_out = dict(found.skipped)
+    if not path.is_file():
+        splits, for_testing = _splits_by_name(found.files, path if path.is_dir() else None)
+        left_out = for_testing | left_out
     files = []
     for number, (file, split) in enumerate(splits.items(), 1):
         files.append(LocalFile(file, sha256_of(file), split))
@@ -214,9 +200,9 @@ def _local(argument: str, kind: str, report: Report) -> ChatFiles:
 
 
 def _splits_by_name(files: Sequence[Path], folder: Path | None) -> tuple[dict[Path, Split | None], dict[str, int]]:
-    """Where the names tell training from validation, as in train.jsonl and test.jsonl, that is how it is divided.
+    """The split of each file, where the names tell training from validation, as in train.jsonl and test.jsonl.
 
-    Without a file for validation, those for testing are; with one they are left out, and counted.
+    Files for testing stand in for validation where there is none; else they are left out, and counted.
     """
     words = {f: re.split(r"[/._-]", (f.relative_to(folder) if folder else f).as_posix().lower()) for f in files}
     validation = {f for f in files if any(word in VALIDATION_WORDS for word in words[f])}
@@ -240,23 +226,15 @@ def _refuse_overlap(sources: Sequence[ChatSource]) -> None:
 
 
 def identity(source: ChatSource, kind: str, seed: int) -> dict[str, Any]:
-    """What makes two requests for this source the same one: contents, where they are known, and never paths."""
+    """The values that make two requests for this source the same one: contents, where they are known, never paths."""
     about: dict[str, Any] = {"name": source.name, "weight": source.weight}
     if isinstance(source.origin, ChatFiles):
         about["files"] = [[file.sha256, file.split] for file in source.origin.files]
     elif isinstance(source.origin, GeneratedChat):
-        about |= {"seed": seed, "fingerprint": _fingerprint(kind, seed)}
+        about |= {"seed": seed, "fingerprint": fingerprint(source.origin.corpus, kind, seed)}
         if source.origin.sampling:
-            about["sampled"] = source.origin.sampling.identity()
+            about["sampled"] = source.origin.sampling.identity(source.origin.corpus)
     return about
-
-
-def _fingerprint(kind: str, seed: int) -> str:
-    """The SHA-256 of the first lines: another seed or a changed generator makes another corpus."""
-    from understudy.hamlet.write import write_lines
-
-    lines = write_lines(kind, seed, "train", FINGERPRINT_LINES)
-    return hashlib.sha256("\n".join(line.strip() for line in lines).encode("utf-8")).hexdigest()
 
 
 def open_source(
@@ -273,7 +251,7 @@ def open_source(
 
     Raises:
         UnavailableError: the network is away.
-        ValueError: what the source names does not exist.
+        ValueError: the dataset does not exist.
     """
 
     def rows(path: Path) -> Iterator[ParsedRow]:
@@ -281,9 +259,9 @@ def open_source(
 
     origin = source.origin
     if isinstance(origin, GeneratedChat) and origin.sampling:
-        return origin.sampling.open(seed, limit)
+        return origin.sampling.open(origin.corpus, seed, limit)
     if isinstance(origin, GeneratedChat):
-        return Opened(_generated_parts(kind, seed, limit))
+        return Opened(_generated_parts(origin.corpus, kind, seed, limit))
     if isinstance(origin, Hub):
         return _open_hub(origin, rows, cache, report, endpoint)
     parts = [
@@ -328,15 +306,15 @@ def _hub_part(
     return ChatPart(file.path, split, file.sha256, file.size_bytes, fetched_rows)
 
 
-def _generated_parts(kind: str, seed: int, limit: int | None) -> tuple[ChatPart, ...]:
-    from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
+def _generated_parts(name: str, kind: str, seed: int, limit: int | None) -> tuple[ChatPart, ...]:
+    corpus = CORPORA[name]
 
     def rows(split: Split, count: int) -> Iterator[ParsedRow]:
-        for number, line in enumerate(write_lines(kind, seed, split, count), 1):
-            yield ParsedRow(json.loads(line), "", number)
+        for number, record in enumerate(corpus.records(kind, seed, split, count), 1):
+            yield ParsedRow(record, "", number)
 
     def part(split: Split) -> ChatPart:
-        count = generated_count(split, DEFAULT_COUNTS[kind][split], limit)
-        return ChatPart(f"hamlet/{split}", split, None, count, lambda: rows(split, count))
+        count = record_count(split, corpus.counts[kind][split], limit)
+        return ChatPart(f"{name}/{split}", split, None, count, lambda: rows(split, count))
 
     return part("train"), part("val")

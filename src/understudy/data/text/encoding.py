@@ -1,14 +1,14 @@
 """Divided text to token files: encoded on several threads, written in order, and able to go on after a kill.
 
 Everything is written under a folder named .partial. Every 16 MB of text the token files are flushed to the
-disk and a journal is replaced by one that says how far they are good; whatever lies beyond that is cut off
-when the work goes on, so that the bytes in the end are those of a run that was never interrupted. Which text
-this is, and with what tokenizer, is decided elsewhere.
+disk and a journal is replaced that says up to where they are good. What lies beyond is cut off when the work goes on,
+so that the final bytes are those of a run that was never interrupted. The text and the tokenizer are chosen elsewhere.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections import deque
@@ -20,16 +20,18 @@ from typing import BinaryIO
 
 import numpy as np
 
-from understudy.data.text.shards import SPLITS, token_dtype
+from understudy.data.layout import SPLITS
+from understudy.data.text.shards import token_dtype
 from understudy.data.text.sources import Feed
 from understudy.data.text.splits import Position, Rule, SplitItem, divide
 from understudy.files import write_text
-from understudy.tokenizer import Tokenizer
+from understudy.tokenizer import END_OF_TEXT, Tokenizer
 
 BATCH_CHARS = 1 << 20
 BATCH_ITEMS = 4096
 JOURNAL_BYTES = 1 << 24
 JOURNAL = "progress.json"
+HASHED_BYTES = 1 << 24
 
 
 @dataclass
@@ -43,7 +45,10 @@ class EncodingCounts:
 
 @dataclass
 class EncodingState:
-    """How far the work is: a place in a feed, and what was written up to there."""
+    """A place in a feed, and the counts of everything written up to there.
+
+    `end_of_text_spelled`: how often the text itself spells the end-of-text token, which is plain text there.
+    """
 
     feed: int = 0
     position: Position = field(default_factory=Position)
@@ -51,6 +56,7 @@ class EncodingState:
     documents: list[int] = field(default_factory=list)
     empty_documents: int = 0
     text_bytes: int = 0
+    end_of_text_spelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,10 @@ def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int)
 
 
 class TokenWriter:
-    """The two token files of a folder and their journal. Use as a context; `eot_id` ends every document."""
+    """The two token files of a folder and their journal. Use as a context; `eot_id` ends every document.
+
+    `hashes`: the SHA-256 of each file as it was written.
+    """
 
     def __init__(self, folder: Path, vocab_size: int, eot_id: int | None, state: EncodingState) -> None:
         self.folder = folder
@@ -122,15 +131,19 @@ class TokenWriter:
         self.eot = None if eot_id is None else np.array([eot_id], dtype=np.uint32)
         self.state = state
         self.files: dict[str, BinaryIO] = {}
+        self.hashes = {split: hashlib.sha256() for split in SPLITS}
         self.journaled_bytes = state.text_bytes
 
     def __enter__(self) -> TokenWriter:
         for split in SPLITS:
-            file = self.files[split] = (self.folder / f"{split}.bin").open("ab")
+            file = self.files[split] = (self.folder / f"{split}.bin").open("ab+")
             good = self.state.splits[split].tokens * self.dtype.itemsize
             if file.tell() < good:
                 raise ValueError(f"{file.name} lost bytes since it was written: run the same command to begin anew")
             file.truncate(good)
+            file.seek(0)
+            while block := file.read(HASHED_BYTES):
+                self.hashes[split].update(block)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -144,6 +157,7 @@ class TokenWriter:
         text = iter(zip(encoded.ids, encoded.sizes))
         for item in encoded.batch.items:
             state.empty_documents += item.empty
+            state.end_of_text_spelled += "".join(text for _, text, _ in item.texts).count(END_OF_TEXT)
             state.documents[encoded.batch.feed] += item.ends and not item.empty
             for split, _, ends in item.texts:
                 ids, size = next(text)
@@ -165,7 +179,9 @@ class TokenWriter:
         if not len(ids):
             return
         assert int(ids.max()) < self.vocab_size, f"token {ids.max()} in a vocabulary of {self.vocab_size}"
-        self.files[split].write(ids.astype(self.dtype).tobytes())
+        content = ids.astype(self.dtype).tobytes()
+        self.files[split].write(content)
+        self.hashes[split].update(content)
         self.state.splits[split].tokens += len(ids)
 
     def commit(self) -> None:

@@ -1,6 +1,6 @@
-"""What a data folder means to a run: the tokenizer it was prepared with, and the hash that names its text.
+"""A data folder as a run sees it: the tokenizer it was prepared with, and the hash that names its text.
 
-Reading the token files is shards.py's business.
+shards.py reads the token files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from understudy.config.run import RunConfig
-from understudy.data.text.shards import TOKENIZER, TokenData, read_manifest
+from understudy.data.text.shards import TOKENIZER, TokenData, read_manifest, refuse_raw_file
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 NANOGPT_TEXT = "input.txt"
@@ -23,6 +23,7 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
         ValueError: another kind or size, or none beside the data.
     """
     path, wanted = Path(config.data.path), config.tokenizer
+    refuse_raw_file(path)
     read_manifest(path)  # which refuses a folder of conversations
     tokenizer = _tokenizer_of(path, wanted.kind)
     kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind

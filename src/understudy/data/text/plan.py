@@ -1,4 +1,4 @@
-"""What a preparation decides before it encodes: feeds, rules of validation, tokenizer, end-of-text token.
+"""Plan of a preparation, decided before it encodes: feeds, rules of validation, tokenizer, end-of-text token.
 
 A plan is written into .partial/plan.json (its tokenizer into .partial/tokenizer.json), so that a preparation
 that goes on decides nothing anew: the same files at the same commit, the same splits, the same tokenizer.
@@ -14,10 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.encoding import EncodingState, write_state
 from understudy.data.text.request import PrepareTextRequest
 from understudy.data.text.shards import TOKENIZER
-from understudy.data.text.sources import Feed, PreparationProgress, Report, TextPart, fetch_gpt2_vocabulary, open_feed
+from understudy.data.text.sources import Feed, TextPart, fetch_gpt2_vocabulary, open_feed
 from understudy.data.text.splits import Position, Rule, choose_rule, divide, training_sample
 from understudy.files import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, load_tokenizer, train_tokenizer
@@ -42,7 +43,7 @@ def make_plan(partial: Path, request: PrepareTextRequest, cache: Path, report: R
     Raises:
         ValueError: sources that cannot be read or hold no text; a tokenizer that does not suit them.
     """
-    settings = (request.field, cache, request.seed, request.limit, report)
+    settings = (request.reading, cache, request.seed, request.limit, report)
     feeds = tuple(open_feed(source, *settings) for source in request.sources)
     chosen = [choose_rule(feed, request.val_fraction, request.limit, report) for feed in feeds]
     rules = tuple(rule for rule, _ in chosen)
@@ -74,7 +75,7 @@ def read_plan(partial: Path, request: PrepareTextRequest, cache: Path, report: R
     for source, saved in zip(request.sources, raw["feeds"]):
         parts = tuple(TextPart(*part) for part in saved["parts"])
         pinned = Feed(source.name, parts, _unread, revision=saved["revision"], note=saved["note"])
-        feeds.append(open_feed(source, request.field, cache, request.seed, request.limit, report, pinned))
+        feeds.append(open_feed(source, request.reading, cache, request.seed, request.limit, report, pinned))
     rules = tuple(
         Rule(rule["kind"], rule["fraction"], tuple(tuple(lengths) for lengths in rule["lengths"]))
         for rule in raw["rules"]
@@ -127,7 +128,8 @@ def _make_tokenizer(
         return train_tokenizer(
             "bpe", sample, request.vocab_size, pattern=request.pattern, special_tokens=(END_OF_TEXT,)
         )
-    assert request.loaded is not None, f"the tokenizer at {request.tokenizer} was loaded with the request"
+    if request.loaded is None:
+        raise TypeError(f"the tokenizer at {request.tokenizer} was not loaded with the request")
     return request.loaded
 
 

@@ -10,39 +10,31 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, difference
+from understudy.data.progress import PreparationProgress, Report
+from understudy.data.text.documents import PIECE_CHARS
 from understudy.data.text.encoding import EncodingState, TokenWriter, batches, encode_in_order, read_state
 from understudy.data.text.plan import PreparationPlan, make_plan, planned_request, read_plan
-from understudy.data.text.request import PrepareTextRequest, default_name, difference, make_request
-from understudy.data.text.shards import (
-    MANIFEST,
-    PARTIAL,
-    SPLITS,
-    TOKENIZER,
-    Manifest,
-    SplitInfo,
-    open_split,
-    read_manifest,
-    token_dtype,
-)
-from understudy.data.text.sources import PreparationProgress, Report
-from understudy.files import sha256_of, write_text
+from understudy.data.text.request import PrepareTextRequest, default_name, make_request
+from understudy.data.text.shards import TOKENIZER, Manifest, SplitInfo, open_split, read_manifest, token_dtype
+from understudy.data.text.splits import distinct_documents
+from understudy.files import locked, sha256_of, write_text
+from understudy.tokenizer import END_OF_TEXT
 
-CACHE = Path("data/.cache")
 # More threads would wait for one another: see encode_in_order.
 MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
 class TextSummary:
-    """What `prepare` did. `status`: "prepared", "continued" or "already prepared"; str() is for people."""
+    """Result of `prepare`. `status`: "prepared", "continued" or "already prepared"; str() is for people."""
 
     folder: Path
     status: str
@@ -76,6 +68,8 @@ def prepare(
     force: bool = False,
     cache: Path = CACHE,
     report: Report | None = None,
+    separator: str | None = None,
+    piece_chars: int = PIECE_CHARS,
 ) -> TextSummary:
     """Turn sources into a folder of token files.
 
@@ -85,14 +79,16 @@ def prepare(
         tokenizer: "char", "bpe" (trained here), "gpt2", or the path of a tokenizer.
         vocab_size: of "bpe", special tokens included; 4,096 by default.
         pattern: of "bpe", how text is split before merging: "gpt2" (default) or "gpt4".
-        field: the field of jsonl and the column of parquet that holds the text; "text" by default.
+        field: the field of records that holds the text, with dots into objects; "text" by default.
         val_fraction: the share of the text for validation; the head of splits.py has the default.
-        limit: read at most so many documents of each source; of hamlet, which has no end, so many to train on.
+        limit: the most documents of each source; of a generated source the number to train on.
         seed: of the embedded corpus; 0 by default.
         workers: threads that encode; one for each processor by default, 8 at most. It changes no byte.
         force: replace data, finished or not, that is there already.
         cache: where downloads are kept.
-        report: called often with how far the work is; `progress_bars()` gives one for a terminal.
+        report: called often with the progress; `preparation_bars()` gives one for a terminal.
+        separator: divides a .txt or .md file into documents, such as "<|endoftext|>"; by default it is one document.
+        piece_chars: a longer document is encoded in pieces; the tokens are the same.
 
     Raises:
         UnavailableError: the network is away or the disk is full; what was done is kept.
@@ -102,35 +98,42 @@ def prepare(
     report = report or (lambda progress: None)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    request = make_request(sources, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, report)
+    request = make_request(
+        sources, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, report, separator, piece_chars
+    )
     folder = out or Path("data") / default_name(request.sources)
     try:
-        status = _look_at(folder, request, force)
-        if status != "already prepared":
-            _carry_out(
-                folder, request, status == "continued", workers or min(os.cpu_count() or 1, MOST_WORKERS), cache, report
-            )
-    except OSError as problem:
-        raise disk_problem(problem, folder) from problem
+        if (status := _status(folder, request, force)) != "already prepared":
+            with locked(folder, "--out"):
+                status = _status(folder, request, force)  # again: another process may have finished it
+                if status != "already prepared":
+                    _discard_other(folder, status)
+                    workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
+                    _carry_out(folder, request, status == "continued", workers, cache, report)
+    except OSError as error:
+        raise disk_problem(error, folder) from error
     manifest = read_manifest(folder)
-    assert manifest is not None, f"{folder} was just prepared and has no manifest"
+    if manifest is None:
+        raise ValueError(f"{folder} was removed while it was prepared: run the same command again")
     return TextSummary(folder, status, manifest, time.perf_counter() - start, _notes(manifest))
 
 
-def _look_at(folder: Path, request: PrepareTextRequest, force: bool) -> str:
-    """What is to be done with what is there: the status that the summary will have."""
+def _status(folder: Path, request: PrepareTextRequest, force: bool) -> str:
+    """The status that the summary will have, by the contents of the folder.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give --out a folder")
     if any((folder / f"{split}.jsonl").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds conversations: give another --out")
-    partial = folder / PARTIAL
-    begun = planned_request(partial)
+    begun = planned_request(folder / PARTIAL)
     if not force and (manifest := read_manifest(folder)) is not None:
         _refuse_other(folder, "data prepared otherwise", manifest.request, request)
         for split in SPLITS:
             open_split(folder, split)
-        if begun == request.mapping:
-            shutil.rmtree(partial)
+            _check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
         return "already prepared"
     if begun == request.mapping:
         return "continued"
@@ -138,9 +141,21 @@ def _look_at(folder: Path, request: PrepareTextRequest, force: bool) -> str:
         _refuse_other(folder, "an unfinished preparation of another kind", begun, request)
     if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
-    if partial.exists():
-        shutil.rmtree(partial)
     return "prepared"
+
+
+def _check_hash(file: Path, sha256: str) -> None:
+    if (actual := sha256_of(file)) != sha256:
+        raise ValueError(
+            f"{file} has the SHA-256 {actual[:12]}… where {sha256[:12]}… was written: it was changed or damaged since; "
+            "prepare the data again with --force"
+        )
+
+
+def _discard_other(folder: Path, status: str) -> None:
+    """Remove the unfinished work of another request."""
+    if status == "prepared" and (folder / PARTIAL).exists():
+        shutil.rmtree(folder / PARTIAL)
 
 
 def _refuse_other(folder: Path, what: str, found: dict, request: PrepareTextRequest) -> None:
@@ -167,8 +182,6 @@ def _carry_out(
     except ValueError:
         # The input must change before this can succeed, and with it the request: nothing here is of use then.
         shutil.rmtree(partial, ignore_errors=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
         raise
     _put_in_place(folder)
 
@@ -194,9 +207,16 @@ def _encode(
             tokens = sum(counts.tokens for counts in state.splits.values())
             report(PreparationProgress("encoding", done + offset, feed_starts[-1], tokens))
         writer.commit()
+    for split in SPLITS:
+        _check_hash(partial / f"{split}.bin", writer.hashes[split].hexdigest())
     for split, counts in state.splits.items():
         if not counts.tokens:
             documents = sum(state.documents)
+            if documents > 1 and distinct_documents(plan.feeds, 2) == 1:
+                raise ValueError(
+                    f"all {documents:,} documents are the same text, and none can be held out for validation: give "
+                    "documents that differ"
+                )
             raise ValueError(
                 f"the text is too short to split: of {state.text_bytes:,} bytes in {documents:,} "
                 f"documents none fell to {split}; give more text, or another --val-fraction"
@@ -235,6 +255,7 @@ def _make_manifest(
         sources=sources,
         request=request.mapping,
         empty_documents=state.empty_documents,
+        end_of_text_spelled=state.end_of_text_spelled,
         seed=request.seed,
         understudy=__version__,
     )
@@ -252,7 +273,7 @@ def _put_in_place(folder: Path) -> None:
 
 
 def _notes(manifest: Manifest) -> tuple[str, ...]:
-    """What was left out or is less than it seems; nothing is dropped without a word."""
+    """Everything that was left out, and warnings about the text."""
     notes = [source["note"] for source in manifest.sources if source["note"]]
     for source in manifest.sources:
         if source["skipped"]:
@@ -260,31 +281,9 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
             notes.append(f"skipped files of other kinds: {counts}")
     if manifest.empty_documents:
         notes.append(f"dropped empty documents: {manifest.empty_documents:,}")
+    if manifest.end_of_text_spelled:
+        notes.append(
+            f"the text spells {END_OF_TEXT} {manifest.end_of_text_spelled:,} times, which is encoded as plain text; to end "
+            f"documents of .txt and .md files there, prepare again with --separator '{END_OF_TEXT}' --force"
+        )
     return tuple(notes)
-
-
-@contextmanager
-def progress_bars() -> Iterator[Report]:
-    """A report for `prepare` that draws on standard error, one bar a stage; silent where that is no
-    terminal."""
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.TaskProgressColumn(),
-        rich_progress.TextColumn("{task.fields[tokens]}"),
-        rich_progress.TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, rich_progress.TaskID] = {}
-
-        def report(progress: PreparationProgress) -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, tokens="")
-            tokens = f"{progress.tokens:,} tokens" if progress.tokens else ""
-            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, tokens=tokens)
-
-        yield report

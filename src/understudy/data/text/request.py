@@ -1,7 +1,7 @@
-"""What `prepare` was asked for: the settings checked, and put into a form that two runs can compare.
+"""A request to `prepare`: its settings checked, and put into a form that two runs can compare.
 
-Everything that decides a byte of the result is in a request's mapping and nothing else is: contents count and
-paths do not, and neither do the number of workers or the folder. Nothing is fetched or encoded here.
+Everything that decides a byte of the result is in a request's mapping and nothing else is: contents and not paths,
+neither the number of workers nor the folder. Nothing is fetched or encoded here.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.data.generated import CORPORA
+from understudy.data.progress import Report
+from understudy.data.text.documents import PIECE_CHARS, ReadingOptions
 from understudy.data.text.shards import FORMAT
 from understudy.data.text.sources import (
     GeneratedText,
-    Report,
     TextFiles,
     TextSource,
     identity,
     parse_sources,
     takes_field,
+    takes_separator,
 )
 from understudy.tokenizer import SPLIT_PATTERNS, Tokenizer, load_tokenizer
 
@@ -31,15 +34,19 @@ DEFAULT_PATTERN = "gpt2"
 
 @dataclass(frozen=True)
 class PrepareTextRequest:
-    """Settings with their defaults filled in. `tokenizer`: "char", "bpe", "gpt2" or a path; `vocab_size` and
-    `pattern` are of "bpe" and mean nothing otherwise; `loaded` is the one at a path. `mapping`: what is
-    compared and written down."""
+    """Settings with their defaults filled in.
+
+    Attributes:
+        tokenizer: "char", "bpe", "gpt2" or a path; `vocab_size` and `pattern` are of "bpe" and unused otherwise.
+        loaded: the tokenizer at a path.
+        mapping: the settings that are compared with another request's, and written into the manifest.
+    """
 
     sources: tuple[TextSource, ...]
     tokenizer: str
     vocab_size: int
     pattern: str
-    field: str | None
+    reading: ReadingOptions
     val_fraction: float | None
     limit: int | None
     seed: int
@@ -57,6 +64,8 @@ def make_request(
     limit: int | None,
     seed: int | None,
     report: Report,
+    separator: str | None = None,
+    piece_chars: int = PIECE_CHARS,
 ) -> PrepareTextRequest:
     """Look the sources up and check the settings; one that would do nothing is refused.
 
@@ -70,12 +79,16 @@ def make_request(
     _check_tokenizer(tokenizer, vocab_size, pattern)
     sources = tuple(parse_sources(arguments, report))
     if field is not None and not any(takes_field(source) for source in sources):
-        raise ValueError(f"field={field!r} would do nothing: no jsonl, parquet or hf: source was given; leave it out")
+        raise ValueError(f"field={field!r} would do nothing: no file of records or hf: source was given; leave it out")
+    if separator is not None and (not separator or not any(takes_separator(source) for source in sources)):
+        raise ValueError(f"separator={separator!r} would do nothing: no .txt or .md file was given; leave it out")
     generated = [isinstance(source.origin, GeneratedText) for source in sources]
     if val_fraction is not None and all(generated):
         raise ValueError(f"val_fraction={val_fraction} would do nothing: {sources[0].name} has its own validation text")
     if seed is not None and not any(generated):
-        raise ValueError(f"seed={seed} would do nothing: no generated source (hamlet) was given; leave it out")
+        raise ValueError(
+            f"seed={seed} would do nothing: no generated source ({', '.join(CORPORA)}) was given; leave it out"
+        )
     vocab_size, pattern, seed = vocab_size or DEFAULT_VOCAB_SIZE, pattern or DEFAULT_PATTERN, seed or 0
     loaded = None if tokenizer in TOKENIZERS else load_tokenizer(Path(tokenizer).expanduser())
     mapping = {
@@ -83,13 +96,23 @@ def make_request(
         "sources": [identity(source, seed) for source in sources],
         "tokenizer": _tokenizer_identity(tokenizer, vocab_size, pattern, loaded),
         "field": field,
+        "separator": separator,
         "val_fraction": val_fraction,
         "limit": limit,
     }
     # As it will be read back: tuples are lists in JSON.
     mapping = json.loads(json.dumps(mapping))
     return PrepareTextRequest(
-        sources, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, loaded, mapping
+        sources,
+        tokenizer,
+        vocab_size,
+        pattern,
+        ReadingOptions(field or "text", separator, piece_chars),
+        val_fraction,
+        limit,
+        seed,
+        loaded,
+        mapping,
     )
 
 
@@ -126,8 +149,3 @@ def default_name(sources: Sequence[TextSource]) -> str:
     if isinstance(origin, TextFiles):
         return origin.found.files[0].name.split(".")[0]
     return sources[0].name.removeprefix("hf:").split("#")[0].split("/")[-1].replace(":", "-")
-
-
-def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """Which settings of two requests differ, for a sentence."""
-    return "other " + ", ".join(key for key in other if one.get(key) != other[key])

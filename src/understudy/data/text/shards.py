@@ -1,4 +1,4 @@
-"""A data folder, opened: token files as they lie on the disk, and the manifest that says what they are.
+"""A data folder, opened: token files as they lie on the disk, and the manifest that describes them.
 
 A data folder holds train.bin and val.bin (token ids one after another, little-endian, uint16 where the
 vocabulary has at most 65,536 ids and uint32 otherwise, no header), manifest.json and tokenizer.json.
@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
+from understudy.data.layout import MANIFEST, PARTIAL
+from understudy.data.records import file_ending
+from understudy.data.text.documents import TEXT_FILES
+
 FORMAT = 1
-SPLITS = ("train", "val")
-MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-PARTIAL = ".partial"
 SCAN_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What a split holds. `bytes`: of its text in UTF-8, what bits per byte are counted over; end-of-text
-    tokens are among `tokens` and have no bytes. `sha256`: of the .bin file."""
+    """Sizes of a split. `bytes`: of its text in UTF-8, the denominator of bits per byte; end-of-text tokens are among
+    `tokens` and have no bytes. `sha256`: of the .bin file."""
 
     tokens: int
     bytes: int
@@ -37,8 +38,12 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a data folder says of itself. `request`: what was asked for, by which a second run knows it is
-    done."""
+    """Description of a data folder.
+
+    Attributes:
+        request: the settings of the preparation, by which a second run knows that it is done.
+        end_of_text_spelled: how often the text spells the end-of-text token.
+    """
 
     tokenizer_sha256: str
     tokenizer_kind: str
@@ -49,6 +54,7 @@ class Manifest:
     sources: list[dict[str, Any]]
     request: dict[str, Any]
     empty_documents: int = 0
+    end_of_text_spelled: int = 0
     seed: int = 0
     understudy: str = ""
     format: int = FORMAT
@@ -113,6 +119,7 @@ def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenDa
     Raises:
         ValueError: no such folder or split, a token file cut short or empty, tokens outside the vocabulary.
     """
+    refuse_raw_file(path)
     if not path.is_dir():
         raise ValueError(f"no data folder at {path}: make it with `understudy prepare SOURCE --out {path}`")
     manifest = read_manifest(path)
@@ -137,6 +144,22 @@ def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenDa
         tokenizer_sha256=manifest.tokenizer_sha256 if manifest else None,
         bytes=info.bytes if info else None,
     )
+
+
+def refuse_raw_file(path: Path) -> None:
+    """Refuse a file where a data folder is expected.
+
+    Raises:
+        ValueError: the path is a file; the sentence says how to prepare it.
+    """
+    if path.is_file() and file_ending(path)[0] in TEXT_FILES.all:
+        folder = f"data/{path.name.split('.')[0]}"
+        raise ValueError(
+            f"{path} is a file of text, which must be prepared first: `understudy prepare {path} --out {folder}`, then "
+            f"name {folder}"
+        )
+    if path.is_file():
+        raise ValueError(f"{path} is a file: name the folder that `understudy prepare` made")
 
 
 def _check_size(file: Path, dtype: np.dtype, info: SplitInfo | None) -> None:

@@ -1,14 +1,14 @@
-"""The table of named sources, and what stands behind every SOURCE that `prepare` is given.
+"""The table of named texts, and the origin of every SOURCE that `prepare` is given.
 
-A source becomes a feed: parts (files, or what stands for one) whose documents are read in order. A new
-dataset is one row of NAMED. Nothing here splits into training and validation, and nothing here encodes.
+A source becomes a feed: parts (files, or splits of a generated corpus) whose documents are read in order. A new
+dataset is one row of NAMED; a generated one is a row of generated.CORPORA. Nothing here splits or encodes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,24 +17,26 @@ from typing import Any, Literal
 
 from understudy.data.fetch.download import download
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset, parse_hub_name
+from understudy.data.find import LocalFiles, find_files
+from understudy.data.generated import CORPORA, fingerprint, record_count
+from understudy.data.progress import PreparationProgress, Report
+from understudy.data.records import file_ending
 from understudy.data.text.documents import (
+    TEXT_ENDINGS,
+    TEXT_FILES,
     DocumentPiece,
-    Found,
-    ending_of,
-    find_files,
+    ReadingOptions,
     read_file,
     split_document,
     uses_field,
 )
 from understudy.files import sha256_of
 
-FINGERPRINT_STORIES = 64
-
 
 @dataclass(frozen=True)
 class WebText:
-    """Texts at fixed addresses, (url, sha256 or None) each. `gutenberg`: cut off what Project Gutenberg
-    adds."""
+    """Texts at fixed addresses, (url, sha256 or None) each. `gutenberg`: cut off the header and licence of Project
+    Gutenberg."""
 
     urls: tuple[tuple[str, str | None], ...]
     gutenberg: bool = False
@@ -42,14 +44,14 @@ class WebText:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """The embedded corpus: made from a seed, with training and validation stories of its own."""
+    """A row of generated.CORPORA, with training and validation documents of its own."""
 
     corpus: str
 
 
 @dataclass(frozen=True)
 class TextFiles:
-    found: Found
+    found: LocalFiles
     parts: tuple[TextPart, ...]
 
 
@@ -57,13 +59,13 @@ Origin = WebText | GeneratedText | HubDataset | TextFiles
 
 
 def _books(*numbers: int) -> WebText:
-    """Books of Project Gutenberg. Their files are corrected now and then, so no checksum is published here:
-    the one first seen is kept beside the download and in the manifest, and holds from then on."""
+    """Books of Project Gutenberg. Their files are corrected now and then, so that no checksum is published here: the one
+    first seen is kept beside the download and in the manifest, and holds from then on."""
     return WebText(tuple((f"https://www.gutenberg.org/cache/epub/{n}/pg{n}.txt", None) for n in numbers), True)
 
 
 NAMED: dict[str, Origin] = {
-    "hamlet": GeneratedText("hamlet"),
+    **{name: GeneratedText(name) for name in CORPORA},
     "shakespeare": WebText(
         (
             (
@@ -91,22 +93,8 @@ GPT2_FILES = {
 
 
 @dataclass(frozen=True)
-class PreparationProgress:
-    """How far a stage of the work is: `done` of `total` in bytes of files (in stories, for a generator)."""
-
-    stage: str
-    done: int
-    total: int | None
-    tokens: int = 0
-
-
-Report = Callable[[PreparationProgress], None]
-
-
-@dataclass(frozen=True)
 class TextPart:
-    """A file of a feed. `size`: its bytes, or its stories; `split`: set where the source has splits of its
-    own."""
+    """A file of a feed. `size`: its bytes, or its documents; `split`: set where the source has splits of its own."""
 
     name: str
     size: int
@@ -116,7 +104,13 @@ class TextPart:
 
 @dataclass(frozen=True)
 class Feed:
-    """A source that can be read: `read(i)` gives the documents of `parts[i]`, the same ones every time."""
+    """A source that can be read: `read(i)` gives the documents of `parts[i]`, the same ones every time.
+
+    Attributes:
+        remote: whether the parts are fetched when they are read.
+        note: a remark for the user, or "".
+        skipped: the number of files left out, by ending.
+    """
 
     name: str
     parts: tuple[TextPart, ...]
@@ -136,7 +130,7 @@ class TextSource:
 
 
 def parse_sources(arguments: Sequence[str], report: Report) -> list[TextSource]:
-    """What each SOURCE means, without touching the network; files are looked up, hashed, and made one source.
+    """The source behind each SOURCE, without the network; files are looked up, hashed, and made one source.
 
     Raises:
         ValueError: no sources, a name that is neither in the table nor a file, one source twice.
@@ -157,12 +151,12 @@ def parse_sources(arguments: Sequence[str], report: Report) -> list[TextSource]:
     if len(set(names)) < len(names):
         raise ValueError(f"a source is named twice in {', '.join(names)}: name each one once")
     if paths:
-        sources.append(TextSource("files", _hashed(find_files(paths), report)))
+        sources.append(TextSource("files", _hashed(find_files(paths, TEXT_FILES), report)))
     return sources
 
 
 def _refuse_misspelt(argument: str) -> None:
-    """A bare word that is no file was most likely meant to be a name."""
+    """Refuse a bare word that is no file: most likely a misspelt name."""
     if Path(argument).expanduser().exists() or any(mark in argument for mark in "/\\.*?["):
         return
     near = difflib.get_close_matches(argument, NAMED, n=1)
@@ -170,7 +164,7 @@ def _refuse_misspelt(argument: str) -> None:
     raise ValueError(f"{argument!r} is neither a file or folder nor a named source: {hint}")
 
 
-def _hashed(found: Found, report: Report) -> TextFiles:
+def _hashed(found: LocalFiles, report: Report) -> TextFiles:
     sizes = [path.stat().st_size for path in found.files]
     parts: list[TextPart] = []
     done, total = 0, sum(sizes)
@@ -182,14 +176,13 @@ def _hashed(found: Found, report: Report) -> TextFiles:
 
 
 def identity(source: TextSource, seed: int) -> dict[str, Any]:
-    """What makes two requests for this source the same one: contents, where they are known, and never
-    paths."""
+    """The values that make two requests for this source the same one: contents, where they are known, never paths."""
     origin = source.origin
     if isinstance(origin, TextFiles):
-        names = [(ending_of(path), part.sha256) for path, part in zip(origin.found.files, origin.parts)]
+        names = [("".join(file_ending(path)), part.sha256) for path, part in zip(origin.found.files, origin.parts)]
         return {"files": [list(pair) for pair in names]}
     if isinstance(origin, GeneratedText):
-        return {"name": source.name, "seed": seed, "fingerprint": _fingerprint(seed)}
+        return {"name": source.name, "seed": seed, "fingerprint": fingerprint(origin.corpus, "text", seed)}
     return {"name": source.name}
 
 
@@ -200,9 +193,15 @@ def takes_field(source: TextSource) -> bool:
     return isinstance(source.origin, HubDataset) and source.origin.field is None
 
 
+def takes_separator(source: TextSource) -> bool:
+    """Whether a separator of documents would be used for this source."""
+    files = source.origin.found.files if isinstance(source.origin, TextFiles) else ()
+    return any(file_ending(path)[0] in TEXT_ENDINGS for path in files)
+
+
 def open_feed(
     source: TextSource,
-    text_field: str | None,
+    reading: ReadingOptions,
     cache: Path,
     seed: int,
     limit: int | None,
@@ -210,28 +209,23 @@ def open_feed(
     pinned: Feed | None = None,
     endpoint: str | None = None,
 ) -> Feed:
-    """A feed for a source. `pinned`: the feed that an interrupted preparation began with, which it must
-    equal.
+    """A feed for a source. `pinned`: the feed that an interrupted preparation began with, which it must equal.
 
     Raises:
         UnavailableError: the network is away.
-        ValueError: what the source names does not exist, or is no longer what it was.
+        ValueError: the dataset or file does not exist, or has changed since.
     """
     origin = source.origin
     if isinstance(origin, HubDataset):
-        feed = _open_hub(source, origin, origin.field or text_field or "text", cache, report, pinned, endpoint)
+        reading = dataclasses.replace(reading, field=origin.field or reading.field, separator=None)
+        feed = _open_hub(source, origin, reading, cache, report, pinned, endpoint)
     elif isinstance(origin, TextFiles):
         paths = origin.found.files
-        feed = Feed(
-            source.name,
-            origin.parts,
-            lambda i: read_file(paths[i], text_field or "text"),
-            skipped=origin.found.skipped,
-        )
+        feed = Feed(source.name, origin.parts, lambda i: read_file(paths[i], reading), skipped=origin.found.skipped)
     elif isinstance(origin, WebText):
         feed = _open_web(source, origin, cache, report)
     else:
-        feed = _open_generated(source, seed, limit)
+        feed = _open_generated(source, origin, seed, limit)
     if pinned is not None and feed.parts != pinned.parts:
         changed = [new.name for new, old in zip(feed.parts, pinned.parts) if new != old] or [source.name]
         raise ValueError(
@@ -244,9 +238,10 @@ def _open_web(source: TextSource, origin: WebText, cache: Path, report: Report) 
     paths, parts = [], []
     for url, sha256 in origin.urls:
         name = url.rsplit("/", 1)[-1]
-        got = download(url, cache / "web" / source.name / name, sha256, _fetching(name, report))
-        paths.append(got.path)
-        parts.append(TextPart(url, got.size_bytes, got.sha256))
+        report(PreparationProgress(f"fetching {name}", 0, None))
+        fetched = download(url, cache / "web" / source.name / name, sha256)
+        paths.append(fetched.path)
+        parts.append(TextPart(url, fetched.size_bytes, fetched.sha256))
 
     def read(i: int) -> Iterator[DocumentPiece]:
         if not origin.gutenberg:
@@ -259,14 +254,13 @@ def _open_web(source: TextSource, origin: WebText, cache: Path, report: Report) 
 def _open_hub(
     source: TextSource,
     origin: HubDataset,
-    text_field: str,
+    reading: ReadingOptions,
     cache: Path,
     report: Report,
     pinned: Feed | None,
     endpoint: str | None,
 ) -> Feed:
-    """The list of files is asked for once; a preparation that goes on takes it from where it was written
-    down."""
+    """The list of files is asked for once; a preparation that goes on takes it from its plan."""
     if pinned is not None and pinned.revision is not None:
         parts, revision, note = pinned.parts, pinned.revision, pinned.note
     else:
@@ -277,41 +271,27 @@ def _open_hub(
 
     def read(i: int) -> Iterator[DocumentPiece]:
         file = HubFile(parts[i].name, parts[i].size, parts[i].sha256)
-        yield from read_file(fetch_file(origin.repo, revision, file, cache / "hub", endpoint), text_field)
+        yield from read_file(fetch_file(origin.repo, revision, file, cache / "hub", endpoint), reading)
 
     return Feed(source.name, parts, read, remote=True, revision=revision, note=note)
 
 
-def generated_count(split: str, default: int, limit: int | None) -> int:
-    """How much is written of a split of a source without end: a limit may ask for more to train on, not to validate."""
-    return limit or default if split == "train" else min(default, limit or default)
-
-
-def _open_generated(source: TextSource, seed: int, limit: int | None) -> Feed:
-    from understudy.hamlet import DEFAULT_STORIES, stories
-
+def _open_generated(source: TextSource, origin: GeneratedText, seed: int, limit: int | None) -> Feed:
+    corpus = CORPORA[origin.corpus]
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
-    counts = [generated_count(split, DEFAULT_STORIES[split], limit) for split in splits]
-    fingerprint = _fingerprint(seed)
-    parts = [TextPart(f"{source.name}/{split}", n, fingerprint, split) for split, n in zip(splits, counts)]
+    counts = [record_count(split, corpus.counts["text"][split], limit) for split in splits]
+    sha256 = fingerprint(origin.corpus, "text", seed)
+    parts = [TextPart(f"{source.name}/{split}", n, sha256, split) for split, n in zip(splits, counts)]
 
     @functools.cache
-    def written(i: int) -> list[str]:
-        # Kept (a few MB): a tokenizer is trained on the same stories that are then encoded.
-        return list(islice(stories(seed, splits[i]), counts[i]))
+    def documents(i: int) -> list[str]:
+        # Kept (a few MB): a tokenizer is trained on the same documents that are then encoded.
+        return list(islice(corpus.texts(seed, splits[i]), counts[i]))
 
     def read(i: int) -> Iterator[DocumentPiece]:
-        return (DocumentPiece(story, True, number) for number, story in enumerate(written(i), 1))
+        return (DocumentPiece(text, True, number) for number, text in enumerate(documents(i), 1))
 
     return Feed(source.name, tuple(parts), read)
-
-
-def _fingerprint(seed: int) -> str:
-    """The SHA-256 of the first stories: another seed or a changed generator makes another corpus."""
-    from understudy.hamlet import stories
-
-    first = "\0".join(islice(stories(seed, "train"), FINGERPRINT_STORIES))
-    return hashlib.sha256(first.encode("utf-8")).hexdigest()
 
 
 def without_gutenberg(text: str, name: str) -> str:
@@ -337,12 +317,6 @@ def fetch_gpt2_vocabulary(cache: Path, report: Report) -> Path:
     """
     folder = cache / "gpt2"
     for name, sha256 in GPT2_FILES.items():
-        download(GPT2_URL + name, folder / name, sha256, _fetching(name, report))
+        report(PreparationProgress(f"fetching {name}", 0, None))
+        download(GPT2_URL + name, folder / name, sha256)
     return folder
-
-
-def _fetching(name: str, report: Report) -> Callable[[int, int | None], None]:
-    def progress(done: int, total: int | None) -> None:
-        report(PreparationProgress(f"fetching {name}", done, total))
-
-    return progress

@@ -1,4 +1,4 @@
-"""Which text is for training and which for validation: one rule for each source, decided before encoding.
+"""Training and validation text: one rule for each source, decided before encoding.
 
 - own:  the source has its splits (the embedded corpus).
 - tail: fewer than 100 documents. The last 10% of the characters of each document are for validation; of one
@@ -16,10 +16,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.documents import DocumentPiece
-from understudy.data.text.sources import Feed, PreparationProgress, Report
+from understudy.data.text.sources import Feed
 
-SPLITS = ("train", "val")
 FEW_DOCUMENTS = 100
 TAIL_FRACTION = 0.1
 VAL_BYTES = 10_000_000
@@ -30,12 +30,22 @@ TYPICAL_DOCUMENT_BYTES = 4096
 
 @dataclass(frozen=True)
 class Rule:
-    """A feed's rule. `lengths`: for tail, the characters of every document of every part, empty ones
-    included."""
+    """A feed's rule. `lengths`: for tail, the characters of every document of every part, empty ones included."""
 
     kind: str
     fraction: float | None = None
     lengths: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def val_fraction(self) -> float:
+        """The share of the text that is validation text.
+
+        Raises:
+            ValueError: the rule has none.
+        """
+        if self.fraction is None:
+            raise ValueError(f"the rule {self.kind} has no fraction")
+        return self.fraction
 
 
 @dataclass(frozen=True)
@@ -113,10 +123,9 @@ def text_hash(text: str) -> int:
 
 
 def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterator[SplitItem]:
-    """The feed from `start` on, every piece assigned. Parts before are not read; within its part it is
-    re-read.
+    """The feed from `start` on, every piece assigned. Parts before it are not read; its own part is read again.
 
-    `limit`: so many documents are read (the feed itself sees to it where it has its own splits).
+    `limit`: the most documents to read, of a feed without splits of its own.
     """
     documents = start.documents
     for i in range(start.part, len(feed.parts)):
@@ -135,10 +144,11 @@ def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterat
 
 
 class _Cursor:
-    """Where in which document of a part the reader is: enough to assign the next piece."""
+    """The reader's place in the documents of a part: enough to assign the next piece."""
 
     def __init__(self, rule: Rule, lengths: tuple[int, ...]) -> None:
         self.rule = rule
+        self.fraction = rule.fraction or 0.0  # the rule "own" has none and needs none
         self.lengths = lengths
         self.document = 0
         self.chars = 0
@@ -157,8 +167,7 @@ class _Cursor:
             if own_split is not None:
                 self.split = own_split
             elif starts:
-                assert self.rule.fraction is not None, "the rule hash has a fraction"
-                self.split = "val" if is_validation(piece.text, self.rule.fraction) else "train"
+                self.split = "val" if is_validation(piece.text, self.fraction) else "train"
             texts = ((self.split, piece.text, piece.ends),)
         self.chars = 0 if piece.ends else self.chars + len(piece.text)
         self.document += piece.ends
@@ -166,8 +175,7 @@ class _Cursor:
 
     def _tail(self, piece: DocumentPiece) -> tuple[tuple[str, str, bool], ...]:
         """The piece cut where its document's validation text begins, if that is in it."""
-        assert self.rule.fraction is not None, "the rule tail has a fraction"
-        cut = max(0, int(self.lengths[self.document] * (1 - self.rule.fraction)) - self.chars)
+        cut = max(0, int(self.lengths[self.document] * (1 - self.fraction)) - self.chars)
         head, tail = piece.text[:cut], piece.text[cut:]
         texts = [("train", head, len(head) == cut)] if head else []
         if tail:
@@ -176,12 +184,10 @@ class _Cursor:
 
 
 def training_sample(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | None, max_bytes: int) -> Iterator[str]:
-    """About `max_bytes` of training text to train a tokenizer on: the same every time, and no validation
-    text.
+    """About `max_bytes` of training text to train a tokenizer on: the same every time, and no validation text.
 
-    The feeds share it equally. Of files that lie here each gives its share from its beginning; of a feed
-    that is fetched, generated or limited it is the beginning of the whole, so that only its first files need
-    be there.
+    The feeds share it equally. Local files each give their share from their beginning; a feed that is fetched,
+    generated or limited gives its beginning, so that only its first files are needed.
     """
     for feed, rule in zip(feeds, rules):
         budget = max_bytes // len(feeds)
@@ -203,3 +209,18 @@ def training_sample(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | N
                         yield text
                 if taken >= allowed:
                     break
+
+
+def distinct_documents(feeds: Sequence[Feed], most: int) -> int:
+    """The number of different documents, counted up to `most`, by the hashes of their first pieces."""
+    hashes: set[int] = set()
+    for feed in feeds:
+        for i in range(len(feed.parts)):
+            begins = True
+            for piece in feed.read(i):
+                if begins and piece.text.strip():
+                    hashes.add(text_hash(piece.text))
+                    if len(hashes) >= most:
+                        return most
+                begins = piece.ends
+    return len(hashes)

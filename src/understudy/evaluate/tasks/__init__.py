@@ -1,4 +1,4 @@
-"""The tasks there are, by name. A new one is a file beside this and a row in the table."""
+"""The table of tasks by name. A new task is a file beside this one and a row in the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS: dict[str, Callable[[Path | None, int], Task]] = {
     "mmlu": MMLU,
 }
 PUBLIC = ("gsm8k", "hellaswag", "arc-easy", "arc-challenge", "mmlu")
-"""Those whose questions lie in files; the others write their own."""
+"""Tasks whose questions are read from files; the others generate their own."""
 LOCAL: dict[str, Callable[[Path, int], Task]] = {".jsonl": LocalTask, ".txt": TextTask, ".md": TextTask}
 
 
@@ -32,8 +32,8 @@ def find_task(name: str, path: str | Path | None = None, few_shot: int = 0) -> T
     """A task by its name, or by the path of a file of questions (.jsonl) or of text (.txt, .md).
 
     Args:
-        path: where the questions lie, a file or a folder; from the hub when left out.
-        few_shot: so many solved examples are shown before each question.
+        path: file or folder of the questions; by default they come from the hub.
+        few_shot: number of solved examples shown before each question.
 
     Raises:
         ValueError: no such task or file.
@@ -43,7 +43,7 @@ def find_task(name: str, path: str | Path | None = None, few_shot: int = 0) -> T
     file = Path(name)
     if file.suffix in LOCAL:
         if path is not None:
-            raise ValueError(f"the task {name} is itself the file of its questions; leave {path} out")
+            raise ValueError(f"{name} is a file of questions and takes no other path; leave {path} out")
         if not file.is_file():
             raise ValueError(f"there is no file {name}; a task is a file of questions, or one of {', '.join(TASKS)}")
         if file.stem in TASKS:

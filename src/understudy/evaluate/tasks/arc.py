@@ -1,4 +1,4 @@
-"""ARC: science questions of school tests, an easy and a challenge set (Clark et al. 2018, arXiv:1803.05457)."""
+"""ARC: science questions of school exams, an easy and a challenge set (Clark et al. 2018, arXiv:1803.05457)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from understudy.evaluate.tasks.source import Row, TaskData, read_source, texts_o
 
 
 class Arc(Task):
-    """The choices are not shown: the likeliest after the question, normalised by length, is the answer."""
+    """The choices are not shown: the most likely one after the question, normalised by length, is the answer."""
 
     kind = "choice"
     metric = "accuracy_normalised"
@@ -27,19 +27,19 @@ class Arc(Task):
 
     def _example(self, where: str, row: Row) -> Example:
         """A row as the hub has it, or as the authors' own files do (the choices inside the question)."""
-        asked: Any = row.get("question")
+        text: Any = row.get("question")
         choices: Any = row.get("choices")
-        if isinstance(asked, dict):
-            asked, choices = asked.get("stem"), asked.get("choices")
+        if isinstance(text, dict):
+            text, choices = text.get("stem"), text.get("choices")
         if isinstance(choices, list):
             listed: list[Row] = [choice for choice in choices if isinstance(choice, dict)]
             choices = {key: [choice.get(key) for choice in listed] for key in ("text", "label")}
-        if not isinstance(asked, str) or not isinstance(choices, dict):
-            raise ValueError(f"{where} is no question of ARC: question, choices and answerKey are wanted")
+        if not isinstance(text, str) or not isinstance(choices, dict):
+            raise ValueError(f"{where} is not a question of ARC; it needs question, choices and answerKey")
         texts, labels = texts_of(choices.get("text"), "choices", where), list(choices.get("label") or ())
         if row.get("answerKey") not in labels or len(labels) != len(texts):
             raise ValueError(f"{where} has the answerKey {row.get('answerKey')!r}, and its choices are {labels}")
         return Example(
-            f"{self.name}/{row.get('id', where)}", texts[labels.index(row["answerKey"])], question(asked),
+            f"{self.name}/{row.get('id', where)}", texts[labels.index(row["answerKey"])], question(text),
             category=self.name, choices=texts,
         )  # fmt: skip

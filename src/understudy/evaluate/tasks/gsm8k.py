@@ -1,4 +1,4 @@
-"""GSM8K: school sums in words (Cobbe et al. 2021, arXiv:2110.14168). The model's last number is its answer."""
+"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv:2110.14168). The model's last number is its answer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ CALCULATOR = re.compile(r"<<.*?>>")
 
 
 class GSM8K(Task):
-    """The final number is compared, as a number: `$1,200.00.` is 1200.
-
-    It stands after `####` where the answer has that mark, and is its last number otherwise.
-    """
+    """Compares final numbers: `$1,200.00.` is 1200. The final number follows `####`, or else is the last one."""
 
     name = "gsm8k"
     kind = "answer"
+    verifier = "gsm8k"
     max_new_tokens = 256
 
     def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
@@ -30,14 +28,11 @@ class GSM8K(Task):
         name = "train" if split == "train" else "test"
         source = TaskData("gsm8k", "openai/gsm8k", f"main/{name}-*.parquet", (name,), without="socratic")
         rows = read_source(source, self.path)
-        found = []
+        examples = []
         for number, (where, row) in enumerate(rows[:limit]):
             solution = CALCULATOR.sub("", text_of(row, "answer", where))
             if final_number(solution) is None:
                 raise ValueError(f"{where} has no number in its answer; GSM8K's end with #### and a number")
-            asked = question(text_of(row, "question", where))
-            found.append(Example(f"gsm8k/{name}/{number}", solution, asked, category="gsm8k"))
-        return found
-
-    def score(self, example: Example, answer: str) -> float:
-        return float(final_number(answer) == final_number(example.answer))
+            messages = question(text_of(row, "question", where))
+            examples.append(Example(f"gsm8k/{name}/{number}", solution, messages, category="gsm8k"))
+        return examples

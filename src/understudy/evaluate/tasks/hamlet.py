@@ -1,66 +1,79 @@
-"""Hamlet: the embedded corpus asked about, by category, with people, facts and phrasings that training never had."""
+"""Hamlet: questions about the embedded corpus, by category, with people, facts and phrasings held out of training."""
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from understudy.evaluate.task import Example, Kind, Split, Task, take_turns
 from understudy.hamlet.turns import CATEGORIES, Turn
 from understudy.tokenizer.chat import Message
 
-SEED = 20_260  # of the questions that evaluation asks, always the same
+SEED = 20_260
+"""Seed of the questions of `evaluate`. `prepare hamlet` has seed 0 by default."""
+COMPARISON_SEED = 20_261
+"""Seed of the questions of `compare`."""
 PER_CATEGORY = 20
-MOST_DRAWS = 200  # for each wanted question; the rarest category comes far more often
+MOST_DRAWS = 200
+"""Draws per question, at most; the rarest category is far more frequent than that."""
 
 
 class Hamlet(Task):
-    """Answers are generated and judged by Hamlet's own checker. Without a limit, 20 questions of each category."""
+    """Generated answers, scored by Hamlet's checker. Without a limit, 20 questions of each category."""
 
     name = "hamlet"
     kind: Kind = "answer"
+    verifier = "hamlet"
     max_new_tokens = 120
 
     def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
         super().__init__(few_shot)
         if path is not None:
-            raise ValueError(f"the task {self.name} writes its own questions; leave --task-data out")
+            raise ValueError(f"the task {self.name} generates its own questions; leave --task-data out")
         self._drawn: dict[tuple[Split, int], list[Example]] = {}
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
-        each = PER_CATEGORY if limit is None else -(-limit // len(CATEGORIES))
-        if (split, each) not in self._drawn:  # while a run trains, the same questions are asked again and again
-            self._drawn[split, each] = take_turns(self._by_category(split, each).values())
-        return self._drawn[split, each][:limit]
+        per_category = PER_CATEGORY if limit is None else -(-limit // len(CATEGORIES))
+        if (split, per_category) not in self._drawn:  # a training run asks the same questions again and again
+            self._drawn[split, per_category] = self._draw(SEED, split, per_category)
+        return self._drawn[split, per_category][:limit]
 
-    def score(self, example: Example, answer: str) -> float:
-        from understudy.hamlet.checker import score
+    def comparison_examples(self, limit: int) -> list[Example]:
+        """Held-out questions, without those by which ppo and grpo choose a checkpoint.
 
-        assert example.check is not None, "a question of Hamlet brings its check"
-        return score(example.check, answer)
+        The latter are the validation prompts of `prepare hamlet --kind prompts`. Different seeds share a few greetings.
+        """
+        from understudy.hamlet.conversations import prompts
+        from understudy.hamlet.write import DEFAULT_COUNTS
 
-    def _by_category(self, split: Split, each: int) -> dict[str, list[Example]]:
-        """The first so many questions of each category, in the order of their numbers."""
+        validation = [row["prompt"] for row in islice(prompts(0, "val"), DEFAULT_COUNTS["prompts"]["val"])]
+        drawn = self._draw(COMPARISON_SEED, "val", -(-limit // len(CATEGORIES)) + 1)
+        return [example for example in drawn if list(example.messages) not in validation][:limit]
+
+    def _draw(self, seed: int, split: Split, per_category: int) -> list[Example]:
+        """The first questions of each category, alternating between categories."""
         from understudy.hamlet.conversations import question
 
-        found: dict[str, list[Example]] = {category: [] for category in CATEGORIES}
-        index, missing = 0, each * len(CATEGORIES)
+        drawn: dict[str, list[Example]] = {category: [] for category in CATEGORIES}
+        index, missing = 0, per_category * len(CATEGORIES)
         while missing:
-            assert index < MOST_DRAWS * each * len(CATEGORIES), f"Hamlet asks too few questions: {found.keys()}"
-            messages, turn = question(SEED, index, split)
-            if len(found[turn.category]) < each:
-                found[turn.category].append(self._example(f"hamlet/{split}/{index}", messages, turn))
+            if index >= MOST_DRAWS * per_category * len(CATEGORIES):
+                raise RuntimeError(f"Hamlet generated too few questions of a category: {list(drawn)}")
+            messages, turn = question(seed, index, split)
+            if len(drawn[turn.category]) < per_category:
+                drawn[turn.category].append(self._example(f"hamlet/{split}/{index}", messages, turn))
                 missing -= 1
             index += 1
-        return found
+        return take_turns(drawn.values())
 
     def _example(self, id: str, messages: list[Message], turn: Turn) -> Example:
         return Example(id, turn.answer, tuple(messages), category=turn.category, check=turn.check)
 
 
 class HamletChoice(Hamlet):
-    """The same questions, each with its right answer among one to three wrong ones of the same form.
+    """The same questions, each with its right answer among one to three wrong answers of the same form.
 
-    A model that cannot hold a conversation yet can be measured so too; its chance is a third or so.
+    It measures models that cannot hold a conversation yet. Chance is about a third.
     """
 
     name = "hamlet-choice"
@@ -70,6 +83,6 @@ class HamletChoice(Hamlet):
         return float(answer == example.answer)
 
     def _example(self, id: str, messages: list[Message], turn: Turn) -> Example:
-        place = int(id.rpartition("/")[2]) % (len(turn.wrong) + 1)
-        choices = (*turn.wrong[:place], turn.answer, *turn.wrong[place:])
+        position = int(id.rpartition("/")[2]) % (len(turn.wrong) + 1)
+        choices = (*turn.wrong[:position], turn.answer, *turn.wrong[position:])
         return Example(id, turn.answer, tuple(messages), category=turn.category, choices=choices, check=turn.check)

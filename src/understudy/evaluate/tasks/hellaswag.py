@@ -1,4 +1,4 @@
-"""HellaSwag: which of four endings goes on with the text (Zellers et al. 2019, arXiv:1905.07830)."""
+"""HellaSwag: the right one of four endings of a text (Zellers et al. 2019, arXiv:1905.07830)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MARKUP = re.compile(r"\[[^\]]*\]")
 
 
 class HellaSwag(Task):
-    """A text to continue, never a conversation. The headline is normalised by length, as is usual for it.
+    """A text to continue, never a conversation. Its main metric is normalised by length, as is usual.
 
-    The labels of the test split are not public, so `val` is its validation split.
+    The labels of the test split are not public, so `val` is the validation split.
     """
 
     name = "hellaswag"
@@ -36,10 +36,12 @@ def _example(id: str, where: str, row: Row) -> Example:
     endings = tuple(_clean(ending) for ending in texts_of(row.get("endings"), "endings", where))
     label = str(row.get("label", ""))
     if not label.isdigit() or int(label) >= len(endings):
-        raise ValueError(f"{where} has the label {label!r}; it numbers one of the {len(endings)} endings, from 0")
-    if "ctx_a" in row:  # the second sentence was begun and is to be finished
-        begun = str(row.get("ctx_b") or "")
-        context = f"{row['ctx_a']} {begun[:1].upper() + begun[1:].lower()}"
+        raise ValueError(
+            f"{where} has the label {label!r}; it must be the number of one of the {len(endings)} endings, from 0"
+        )
+    if "ctx_a" in row:  # ctx_b is the beginning of a second sentence
+        second = str(row.get("ctx_b") or "")
+        context = f"{row['ctx_a']} {second[:1].upper() + second[1:].lower()}"
     else:
         context = text_of(row, "ctx", where)
     activity = text_of(row, "activity_label", where)
@@ -47,6 +49,6 @@ def _example(id: str, where: str, row: Row) -> Example:
 
 
 def _clean(text: str) -> str:
-    """The text without what WikiHow's pages left in it: `[title]` begins a new sentence, `[step]` is nothing."""
+    """The text without WikiHow's markup: `[title]` begins a new sentence, other marks are removed."""
     text = MARKUP.sub("", text.strip().replace(" [title]", ". "))
     return " ".join(text.split())

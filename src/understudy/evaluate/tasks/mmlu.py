@@ -1,4 +1,4 @@
-"""MMLU: questions of exams in 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300)."""
+"""MMLU: exam questions in 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LETTERS = ("A", "B", "C", "D")
 
 
 class MMLU(Task):
-    """The four choices are shown with letters, and the likeliest letter is the answer. Categories are the subjects.
+    """The four choices are shown with letters, and the most likely letter is the answer. Categories are the subjects.
 
-    Solved examples (`train`) come from the `dev` split of five for each subject, and are of the question's subject.
-    From the authors' csv files, the subject is the file's name.
+    Few-shot examples come from the `dev` split, which has five for each subject, and have the question's subject.
+    In the authors' csv files the file's name is the subject.
     """
 
     name = "mmlu"
@@ -32,8 +32,8 @@ class MMLU(Task):
         by_subject: dict[str, list[Example]] = {}
         for where, row in read_source(source, self.path):
             subject = row.get("subject") or Path(where.rsplit(" row ", 1)[0]).stem.removesuffix(f"_{name}")
-            own = by_subject.setdefault(subject, [])
-            own.append(_example(f"mmlu/{name}/{subject}/{len(own)}", subject, where, row))
+            examples = by_subject.setdefault(subject, [])
+            examples.append(_example(f"mmlu/{name}/{subject}/{len(examples)}", subject, where, row))
         return take_turns(by_subject.values())[:limit]
 
     def shots(self, example: Example) -> list[Example]:
@@ -52,7 +52,9 @@ def _example(id: str, subject: str, where: str, row: Row) -> Example:
     answer = row.get("answer")
     letter = LETTERS[answer] if isinstance(answer, int) and 0 <= answer < len(LETTERS) else str(answer).strip()
     if letter not in LETTERS or len(choices) != len(LETTERS):
-        raise ValueError(f"{where} has the answer {answer!r} and {len(choices)} choices; one of four is wanted")
+        raise ValueError(
+            f"{where} has the answer {answer!r} and {len(choices)} choices; it needs four choices and an answer from 0 to 3 or A to D"
+        )
     shown = "\n".join(f"{name}. {choice}" for name, choice in zip(LETTERS, choices))
-    asked = f"{text_of(row, 'question', where).strip()}\n{shown}"
-    return Example(id, letter, question(asked), category=subject, choices=LETTERS)
+    text = f"{text_of(row, 'question', where).strip()}\n{shown}"
+    return Example(id, letter, question(text), category=subject, choices=LETTERS)

@@ -1,145 +1,162 @@
-"""From what was asked over HTTP to what the engine is given: prompts as tokens, lengths, settings.
+"""From an HTTP request to requests to the engine: prompts as tokens, lengths, settings.
 
-What people write is text: conversations are rendered by tokenizer/chat.py, prompts encoded, and neither can spell a
-special token. Not here: generating, and how answers go back.
+Contents are text: conversations are rendered by tokenizer/chat.py and prompts are encoded, and neither can produce a special
+token. Not here: generation, responses.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from understudy.chat.session import reserved_tokens
 from understudy.inference.batching import SequenceRequest
 from understudy.inference.generate import check_request, encode_prompt
 from understudy.serve.errors import ApiError, subject
-from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
+from understudy.serve.openai.schemas import ChatMessage, ChatRequest, CompletionRequest, GenerationRequest
 from understudy.serve.served import Limits, ServedRun
-from understudy.tokenizer.chat import Message, check_messages, end_ids, fit, render, speaks_chat
+from understudy.tokenizer.chat import ConversationTooLong, Message, end_ids, fit, speaks_chat
 
 COMPLETION_TOKENS = 16
-"""What OpenAI's completions give where nobody says how much."""
+"""Default of ``max_tokens`` in OpenAI's completions."""
+ROLES = {"developer": "system"}
+"""OpenAI's other names of roles."""
 
 
 @dataclass(frozen=True)
 class RequestPlan:
-    """What the engine is asked: a request for each choice, in their order."""
+    """Requests to the engine, one for each choice, in order.
+
+    Attributes:
+        prompts: token ids.
+        messages: the part of a conversation that the model is given.
+        left_out: number of its oldest messages that do not fit the context.
+    """
 
     requests: list[SequenceRequest]
     prompts: list[list[int]]
     messages: tuple[Message, ...] = ()
-    """Of a conversation, what the model is given of it."""
     left_out: int = 0
-    """How many of its oldest messages are not."""
 
 
-def plan_chat(run: ServedRun, asked: ChatRequest, limits: Limits) -> RequestPlan:
-    """The latest turns that fit the context beside room for an answer, as `understudy chat` reads them.
+def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
+    """Messages in the order that the chat format has: one system message, then user and assistant in turns.
+
+    System messages are joined and come first; neighbours of one role are joined. A client sends two user messages in a row
+    after an answer that was stopped, and some repeat instructions as a system message in the middle.
+    """
+    system: list[str] = []
+    turns: list[Message] = []
+    for message in messages:
+        role, text = ROLES.get(message.role, message.role), message.text
+        if role == "system":
+            system.append(text)
+        elif turns and turns[-1]["role"] == role and role in ("user", "assistant"):
+            turns[-1]["content"] = _joined([turns[-1]["content"], text])
+        else:
+            turns.append({"role": role, "content": text})
+    return [*([{"role": "system", "content": _joined(system)}] if system else []), *turns]
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return "\n\n".join(text for text in texts if text.strip())
+
+
+def plan_chat(run: ServedRun, request: ChatRequest, limits: Limits) -> RequestPlan:
+    """The latest turns that fit the context beside room for an answer, as in `understudy chat`.
 
     Raises:
-        ApiError: no such conversation, one that cannot be encoded, or whose last message alone is too long; settings
-            out of their range.
+        ApiError: an invalid conversation, a last message that is too long, settings out of range.
     """
     if not speaks_chat(run.tokenizer):
         raise ApiError(
-            400, f"the model {run.name} continues text and was not taught to answer; ask /v1/completions, or serve a "
+            400, f"the model {run.name} continues text and was not finetuned to answer; use /v1/completions, or serve a "
             "run that was finetuned by `understudy sft`", "model", "model_not_chat",
         )  # fmt: skip
-    _check_choices(asked.choices, limits)
-    if asked.most_tokens == 0:
+    _check_choices(request.choices, limits)
+    if request.most_tokens == 0:
         raise ApiError(400, "max_tokens is 0; an answer has 1 or more", "max_tokens", "invalid_value")
-    most = min(n for n in (asked.most_tokens, limits.max_tokens, run.context_length) if n is not None)
-    with refusing("messages"):
-        roles = {"developer": "system"}  # OpenAI's new name of it
-        messages = check_messages(
-            [{"role": roles.get(message.role, message.role), "content": message.text} for message in asked.messages]
-        )
-        render(run.tokenizer, messages, reply=True)  # so that what fit refuses below is only the length
+    most = min(n for n in (request.most_tokens, limits.max_tokens, run.context_length) if n is not None)
     free = run.context_length - reserved_tokens(run.context_length, most)
-    with refusing("messages", "context_length_exceeded"):
-        kept, left_out = fit(run.tokenizer, messages, min(free, limits.prompt_tokens or free))
-    prompt = render(run.tokenizer, kept, reply=True).tokens
-    top = (asked.top_logprobs or 0) if asked.logprobs else None
-    requests = _requests(run, asked, [prompt], min(most, run.context_length - len(prompt)), limits, top)
-    return RequestPlan(requests, [prompt], tuple(kept), left_out)
+    with refusing("messages"):
+        fitted = fit(run.tokenizer, conversation(request.messages), min(free, limits.prompt_tokens or free))
+    top = (request.top_logprobs or 0) if request.logprobs else None
+    most = min(most, run.context_length - len(fitted.tokens))
+    requests = _requests(run, request, [fitted.tokens], most, limits, top)
+    return RequestPlan(requests, [fitted.tokens], tuple(fitted.messages), fitted.left_out)
 
 
-def plan_completion(run: ServedRun, asked: CompletionRequest, limits: Limits) -> RequestPlan:
-    """Prompts that fit the context whole, beside all that is to be generated.
+def plan_completion(run: ServedRun, request: CompletionRequest, limits: Limits) -> RequestPlan:
+    """Prompts that fit the context beside all tokens to be generated.
 
     Raises:
-        ApiError: no prompt, one that cannot be encoded or is too long; settings out of their range.
+        ApiError: no prompt, an invalid or too long one, settings out of range.
     """
-    _check_choices(len(asked.prompts) * asked.choices, limits)
+    _check_choices(len(request.prompts) * request.choices, limits)
     with refusing("prompt"):
-        if not asked.prompts:
+        if not request.prompts:
             raise ValueError("the list of prompts is empty; give one or more")
-        prompts = [encode_prompt(run.tokenizer, p) if isinstance(p, str) else p for p in asked.prompts]
-        check_request(run.model, prompts, 0)
+        prompts = [encode_prompt(run.tokenizer, p) if isinstance(p, str) else p for p in request.prompts]
+        check_request(run.model, prompts, 0, run.tokenizer)
     longest = max(map(len, prompts))
     if limits.prompt_tokens is not None and longest > limits.prompt_tokens:
         raise ApiError(
-            400, f"a prompt takes {longest:,} tokens, and this server reads {limits.prompt_tokens:,}; send a shorter one",
+            400, f"a prompt takes {longest:,} tokens; this server accepts {limits.prompt_tokens:,}; send a shorter one",
             "prompt", "context_length_exceeded",
         )  # fmt: skip
     room = run.context_length - longest
-    most = asked.max_tokens
+    most = request.max_tokens
     if most is None:
         most = max(0, min(COMPLETION_TOKENS, room, limits.max_tokens or COMPLETION_TOKENS))
     elif limits.max_tokens is not None and most > limits.max_tokens:
         raise ApiError(
             400,
-            f"max_tokens is {most:,}; this server gives at most {limits.max_tokens:,}",
+            f"max_tokens is {most:,}; this server generates at most {limits.max_tokens:,}",
             "max_tokens",
             "invalid_value",
         )
-    if most > room or (most == 0 and not asked.echo):
+    if most > room or (most == 0 and not request.echo):
         raise ApiError(
             400, f"the longest prompt takes {longest:,} tokens and max_tokens is {most:,}; the model's context holds "
             f"{run.context_length:,}, and an answer has 1 or more", "max_tokens" if room > 0 else "prompt",
             "context_length_exceeded",
         )  # fmt: skip
-    of_prompt = asked.logprobs if asked.echo else None
-    return RequestPlan(_requests(run, asked, prompts, most, limits, asked.logprobs, of_prompt), prompts)
+    of_prompt = request.logprobs if request.echo else None
+    return RequestPlan(_requests(run, request, prompts, most, limits, request.logprobs, of_prompt), prompts)
 
 
 @contextlib.contextmanager
-def refusing(param: str | None = None, code: str = "invalid_value") -> Iterator[None]:
-    """Answer a ValueError, which is one sentence to whoever caused it, with status 400."""
+def refusing(param: str | None = None) -> Iterator[None]:
+    """Turn a ValueError, whose message is one sentence to the user, into status 400."""
     try:
         yield
     except ValueError as error:
+        code = "context_length_exceeded" if isinstance(error, ConversationTooLong) else "invalid_value"
         raise ApiError(400, str(error), param, code) from error
 
 
 def _requests(
-    run: ServedRun, asked: GenerationRequest, prompts: list[list[int]], most: int, limits: Limits,
+    run: ServedRun, request: GenerationRequest, prompts: list[list[int]], most: int, limits: Limits,
     logprobs: int | None, prompt_logprobs: int | None = None,
 ) -> list[SequenceRequest]:  # fmt: skip
     try:
-        settings = [asked.settings(choice) for choice in range(asked.choices)]
+        settings = [request.settings(choice) for choice in range(request.choices)]
     except ValueError as error:
         raise ApiError(400, str(error), subject(str(error)), "invalid_value") from error
     return [
         SequenceRequest(
-            prompt,
-            most,
-            own,
-            asked.stops,
-            end_ids(run.tokenizer),
-            logprobs,
-            timeout=limits.seconds,
-            prompt_logprobs=None if number else prompt_logprobs,
+            prompt, most, choice_settings, request.stops, end_ids(run.tokenizer), logprobs, timeout=limits.seconds,
+            prompt_logprobs=None if choice else prompt_logprobs,
         )
         for prompt in prompts
-        for number, own in enumerate(settings)
-    ]
+        for choice, choice_settings in enumerate(settings)
+    ]  # fmt: skip
 
 
 def _check_choices(choices: int, limits: Limits) -> None:
     if choices > limits.choices:
         raise ApiError(
-            400, f"{choices:,} answers are asked for, and one request gets at most {limits.choices:,}; ask several times",
+            400, f"{choices:,} completions are requested; one request gets at most {limits.choices:,}; send several",
             "n", "invalid_value",
         )  # fmt: skip

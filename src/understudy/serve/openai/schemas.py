@@ -1,12 +1,13 @@
-"""The shapes of requests: OpenAI's, with sampling settings of our own beside theirs.
+"""Schemas of requests: OpenAI's parameters, and sampling settings of our own.
 
-What is not known, or would have no effect on the answer though someone may count on it, is refused by its name; what
-only labels a request is let through. Shapes of responses are plain dictionaries where they are made
-(chat_completions.py, text_completions.py). Not here: what a model can take (planning.py).
+Unknown parameters, and known ones that would have no effect here, are refused by name. OpenAI's parameters are accepted at
+the values that change nothing, and so are labels and the usual spellings of "off". Responses are plain dictionaries (chat.py,
+completions.py). Not here: limits of the model (plan.py).
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,17 +16,44 @@ from understudy.inference.sampling import SamplingSettings
 
 MOST_LOGPROBS = 20
 MOST_STOPS, MOST_STOP_CHARACTERS = 16, 200
-NOT_HERE = {
-    "logit_bias": "tokens cannot be favoured here; leave it out",
+UNSUPPORTED = {
+    "logit_bias": "this server does not change the logits of single tokens; leave it out",
     "tools": "this model calls no tools; leave it out",
     "functions": "this model calls no functions; leave it out",
     "suffix": "this model only continues texts; leave it out",
 }
-"""What is refused where it holds something, and why."""
+"""Parameters that are refused unless they are empty, and why."""
+OFF: dict[str, tuple[Any, ...]] = {
+    "max_tokens": (-1,),
+    "max_completion_tokens": (-1,),
+    "top_k": (-1, 0),
+    "seed": (-1,),
+    "stop": ("",),
+}
+"""Other spellings of "not set", as servers of other projects accept them."""
+WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "store": (False,),
+    "parallel_tool_calls": (True, False),
+    "service_tier": ("auto", "default"),
+    "modalities": (["text"],),
+    "function_call": ("none", "auto"),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+}
+"""Parameters of OpenAI's that have no effect at these values, nor at null; any other value is refused."""
+TEXT_ONLY = "this model reads text only; leave it out"
+
+
+def is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether ``value`` equals one of ``values`` of its own type, so that false is not 0."""
+    return any(type(value) is type(other) and value == other for other in values)
 
 
 class Shape(BaseModel):
-    """A JSON object whose fields are as they are declared, and no others."""
+    """A JSON object with the declared fields and no others."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -36,11 +64,11 @@ class StreamOptions(Shape):
 
 
 class GenerationRequest(Shape):
-    """What both kinds of completions take."""
+    """Parameters of both kinds of completions."""
 
     model: str = Field(max_length=500)
-    n: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    n: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -53,38 +81,56 @@ class GenerationRequest(Shape):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logit_bias: dict[str, float] | None = None
-    # These only label a request.
+    # Labels without effect on the completion.
     user: str | None = None
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_defaults(cls, body: Any) -> Any:
+        """Leave out parameters that are null, off, or at a value that changes nothing."""
+        if not isinstance(body, dict):
+            return body
+        kept = {}
+        for name, value in body.items():
+            allowed = WITHOUT_EFFECT.get(name)
+            if value is None or is_one_of(value, allowed or OFF.get(name, ())):
+                continue
+            if allowed is not None:
+                accepted = " or ".join(json.dumps(other) for other in (*allowed, None))
+                raise ValueError(f"{name} is {json.dumps(value)[:100]}; this server accepts only {accepted}")
+            kept[name] = value
+        return kept
 
     @field_validator("logit_bias", "tools", "functions", "suffix", check_fields=False)
     @classmethod
-    def _not_here(cls, value: Any, info: Any) -> Any:
+    def _unsupported(cls, value: Any, info: Any) -> Any:
         if value:
-            raise ValueError(NOT_HERE[info.field_name])
+            raise ValueError(UNSUPPORTED[info.field_name])
         return value
 
     @field_validator("presence_penalty", "frequency_penalty")
     @classmethod
     def _no_penalty(cls, value: float | None) -> float | None:
         if value:
-            raise ValueError("only 0 is taken; repetition_penalty discourages repetition here")
+            raise ValueError("only 0 is accepted; use repetition_penalty here")
         return value
 
     @field_validator("stop")
     @classmethod
     def _stops(cls, value: str | list[str] | None) -> str | list[str] | None:
-        stops = [value] if isinstance(value, str) else value or []
+        stops = [value] if isinstance(value, str) else [stop for stop in value or [] if stop]
         if len(stops) > MOST_STOPS or any(not 0 < len(stop) <= MOST_STOP_CHARACTERS for stop in stops):
             raise ValueError(f"give at most {MOST_STOPS} strings of 1 to {MOST_STOP_CHARACTERS} characters")
-        return value
+        return stops
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only taken with stream=true")
+        if self.include_usage and not self.stream:
+            raise ValueError("stream_options is only accepted with stream=true")
         return self
 
     @property
@@ -100,7 +146,7 @@ class GenerationRequest(Shape):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def settings(self, choice: int = 0) -> SamplingSettings:
-        """How one of the ``n`` answers is sampled: with a seed, each draws by the next number.
+        """Sampling settings of one of the ``n`` completions; each adds its number to the seed.
 
         Raises:
             ValueError: a value out of its range.
@@ -115,18 +161,48 @@ class GenerationRequest(Shape):
         )
 
 
-class ContentPart(Shape):
-    type: Literal["text"]
+class ContentPart(BaseModel):
+    """A part of a message; additional keys, such as ``cache_control``, are ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: str
     text: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, part: Any) -> Any:
+        if isinstance(part, dict) and isinstance(kind := part.get("type"), str) and kind != "text":
+            noun = {"image_url": "an image", "input_audio": "audio", "file": "a file"}.get(kind, f"{kind[:40]!r}")
+            raise ValueError(f"the part is {noun}; {TEXT_ONLY}")
+        return part
 
 
 class ChatMessage(BaseModel):
-    """One message; what clients add to it, such as a name, is not shown to the model."""
+    """One message; additional keys, such as a name, are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     role: str
     content: str | list[ContentPart]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_content(cls, message: Any) -> Any:
+        """An assistant's content may be null, as in a call of a tool; it is an empty answer."""
+        if isinstance(message, dict) and message.get("role") == "assistant" and message.get("content") is None:
+            return message | {"content": ""}
+        return message
+
+    @field_validator("content", mode="wrap")
+    @classmethod
+    def _one_error(cls, value: Any, validate: Any, info: Any) -> Any:
+        """Validate by the type given, so that an error is about it and not about the other one."""
+        if isinstance(value, list):
+            return [ContentPart.model_validate(part) for part in value]
+        if isinstance(value, str):
+            return value
+        raise ValueError("give a text, or a list of parts with a text each")
 
     @property
     def text(self) -> str:
@@ -139,7 +215,7 @@ class TextFormat(Shape):
 
 class ChatRequest(GenerationRequest):
     messages: list[ChatMessage]
-    max_completion_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     response_format: TextFormat | None = None
@@ -147,12 +223,12 @@ class ChatRequest(GenerationRequest):
     functions: list[Any] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     conversation_id: str | None = Field(default=None, pattern=r"^[!-~]{1,100}$")
-    """Of ours: what the answers of one conversation are kept under."""
+    """Our own parameter: the conversation that the feedback store files the answers under."""
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs is only taken with logprobs=true")
+            raise ValueError("top_logprobs is only accepted with logprobs=true")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
         return self
@@ -169,12 +245,11 @@ class CompletionRequest(GenerationRequest):
     best_of: int | None = None
     suffix: str | None = None
 
-    @field_validator("best_of")
-    @classmethod
-    def _best_of(cls, value: int | None) -> int | None:
-        if value not in (None, 1):
-            raise ValueError("only 1 is taken; ask for n answers and choose among them")
-        return value
+    @model_validator(mode="after")
+    def _best_of(self) -> Self:
+        if self.best_of not in (None, 1, self.choices):
+            raise ValueError("best_of is only accepted as 1 or n; ask for n completions and choose among them")
+        return self
 
     @property
     def prompts(self) -> list[str | list[int]]:

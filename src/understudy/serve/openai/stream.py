@@ -25,8 +25,8 @@ from understudy.inference.batching import (
     BatchEngine,
     CompletionChunk,
     QueueFull,
+    RequestHandle,
     SequenceRequest,
-    Ticket,
     TokenLogprob,
 )
 from understudy.serve.errors import ApiError
@@ -70,7 +70,7 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[tuple[int, CompletionChunk]] = deque()
         self._arrived = asyncio.Event()
-        self._tickets: list[Ticket] = []
+        self._tickets: list[RequestHandle] = []
         self._unfinished = 0
         self._overrun = False
 

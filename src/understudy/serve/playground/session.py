@@ -348,7 +348,7 @@ async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
 
     def work() -> Look:
         try:
-            return look_inside(answer.run.model, tokens, autocast=answer.run.autocast)
+            return look_inside(answer.run.model, tokens)
         finally:
             let_threads_go()
 
