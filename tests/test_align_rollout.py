@@ -215,7 +215,6 @@ def test_dropout_is_refused_by_name(
 # ---- adapters -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="add_lora freezes the score head at zero")
 def test_the_score_head_of_ppo_learns_beside_adapters(start: Run, judge: Run, prompts: Path, tmp_path: Path) -> None:
     trained = run(
         "ppo", tmp_path / "run", start, prompts, train__steps=20, train__batch_size=16, log__every_steps=1,

@@ -1,5 +1,5 @@
-"""Losses as pure functions: tensors in, sums out. What a sum is divided by is the caller's, who alone knows
-the global count of tokens. Not here: models, batches, averages.
+"""Losses as pure functions from tensors to sums. The caller divides a sum, since only it knows the global count of
+tokens. Not here: models, batches, averages.
 
 Shapes: B batch, T time, D model width, V vocabulary.
 """
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
-"""A target that is not trained on."""
+"""The target of a token that is not trained on."""
 PADDING = -1
-"""The document of tokens that only fill a row."""
+"""The document id of padding tokens."""
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
@@ -32,31 +32,30 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 def chunked_cross_entropy_sum(
     hidden: Tensor, targets: Tensor, to_logits: Callable[[Tensor], Tensor], chunk_tokens: int
 ) -> Tensor:
-    """The same sum from ``hidden`` (B, T, D), making logits for ``chunk_tokens`` tokens at a time.
+    """The same sum from ``hidden`` (B, T, D), with logits computed for ``chunk_tokens`` tokens at a time.
 
-    Each chunk's logits are dropped after the forward and made again in the backward pass, so that at most
-    (chunk_tokens, V) of them exist.
+    The backward pass computes each chunk's logits again, so that at most (chunk_tokens, V) of them exist at once.
     """
     flat, flat_targets = hidden.flatten(0, 1), targets.flatten()
 
-    def one(hidden_chunk: Tensor, target_chunk: Tensor) -> Tensor:
+    def chunk_sum(hidden_chunk: Tensor, target_chunk: Tensor) -> Tensor:
         return cross_entropy_sum(to_logits(hidden_chunk[None]), target_chunk[None])
 
     total = flat.new_zeros((), dtype=torch.float32)
     for start in range(0, len(flat_targets), chunk_tokens):
         part = slice(start, start + chunk_tokens)
-        total = total + checkpoint(one, flat[part], flat_targets[part], use_reentrant=False)
+        total = total + checkpoint(chunk_sum, flat[part], flat_targets[part], use_reentrant=False)
     return total
 
 
 # ---- preferences ------------------------------------------------------------------------------------------
-# P pairs of answers to the same prompt.
+# P pairs of completions of the same prompt.
 
 
 def pair_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, centring: float = 0.0) -> Tensor:
     """Bradley-Terry loss (P,) of scores (P,): ``-log sigmoid(chosen - rejected - margin)``.
 
-    ``centring`` times the square of the pair's sum is added, which holds the scores near zero (Eisenstein et al. 2023,
+    ``centring`` times the square of the pair's sum is added, which keeps the scores near zero (Eisenstein et al. 2023,
     section 4). Source: Ouyang et al. 2022, equation 1.
 
     >>> pair_loss(torch.zeros(2), torch.zeros(2))  # log 2
@@ -67,27 +66,27 @@ def pair_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, ce
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """DPO loss (P,) of log-ratios (P,), each the log-probability of an answer under the policy less that under the
-    reference (Rafailov et al. 2023, equation 7).
+    """DPO loss (P,) of log-ratios (P,), each the log-probability of a completion under the policy minus that under the
+    reference model (Rafailov et al. 2023, equation 7).
 
-    ``label_smoothing`` is the share of pairs taken to be the wrong way round (Mitchell 2023, conservative DPO). With
-    means over the tokens instead of sums, the loss is the length-normalised one.
+    ``label_smoothing`` is the assumed share of flipped labels (Mitchell 2023, conservative DPO). Log-ratios that are means
+    over tokens instead of sums give the length-normalised loss.
 
     >>> dpo_loss(torch.zeros(1), torch.zeros(1), beta=0.1)  # log 2
     tensor([0.6931])
     """
-    preferred = beta * (chosen.float() - rejected.float())
-    return -((1 - label_smoothing) * F.logsigmoid(preferred) + label_smoothing * F.logsigmoid(-preferred))
+    logits = beta * (chosen.float() - rejected.float())
+    return -((1 - label_smoothing) * F.logsigmoid(logits) + label_smoothing * F.logsigmoid(-logits))
 
 
 def ipo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """IPO loss (P,) of log-ratios (P,), means over each answer's tokens: the squared distance of their difference
-    from 1 / (2 beta) (Azar et al. 2023, equation 17; the mean over tokens as the authors advise)."""
+    """IPO loss (P,) of log-ratios (P,), each a mean over a completion's tokens: the squared distance of their difference
+    from 1 / (2 beta) (Azar et al. 2023, equation 17; the authors advise the mean over tokens)."""
     return (chosen.float() - rejected.float() - 1 / (2 * beta)).square()
 
 
 # ---- reinforcement ----------------------------------------------------------------------------------------
-# B answers of up to T tokens, padded on the right; masks (B, T) are true on an answer's tokens.
+# B completions of up to T tokens, padded on the right; masks (B, T) are true on a completion's tokens.
 
 
 def vocabulary_logprobs(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -101,23 +100,26 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 
 
 def entropy(logprobs: Tensor) -> Tensor:
-    """Entropy (...) in nats of distributions, given as the log-probabilities (..., V) of all that can be."""
+    """Entropy (...) in nats of distributions, given as log-probabilities (..., V)."""
     return -(logprobs.exp() * logprobs).sum(-1)
 
 
 def kl_estimate(logprobs: Tensor, reference: Tensor, kind: str = "k1") -> Tensor:
-    """For tokens drawn from the policy, an estimate of each one's KL divergence from the reference (Schulman 2020).
+    """Estimate of the KL of the policy from the reference at each token that the policy sampled (Schulman 2020).
 
-    ``k1`` is unbiased and may be negative; ``k2`` is biased and never negative; ``k3`` is both unbiased and never
-    negative.
+    ``k1`` is unbiased and may be negative; ``k2`` is biased and never negative; ``k3`` is unbiased and never negative.
+
+    Raises:
+        ValueError: an unknown kind.
     """
-    ratio = reference.float() - logprobs.float()
+    log_ratio = reference.float() - logprobs.float()
     if kind == "k1":
-        return -ratio
+        return -log_ratio
     if kind == "k2":
-        return ratio.square() / 2
-    assert kind == "k3", f"kl estimator {kind!r}"
-    return ratio.exp() - 1 - ratio
+        return log_ratio.square() / 2
+    if kind == "k3":
+        return log_ratio.exp() - 1 - log_ratio
+    raise ValueError(f"there is no KL estimator {kind!r}; choose k1, k2 or k3")
 
 
 def generalised_advantages(
@@ -125,26 +127,26 @@ def generalised_advantages(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns (B, T) from rewards and values (B, T); zero outside the mask.
 
-    Nothing comes after an answer's last token. Source: Schulman et al. 2016, equations 11 to 16; the return is the
+    A completion's last token has no successor. Source: Schulman et al. 2016, equations 11 to 16; the return is the
     advantage plus the value.
     """
     rewards, values = rewards * mask, values * mask
     advantages = torch.zeros_like(rewards)
-    after = torch.zeros_like(rewards[:, 0])
-    next_value = torch.zeros_like(after)
+    advantage = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(advantage)
     for t in range(rewards.shape[1] - 1, -1, -1):
-        after = (rewards[:, t] + gamma * next_value - values[:, t] + gamma * lam * after) * mask[:, t]
+        advantage = (rewards[:, t] + gamma * next_value - values[:, t] + gamma * lam * advantage) * mask[:, t]
         next_value = values[:, t]
-        advantages[:, t] = after
+        advantages[:, t] = advantage
     return advantages, advantages + values
 
 
 def group_advantages(rewards: Tensor, group_size: int, divide: bool = True, leave_one_out: bool = False) -> Tensor:
-    """Advantages (N,) of answers whose neighbours, ``group_size`` at a time, answer the same prompt.
+    """Advantages (N,) of completions, of which every ``group_size`` in a row have the same prompt.
 
     The baseline is the group's mean (Shao et al. 2024, GRPO), or with ``leave_one_out`` that of the others (Ahmadian et
-    al. 2024, RLOO); ``divide`` by the group's standard deviation, or not (Liu et al. 2025, Dr. GRPO). A group whose
-    rewards are all the same teaches nothing: its advantages are zero.
+    al. 2024, RLOO); ``divide`` by the group's standard deviation, or not (Liu et al. 2025, Dr. GRPO). The advantages of a
+    group with equal rewards are zero.
     """
     groups = rewards.float().view(-1, group_size)
     advantages = groups - groups.mean(1, keepdim=True)
@@ -157,7 +159,7 @@ def group_advantages(rewards: Tensor, group_size: int, divide: bool = True, leav
 
 
 def whiten(values: Tensor, mask: Tensor, all_sum: Callable[[Tensor], Tensor], centre: bool = True) -> Tensor:
-    """Values (B, T) scaled to variance 1 over the mask of all processes, and to mean 0 unless ``centre`` is off."""
+    """Values (B, T) scaled to variance 1 over the masks of all processes, and shifted to mean 0 with ``centre``."""
     mask = mask.to(values.dtype)
     count, total = all_sum(torch.stack((mask.sum(), (values * mask).sum())))
     mean = total / count
@@ -169,21 +171,21 @@ def whiten(values: Tensor, mask: Tensor, all_sum: Callable[[Tensor], Tensor], ce
 def clipped_ratio_sum(
     logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float
 ) -> tuple[Tensor, Tensor]:
-    """Summed PPO loss of answers (B, T), and of how many tokens the clipping decides.
+    """Summed PPO loss of completions (B, T), and the number of clipped tokens.
 
-    The ratio of the policy to the one that sampled is held within 1 - low and 1 + high (Schulman et al. 2017, equation
-    7; two bounds as Yu et al. 2025, DAPO).
+    The ratio to the behaviour policy is clipped to [1 - low, 1 + high] (Schulman et al. 2017, equation 7; two bounds as
+    in DAPO, Yu et al. 2025).
     """
     ratio = (logprobs.float() - old.float()).exp()
-    free, held = ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages
-    return -(torch.minimum(free, held) * mask).sum(), ((held < free) & mask.bool()).sum()
+    unclipped, clipped = ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages
+    return -(torch.minimum(unclipped, clipped) * mask).sum(), ((clipped < unclipped) & mask.bool()).sum()
 
 
 def clipped_value_sum(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Summed loss of values (B, T): half the squared error, or that of the value held within ``clip`` of the ``old``
-    one, whichever is larger. 0 clips nothing."""
+    """Summed loss of values (B, T): half the squared error, or that of the value clipped to within ``clip`` of the ``old``
+    one, whichever is larger. A ``clip`` of 0 is off."""
     error = (values.float() - returns).square()
     if clip:
-        held = old + (values.float() - old).clamp(-clip, clip)
-        error = torch.maximum(error, (held - returns).square())
+        clipped = old + (values.float() - old).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - returns).square())
     return (error * mask).sum() / 2

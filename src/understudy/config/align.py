@@ -71,7 +71,7 @@ class RolloutConfig(Section):
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """Estimator of the KL against the reference model (Schulman 2020)."""
     target_kl: NotNegative = 0.0
-    """End an iteration early when the KL from the sampling policy exceeds this, in nats per token; 0 is off."""
+    """End an iteration early when the KL from the behaviour policy exceeds this, in nats per token; 0 is off."""
     entropy_bonus: NotNegative = 0.0
     """Weight of the entropy of the next token."""
     eval_prompts: Count = 64
@@ -87,7 +87,7 @@ class RolloutConfig(Section):
 
     @property
     def answers(self) -> int:
-        """Answers of one iteration, over all processes."""
+        """Completions of one iteration, over all processes."""
         return self.prompts * self.group_size
 
 

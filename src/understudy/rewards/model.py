@@ -80,10 +80,10 @@ class RewardModel:
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            laid, places = pack_prefix_trees([_last_tokens(*rows[i], context) for i in batch], context)
-            laid["ends"] = torch.stack([place[-1] for place in places])
+            packed, places = pack_prefix_trees([_last_tokens(*rows[i], context) for i in batch], context)
+            packed["ends"] = torch.stack([place[-1] for place in places])
             with self.runtime.autocast():
-                values = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in laid.items()})
+                values = document_scores(self.model, {k: v.to(self.runtime.device) for k, v in packed.items()})
             for i, score in zip(batch, values.tolist()):
                 scores[i] = score
         return check_finite(scores)

@@ -11,7 +11,7 @@ from understudy.data.chat.packing import PackedRows, render_set
 from understudy.data.loader import Batch
 from understudy.losses import IGNORE
 from understudy.tokenizer import Tokenizer
-from understudy.train.stage import StageContext, samples_per_process
+from understudy.train.stage import StageContext, micro_batch_size, samples_per_process
 
 
 class ConversationMix:
@@ -23,8 +23,8 @@ class ConversationMix:
         rendered = render_set(messages, tokenizer, config.model.context_length)
         self.rows = PackedRows(rendered, config.model.context_length, config.train.seed)
         self.runtime, self.batch_size = context.runtime, config.train.batch_size
-        self.share = samples_per_process(config, context.runtime)
-        self.micro = config.train.micro_batch_size or self.share
+        self.per_process = samples_per_process(config, context.runtime)
+        self.micro_batch_size = micro_batch_size(config)
 
     def add_to(self, batches: list[Batch], step: int) -> None:
         """Add ``ptx_tokens``, ``ptx_targets`` and ``ptx_documents`` to the micro-batches of a step, and ``ptx_scale`` (1,).
@@ -32,9 +32,9 @@ class ConversationMix:
         The loop divides the loss by the number of completion tokens. Times the scale, the loss of the conversations is a
         mean over their own tokens.
         """
-        first = step * self.batch_size + self.runtime.rank * self.share
+        first = step * self.batch_size + self.runtime.rank * self.per_process
         for number, batch in enumerate(batches):
-            rows = self.rows.batch(first + number * self.micro, self.micro)
+            rows = self.rows.batch(first + number * self.micro_batch_size, self.micro_batch_size)
             batch |= {f"ptx_{name}": tensor for name, tensor in rows.items()}
         counts = torch.stack([
             torch.tensor(float(sum(len(batch["targets"]) for batch in batches))),

@@ -8,7 +8,7 @@ Shapes: N completions of this process, A tokens of the longest, M tokens of the 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,8 @@ from understudy.stages.completions import (
 from understudy.stages.conversation_mix import ConversationMix
 from understudy.stages.reward_function import RewardFunction
 from understudy.tokenizer import Tokenizer
-from understudy.train.stage import StageContext, samples_per_process
+from understudy.train.loop import BatchSource
+from understudy.train.stage import StageContext, micro_batch_size, samples_per_process
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class MetricMeans:
         return {name: total / count for name, (total, count) in totals.items() if count}
 
 
-class RolloutSource(ABC):
+class RolloutSource(BatchSource):
     """Mini-batches of sampled completions, which are trained on for the steps of one iteration.
 
     PPO and GRPO differ in :meth:`advantages`.
@@ -171,8 +172,7 @@ class RolloutSource(ABC):
         """The micro-batches of each step. Every epoch shuffles the groups of completions and keeps each together, since
         its prompt is read once."""
         config, seed = self.rollout_config, self.run_config.train.seed
-        share = samples_per_process(self.run_config, self.runtime)
-        micro = self.run_config.train.micro_batch_size or share
+        share, micro = samples_per_process(self.run_config, self.runtime), micro_batch_size(self.run_config)
         tokenwise = tokenwise | {"old_logprobs": rollout.old_logprobs}
         group, n_groups = config.group_size, len(rollout.completions) // config.group_size
         steps = []
@@ -200,7 +200,7 @@ class RolloutSource(ABC):
             self._steps, self._iteration = self.collect(iteration), iteration
         return self._steps[number]
 
-    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
+    def observe_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
         """End the iteration early, by emptying its other steps, where the policy has moved too far from the behaviour
         policy."""
         number = step % self.steps_per_iteration

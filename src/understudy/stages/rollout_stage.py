@@ -11,6 +11,7 @@ from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_estimate
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import RewardModel
+from understudy.rewards.verifiers import verifier_of
 from understudy.run import Run
 from understudy.runtime import Runtime
 from understudy.stages.completions import (
@@ -46,7 +47,7 @@ class RolloutStage(TrainingStage):
             text = f"{split}: {len(self.prompts[split]):,} prompts" + (f", {left_out:,} too long" if left_out else "")
             self.notes.append(text)
         records = [prompt.record for prompts in self.prompts.values() for prompt in prompts]
-        if self.rollout_config.checker_weight and any(r.check is None and r.answer is None for r in records):
+        if self.rollout_config.checker_weight and any(verifier_of(record) is None for record in records):
             raise ValueError(
                 f"{config.stage}.checker_weight needs prompts with a check or an answer, and some in {opened.path} have "
                 "neither; prepare others, or set it to 0"

@@ -241,7 +241,7 @@ def _read_json(file: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}"
         raise ValueError(f"{file}: this is not JSON at {where}: it is damaged or cut short") from None
-    except (ValueError, RecursionError) as error:  # a number of too many digits, or too many brackets
+    except ValueError as error:  # a number of too many digits
         raise ValueError(f"{file}: this is not a tokenizer: it is damaged ({error})") from None
 
 

@@ -69,9 +69,9 @@ class BatchSource(Protocol):
         """The micro-batches of this process for the step with this index; none to skip the step."""
         ...
 
-    def after_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
-        """Called after each step with the sums that the objective returned over this process's micro-batches, and the
-        count over all processes."""
+    def observe_step(self, step: int, sums: dict[str, Tensor], count: Tensor) -> None:
+        """Called after a step with the sums that the objective returned over this process's micro-batches, and with the
+        divisor of the loss over all processes."""
         return None
 
     def can_checkpoint(self, step: int) -> bool:
@@ -199,7 +199,7 @@ class Trainer:
         self._sums["loss"] = self._sums.get("loss", 0) + loss
         self._sums["count"] = self._sums.get("count", 0) + count / runtime.world_size
         self._sums["grad_norm"] = norm
-        self.source.after_step(progress.step, step_sums, count)
+        self.source.observe_step(progress.step, step_sums, count)
         progress.step += 1
 
     def _count(self, micro_batches: list[Batch]) -> Tensor:
