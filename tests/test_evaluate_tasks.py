@@ -396,7 +396,7 @@ def test_mistakes_name_what_and_where(tmp_path: Path) -> None:
 
     good = {"question": "q", "answer": "a"}
     assert "bad.jsonl line 2 is not JSON" in complaint(good, "{")
-    assert "line 1 is not a JSON object" in complaint("[1]")
+    assert "element 1 is not an object" in complaint("[1]")
     assert "no text in 'prompt'; its fields are answer" in complaint({"answer": "a"})
     assert "line 1 has no answer" in complaint({"question": "q"})
     assert "none of its choices: x, y" in complaint({"question": "q", "choices": ["x", "y"], "answer": "z"})
