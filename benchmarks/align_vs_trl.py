@@ -52,7 +52,7 @@ from understudy.hamlet.stories import stories
 from understudy.interop.export import export_run
 from understudy.model import GPT, build_model
 from understudy.optim import build_optimizers
-from understudy.run import Run, RunFolder, load_run, weights_of
+from understudy.run import Run, RunFolder, load_run, save_run, weights_of
 from understudy.runtime import DTYPES, Runtime
 from understudy.stages.table import stage_class
 from understudy.tokenizer import Tokenizer, train_tokenizer
@@ -114,7 +114,7 @@ def prepare(folder: Path, dtype: str) -> None:
         export_run(load_run(folder / name), "hf", folder / f"hf-{name}")
     tokens = torch.randint(0, VOCABULARY, (2, 50))
     with torch.no_grad():
-        expected = {"tokens": tokens, "logits": policy(tokens), "scores": judge.scores(judge.hidden(tokens))}
+        expected = {"tokens": tokens, "logits": policy(tokens), "scores": judge.score(judge.hidden(tokens))}
     save(expected, folder / "expected.safetensors")
     for work in STAGES.values():
         answers = work["settings"].get("prompts", 0) * work["settings"].get("group_size", 1)
@@ -185,14 +185,9 @@ def write_run(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
     """A model as a run of ours, which the stages start from."""
     run, shape = RunFolder(folder), model.config.model_dump(mode="json", exclude_none=True)
     stage = "reward" if model.config.score_head else "sft"
-    about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "none"}, "parent": None}
-    run.create(build_config({"stage": stage, "model": shape, "data": {"path": "none"}}), tokenizer, about)
-    state = about | {"step": 1, "weights_sha256": folder.name}
-    writers: Any = {
-        "model.safetensors": lambda at: save(weights_of(model), at),
-        "state.json": lambda at: write_json(at, state),
-    }
-    run.write_checkpoint(1, writers, keep=1, is_best=True)
+    about = {"stage": stage, "data": {"sha256": "none"}, "parent": None}
+    config = build_config({"stage": stage, "model": shape, "data": {"path": "none"}})
+    save_run(run, config, tokenizer, weights_of(model), about, step=1)
 
 
 def save(tensors: dict[str, torch.Tensor], path: Path) -> None:

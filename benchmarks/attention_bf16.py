@@ -1,4 +1,4 @@
-"""Attention of a CPU in bf16: PyTorch's SDPA beside what model/gpt.py does there, in milliseconds.
+"""Attention of a CPU in bf16: PyTorch's SDPA beside what model/attention.py does there, in milliseconds.
 
     python benchmarks/attention_bf16.py --out benchmarks/results/attention_bf16.json
 
@@ -19,8 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from plain import publish
-from understudy.config.model import ModelConfig
-from understudy.model.gpt import Attention
+from understudy.model.attention import dot_product_attention
 
 TRAINING = [
     (64, 4, 47, 64), (32, 4, 94, 64), (16, 4, 192, 64), (16, 4, 256, 64), (8, 4, 384, 48), (4, 12, 512, 64), (4, 12, 1024, 64),
@@ -40,8 +39,6 @@ def milliseconds(contenders: Mapping[str, Callable[[], object]], rounds: int) ->
 
 
 def compared(rows: int, heads: int, keys: int, width: int, one_query: bool, rounds: int) -> dict[str, float]:
-    config = ModelConfig(family="gpt2", vocab_size=8, n_heads=heads, d_model=heads * width, n_layers=1)
-    attention = Attention(config, 0)
     q, k, v = (
         torch.randn(rows, n, heads, width, dtype=torch.bfloat16).transpose(1, 2).requires_grad_(not one_query)
         for n in (1 if one_query else keys, keys, keys)
@@ -49,7 +46,7 @@ def compared(rows: int, heads: int, keys: int, width: int, one_query: bool, roun
     weights = torch.randn_like(q)
     calls: dict[str, Callable[[], torch.Tensor]] = {
         "sdpa": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=not one_query),
-        "ours": lambda: attention._sdpa(q, k, v, None),
+        "ours": lambda: dot_product_attention(q, k, v, None),
     }
     torch.testing.assert_close(calls["ours"](), calls["sdpa"](), atol=0.03, rtol=0.03)
     if not one_query:

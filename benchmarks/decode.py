@@ -113,11 +113,9 @@ def losses(name: str) -> dict[str, Any]:
     from understudy.runtime import Runtime
 
     run, found = load_run(name), {}
-    for compiled in (False, True):
-        for weights in WEIGHTS:
-            prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights, 1, compiled))
-            kind = f"{weights}, compiled" if compiled else weights
-            found[kind] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
+    for weights in WEIGHTS:
+        prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights, 1))
+        found[weights] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
     as_trained = evaluate_run(run, Runtime(torch.device("cpu"))).loss
     return {
         "run": Path(name).name, "loss_as_trained": as_trained,
@@ -145,17 +143,15 @@ def main() -> None:
     config = ModelConfig(family="gpt2", vocab_size=VOCAB, context_length=1024, n_layers=12, n_heads=12, d_model=768)
     model = GPT(config)
     results["seconds_to_prepare"] = {}
-    kinds = [(weights, compiled) for compiled in (True, False) for weights in WEIGHTS]
-    for weights, compiled in kinds:
-        name = f"ours {weights}{', compiled' if compiled else ''}"
+    for weights in WEIGHTS:
+        name = f"ours {weights}"
         start = time.perf_counter()
-        prepared = prepare_for_inference(model, weights, STREAMS, compiled)
+        prepared = prepare_for_inference(model, weights, STREAMS)
         assert isinstance(prepared, GPT)
         results["seconds_to_prepare"][name] = time.perf_counter() - start
         for streams in (1, STREAMS):
-            if compiled or weights != "bf16":
-                run = partial(answer, prepared, streams)
-                contenders[name if streams == 1 else f"{name}, {streams} streams"] = run
+            run = partial(answer, prepared, streams)
+            contenders[name if streams == 1 else f"{name}, {streams} streams"] = run
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(arguments.rounds):
         for name, contender in contenders.items():

@@ -42,9 +42,10 @@ def ours(config: RunConfig, compiled: bool) -> tuple[Callable[[int], float], int
     model = build_model(config.model)
     objective = NextToken(model)
     batch = random_batch(config, config.train.batch_size)
+    compiled_objective: Any = torch.compile(objective) if compiled else None
     trainer = Trainer(
         objective, build_optimizers(model, config.optim), RepeatedBatches([batch]), lambda step: 1.0,
-        Runtime(torch.device("cpu")), TrainingProgress(), 0, 1.0, compiled=torch.compile(objective) if compiled else None,
+        Runtime(torch.device("cpu")), TrainingProgress(), 0, 1.0, compiled=compiled_objective,
     )  # fmt: skip
 
     def seconds(steps: int) -> float:

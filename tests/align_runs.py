@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from understudy.cli import main
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
-from understudy.files import write_json
 from understudy.model import GPT, Bigram, build_model
-from understudy.run import Run, RunFolder, load_run, sha256_of_weights, weights_of
+from understudy.run import Run, RunFolder, load_run, save_run, weights_of
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
@@ -48,16 +46,10 @@ def finished_run(path: Path, shape: ModelConfig, tokenizer: Tokenizer, stage: st
 def kept_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, stage: str) -> Run:
     """The folder of a run that ended with this model, as training would have written it."""
     folder, shape = RunFolder(path), model.config
-    about = {"stage": stage, "tokenizer_sha256": tokenizer.sha256, "data": {"sha256": "x"}}
+    about = {"stage": stage, "data": {"sha256": "x"}}
     tree = {"stage": stage, "model": shape.model_dump(exclude_none=True), "data": {"path": "x"}}
-    folder.create(build_config(tree | ({"init_from": "x"} if shape.lora else {})), tokenizer, about)
-    weights = weights_of(model)
-    state = about | {"step": 1, "weights_sha256": sha256_of_weights(weights)}
-    writers: Any = {
-        "model.safetensors": lambda at: save_file(weights, at),
-        "state.json": lambda at: write_json(at, state),
-    }
-    folder.write_checkpoint(1, writers, keep=1, is_best=True)
+    config = build_config(tree | ({"init_from": "x"} if shape.lora else {}))
+    save_run(folder, config, tokenizer, weights_of(model), about, step=1)
     return load_run(folder.path)
 
 

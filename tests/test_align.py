@@ -164,6 +164,19 @@ def test_a_resumed_run_is_the_same_to_the_bit(
     assert any(not torch.equal(before[key], after[key]) for key in before)  # it does learn something
 
 
+def test_a_reward_model_with_adapters_learns(start: Run, preferences: Path, tmp_path: Path) -> None:
+    """Its score head starts at zero, and would let no gradient pass if it were frozen like the rest."""
+    options = {"train__steps": 20, "train__batch_size": 1, "model__lora__rank": 4}
+    found = run("reward", tmp_path / "judge", start, preferences, **options, **QUIET)
+    lines = [json.loads(line) for line in (found.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < math.log(2) - 0.02, losses
+    before, after = start.model.state_dict(), found.model.state_dict()
+    assert after["score.weight"].abs().sum() > 0
+    assert all(after[f"blocks.0.{layer}.lora_b"].abs().sum() > 0 for layer in ("attention.qkv", "mlp.down"))
+    assert all(torch.equal(before[name], after[name]) for name in before), "the rest is frozen"
+
+
 def test_a_reward_model_scores_the_right_letter_higher(judge: Run, preferences: Path) -> None:
     with start_runtime("cpu") as runtime:
         model = RewardModel(judge, runtime)

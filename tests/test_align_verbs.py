@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from align_runs import ASKED, QUIET, pair, run
 from understudy import runtime
@@ -24,7 +23,7 @@ from understudy.files import read_json
 from understudy.report.alignment import overoptimisation, reward_evidence
 from understudy.report.report import write_report
 from understudy.rewards.model import RewardModel
-from understudy.run import Run, read_metrics
+from understudy.run import Run, RunFolder, read_metrics, save_run, weights_of
 from understudy.runtime import start_runtime
 from understudy.stages.best_of import expected_of_best
 from understudy.train.console_panel import ProgressPanel
@@ -270,7 +269,7 @@ def test_a_reward_model_leaves_what_its_scores_are_worth(
 @pytest.mark.parametrize("words", [["sample"], ["chat"], ["evaluate", "--tasks", "hamlet"]])
 def test_a_reward_model_writes_nothing(words: list[str], judge: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([words[0], str(judge.path), *words[1:]]) == 2
-    assert "gives scores and writes nothing" in capsys.readouterr().err
+    assert "gives scores and generates no text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -282,8 +281,11 @@ def test_scores_that_are_not_finite_are_refused(
 ) -> None:  # fmt: skip
     broken = tmp_path / "broken"
     shutil.copytree(judge.path, broken)
-    for path in broken.glob("checkpoints/step_*/model.safetensors"):
-        save_file({name: torch.full_like(x, math.nan) for name, x in load_file(path).items()}, path)
+    large = {"score.weight": 3e38, "norm.weight": 1e3}  # finite weights, scores that overflow
+    weights = {
+        name: torch.full_like(x, large[name]) if name in large else x for name, x in weights_of(judge.model).items()
+    }
+    save_run(RunFolder(broken), judge.config, judge.tokenizer, weights, {"stage": "reward"}, judge.step)
     preset = tmp_path / "preset.yaml"
     preset.write_text(
         f"stage: ppo\ndata: {{path: {prompts}}}\nppo: {{reward_model: {broken}, prompts: 2, max_new_tokens: 2}}\n"

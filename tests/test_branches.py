@@ -1,4 +1,4 @@
-"""Documents that begin alike are read together as if each were read alone; states only where they are wanted."""
+"""Documents with a shared prefix give the same hidden states together as alone; only selected places are computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from understudy.config.model import ModelConfig
 from understudy.data.chat.prefix_tree import build_prefix_trees, pack_prefix_trees
 from understudy.losses import PADDING
 from understudy.model import GPT
-from understudy.model.documents import divided
+from understudy.model.masks import AttentionContext, causal, divide, prefix_shared
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
@@ -31,14 +31,18 @@ def model_of(shape: dict[str, Any]) -> GPT:
     return model
 
 
-@pytest.mark.parametrize("apart", (True, False), ids=("one by one", "under a mask"))
+def laid_out(batch: Any, places: list[torch.Tensor]) -> tuple[torch.Tensor, AttentionContext]:
+    return batch["tokens"], prefix_shared(batch["documents"], batch["branch_ids"], torch.cat(places))
+
+
+@pytest.mark.parametrize("per_document", (True, False), ids=("one by one", "under a mask"))
 @pytest.mark.parametrize("documents", (DOCUMENTS, DOCUMENTS[:2], [([1, 2], [3]), ([4, 5], [6, 7])]))
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
 def test_documents_read_together_are_as_if_alone(
-    shape: dict[str, Any], documents: list[Any], apart: bool, monkeypatch: pytest.MonkeyPatch
+    shape: dict[str, Any], documents: list[Any], per_document: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(shape)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: not apart)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: not per_document)
     batch, places = pack_prefix_trees(documents, 10)
     weights = torch.randn(sum(map(len, places)), 16)
 
@@ -49,7 +53,7 @@ def test_documents_read_together_are_as_if_alone(
 
     alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in documents])
     wanted = gradient(alone)
-    together = model.hidden(batch["tokens"], None, batch["documents"], batch["branch_ids"], torch.cat(places))
+    together = model.hidden(*laid_out(batch, places))
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gradient(together), wanted, atol=1e-4, rtol=1e-4)
 
@@ -61,7 +65,7 @@ def test_so_they_are_in_bf16_where_rows_are_not_divided(shape: dict[str, Any], d
     batch, places = pack_prefix_trees(documents, 10)
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            together = model.hidden(batch["tokens"], None, batch["documents"], batch["branch_ids"], torch.cat(places))
+            together = model.hidden(*laid_out(batch, places))
         alone = torch.cat([model.hidden(torch.tensor([[*a, *b]]))[0, len(a) - 1 :] for a, b in documents])
     assert float((together - alone).abs().mean()) < 0.004
 
@@ -69,7 +73,7 @@ def test_so_they_are_in_bf16_where_rows_are_not_divided(shape: dict[str, Any], d
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
 def test_states_that_are_asked_for_are_those_of_all(shape: dict[str, Any]) -> None:
     model, tokens, at = model_of(shape), torch.randint(0, 12, (3, 7)), torch.tensor([0, 6, 7, 20, 20])
-    torch.testing.assert_close(model.hidden(tokens, at=at), model.hidden(tokens).flatten(0, 1)[at])
+    torch.testing.assert_close(model.hidden(tokens, causal(at)), model.hidden(tokens).flatten(0, 1)[at])
 
 
 def test_rows_are_divided_where_documents_begin() -> None:
@@ -79,7 +83,7 @@ def test_rows_are_divided_where_documents_begin() -> None:
         [0, 0, PADDING, PADDING, PADDING, PADDING],
         [4, 5, 5, 5, 5, 5],
     ]
-    assert divided(torch.tensor(rows)) == [(2, [3, 3]), (1, [6]), (1, [1, 5])]
+    assert divide(torch.tensor(rows)) == [(2, [3, 3]), (1, [6]), (1, [1, 5])]
 
 
 def test_what_documents_have_in_common_is_laid_out_once() -> None:
@@ -97,5 +101,6 @@ def test_a_row_may_hold_more_padding_than_the_context_is_long() -> None:
     model = model_of(SHAPES["portable"])
     tokens, documents = torch.zeros(1, 14, dtype=torch.long), torch.full((1, 14), PADDING)
     documents[0, :2] = 0
-    states = model.hidden(tokens, None, documents, torch.zeros_like(tokens), torch.tensor([0, 1]))
+    context = prefix_shared(documents, torch.zeros_like(tokens), torch.tensor([0, 1]))
+    states = model.hidden(tokens, context)
     torch.testing.assert_close(states, model.hidden(tokens[:, :2])[0])

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import understudy.chat.session
 from understudy.chat.session import Chat
@@ -22,10 +21,9 @@ from understudy.chat.terminal import COMMANDS, Shell, joined_lines, talk_through
 from understudy.cli import main
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
-from understudy.files import write_json
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
-from understudy.run import RunFolder, weights_of
+from understudy.run import RunFolder, save_run, weights_of
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 
@@ -359,15 +357,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = RunFolder(tmp_path / "runs" / name)
         shape = SHAPE | {"family": "portable", "vocab_size": tokenizer.vocab_size}
         config = build_config({"model": shape, "data": {"path": "nowhere"}})
-        folder.create(config, tokenizer, {})
         torch.manual_seed(0)
-        weights = weights_of(GPT(config.model))
-        state = {"step": 3, "tokenizer_sha256": tokenizer.sha256}
-        writers = {
-            "model.safetensors": lambda path, weights=weights: save_file(weights, path),
-            "state.json": lambda path, state=state: write_json(path, state),
-        }
-        folder.write_checkpoint(3, writers, keep=1, is_best=True)
+        save_run(folder, config, tokenizer, weights_of(GPT(config.model)), {}, step=3)
     return tmp_path
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -161,3 +163,79 @@ def test_help_and_version() -> None:
     done = subprocess.run([sys.executable, "-m", "understudy", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "pretrain" in done.stdout
     assert subprocess.run([sys.executable, "-m", "understudy"], capture_output=True).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "understudy: the disk is full"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "understudy: the disk quota is used up"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), "understudy: the disk is read-only"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/file"), "understudy: a/file: the disk is full"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a/file"), "understudy: a/file: Permission denied"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_one_sentence(
+    error: OSError, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("understudy.config.load.preset_summaries", fail)
+    assert complaint(capsys, "presets").startswith(words)
+
+
+def test_an_error_of_the_system_that_is_no_users_mistake_stays_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ECONNRESET, "reset")
+
+    monkeypatch.setattr("understudy.config.load.preset_summaries", fail)
+    with pytest.raises(OSError, match="reset"):
+        main(["presets"])
+
+
+def test_a_full_disk_at_the_start_of_training(
+    small_config: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("c.yaml").write_text(dump_config(small_config()))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert "the disk is full; make room" in complaint(capsys, "pretrain", "c.yaml", "--run", "small")
+    assert main(["pretrain", "c.yaml", "--run", "small"]) == 0
+
+
+def test_the_same_setting_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("pretrain", "gpt2", "--data", "a", "--data.path", "b")
+    assert "--data and --data.path are the same setting" in complaint(capsys, *words)
+
+
+def test_the_advice_names_a_run_elsewhere_by_its_path(
+    small_config: Any, char_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("c.yaml").write_text(dump_config(small_config()))
+    assert main(["pretrain", "c.yaml", "--run", "far/run"]) == 0
+    advice = capsys.readouterr().err.split("next")[-1].split()
+    assert advice == ["understudy", "sample", "far/run"]
+    assert main([*advice[1:], "--tokens", "2"]) == 0
+
+
+def test_a_run_does_not_start_from_a_reward_model(
+    judge: Any, small_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage, preset in (("sft", "sft"), ("dpo", "hamlet-dpo"), ("grpo", "hamlet-grpo")):
+        words = (stage, preset, "--init-from", str(judge.path), "--run", "new")
+        assert "gives scores and generates no text" in complaint(capsys, *words)
+
+
+def test_settings_are_listed_with_their_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--settings", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["train.steps"] == {
+        "name": "train.steps", "type": "whole number from 1", "default": "1000",
+        "description": "Optimiser steps, over which the schedule runs.",
+    }  # fmt: skip
+    assert main(["presets", "--settings"]) == 0
+    assert "train.steps  (whole number from 1; default 1000)\n    Optimiser steps" in capsys.readouterr().out

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.config.load import apply_overrides, build_config, dump_config, load_config, read_preset, setting_names
+from understudy.config.load import (
+    apply_overrides,
+    build_config,
+    dump_config,
+    load_config,
+    read_preset,
+    setting_names,
+    setting_rows,
+)
 
 BASE: dict[str, Any] = {"data": {"path": "x"}, "model": {"family": "portable"}}
 
@@ -112,6 +123,66 @@ def test_dotted_settings_may_stand_anywhere_on_the_command_line() -> None:
         arguments = parse(["pretrain", *line.split()])
         assert (arguments.preset, arguments.run) == ("gpt2", "x")
         assert arguments.overrides == {"optim.lr": "1", "train.steps": "5"}
-    for line, sentence in (("--train.steps", "needs a value"), ("--rnu x", "did you mean --run"), ("a b", "'b' means")):
+    for line, sentence in (
+        ("--train.steps", "needs a value"),
+        ("--rnu x", "did you mean --run"),
+        ("a b", "does not take 'b'"),
+    ):
         with pytest.raises(ValueError, match=sentence):
             parse(["pretrain", *line.split()])
+
+
+def test_every_setting_has_a_description_a_type_and_a_default() -> None:
+    rows = setting_rows()
+    assert {row.name for row in rows} == {name for name, _ in setting_names()}
+    for row in rows:
+        assert len(row.description) > 10 and row.description.endswith("."), f"{row.name} has no description"
+        assert row.type and not set(row.type) & set("[]{}|"), (
+            f"the type of {row.name} is not in plain words: {row.type}"
+        )
+    by_name = {row.name: row for row in rows}
+    assert (by_name["train.steps"].type, by_name["train.steps"].default) == ("whole number from 1", "1000")
+    assert by_name["model.family"].type == "gpt2, portable or bigram"
+    assert by_name["optim.betas"].type == "list of 2: number from 0 to 1"
+    assert by_name["grpo.group_size"].type == "whole number from 2"
+    assert by_name["data.path"].default == "required" and by_name["model.d_ff"].default == "null"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("stage: [sft]\ndata: {path: x}", "stage is the name of one stage"),
+        ("data: 5\nmodel: [1]\ntrain: x", "settings by name are expected"),
+        ("model: [1]\ndata: {path: x}", "settings by name are expected"),
+        ("data: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("data: " + "[" * 90 + "]" * 90, "settings by name are expected"),
+        ("data: {path: " + "[" * 90 + "]" * 90 + "}", "data.path is"),
+        ("a: 2020-13-45", "not valid YAML"),
+        ("train: {steps: 1, steps: 2}\ndata: {path: x}", "the key 'steps' stands twice"),
+        ("depth: 4\ndata: {path: x}\nmodel: 3", "settings by name are expected"),
+        ("1: 2\ndata: {path: x}", "1"),
+        ("data: {path: x}\nmodel: {lora: 3}", "model.lora is 3"),
+        ("data: {path: x}\nppo: {critic: 3}", "would be ignored by the stage pretrain"),
+        ("stage: ppo\ndata: {path: x}\nppo: [3]", "settings by name are expected"),
+    ],
+)
+def test_yaml_of_other_shapes_is_refused_in_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
+        load_config(str(tmp_path / "c.yaml"), {"train.steps": "3"})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_configurations_that_are_no_text_files(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("data: {path: caf\xe9}".encode("latin-1"))
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    for name, sentence in (("latin", "not UTF-8"), ("pipe", "is no file"), ("folder", "is no file")):
+        with pytest.raises(ValueError, match=sentence):
+            read_preset(str(tmp_path / f"{name}.yaml"))
+
+
+def test_trees_of_other_shapes_are_refused_from_python_too() -> None:
+    for tree in ({"data": {"path": "x"}, "model": [1]}, {"data": 5}, {"data": {"path": "x"}, "depth": 2, "optim": "x"}):
+        with pytest.raises(ValueError, match="settings by name are expected"):
+            build_config(tree)

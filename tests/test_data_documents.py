@@ -15,7 +15,8 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.data.text.documents import cut_position, find_files, read_file, split_document
+from understudy.data.find import find_files
+from understudy.data.text.documents import cut_position, read_file, split_document
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT4_PATTERN = (

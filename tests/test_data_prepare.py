@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
+from understudy.console import progress_bars
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.text import encoding, sources
-from understudy.data.text.prepare import TextSummary, prepare, progress_bars
+from understudy.data.text.prepare import TextSummary, prepare
 from understudy.data.text.shards import open_split
 from understudy.data.text.sources import PreparationProgress, WebText, without_gutenberg
 from understudy.tokenizer import load_tokenizer

@@ -50,7 +50,7 @@ def test_default_prompts_are_neither_trained_on_nor_choose_a_checkpoint(hamlet: 
 def test_the_lineage_decides_which_task_belongs_to_a_run(hamlet: Path, tmp_path: Path) -> None:
     child = beginner(tmp_path / "runs/child").path
     assert task_of_run(child) is None
-    write_json(child / "run.json", RunFolder(child).about() | {"parent": {"run": str(hamlet), "step": 1}})
+    write_json(child / "run.json", RunFolder(child).record() | {"parent": {"run": str(hamlet), "step": 1}})
     assert task_of_run(child).name == "hamlet"  # type: ignore[union-attr]
 
 

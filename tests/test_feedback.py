@@ -279,8 +279,8 @@ def test_improve_goes_from_feedback_to_a_better_run(
     new = RunFolder(tmp_path / "runs" / "new")
     assert (favourite(start), favourite(load_run(new.path))) == ("e", "b")
     assert json.loads((new.path / "improvement.json").read_text()) == record
-    assert new.about()["parent"]["sha256"] == start.state["weights_sha256"]
-    assert new.about()["data"]["path"] == "data/new-feedback/preferences.jsonl"
+    assert new.record()["parent"]["sha256"] == start.state["weights_sha256"]
+    assert new.record()["data"]["path"] == "data/new-feedback/preferences.jsonl"
     assert main(command) == 2 and "go on with it by --resume" in capsys.readouterr().err
     assert main([*command, "--seed", "1", "--resume"]) == 2 and "was begun with" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0 and "it is trained already" in capsys.readouterr().err
@@ -294,14 +294,14 @@ def test_enough_corrections_finetune_first_and_where_no_answer_is_known_a_reward
             for text in LETTERS.replace("b", ""):
                 judge(store, "correction", f"{asked}{text}", correction=f"b{text}")
     assert main(["improve", str(start.path), "--db", letters, "--run", "new", "--method", "dpo", *FAST]) == 0
-    parents = [RunFolder(tmp_path / "runs" / name).about()["parent"]["run"] for name in ("new", "new-sft")]
+    parents = [RunFolder(tmp_path / "runs" / name).record()["parent"]["run"] for name in ("new", "new-sft")]
     assert parents == ["runs/new-sft", str(start.path)]
     record = json.loads((tmp_path / "runs/new/improvement.json").read_text())
     assert record["judged_by"] == "reward" and record["comparison"]["n"] >= 1
     assert RunFolder(tmp_path / "runs" / "new-reward").config().stage == "reward"
     assert main(["improve", str(start.path), "--db", letters, "--run", "newer", *FAST]) == 0
     newer = RunFolder(tmp_path / "runs" / "newer")
-    assert (newer.config().stage, newer.about()["parent"]["run"]) == ("sft", str(start.path))
+    assert (newer.config().stage, newer.record()["parent"]["run"]) == ("sft", str(start.path))
     assert favourite(load_run(newer.path)) == "b"
 
 

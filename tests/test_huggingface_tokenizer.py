@@ -129,7 +129,7 @@ def test_the_configuration_says_what_ends_a_text_and_how_to_chat(tmp_path: Path)
 
 def test_a_special_token_spelled_like_an_ordinary_one_is_refused(tmp_path: Path) -> None:
     confusing = train_tokenizer("bpe", SAMPLE, 270).with_special_tokens(["Ġ"])  # how the files spell a space
-    with pytest.raises(ValueError, match=r"the special token 'Ġ' is how .* spell an ordinary token"):
+    with pytest.raises(ValueError, match=r"the special token 'Ġ' is spelled as an ordinary token"):
         save_huggingface_tokenizer(confusing, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 

@@ -20,6 +20,7 @@ from understudy.inference.sampling import (
     seen_tokens,
 )
 from understudy.model import GPT, Bigram, build_model
+from understudy.model.masks import AttentionContext
 
 CONTEXT, VOCAB = 12, 37
 SMALL = {"vocab_size": VOCAB, "context_length": CONTEXT, "n_layers": 3, "n_heads": 4, "d_model": 32}
@@ -85,10 +86,11 @@ def watch(model: GPT | Bigram, monkeypatch: pytest.MonkeyPatch) -> list[Read]:
     """Note every forward of the model from now on."""
     reads, hidden = [], model.hidden
 
-    def noting(tokens: Tensor, cache: Any, at: Tensor | None) -> Tensor:
-        shape = tuple(tokens.shape)
+    def noting(tokens: Tensor, context: AttentionContext) -> Tensor:
+        shape, cache = tuple(tokens.shape), context.cache
+        assert cache is not None
         reads.append(Read(shape, cache.longest, cache.max_tokens, cache.keys.dtype, torch.is_grad_enabled()))
-        return hidden(tokens, cache, at=at)
+        return hidden(tokens, context)
 
     monkeypatch.setattr(model, "hidden", noting)
     return reads

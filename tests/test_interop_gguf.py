@@ -81,7 +81,7 @@ def test_a_matrix_that_blocks_do_not_divide_is_kept_in_f16(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "own,more,said",
     [
-        (train_tokenizer("char", ["abc"]), {}, "reads characters"),
+        (train_tokenizer("char", ["abc"]), {}, "has a character tokenizer"),
         (train_tokenizer("bpe", SAMPLE, 290, special_tokens=[]), {}, "no token that ends a text"),
         (bpe(), {"activation": "gelu"}, "model.activation 'gelu'"),
     ],

@@ -111,7 +111,7 @@ OURS = {
 @pytest.mark.parametrize("name", OURS)
 def test_ours_out_and_in_again(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = randomised(tmp_path / "run", shape(name.split()[0], **OURS[name]), tokenizer)
-    found = export_run(run, "hf", tmp_path / "hf").found  # which compares logits
+    found = export_run(run, "hf", tmp_path / "hf").checks  # which compares logits
     assert "logits within" in found[0]
     kept, weights = read_huggingface(tmp_path / "hf")
     if "without" not in name:
@@ -171,19 +171,19 @@ def test_the_card_tells_where_a_run_comes_from(tokenizer: Tokenizer, tmp_path: P
 @pytest.mark.parametrize("family", ["gpt2", "portable"])
 def test_a_reward_model_gives_the_same_scores_there(family: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = randomised(tmp_path / "run", shape(family, score_head=True), tokenizer, "reward")
-    assert "scores within" in export_run(run, "hf", tmp_path / "hf").found[0]
+    assert "scores within" in export_run(run, "hf", tmp_path / "hf").checks[0]
     judge = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
     own = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     rows = own(["Who found it?", "Sam found the purse."], padding=True, return_tensors="pt")
     with torch.no_grad():
         scores = judge(**rows).logits[:, 0]
         for text, score in zip(("Who found it?", "Sam found the purse."), scores):
-            alone = run.model.scores(run.model.hidden(torch.tensor([tokenizer.encode(text)])))
+            alone = run.model.score(run.model.hidden(torch.tensor([tokenizer.encode(text)])))
             assert score == pytest.approx(alone[0, -1].item(), abs=1e-4), "padding is not read"
     if importlib.util.find_spec("peft"):
         adapted = shape(family, score_head=True, lora=LoraConfig(rank=2, embeddings=False).model_dump())
         run = randomised(tmp_path / "adapted", adapted, tokenizer, "reward")
-        assert "PEFT" in export_run(run, "hf", tmp_path / "apart", adapter=True).found[0]
+        assert "PEFT" in export_run(run, "hf", tmp_path / "apart", adapter=True).checks[0]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "portable"])
@@ -193,7 +193,7 @@ def test_adapters_merged_or_in_pefts_format(family: str, tokenizer: Tokenizer, t
     kv = {"n_kv_heads": 1} if family == "portable" else {}
     config = shape(family, lora=lora.model_dump(), **kv)
     runs = [randomised(tmp_path / name, config, tokenizer) for name in ("one", "two")]
-    assert "PEFT" in export_run(runs[0], "hf", tmp_path / "apart", adapter=True).found[0]
+    assert "PEFT" in export_run(runs[0], "hf", tmp_path / "apart", adapter=True).checks[0]
     export_run(runs[1], "hf", tmp_path / "merged")
     said = json.loads((tmp_path / "apart" / "adapter" / "adapter_config.json").read_text())
     assert (said["r"], said["lora_alpha"]) == (3, 5.0)
@@ -212,7 +212,7 @@ def test_adapters_merged_or_in_pefts_format(family: str, tokenizer: Tokenizer, t
 
 def test_a_policy_with_a_critics_head_leaves_without_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = randomised(tmp_path / "run", shape("portable", score_head=True), tokenizer)
-    assert "logits within" in export_run(run, "hf", tmp_path / "hf").found[0]
+    assert "logits within" in export_run(run, "hf", tmp_path / "hf").checks[0]
     assert "score.weight" not in huggingface.read_weights(tmp_path / "hf")
 
 

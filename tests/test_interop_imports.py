@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
@@ -120,7 +121,7 @@ def test_finetuning_shakespeare(lora: bool, tokenizer: Tokenizer, tmp_path: Path
     assert json.loads((run.path / "run.json").read_text())["parent"]["run"] == "runs/small"
     if lora:
         pytest.importorskip("peft", reason="peft comes with `pip install 'understudy[interop]'`")
-        found = export_run(run, "hf", tmp_path / "apart", adapter=True).found
+        found = export_run(run, "hf", tmp_path / "apart", adapter=True).checks
         assert "PEFT" in found[0]
 
 
@@ -236,6 +237,78 @@ def test_what_is_no_tensor_is_refused(tokenizer: Tokenizer, tmp_path: Path, caps
     assert "which is no tensor" in complaint(capsys, "import", "ckpt.pt", "--run", "x")
 
 
+ODD_VALUES = (None, True, -1, 0, 10**30, 1e400, "x", [1], {"a": 1}, [[]])
+
+
+def test_a_config_with_values_of_other_types_is_refused_or_read(tmp_path: Path) -> None:
+    for family in ("gpt2", "portable"):
+        document = shape_document(shape(family, vocab_size=280))
+        for name in document:
+            for value in ODD_VALUES:
+                try:
+                    shapes.model_config(shapes.shape_from_document(document | {name: value}, "config.json"), "small")
+                except ValueError as error:
+                    assert len(str(error)) < 400 and "\n" not in str(error)
+
+
+def test_a_config_with_more_layers_than_tensors_is_refused_at_once(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    changed("n_layer", 10**9)
+    assert "its configuration 1,000,000,000 layers" in complaint(capsys, "import", "small")
+
+
+@pytest.mark.parametrize("files", [{"a": 5, "b": None}, 5, ["model.safetensors"], {"a": "../model.safetensors"}])
+def test_an_index_of_other_types_is_refused(
+    files: Any, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    Path("small/model.safetensors").unlink()
+    Path("small/model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    assert "it is damaged" in complaint(capsys, "import", "small")
+
+
+def test_damaged_pickles_are_refused(tmp_path: Path) -> None:
+    """Bytes changed at random, in nanoGPT's meta.pkl and in both formats of torch.save."""
+    meta = {"vocab_size": 3, "itos": dict(enumerate("abc")), "stoi": {c: i for i, c in enumerate("abc")}}
+    torch.save({"a": torch.zeros(3)}, "new.pt")
+    torch.save({"a": torch.zeros(3)}, "old.pt", _use_new_zipfile_serialization=False)
+    contents = {
+        "meta.pkl": pickle.dumps(meta),
+        "new.pt": Path("new.pt").read_bytes(),
+        "old.pt": Path("old.pt").read_bytes(),
+    }
+    generator, refused = random.Random(3), 0
+    for name, content in contents.items():
+        read = read_characters if name == "meta.pkl" else read_pickled
+        for number in range(150):
+            changed_content = bytearray(content)
+            for _ in range(generator.choice((1, 1, 4))):
+                changed_content[generator.randrange(len(content))] = generator.randrange(256)
+            cut = changed_content[: generator.randrange(len(content))] if number % 5 == 0 else changed_content
+            Path(name).write_bytes(cut)
+            try:
+                read(Path(name))
+            except ValueError as error:
+                assert str(error).startswith(name)
+                refused += 1
+    assert refused > 100
+    Path("empty.pt").touch()
+    with pytest.raises(ValueError, match="missing or damaged"):
+        read_pickled(Path("empty.pt"))
+
+
+@pytest.mark.parametrize("name", ["add_bos_token", "add_eos_token"])
+def test_a_tokenizer_that_adds_tokens_by_its_settings_is_refused(
+    name: str, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs(tmp_path / "small", tokenizer)
+    settings = json.loads(Path("small/tokenizer_config.json").read_text())
+    Path("small/tokenizer_config.json").write_text(json.dumps(settings | {name: True}))
+    assert f"sets {name}" in complaint(capsys, "import", "small")
+
+
 def changed(name: str, of: Any) -> None:
     document = json.loads(Path("small/config.json").read_text())
     Path("small/config.json").write_text(json.dumps(document | {name: of}))
@@ -253,14 +326,14 @@ BAD: dict[str, tuple[Any, str]] = {
     "option": (lambda: changed("scale_attn_by_inverse_layer_idx", True), "scale_attn_by_inverse_layer_idx True"),
     "activation": (lambda: changed("activation_function", "silu"), "the activation 'silu'"),
     "no activation": (lambda: changed("activation_function", ["gelu"]), "the activation \"['gelu']\""),
-    "no shape": (lambda: changed("n_embd", None), "does not say what n_embd is"),
+    "no shape": (lambda: changed("n_embd", None), "lacks n_embd"),
     "odd shape": (lambda: changed("n_head", 3), "does not divide"),
     "no number": (lambda: changed("n_layer", "many"), "n_layers"),
     "missing": (lambda: weights(lambda t: t.pop("transformer.h.1.mlp.c_fc.weight")), "c_fc.weight is missing"),
     "extra": (lambda: weights(lambda t: t.update(more=torch.ones(2))), "no such tensor"),
     "shape": (
         lambda: weights(lambda t: t.update({"transformer.ln_f.bias": torch.ones(31)})),
-        "transformer.ln_f.bias is (31,), and (32,) is wanted",
+        "transformer.ln_f.bias is (31,), and (32,) is expected",
     ),
     "cut short": (
         lambda: Path("small/model.safetensors").write_bytes(Path("small/model.safetensors").read_bytes()[:999]),
@@ -371,13 +444,13 @@ def test_options_of_export_that_would_do_nothing_are_refused(
     assert "--type would be ignored" in complaint(capsys, "export", "own", "--format", "hf", "--type", "f16")
     assert "--adapter would be ignored" in complaint(capsys, "export", "own", "--format", "gguf", "--adapter")
     assert "has no adapters" in complaint(capsys, "export", "own", "--format", "hf", "--adapter", "--out", "x")
-    assert "runs is there already" in complaint(capsys, "export", "own", "--format", "hf", "--out", "runs")
+    assert "runs exists already" in complaint(capsys, "export", "own", "--format", "hf", "--out", "runs")
 
 
 def test_a_run_that_gives_no_numbers_is_not_exported(tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
     run.model.norm.weight.data[0] = float("nan")
-    with pytest.raises(ValueError, match="not finite: training diverged"):
+    with pytest.raises(ValueError, match="not finite, because training diverged"):
         export_run(run, "nanogpt", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 
@@ -391,12 +464,14 @@ def test_an_interrupted_export_or_import_leaves_nothing(
     def broken(*arguments: Any, **more: Any) -> Any:
         raise how
 
-    monkeypatch.setattr(proof.Proof, "compare", broken)
+    monkeypatch.setattr(proof.ReferenceOutputs, "compare", broken)
     with pytest.raises((KeyboardInterrupt, ValueError)):
         export_run(run, "nanogpt", tmp_path / "exports" / "own")
     assert list(Path("exports").iterdir()) == []
     monkeypatch.setattr("understudy.run.RunFolder.put_checkpoint", broken)
-    with pytest.raises((KeyboardInterrupt, ValueError), match=r"^$|^runs.small could not be written .* nothing of it"):
+    with pytest.raises(
+        (KeyboardInterrupt, ValueError), match=r"^$|^runs.small could not be written .* nothing was left"
+    ):
         import_model("small")
     assert list(Path("runs").iterdir()) == []
 
@@ -405,8 +480,8 @@ def test_a_killed_export_leaves_no_folder_of_that_name(tokenizer: Tokenizer, tmp
     theirs(tmp_path / "small", tokenizer)
     code = """
 import os, signal, sys
-from understudy.interop.proof import Proof
-Proof.compare = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+from understudy.interop.proof import ReferenceOutputs
+ReferenceOutputs.compare = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 from understudy.cli import main
 main(["export", "small-run", "--format", "nanogpt", "--out", "out"])
 """
@@ -533,4 +608,4 @@ def test_weights_of_an_import_are_whole_and_named(tokenizer: Tokenizer, tmp_path
     held = read_tensors(folder.checkpoint() / "model.safetensors")
     assert held["token_embedding.weight"].shape == (config.padded_vocab_size, 32)
     assert not held["token_embedding.weight"][280:].any()
-    assert folder.about()["stage"] == "import" and folder.about()["imported_from"] == "small"
+    assert folder.record()["stage"] == "import" and folder.record()["imported_from"] == "small"

@@ -26,12 +26,10 @@ def test_lm_eval_of_an_export_agrees_with_ours(family: str, tmp_path: Path, monk
     own = train_tokenizer("bpe", [path.read_text()], 300)
     run = randomised(tmp_path / "runs" / "small", shape(family, vocab_size=300, context_length=64), own)
     export_run(run, "hf", tmp_path / "exported")
-    # What was exported is what is evaluated, so the weights that the test changed are saved too.
-    from safetensors.torch import save_file
+    # The exported weights, which the test changed, are evaluated.
+    from understudy.run import RunFolder, save_run, weights_of
 
-    from understudy.run import RunFolder, weights_of
-
-    save_file(weights_of(run.model), RunFolder(run.path).checkpoint() / "model.safetensors")
+    save_run(RunFolder(run.path), run.config, own, weights_of(run.model), {}, run.step)
     Path("tasks").mkdir()
     Path("tasks/village.yaml").write_text(VILLAGE.replace("FILE", str(path)))
     manager = TaskManager(include_path="tasks", include_defaults=False)

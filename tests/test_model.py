@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from understudy.config.model import ModelConfig
 from understudy.model import GPT, Bigram, KVCache, build_model
+from understudy.model.attention import dot_product_attention
+from understudy.model.masks import cached, causal
 from understudy.model.positions import rope_table, rotate, shift_keys
 
 TINY = {"vocab_size": 50, "context_length": 24, "n_layers": 2, "n_heads": 4, "d_model": 32}
@@ -57,18 +59,18 @@ def test_a_later_token_changes_no_earlier_logit(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_cached_equals_uncached_in_any_steps(name: str) -> None:
     model, text = make(name), tokens()
-    cache = KVCache(model.config, 3)
-    parts = [model(text[:, a:b], cache) for a, b in itertools.pairwise((0, 7, 8, 9, 20))]
+    cache = KVCache(model.shape, 3)
+    parts = [model(text[:, a:b], cached(cache, b - a)) for a, b in itertools.pairwise((0, 7, 8, 9, 20))]
     torch.testing.assert_close(torch.cat(parts, 1), model(text), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_rows_of_different_length_share_a_cache(name: str) -> None:
     model, text = make(name), tokens()
-    lengths, cache = [3, 9, 6], KVCache(model.config, 3)
-    model(text[:, :9], cache)
+    lengths, cache = [3, 9, 6], KVCache(model.shape, 3)
+    model(text[:, :9], cached(cache, 9))
     cache.set_lengths(torch.tensor(lengths))
-    got = model(text[:, 12:14], cache)
+    got = model(text[:, 12:14], cached(cache, 2))
     for row, length in enumerate(lengths):
         alone = torch.cat((text[row : row + 1, :length], text[row : row + 1, 12:14]), 1)
         torch.testing.assert_close(got[row], model(alone)[0, -2:], atol=1e-5, rtol=1e-5)
@@ -158,7 +160,7 @@ def test_a_new_model_with_shifted_keys_looks_where_its_token_was_followed() -> N
 
 
 def test_rotary_scores_depend_on_distance_alone() -> None:
-    table = rope_table(ModelConfig(family="portable", vocab_size=8, context_length=32, n_heads=1, d_model=8))
+    table = rope_table(ModelConfig(family="portable", vocab_size=8, context_length=32, n_heads=1, d_model=8).resolve())
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
 
     def score(m: int, n: int) -> float:
@@ -182,13 +184,12 @@ def test_grouped_queries_equal_repeated_keys_and_values() -> None:
 @pytest.mark.parametrize(("queries", "masked"), [(9, False), (9, True), (1, True), (1, False)])
 def test_plain_products_in_bf16_are_the_attention_of_fp32(queries: int, masked: bool) -> None:
     """What a CPU computes in bf16, grouped heads and gradients included, is what SDPA finds in fp32, but for rounding."""
-    attention = make("portable").blocks[0].attention
     torch.manual_seed(1)
     q, k, v = (torch.randn(3, heads, t, 8, requires_grad=True) for heads, t in ((4, queries), (2, 9), (2, 9)))
     mask = torch.rand(3, 1, queries, 9) < 0.6 if masked else None
     if mask is not None:
         mask[..., 0] = True
-    found = attention._sdpa(*(x.bfloat16() for x in (q, k, v)), mask)
+    found = dot_product_attention(*(x.bfloat16() for x in (q, k, v)), mask)
     expected = F.scaled_dot_product_attention(q, k, v, mask, is_causal=queries > 1 and not masked, enable_gqa=True)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
@@ -203,8 +204,8 @@ def test_plain_products_in_bf16_are_the_attention_of_fp32(queries: int, masked: 
 def test_scores_are_of_fp32_where_products_are_of_bf16() -> None:
     model, hidden = make("gpt2", score_head=True), torch.randn(5, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = model.scores(hidden)
-    assert found.abs().sum() > 0 and torch.equal(found, model.scores(hidden))
+        found = model.score(hidden)
+    assert found.abs().sum() > 0 and torch.equal(found, model.score(hidden))
 
 
 def test_activation_checkpointing_changes_no_gradient() -> None:
@@ -222,21 +223,21 @@ def test_ngram_dropout_drops_while_training_only() -> None:
     model = make("gpt2-rich", ngram_dropout=0.5)
     assert torch.equal(model(tokens()), model(tokens()))
     model.train()
-    first, second = model.ngram_embedding(tokens()), model.ngram_embedding(tokens())
+    first, second = (model.ngram_embedding(tokens(), causal()) for _ in range(2))
     assert not torch.equal(first, second)
     torch.manual_seed(0)
-    mean = torch.stack([model.ngram_embedding(tokens()) for _ in range(400)]).mean(0)
-    torch.testing.assert_close(mean, model.eval().ngram_embedding(tokens()), atol=0.03, rtol=0)
+    mean = torch.stack([model.ngram_embedding(tokens(), causal()) for _ in range(400)]).mean(0)
+    torch.testing.assert_close(mean, model.eval().ngram_embedding(tokens(), causal()), atol=0.03, rtol=0)
 
 
 def test_too_many_tokens_are_refused_with_and_without_a_cache() -> None:
     model = make("gpt2")
     with pytest.raises(ValueError, match="25 tokens do not fit the context of 24"):
         model(tokens(1, 25))
-    cache = KVCache(model.config, 1, max_tokens=10)
-    model(tokens(1, 8), cache)
+    cache = KVCache(model.shape, 1, max_tokens=10)
+    model(tokens(1, 8), cached(cache, 8))
     with pytest.raises(ValueError, match="11 tokens"):
-        model(tokens(1, 3), cache)
+        cached(cache, 3)
 
 
 def test_the_bigram_sees_one_token() -> None:

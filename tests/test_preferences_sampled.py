@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from understudy import annotators as sampled_preferences
 from understudy.annotators import Sampling
@@ -17,11 +16,10 @@ from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prepare import ChatSummary, prepare_conversations
-from understudy.files import write_json
 from understudy.hamlet.conversations import question
 from understudy.hamlet.preferences import ANNOTATORS, choose
 from understudy.model import GPT
-from understudy.run import RunFolder, weights_of
+from understudy.run import RunFolder, load_run, save_run, weights_of
 from understudy.tokenizer import train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
@@ -37,19 +35,8 @@ def write_run(path: Path, chat: bool = True) -> RunFolder:
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
     folder = RunFolder(path)
-    folder.create(
-        build_config({"stage": "pretrain", "model": shape, "data": {"path": "x"}}), tokenizer, {"stage": "sft"}
-    )
-    state = {"step": 3, "tokenizer_sha256": tokenizer.sha256, "weights_sha256": "abc"}
-    folder.write_checkpoint(
-        3,
-        {
-            "model.safetensors": lambda at: save_file(weights_of(model), at),
-            "state.json": lambda at: write_json(at, state),
-        },
-        keep=1,
-        is_best=True,
-    )
+    config = build_config({"stage": "pretrain", "model": shape, "data": {"path": "x"}})
+    save_run(folder, config, tokenizer, weights_of(model), {"stage": "sft"}, step=3)
     return folder
 
 
@@ -88,7 +75,11 @@ def test_answers_of_a_run_become_pairs(run: RunFolder, tmp_path: Path) -> None:
         assert {each.truths[p.chosen] for p in each.pairs} | {each.truths[p.rejected] for p in each.pairs} == {0.0, 1.0}
     [source] = summary.manifest["sources"]
     sampled = source["sampled"]
-    assert (sampled["run"], sampled["step"], sampled["weights_sha256"]) == (str(run.path), 3, "abc")
+    assert (sampled["run"], sampled["step"], sampled["weights_sha256"]) == (
+        str(run.path),
+        3,
+        load_run(run.path).state["weights_sha256"],
+    )
     assert sampled["settings"]["annotators"] == ANNOTATORS and sampled["settings"]["answers"] == 4
     alike, answered = sampled["train"]["alike"], 24 - sampled["train"]["too_long"]
     assert sampled["train"]["prompts"] == 24 and 0 < len(opened) == answered - alike

@@ -191,7 +191,7 @@ def test_nothing_that_a_run_brings_becomes_markup(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "<b>run&", lines, data={"path": EVIL})
     (folder.samples / "step_100.txt").write_text("earlier\n")
     (folder.samples / "step_400.txt").write_text(EVIL + "\x1b[31m\n---\nsecond")
-    about = folder.about()
+    about = folder.record()
     write_json(folder.path / "run.json", about | {"data": {"path": EVIL}, "stage": EVIL})
     write_json(folder.path / "evaluation.json", {"loss": 1.5, "checkpoint": EVIL})
     page = page_of(tmp_path, folder)
@@ -232,7 +232,7 @@ def test_the_page_says_what_a_run_came_to(tmp_path: Path) -> None:
 def test_runs_stand_side_by_side_with_what_was_set_differently(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one")
     two = make_run(tmp_path / "two", rows(200), train={"steps": 400, "seed": 7}, optim={"name": "muon"})
-    write_json(two.path / "run.json", two.about() | {"parent": {"run": "runs/one", "step": 400, "sha256": "ef" * 32}})
+    write_json(two.path / "run.json", two.record() | {"parent": {"run": "runs/one", "step": 400, "sha256": "ef" * 32}})
     page = page_of(tmp_path, one, two)
     assert page.row("started from") == ["random weights", "runs/one at step 400 · sha256 efefefefefef…"]
     assert page.row("steps") == ["400", "200 of 400"]
@@ -268,7 +268,7 @@ def test_curves_of_different_units_or_data_do_not_share_an_axis_without_a_note(t
     folders = {"pretrain": base}
     for stage, data in (("sft", "aa"), ("dpo", "bb"), ("grpo", "cc")):
         folders[stage] = make_run(tmp_path / stage, lines("train/reward"))
-        about = folders[stage].about()
+        about = folders[stage].record()
         write_json(
             folders[stage].path / "run.json", about | {"stage": stage, "data": about["data"] | {"sha256": data * 32}}
         )
@@ -387,7 +387,7 @@ def make_child(path: Path, parent: RunFolder, sha256: str = BASE_SHA) -> RunFold
         "train_trained_tokens": 20_000, "val_conversations": 70, "val_tokens": 4000, "val_trained_tokens": 900,
         "counts": {"train": {"conversations": 1503, "whole": 1490, "cut_at_a_turn": 10, "too_long": 3}},
     }  # fmt: skip
-    about = folder.about() | {
+    about = folder.record() | {
         "stage": "sft", "data": data, "trained_parameters": 5_000,
         "parent": {"run": str(parent.path), "step": 400, "sha256": sha256},
     }  # fmt: skip
@@ -458,7 +458,7 @@ def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
 def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
-    about = child.about()
+    about = child.record()
     if what == "gone":
         shutil.rmtree(base.path)
     elif what == "retrained":
@@ -633,7 +633,7 @@ def test_a_lineage_is_told_once_and_from_its_beginning(tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     last = make_child(tmp_path / "last", child)
     parent = {"run": str(child.path), "step": 300, "sha256": CHILD_SHA}
-    write_json(last.path / "run.json", last.about() | {"parent": parent})
+    write_json(last.path / "run.json", last.record() | {"parent": parent})
     add_task(last, "village", {"who-0": 1.0})
     family = read_family([child.path, last.path])
     assert [member.label for member in family.members] == ["child", "last", "base"]
@@ -656,11 +656,11 @@ def test_runs_without_parents_have_no_story(tmp_path: Path) -> None:
 def test_nothing_that_answers_or_ancestors_bring_becomes_markup(tmp_path: Path) -> None:
     base = make_run(tmp_path / "<img src=x>")
     child = make_child(tmp_path / "<b>child", base)
-    about = child.about()
+    about = child.record()
     counts = {"train": {"too_long": EVIL}}
     data = about["data"] | {"path": EVIL, "train_tokens": EVIL, "counts": counts}
     write_json(child.path / "run.json", about | {"data": data, "trained_parameters": EVIL})
-    write_json(base.path / "run.json", base.about() | {"stage": EVIL})
+    write_json(base.path / "run.json", base.record() | {"stage": EVIL})
     (child.samples / "step_300.txt").write_text(f"user: {EVIL}\nassistant: {EVIL}\x1b[31m\n")
     for folder in (base, child):
         add_task(folder, "village", {"a": 0.0}, checkpoint=EVIL, few_shot=EVIL, cut=EVIL, metric=EVIL, n=EVIL)

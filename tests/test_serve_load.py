@@ -168,7 +168,7 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(capsys: pytest.CaptureFi
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for words, sentence in (
-            ([str(tmp_path / "judge")], "gives scores and writes nothing"), ([str(tmp_path / "nobody")], "there is no run"),
+            ([str(tmp_path / "judge")], "gives scores and generates no text"), ([str(tmp_path / "nobody")], "there is no run"),
             ([str(tmp_path / "a/one"), str(tmp_path / "b/one")], "two runs are called one"),
             ([str(tmp_path / "a/one"), "--port", port], f"port {port} of 127.0.0.1 cannot be used"),
             (["one", "--port", "70000"], "--port is 70000"), (["one", "--timeout", "0"], "--timeout is 0"),

@@ -17,6 +17,7 @@ from understudy.config.model import LoraConfig, ModelConfig
 from understudy.data.chat.packing import PackedRows, all_rows, collate, pack_best_fit, render_set
 from understudy.losses import IGNORE, PADDING
 from understudy.model import GPT, merge_lora
+from understudy.model.masks import packed
 from understudy.run import Run, RunFolder, load_run, read_metrics, read_tensors
 from understudy.stages.table import run_stage
 from understudy.tokenizer import Tokenizer, train_tokenizer
@@ -58,7 +59,7 @@ def test_a_packed_conversation_is_read_as_if_alone(tokenizer: Tokenizer, family:
         torch.nn.init.normal_(parameter, std=0.2)  # n-gram tables start at zero
     conversations = render_set([talk(3), talk(8), talk(11)], tokenizer, 160)
     batch = collate([[0, 1, 2]], conversations, 160)
-    together = model(batch["tokens"], documents=batch["documents"])[0]
+    together = model(batch["tokens"], packed(batch["documents"]))[0]
     for number in range(3):
         inputs, _ = conversations.row(number)
         alone = model(torch.from_numpy(inputs)[None])[0]
@@ -201,7 +202,7 @@ def test_finetuning_starts_from_the_base_and_learns_to_answer(base: RunFolder, t
     assert result.final.loss < 0.6 * rows[0]["train/loss"]
     run = load_run(folder.path)
     assert run.tokenizer.special_tokens.keys() >= set(CHAT_TOKENS) and end_ids(run.tokenizer)
-    about = folder.about()
+    about = folder.record()
     assert about["stage"] == "sft" and about["parent"]["sha256"] == parent.state["weights_sha256"]
     assert about["data"]["train_conversations"] + about["data"]["val_conversations"] == 30
     assert (folder.path / "samples").is_dir() and "assistant: " in next((folder.path / "samples").iterdir()).read_text()
@@ -265,7 +266,7 @@ def test_a_context_of_64_trains_on_conversations_of_2000_tokens(base: RunFolder,
     result = run_stage(config, folder, parent=parent)
     assert result.progress.step == 12 and np.isfinite(result.final.loss)
     assert all(np.isfinite(row["train/loss"]) for row in read_metrics(folder.metrics))
-    counts = folder.about()["data"]["counts"]["train"]
+    counts = folder.record()["data"]["counts"]["train"]
     assert counts["cut_at_a_turn"] and counts["cut_inside"] and counts["conversations"] >= 20
 
 
@@ -318,7 +319,7 @@ def test_adapters_leave_the_base_untouched_and_the_new_tokens_learn(base: RunFol
     assert any(name.endswith("lora_b") and after[name].abs().max() > 0 for name in after)
     rows = after["token_embedding.weight"][290:292]
     assert not torch.equal(rows[0], rows[1]), "tokens that came new are learnt"
-    about = folder.about()
+    about = folder.record()
     assert about["trained_parameters"] < about["parameters"]
     child = GPT(ModelConfig(**model_from_parent({}, load_run(folder.path).config.model)))
     start_from(child, load_run(folder.path, "latest"), load_run(folder.path).tokenizer)

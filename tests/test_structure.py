@@ -172,7 +172,7 @@ def test_every_command_in_the_documentation_parses(command: str) -> None:
     words = shlex.split(command)
     words = words[words.index("understudy") + 1 :]
     arguments = parse(words[: words.index("|")] if "|" in words else words)
-    if arguments.verb == "pretrain" and arguments.preset:
+    if arguments.command_name == "pretrain" and arguments.preset:
         from understudy.config.load import apply_overrides
 
         apply_overrides(read_preset(arguments.preset), arguments.overrides)

@@ -233,6 +233,20 @@ def without_bytes(document: dict[str, Any]) -> None:
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 
 
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+}
+
+
+def test_a_post_processor_that_adds_no_token_is_accepted(tmp_path: Path) -> None:
+    document = json.loads(huggingface("gpt2", ["<|x|>"]).to_str())
+    plain = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}]}
+    for step in (None, BYTE_LEVEL, plain, {"type": "Sequence", "processors": [BYTE_LEVEL, plain]}):
+        (tmp_path / "tokenizer.json").write_text(json.dumps(document | {"post_processor": step}))
+        assert load_tokenizer(tmp_path).encode("hello") == huggingface("gpt2", ["<|x|>"]).encode("hello").ids
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -265,6 +279,14 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
             r"by a pattern other than gpt2 and gpt4's: \\w\+",
         ),
         (without_bytes, "the token 'a' has no id"),
+        (lambda d: d.update(post_processor=TEMPLATE), "its post-processor adds <s> to every text"),
+        (
+            lambda d: d.update(post_processor={"type": "Sequence", "processors": [BYTE_LEVEL, TEMPLATE]}),
+            "its post-processor adds <s> to every text",
+        ),
+        (lambda d: d.update(post_processor={"type": "RobertaProcessing"}), "its post-processor is RobertaProcessing"),
+        (lambda d: d["added_tokens"][0].update(special=False), "added tokens with \"special\": false \\('<|x|>'\\)"),
+        (lambda d: d.update(added_tokens=3), "of the wrong type"),
     ],
 )
 def test_what_huggingface_has_more_of_is_refused(

@@ -238,7 +238,7 @@ def test_start_from_a_run_and_what_may_differ(small_config: Any, tmp_path: Path,
     child = load_run("second")
     for (name, a), b in zip(parent.model.named_parameters(), child.model.parameters()):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4, msg=name)
-    assert result.folder.about()["parent"]["sha256"] == parent.state["weights_sha256"]
+    assert result.folder.record()["parent"]["sha256"] == parent.state["weights_sha256"]
     with pytest.raises(ValueError, match="n_layers is 3"):
         model_from_parent({"n_layers": 3}, parent.config.model)
     assert model_from_parent({"dropout": 0.5}, parent.config.model)["dropout"] == 0.5

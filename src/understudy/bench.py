@@ -1,4 +1,4 @@
-"""How fast this machine trains and samples a preset's model, on random tokens. Beside peers: see benchmarks/."""
+"""Speed of training and sampling on this machine, on random tokens. Comparisons with other projects: benchmarks/."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ from understudy.train.metrics import memory_bytes
 from understudy.train.objective import NextToken
 
 PARTS = 5
+"""Measurements of training, of which the median is taken."""
 
 
 def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, Any]:
-    """Tokens a second of training and of sampling, medians of five parts of ``seconds`` each in all.
+    """Tokens per second of training and of sampling: medians of PARTS measurements.
 
-    ``share_of_peak`` is the rate of floating-point operations of forward and backward over that of a large matrix
-    product in the same precision, measured here and now.
+    ``share_of_peak`` is the rate of floating-point operations of forward and backward, divided by that of a large matrix
+    product in the same precision on this machine.
+
+    Args:
+        seconds: duration of all training measurements together.
     """
     config = with_vocabulary(config)
     torch.manual_seed(config.train.seed)
@@ -89,7 +93,7 @@ class TimedParts(StepCallback):
 
 
 def random_batch(config: RunConfig, rows: int) -> dict[str, Tensor]:
-    """A batch of random tokens, the same for the same seed."""
+    """A batch of random tokens, a function of ``train.seed``."""
     generator = torch.Generator().manual_seed(config.train.seed)
     size = (rows, config.model.context_length + 1)
     tokens = torch.randint(0, config.model.vocab_size or 1, size, generator=generator)
@@ -111,7 +115,7 @@ def _sampling_rate(model: Any, rows: int, runtime: Runtime) -> float:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The measurements as lines for people."""
+    """The measurements as text, one a line."""
     sampling = ", ".join(f"{rate:,.0f} with {rows}" for rows, rate in result["sample_tokens_per_second"].items())
     rows = {
         "device": f"{result['device']}, {result['dtype']}, compile {result['compile']}",

@@ -1,14 +1,15 @@
-"""The command line: one table of verbs. Each verb imports what it needs when it is called.
+"""The command line: one table of commands. Each command imports what it needs when it is called.
 
-Standard output holds what was asked for (text, or one JSON document with --json); everything said to people goes to
-standard error. Exit status: 0 done, 2 the user's mistake in one sentence, 130 interrupted with the state saved,
-1 a defect of ours.
+Results go to standard output (text, or one JSON document with --json), messages to standard error. Exit status: 0 done,
+2 the user's mistake in one sentence, 130 interrupted with the state saved, 1 a defect of ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import errno
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,31 +48,32 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.filename is None:
+        if (sentence := _disk_sentence(error)) is None:
             raise
-        return _complain(f"{error.filename}: {error.strerror}")
+        return _complain(sentence)
     return int(arguments.status)
 
 
 def parse(argv: list[str]) -> Arguments:
-    """The arguments of one command; some verbs take dotted settings beside their own options.
+    """The arguments of one command. Some commands take dotted settings beside their own options.
 
     Raises:
-        ValueError: anything that no command understands.
+        ValueError: an unknown command, option or argument.
     """
     parser = build_parser()
-    takes_settings = any(verb.settings for verb in VERBS if verb.name in argv[:1])
+    takes_settings = any(command.settings for command in COMMANDS if command.name in argv[:1])
     overrides, argv = _settings(argv) if takes_settings else ({}, argv)
     arguments, unknown = parser.parse_known_args(argv)
     if "command" not in arguments:
         parser.print_help(sys.stderr)
         raise ValueError("say what to do: one of the commands above")
     if unknown:
-        close = difflib.get_close_matches(unknown[0], arguments.options, n=1)
+        options = re.findall(r"--[\w-]+", arguments.parser.format_usage())
+        close = difflib.get_close_matches(unknown[0], options, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(
-            f"{unknown[0]!r} means nothing to `understudy {arguments.verb}`{hint}; "
-            f"`understudy {arguments.verb} --help` shows what it takes"
+            f"`understudy {arguments.command_name}` does not take {unknown[0]!r}{hint}; "
+            f"`understudy {arguments.command_name} --help` lists its options"
         )
     arguments.overrides, arguments.status = overrides, 0
     return arguments
@@ -86,31 +88,32 @@ def build_parser() -> argparse.ArgumentParser:
     from understudy import __version__
 
     parser.add_argument("--version", action="version", version=f"understudy {__version__}")
-    verbs = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
-    for verb in VERBS:
-        sub = verbs.add_parser(
-            verb.name,
-            help=verb.help,
-            description=verb.help,
-            epilog=SETTINGS_EPILOG if verb.settings else None,
+    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.help,
+            epilog=SETTINGS_EPILOG if command.settings else None,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        verb.arguments(sub)
-        options = [option for action in sub._actions for option in action.option_strings]
-        sub.set_defaults(command=verb.run, verb=verb.name, options=options, settings=verb.settings)
+        command.arguments(subparser)
+        subparser.set_defaults(
+            command=command.run, command_name=command.name, parser=subparser, settings=command.settings
+        )
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, complaining the way everything else here does."""
+    """argparse with errors as exceptions."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; `{self.prog} --help` shows what is accepted")
+        raise ValueError(f"{message}; `{self.prog} --help` lists what it takes")
 
 
 def _settings(argv: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Take dotted settings, `--optim.lr 3e-4` or `--optim.lr=3e-4`, and --depth out of the words of a command."""
+    """Split the words of a command into dotted settings (`--optim.lr 3e-4`, `--optim.lr=3e-4`, --depth) and the others."""
     overrides: dict[str, str] = {}
     others: list[str] = []
     words = iter(argv)
@@ -132,9 +135,32 @@ def _complain(sentence: str) -> int:
     return 2
 
 
+DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full; make room, and run the command again",
+    errno.EDQUOT: "the disk quota is used up; make room, and run the command again",
+    errno.EROFS: "the disk is read-only; choose a folder on another disk",
+    errno.EIO: "the disk cannot be read or written; check it",
+}
+
+
+def _disk_sentence(error: OSError) -> str | None:
+    """A sentence about a failure of the disk or of a named file; None for a defect of ours."""
+    reason = DISK_ERRORS.get(error.errno or 0)
+    if error.filename is not None:
+        return f"{error.filename}: {reason or error.strerror}"
+    return reason
+
+
 @dataclass(frozen=True)
-class Verb:
-    """A row of the table: ``arguments`` names what it takes, ``run`` does it. ``settings``: takes dotted settings."""
+class Command:
+    """A row of the table of commands.
+
+    Attributes:
+        help: one line for `understudy --help`.
+        arguments: adds the options to a parser.
+        run: runs the command.
+        settings: whether it takes dotted settings.
+    """
 
     name: str
     help: str
@@ -147,55 +173,62 @@ SETTINGS_EPILOG = """\
 Any setting can be given by its dotted name, as --train.steps 500 --optim.lr 3e-4;
 `understudy presets --settings` lists them all."""
 
-VERBS = (
-    Verb("demo", "the whole path on the embedded corpus", training.demo_arguments, training.demo),
-    Verb("prepare", "turn text into token files", data.prepare_arguments, data.prepare),
-    Verb("tokenizer", "train, inspect or compare tokenizers", data.tokenizer_arguments, data.tokenizer),
+COMMANDS = (
+    Command("demo", "train and align an assistant on the embedded corpus", training.demo_arguments, training.demo),
+    Command("prepare", "turn text or conversations into training data", data.prepare_arguments, data.prepare),
+    Command("tokenizer", "train, inspect or compare tokenizers", data.tokenizer_arguments, data.tokenizer),
     *(
-        Verb(name, info.summary, partial(training.stage_arguments, name), partial(training.train, name), True)
+        Command(name, info.summary, partial(training.stage_arguments, name), partial(training.train, name), True)
         for name, info in STAGES.items()
     ),
-    Verb("evaluate", "loss of a run, or its scores on tasks", evaluating.evaluate_arguments, evaluating.evaluate),
-    Verb("score", "score conversations with a reward model", aligning.score_arguments, aligning.score),
-    Verb("compare", "win rate of one run's answers against another's", aligning.compare_arguments, aligning.compare),
-    Verb(
+    Command(
+        "evaluate",
+        "measure the loss of a run, or its accuracy on tasks",
+        evaluating.evaluate_arguments,
+        evaluating.evaluate,
+    ),
+    Command("score", "score conversations by a reward model", aligning.score_arguments, aligning.score),
+    Command("compare", "compare the answers of two runs", aligning.compare_arguments, aligning.compare),
+    Command(
         "best-of-n",
-        "reward of the best of n samples, to compare ppo or grpo with",
+        "measure best-of-n sampling with the reward of a ppo or grpo run",
         aligning.best_of_n_arguments,
         aligning.best_of_n,
     ),
-    Verb("sample", "continue a prompt", using.sample_arguments, using.sample),
-    Verb("chat", "talk with an assistant", using.chat_arguments, using.chat),
-    Verb("serve", "an OpenAI-compatible API and the playground", serving.serve_arguments, serving.serve),
-    Verb(
+    Command("sample", "continue a prompt", using.sample_arguments, using.sample),
+    Command("chat", "chat with an assistant", using.chat_arguments, using.chat),
+    Command("serve", "serve an OpenAI-compatible API and the playground", serving.serve_arguments, serving.serve),
+    Command(
         "feedback",
-        "what people thought of answers: stats, export, import",
+        "export, import or count feedback on answers",
         feedback.feedback_arguments,
         feedback.feedback,
     ),
-    Verb(
+    Command(
         "improve",
-        "train a better run from what people thought of one's answers",
+        "train a run on the feedback on its answers",
         feedback.improve_arguments,
         feedback.improve,
         True,
     ),
-    Verb(
+    Command(
         "inspect",
-        "trained tokens of conversations, or a look inside the model",
+        "show the training data of a run, or its attention and predictions",
         inspecting.inspect_arguments,
         inspecting.inspect,
     ),
-    Verb("report", "one page on a run and its parents, or several runs compared", using.report_arguments, using.report),
-    Verb("import", "make a run of another project's model", interop.import_arguments, interop.import_model),
-    Verb("export", "write a run in another project's format", interop.export_arguments, interop.export),
-    Verb("presets", "list presets and settings", machine.presets_arguments, machine.presets),
-    Verb(
+    Command(
+        "report", "write a page on a run and its parents, or on several runs", using.report_arguments, using.report
+    ),
+    Command("import", "make a run from another project's model", interop.import_arguments, interop.import_model),
+    Command("export", "write a run in another project's format", interop.export_arguments, interop.export),
+    Command("presets", "list presets and settings", machine.presets_arguments, machine.presets),
+    Command(
         "doctor",
-        "what this machine can do, and whether a preset fits",
+        "show what this machine can do, and whether a preset fits",
         machine.doctor_arguments,
         machine.doctor,
         True,
     ),
-    Verb("bench", "how fast this machine trains and samples", machine.bench_arguments, machine.bench, True),
+    Command("bench", "measure how fast this machine trains and samples", machine.bench_arguments, machine.bench, True),
 )

@@ -1,7 +1,6 @@
-"""The whole path in one command: the embedded stories, a GPT that writes them, conversations, an assistant that answers,
-preferences between its answers, a reward model, an assistant improved by rewards, what each is worth, and a report.
+"""The demo: prepare, pretrain, sft, preferences, reward, grpo, evaluate and report on the embedded stories.
 
-It calls what the commands call, in their order, and keeps what is already done. Of a demo called NAME the runs are
+It calls the library functions of these commands in order, and skips steps that are done. The runs of a demo NAME are
 NAME-base, NAME-chat, NAME-reward, and the improved assistant NAME.
 """
 
@@ -32,6 +31,8 @@ from understudy.runtime import start_runtime
 from understudy.stages.table import train_unless_done
 
 PROMPTS = ("One morning,", '"Where is')
+EXAMPLES = ("Who are you?", "What can you do?", "Who is the baker?")
+"""Questions that the demo suggests; a trained demo answers them."""
 QUESTIONS = (
     "Hello! Who are you?",
     "Who is the baker?",
@@ -50,20 +51,28 @@ SHORTER: dict[str, dict[str, dict[str, float]]] = {
         "checkpoint": {"every_steps": 20},
     },
 }
-"""Presets in which the demo stops earlier, so that all of it takes ten minutes on two CPU cores."""
+"""Settings by preset that shorten the demo."""
 
 
 def run_demo(name: str, fresh: bool = False) -> None:
-    """Prepare, train, align, evaluate and report into runs/NAME and the runs before it.
+    """Prepare, train, align, evaluate and report.
+
+    Args:
+        fresh: delete the runs of an earlier demo of this name first.
 
     Raises:
-        Interrupted: a signal asked to stop; the same command goes on later.
+        ValueError: ``fresh``, and a folder in the way is not a run below runs/; nothing is deleted then.
+        Interrupted: a signal asked to stop; the same command continues later.
     """
     began = time.perf_counter()
-    base, chat, judge, best = (RunFolder(run_path(f"{name}{part}")) for part in ("-base", "-chat", "-reward", ""))
-    for folder in (base, chat, judge, best):
-        if fresh and folder.path.exists():
-            shutil.rmtree(folder.path)
+    name = name.rstrip("/")
+    base, chat, reward, best = (RunFolder(run_path(f"{name}{part}")) for part in ("-base", "-chat", "-reward", ""))
+    if fresh:
+        earlier = [folder for folder in (base, chat, reward, best) if folder.path.exists()]
+        for folder in earlier:
+            folder.check_deletable()
+        for folder in earlier:
+            folder.delete()
     _say("1 of 9  prepare: the stories of a village, split into pieces of words")
     with preparation_bars() as report:
         config = build_config(read_preset("hamlet"))
@@ -77,15 +86,15 @@ def run_demo(name: str, fresh: bool = False) -> None:
     _say(f"4 of 9  finetune: the GPT learns to answer ({chat.path})")
     _train("hamlet-chat", chat, base, data=conversations)
     _say("5 of 9  prefer: its answers to more questions, compared by simulated annotators who err at times")
-    preferences = Path("data") / f"{name}-preferences"
-    if not judge.exists():
+    preferences = Path("data") / f"{best.name}-preferences"
+    if not reward.exists():
         _prepare("", "preferences", preferences, PREFERENCE_PROMPTS, Sampling(str(chat.path)), force=True)
-    _say(f"6 of 9  reward: a model learns which answers are preferred ({judge.path})")
-    _train("hamlet-reward", judge, chat, data=preferences)
+    _say(f"6 of 9  reward: a model learns which answers are preferred ({reward.path})")
+    _train("hamlet-reward", reward, chat, data=preferences)
     _say(f"7 of 9  improve: the assistant learns from rewards for its own answers ({best.path})")
     prompts = _prepare("hamlet-grpo", "prompts")
     _train("hamlet-grpo", best, chat, data=prompts, grpo={
-        "reward_model": judge.path, "reward_weight": 0.1, "prompts": 32, "kl_coefficient": 0.02, "eval_prompts": 64,
+        "reward_model": reward.path, "reward_weight": 0.1, "prompts": 32, "kl_coefficient": 0.02, "eval_prompts": 64,
     })  # fmt: skip
     runs = [load_run(folder.path) for folder in (best, chat, base)]
     _say("8 of 9  evaluate: stories, people and phrasings that none of them has met")
@@ -104,16 +113,21 @@ def run_demo(name: str, fresh: bool = False) -> None:
     _answer(runs[0])
     page = write_report([best.path], best.path / "report.html")
     _say(f"\n9 of 9  report: {page}")
-    _say(f"The demo took {(time.perf_counter() - began) / 60:.1f} minutes. Talk with it:")
     program = "understudy" if shutil.which("understudy") else sys.argv[0]  # `make` leaves it in .venv/bin
-    _say(f"    {program} chat {name}")
+    _say(f"The demo took {(time.perf_counter() - began) / 60:.1f} minutes. Chat with it in the terminal:")
+    _say(f"    {program} chat {best.as_argument()}")
+    _say("or in the browser:")
+    _say("    make play" if name == "demo" else f"    {program} serve {best.as_argument()}")
+    _say("It knows one village and its stories. Ask it, for example:")
+    for question in EXAMPLES:
+        _say(f"    {question}")
 
 
 def _prepare(
     preset: str, kind: str, path: Path | None = None, limit: int | None = None, sampling: Sampling | None = None,
     force: bool = False,
 ) -> Path:  # fmt: skip
-    """Hamlet's conversations, preferences or prompts, where the preset expects them."""
+    """Prepare Hamlet's conversations, preferences or prompts in the folder that the preset names, or in ``path``."""
     path = path or Path(read_preset(preset)["data"]["path"])
     with preparation_bars() as report:
         _say(str(prepare_conversations(
@@ -123,9 +137,9 @@ def _prepare(
 
 
 def _train(preset: str, folder: RunFolder, parent: RunFolder | None, data: Path | None = None, **sections: Any) -> None:
-    """One stage, unless it is done already; what was interrupted goes on."""
+    """Train one stage, unless it is done already; an interrupted one is resumed."""
     settings = SHORTER.get(preset, {}) | sections | ({"data": {"path": data}} if data else {})
-    dotted = {f"{section}.{name}": str(value) for section, own in settings.items() for name, value in own.items()}
+    dotted = {f"{section}.{name}": str(value) for section, values in settings.items() for name, value in values.items()}
     if not train_unless_done(apply_overrides(read_preset(preset), dotted), folder, parent):
         _say("        it is trained already; --fresh trains it again")
 

@@ -1,4 +1,4 @@
-"""What this machine can do, what would be chosen on it and why, and whether a preset fits. It changes nothing."""
+"""Facts about this machine: versions, hardware, chosen device and precision, speed, and the memory plan of a preset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from understudy.train.memory import free_bytes, largest_micro_batch, plan_memory
 
 
 def examine(runtime: Runtime, config: RunConfig | None = None) -> dict[str, Any]:
-    """Facts by section; ``plan`` is there when a configuration is given."""
+    """Facts by section. The section ``plan`` needs a configuration."""
     import psutil
 
     facts: dict[str, Any] = {
@@ -70,7 +70,7 @@ def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
 
 
 def render(facts: dict[str, Any]) -> str:
-    """The facts as lines for people."""
+    """The facts as text."""
     lines = []
     for section, rows in facts.items():
         lines.append(section)

@@ -23,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"the file {path} is missing or damaged ({error}); restore it from a copy") from error
     if not isinstance(content, dict):
         raise ValueError(f"the file {path} does not hold a JSON object; restore it from a copy")

@@ -1,12 +1,12 @@
-"""A run is a folder that explains itself: configuration, tokenizer, metrics, samples, and checkpoints.
+"""The folder of a run: configuration, tokenizer, metrics, samples and checkpoints, written whole and verified when read.
 
     runs/NAME/
       config.yaml  tokenizer.json  run.json (stage, data, parent)  metrics.jsonl  samples/  loss.png  report.html
       checkpoints/latest, checkpoints/best       each names a step
       checkpoints/step_N/  model.safetensors  training.safetensors  state.json  config.yaml  tokenizer.json  run.json
 
-Everything is written under another name, flushed to the disk and renamed, so that what has its final name is whole.
-Not here: what a stage puts into its state (train/checkpoint.py), and training.
+Every file is written under a temporary name, flushed to the disk and renamed. state.json holds the hashes of both files
+of tensors, and every load compares them. The state of training is in train/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +29,28 @@ from understudy.files import flush, locked, read_json, write_json, write_text
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from understudy.model import GPT, Bigram
+
+    Tensors = dict[str, Tensor]
 
 RUNS = Path("runs")
 FORMAT = 1
+"""Version of the checkpoint format, in state.json."""
+RECORD_FIELDS = {"stage": str, "tokenizer_sha256": str}
+"""Fields that every run.json has, with their types."""
+STATE_FIELDS = {"step": int, "tokenizer_sha256": str, "weights_sha256": str}
+"""Fields that every state.json has beside ``format``, with their types."""
+BEST_OF_N = "best_of_n.json"
+"""File of a run's folder: the rewards of best-of-n samples of its reference model."""
+REWARD_EVALUATION = "evaluation_reward.json"
+"""File of a run's folder: the accuracy of a reward model on validation pairs."""
 
 
 @dataclass
 class Run:
-    """A trained model with the tokenizer and configuration it belongs to, as :func:`load_run` reads it."""
+    """A trained model with its tokenizer and configuration, as :func:`load_run` reads them."""
 
     path: Path
     step: int
@@ -48,7 +61,7 @@ class Run:
 
 
 class RunFolder:
-    """The folder of one run while it is being written or read."""
+    """Paths, checkpoints and records of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,7 +74,7 @@ class RunFolder:
         return self.path.name
 
     def as_argument(self) -> str:
-        """What to write on the command line for this run: its name where it lies in runs/, else its path."""
+        """The run's name if it lies in runs/, else its path: commands find it by this argument."""
         return self.name if self.path.parent == RUNS else str(self.path)
 
     def exists(self) -> bool:
@@ -69,27 +82,58 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training into this folder; a killed process leaves no lock behind.
+        """Keep other processes from training into this folder. The lock of a killed process is released.
 
         Raises:
-            ValueError: another process holds it.
+            ValueError: another process holds the lock.
         """
         with locked(self.path, "--run"):
             yield
 
-    def create(self, config: RunConfig, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
-        """Write what a new run starts with."""
+    def create(self, config: RunConfig, tokenizer: Tokenizer, record: dict[str, Any]) -> None:
+        """Write the files of a new run. ``record`` becomes run.json."""
         self.samples.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
         tokenizer.save(self.path / "tokenizer.json")
-        write_json(self.path / "run.json", about)
+        write_json(self.path / "run.json", record)
         write_text(self.path / "config.yaml", dump_config(config))  # last: a folder with it is a run
 
     def config(self) -> RunConfig:
         return load_config(str(self.path / "config.yaml"))
 
-    def about(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
+        """The content of run.json: stage, versions, data, parent.
+
+        Raises:
+            ValueError: it is missing or damaged.
+        """
         return read_json(self.path / "run.json")
+
+    def check_deletable(self) -> None:
+        """Refuse to delete a folder unless it is a run below runs/ that this program wrote.
+
+        Raises:
+            ValueError: it is another folder.
+        """
+        advice = "remove it yourself if it may go, or choose another --run"
+        if RUNS.resolve() not in self.path.resolve().parents:
+            raise ValueError(f"{self.path} is not deleted, because it is outside {RUNS}/; {advice}")
+        try:
+            record: dict[str, Any] = self.record() if self.exists() else {}
+        except ValueError:
+            record = {}
+        if not _has_fields(record, RECORD_FIELDS):
+            raise ValueError(f"{self.path} is not deleted, because it is not the folder of a run; {advice}")
+
+    def delete(self) -> None:
+        """Delete the run.
+
+        Raises:
+            ValueError: the folder is not a run below runs/ (:meth:`check_deletable`), or the run is being trained.
+        """
+        self.check_deletable()
+        with self.locked():
+            shutil.rmtree(self.path)
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, oldest first."""
@@ -97,18 +141,18 @@ class RunFolder:
         return sorted(int(name.removeprefix("step_")) for name in names if name.removeprefix("step_").isdigit())
 
     def checkpoint(self, which: str = "latest") -> Path:
-        """The folder of a checkpoint: ``latest``, ``best`` (the latest where there is no best), or a step.
+        """The folder of a checkpoint: ``latest``, ``best`` (the latest if there is no best), or a step.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no such checkpoint.
         """
         if not (steps := self.steps()):
             raise ValueError(f"the run {self.path} has no checkpoint yet")
         if which in ("latest", "best"):
-            pointer = self.checkpoints / which
-            step = int(pointer.read_text()) if pointer.exists() else steps[-1]
-            step = step if step in steps else steps[-1]  # someone removed a damaged one by hand
-        elif which.isdigit():
+            step = self._pointed_step(which)
+            if step not in steps:  # no pointer, or a damaged checkpoint was removed by hand
+                step = steps[-1]
+        elif which.isdecimal():
             step = int(which)
         else:
             raise ValueError(f"a checkpoint is latest, best or a step, not {which!r}")
@@ -118,11 +162,22 @@ class RunFolder:
             )
         return self.checkpoints / f"step_{step}"
 
+    def _pointed_step(self, pointer: str) -> int | None:
+        """The step in the file ``latest`` or ``best``; None if there is no such file."""
+        path = self.checkpoints / pointer
+        if not path.exists():
+            return None
+        text = path.read_bytes().decode(errors="replace").strip()
+        if not text.isdecimal():
+            raise ValueError(f"{path} holds {text[:20]!r} and no step; remove it to use the latest checkpoint")
+        return int(text)
+
     def write_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], keep: int, is_best: bool) -> Path:
-        """Write a checkpoint whole or not at all, point ``latest`` (and ``best``) to it, and drop old ones.
+        """Write a checkpoint whole or not at all, point ``latest`` (and ``best``) to it, and delete old ones.
 
         Args:
-            writers: for each file, what writes it to the path it is given.
+            writers: by file name, a function that writes the file to a path.
+            keep: the number of checkpoints to keep, the best one not counted.
 
         Raises:
             ValueError: the disk is full or cannot be written; earlier checkpoints are untouched.
@@ -132,13 +187,13 @@ class RunFolder:
         except (OSError, SafetensorError) as error:
             raise ValueError(
                 f"the checkpoint of step {step} could not be written to {self.checkpoints} ({error}); "
-                f"earlier checkpoints are whole; make room and go on with --resume"
+                f"earlier checkpoints are whole; make room and continue with --resume"
             ) from error
         self._prune(keep)
         return final
 
     def put_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], is_best: bool) -> Path:
-        """What :meth:`write_checkpoint` does, dropping no old ones.
+        """Write a checkpoint as :meth:`write_checkpoint` does, and delete none.
 
         Raises:
             OSError, SafetensorError: the disk is full or cannot be written; earlier checkpoints are untouched.
@@ -168,9 +223,8 @@ class RunFolder:
         return final
 
     def _prune(self, keep: int) -> None:
-        best = self.checkpoints / "best"
-        kept = {*self.steps()[-keep:], *([int(best.read_text())] if best.exists() else [])}
-        for step in set(self.steps()) - kept:
+        steps = self.steps()
+        for step in set(steps) - {*steps[-keep:], self._pointed_step("best")}:
             shutil.rmtree(self.checkpoints / f"step_{step}", ignore_errors=True)
         for leftover in self.checkpoints.glob(".partial_*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -191,7 +245,7 @@ def find_run(name: str) -> RunFolder:
 
 
 def run_path(name: str) -> Path:
-    """Where a run of this name is written: runs/NAME, or the path itself when it has a separator.
+    """The folder of a new run of this name: runs/NAME, or the path itself if it has a separator.
 
     Raises:
         ValueError: a name that cannot be a folder.
@@ -202,12 +256,12 @@ def run_path(name: str) -> Path:
 
 
 def load_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") -> Run:
-    """Read a run: its model (ready for evaluation), tokenizer and configuration.
+    """Read a run: its model (in evaluation mode), tokenizer and configuration.
 
     Args:
         path: a run's name under runs/ or its folder.
         checkpoint: ``best`` validation loss, ``latest``, or a step such as ``"500"``.
-        device: where the model goes.
+        device: device of the model.
 
     Raises:
         ValueError: no such run, or a checkpoint that is damaged or belongs to another tokenizer.
@@ -215,19 +269,114 @@ def load_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     from understudy.model import build_model
 
     folder = find_run(str(path))
-    at = folder.checkpoint(checkpoint)
-    state = read_json(at / "state.json")
-    config = load_config(str(at / "config.yaml"))
-    tokenizer = load_tokenizer(at / "tokenizer.json")
+    checkpoint_folder = folder.checkpoint(checkpoint)
+    state = read_state(checkpoint_folder)
+    config = load_config(str(checkpoint_folder / "config.yaml"))
+    tokenizer = load_tokenizer(checkpoint_folder / "tokenizer.json")
     if state["tokenizer_sha256"] != tokenizer.sha256:
-        raise ValueError(f"the tokenizer in {at} is not the one its model was trained with; restore the original file")
+        raise ValueError(
+            f"the tokenizer in {checkpoint_folder} is not the one its model was trained with; "
+            f"{other_checkpoint(checkpoint_folder)}"
+        )
     model = build_model(config.model)
-    load_weights(model, read_tensors(at / "model.safetensors"), at)
+    load_weights(model, read_weights(checkpoint_folder, state), checkpoint_folder)
     return Run(folder.path, state["step"], model.to(device).eval(), tokenizer, config, state)
 
 
-def load_weights(model: Any, tensors: dict[str, Any], source: Path) -> None:
-    """Copy tensors into a model, all of them and no others.
+def save_run(
+    folder: RunFolder, config: RunConfig, tokenizer: Tokenizer, weights: Tensors, record: dict[str, Any], step: int = 0
+) -> None:
+    """Write a run with one checkpoint and no state of training.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    record = record | {"tokenizer_sha256": tokenizer.sha256}
+    state = record | {"format": FORMAT, "step": step, "weights_sha256": sha256_of_weights(weights)}
+    folder.create(config, tokenizer, record)
+    writers: dict[str, Callable[[Path], None]] = {
+        "model.safetensors": lambda path: save_file(weights, path),
+        "state.json": lambda path: write_json(path, state),
+    }
+    folder.put_checkpoint(step, writers, is_best=True)
+
+
+# ---- Weights --------------------------------------------------------------------------------------------------------
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The content of state.json of a checkpoint, with the fields of STATE_FIELDS.
+
+    Raises:
+        ValueError: it is missing, damaged or of another format.
+    """
+    path = checkpoint / "state.json"
+    try:
+        state = read_json(path)
+    except ValueError:
+        raise ValueError(f"{path} is missing or damaged; {other_checkpoint(checkpoint)}") from None
+    if state.get("format") != FORMAT:
+        raise ValueError(
+            f"the checkpoint {checkpoint} has format {state.get('format')!r}, and this version reads {FORMAT}; "
+            f"{other_checkpoint(checkpoint)}"
+        )
+    if not _has_fields(state, STATE_FIELDS):
+        raise ValueError(f"{path} lacks one of {', '.join(STATE_FIELDS)}; {other_checkpoint(checkpoint)}")
+    return state
+
+
+def read_weights(checkpoint: Path, state: dict[str, Any]) -> Tensors:
+    """The weights of a checkpoint, compared with their hash in ``state``.
+
+    Raises:
+        ValueError: the file is missing or damaged, it is of another model, or a weight is not finite.
+    """
+    path = checkpoint / "model.safetensors"
+    tensors = read_tensors(path, state["weights_sha256"])
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{path} holds weights that are not finite, in {name}, because training diverged; "
+                f"{other_checkpoint(checkpoint)}"
+            )
+    return tensors
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> Tensors:
+    """The tensors of a safetensors file of a checkpoint.
+
+    Args:
+        sha256: the expected :func:`sha256_of_weights`; None compares nothing.
+
+    Raises:
+        ValueError: the file is missing, cut short or damaged.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error}); {other_checkpoint(path.parent)}") from error
+    if sha256 is not None and sha256_of_weights(tensors) != sha256:
+        raise ValueError(
+            f"{path} is damaged or belongs to another checkpoint: its hash is not the one in state.json; "
+            f"{other_checkpoint(path.parent)}"
+        )
+    return tensors
+
+
+def other_checkpoint(checkpoint: Path) -> str:
+    """Advice for a checkpoint that cannot be used."""
+    steps = [step for step in RunFolder(checkpoint.parent.parent).steps() if checkpoint.name != f"step_{step}"]
+    if not steps:
+        return "the run has no other checkpoint, so restore this one from a copy, or train again"
+    return f"remove the folder {checkpoint} to use the checkpoint of step {steps[-1]}, or give --checkpoint {steps[-1]}"
+
+
+def load_weights(model: Any, tensors: Tensors, source: Path) -> None:
+    """Copy tensors into a model: all of its weights, and no others.
 
     Raises:
         ValueError: a missing, unexpected or wrongly shaped tensor, by name.
@@ -236,28 +385,28 @@ def load_weights(model: Any, tensors: dict[str, Any], source: Path) -> None:
     model.load_state_dict(tensors, strict=False)  # strict would ask for tied weights twice
 
 
-def check_shapes(tensors: dict[str, Any], wanted: dict[str, tuple[int, ...]], source: object) -> None:
-    """Refuse tensors that are not those wanted, all of them and no others.
+def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]], source: object) -> None:
+    """Refuse tensors that differ from the expected names and shapes.
 
     Raises:
         ValueError: a missing, unexpected or wrongly shaped tensor, by name.
     """
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
             raise ValueError(
-                f"the weights in {source} are not those of the model that its configuration describes: {name} is "
-                f"{found.get(name, 'missing')}, and {wanted.get(name, 'no such tensor')} is wanted"
+                f"the weights in {source} do not fit the model of its configuration: {name} is "
+                f"{shapes.get(name, 'missing')}, and {expected.get(name, 'no such tensor')} is expected"
             )
 
 
-def weights_of(model: Any) -> dict[str, Any]:
+def weights_of(model: Any) -> Tensors:
     """The parameters of a model by name, tied ones once, as they are saved."""
     return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
 
 
-def sha256_of_weights(weights: dict[str, Any]) -> str:
-    """A hash of all weights, by which a child run names its parent."""
+def sha256_of_weights(weights: Tensors) -> str:
+    """The SHA-256 of tensors, by name and content. A child run records its parent's."""
     import torch
 
     digest = hashlib.sha256()
@@ -267,26 +416,17 @@ def sha256_of_weights(weights: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file.
+def _has_fields(content: dict[str, Any], fields: Mapping[str, type]) -> bool:
+    return all(isinstance(content.get(name), kind) for name, kind in fields.items())
 
-    Raises:
-        ValueError: the file is missing, cut short or damaged.
-    """
-    from safetensors.torch import load_file
 
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"the checkpoint file {path} is missing or damaged ({error}); remove its folder, and the one before is used"
-        ) from error
+# ---- Metrics --------------------------------------------------------------------------------------------------------
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, oldest first; none where nothing was logged yet.
+    """The lines of a metrics.jsonl, oldest first; none if nothing was logged yet.
 
-    A last line that was cut short by the end of a process is left out. What was not finite is None.
+    A last line that was cut short is left out. Values that were not finite are None.
 
     Raises:
         ValueError: a line before the last is damaged.
@@ -301,7 +441,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError as error:  # of JSON or of UTF-8
+        except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
             if number == len(lines):
                 break
             raise ValueError(f"line {number} of {path} is damaged ({error}); remove it") from error
@@ -311,18 +451,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def refuse_reward_model(run: Run) -> None:
-    """A run that gives scores writes nothing.
+    """Refuse a run that gives scores and generates no text.
 
     Raises:
-        ValueError: it is one.
+        ValueError: the run is a reward model.
     """
     if not run.config.info.generates:
-        raise ValueError(f"the run {run.path} gives scores and writes nothing; use it with `understudy score`")
-
-
-BEST_OF_N = "best_of_n.json"
-"""What best of n of a run's start is worth, in the run's folder."""
-
-
-REWARD_EVALUATION = "evaluation_reward.json"
-"""What a reward model's scores are worth on validation pairs."""
+        raise ValueError(f"the run {run.path} gives scores and generates no text; use it with `understudy score`")

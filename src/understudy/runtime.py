@@ -120,7 +120,8 @@ def start_runtime(
     precision, why_dtype = choose_dtype(chosen, dtype)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if world_size > 1:
+    joins = world_size > 1 and not dist.is_initialized()  # a script that joined before keeps its group
+    if joins:
         # If torch._dynamo is imported later, as optimisers do, it holds a reference to the process group; gloo's threads
         # then outlive interpreter shutdown and may abort it.
         importlib.import_module("torch._dynamo")
@@ -129,7 +130,7 @@ def start_runtime(
         runtime = Runtime(chosen, precision, rank, world_size, seed, {"device": why_device, "dtype": why_dtype})
         yield agree_on_dtype(runtime)
     finally:
-        if world_size > 1:
+        if joins:
             dist.destroy_process_group()
 
 

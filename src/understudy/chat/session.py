@@ -178,10 +178,9 @@ class Chat:
             self.settings = replace(self.settings, **{key: number})  # type: ignore[arg-type]  # checked by itself
             self.answers = 0 if key == "seed" else self.answers
             return
-        assert isinstance(number, int), "SETTINGS makes it one"
-        if number < 1:
+        if number is None or number < 1:
             raise ValueError(f"tokens is {number}; give 1 or more")
-        self.max_new_tokens = number
+        self.max_new_tokens = int(number)
 
     def save(self, path: Path) -> None:
         """Write the conversation as one line of JSON, whole or not at all.

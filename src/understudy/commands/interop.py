@@ -1,4 +1,4 @@
-"""Verbs for models of other projects: import, export."""
+"""Commands for models of other projects: import, export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from understudy.commands import Arguments
 from understudy.console import print_json
 
-FORMATS = ("hf", "gguf", "ollama", "nanogpt")
 TYPES = ("f32", "f16", "q8_0")
 EXPORTS = Path("exports")
 
@@ -18,17 +17,22 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="gpt2, gpt2-medium, gpt2-large, gpt2-xl or another repository of the hub's as owner/name; a folder with "
+        help="gpt2, gpt2-medium, gpt2-large, gpt2-xl or another repository on the hub as owner/name; a folder with "
         "config.json and model.safetensors or pytorch_model.bin; or nanoGPT's ckpt.pt",
     )
     parser.add_argument("--run", metavar="NAME", help="folder under runs/ (default: the name of the model)")
-    parser.add_argument("--context", type=int, metavar="TOKENS", help="crop the context to this (default: the model's)")
-    parser.add_argument("--dropout", type=float, metavar="X", help="of later training (default: the model's)")
-    parser.add_argument("--tokenizer", type=Path, metavar="PATH", help="for a model that comes without its tokenizer")
+    parser.add_argument(
+        "--context", type=int, metavar="TOKENS", help="cut the context to this length (default: the model's)"
+    )
+    parser.add_argument("--dropout", type=float, metavar="X", help="dropout of later training (default: the model's)")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="PATH", help="the tokenizer of a model that comes without one"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def import_model(arguments: Arguments) -> None:
+    """Import a model, and print its shape."""
     from understudy.console import final_table
     from understudy.interop import imports
 
@@ -36,36 +40,37 @@ def import_model(arguments: Arguments) -> None:
         arguments.model, arguments.run, arguments.context, arguments.dropout, arguments.tokenizer,
         lambda text: print(text, file=sys.stderr),
     )  # fmt: skip
-    model, about = folder.config().model, folder.about()
+    model, record = folder.config().model, folder.record()
     if arguments.json:
-        print_json({"run": str(folder.path), "model": model.model_dump(mode="json", exclude_none=True)} | about)
+        print_json({"run": str(folder.path), "model": model.model_dump(mode="json", exclude_none=True)} | record)
         return
     final_table({
         "run": str(folder.path),
         "family": f"{model.family}, {model.n_layers} layers of width {model.d_model}",
-        "parameters": f"{about['parameters']:,}",
+        "parameters": f"{record['parameters']:,}",
         "context": f"{model.context_length:,} tokens",
         "vocabulary": f"{model.vocab_size:,} tokens",
-        "next": f"understudy sample {folder.name}",
+        "next": f"understudy sample {folder.as_argument()}",
     })  # fmt: skip
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a name under runs/, or a path")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="whose format to write")
+    parser.add_argument("--format", required=True, choices=("hf", "gguf", "ollama", "nanogpt"), help="format to write")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="a new folder to write to (default: exports/RUN-FORMAT)"
     )
-    parser.add_argument("--type", choices=TYPES, help="gguf, ollama: of the matrices (default: f16)")
+    parser.add_argument("--type", choices=TYPES, help="gguf, ollama: storage type of the matrices (default: f16)")
     parser.add_argument(
-        "--adapter", action="store_true", help="hf: keep adapters apart from their base, in PEFT's format"
+        "--adapter", action="store_true", help="hf: write the base model and its adapters separately, in PEFT's format"
     )
-    parser.add_argument("--push", metavar="REPO", help="upload what was written to a repository of the hub's")
+    parser.add_argument("--push", metavar="REPO", help="upload the export to a repository on the hub")
     parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def export(arguments: Arguments) -> None:
+    """Export a run, and print the files and the checks."""
     from understudy.console import final_table
     from understudy.interop.export import export_run, push
     from understudy.run import load_run
@@ -79,17 +84,17 @@ def export(arguments: Arguments) -> None:
         )
     run = load_run(arguments.run, arguments.checkpoint)
     out = arguments.out or EXPORTS / f"{run.path.resolve().name}-{arguments.format}"
-    done = export_run(run, arguments.format, out, arguments.type or ("f16" if typed else "f32"), arguments.adapter)
+    exported = export_run(run, arguments.format, out, arguments.type or ("f16" if typed else "f32"), arguments.adapter)
     files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
     address = push(out, arguments.push) if arguments.push else None
     if arguments.json:
-        about = {"run": str(run.path), "step": run.step, "format": arguments.format, "out": str(out)}
-        print_json(about | {"files": files, "checked": done.found, "pushed_to": address})
+        description = {"run": str(run.path), "step": run.step, "format": arguments.format, "out": str(out)}
+        print_json(description | {"files": files, "checked": exported.checks, "pushed_to": address})
         return
     final_table({
         "export": f"{run.path}, step {run.step}, as {arguments.format}",
         "folder": str(out),
         "files": ", ".join(f"{name} ({size / 1e6:,.1f} MB)" for name, size in files.items()),
-        "checked": "; ".join(done.found),
+        "checked": "; ".join(exported.checks),
         **({"pushed to": address} if address else {}),
     })  # fmt: skip

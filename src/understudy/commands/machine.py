@@ -1,52 +1,67 @@
-"""Verbs about this machine and the presets: presets, doctor, bench."""
+"""Commands about this machine and the presets: presets, doctor, bench."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from understudy.commands import Arguments
 from understudy.console import print_json
 
 
 def presets_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", nargs="?", metavar="PRESET", help="show this one, every default filled in")
-    parser.add_argument("--settings", action="store_true", help="list every setting with its type and default")
+    parser.add_argument("preset", nargs="?", metavar="PRESET", help="show this preset with every default filled in")
+    parser.add_argument("--settings", action="store_true", help="list every setting: type, default, description")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def presets(arguments: Arguments) -> None:
-    from understudy.config.load import build_config, dump_config, preset_summaries, read_preset, setting_rows
+    """List the presets or the settings, or show one preset."""
+    from understudy.config.load import dump_config, load_config, preset_summaries, setting_rows
 
     if arguments.preset:
-        config = build_config(read_preset(arguments.preset) | arguments.overrides)
+        if arguments.settings:
+            raise ValueError("--settings lists the settings of every preset; leave it out to see one preset")
+        config = load_config(arguments.preset)
         if arguments.json:
             print_json(config.model_dump(mode="json", exclude_none=True))
         else:
             print(dump_config(config), end="")
         return
-    rows = setting_rows() if arguments.settings else preset_summaries()
-    if arguments.json:
-        print_json(rows)
+    if arguments.settings:
+        rows = setting_rows()
+        if arguments.json:
+            print_json([asdict(row) for row in rows])
+            return
+        for row in rows:
+            print(f"{row.name}  ({row.type}; default {row.default})\n    {row.description}")
         return
-    width = max(map(len, rows))
-    for name, text in rows.items():
-        print(f"{name:<{width}}  {text}")
+    summaries = preset_summaries()
+    if arguments.json:
+        print_json(summaries)
+        return
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:<{width}}  {summary}")
 
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", nargs="?", metavar="PRESET", help="plan the memory of this preset, settings and all")
+    parser.add_argument(
+        "preset", nargs="?", metavar="PRESET", help="also plan the memory of this preset with the given settings"
+    )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def doctor(arguments: Arguments) -> None:
-    from understudy.config.load import apply_overrides, build_config, read_preset
+    """Print the facts about this machine."""
+    from understudy.config.load import load_config
     from understudy.doctor import examine, render
     from understudy.runtime import start_runtime
 
     config = None
     if arguments.preset:
-        config = build_config(apply_overrides(read_preset(arguments.preset), arguments.overrides))
+        config = load_config(arguments.preset, arguments.overrides)
     elif arguments.overrides:
         raise ValueError("settings belong to a preset; say `understudy doctor PRESET --train.batch_size 8`")
     dtype = config.train.dtype if config else "auto"
@@ -64,21 +79,24 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="shakespeare-char-cpu",
         metavar="PRESET",
-        help="whose model and batch (default: %(default)s)",
+        help="the model and batch to measure (default: %(default)s)",
     )
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="X", help="how long each measurement runs")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, metavar="X", help="duration of each measurement (default: 5)"
+    )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def bench(arguments: Arguments) -> None:
+    """Measure and print the speed of training and sampling."""
     from understudy.bench import measure, render
-    from understudy.config.load import apply_overrides, build_config, read_preset
+    from understudy.config.load import load_config
     from understudy.runtime import start_runtime
 
     if not arguments.seconds > 0:
-        raise ValueError(f"--seconds is {arguments.seconds}; a number above 0 is wanted")
-    config = build_config(apply_overrides(read_preset(arguments.preset), arguments.overrides))
+        raise ValueError(f"--seconds is {arguments.seconds}; a number above 0 is expected")
+    config = load_config(arguments.preset, arguments.overrides)
     with start_runtime(arguments.device, config.train.dtype) as runtime:
         result = measure(config, runtime, arguments.seconds)
     if arguments.json:

@@ -13,21 +13,22 @@ class RewardConfig(Section):
     """Reward modelling: a score that is higher for the answer that people prefer."""
 
     margin: bool = False
-    """Ask for scores as far apart as the ratings of the two answers (Touvron et al. 2023, section 3.2.2)."""
+    """Require scores as far apart as the ratings of the two completions (Touvron et al. 2023, section 3.2.2)."""
     centring: NotNegative = 0.0
-    """Weight of the squared sum of both scores, which holds them near zero; 0.01 is usual."""
+    """Weight of the squared sum of both scores, which keeps them near zero; 0.01 is usual."""
 
 
 class DPOConfig(Section):
     """Direct preference optimisation: the preferred answer made likelier than the other, both compared to the start."""
 
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """Loss of a pair: sigmoid (DPO, Rafailov et al. 2023) or ipo (Azar et al. 2023)."""
     beta: Positive = 0.1
-    """How much leaving the start costs."""
+    """Strength of the constraint to the reference model."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """sigmoid: the share of pairs taken to be the wrong way round (conservative DPO)."""
+    """sigmoid: assumed share of pairs with chosen and rejected exchanged (conservative DPO)."""
     length_normalised: bool = False
-    """sigmoid: compare means over the tokens of an answer, not sums; ipo always does."""
+    """sigmoid: compare mean log-probabilities per token instead of sums; ipo always does."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -42,36 +43,39 @@ class RolloutConfig(Section):
     """What ppo and grpo share: answers are sampled, rewarded, and learnt from for a few steps."""
 
     reward_model: str | None = None
-    """The run that `understudy reward` trained, whose score is the reward."""
+    """Run of `understudy reward` whose score is the reward."""
     reward_weight: NotNegative = 1.0
-    """What the score is multiplied by."""
+    """Weight of the reward model's score."""
     checker_weight: NotNegative = 0.0
-    """What the checker's verdict (0 or 1) is multiplied by, where the prompts have one."""
+    """Weight of the verifier's result (0 or 1), for prompts that have a verifier."""
     normalise_scores: bool = False
-    """Subtract the mean of all scores so far, and divide by their spread."""
+    """Normalise scores by the mean and standard deviation of all scores so far."""
     missing_end_penalty: NotNegative = 1.0
-    """Taken from the reward of an answer that does not end by itself."""
+    """Subtracted from the reward of a completion that does not end by itself."""
     prompts: Count = 64
     """Prompts of one iteration, over all processes."""
     group_size: Count = 1
-    """Answers to each prompt, which is read once for all of them."""
+    """Completions of each prompt."""
     epochs: Count = 1
-    """How often the answers of an iteration are learnt from."""
+    """Passes over the completions of one iteration."""
     max_new_tokens: Count = 64
+    """Longest completion, in tokens."""
     temperature: Positive = 1.0
-    """At which answers are sampled, and at which the policy is compared and improved."""
+    """Sampling temperature, at which log-probabilities are computed too."""
     clip_low: Positive = 0.2
+    """Clip range of the probability ratio below 1."""
     clip_high: Positive = 0.2
-    """How far below and above 1 the ratio to the sampling policy may be rewarded."""
+    """Clip range of the probability ratio above 1."""
     kl_coefficient: NotNegative = 0.05
-    """What a nat of divergence from the start costs."""
+    """Weight of the KL penalty against the reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Estimator of the KL against the reference model (Schulman 2020)."""
     target_kl: NotNegative = 0.0
-    """End an iteration early when the policy has moved so many nats a token from the one that sampled; 0 is never."""
+    """End an iteration early when the KL from the sampling policy exceeds this, in nats per token; 0 is off."""
     entropy_bonus: NotNegative = 0.0
-    """Weight of the entropy of each next token."""
+    """Weight of the entropy of the next token."""
     eval_prompts: Count = 64
-    """Validation prompts answered at each evaluation."""
+    """Validation prompts to answer at each evaluation."""
 
     @model_validator(mode="after")
     def _check_rewards(self) -> Self:
@@ -91,27 +95,28 @@ class PPOConfig(RolloutConfig):
     """Proximal policy optimisation (Schulman et al. 2017), with the divergence from the start in the reward."""
 
     kl_target: NotNegative = 0.0
-    """Steer kl_coefficient so that an answer diverges by so many nats (Ziegler et al. 2019, section 2.2); 0 leaves it."""
+    """Adapt kl_coefficient towards this KL per completion, in nats (Ziegler et al. 2019, section 2.2); 0 is off."""
     kl_horizon: Positive | None = None
-    """Answers after which such steering has its effect; 10,000 when left out."""
+    """Completions after which such an adaptation has its effect; 10,000 by default."""
     critic: Literal["head", "model", "reward"] = "head"
-    """What estimates the value of a beginning: a head on the policy itself, a copy of the start with a head, or a copy
-    of the reward model."""
+    """Model that estimates values: a head on the policy, a copy of the reference model with a head, or a copy of
+    the reward model."""
     value_coefficient: NotNegative = 0.5
     """Weight of the critic's loss."""
     value_clip: NotNegative = 0.2
-    """How far a value may be rewarded for moving from the one before; 0 clips nothing."""
+    """Clip range of a value around its old value; 0 is off."""
     critic_lr: Positive | None = None
-    """Learning rate of a critic of its own; optim.lr when left out."""
+    """Learning rate of a critic that is a model of its own. Default: optim.lr."""
     gamma: Fraction = 1.0
+    """Discount of later rewards in the advantages."""
     lam: Fraction = 0.95
-    """Discount and trace of generalised advantages."""
+    """Lambda of generalised advantage estimation (Schulman et al. 2016)."""
     whiten: bool = True
-    """Scale advantages to mean 0 and variance 1."""
+    """Normalise advantages to mean 0 and variance 1."""
     ptx_coefficient: NotNegative = 0.0
-    """Weight of the language modelling loss mixed in (Ouyang et al. 2022, PPO-ptx); 0 is off."""
+    """Weight of a language modelling loss added to PPO's (Ouyang et al. 2022, PPO-ptx); 0 is off."""
     ptx_data: str | None = None
-    """Conversations that it is taken over."""
+    """Conversations for that language modelling loss."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -129,11 +134,12 @@ class PPOConfig(RolloutConfig):
 class GRPOConfig(RolloutConfig):
     """Group relative policy optimisation (Shao et al. 2024): several answers to a prompt are each other's baseline."""
 
-    group_size: Annotated[int, BeforeValidator(whole_number), Field(ge=2)] = 8
-    """Answers to each prompt, which are compared."""
+    group_size: Annotated[int, Field(ge=2), BeforeValidator(whole_number)] = 8
+    """Completions of each prompt, which are compared with each other."""
     baseline: Literal["mean", "leave_one_out"] = "mean"
-    """The group's mean, or that of the other answers (RLOO, Ahmadian et al. 2024)."""
+    """Baseline of a completion's reward: the mean of its group, or of the others in it (RLOO, Ahmadian et al.
+    2024)."""
     divide_by_spread: bool = True
-    """Divide by the standard deviation of the group's rewards; off as in Dr. GRPO (Liu et al. 2025)."""
+    """Divide advantages by the standard deviation of the group's rewards; off in Dr. GRPO (Liu et al. 2025)."""
     kl_estimator: Literal["k2", "k3"] = "k3"
-    """Of the divergence from the start, which is part of the loss here, where k1 would have no gradient on average."""
+    """Estimator of the KL against the reference model, which is part of the loss. k1 has no gradient on average."""

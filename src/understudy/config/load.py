@@ -1,14 +1,16 @@
-"""From presets, YAML and dotted overrides to a resolved configuration, and back to YAML.
+"""Presets, YAML files and dotted overrides as a resolved configuration, and a configuration as YAML.
 
-What the settings are and mean is config.py's business. Every mistake becomes one sentence that names the setting.
+Every mistake becomes one sentence that names the setting. The settings themselves are in the other files of this package.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import math
-import re
+import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import UnionType
@@ -17,16 +19,17 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from understudy.config.run import SECTIONS, RunConfig
+from understudy.config.run import SECTIONS, RunConfig, known_stage
+from understudy.config.stages import DEFAULT_STAGE
 from understudy.config.types import Section, whole_number
 
 
 def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
-    """The portable family by its number of layers: width 64 a layer, heads of 64, and a budget to match.
+    """Settings of the portable family by its number of layers: width 64 per layer, heads of width 64, and a budget.
 
-    Tokens are 20 for each weight inside the blocks (Hoffmann et al. 2022, table 3). The batch grows with the
-    power 0.383 of the tokens from 2^19 tokens at depth 12, rounded to a power of two, but is kept small enough
-    for 500 steps; learning rates grow with the root of the batch.
+    The budget is 20 tokens per weight inside the blocks (Hoffmann et al. 2022, table 3). The batch is 2^19 tokens at
+    depth 12 and proportional to the budget to the power 0.383, rounded to a power of two, and small enough for 500
+    steps. Learning rates are proportional to the square root of the batch.
     """
     d_model, context = 64 * depth, min(2048, 2 ** math.ceil(math.log2(128 * depth)))
     tokens, reference = 20 * 12 * depth * d_model**2, 20 * 12 * 12 * 768**2
@@ -51,9 +54,16 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
 
 
 def preset_names() -> list[str]:
-    """Names that stand for the YAML files in understudy/presets."""
+    """Names of the YAML files in understudy/presets."""
     folder = resources.files("understudy") / "presets"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset_summaries() -> dict[str, str]:
+    """The first line of each preset, by name."""
+    folder = resources.files("understudy") / "presets"
+    lines = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0] for name in preset_names()}
+    return {name: line.removeprefix("#").strip() for name, line in lines.items()}
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -63,10 +73,15 @@ def read_preset(name: str) -> dict[str, Any]:
         ValueError: neither a preset nor a readable YAML file of settings.
     """
     if name.endswith((".yaml", ".yml")):
+        path = Path(name)
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            if path.exists() and not path.is_file():
+                raise ValueError(f"the configuration {name} is no file")
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ValueError(f"the configuration file {name} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} is not valid YAML: it is not UTF-8 text") from error
     elif name in preset_names():
         text = (resources.files("understudy") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
@@ -75,16 +90,47 @@ def read_preset(name: str) -> dict[str, Any]:
             "and a path to a .yaml file works too"
         )
     try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+        raw = _parse_yaml(text) or {}
+    except ValueError as error:
+        raise ValueError(f"{name} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{name} must hold settings by name, such as `train: {{steps: 100}}`")
+    for section in raw.keys() & RunConfig.model_fields.keys():
+        if _section(RunConfig.model_fields[section].annotation) and not isinstance(raw[section] or {}, dict):
+            raise ValueError(
+                f"{section} in {name} is {reprlib.repr(raw[section])}, and settings by name are expected, such as "
+                "`train: {steps: 100}`"
+            )
+    known_stage(raw.get("stage") or DEFAULT_STAGE)
     return raw
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((name for name in names if names.count(name) > 1 and name != "<<"), None):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        ValueError: it is not valid, or nested too deeply to read.
+    """
+    try:
+        return yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def load_config(preset: str, overrides: Mapping[str, str] | None = None) -> RunConfig:
-    """Read a preset or YAML file, lay dotted overrides over it, and resolve every default.
+    """Read a preset or YAML file, apply dotted overrides, and resolve every default.
 
     Example: ``load_config("shakespeare-char", {"train.steps": "500", "optim.lr": "3e-4"})``.
 
@@ -95,7 +141,7 @@ def load_config(preset: str, overrides: Mapping[str, str] | None = None) -> RunC
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Raw settings with dotted overrides laid over them; the text of each is read as YAML reads a value.
+    """Raw settings with dotted overrides applied. The text of an override is read as YAML, else as it stands.
 
     Raises:
         ValueError: an override that is no setting.
@@ -108,8 +154,8 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
                 f"{dotted} is not a setting{_nearest(dotted, known)}; `understudy presets --settings` lists them"
             )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = _parse_yaml(text)
+        except ValueError:
             value = text
         *sections, leaf = dotted.split(".")
         node = tree
@@ -122,7 +168,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
 
 
 def build_config(tree: Mapping[str, Any]) -> RunConfig:
-    """Resolve a tree of raw settings; see :func:`load_config`."""
+    """The configuration of raw settings, every default filled in; see :func:`load_config`."""
     tree = dict(tree)
     if tree.get("depth") is not None:
         _fill_by_depth(tree)
@@ -133,16 +179,14 @@ def build_config(tree: Mapping[str, Any]) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The resolved tree as YAML; `load_config` reads it back to an equal tree."""
+    """The configuration as YAML, the stage's own section last; :func:`load_config` reads it back to an equal one."""
     tree = config.model_dump(mode="json", exclude_none=True)
-    ordered = {
-        name: tree[name] for name in sorted(tree, key=lambda name: name in SECTIONS)
-    }  # a stage's own section last
+    ordered = {name: tree[name] for name in sorted(tree, key=lambda name: name in SECTIONS)}
     return yaml.safe_dump(ordered, sort_keys=False)
 
 
 def setting_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted name of the tree with its pydantic field, in order."""
+    """The dotted name and the pydantic field of every setting, in order."""
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
         if section is not None:
@@ -162,13 +206,15 @@ def _fill_by_depth(tree: dict[str, Any]) -> None:
         if depth < 1:
             raise ValueError
     except (TypeError, ValueError):
-        raise ValueError(f"depth is {tree['depth']!r}; a whole number of layers from 1 is wanted") from None
+        raise ValueError(f"depth is {tree['depth']!r}; a whole number of layers from 1 is expected") from None
     for section, settings in size_by_depth(depth).items():
-        tree[section] = settings | {key: value for key, value in (tree.get(section) or {}).items() if value is not None}
+        given = tree.get(section) or {}
+        if isinstance(given, Mapping):  # anything else is refused by the validation that follows
+            tree[section] = settings | {name: value for name, value in given.items() if value is not None}
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    """', did you mean X?' for the closest known name, comparing last parts as well as whole names."""
+    """ " (did you mean X?)" for the closest known name, or the one with the closest last part; empty if none is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:
         leaves = {candidate.rpartition(".")[2]: candidate for candidate in reversed(known)}
@@ -177,7 +223,7 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first complaint of pydantic as one sentence of ours."""
+    """The first error of pydantic as one sentence."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     dotted = ".".join(path)
@@ -186,29 +232,83 @@ def _sentence(error: ValidationError) -> str:
         return f"{dotted} is not a setting{_nearest(dotted, known)}; `understudy presets --settings` lists them"
     if first["type"] == "missing":
         return f"{dotted} is missing; give it in the configuration or as --{dotted}"
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return f"{dotted} is {reprlib.repr(first['input'])}, and settings by name are expected"
     if first["type"] == "value_error" and len(path) < 2:
         return str(first["ctx"]["error"])
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return (
-        f"{dotted} is {first['input']!r}, but it {message}"
-        if first["type"] != "value_error"
-        else f"{dotted}: {message}"
-    )
+    if first["type"] == "value_error":
+        return f"{dotted}: {message}"
+    return f"{dotted} is {reprlib.repr(first['input'])}, but it {message}"
 
 
-def preset_summaries() -> dict[str, str]:
-    """What each preset says of itself in its first line, by name."""
-    folder = resources.files("understudy") / "presets"
-    lines = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0] for name in preset_names()}
-    return {name: line.removeprefix("#").strip() for name, line in lines.items()}
+# ---- The list of settings -------------------------------------------------------------------------------------------
 
 
-def setting_rows() -> dict[str, str]:
-    """Every setting by dotted name, with its type and default."""
-    rows = {}
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting for the list of `understudy presets --settings` and the reference page.
+
+    Attributes:
+        name: dotted, as on the command line.
+        type: accepted values in plain words, such as "whole number from 1".
+        default: as YAML; "null" leaves the choice to other settings, and "required" means that there is none.
+        description: the docstring below the field.
+    """
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def setting_rows() -> list[SettingRow]:
+    """Every setting of the configuration, those of a stage's own section last."""
+    rows = []
+    schemas = {schema: model.model_json_schema(mode="validation") for schema, model in _models(RunConfig)}
     for name, field in setting_names():
-        kind = str(field.annotation).replace("typing.", "").replace("<class '", "").removesuffix("'>")
-        kind = re.sub(r"Annotated\[(\w+),.*?\](?=[,\]|]| \||$)", r"\1", kind)
-        default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
-        rows[name] = f"{kind}{default}"
-    return rows
+        section, _, leaf = name.rpartition(".")
+        default = field.get_default(call_default_factory=True)
+        rows.append(
+            SettingRow(
+                name,
+                _type_text(schemas[section]["properties"][leaf]),
+                "required" if field.is_required() else json.dumps(default),
+                " ".join((field.description or "").split()),
+            )
+        )
+    return sorted(rows, key=lambda row: row.name.partition(".")[0] in SECTIONS)
+
+
+def _models(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The configuration and its sections, by dotted name."""
+    yield prefix, model
+    for name, field in model.model_fields.items():
+        if (section := _section(field.annotation)) is not None:
+            yield from _models(section, f"{prefix}.{name}".lstrip("."))
+
+
+def _type_text(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in plain words."""
+    if "anyOf" in schema:
+        return " or ".join(_type_text(option) for option in schema["anyOf"] if option.get("type") != "null")
+    if "enum" in schema:
+        return _choice(schema["enum"])
+    match schema["type"]:
+        case "integer" | "number" as kind:
+            limits = {
+                "from": "minimum", "above": "exclusiveMinimum", "to": "maximum", "below": "exclusiveMaximum",
+            }  # fmt: skip
+            ranges = [f"{word} {schema[key]:g}" for word, key in limits.items() if key in schema]
+            return " ".join(["whole number" if kind == "integer" else "number", *ranges])
+        case "array" if "prefixItems" in schema:
+            return f"list of {len(schema['prefixItems'])}: {_type_text(schema['prefixItems'][0])}"
+        case "array":
+            return f"list: {_type_text(schema['items'])}"
+        case kind:
+            return {"boolean": "true or false", "string": "text"}[kind]
+
+
+def _choice(values: list[Any]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -26,13 +28,15 @@ class LoraConfig(Section):
     """Low-rank adapters, with which a run that starts from another one learns few weights of its own."""
 
     rank: Count = 8
+    """Rank of each adapter."""
     alpha: Positive = 16.0
-    """What the adapter adds is multiplied by alpha / rank."""
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
     targets: tuple[Literal["qkv", "project", "up", "down"], ...] = ("qkv", "project", "up", "down")
-    """Which layers of each block are adapted: of attention qkv and project, of the MLP up and down."""
+    """Layers of each block with an adapter: qkv and project of the attention, up and down of the MLP."""
     dropout: Dropout = 0.0
+    """Dropout on the input of each adapter."""
     embeddings: bool | None = None
-    """Whether token embeddings go on learning too; when left out, where tokens were added."""
+    """Train the token embeddings too. Default: only if tokens were added to the parent's."""
 
 
 class ModelConfig(Section):
@@ -43,53 +47,74 @@ class ModelConfig(Section):
     """
 
     family: Literal["gpt2", "portable", "bigram"] = "gpt2"
+    """Architecture: gpt2 is GPT-2; portable has rotary positions, RMSNorm and SwiGLU, as Qwen3; bigram is a table
+    of next tokens."""
     vocab_size: Count | None = None
-    """Number of token ids; taken from the tokenizer when left out."""
+    """Number of token ids. Default: that of the tokenizer."""
     context_length: Count = 256
+    """Longest sequence, in tokens."""
     n_layers: Count | None = None
+    """Number of blocks. Default: 4."""
     n_heads: Count | None = None
+    """Query heads of each block. Default: 4."""
     d_model: Count | None = None
+    """Width of the hidden states, in features. Default: 128."""
     n_kv_heads: Count | None = None
-    """Key and value heads shared by groups of query heads; all of them when left out."""
+    """Key and value heads of each block, each shared by a group of query heads. Default: n_heads."""
     head_width: Count | None = None
-    """Width of one head, ``d_model / n_heads`` when left out."""
+    """Width of one head, in features. Default: d_model / n_heads."""
     d_ff: Count | None = None
-    """Hidden width of the MLP: 4 x d_model, or 8/3 x d_model rounded up to 64 for SwiGLU."""
+    """Hidden width of the MLP. Default: 4 x d_model, or 8/3 x d_model rounded up to 64 for swiglu."""
     position: Literal["learned", "rope"] | None = None
+    """Positions: a learned embedding of each, or rotations of queries and keys (rope). Default: that of the family."""
     rope_theta: Positive | None = None
+    """Base of the rotary frequencies. Default: 10,000."""
     norm: Literal["layernorm", "rmsnorm"] | None = None
+    """Normalisation before each layer and at the end. Default: that of the family."""
     norm_eps: Positive | None = None
+    """Added to the variance in each normalisation. Default: that of the family."""
     activation: Literal["gelu", "gelu_tanh", "relu2", "swiglu"] | None = None
-    """gelu_tanh is what OpenAI trained GPT-2 with; gelu is the same to three digits, and twice as fast on a CPU."""
+    """Activation of the MLP. gelu_tanh is that of OpenAI's GPT-2; gelu differs from it in the fourth digit and is
+    faster on a CPU."""
     bias: bool | None = None
+    """Give linear layers and layernorms biases. Default: true for gpt2, false for portable."""
     qk_norm: bool | None = None
+    """Normalise queries and keys of each head (RMSNorm). Default: false for gpt2, true for portable."""
     tied: bool | None = None
-    """Whether the output head is the token embedding."""
+    """Use the token embedding as the output head. Default: true."""
     dropout: Dropout | None = None
-    """Of the embeddings and of what each layer adds. Attention weights are never dropped: fast kernels have none to drop."""
+    """Dropout of the embeddings and of the output of each layer. Attention weights are never dropped, because fast
+    kernels cannot."""
     zero_init_projections: bool | None = None
-    """Start the projections into the residual stream, and a head of its own, at zero: each block starts as identity."""
+    """Start the projections into the residual stream, and an output head that is not tied, at zero, so that each
+    block starts as the identity."""
     logit_softcap: NotNegative | None = None
-    """Squash logits to (-c, c) as c * tanh(logits / c); 0 is off."""
+    """Limit logits to (-c, c) by c * tanh(logits / c); 0 is off."""
     value_embeddings: bool | None = None
-    """Add an embedding of the token itself to the values of every second layer."""
+    """Add an embedding of the token to the attention's values in every second layer."""
     key_shift: bool | None = None
-    """Give each key, in half of its features and without position, what the token before had: copying is learnt sooner."""
+    """Take half of each key's features, which carry no position, from the previous token. Copying is learnt
+    sooner."""
     ngram_orders: tuple[Annotated[int, Field(ge=2, le=8)], ...] | None = None
     """Add hashed embeddings of the last n tokens to the input, for each n listed."""
     ngram_buckets: Count | None = None
-    """Rows of the table of each n-gram order."""
+    """Rows of the table of each n-gram order. Default: 8192."""
     ngram_dropout: Dropout | None = None
     """Share of positions whose n-gram embedding of one order is left out while training."""
     score_head: bool | None = None
-    """Read a score from each hidden state, for reward models and critics; the stages that need one set it."""
+    """Add a head that gives a score for each position. Stages that need one set it."""
     lora: LoraConfig | None = None
 
-    @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the embedding: the vocabulary rounded up to 64, which matrix products prefer."""
-        assert self.vocab_size is not None, "the vocabulary is known once a tokenizer is"
-        return _round_up(self.vocab_size, 64)
+    def resolve(self) -> ModelShape:
+        """The shape of the model, with a value for every field.
+
+        Raises:
+            ValueError: the vocabulary is not known yet.
+        """
+        if self.vocab_size is None:
+            raise ValueError("model.vocab_size is not set; it comes from the tokenizer of the data")
+        names = {field.name for field in dataclasses.fields(ModelShape)}
+        return ModelShape(**{name: value for name, value in self if name in names and value is not None})
 
     @model_validator(mode="before")
     @classmethod
@@ -124,34 +149,74 @@ class ModelConfig(Section):
         return filled
 
     @model_validator(mode="after")
-    def _resolve(self) -> Self:
-        if self.family == "bigram":
+    def _derive(self) -> Self:
+        if self.n_heads is None or self.d_model is None:  # a bigram
             return self
-        assert self.n_heads and self.d_model, "filled in above"
-        set_ = object.__setattr__  # the one place where a frozen value is completed
-        if self.head_width is None:
+        head_width, n_kv_heads, d_ff = self.head_width, self.n_kv_heads or self.n_heads, self.d_ff
+        if head_width is None:
             if self.d_model % self.n_heads:
                 raise ValueError(
                     f"model.n_heads {self.n_heads} does not divide model.d_model {self.d_model}; choose a divisor, "
                     "or give model.head_width"
                 )
-            set_(self, "head_width", self.d_model // self.n_heads)
-        if self.n_kv_heads is None:
-            set_(self, "n_kv_heads", self.n_heads)
-        if self.n_heads % self.n_kv_heads:  # type: ignore[operator]
+            head_width = self.d_model // self.n_heads
+        if self.n_heads % n_kv_heads:
             raise ValueError(
-                f"model.n_kv_heads {self.n_kv_heads} does not divide model.n_heads {self.n_heads}; choose a divisor"
+                f"model.n_kv_heads {n_kv_heads} does not divide model.n_heads {self.n_heads}; choose a divisor"
             )
-        if self.position == "rope" and self.head_width % 2:  # type: ignore[operator]
-            raise ValueError(f"rotary positions turn pairs, so model.head_width {self.head_width} must be even")
-        if self.key_shift and self.head_width % 4:  # type: ignore[operator]
+        if self.position == "rope" and head_width % 2:
+            raise ValueError(f"rotary positions turn pairs, so model.head_width {head_width} must be even")
+        if self.key_shift and head_width % 4:
             raise ValueError(
-                f"model.key_shift takes quarters of a head; make model.head_width {self.head_width} a multiple of 4"
+                f"model.key_shift takes quarters of a head; make model.head_width {head_width} a multiple of 4"
             )
-        if self.d_ff is None:
-            wide = 8 * self.d_model // 3 if self.activation == "swiglu" else 4 * self.d_model
-            set_(self, "d_ff", _round_up(wide, 64) if self.activation == "swiglu" else wide)
+        if d_ff is None:
+            d_ff = _round_up(8 * self.d_model // 3, 64) if self.activation == "swiglu" else 4 * self.d_model
+        for name, value in (("head_width", head_width), ("n_kv_heads", n_kv_heads), ("d_ff", d_ff)):
+            object.__setattr__(self, name, value)  # the one place where a frozen value is completed
         return self
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A resolved :class:`ModelConfig`: the same fields, none of them optional but the adapters.
+
+    What a model does not have is 0, False or empty: the layers, heads and widths of a bigram, the rotary base of a model
+    with learned positions.
+    """
+
+    family: Literal["gpt2", "portable", "bigram"]
+    vocab_size: int
+    context_length: int
+    n_layers: int = 0
+    n_heads: int = 0
+    n_kv_heads: int = 0
+    d_model: int = 0
+    head_width: int = 0
+    d_ff: int = 0
+    position: Literal["learned", "rope"] = "learned"
+    rope_theta: float = 0.0
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm_eps: float = 0.0
+    activation: Literal["gelu", "gelu_tanh", "relu2", "swiglu"] = "gelu"
+    bias: bool = False
+    qk_norm: bool = False
+    tied: bool = False
+    dropout: float = 0.0
+    zero_init_projections: bool = False
+    logit_softcap: float = 0.0
+    value_embeddings: bool = False
+    key_shift: bool = False
+    ngram_orders: tuple[int, ...] = ()
+    ngram_buckets: int = 0
+    ngram_dropout: float = 0.0
+    score_head: bool = False
+    lora: LoraConfig | None = None
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding: the vocabulary rounded up to 64, which matrix products prefer."""
+        return _round_up(self.vocab_size, 64)
 
 
 def _round_up(number: int, multiple: int) -> int:

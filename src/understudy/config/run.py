@@ -22,25 +22,26 @@ from understudy.config.types import Count, CountOrZero, Fraction, NotNegative, P
 
 
 class DataConfig(Section):
-    """What is trained on, and from what it can be prepared."""
+    """The training data."""
 
     path: str
-    """A folder that `understudy prepare` made: token files, or conversations (a .jsonl file of them will do)."""
+    """Folder that `understudy prepare` wrote, or a .jsonl file of conversations, preferences or prompts."""
     source: str | None = None
-    """What `understudy prepare` is told to make that folder; only named in advice."""
+    """The SOURCE of `understudy prepare`. Only error messages use it."""
     too_long: Literal["cut", "drop"] | None = None
-    """sft: what becomes of conversations longer than the context. cut: the last turns go until it fits, and a first
-    turn that is too long by itself is cut inside."""
+    """sft: treatment of conversations longer than the context. cut, the default, removes the last turns, and shortens a
+    first turn that is too long alone; drop leaves them out."""
     pack: bool | None = None
-    """sft: put several conversations into one row, each seeing only itself."""
+    """sft: put several conversations into one sequence; attention never crosses between them. Default: true."""
 
 
 class TokenizerConfig(Section):
-    """Which tokenizer the data is expected to have been prepared with; a mismatch is refused."""
+    """The tokenizer that the data must have been prepared with; a mismatch is refused."""
 
     kind: Literal["char", "bpe", "gpt2"] | None = None
+    """Kind of tokenizer that the data must have been prepared with; null accepts any."""
     vocab_size: Count | None = None
-    """For bpe: the size trained to."""
+    """bpe: the vocabulary size that the data must have been prepared with."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -56,30 +57,38 @@ class OptimConfig(Section):
     """The optimiser and its schedule. Learning rates are peaks."""
 
     name: Literal["adamw", "muon"] = "adamw"
+    """Optimiser: adamw, or muon for the matrices inside the blocks and AdamW for everything else."""
     lr: Positive = 1e-3
-    """AdamW: of everything. Muon: of the matrices inside the blocks."""
+    """Peak learning rate; under muon, that of the matrices inside the blocks, 0.02 by default."""
     embedding_lr: Positive | None = None
-    """Muon's AdamW part: token, position, value and n-gram embeddings."""
+    """muon: peak learning rate of token, position, value and n-gram embeddings. Default: 0.003."""
     head_lr: Positive | None = None
-    """Muon's AdamW part: an output head of its own."""
+    """muon: peak learning rate of an output head that is not tied. Default: 0.003."""
     vector_lr: Positive | None = None
-    """Muon's AdamW part: biases and norm weights."""
+    """muon: peak learning rate of biases and norm weights. Default: 0.003."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    """Decay rates of AdamW's two moments."""
     eps: Positive = 1e-8
+    """Added to the denominator of AdamW's update."""
     weight_decay: NotNegative = 0.1
-    """Decoupled; applied to matrices and n-gram tables, never to vectors, and not to other embeddings under Muon."""
+    """Decoupled weight decay of matrices and n-gram tables. Vectors have none, and under muon other embeddings
+    have none."""
     momentum: Fraction | None = None
+    """muon: momentum. Default: 0.95."""
     newton_schulz_steps: Count | None = None
+    """muon: iterations of the orthogonalisation. Default: 5."""
     grad_clip: NotNegative = 1.0
     """Largest gradient norm; 0 is off."""
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    """Learning rate after the warmup: constant, cosine or linear decay, or wsd (constant, then a linear decay)."""
     warmup_steps: CountOrZero = 0
+    """Steps in which the learning rate rises linearly from 0."""
     min_lr_fraction: Fraction | None = None
-    """Where the decay ends, as a share of the peak."""
+    """Learning rate at the end of the decay, as a fraction of the peak. Default: 0.1 for cosine, else 0."""
     decay_fraction: Fraction | None = None
-    """wsd: the share of all steps spent decaying."""
+    """wsd: fraction of all steps spent decaying. Default: 0.2."""
     ema: Fraction | None = None
-    """Evaluate and keep an exponential moving average of the weights with this decay; 0 is off."""
+    """Decay of an exponential moving average of the weights, which is then evaluated and saved; 0 is off."""
 
     @model_validator(mode="before")
     @classmethod
@@ -109,75 +118,83 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long and how to train."""
+    """Steps, batch, precision and device."""
 
     seed: CountOrZero = 1337
+    """Seed of initial weights, data order, dropout and sampling."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the matrix products; weights stay fp32."""
+    """Precision of matrix products; weights stay fp32."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
+    """Compile the model by torch.compile. auto: on CUDA, where it pays."""
     steps: Count = 1000
-    """Optimiser steps; the schedule ends here."""
+    """Optimiser steps, over which the schedule runs."""
     batch_size: Count = 32
     """Samples in one optimiser step, over all processes."""
     micro_batch_size: Count | None = None
-    """Samples in one forward of one process; the largest share of batch_size when left out."""
+    """Samples in one forward of one process. Default: the largest that fits into memory."""
     stop_at_tokens: Count | None = None
+    """Stop after this many training tokens."""
     stop_at_seconds: Positive | None = None
-    """Seconds of training, evaluation and start-up excluded."""
+    """Stop after this many seconds of training, evaluation and start-up not counted."""
     stop_at_loss: Positive | None = None
-    """Stop when an evaluation's validation loss is at or under this."""
+    """Stop at an evaluation whose validation loss is at most this."""
     loss_chunk_tokens: CountOrZero = 0
-    """Compute logits and loss for this many tokens at a time, so that logits never exist whole; 0 is off."""
+    """Compute logits and loss for this many tokens at a time, to save memory; 0 is off."""
     activation_checkpointing: bool = False
-    """Keep only the inputs of the blocks, and compute the rest again in the backward pass."""
+    """Keep only the inputs of the blocks, and compute the rest again in the backward pass, to save memory."""
     deterministic: bool = False
-    """On a GPU, use only kernels that give the same bits each time, which are slower; a CPU always does."""
+    """On a GPU, use only kernels that give the same bits each time, which are slower. A CPU always does."""
 
 
 class EvalConfig(Section):
-    """Validation while training."""
+    """Evaluation during training."""
 
     every_steps: CountOrZero = 250
-    """0: only at the end."""
+    """Steps between evaluations; 0 evaluates only at the end."""
     max_tokens: Count | None = None
-    """Evaluate on the first so many tokens of the validation split; all of it when left out."""
+    """Evaluate on the first tokens of the validation split, this many. Default: all of it."""
     batch_size: Count | None = None
-    """Windows in one forward; the micro-batch when left out."""
+    """Sequences in one forward of an evaluation. Default: the micro-batch."""
     tasks: tuple[str, ...] = ()
     """Tasks whose accuracy is measured at each evaluation; `understudy evaluate --help` lists them."""
     task_examples: Count | None = None
-    """At most so many examples of each task."""
+    """Largest number of examples of each task."""
 
 
 class CheckpointConfig(Section):
-    """What is kept of a run."""
+    """Checkpoints of a run."""
 
     every_steps: CountOrZero = 250
-    """0: only at the end, and when interrupted."""
+    """Steps between checkpoints; 0 saves only at the end and on an interrupt."""
     keep: Count = 2
-    """The newest so many, beside the best."""
+    """Number of newest checkpoints to keep, the best one not counted."""
     best: bool = True
-    """Keep the checkpoint with the lowest validation loss."""
+    """Also keep the checkpoint with the lowest validation loss."""
 
 
 class LogConfig(Section):
-    """What is written and shown beside the checkpoints."""
+    """Metrics and samples."""
 
     every_steps: Count = 10
+    """Steps between rows of metrics.jsonl."""
     tensorboard: bool = False
+    """Also log to TensorBoard."""
     wandb: bool = False
+    """Also log to Weights & Biases."""
     trackio: bool = False
+    """Also log to Trackio."""
     project: str = "understudy"
-    """Name of the project at wandb and trackio."""
+    """Project name at Weights & Biases and Trackio."""
     samples: CountOrZero = 3
-    """Texts sampled at each evaluation; sft: how many prompts are answered."""
+    """Texts to sample at each evaluation; after sft, the number of prompts to answer."""
     sample_tokens: Count = 200
+    """Length of each sampled text, in tokens."""
     prompt: str = ""
-    """pretrain: what the samples continue; when empty, the beginning of a text."""
+    """pretrain: text that the samples continue. Default: the beginning of a text."""
     prompts: tuple[str, ...] = ()
-    """sft: what is asked at each evaluation; when empty, the first validation conversations."""
+    """sft: prompts to answer at each evaluation. Default: the first validation conversations."""
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -204,14 +221,15 @@ def known_stage(name: Any) -> Any:
 
 
 class RunConfig(StageSections):
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     stage: Annotated[str, BeforeValidator(known_stage)] = DEFAULT_STAGE
-    """Which command trains it."""
+    """Stage of training; the command of the same name runs it."""
     depth: Count | None = None
-    """One dial for the portable family: sets width, heads, batch, learning rates and steps not given."""
+    """portable: number of layers, from which width, heads, batch size, learning rates and steps follow unless
+    given."""
     init_from: str | None = None
-    """The run whose weights, shape and tokenizer to start from."""
+    """Run to start from: its weights, shape and tokenizer."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)

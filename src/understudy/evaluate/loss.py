@@ -24,6 +24,7 @@ from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
+from understudy.model.masks import causal, packed
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 
@@ -139,11 +140,12 @@ def loss_over(
     with evaluating(model):
         for batch in batches:
             inputs, targets = batch["tokens"].to(runtime.device), batch["targets"].to(runtime.device)  # (B, T)
-            documents = batch["documents"].to(runtime.device) if "documents" in batch else None
             learnt = targets != IGNORE
+            places = learnt.flatten().nonzero()[:, 0]
+            documents = batch.get("documents")
+            context = causal(places) if documents is None else packed(documents.to(runtime.device), places)
             with runtime.autocast():
-                at = learnt.flatten().nonzero()[:, 0]
-                logits = model.logits(model.hidden(inputs, documents=documents, at=at)[None])[0]  # (N, V)
+                logits = model.logits(model.hidden(inputs, context)[None])[0]  # (N, V)
             losses = F.cross_entropy(logits.float(), targets[learnt], reduction="none").cpu().double()  # (N,)
             rows = learnt.nonzero()[:, 0].cpu()
             loss = torch.zeros(len(targets), dtype=torch.float64).index_add_(0, rows, losses)  # (B,)

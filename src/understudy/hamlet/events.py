@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from understudy.hamlet.world import Animal, Goods, Person, Place
+from understudy.hamlet.world import Animal, Goods, Person, Place, required
 
 # The closed list of acts. `telling` (in Event) says which phrases tell it; `act` says what it means.
 ACTS = {
@@ -86,6 +86,20 @@ class Event:
     told: tuple[str, ...] = ()
     held_out: bool = False
 
+    @property
+    def doer(self) -> Person | Animal:
+        """The actor. Raises AssertionError: there is none."""
+        if self.actor is None:
+            raise AssertionError(f"{self.telling}: nobody acts")
+        return self.actor
+
+    @property
+    def partner(self) -> Person | Animal:
+        """The other. Raises AssertionError: there is none."""
+        if self.other is None:
+            raise AssertionError(f"{self.telling}: there is nobody else")
+        return self.other
+
     def keys_and_fields(self) -> list[tuple[Key, tuple[str, ...]]]:
         """What may be held out: who-what-where, who-what-whom, pairs of numbers; each with its fields."""
         keys: list[tuple[Key, tuple[str, ...]]] = []
@@ -148,110 +162,103 @@ class State:
             assert self.where[name] == place.name, f"{name} is not at {place.name} but at {self.where[name]}"
 
     def _go(self, e: Event) -> None:
-        assert e.actor and e.place
-        self.where[e.actor.name] = e.place.name
+        place = required(e.place)
+        self.where[e.doer.name] = place.name
         if e.other:
-            self.where[e.other.name] = e.place.name
+            self.where[e.other.name] = place.name
 
     _hide = _go
 
     def _leave(self, e: Event) -> None:
-        assert e.actor
-        self.where.pop(e.actor.name, None)
+        self.where.pop(e.doer.name, None)
 
     def _look(self, e: Event) -> None:
-        assert e.actor and e.place
-        self.where[e.actor.name] = e.place.name
+        place = required(e.place)
+        self.where[e.doer.name] = place.name
         if e.thing:
-            assert self.lying.get(e.thing.noun) != e.place.name, f"the {e.thing.noun} is there after all"
+            assert self.lying.get(e.thing.noun) != place.name, f"the {e.thing.noun} is there after all"
 
     def _have(self, e: Event) -> None:
-        assert e.actor
+        actor = e.doer
         if e.thing:
-            self._acquire(e.actor.name, e.thing.noun)
+            self._acquire(actor.name, e.thing.noun)
         else:
-            assert e.goods and e.count is not None
-            self._add(e.actor.name, e.goods.one, e.count)
+            self._add(actor.name, required(e.goods).one, required(e.count))
 
     def _take(self, e: Event) -> None:
-        assert e.actor and e.thing
-        self._at(e.actor.name, e.place)
+        actor, thing = e.doer, required(e.thing)
+        self._at(actor.name, e.place)
         if e.place:
-            assert self.lying.get(e.thing.noun) == e.place.name, f"the {e.thing.noun} is not at {e.place.name}"
-        self._acquire(e.actor.name, e.thing.noun)
+            assert self.lying.get(thing.noun) == e.place.name, f"the {thing.noun} is not at {e.place.name}"
+        self._acquire(actor.name, thing.noun)
 
     def _find(self, e: Event) -> None:
-        assert e.actor
+        actor = e.doer
         if e.thing:
             self._take(e)
         elif e.place and e.other:
             where = self.where.get(e.other.name)
             assert where == e.place.name, f"{e.other.name} is at {where}, not at {e.place.name}"
-            self.where[e.actor.name] = e.place.name
+            self.where[actor.name] = e.place.name
 
     def _put(self, e: Event) -> None:
-        assert e.actor and e.thing and e.place
-        self._at(e.actor.name, e.place)
-        self._release(e.actor.name, e.thing.noun)
-        self.lying[e.thing.noun] = e.place.name
+        self._at(e.doer.name, e.place)
+        self._lose(e)
 
     def _lose(self, e: Event) -> None:
-        assert e.actor and e.thing and e.place
-        self._release(e.actor.name, e.thing.noun)
-        self.lying[e.thing.noun] = e.place.name
+        actor, thing, place = e.doer, required(e.thing), required(e.place)
+        self._release(actor.name, thing.noun)
+        self.lying[thing.noun] = place.name
 
     def _give(self, e: Event) -> None:
-        assert e.actor and e.other and e.thing
-        self._together(e.actor.name, e.other.name)
-        self._release(e.actor.name, e.thing.noun)
-        self._acquire(e.other.name, e.thing.noun)
+        actor, other, thing = e.doer, e.partner, required(e.thing)
+        self._together(actor.name, other.name)
+        self._release(actor.name, thing.noun)
+        self._acquire(other.name, thing.noun)
 
     def _swap(self, e: Event) -> None:
-        assert e.actor and e.other and e.thing and e.second_thing
-        self._together(e.actor.name, e.other.name)
-        self._release(e.actor.name, e.thing.noun)
-        self._release(e.other.name, e.second_thing.noun)
-        self._acquire(e.other.name, e.thing.noun)
-        self._acquire(e.actor.name, e.second_thing.noun)
+        actor, other = e.doer, e.partner
+        thing, second_thing = required(e.thing), required(e.second_thing)
+        self._together(actor.name, other.name)
+        self._release(actor.name, thing.noun)
+        self._release(other.name, second_thing.noun)
+        self._acquire(other.name, thing.noun)
+        self._acquire(actor.name, second_thing.noun)
 
     def _use(self, e: Event) -> None:
-        assert e.actor and e.thing
-        assert self.holder.get(e.thing.noun) == e.actor.name, f"{e.actor.name} has no {e.thing.noun}"
-        assert e.thing.noun not in self.broken, f"the {e.thing.noun} is broken"
+        actor, thing = e.doer, required(e.thing)
+        assert self.holder.get(thing.noun) == actor.name, f"{actor.name} has no {thing.noun}"
+        assert thing.noun not in self.broken, f"the {thing.noun} is broken"
 
     def _break(self, e: Event) -> None:
         self._use(e)
-        assert e.thing
-        self.broken.add(e.thing.noun)
+        self.broken.add(required(e.thing).noun)
 
     def _mend(self, e: Event) -> None:
-        assert e.actor and e.thing
-        assert self.holder.get(e.thing.noun) == e.actor.name, f"{e.actor.name} has no {e.thing.noun}"
-        self.broken.remove(e.thing.noun)
+        actor, thing = e.doer, required(e.thing)
+        assert self.holder.get(thing.noun) == actor.name, f"{actor.name} has no {thing.noun}"
+        self.broken.remove(thing.noun)
 
     def _gain(self, e: Event) -> None:
-        assert e.actor and e.goods and e.count is not None
-        self._at(e.actor.name, e.place)
-        self._add(e.actor.name, e.goods.one, e.count)
+        actor = e.doer
+        self._at(actor.name, e.place)
+        self._add(actor.name, required(e.goods).one, required(e.count))
 
     def _pay(self, e: Event) -> None:
-        assert e.actor and e.other and e.count is not None
-        self._together(e.actor.name, e.other.name)
-        self._add(e.actor.name, "coin", -e.count)
-        self._add(e.other.name, "coin", e.count)
+        actor, other, count = e.doer, e.partner, required(e.count)
+        self._together(actor.name, other.name)
+        self._add(actor.name, "coin", -count)
+        self._add(other.name, "coin", count)
 
     def _hand(self, e: Event) -> None:
-        assert e.actor and e.other and e.goods and e.count is not None
-        self._together(e.actor.name, e.other.name)
-        self._add(e.actor.name, e.goods.one, -e.count)
-        self._add(e.other.name, e.goods.one, e.count)
+        actor, other, goods, count = e.doer, e.partner, required(e.goods), required(e.count)
+        self._together(actor.name, other.name)
+        self._add(actor.name, goods.one, -count)
+        self._add(other.name, goods.one, count)
 
     def _eat(self, e: Event) -> None:
-        assert e.actor and e.goods and e.count is not None
-        self._add(e.actor.name, e.goods.one, -e.count)
+        self._add(e.doer.name, required(e.goods).one, -required(e.count))
 
     def _tally(self, e: Event) -> None:
-        assert e.count is not None and e.second_count is not None and e.total is not None
-        made = e.count + e.second_count == e.total
-        left = e.count - e.second_count == e.total
-        assert made or left, f"{e.count} and {e.second_count} do not give {e.total}"
+        count, second, total = required(e.count), required(e.second_count), required(e.total)
+        assert total in (count + second, count - second), f"{count} and {second} do not give {total}"

@@ -16,7 +16,7 @@ from understudy.hamlet.draw import Draw, stable_hash
 from understudy.hamlet.facts_wording import QUESTIONS, QUESTIONS_AGAIN
 from understudy.hamlet.stories import Split
 from understudy.hamlet.turns import Turn
-from understudy.hamlet.world import Person, number, village
+from understudy.hamlet.world import Person, number, required, village
 
 # Of the questions that may be kept for val at all (see `_held_out`), one in this many is.
 _RESERVED_ONE_IN = 5
@@ -81,8 +81,9 @@ def _of_people() -> Iterator[Question]:
     homes = [world.places[p.home].at for p in world.people.values() if p.home]
     foods = [world.goods[p.likes].many for p in world.people.values() if p.likes]
     for p in world.people.values():
-        assert p.home and p.likes, f"{p.name} has no home or likes nothing"
-        name, home, goods = p.name, world.places[p.home], world.goods[p.likes]
+        name = p.name
+        home = world.places[required(p.home, f"the home of {name}")]
+        goods = world.goods[required(p.likes, f"what {name} likes")]
         who = {"name": name, "trade": p.trade}
         if p.trade:
             place, trades = world.places[world.trades[p.trade].place], list(world.trades)

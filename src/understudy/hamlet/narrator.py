@@ -12,6 +12,7 @@ from understudy.hamlet.draw import Draw
 from understudy.hamlet.events import Event, Setting
 from understudy.hamlet.reader import Reader
 from understudy.hamlet.templates import Choices, Part, Template
+from understudy.hamlet.world import required
 
 _SETTING = ("weather", "season", "day", "part")
 _LINKS = ("then ", "then ", "after that ")
@@ -115,8 +116,7 @@ class Narrator:
                     self.setting.told.add(name)
                     out.append(getattr(self.setting, name))
                 else:
-                    value = getattr(event, name)
-                    assert value is not None, f"{event.telling}: {name} is told but not given"
+                    value = required(getattr(event, name), f"{event.telling}: {name}, which is told,")
                     self.reader.told.add(name)
                     out.append(form(self.reader, value, event))
         return "".join(out)

@@ -11,6 +11,8 @@ import functools
 import re
 from dataclasses import dataclass
 
+from understudy.hamlet.world import required
+
 # tellings, each list ended by a colon; then, per line: the group of verbs that may mean the same deed | slots that
 # may be asked for | the sentence. past/base is the verb; {x} is the verb that the event itself brings (picked);
 # A group with "?" is no deed, but a
@@ -256,8 +258,7 @@ def _parse_frame(line: str) -> Frame:
     group, asks, text = (part.strip() for part in line.split("|"))
     mark = re.search("<(.*)>", text)
     text = re.sub("[<>]", "", text)
-    verb = re.search(r"\{x\}|(\w+)/(\w+)", text)
-    assert verb is not None, f"no verb in {text!r}"
+    verb = required(re.search(r"\{x\}|(\w+)/(\w+)", text), f"the verb of {text!r}")
     forms = (verb[1].replace("_", " "), verb[2].replace("_", " ")) if verb[1] else None
     subject, rest = _parts(text[: verb.start()]), _parts(text[verb.end() :])
     roles = {slot: _ROLES[slot] for slot, _ in (p for p in (*subject, *rest) if isinstance(p, tuple))}

@@ -25,7 +25,7 @@ from understudy.hamlet.questions_words import (
     roles_of,
     sentence,
 )
-from understudy.hamlet.world import Animal, Person, number, village
+from understudy.hamlet.world import Animal, Person, number, required, village
 
 _MEETINGS = ("arrive_to", "rounds_next", "swap_meet", "hide_first", "hide_second")
 # Deeds of which the text would have told if anyone else had done them.
@@ -86,9 +86,8 @@ def _met(telling: Telling, draw: Draw) -> Query | None:
     first, second = meetings[0], meetings[1]
     if first.actor is not second.actor:
         return None
-    assert first.actor and first.other and second.other
     did = ("find", "found") if first.telling.startswith("hide") else ("meet", "met")
-    who, one, two = first.actor.name, first.other.name, second.other.name
+    who, one, two = first.doer.name, first.partner.name, second.partner.name
     a, b = (one, two) if draw.chance(0.5) else (two, one)
     query = _which(
         f"Who did {who} {did[0]} first, {a} or {b}?", one, two,
@@ -112,15 +111,13 @@ def _went(telling: Telling, draw: Draw) -> Query | None:
     name = draw.pick(list(visits)) if visits else ""
     told: list[Event] = []
     for event in visits.get(name, ()):
-        assert event.place is not None
         if event.place not in [e.place for e in told]:
             told.append(event)
     told = [e for e in told if e.actor and e.actor.name == name and telling.told(e, "a") and telling.told(e, "p")]
     if len(told) < 2:
         return None
     i = draw.between(0, len(told) - 2)
-    one, two = told[i].place, told[draw.between(i + 1, len(told) - 1)].place
-    assert one is not None and two is not None
+    one, two = required(told[i].place), required(told[draw.between(i + 1, len(told) - 1)].place)
     a, b = (one, two) if draw.chance(0.5) else (two, one)
     query = _which(
         f"Where was {name} first, {a.at} or {b.at}?", one.name, two.name,

@@ -31,7 +31,7 @@ from understudy.hamlet.questions_words import (
     stays,
 )
 from understudy.hamlet.stories import Story, is_reserved
-from understudy.hamlet.world import Animal, Goods, Person, Place, village
+from understudy.hamlet.world import Animal, Goods, Person, Place, required, village
 
 _ASKED_BY = {"a": "who", "b": "who", "c": "who", "p": "where", "t": "what", "u": "what", "g": "what", "n": "how-many"}
 COLOURS = ("red", "blue", "green", "yellow", "black", "white", "grey", "brown")
@@ -132,12 +132,12 @@ class Telling:
         )
 
     def _unique(self, spec: Spec, but: str) -> bool:
-        event, row = spec.event, spec.row
-        assert event is not None
+        event, row = required(spec.event), spec.row
         if isinstance(row, Fixed):
             tellings = [e for e in self.events if e is not event and row in fixed().get(e.telling, ())]
             return not any(all(key_of(e, s) == key_of(event, s) for s in row.given) for e in tellings)
-        assert row is not None
+        if row is None:
+            raise AssertionError(f"{event.telling}: nothing asks for it")
         roles = roles_of(row, event)
         asked = row.roles[spec.slot]
         given = {role: value for role, value in roles.items() if role not in (asked, "place", "kind")}
@@ -165,8 +165,8 @@ class Telling:
         return self._ask_frame(spec, draw)
 
     def _ask_frame(self, spec: Spec, draw: Draw) -> Query | None:
-        event, frame, slot = spec.event, spec.row, spec.slot
-        assert event is not None and isinstance(frame, Frame)
+        event, frame, slot = required(spec.event), spec.row, spec.slot
+        assert isinstance(frame, Frame)
         met = frame.verb is not None and frame.verb[0] == "met"
         placed = slot == "p" or ("p" in frame.slots and self.told(event, "p") and (met or draw.chance(0.3)))
         if met and not placed:  # one meets many people in a day
@@ -184,8 +184,8 @@ class Telling:
         return self._query(spec, direct, indirect, answer, wrong, draw, roles)
 
     def _ask_fixed(self, spec: Spec, draw: Draw) -> Query | None:
-        event, row = spec.event, spec.row
-        assert event is not None and isinstance(row, Fixed)
+        event, row = required(spec.event), spec.row
+        assert isinstance(row, Fixed)
         if not self._unique(spec, ""):
             return None
         template = TOKEN.sub(lambda m: put(event, m[1], m[2] or "") if stays(m, row.slot) else m[0], row.answer)
@@ -208,8 +208,7 @@ class Telling:
         self, spec: Spec, direct: str, indirect: str, answer: str, wrong: list[str], draw: Draw,
         roles: list[str] | None,
     ) -> Query:  # fmt: skip
-        event = spec.event
-        assert event is not None
+        event = required(spec.event)
         if spec.slot in "nk":
             value = event.count if spec.slot == "n" else event.total
             check: dict[str, Any] = {"kind": "number", "value": value}
@@ -239,8 +238,7 @@ class Telling:
     def accepted(self, event: Event, slot: str, question: str) -> list[str]:
         """The ways to name what stands in a slot."""
         if slot == "y":
-            assert event.animal is not None
-            return [event.animal.kind]
+            return [required(event.animal).kind]
         value = getattr(event, FIELDS[slot])
         asked = words_of(question)
         if isinstance(value, (Person, Animal)):

@@ -14,7 +14,7 @@ from typing import Any
 from understudy.hamlet.checker import fact_words, words_of
 from understudy.hamlet.events import Event, Item
 from understudy.hamlet.questions_frames import TOKEN, Frame, Part
-from understudy.hamlet.world import Animal, Goods, Person, Place, number, village
+from understudy.hamlet.world import Animal, Goods, Person, Place, number, required, village
 
 UNSAID = "The story does not say."
 
@@ -55,8 +55,7 @@ def an(words: str) -> str:
 def _counted(event: Event, n: int, form: str) -> str:
     if form not in ("g", "gwere", "there", "c"):
         return number(n) + (f" {form if n != 1 else form[:-1]}" if form else "")  # "days", "times"
-    goods = village().goods["coin"] if form == "c" else event.goods
-    assert goods is not None, f"{event.telling}: nothing to count"
+    goods = village().goods["coin"] if form == "c" else required(event.goods, f"{event.telling}: what is counted")
     counted, were = goods.counted(n), "was" if n == 1 else "were"
     return {"gwere": f"{counted} {were}", "there": f"there {were} {counted}"}.get(form, counted)
 
@@ -64,8 +63,7 @@ def _counted(event: Event, n: int, form: str) -> str:
 def put(event: Event, slot: str, form: str, asked: bool = False) -> str:
     """The words of one slot."""
     if slot == "y":
-        assert event.animal is not None
-        return event.animal.kind
+        return required(event.animal).kind
     value = getattr(event, FIELDS[slot])
     if isinstance(value, Person):
         if form == "parent":
@@ -99,8 +97,8 @@ def verb(frame: Frame, event: Event) -> tuple[str, str]:
     """Past and base."""
     if frame.verb is not None:
         return frame.verb
-    assert event.detail is not None
-    return event.detail, _bases()[event.detail]
+    detail = required(event.detail)
+    return detail, _bases()[detail]
 
 
 def sentence(frame: Frame, event: Event, asked: str = "", but: str = "") -> str:

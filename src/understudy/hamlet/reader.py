@@ -12,7 +12,7 @@ from typing import Any
 
 from understudy.hamlet.draw import Draw
 from understudy.hamlet.events import Event, Item
-from understudy.hamlet.world import Animal, Goods, Person, number
+from understudy.hamlet.world import Animal, Goods, Person, number, required
 
 _PRONOUNS = {"m": ("he", "him", "his", "himself"), "f": ("she", "her", "her", "herself")}
 
@@ -145,8 +145,7 @@ class Reader:
 
     def both(self, who: Person, event: Event) -> str:
         """Actor and other as one subject: "Finn and Lily", or "they"."""
-        other = event.other
-        assert other is not None, f"{event.telling}: both needs two"
+        other = event.partner
         self.told.add("other")
         pair = {who.name, other.name}
         if self.last_pair == pair and self.draw.chance(0.6):
@@ -203,10 +202,10 @@ class Reader:
         return goods.many
 
     def counted(self, n: int, event: Event) -> str:
-        assert event.goods is not None, f"{event.telling}: nothing to count"
+        goods = required(event.goods, f"{event.telling}: what is counted")
         self.told.add("goods")
-        self._see(event.goods)
-        return event.goods.counted(n)
+        self._see(goods)
+        return goods.counted(n)
 
 
 def _pronoun(index: int) -> Callable[[Reader, Person, Event], str]:

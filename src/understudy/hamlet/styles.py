@@ -11,7 +11,7 @@ from understudy.hamlet.facts import capital
 from understudy.hamlet.stories import Split
 from understudy.hamlet.turns import Turn
 from understudy.hamlet.wording import phrasings
-from understudy.hamlet.world import number
+from understudy.hamlet.world import number, required
 
 STYLES = ("capitals", "one word")
 
@@ -84,8 +84,7 @@ def restyled(turn: Turn, style: str) -> Turn | None:
         loud = turn.wrong[0].upper()
         loud_check = {"kind": "capitals", "texts": texts}
         return replace(turn, answer=turn.answer.upper(), check=loud_check, wrong=(turn.answer, loud))
-    match = _word_in(turn.answer, said[0])
-    assert match is not None, f"{said[0]} is not in {turn.answer!r}"
+    match = required(_word_in(turn.answer, said[0]), f"{said[0]} in {turn.answer!r}")
     answer = match.group()
     wrong = [turn.answer, *(other for other in _in_its_place(turn, match) if " " not in other)]
     check = {"kind": "words", "n": 1, "any": values}

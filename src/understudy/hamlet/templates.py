@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from understudy.hamlet.reader import FORMS
+from understudy.hamlet.world import required
 
 SLOTS = {
     "a": "actor", "b": "other", "c": "third", "z": "animal", "t": "thing", "u": "second_thing", "p": "place",
@@ -89,8 +90,7 @@ def parse_template(line: str) -> Template:
     spoken = '"' in source
     active = False
     if source.startswith("{a} ") and not spoken:
-        first = re.match(r"\[([^\]]*)\]|(\w+|\{)", source[4:])
-        assert first is not None, f"no verb in {source!r}"
+        first = required(re.match(r"\[([^\]]*)\]|(\w+|\{)", source[4:]), f"the verb of {source!r}")
         starts = first.group(1).split("|") if first.group(1) is not None else [first.group(2)]
         active = all(s and s.split()[0] not in _STILL for s in starts)
     return Template(

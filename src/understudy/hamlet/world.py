@@ -8,8 +8,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TypeVar
 
 VILLAGE = "Hamlet"
+T = TypeVar("T")
+
+
+def required(value: T | None, what: str = "a part of the event") -> T:
+    """``value``, without which a story or question makes no sense.
+
+    Raises:
+        AssertionError: it is missing: a defect of the stories.
+    """
+    if value is None:
+        raise AssertionError(f"{what} is missing")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

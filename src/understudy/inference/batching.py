@@ -41,6 +41,7 @@ from understudy.inference.quantize import is_prepared, prepare_for_inference
 from understudy.inference.requests import CompletionChunk, EngineStats, QueueFull, SequenceRequest, TokenLogprob
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
+from understudy.model.masks import cached
 from understudy.runtime import let_threads_go
 from understudy.tokenizer import Tokenizer
 
@@ -117,7 +118,7 @@ class BatchEngine:
     ) -> None:
         weight = next(model.parameters())
         self._device = weight.device
-        self._slots = Slots(model.config, max_rows, prefill_tokens, self._device, weight.dtype, cache_bytes)
+        self._slots = Slots(model.shape, max_rows, prefill_tokens, self._device, weight.dtype, cache_bytes)
         if self._device.type == "cpu" and not is_prepared(model):
             model = prepare_for_inference(model, "fp32", len(self._slots))
         self.model, self.tokenizer, self.queue_limit = model, tokenizer, queue_limit
@@ -194,7 +195,7 @@ class BatchEngine:
     def _checked(self, request: SequenceRequest) -> CompletionText:
         """Refuse an invalid request, in the caller's thread."""
         check_request(self.model, [list(request.tokens)], request.max_new_tokens, self.tokenizer)
-        context, needed = self.model.config.context_length, len(request.tokens) + request.max_new_tokens
+        context, needed = self.model.shape.context_length, len(request.tokens) + request.max_new_tokens
         if self._slots.cache is not None and needed > context:
             raise ValueError(
                 f"the prompt's {len(request.tokens)} tokens and {request.max_new_tokens} new ones exceed the context "
@@ -332,7 +333,7 @@ class BatchEngine:
             return self.model.hidden(batch)
         last_place = cache.max_tokens - 1
         lengths = [min(len(self._slots.slots[number].tokens), last_place) for number in numbers]
-        return self.model.hidden(batch, cache.pick(numbers, lengths))  # type: ignore[arg-type]
+        return self.model.hidden(batch, cached(cache.pick(numbers, lengths), batch.shape[1]))
 
     def _sample(self, sequences: Sequence[_Sequence], logits: Tensor) -> None:
         """Draw a token for each sequence from ``logits`` (B, V), in groups of equal settings."""

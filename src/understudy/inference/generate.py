@@ -27,6 +27,7 @@ from understudy.inference import sampling
 from understudy.inference.completion import Completion, CompletionText, end_tokens
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram, KVCache
+from understudy.model.masks import cached, causal
 from understudy.tokenizer import Tokenizer
 
 Model = GPT | Bigram
@@ -255,8 +256,8 @@ def _prefill(
 
     Rows are padded on the right: no real token attends to the padding, and the next tokens overwrite it.
     """
-    config, weight = model.config, next(model.parameters())
-    window = 1 if isinstance(model, Bigram) else config.context_length
+    weight = next(model.parameters())
+    window = 1 if isinstance(model, Bigram) else model.shape.context_length
     shown = [tuple(prompt[-window:]) for prompt in prompts]
     different = {prompt: number for number, prompt in enumerate(dict.fromkeys(shown))}
     prompts = [list(prompt) for prompt in different]
@@ -266,7 +267,7 @@ def _prefill(
     cache = None
     if not isinstance(model, Bigram):
         room = min(window, longest + max_new_tokens - 1)  # the last token sampled is not read
-        cache = KVCache(config, len(prompts), room, weight.device, autocast or weight.dtype)
+        cache = KVCache(model.shape, len(prompts), room, weight.device, autocast or weight.dtype)
     logits = _read(model, torch.tensor(padded, device=weight.device), cache, autocast, lengths - 1)
     if cache:
         cache.set_lengths(lengths)
@@ -284,18 +285,19 @@ def _read(
     tokens: Tensor,
     cache: KVCache | None,
     autocast: torch.dtype | None,
-    at: Tensor | None = None,
+    last: Tensor | None = None,
 ) -> Tensor:
-    """Logits (R, V) after the last of ``tokens`` (R, T), or after each row's token at place ``at`` (R,).
+    """Logits (R, V) after the last of ``tokens`` (R, T), or after each row's token at place ``last`` (R,).
 
     The other places get no logits, which would be most of the memory of a long prompt, nor all of the last block.
     """
     rows, length = tokens.shape
-    places = torch.arange(rows, device=tokens.device) * length + (length - 1 if at is None else at)  # in R x T
+    select = None
+    if length > 1:
+        select = torch.arange(rows, device=tokens.device) * length + (length - 1 if last is None else last)  # in R x T
+    context = causal(select) if cache is None else cached(cache, length, select)
     with precision(tokens.device, autocast):
-        if isinstance(model, Bigram):
-            return model.logits(model.hidden(tokens).flatten(0, 1)[places])
-        return model.logits(model.hidden(tokens, cache, at=None if length == 1 else places).view(rows, -1))
+        return model.logits(model.hidden(tokens, context).view(rows, -1))  # (R, D), then (R, V)
 
 
 @torch.no_grad()
@@ -308,7 +310,7 @@ def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> No
     kept = max(0, cache.max_tokens // 2 - 1)
     if kept:
         recent = cache.tokens[full, -kept:]  # (F, kept)
-        fresh = KVCache(model.config, len(full), kept, recent.device, cache.keys.dtype)
+        fresh = KVCache(model.shape, len(full), kept, recent.device, cache.keys.dtype)
         _read(model, recent, fresh, autocast)
         cache.keys[:, full, :, :kept] = fresh.keys
         cache.values[:, full, :, :kept] = fresh.values
@@ -358,10 +360,7 @@ def check_request(
         ValueError: a negative number of tokens, an empty prompt, a token outside the vocabulary of the model or, where a
             tokenizer is given, of the tokenizer.
     """
-    vocab_size = model.config.vocab_size
-    assert vocab_size is not None, "a built model knows its vocabulary"
-    if tokenizer is not None:
-        vocab_size = min(vocab_size, tokenizer.vocab_size)
+    vocab_size = model.shape.vocab_size
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; give 0 or more")
     for row, prompt in enumerate(prompts):

@@ -13,16 +13,19 @@ Shapes: T time, L layers, H heads, A alternatives, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from understudy.inference.generate import Model, check_request, precision
 from understudy.model import GPT
-from understudy.model.gpt import Trace
+from understudy.model.attention import attention_weights
+from understudy.model.gpt import Block
+from understudy.model.masks import causal
+from understudy.model.positions import shift_keys
 from understudy.tokenizer import Tokenizer
 
 
@@ -70,33 +73,43 @@ def look_inside(
     ((2, 2, 4, 4), (3, 4, 8))
     """
     check_request(model, [list(tokens)], 0)
-    vocab_size = model.config.vocab_size
-    assert vocab_size is not None, "a built model knows its vocabulary"
+    vocab_size = model.shape.vocab_size
     device = next(model.parameters()).device
-    row, trace = torch.tensor([list(tokens)], device=device), Trace()
+    row, length = torch.tensor([list(tokens)], device=device), len(tokens)
     with precision(device, autocast):
-        if isinstance(model, GPT):
-            model.hidden(row, trace=trace)
-            states = [model.norm(x) for x in trace.residual]
-        else:
-            states = [model.hidden(row)]
-        following: Tensor | None = None
-        layers: list[tuple[Tensor, Tensor, Tensor]] = []
-        for state in reversed(states):  # a layer at a time: (T, V) of all of them would be gigabytes
+        states, attention = layer_states(model, row) if isinstance(model, GPT) else ([model.hidden(row)], [])
+        last = model.logits(states[-1])[0, -1]  # (V,)
+        following = torch.cat((row[0, 1:], last.argmax()[None]))  # (T,)
+        layers = []
+        for state in states:  # a layer at a time: (T, V) of all of them would be gigabytes
             logprobs = model.logits(state)[0].float().log_softmax(dim=-1)  # (T, V)
-            if following is None:
-                following = torch.cat((row[0, 1:], logprobs[-1].argmax()[None]))  # (T,)
             top = logprobs.topk(min(alternatives, vocab_size), dim=-1)
-            layers.insert(0, (top.indices.cpu(), top.values.cpu(), logprobs.gather(1, following[:, None])[:, 0].cpu()))
-    assert following is not None, "every model has a last state"
+            layers.append((top.indices.cpu(), top.values.cpu(), logprobs.gather(1, following[:, None])[:, 0].cpu()))
     ids, values, of_following = (torch.stack(parts) for parts in zip(*layers))
-    places = len(tokens)
-    attention = [weights[0].cpu() for weights in trace.attention]
     return Look(
         row[0].cpu(), following.cpu(), of_following[-1], Guesses(ids[-1], values[-1]),
-        torch.stack(attention) if attention else torch.zeros(0, 0, places, places),
+        torch.stack(attention) if attention else torch.zeros(0, 0, length, length),
         Guesses(ids, values), of_following,
     )  # fmt: skip
+
+
+def layer_states(model: GPT, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """What each layer computes from ``tokens`` (1, T).
+
+    Returns:
+        Normed states (1, T, D) of the embedding and after each block, and the attention weights (H, T, T) of each block in
+        fp32, on the CPU.
+    """
+    context = model.prepare(tokens, causal())
+    x = model.embed(tokens, context)
+    states, attention = [model.norm(x)], []
+    for block in cast("Iterable[Block]", model.blocks):
+        q, k, _ = block.attention.queries_keys_values(block.attention_norm(x), context)
+        k = shift_keys(k, context.positions) if context.key_shift else k
+        attention.append(attention_weights(q.float(), k.float())[0].cpu())
+        x = block(x, context)
+        states.append(model.norm(x))
+    return states, attention
 
 
 def describe(look: Look, tokenizer: Tokenizer) -> list[dict[str, Any]]:

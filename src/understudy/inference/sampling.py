@@ -126,7 +126,7 @@ def _penalised(logits: Tensor, settings: SamplingSettings, seen: Tensor | None) 
     if settings.repetition_penalty == 1:
         return scores
     if seen is None:
-        raise ValueError("a repetition penalty needs the tokens seen so far; give seen")
+        raise ValueError("a repetition penalty needs the tokens seen so far")
     return torch.where(seen, penalise(scores, settings.repetition_penalty), scores)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from understudy.config.model import ModelConfig
+from understudy.config.model import ModelShape
 from understudy.model import KVCache
-from understudy.model.kv_cache import row_shape
+from understudy.model.kv_cache import memory_shape
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class Slots:
 
     def __init__(
         self,
-        config: ModelConfig,
+        shape: ModelShape,
         max_rows: int,
         chunk: int,
         device: torch.device,
@@ -61,16 +61,16 @@ class Slots:
             raise ValueError(f"prefill_tokens is {chunk}; give 1 or more")
         self.chunk, self.cache, self.cache_bytes, self._uses = chunk, None, 0, 0
         rows = max_rows
-        if config.family != "bigram":
-            numbers = torch.Size(row_shape(config, 1, config.context_length)).numel()
+        if shape.family != "bigram":
+            numbers = torch.Size(memory_shape(shape, 1, shape.context_length)).numel()
             row_bytes = 2 * numbers * dtype.itemsize
             rows = max_rows if cache_bytes is None else min(max_rows, cache_bytes // row_bytes)
             if not rows:
                 raise ValueError(
-                    f"one row of {config.context_length} tokens takes {row_bytes / 2**20:,.1f} MiB of keys and values, "
+                    f"one row of {shape.context_length} tokens takes {row_bytes / 2**20:,.1f} MiB of keys and values, "
                     f"and cache_bytes allows {(cache_bytes or 0) / 2**20:,.1f} MiB; allow more"
                 )
-            self.cache = KVCache(config, rows, None, device, dtype)
+            self.cache = KVCache(shape, rows, None, device, dtype)
             for memory in (self.cache.keys, self.cache.values):
                 memory.zero_()  # allocates the pages now, not in the middle of a completion
             self.cache_bytes = rows * row_bytes

@@ -1,1 +1,1 @@
-"""What other projects read and write, one file for each format. Here: nothing, so that each is imported for itself."""
+"""Formats of other projects: one file for each."""

@@ -1,6 +1,6 @@
-"""`export`: a run in another project's format, whole and compared, or not at all. One row for each format.
+"""Export of a run in another project's format, compared with the run and written whole or not at all.
 
-Not here: what is in the files, which is huggingface.py's, gguf.py's, ollama.py's and nanogpt.py's.
+The contents of the files are in huggingface.py, gguf.py, ollama.py and nanogpt.py.
 """
 
 from __future__ import annotations
@@ -17,49 +17,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """Where an export is, and what was found when it was read again."""
+    """An export: its folder, and a line for each comparison with the run."""
 
     folder: Path
-    found: list[str]
+    checks: list[str]
 
 
 def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: bool = False) -> ExportedModel:
-    """Write a run into the new folder ``out``.
+    """Export a run into the new folder ``out``.
 
     Args:
         format: hf, gguf, ollama or nanogpt.
-        type: gguf, ollama: f32, f16 or q8_0.
-        adapter: hf: the base model and its adapters apart, the latter in PEFT's format; else they are merged.
+        type: of the matrices, for gguf and ollama: f32, f16 or q8_0.
+        adapter: hf: write the base model and its adapters separately, in PEFT's format, instead of merging them.
 
     Raises:
-        ValueError: a run that has no counterpart there, a folder that is there already, or a library that is missing.
+        ValueError: the format cannot hold the run, ``out`` exists, or a library is missing.
     """
     from understudy.interop import gguf, huggingface, nanogpt, ollama
-    from understudy.interop.proof import take_proof, whole_folder
+    from understudy.interop.proof import reference_outputs, whole_folder
 
-    assert format in FORMATS, f"no format {format}"
+    if format not in FORMATS:
+        raise ValueError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}")
     check_exportable(run, format)
     if format in ("gguf", "ollama"):
         gguf.check_tokenizer(run)
         gguf.check_installed()
     with whole_folder(out) as partial:
-        proof = take_proof(run)
+        reference = reference_outputs(run)
         match format:
             case "hf" if adapter:
-                found = huggingface.write_peft(run, proof, partial, out)
+                checks = huggingface.write_peft(run, reference, partial, out)
             case "hf":
-                found = huggingface.write_huggingface(run, proof, partial)
+                checks = huggingface.write_huggingface(run, reference, partial)
             case "gguf":
-                found = gguf.write_gguf(run, proof, partial / f"{run.path.name}-{type}.gguf", type)
+                checks = gguf.write_gguf(run, reference, partial / f"{run.path.name}-{type}.gguf", type)
             case "ollama":
-                found = ollama.write_ollama(run, proof, partial, type)
+                checks = ollama.write_ollama(run, reference, partial, type)
             case _:
-                found = nanogpt.write_nanogpt(run, proof, partial)
-    return ExportedModel(out, found)
+                checks = nanogpt.write_nanogpt(run, reference, partial)
+    return ExportedModel(out, checks)
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload a folder to a repository of the hub's, made where it is missing; returns its address.
+    """Upload a folder to a repository of the Hugging Face hub, which is created if missing; returns its URL.
 
     Raises:
         ValueError: the hub cannot be reached, or refuses.
@@ -68,12 +69,12 @@ def push(folder: Path, repo: str) -> str:
 
     api = HfApi()
     try:
-        made = api.create_repo(repo, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder)
+        created = api.create_repo(repo, exist_ok=True)
+        api.upload_folder(repo_id=created.repo_id, folder_path=folder)
     except (errors.HTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), error.__class__.__name__)
         raise ValueError(
             f"{folder} is written, but could not be pushed to {repo} ({reason}); check the network and HF_TOKEN, and "
             f"upload it with `hf upload {repo} {folder}`"
         ) from error
-    return str(made)
+    return str(created)

@@ -1,8 +1,8 @@
-"""Runs as GGUF files, which llama.cpp and what is built on it read: weights, tokenizer, special tokens, chat template.
+"""Runs as GGUF files for llama.cpp: weights, tokenizer, special tokens and chat template.
 
-Written with the `gguf` package (extra `interop`). Vectors and positions stay in fp32 whatever the type, and in q8_0 a
-matrix whose rows are no multiple of 32 is kept in f16, as llama.cpp's own converter does. Not here: a runner of such
-files; what was written is read again, and computed by our model.
+Written with the `gguf` package (extra `interop`). Vectors and position embeddings stay in fp32, and under q8_0 a matrix
+whose rows are no multiple of 32 is stored in f16, as llama.cpp's converter does. A written file is read again and
+computed by our model.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from understudy.config.model import ModelConfig
 from understudy.interop.huggingface import require
 from understudy.interop.huggingface_tokenizer import tokenizer_document
 from understudy.interop.names import from_theirs, to_theirs
-from understudy.interop.proof import EXACT, Proof
+from understudy.interop.proof import EXACT, ReferenceOutputs
 from understudy.interop.shapes import plain_shape, plain_weights
-from understudy.tokenizer import END_OF_TEXT, BPETokenizer
+from understudy.tokenizer import END_OF_TEXT, BPETokenizer, Tokenizer
 from understudy.tokenizer.chat import CHAT_TEMPLATE, END, speaks_chat
 
 if TYPE_CHECKING:
@@ -27,24 +27,25 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {"gpt2": "gpt2", "portable": "qwen3"}
 SPLITTERS = {"gpt2": "gpt-2", "gpt4": "llama-bpe"}
-"""What llama.cpp calls the ways to cut a text into words; Llama 3 cuts it as GPT-4 does."""
+"""llama.cpp's names of our split patterns; Llama 3 has GPT-4's."""
 TYPES = ("f32", "f16", "q8_0")
 TOLERANCE = {"f32": EXACT, "f16": 0.02, "q8_0": 0.1}
-"""How far logits may be from ours, for logits up to 1 and in proportion above: what is lost by rounding is less, and
-what a wrong name or layout does is more."""
+"""Largest difference of logits from ours by type, for logits up to 1 and in proportion above. Rounding stays below it,
+and a wrong name or layout exceeds it."""
 BLOCK = 32
+"""Values that q8_0 quantises together."""
 
 
 def check_tokenizer(run: Run) -> None:
     """Refuse a run whose tokenizer GGUF cannot hold.
 
     Raises:
-        ValueError: characters instead of bytes, or nothing that ends a text.
+        ValueError: a character tokenizer, or one without an end-of-text token.
     """
     if not isinstance(run.tokenizer, BPETokenizer):
         raise ValueError(
-            f"the run {run.path} reads characters, and GGUF holds only tokenizers for any text; train one with "
-            "byte-level BPE, or use --format hf"
+            f"the run {run.path} has a character tokenizer, and GGUF holds byte-level BPE only; train a run with that, or "
+            "use --format hf"
         )
     if run.tokenizer.eot_id is None and not speaks_chat(run.tokenizer):
         raise ValueError(
@@ -52,11 +53,11 @@ def check_tokenizer(run: Run) -> None:
         )
 
 
-def write_gguf(run: Run, proof: Proof, path: Path, type: str) -> list[str]:
-    """Write a run as one file, adapters merged, and return what was found when it was read again.
+def write_gguf(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> list[str]:
+    """Write a run as one file, adapters merged, and return a line for each check.
 
     Args:
-        type: one of TYPES, for the matrices.
+        type: of the matrices, one of TYPES.
     """
     import gguf
 
@@ -73,7 +74,6 @@ def write_gguf(run: Run, proof: Proof, path: Path, type: str) -> list[str]:
         }[type]
     )  # fmt: skip
     _add_shape(writer, config)
-    assert isinstance(run.tokenizer, BPETokenizer), "checked by check_tokenizer"
     _add_tokenizer(writer, run.tokenizer)
     for name, tensor in to_theirs(plain_weights(run, config), config, "gguf").items():
         values = tensor.numpy()
@@ -83,7 +83,7 @@ def write_gguf(run: Run, proof: Proof, path: Path, type: str) -> list[str]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return [_read_again(run, proof, path, config, type)]
+    return [_read_again(run, reference, path, config, type)]
 
 
 def _add_shape(writer: Any, config: ModelConfig) -> None:
@@ -102,18 +102,20 @@ def _add_shape(writer: Any, config: ModelConfig) -> None:
     writer.add_rope_freq_base(config.rope_theta)
 
 
-def _add_tokenizer(writer: Any, tokenizer: BPETokenizer) -> None:
-    """The vocabulary in the spelling of Hugging Face's file, which llama.cpp has too. What ends a text is always
-    said: left out, llama.cpp takes token 11."""
+def _add_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
+    """Add the vocabulary, spelled as in Hugging Face's files, and the special tokens. The end-of-text token is always
+    written, because llama.cpp takes token 11 by default."""
     import gguf
 
+    if not isinstance(tokenizer, BPETokenizer):
+        raise TypeError(f"GGUF holds no tokenizer of kind {tokenizer.kind}")
     model = tokenizer_document(tokenizer)["model"]
     spelled = sorted(model["vocab"], key=model["vocab"].__getitem__)
     special = set(tokenizer.special_tokens)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(SPLITTERS[tokenizer.pattern])
     writer.add_token_list(spelled)
-    writer.add_token_types([gguf.TokenType.CONTROL if each in special else gguf.TokenType.NORMAL for each in spelled])
+    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in spelled])
     writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
     end = tokenizer.special_tokens.get(END, tokenizer.eot_id)
     begin = tokenizer.eot_id if tokenizer.eot_id is not None else end
@@ -126,7 +128,7 @@ def _add_tokenizer(writer: Any, tokenizer: BPETokenizer) -> None:
 
 
 def _type_of(name: str, values: np.ndarray, type: str) -> Any:
-    """How a tensor is stored."""
+    """GGUF's storage type of a tensor."""
     import gguf
 
     kinds = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0"}
@@ -148,18 +150,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     }
 
 
-def _read_again(run: Run, proof: Proof, path: Path, config: ModelConfig, type: str) -> str:
+def _read_again(run: Run, reference: ReferenceOutputs, path: Path, config: ModelConfig, type: str) -> str:
     from understudy.model import build_model
     from understudy.run import load_weights
 
     model = build_model(config).eval()
     load_weights(model, from_theirs(read_tensors(path), config, "gguf", path), path)
-    difference = proof.compare(lambda prompt: model(prompt)[0], TOLERANCE[type], "gguf")
+    difference = reference.compare(lambda prompt: model(prompt)[0], TOLERANCE[type], "gguf")
     return f"read again, its {type} weights give logits within {difference:.1g} of ours"
 
 
 def check_installed() -> None:
-    """Refuse to go on without the `gguf` package.
+    """Require the `gguf` package.
 
     Raises:
         ValueError: it is not installed.

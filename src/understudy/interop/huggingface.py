@@ -1,14 +1,14 @@
-"""Runs as Hugging Face's folders, which `transformers`, vLLM and others read without code of ours, and back.
+"""Runs as folders of Hugging Face, and such folders read.
 
-Written: config.json, model.safetensors (in shards where it is large), the tokenizer's two files,
-generation_config.json and a model card; or, with adapters apart, base/ and adapter/, the latter in PEFT's format. Not
-here: names of weights (names.py), which options exist there (shapes.py), and where a run is made of what was read
-(imports.py).
+Written: config.json, model.safetensors (a large one in shards), the tokenizer's two files, generation_config.json and a
+model card; or, with separate adapters, base/ and adapter/ in PEFT's format. Names of weights are in names.py, options in
+shapes.py, and imports.py makes a run.
 """
 
 from __future__ import annotations
 
-import json
+import pickle
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from understudy.interop.huggingface_tokenizer import config_document as tokenize
 from understudy.interop.huggingface_tokenizer import tokenizer_document, write_together
 from understudy.interop.model_card import model_card
 from understudy.interop.names import COLUMNS, TABLES, from_theirs, rows_of, to_theirs
-from understudy.interop.proof import EXACT, Proof
+from understudy.interop.proof import EXACT, ReferenceOutputs
 from understudy.interop.shapes import (
     FAMILIES,
     config_document,
@@ -38,12 +38,17 @@ if TYPE_CHECKING:
     from understudy.tokenizer import Tokenizer
 
 SHARD_SIZE = "5GB"
-SAID = "Sam's 3 cats:\n\n  they don't purr!  "
-"""A text to compare tokenizers by, as far as they know its characters."""
+SAMPLE_TEXT = "Sam's 3 cats:\n\n  they don't purr!  "
+"""A text to compare tokenizers by, without the characters that they lack."""
+PICKLE_ERRORS = (
+    pickle.UnpicklingError, ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
+    MemoryError, OSError, RuntimeError, TypeError, ValueError, struct.error,
+)  # fmt: skip
+"""Exceptions by which unpickling a damaged file fails."""
 
 
 def require(*modules: str) -> None:
-    """Refuse to go on without the libraries of the extra `interop`.
+    """Require libraries of the extra `interop`.
 
     Raises:
         ValueError: one is not installed.
@@ -55,24 +60,24 @@ def require(*modules: str) -> None:
             raise ValueError(f"{module} is not installed; install it with `pip install 'understudy[interop]'`")
 
 
-# ---- out ------------------------------------------------------------------------------------------------------------
+# ---- Writing --------------------------------------------------------------------------------------------------------
 
 
-def write_huggingface(run: Run, proof: Proof, folder: Path) -> list[str]:
-    """Write a run's model, adapters merged, and return what was found when it was read again."""
+def write_huggingface(run: Run, reference: ReferenceOutputs, folder: Path) -> list[str]:
+    """Write a run's model, adapters merged; returns a line for each check."""
     from understudy.model import merge_lora
 
     require("transformers")
     merge_lora(run.model)
     _write_model(run, folder)
-    return [_read_by_transformers(run, proof, folder)]
+    return [_read_by_transformers(run, reference, folder)]
 
 
-def write_peft(run: Run, proof: Proof, folder: Path, out: Path) -> list[str]:
-    """Write base/, the model without its adapters, and adapter/ in PEFT's format.
+def write_peft(run: Run, reference: ReferenceOutputs, folder: Path, out: Path) -> list[str]:
+    """Write base/, the model without its adapters, and adapter/ in PEFT's format; returns a line for each check.
 
     Args:
-        out: where the folder will be in the end, by which adapter/ names its base.
+        out: the final path of the folder, by which adapter/ names its base.
 
     Raises:
         ValueError: the run has no adapters.
@@ -84,21 +89,21 @@ def write_peft(run: Run, proof: Proof, folder: Path, out: Path) -> list[str]:
         raise ValueError(f"the run {run.path} has no adapters; leave --adapter out")
     require("transformers", "peft")
     tensors, targets = _adapters(run)
-    said: dict[str, Any] = {"task_type": "CAUSAL_LM"}
-    if gives_scores(run):  # where PEFT counts the head as trained
-        said = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
+    task: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+    if gives_scores(run):  # PEFT counts the head among the trained weights
+        task = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
         tensors["base_model.model.score.weight"] = run.model.get_parameter("score.weight").detach().clone()
     adapter = folder / "adapter"
     adapter.mkdir()
     save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
     write_together(adapter, {"adapter_config.json": {
-        "peft_type": "LORA", **said, "base_model_name_or_path": (out / "base").as_posix(), "r": lora.rank,
+        "peft_type": "LORA", **task, "base_model_name_or_path": (out / "base").as_posix(), "r": lora.rank,
         "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": targets, "bias": "none",
         "fan_in_fan_out": run.config.model.family == "gpt2", "inference_mode": True,
     }})  # fmt: skip
     _without_adapters(run.model)
     _write_model(run, folder / "base")
-    return [_read_by_transformers(run, proof, folder / "base", adapter)]
+    return [_read_by_transformers(run, reference, folder / "base", adapter)]
 
 
 def _write_model(run: Run, folder: Path) -> None:
@@ -107,7 +112,7 @@ def _write_model(run: Run, folder: Path) -> None:
     config = plain_shape(run)
     weights = plain_weights(run, config)
     if config.score_head:
-        weights.pop("head.weight", None)  # of its own, and not read there
+        weights.pop("head.weight", None)  # an output head that is not tied; a reward model has none there
     folder.mkdir(exist_ok=True)
     save_torch_state_dict(to_theirs(weights, config, "huggingface"), folder, max_shard_size=SHARD_SIZE)
     tokenizer, ends = run.tokenizer, sorted(end_ids(run.tokenizer))
@@ -117,11 +122,12 @@ def _write_model(run: Run, folder: Path) -> None:
         "eos_token_id": tokenizer.special_tokens.get(END, tokenizer.eot_id),
         "pad_token_id": None if pad is None else tokenizer.special_tokens[pad],
     }
-    said = tokenizer_config(tokenizer, config.context_length) | ({} if pad is None else {"pad_token": pad})
+    tokenizer_settings = tokenizer_config(tokenizer, config.context_length)
+    tokenizer_settings |= {} if pad is None else {"pad_token": pad}
     documents = {
         "config.json": config_document(config) | tokens,
         "tokenizer.json": tokenizer_document(tokenizer),
-        "tokenizer_config.json": said,
+        "tokenizer_config.json": tokenizer_settings,
     }
     if not config.score_head:
         documents["generation_config.json"] = tokens | {"eos_token_id": ends or None, "do_sample": True}
@@ -130,28 +136,29 @@ def _write_model(run: Run, folder: Path) -> None:
 
 
 def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
-    """The adapters under PEFT's names, and the layers that have some. Where one of our matrices is several of theirs,
-    all have the same A, and each its rows of B."""
+    """The adapters under PEFT's names, and the names of their layers. If one of our matrices is several of theirs, all
+    of these get the same A, and each its rows of B."""
     table = {row.ours: row for row in TABLES[run.config.model.family]}
     config, tensors = plain_shape(run), {}
     targets: set[str] = set()
     weights = {name: p.detach() for name, p in run.model.named_parameters() if name.endswith(("lora_a", "lora_b"))}
-    for name, low in weights.items():
-        layer, _, which = name.rpartition(".")
+    for weight, low in weights.items():
+        layer, _, which = weight.rpartition(".")
         number = layer.split(".")[1]
         row = table[layer.replace(f".{number}.", ".N.") + ".weight"]
         names = [each.removesuffix(".T").removesuffix(".weight") for each in COLUMNS["huggingface"](row)]
         targets.update(".".join(each.split(".")[-2:]) for each in names)
-        sizes = rows_of(row.kind, config, len(low)) if which == "lora_b" else ()
+        sizes = rows_of(row.kind, config.resolve(), len(low)) if which == "lora_b" else ()
         parts = low.split(sizes) if sizes else [low] * len(names)
-        for each, part in zip(names, parts):
-            key = f"base_model.model.{each.replace('.N.', f'.{number}.')}.{which.replace('lora_a', 'lora_A').replace('lora_b', 'lora_B')}.weight"
-            tensors[key] = part.clone().contiguous()
+        matrix = {"lora_a": "lora_A", "lora_b": "lora_B"}[which]
+        for name, part in zip(names, parts):
+            layer = name.replace(".N.", f".{number}.")
+            tensors[f"base_model.model.{layer}.{matrix}.weight"] = part.clone().contiguous()
     return tensors, sorted(targets)
 
 
 def _without_adapters(model: Any) -> None:
-    """Let every adapter add nothing, and merge that: the layers as they were before they were adapted."""
+    """Remove the adapters: set them to zero, and merge them."""
     from understudy.model import merge_lora
 
     for name, parameter in model.named_parameters():
@@ -160,11 +167,11 @@ def _without_adapters(model: Any) -> None:
     merge_lora(model)
 
 
-# ---- and read again -------------------------------------------------------------------------------------------------
+# ---- Comparing ------------------------------------------------------------------------------------------------------
 
 
-def _read_by_transformers(run: Run, proof: Proof, folder: Path, adapter: Path | None = None) -> str:
-    """Compare what transformers (and PEFT) make of a folder with the run."""
+def _read_by_transformers(run: Run, reference: ReferenceOutputs, folder: Path, adapter: Path | None = None) -> str:
+    """Load a folder by transformers (and PEFT), and compare its outputs and tokens with the run's."""
     import torch
     import transformers
 
@@ -178,19 +185,26 @@ def _read_by_transformers(run: Run, proof: Proof, folder: Path, adapter: Path | 
         reader += f" and PEFT {peft.__version__}"
         model = peft.PeftModel.from_pretrained(model, adapter)
     model.eval()
-    difference = proof.compare(lambda prompt: model(prompt).logits[0], EXACT, reader)
-    _same_tokens(run.tokenizer, transformers.AutoTokenizer.from_pretrained(folder))
-    what = "scores" if scores else "logits"
-    return f"read by {reader}: the same tokens, and {what} within {difference:.1g} of ours"
+    difference = reference.compare(lambda prompt: model(prompt).logits[0], EXACT, reader)
+    _compare_tokens(run.tokenizer, transformers.AutoTokenizer.from_pretrained(folder))
+    outputs = "scores" if scores else "logits"
+    return f"read by {reader}: the same tokens, and {outputs} within {difference:.1g} of ours"
 
 
-def _same_tokens(own: Tokenizer, other: Any) -> None:
-    text = "".join(character for character in SAID if _knows(own, character))
-    assert other(text)["input_ids"] == own.encode(text), "the tokenizer that was written gives other ids"
-    if speaks_chat(own):
-        messages = [{"role": "user", "content": text.strip() or _any_word(own)}]
+def _compare_tokens(tokenizer: Tokenizer, other: Any) -> None:
+    """Compare the ids of a text and of a conversation.
+
+    Raises:
+        RuntimeError: they differ, which is a defect of the export.
+    """
+    text = "".join(character for character in SAMPLE_TEXT if _knows(tokenizer, character))
+    if other(text)["input_ids"] != tokenizer.encode(text):
+        raise RuntimeError("the exported tokenizer gives other ids")
+    if speaks_chat(tokenizer):
+        messages = [{"role": "user", "content": text.strip() or _any_word(tokenizer)}]
         theirs = other.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        assert theirs == render(own, messages, reply=True).tokens, "the chat template that was written gives other ids"
+        if theirs != render(tokenizer, messages, reply=True).tokens:
+            raise RuntimeError("the exported chat template gives other ids")
 
 
 def _knows(tokenizer: Tokenizer, text: str) -> bool:
@@ -210,24 +224,25 @@ def _any_word(tokenizer: Tokenizer) -> str:
     return next(word for word in words if word and word not in CHAT_TOKENS)
 
 
-# ---- in -------------------------------------------------------------------------------------------------------------
+# ---- Reading --------------------------------------------------------------------------------------------------------
 
 
 def read_huggingface(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The settings of the model in a folder of Hugging Face's, and its weights by our names, in fp32.
+    """The model settings and the weights (fp32, by our names) of a folder of Hugging Face.
 
     Raises:
-        ValueError: another architecture, an option that we have not, files that are missing or damaged, or weights
+        ValueError: another architecture, an option that our model lacks, files that are missing or damaged, or weights
             that do not fit.
     """
     shape = shape_from_document(read_json(folder / "config.json"), folder / "config.json")
     config = model_config(shape, folder)
     tensors = tidy_tensors(read_weights(folder), config, folder)
+    check_layers(config, tensors, folder)
     return shape, from_theirs(tensors, config, "huggingface", folder)
 
 
 def tidy_tensors(tensors: dict[str, Tensor], config: ModelConfig, source: object) -> dict[str, Tensor]:
-    """Their tensors without what only repeats others: causal masks, and a head that is the embedding."""
+    """Their tensors without causal masks and without a head that is the embedding."""
     base = FAMILIES[config.family].base
     heads = ("lm_head.", "score.")
     if not any(name.startswith(base) for name in tensors):
@@ -237,15 +252,25 @@ def tidy_tensors(tensors: dict[str, Tensor], config: ModelConfig, source: object
     if config.tied and embedding is not None and (head := tensors.pop("lm_head.weight", None)) is not None:
         import torch
 
-        if not torch.equal(head, embedding):
+        if head.shape != embedding.shape or not torch.equal(head.float(), embedding.float()):
             raise ValueError(
                 f"{source} has a head that is not the embedding, though its configuration ties the two; it is damaged"
             )
     return tensors
 
 
+def check_layers(config: ModelConfig, tensors: dict[str, Tensor], source: object) -> None:
+    """Refuse a configuration with more layers than tensors, before a model of that many layers is built.
+
+    Raises:
+        ValueError: it has.
+    """
+    if (config.n_layers or 0) > len(tensors):
+        raise ValueError(f"{source} has {len(tensors):,} tensors, and its configuration {config.n_layers:,} layers")
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder: safetensors before PyTorch's own files, in one or in shards.
+    """All tensors of a folder, from one file or several: safetensors if there are any, else PyTorch's files.
 
     Raises:
         ValueError: there are none, or a file is missing or damaged, or would execute code.
@@ -256,8 +281,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         index = folder / f"{name}.index.json"
         if index.is_file():
             files = read_json(index).get("weight_map")
-            if not isinstance(files, dict):
-                raise ValueError(f"{index} does not say which file holds which weight; it is damaged")
+            if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+                raise ValueError(f"{index} does not name the file of each weight; it is damaged")
             tensors: dict[str, Tensor] = {}
             for file in sorted(set(files.values())):
                 if Path(file).name != file:
@@ -273,7 +298,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}); fetch it again") from error
 
 
@@ -282,34 +307,32 @@ def _read_pytorch(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
-    """What a file of torch.save holds, as long as that is tensors, numbers, texts and containers of those.
+    """The content of a file of torch.save: tensors, numbers, texts and containers of these.
 
     Raises:
-        ValueError: it is missing or damaged, or holds something that only running its code would make.
+        ValueError: it is missing or damaged, or reading it would execute code.
     """
-    import pickle
-
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is not read, because it is damaged or would execute code when it is; "
-            "convert it to safetensors where you trust it"
+            f"{path} is not read, because it is damaged or would execute code; convert it to safetensors if you trust it"
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); fetch it again") from error
+    except PICKLE_ERRORS as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path} is missing or damaged ({reason}); fetch it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no tensors by name; it is not the file of a model")
     return content
 
 
 def only_tensors(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The content of a file of PyTorch's, which must be tensors by name.
+    """The content of a file of PyTorch, as tensors by name.
 
     Raises:
-        ValueError: it is something else too.
+        ValueError: it holds something else.
     """
     import torch
 

@@ -1,9 +1,8 @@
-"""Our tokenizers as Hugging Face's two files, which `transformers`, vLLM and others read without code of ours.
+"""Our tokenizers as the two files of Hugging Face. Reading such files is in tokenizer/load.py.
 
-Not the way back, which is tokenizer/load.py's, and not the model's weights.
-
-The ids are those of `Tokenizer.encode` for every text that spells no special token: there Hugging Face reads control,
-and `Tokenizer.encode` text. A character that a character tokenizer lacks is refused there too, by an exception.
+The ids are those of `Tokenizer.encode`, except for a text that contains the name of a special token: Hugging Face's
+tokenizers encode it as that token, and `Tokenizer.encode` as ordinary text. An unknown character raises an exception
+there too.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ Json = dict[str, Any]
 
 
 def save_huggingface_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int | None = None) -> None:
-    """Write tokenizer.json and tokenizer_config.json into a folder, made where it is missing; both or neither.
+    """Write tokenizer.json and tokenizer_config.json into a folder, both or neither.
 
     Args:
-        context_length: what transformers calls model_max_length; left out of the files when None.
+        context_length: written as model_max_length, unless None.
 
     Raises:
-        ValueError: a special token is written as an ordinary one is, so that the files could not tell them apart.
+        ValueError: a special token and an ordinary one have the same spelling.
     """
     write_together(folder, {
         "tokenizer.json": tokenizer_document(tokenizer),
@@ -36,18 +35,22 @@ def save_huggingface_tokenizer(tokenizer: Tokenizer, folder: Path, context_lengt
 
 
 def tokenizer_document(tokenizer: Tokenizer) -> Json:
-    """What tokenizer.json holds.
+    """The content of tokenizer.json.
 
     Raises:
         ValueError: see :func:`save_huggingface_tokenizer`.
     """
-    assert isinstance(tokenizer, BPETokenizer | CharTokenizer), f"no rows for a tokenizer of kind {tokenizer.kind}"
-    parts = _bpe(tokenizer) if isinstance(tokenizer, BPETokenizer) else _characters(tokenizer)
+    if isinstance(tokenizer, BPETokenizer):
+        parts = _bpe(tokenizer)
+    elif isinstance(tokenizer, CharTokenizer):
+        parts = _characters(tokenizer)
+    else:
+        raise TypeError(f"Hugging Face's files hold no tokenizer of kind {tokenizer.kind}")
     vocabulary = parts["model"]["vocab"]
     for name, id in tokenizer.special_tokens.items():
         if name in vocabulary:
             raise ValueError(
-                f"the special token {name!r} is how Hugging Face's files spell an ordinary token: train with another name"
+                f"the special token {name!r} is spelled as an ordinary token in Hugging Face's files: train with another name"
             )
         vocabulary[name] = id
     added = [
@@ -62,7 +65,7 @@ def tokenizer_document(tokenizer: Tokenizer) -> Json:
 
 
 def config_document(tokenizer: Tokenizer, context_length: int | None = None) -> Json:
-    """What tokenizer_config.json holds: which tokens end a text, and how a conversation is written."""
+    """The content of tokenizer_config.json: end tokens and chat template."""
     document: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if context_length is not None:
         document["model_max_length"] = context_length
@@ -74,7 +77,7 @@ def config_document(tokenizer: Tokenizer, context_length: int | None = None) -> 
 
 
 def _bpe(tokenizer: BPETokenizer) -> Json:
-    """Bytes are spelled by visible characters, and merges by the spellings of their halves, as in our own file."""
+    """Byte-level BPE. Bytes are spelled by visible characters, and merges by their halves, as in our own file."""
     spelled = list(byte_characters().values())
     merges = []
     for left, right in tokenizer.merges:
@@ -97,8 +100,8 @@ def _bpe(tokenizer: BPETokenizer) -> Json:
 
 
 def _characters(tokenizer: CharTokenizer) -> Json:
-    """Every character is a word of its own. The model's unknown token has no id: a character that is missing is an
-    exception, where BPE without merges would leave it out and say nothing."""
+    """One token per character. The unknown token has no id, so that an unknown character raises an exception; BPE
+    without merges would drop it silently."""
     return {
         "pre_tokenizer": _split(r"[\s\S]"),
         "decoder": {"type": "Fuse"},
@@ -115,7 +118,7 @@ def _split(pattern: str) -> Json:
 
 
 def write_together(folder: Path, documents: dict[str, Json]) -> None:
-    """Write JSON files so that a failure leaves none of them half-written and the old ones as they were."""
+    """Write several JSON files. If one cannot be written, none is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in documents}
     try:

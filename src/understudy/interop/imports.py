@@ -1,7 +1,7 @@
-"""`import`: other projects' models as runs of ours, which everything that works on runs works on.
+"""Import of other projects' models as runs.
 
-A source is a folder of Hugging Face's, nanoGPT's ckpt.pt, or a name on the hub. Not here: what is in the files
-(huggingface.py, nanogpt.py), and tokenizers (tokenizer/load.py).
+A source is a folder of Hugging Face, nanoGPT's ckpt.pt, or a name on the hub. The files are read in huggingface.py,
+nanogpt.py and tokenizer/load.py.
 """
 
 from __future__ import annotations
@@ -15,32 +15,36 @@ from typing import TYPE_CHECKING, Any
 from understudy.config.load import build_config
 from understudy.config.stages import IMPORTED
 from understudy.data.fetch.hub import fetch_file, list_model
-from understudy.files import now, write_json
+from understudy.files import now, read_json
 from understudy.interop.huggingface import read_huggingface
 from understudy.interop.nanogpt import read_characters, read_nanogpt
 from understudy.interop.proof import whole_folder
 from understudy.interop.shapes import fit_rows
-from understudy.run import FORMAT, RunFolder, run_path, sha256_of_weights
+from understudy.run import RunFolder, run_path, save_run
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HUB = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
-"""Names that stand for repositories of the hub's."""
+"""Short names of repositories on the hub."""
 WEIGHTS = (r"model\.safetensors", r"model(-\d+-of-\d+\.safetensors|\.safetensors\.index\.json)",
            r"pytorch_model\.bin", r"pytorch_model(-\d+-of-\d+\.bin|\.bin\.index\.json)")  # fmt: skip
-"""Files with weights, those of the first kind that there are."""
-BESIDE = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
+"""Names of files with weights; those of the first kind present are read."""
+OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
 class ImportSource:
-    """Where a model is: a folder of Hugging Face's, or a checkpoint file of nanoGPT's."""
+    """A model to import: a folder of Hugging Face, or a checkpoint file of nanoGPT.
+
+    Attributes:
+        path: the folder or file.
+        name: as the user gave it.
+    """
 
     path: Path
-    called: str
-    """As the user said."""
+    name: str
 
     @property
     def is_nanogpt(self) -> bool:
@@ -48,80 +52,79 @@ class ImportSource:
 
 
 def import_model(
-    called: str, name: str | None = None, context_length: int | None = None, dropout: float | None = None,
+    model: str, run: str | None = None, context_length: int | None = None, dropout: float | None = None,
     tokenizer: Path | None = None, report: Callable[[str], None] = lambda text: None,
 ) -> RunFolder:  # fmt: skip
-    """Make a run of a model of another project's.
+    """Make a run from another project's model.
 
     Args:
-        called: a folder, a file, or a name on the hub.
-        name: of the run; that of the folder or on the hub when left out.
-        context_length: at most the model's, which it is when left out.
+        model: a folder, a file, or a name on the hub.
+        run: name of the run. Default: that of the folder or on the hub.
+        context_length: at most the model's, which is the default.
         tokenizer: for a model that comes without one.
-        report: told what is being done.
+        report: called with a line for each step.
 
     Raises:
-        ValueError: no such model, one that has no counterpart here, files that are missing, damaged or would execute
-            code, or a run of that name that is there already.
+        ValueError: there is no such model, it has no counterpart here, its files are missing, damaged or would execute
+            code, or a run of that name exists.
     """
-    name = name or _name_of(called)
-    folder = RunFolder(run_path(name))
+    folder = RunFolder(run_path(run or _run_name(model)))
     if folder.path.exists():
-        raise ValueError(f"{folder.path} is there already; remove it, or choose another name with --run")
-    source = find_source(called, report)
+        raise ValueError(f"{folder.path} exists already; remove it, or choose another name with --run")
+    source = find_source(model, report)
     report(f"reading {source.path}")
     shape, weights = (read_nanogpt if source.is_nanogpt else read_huggingface)(source.path)
     if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{source.path} holds numbers that are not finite, in {broken[0]}; it is damaged")
-    own = _tokenizer_of(source, shape, tokenizer, report)
-    shape, weights = _fitted(shape, weights, own, context_length, dropout)
+    run_tokenizer = _tokenizer_of(source, shape, tokenizer, report)
+    shape, weights = _cut(shape, weights, run_tokenizer, context_length, dropout)
     with whole_folder(folder.path, "--run") as partial:
-        _write_run(RunFolder(partial), shape, weights, own, source)
+        _write_run(RunFolder(partial), shape, weights, run_tokenizer, source)
     return folder
 
 
 def find_source(
-    called: str, report: Callable[[str], None] = lambda text: None, endpoint: str | None = None
+    name: str, report: Callable[[str], None] = lambda text: None, endpoint: str | None = None
 ) -> ImportSource:
-    """A model on this disk, or one of the hub's, which is fetched.
+    """A model on this disk, or on the hub, from which it is fetched.
 
     Raises:
         ValueError: there is none, or the hub cannot be reached.
     """
-    path = Path(called)
+    path = Path(name)
     if path.is_file():
-        return ImportSource(path if path.suffix in (".pt", ".pth") else path.parent, called)
+        return ImportSource(path if path.suffix in (".pt", ".pth") else path.parent, name)
     if (path / "config.json").is_file():
-        return ImportSource(path, called)
+        return ImportSource(path, name)
     if (path / "ckpt.pt").is_file():
-        return ImportSource(path / "ckpt.pt", called)
+        return ImportSource(path / "ckpt.pt", name)
     if path.exists():
         raise ValueError(f"{path} holds no model: it has neither config.json nor nanoGPT's ckpt.pt")
-    if called not in HUB and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", called):
+    if name not in HUB and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         raise ValueError(
-            f"there is no model {called!r}: give a folder of Hugging Face's, nanoGPT's ckpt.pt, a repository of the "
-            f"hub's as owner/name, or one of {', '.join(HUB)}"
+            f"there is no model {name!r}: give a folder of Hugging Face, nanoGPT's ckpt.pt, a repository on the hub as "
+            f"owner/name, or one of {', '.join(HUB)}"
         )
-    return ImportSource(_fetch(HUB.get(called, called), report, endpoint), called)
+    return ImportSource(_fetch(HUB.get(name, name), report, endpoint), name)
 
 
 def _fetch(repo: str, report: Callable[[str], None], endpoint: str | None) -> Path:
-    """A folder with the files of a repository that are wanted, each checked against the hub's own SHA-256."""
+    """A folder with the files of a repository that an import reads, each compared with the hub's SHA-256."""
     listing = list_model(repo, endpoint)
-    held = {file.path: file for file in listing.files}
-    weights = next((found for kind in WEIGHTS if (found := [n for n in held if re.fullmatch(kind, n)])), None)
-    if weights is None or "config.json" not in held:
+    files = {file.path: file for file in listing.files}
+    weights = next((names for kind in WEIGHTS if (names := [n for n in files if re.fullmatch(kind, n)])), None)
+    if weights is None or "config.json" not in files:
         raise ValueError(f"the repository {repo} holds no model: it lacks config.json, or weights that can be read")
-    folder = None
-    for name in [*(name for name in BESIDE if name in held), *weights]:
-        report(f"fetching {repo}/{name} ({held[name].size_bytes / 1e6:,.1f} MB)")
-        folder = fetch_file(repo, listing.revision, held[name], None, endpoint, kind="model").parent
-    assert folder is not None
-    return folder
+    paths = []
+    for name in [*(name for name in OTHER_FILES if name in files), *weights]:
+        report(f"fetching {repo}/{name} ({files[name].size_bytes / 1e6:,.1f} MB)")
+        paths.append(fetch_file(repo, listing.revision, files[name], None, endpoint, kind="model"))
+    return paths[0].parent
 
 
-def _name_of(called: str) -> str:
-    path = Path(called)
+def _run_name(model: str) -> str:
+    """The name of the run if none is given: that of the model's folder."""
+    path = Path(model)
     if path.is_file():
         path = path.resolve().parent if path.stem in ("ckpt", "model", "pytorch_model") else path.with_suffix("")
     return path.resolve().name if path.exists() else path.name
@@ -130,67 +133,72 @@ def _name_of(called: str) -> str:
 def _tokenizer_of(
     source: ImportSource, shape: dict[str, Any], given: Path | None, report: Callable[[str], None]
 ) -> Tokenizer:
-    """The tokenizer that goes with a model: the one given, the one beside it, or for nanoGPT GPT-2's by its size."""
+    """The tokenizer of a model: the given one, the one beside the model, or for nanoGPT GPT-2's if the size fits.
+
+    Raises:
+        ValueError: there is none, it encodes otherwise than ours can, or it belongs to another model.
+    """
     folder = source.path.parent if source.is_nanogpt else source.path
     if given is not None:
-        own = load_tokenizer(given)
+        tokenizer = load_tokenizer(given)
     elif source.is_nanogpt and (folder / "meta.pkl").is_file():
-        own = read_characters(folder / "meta.pkl")
+        tokenizer = read_characters(folder / "meta.pkl")
     elif source.is_nanogpt and not (folder / "tokenizer.json").is_file() and shape["vocab_size"] in (50257, 50304):
         from understudy.data.layout import CACHE
         from understudy.data.text.sources import fetch_gpt2_vocabulary
         from understudy.tokenizer import gpt2_tokenizer
 
-        report("its vocabulary is as large as GPT-2's, whose tokenizer it gets")
-        own = gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE, lambda progress: None))
+        report("its vocabulary has the size of GPT-2's, so it gets GPT-2's tokenizer")
+        tokenizer = gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE, lambda progress: None))
     else:
         try:
-            own = load_tokenizer(folder)
+            tokenizer = load_tokenizer(folder)
+            _check_added_tokens(folder)
         except ValueError as error:
-            raise ValueError(f"{error}; or name another tokenizer for the same ids with --tokenizer") from error
-    if own.vocab_size > shape["vocab_size"]:
+            raise ValueError(f"{error}; or give another tokenizer with the same ids by --tokenizer") from error
+    if tokenizer.vocab_size > shape["vocab_size"]:
         raise ValueError(
-            f"the tokenizer has {own.vocab_size:,} tokens, and the model {source.path} knows {shape['vocab_size']:,}; "
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, and the model {source.path} has {shape['vocab_size']:,}; "
             "it belongs to another model"
         )
-    return own
+    return tokenizer
 
 
-def _fitted(
+def _check_added_tokens(folder: Path) -> None:
+    """Refuse a tokenizer_config.json by which transformers adds tokens to a text.
+
+    Raises:
+        ValueError: it does.
+    """
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    if added := [name for name in ("add_bos_token", "add_eos_token") if settings.get(name) is True]:
+        raise ValueError(f"{path} sets {added[0]}, by which a token is added to every text; that is not done here")
+
+
+def _cut(
     shape: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, context: int | None, dropout: float | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model with the context and dropout asked for, and no rows for ids that no token has."""
-    held = shape["context_length"]
-    if context is not None and not 1 <= context <= held:
-        raise ValueError(f"--context is {context}; the model reads 1 to {held:,} tokens")
-    wanted = shape | {"vocab_size": tokenizer.vocab_size, "context_length": context or held}
+    """The model with another context length and dropout, and without rows of unused ids."""
+    longest = shape["context_length"]
+    if context is not None and not 1 <= context <= longest:
+        raise ValueError(f"--context is {context}; the model reads 1 to {longest:,} tokens")
+    cut = shape | {"vocab_size": tokenizer.vocab_size, "context_length": context or longest}
     if dropout is not None:
-        wanted["dropout"] = dropout
-    before, after = (build_config({"model": each, "data": {"path": "."}}).model for each in (shape, wanted))
-    return wanted, fit_rows(weights, before, after)
+        cut["dropout"] = dropout
+    before, after = (build_config({"model": model, "data": {"path": "."}}).model for model in (shape, cut))
+    return cut, fit_rows(weights, before, after)
 
 
 def _write_run(
     folder: RunFolder, shape: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, source: ImportSource
 ) -> None:
-    from safetensors.torch import save_file
-
     import understudy
 
-    config = build_config({"model": shape, "data": {"path": f"imported from {source.called}"}})
+    config = build_config({"model": shape, "data": {"path": f"imported from {source.name}"}})
     parameters = sum(tensor.numel() for tensor in weights.values())
-    about = {
-        "stage": IMPORTED, "understudy": understudy.__version__, "created": now(), "imported_from": source.called,
-        "parameters": parameters, "trained_parameters": 0, "tokenizer_sha256": tokenizer.sha256, "data": {},
-        "parent": None,
+    record = {
+        "stage": IMPORTED, "understudy": understudy.__version__, "created": now(), "imported_from": source.name,
+        "parameters": parameters, "trained_parameters": 0, "data": {}, "parent": None,
     }  # fmt: skip
-    state = about | {"format": FORMAT, "step": 0, "weights_sha256": sha256_of_weights(weights)}
-    folder.create(config, tokenizer, about)
-    folder.put_checkpoint(
-        0,
-        {
-            "model.safetensors": lambda path: save_file(weights, path),
-            "state.json": lambda path: write_json(path, state),
-        },
-        is_best=True,
-    )
+    save_run(folder, config, tokenizer, weights, record)

@@ -1,5 +1,4 @@
-"""The page that goes with an exported model: what it is, what it was made from, how to use it. Of a run's own files
-only; folders of this machine are left out."""
+"""The model card of an export: its size, its lineage and its use. Folders of this machine are left out."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
 
 def model_card(run: Run, library: str) -> str:
-    """The page as Markdown, with the fields that the hub reads at its top."""
+    """The model card in Markdown, with the hub's fields at the top."""
     config, scores = run.config.model, gives_scores(run)
     task = "text-classification" if scores else "text-generation"
     kind = "A reward model" if scores else "An assistant" if speaks_chat(run.tokenizer) else "A base model"
@@ -37,7 +36,7 @@ def model_card(run: Run, library: str) -> str:
         f"{kind} trained with Understudy: {parameters:,} parameters, "
         f"{config.n_layers} layers of width {config.d_model}, a context of {config.context_length:,} tokens, a "
         f"vocabulary of {run.tokenizer.vocab_size:,}.", "",
-        "## Where it comes from", "", "| run | by | data | step | weights |", "|---|---|---|---|---|",
+        "## Lineage", "", "| run | stage | data | step | weights |", "|---|---|---|---|---|",
         *(_row(link) for link in lineage(run)), "",
     ]  # fmt: skip
     if library == "transformers" and not scores:
@@ -46,16 +45,16 @@ def model_card(run: Run, library: str) -> str:
 
 
 def lineage(run: Run) -> list[dict[str, Any]]:
-    """The run and those it started from, the oldest first, as far as they are still there."""
+    """The run and the runs it started from, the oldest first, as far as they exist."""
     step: Any = run.step
     folder, sha256 = RunFolder(run.path), run.state.get("weights_sha256")
     links: list[dict[str, Any]] = []
     seen: set[Path] = set()
     while folder.path.resolve() not in seen:
         seen.add(folder.path.resolve())
-        about = folder.about() if (folder.path / "run.json").exists() else {}
-        links.insert(0, {"run": folder.name, "step": step, "sha256": sha256, "about": about})
-        parent = about.get("parent")
+        record = folder.record() if (folder.path / "run.json").exists() else {}
+        links.insert(0, {"run": folder.name, "step": step, "sha256": sha256, "record": record})
+        parent = record.get("parent")
         if not isinstance(parent, Mapping):
             break
         folder, step, sha256 = RunFolder(Path(str(parent.get("run")))), parent.get("step"), parent.get("sha256")
@@ -63,15 +62,15 @@ def lineage(run: Run) -> list[dict[str, Any]]:
 
 
 def _row(link: Mapping[str, Any]) -> str:
-    about = link["about"]
-    data = about.get("data") or {}
-    what = Path(str(data.get("path", ""))).name or str(about.get("imported_from", ""))
+    record = link["record"]
+    data = record.get("data") or {}
+    source = Path(str(data.get("path", ""))).name or str(record.get("imported_from", ""))
     if data.get("sha256"):
-        what += f" ({str(data['sha256'])[:12]})"
+        source += f" ({str(data['sha256'])[:12]})"
     cells = (
         link["run"],
-        _title(about.get("stage")),
-        what,
+        _title(record.get("stage")),
+        source,
         link["step"],
         str(link["sha256"])[:12],
     )
@@ -81,4 +80,4 @@ def _row(link: Mapping[str, Any]) -> str:
 def _title(stage: Any) -> str:
     if stage == IMPORTED:
         return "imported"
-    return STAGES[stage].title if stage in STAGES else "no longer there"
+    return STAGES[stage].title if stage in STAGES else "missing"

@@ -1,14 +1,11 @@
-"""What each weight is called elsewhere: one table for each family, read in both directions.
+"""Names and layouts of the weights in other formats: one table for each family, read in both directions.
 
-Names only, and how a matrix is laid out there; which options of a model exist elsewhere is shapes.py's business, and
-files are that of the format.
+Several names of theirs for one of our matrices are its parts, in order of rows. `.T` marks a transposed matrix. N is the
+number of a block. Kinds of rows:
 
-Two of their names where we have one matrix stand for its parts, one after the other. `.T` marks a matrix that is held
-the other way round. N is the number of a block, and our kinds of rows are:
-
-    tokens     a row for each token: padding is cut off there, and zeros here
+    tokens     a row for each token; the other format has no padding rows, and ours are zeros
     heads      queries, keys and values in one matrix
-    halves     the gate of SwiGLU before what it gates
+    halves     the gate of SwiGLU, then its values
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from understudy.config.model import ModelConfig
+from understudy.config.model import ModelConfig, ModelShape
 from understudy.run import check_shapes
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NameRow:
-    """One weight, or that of every block."""
+    """The names of one weight, or of the same weight of every block."""
 
     ours: str
     huggingface: str
@@ -38,12 +35,12 @@ class NameRow:
 
 
 def _with_biases(*rows: NameRow) -> tuple[NameRow, ...]:
-    """Each row, and after it the bias that goes with the weight."""
-    every = []
+    """Each row, followed by that of its bias."""
+    with_biases = []
     for row in rows:
         names = (row.ours, row.huggingface.removesuffix(".T"), row.gguf)
-        every += [row, NameRow(*(name.replace(".weight", ".bias") for name in names))]
-    return tuple(every)
+        with_biases += [row, NameRow(*(name.replace(".weight", ".bias") for name in names))]
+    return tuple(with_biases)
 
 
 TABLES: dict[str, tuple[NameRow, ...]] = {
@@ -98,43 +95,48 @@ COLUMNS: dict[str, Callable[[NameRow], list[str]]] = {
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """Where one of our weights is found there: its names, and the rows of each in ours."""
+    """The tensors of another format that make up one of our weights.
+
+    Attributes:
+        names: their names.
+        sizes: rows of our weight for each name; without padding rows they add up to all rows.
+        padding: padding rows of our weight.
+    """
 
     ours: str
     names: tuple[str, ...]
     transposed: bool
     sizes: tuple[int, ...]
-    """Rows of ours that each name has; they add up to all that are not padding."""
     padding: int
 
 
 def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: str) -> list[TensorPlace]:
     """The place of each of our weights, given their shapes by name."""
     table = {row.ours: row for row in TABLES[config.family]}
-    found = []
+    tensor_places = []
     for ours, shape in shapes.items():
         number = re.search(r"\.(\d+)\.", ours)
         row = table[re.sub(r"\.\d+\.", ".N.", ours)]
         names = [name.replace(".N.", f".{number[1]}.") if number else name for name in COLUMNS[column](row)]
-        rows = rows_of(row.kind, config, shape[0])
+        rows = rows_of(row.kind, config.resolve(), shape[0])
         transposed = names[0].endswith(".T")
-        found.append(
+        tensor_places.append(
             TensorPlace(
                 ours, tuple(n.removesuffix(".T") for n in names), transposed, rows[: len(names)], shape[0] - sum(rows)
             )
         )
-    return found
+    return tensor_places
 
 
 def to_theirs(weights: Tensors, config: ModelConfig, column: str) -> Tensors:
-    """Our weights under their names and in their layout; tied ones once, padding rows cut off."""
+    """Our weights under their names and in their layout, without padding rows; tied ones once."""
     import torch
 
     theirs = {}
     for place in places({name: tuple(t.shape) for name, t in weights.items()}, config, column):
         parts = weights[place.ours][: sum(place.sizes)].split(place.sizes)
         for name, part in zip(place.names, parts):
-            # A copy, since safetensors refuses parts of a larger tensor.
+            # a copy, because safetensors refuses views of a larger tensor
             theirs[name] = (part.T if place.transposed else part).clone(memory_format=torch.contiguous_format)
     return theirs
 
@@ -143,19 +145,21 @@ def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: obje
     """The inverse of :func:`to_theirs`, in fp32.
 
     Args:
-        source: the name of the file, for complaints.
+        source: the name of the file, for errors.
 
     Raises:
-        ValueError: a tensor that is missing, not known, or of another shape than ``config`` asks for.
+        ValueError: a tensor that is missing, unknown, or of another shape than that of ``config``.
     """
     import torch
 
     shapes = shapes_of(config)
-    every = places(shapes, config, column)
-    wanted = {name: shape for place in every for name, shape in _their_shapes(place, shapes[place.ours]).items()}
-    check_shapes(tensors, wanted, source)
+    tensor_places = places(shapes, config, column)
+    expected = {
+        name: shape for place in tensor_places for name, shape in _their_shapes(place, shapes[place.ours]).items()
+    }
+    check_shapes(tensors, expected, source)
     ours = {}
-    for place in every:
+    for place in tensor_places:
         parts = [tensors[name].float() for name in place.names]
         parts = [part.T for part in parts] if place.transposed else parts
         padding = parts[0].new_zeros(place.padding, *parts[0].shape[1:])
@@ -164,7 +168,7 @@ def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: obje
 
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight of a model, by name, without making it."""
+    """The shape of each weight of a model, by name, without memory for the weights."""
     import torch
 
     from understudy.model import build_model
@@ -174,18 +178,17 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def rows_of(kind: str, config: ModelConfig, rows: int) -> tuple[int, ...]:
+def rows_of(kind: str, shape: ModelShape, rows: int) -> tuple[int, ...]:
     """How many of a weight's rows belong to each of their names."""
-    assert config.n_heads and config.n_kv_heads and config.head_width and config.vocab_size
     if kind == "tokens":
-        return (config.vocab_size,)
+        return (shape.vocab_size,)
     if kind == "heads":
-        return tuple(n * config.head_width for n in (config.n_heads, config.n_kv_heads, config.n_kv_heads))
+        return tuple(n * shape.head_width for n in (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads))
     if kind == "halves":
         return (rows // 2, rows // 2)
     return (rows,)
 
 
 def _their_shapes(place: TensorPlace, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    each = [(size, *shape[1:]) for size in place.sizes]
-    return {name: tuple(reversed(own)) if place.transposed else own for name, own in zip(place.names, each)}
+    shapes = [(size, *shape[1:]) for size in place.sizes]
+    return {name: tuple(reversed(part)) if place.transposed else part for name, part in zip(place.names, shapes)}

@@ -1,7 +1,7 @@
-"""nanoGPT's ckpt.pt, read without running what a pickle may hold, and written.
+"""nanoGPT's ckpt.pt, read without running code of the pickle, and written.
 
-A checkpoint of nanoGPT knows no tokenizer; one of characters is in the meta.pkl of its data. What is written continues
-with its `sample.py`, and holds no state of an optimiser to resume training with. Not here: names of weights (names.py).
+A checkpoint of nanoGPT holds no tokenizer; a character tokenizer is in the meta.pkl of its data. nanoGPT's `sample.py`
+reads what is written here; training cannot be resumed from it, because there is no state of an optimiser.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config.model import ModelConfig
-from understudy.interop.huggingface import only_tensors, read_pickled, tidy_tensors
+from understudy.interop.huggingface import PICKLE_ERRORS, check_layers, only_tensors, read_pickled, tidy_tensors
 from understudy.interop.names import from_theirs, to_theirs
-from understudy.interop.proof import EXACT, Proof
+from understudy.interop.proof import EXACT, ReferenceOutputs
 from understudy.interop.shapes import model_config, plain_shape, plain_weights
 from understudy.tokenizer import CharTokenizer
 
@@ -28,12 +28,11 @@ FIELDS = {
     "d_model": "n_embd", "dropout": "dropout", "bias": "bias",
 }  # fmt: skip
 COMPILED = "_orig_mod."
-"""What torch.compile puts before names."""
+"""Prefix of weight names after torch.compile."""
 
 
-def write_nanogpt(run: Run, proof: Proof, folder: Path) -> list[str]:
-    """Write ckpt.pt, with meta.pkl for characters and else our tokenizer.json, and return what was found when the
-    checkpoint was read again."""
+def write_nanogpt(run: Run, reference: ReferenceOutputs, folder: Path) -> list[str]:
+    """Write ckpt.pt, and meta.pkl for characters or else our tokenizer.json; returns a line for each check."""
     import torch
 
     from understudy.model import build_model, merge_lora
@@ -61,26 +60,27 @@ def write_nanogpt(run: Run, proof: Proof, folder: Path) -> list[str]:
     shape, weights = read_nanogpt(folder / "ckpt.pt")
     model = build_model(ModelConfig(**shape)).eval()
     load_weights(model, weights, folder / "ckpt.pt")
-    difference = proof.compare(lambda prompt: model(prompt)[0], EXACT, "our reader")
+    difference = reference.compare(lambda prompt: model(prompt)[0], EXACT, "our reader")
     return [f"read again, the checkpoint gives logits within {difference:.1g} of ours"]
 
 
 def read_nanogpt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The settings of the model in a checkpoint, and its weights by our names.
+    """The model settings and the weights (by our names) of a checkpoint.
 
     Raises:
-        ValueError: it is missing, damaged, would execute code, or is no checkpoint of nanoGPT's.
+        ValueError: it is missing, damaged, would execute code, or is not nanoGPT's.
     """
     content = read_pickled(path)
     arguments, tensors = content.get("model_args"), content.get("model")
     if not isinstance(arguments, dict) or not isinstance(tensors, dict):
-        raise ValueError(f"{path} is no checkpoint of nanoGPT's: it has no model_args and model")
+        raise ValueError(f"{path} is no checkpoint of nanoGPT: it has no model_args and model")
     arguments = {"dropout": 0.0, "bias": True} | arguments
     if missing := [theirs for theirs in FIELDS.values() if theirs not in arguments]:
-        raise ValueError(f"{path} does not say what {missing[0]} is; it is damaged, or of another kind")
+        raise ValueError(f"{path} lacks {missing[0]} in model_args; it is damaged, or of another kind")
     shape = {"family": "gpt2", "activation": "gelu"} | {ours: arguments[theirs] for ours, theirs in FIELDS.items()}
     config = model_config(shape, path)
     tensors = {name.removeprefix(COMPILED): tensor for name, tensor in only_tensors(tensors, path).items()}
+    check_layers(config, tensors, path)
     return shape, from_theirs(tidy_tensors(tensors, config, path), config, "nanogpt", path)
 
 
@@ -88,21 +88,21 @@ def read_characters(path: Path) -> CharTokenizer:
     """The tokenizer in nanoGPT's meta.pkl.
 
     Raises:
-        ValueError: it holds anything but numbers, texts and tables, or its characters are not numbered in their order.
+        ValueError: it is damaged, holds more than numbers, texts and tables, or numbers characters in another order.
     """
     try:
-        meta = _Plain(io.BytesIO(path.read_bytes())).load()
+        meta = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
         table = {int(id): str(character) for id, character in meta["itos"].items()}
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except PICKLE_ERRORS as error:
         raise ValueError(f"{path} is not read: it is no meta.pkl of nanoGPT's characters ({error})") from error
     characters = [table.get(id, "") for id in range(len(table))]
-    if characters != sorted(set(characters)) or any(len(each) != 1 for each in characters):
+    if characters != sorted(set(characters)) or any(len(character) != 1 for character in characters):
         raise ValueError(f"{path} does not number its characters in the order of Unicode, as tokenizers here do")
     return CharTokenizer("".join(characters), {})
 
 
-class _Plain(pickle.Unpickler):
-    """Of a pickle only what needs no name of any code: without names nothing can be called."""
+class _PlainUnpickler(pickle.Unpickler):
+    """Unpickler of numbers, texts and tables. It refuses every name of code, so that nothing can be called."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it would run {module}.{name}")

@@ -1,9 +1,8 @@
-"""Runs for Ollama: the GGUF file, and a Modelfile whose template writes conversations as ours are written.
+"""Runs for Ollama: a GGUF file (gguf.py) and a Modelfile with our chat template.
 
     ollama create NAME -f Modelfile
 
-Ollama's templates cannot take white space off the ends of a message, as ours does: a message that has some there is
-read with it. Not here: the GGUF file itself.
+Ollama's templates cannot strip white space from the ends of a message, as our template does.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.interop.gguf import write_gguf
-from understudy.interop.proof import Proof
+from understudy.interop.proof import ReferenceOutputs
 from understudy.tokenizer import END_OF_TEXT
 from understudy.tokenizer.chat import END, START, speaks_chat
 
@@ -20,20 +19,20 @@ if TYPE_CHECKING:
     from understudy.run import Run
 
 CHAT = f"{{{{- range .Messages }}}}{START}{{{{ .Role }}}}\n{{{{ .Content }}}}{END}\n{{{{ end }}}}{START}assistant\n"
-"""Go's template of a conversation that a reply is to follow."""
+"""Go template of a conversation and the beginning of the reply."""
 TEXT = "{{ .Prompt }}"
-"""Of a base model, which goes on with what it is given."""
+"""Go template of a base model, which continues the prompt."""
 
 
-def write_ollama(run: Run, proof: Proof, folder: Path, type: str) -> list[str]:
-    """Write the two files into a folder; returns what was found when the GGUF file was read again."""
-    found = write_gguf(run, proof, folder / "model.gguf", type)
+def write_ollama(run: Run, reference: ReferenceOutputs, folder: Path, type: str) -> list[str]:
+    """Write both files into a folder; returns a line for each check."""
+    checks = write_gguf(run, reference, folder / "model.gguf", type)
     (folder / "Modelfile").write_text(modelfile(run), encoding="utf-8")
-    return found
+    return checks
 
 
 def modelfile(run: Run) -> str:
-    """What `ollama create` reads."""
+    """The Modelfile of a run, for `ollama create`."""
     template = CHAT if speaks_chat(run.tokenizer) else TEXT
     stops = [name for name in (END, END_OF_TEXT) if name in run.tokenizer.special_tokens]
     lines = ["FROM ./model.gguf", f'TEMPLATE """{template}"""', f"PARAMETER num_ctx {run.config.model.context_length}"]

@@ -1,8 +1,7 @@
-"""Which of our models exist elsewhere, and what their settings are called there.
+"""Model settings in other formats, and the refusal of options that a format lacks.
 
-An option that changes what a model computes and that the other side lacks is refused by its name. What can be folded in
-exactly is: adapters are merged, biases that a model has not are zeros, and rows that pad the vocabulary are cut off.
-Not here: names of weights (names.py), and files.
+Adapters are merged, missing biases become zeros, and padding rows of the vocabulary are cut off; the outputs stay the
+same. An option that changes the outputs and that the format lacks is refused by name. Names of weights are in names.py.
 """
 
 from __future__ import annotations
@@ -21,28 +20,32 @@ if TYPE_CHECKING:
     from understudy.run import Run
 
 OURS_ALONE: dict[str, Any] = {"ngram_orders": (), "value_embeddings": False, "key_shift": False, "logit_softcap": 0.0}
-"""Options of ours that no other format knows, and their values that leave them out."""
+"""Options that no other format has, and the values that turn them off."""
 
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """What a family is in Hugging Face's files."""
+    """A family in Hugging Face's files.
+
+    Attributes:
+        base: prefix of the names of all weights but the heads'; files of a model without a head leave it out.
+        fields: from our names of settings to theirs.
+        activations: from our names to theirs.
+        always: required values of our settings.
+        theirs_always: required values of their settings, if given.
+        defaults: their defaults.
+    """
 
     model_type: str
     language_model: str
     headless: str
     reward_model: str
     base: str
-    """What the names of all weights but the heads begin with; files of the model without a head leave it out."""
     fields: dict[str, str]
-    """Our name of a setting, and theirs."""
     activations: dict[str, str]
     always: dict[str, Any]
-    """What our settings must be."""
     theirs_always: dict[str, Any]
-    """What theirs must be, where they are given."""
     defaults: dict[str, Any] = field(default_factory=dict)
-    """What theirs mean where they are left out."""
 
 
 FAMILIES: dict[str, ModelFamily] = {
@@ -98,18 +101,18 @@ NARROWER: dict[str, dict[str, dict[str, Any]]] = {
     "gguf": {"gpt2": {"activation": "gelu_tanh"}},
     "nanogpt": {"gpt2": {"activation": "gelu", "norm_eps": 1e-5, "tied": True}},
 }
-"""What a format asks of a family beside ``always``. nanoGPT has the one family."""
+"""Required values of a format beside those of ``always``. nanoGPT has one family."""
 
 
 def check_exportable(run: Run, format: str) -> None:
-    """Refuse a run that the format has no counterpart for, naming all that stands in the way.
+    """Refuse a run that the format cannot hold.
 
     Raises:
-        ValueError: the options, their values, and what would do.
+        ValueError: names every option in the way, its value, and the values that can be exported.
     """
     config, name = run.config.model, FORMATS[format]
     if config.family == "bigram":
-        raise ValueError(f"the run {run.path} is a bigram, a table that {name} has no counterpart for; export a GPT")
+        raise ValueError(f"the run {run.path} is a bigram, and {name} has no counterpart for it; export a GPT")
     if gives_scores(run) and format != "hf":
         raise ValueError(f"the run {run.path} gives scores, which {name} has no counterpart for; use --format hf")
     if format == "nanogpt" and config.family != "gpt2":
@@ -118,9 +121,9 @@ def check_exportable(run: Run, format: str) -> None:
     narrower = NARROWER.get("gguf" if format == "ollama" else format, {}).get(config.family, {})
     fixed = OURS_ALONE | family.always
     if config.family == "gpt2":
-        assert config.n_heads and config.d_model
-        fixed |= {"n_kv_heads": config.n_heads, "head_width": config.d_model // config.n_heads}
-        fixed |= {"d_ff": 4 * config.d_model} if format == "nanogpt" else {}
+        shape = config.resolve()
+        fixed |= {"n_kv_heads": shape.n_heads, "head_width": shape.d_model // shape.n_heads}
+        fixed |= {"d_ff": 4 * shape.d_model} if format == "nanogpt" else {}
     wanted = {"activation": tuple(family.activations)} | {
         option: (value,) for option, value in (fixed | narrower).items()
     }
@@ -134,20 +137,20 @@ def check_exportable(run: Run, format: str) -> None:
 
 
 def _typed(value: Any) -> str:
-    """A setting as it is given on the command line."""
+    """A value as it is given on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def gives_scores(run: Run) -> bool:
-    """Whether a run is a reward model. A policy of PPO may have a score head too, its critic's, which stays here."""
+    """Whether a run is a reward model. The score head of a PPO policy, its critic's, is not exported."""
     return not run.config.info.generates
 
 
 def plain_shape(run: Run, bias: bool = True) -> ModelConfig:
-    """The shape of a run's model as it leaves: no adapters, as many tokens as its tokenizer has.
+    """The shape of the exported model: without adapters, with as many tokens as the tokenizer.
 
     Args:
-        bias: let the gpt2 family have biases, zeros where it has none.
+        bias: give the gpt2 family biases, zeros if the run has none.
     """
     shape = run.config.model.model_dump(exclude_none=True) | {"vocab_size": run.tokenizer.vocab_size}
     shape.pop("lora", None)
@@ -158,7 +161,7 @@ def plain_shape(run: Run, bias: bool = True) -> ModelConfig:
 
 
 def plain_weights(run: Run, config: ModelConfig) -> dict[str, Tensor]:
-    """The weights of a run in the shape of :func:`plain_shape`. Adapters must have been merged before."""
+    """The weights of a run, whose adapters are merged, in the shape of :func:`plain_shape`."""
     import torch
 
     from understudy.interop.names import shapes_of
@@ -167,20 +170,22 @@ def plain_weights(run: Run, config: ModelConfig) -> dict[str, Tensor]:
     shapes = shapes_of(config)
     weights = {name: tensor for name, tensor in weights_of(run.model).items() if name in shapes}
     absent = {name: torch.zeros(shape) for name, shape in shapes.items() if name not in weights}
-    assert all(name.endswith(".bias") for name in absent), f"no weights for {', '.join(absent)}"
+    if missing := [name for name in absent if not name.endswith(".bias")]:
+        raise TypeError(f"the model of {run.path} has no weight {missing[0]}")
     return fit_rows(weights | absent, run.config.model, config)
 
 
 def fit_rows(weights: dict[str, Tensor], before: ModelConfig, after: ModelConfig) -> dict[str, Tensor]:
-    """Weights of the shape ``before`` with the fewer tokens and positions of ``after``."""
+    """Weights of the shape ``before``, cut to the tokens and positions of ``after``."""
     from understudy.interop.names import TABLES
 
-    assert before.vocab_size and after.vocab_size and after.vocab_size <= before.vocab_size
+    old, new = before.resolve(), after.resolve()
+    assert new.vocab_size <= old.vocab_size, f"{new.vocab_size} tokens from a model of {old.vocab_size}"
     fitted = dict(weights)
-    if before.vocab_size != after.vocab_size:
+    if old.vocab_size != new.vocab_size:
         for name in {row.ours for row in TABLES[after.family] if row.kind == "tokens"} & fitted.keys():
-            table = fitted[name][: after.padded_vocab_size].clone()
-            table[after.vocab_size :] = 0
+            table = fitted[name][: new.padded_vocab_size].clone()
+            table[new.vocab_size :] = 0
             fitted[name] = table
     if "position_embedding.weight" in fitted:
         fitted["position_embedding.weight"] = fitted["position_embedding.weight"][: after.context_length].contiguous()
@@ -188,20 +193,19 @@ def fit_rows(weights: dict[str, Tensor], before: ModelConfig, after: ModelConfig
 
 
 def config_document(config: ModelConfig) -> dict[str, Any]:
-    """What Hugging Face's config.json says of the shape of a model."""
+    """The content of Hugging Face's config.json for a model."""
     family = FAMILIES[config.family]
-    assert config.activation
     document: dict[str, Any] = {
         "architectures": [family.reward_model if config.score_head else family.language_model],
         "model_type": family.model_type,
         **{theirs: getattr(config, ours) for ours, theirs in family.fields.items()},
-        ACTIVATION_FIELD[config.family]: family.activations[config.activation],
+        ACTIVATION_FIELD[config.family]: family.activations[config.resolve().activation],
         **family.theirs_always,
         "dtype": "float32",
     }
     if config.family == "gpt2":
         document |= {"embd_pdrop": config.dropout, "attn_pdrop": 0.0}
-    else:  # the one is read by transformers from version 5 on, the other by all else
+    else:  # transformers from version 5 on reads rope_parameters, everything else rope_theta
         document |= {
             "rope_theta": config.rope_theta,
             "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
@@ -212,20 +216,21 @@ def config_document(config: ModelConfig) -> dict[str, Any]:
 
 
 def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """The settings of the model that a config.json of Hugging Face describes.
+    """The model settings of a config.json of Hugging Face.
 
     Raises:
-        ValueError: another architecture, or an option of it that we have not.
+        ValueError: another architecture, or an option that our model lacks.
     """
     kinds = {family.model_type: name for name, family in FAMILIES.items()}
     model_type = document.get("model_type")
-    if model_type not in kinds:
+    if not isinstance(model_type, str) or model_type not in kinds:
         raise ValueError(
             f"{source} describes a model of type {model_type!r}; models of type {' and '.join(kinds)} can be imported"
         )
     name = kinds[model_type]
     family = FAMILIES[name]
-    for architecture in document.get("architectures") or ():
+    architectures = document.get("architectures") or []
+    for architecture in architectures if isinstance(architectures, list) else [architectures]:
         if architecture not in (
             family.language_model,
             family.language_model.replace("LMHead", "").replace("ForCausalLM", "Model"),
@@ -233,19 +238,21 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
             raise ValueError(f"{source} describes a {architecture}; {family.language_model} can be imported")
     for option, value in family.theirs_always.items():
         _their_option(source, option, document.get(option, value), value)
-    said = family.defaults | {option: value for option, value in document.items() if value is not None}
-    if missing := [theirs for theirs in family.fields.values() if theirs not in said]:
-        raise ValueError(f"{source} does not say what {missing[0]} is; it is damaged, or of another kind")
+    settings = family.defaults | {option: value for option, value in document.items() if value is not None}
+    if missing := [theirs for theirs in family.fields.values() if theirs not in settings]:
+        raise ValueError(f"{source} lacks {missing[0]}; it is damaged, or of another kind")
     shape = {"family": name} | {
-        ours: said[theirs] for ours, theirs in family.fields.items() if said[theirs] is not None
+        ours: settings[theirs] for ours, theirs in family.fields.items() if settings[theirs] is not None
     }
-    activation = str(said[ACTIVATION_FIELD[name]])
+    activation = str(settings[ACTIVATION_FIELD[name]])
     known = {theirs: ours for ours, theirs in family.activations.items()}
     if ALIASES.get(activation, activation) not in known:
         raise ValueError(f"{source} has the activation {activation!r}; {' and '.join(known)} can be imported")
     shape["activation"] = known[ALIASES.get(activation, activation)]
     if name == "portable":
         rope = document.get("rope_parameters") or document.get("rope_scaling") or {}
+        if not isinstance(rope, Mapping):
+            raise ValueError(f"{source} has rope parameters that are no settings by name; it is damaged")
         _their_option(source, "rope_type", rope.get("rope_type", rope.get("type", "default")), "default")
         shape["rope_theta"] = rope.get("rope_theta") or document.get("rope_theta") or 10_000.0
     return shape
@@ -257,7 +264,7 @@ def _their_option(source: object, option: str, value: Any, wanted: Any) -> None:
 
 
 def model_config(shape: Mapping[str, Any], source: object) -> ModelConfig:
-    """The configuration of a model that was read.
+    """The configuration of an imported model.
 
     Raises:
         ValueError: settings that do not fit each other.
@@ -265,4 +272,4 @@ def model_config(shape: Mapping[str, Any], source: object) -> ModelConfig:
     try:
         return build_config({"model": dict(shape), "data": {"path": str(source)}}).model
     except ValueError as error:
-        raise ValueError(f"{source} describes a model that cannot be made here: {error}") from error
+        raise ValueError(f"{source} describes a model that cannot be built here: {error}") from error

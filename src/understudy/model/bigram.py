@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.config.model import ModelConfig
+from understudy.model.masks import AttentionContext, causal
 
 
 class Bigram(nn.Module):
@@ -16,26 +17,22 @@ class Bigram(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.vocab_size is None:
-            raise ValueError("model.vocab_size is not set; it comes from the tokenizer of the data")
         self.config = config
-        self.table = nn.Embedding(config.padded_vocab_size, config.padded_vocab_size)
+        self.shape = config.resolve()
+        self.table = nn.Embedding(self.shape.padded_vocab_size, self.shape.padded_vocab_size)
         nn.init.zeros_(self.table.weight)
 
-    def forward(self, tokens: Tensor, cache: None = None, documents: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, context: AttentionContext | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ``tokens`` (B, T)."""
-        return self.logits(self.hidden(tokens))
+        return self.logits(self.hidden(tokens, context))
 
-    def hidden(
-        self, tokens: Tensor, cache: None = None, documents: Tensor | None = None, branches: Tensor | None = None,
-        at: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """The rows of the table (B, T, padded V), which are the logits already; it sees no other tokens anyway. With
-        ``at`` (M,) only those of the places, (M, padded V)."""
-        return self.table(tokens if at is None else tokens.flatten()[at])
+    def hidden(self, tokens: Tensor, context: AttentionContext | None = None) -> Tensor:
+        """Rows of the table (B, T, padded V), which are the logits already, or (M, padded V) of the places that the
+        context selects. The rest of the context is ignored: no token depends on another."""
+        return self.table((context or causal()).selected(tokens))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return hidden[..., : self.config.vocab_size]
+        return hidden[..., : self.shape.vocab_size]
 
     def set_activation_checkpointing(self, on: bool) -> None:
         """There is nothing here worth computing twice."""

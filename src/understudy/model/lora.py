@@ -1,8 +1,7 @@
 """Low-rank adapters: a few new weights beside the frozen matrices of a trained model (Hu et al. 2021).
 
-An adapted layer computes x W^T + (alpha / rank) (x A^T) B^T; only A and B learn, and B starts at zero, so that the
-model starts as it was. Merging adds the product to W, and the layer is a plain one again. Not here: which layers a
-model has.
+An adapted layer computes x W^T + (alpha / rank) (x A^T) B^T. A and B are trained, and B starts at zero, so that the
+model starts as it was. Merging adds the product to W, which gives a plain layer again. Not here: which layers a model has.
 
 Shapes: R rank, I input width, O output width.
 """
@@ -19,7 +18,7 @@ from understudy.config.model import LoraConfig
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer with an adapter; its own weight keeps its name, so that checkpoints of the plain layer fit."""
+    """A linear layer with an adapter. Its own weight keeps its name, so that checkpoints of the plain layer fit."""
 
     def __init__(self, plain: nn.Linear, config: LoraConfig) -> None:
         super().__init__(plain.in_features, plain.out_features, plain.bias is not None, device="meta")
@@ -47,11 +46,12 @@ class LoraLinear(nn.Linear):
 def add_lora(model: nn.Module, config: LoraConfig) -> None:
     """Freeze ``model`` and put adapters into the layers named by ``config.targets``.
 
-    With ``config.embeddings`` the token embeddings (and a head of its own) go on learning in full, which tokens that
-    the model has never met need.
+    A score head is trained in full: a parent without one leaves it zero, and no gradient would pass a frozen zero. With
+    ``config.embeddings`` so are the token embeddings (and an untied head), which tokens that the model has never met need.
     """
+    trained = ("score.", "token_embedding.", "head.") if config.embeddings else ("score.",)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(bool(config.embeddings) and name.startswith(("token_embedding.", "head.")))
+        parameter.requires_grad_(name.startswith(trained))
     for owner in list(model.modules()):
         for name, layer in list(owner.named_children()):
             if name in config.targets and isinstance(layer, nn.Linear):

@@ -1,49 +1,62 @@
-"""How queries and keys know where they stand: rotary positions, and keys that carry the token before.
+"""Positions: rotary embeddings (Su et al. 2021), and keys that carry features of the previous token.
 
-Shapes: B batch, H heads, T time, K head width.
+Shapes: B batch, H heads, T time, K head width, D model width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.config.model import ModelConfig
+from understudy.config.model import ModelShape
 
 
-def rope_table(config: ModelConfig) -> Tensor:
+def rope_table(shape: ModelShape) -> Tensor:
     """(2, context, K) cosines and sines of rotary positions, each pair's angle in both halves of K."""
-    assert config.head_width and config.rope_theta
-    frequencies = config.rope_theta ** (-torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width)
-    if config.key_shift:
-        frequencies[len(frequencies) // 2 :] = 0  # these features are compared wherever they stand
-    angles = torch.arange(config.context_length, dtype=torch.float32)[:, None] * frequencies  # (context, K / 2)
+    width = shape.head_width
+    frequencies = shape.rope_theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    if shape.key_shift:
+        frequencies[len(frequencies) // 2 :] = 0  # the shifted features are compared without position
+    angles = torch.arange(shape.context_length, dtype=torch.float32)[:, None] * frequencies  # (context, K / 2)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn feature pairs (k, k + K/2) of ``x`` (B, H, T, K) by the angles of ``rope`` (2, [B, 1,] T, K)."""
+    """Rotate feature pairs (k, k + K/2) of ``x`` (B, H, T, K) by the angles of ``rope`` (2, [B, 1,] T, K)."""
     cos, sin = rope.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def shift_keys(k: Tensor, positions: Tensor | None, before: Tensor | None = None) -> Tensor:
-    """Keys (B, H, T, K) that carry, in the half of their features which no position turns, what the token before had.
+def shift_keys(k: Tensor, positions: Tensor | None, prev_index: Tensor | None = None) -> Tensor:
+    """Keys (B, H, T, K) with half of their features, those that are not rotated, taken from the previous token.
 
-    A query that looks for its own token then finds what followed it earlier, in one layer instead of two.
+    A query that matches its own token then finds what followed it earlier: copying takes one layer instead of two.
 
     Args:
-        positions: (B, T), where several documents stand in a row; 0 has nothing before it.
-        before: (B, T), the place of the token before; the one on the left when left out.
+        positions: (B, T), where a row holds several documents; nothing precedes position 0.
+        prev_index: (B, T), the place of the previous token; the one to the left when left out.
     """
-    if before is None:
-        earlier = F.pad(k[:, :, :-1], (0, 0, 1, 0))
+    if prev_index is None:
+        previous = F.pad(k[:, :, :-1], (0, 0, 1, 0))
     else:
-        earlier = k.gather(2, before[:, None, :, None].expand_as(k))
+        previous = k.gather(2, prev_index[:, None, :, None].expand_as(k))
     if positions is not None:
-        earlier = earlier * (positions > 0)[:, None, :, None].to(k.dtype)
-    own, earlier = (part.unflatten(-1, (2, 2, -1)) for part in (k, earlier))  # pairs' halves, turned or not, K / 4
-    return torch.cat((own[..., :1, :], earlier[..., 1:, :]), dim=-2).flatten(-3)
+        previous = previous * (positions > 0)[:, None, :, None].to(k.dtype)
+    k, previous = (x.unflatten(-1, (2, 2, -1)) for x in (k, previous))  # halves of pairs, rotated or not, K / 4
+    return torch.cat((k[..., :1, :], previous[..., 1:, :]), dim=-2).flatten(-3)
+
+
+@torch.no_grad()
+def init_shifted_keys(qkv: Tensor, widths: Sequence[int], head_width: int) -> None:
+    """Copy W_q into the shifted half of W_k (Trockman and Kolter 2023, who start all of W_k so).
+
+    Args:
+        qkv: (Q + K + V, D), the weights of all projections, whose parts have ``widths`` rows.
+    """
+    q, k, _ = (part.unflatten(0, (-1, 2, 2, head_width // 4)) for part in qkv.split(list(widths)))
+    k[:, :, 1] = q[:: len(q) // len(k), :, 1]

@@ -12,6 +12,7 @@ from understudy.data.chat.pair_rows import encode_completion
 from understudy.data.chat.prefix_tree import pack_prefix_trees
 from understudy.data.loader import Batch
 from understudy.model import GPT
+from understudy.model.masks import prefix_shared
 from understudy.run import Run, load_run
 from understudy.runtime import Runtime
 from understudy.tokenizer.chat import Message
@@ -19,7 +20,7 @@ from understudy.tokenizer.chat import Message
 
 def document_scores(model: GPT, batch: dict[str, Tensor]) -> Tensor:
     """The scores (N,) of a batch's answers, read where each ends."""
-    return model.scores(completion_hidden_states(model, batch, batch["ends"]))
+    return model.score(completion_hidden_states(model, batch, batch["ends"]))
 
 
 def check_finite(scores: list[float]) -> list[float]:
@@ -89,4 +90,4 @@ def _last(prompt: list[int], answer: list[int], most: int) -> tuple[list[int], l
 def completion_hidden_states(model: GPT, batch: Batch, at: Tensor | None = None) -> Tensor:
     """The hidden completion_hidden_states (M, D) from which the tokens of answers are predicted, or those ``at`` other places."""
     at = batch["places"] if at is None else at
-    return model.hidden(batch["tokens"], None, batch["documents"], batch["branch_ids"], at)
+    return model.hidden(batch["tokens"], prefix_shared(batch["documents"], batch["branch_ids"], at))

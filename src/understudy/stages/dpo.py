@@ -132,7 +132,7 @@ def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str,
 
 def _key(context: StageContext, data: PreferenceData) -> str:
     """A hash of all that the log-probabilities depend on."""
-    parent = context.folder.about()["parent"]
+    parent = context.folder.record()["parent"]
     parts = [parent["sha256"], context.config.model.context_length]
     for split, encoded in data.encoded.items():
         parts += [data.opened[split].sha256, encoded.completions]

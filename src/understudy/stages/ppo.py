@@ -26,6 +26,7 @@ from understudy.losses import (
     whiten,
 )
 from understudy.model import GPT, build_model
+from understudy.model.masks import packed
 from understudy.optim import build_optimizers
 from understudy.rewards.model import completion_hidden_states
 from understudy.stages.answers import (
@@ -66,11 +67,11 @@ class PolicyAndCritic(Policy):
     def values(self, batch: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
         """What the critic expects before each token (M,); ``hidden`` (M, D) are the policy's, where they are at hand."""
         if self.critic is not None:
-            return self.critic.scores(completion_hidden_states(self.critic, batch))
-        return self.model.scores(completion_hidden_states(self.model, batch) if hidden is None else hidden)
+            return self.critic.score(completion_hidden_states(self.critic, batch))
+        return self.model.score(completion_hidden_states(self.model, batch) if hidden is None else hidden)
 
     def _ptx_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        hidden = self.model.hidden(batch["ptx_tokens"], documents=batch["ptx_documents"])
+        hidden = self.model.hidden(batch["ptx_tokens"], packed(batch["ptx_documents"]))
         learnt = batch["ptx_targets"] != IGNORE
         logits = self.model.logits(hidden[learnt][None])
         return cross_entropy_sum(logits, batch["ptx_targets"][learnt][None]) * batch["ptx_scale"][0]
@@ -150,10 +151,9 @@ def _critic(setting: StageContext, actors: RolloutModels, config: PPOConfig) -> 
     """A critic of its own, with its first weights; None where it is a head on the policy."""
     if config.critic == "head":
         return None
-    run = actors.start
-    if config.critic == "reward":
-        assert actors.rewards.model is not None, "checked by the configuration"
-        run = actors.rewards.model.run
+    run, judge = actors.start, actors.rewards.model
+    if config.critic == "reward" and judge is not None:  # the configuration sees to it that there is one
+        run = judge.run
     shape = run.config.model.model_copy(update={"score_head": True, "lora": None})
     critic = build_model(shape).to(setting.runtime.device)
     assert isinstance(critic, GPT)

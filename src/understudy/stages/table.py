@@ -8,21 +8,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from understudy.config.load import build_config
+from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.config.run import RunConfig
-from understudy.config.stages import STAGES, stage_info
+from understudy.config.stages import DEFAULT_STAGE, IMPORTED, STAGES, stage_info
 from understudy.report.alignment import draw_overoptimisation
 from understudy.report.plots import loss_plot
-from understudy.run import Run, RunFolder, load_run, read_metrics
+from understudy.run import Run, RunFolder, load_run, read_metrics, run_path
 from understudy.tokenizer import load_tokenizer
 from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
-from understudy.train.init_from import config_from_parent
-from understudy.train.runner import Result, train
+from understudy.train.init_from import config_from_parent, resumed_model
+from understudy.train.runner import Result, check_resume, train
 from understudy.train.stage import TrainingStage
 
-__all__ = ["STAGES", "run_stage", "stage_class", "train_unless_done"]
+__all__ = ["STAGES", "resolve_run", "run_stage", "stage_class", "train_preset", "train_unless_done"]
 
 
 def stage_class(name: str) -> type[TrainingStage]:
@@ -75,19 +76,77 @@ def run_stage(config: RunConfig, folder: RunFolder, resume: bool = False, parent
     return result
 
 
+def resolve_run(
+    tree: Mapping[str, Any], folder: RunFolder, resume: bool = False
+) -> tuple[RunConfig, Run | None]:  # fmt: skip
+    """The configuration of a run from raw settings, and the run it starts from. A resumed run has its own weights, so it
+    needs no parent.
+
+    Raises:
+        ValueError: settings that do not fit each other, the parent, or the run to resume.
+    """
+    tree = dict(tree)
+    if not resume:
+        if not tree.get("init_from"):
+            return build_config(tree), None
+        parent = load_run(str(tree["init_from"]))
+        return config_from_parent(tree, parent), parent
+    if not folder.exists():
+        raise ValueError(f"there is no run {folder.path} to resume; leave --resume out to start it")
+    saved = folder.config()
+    if folder.record().get("stage") == IMPORTED:
+        raise ValueError(
+            f"{folder.path} was imported, and not trained here; start a new run with --init-from {folder.as_argument()}"
+        )
+    given, start = (path and run_path(str(path)) for path in (tree.get("init_from"), saved.init_from))
+    if given and given != start:
+        raise ValueError(f"{folder.path} did not start from {given}, so --resume cannot; leave --init-from out")
+    if start:
+        tree |= {"init_from": saved.init_from, "model": resumed_model(tree.get("model") or {}, saved.model)}
+    return check_resume(saved, build_config(tree)), None
+
+
+def train_preset(
+    stage: str, preset: str | None, name: str | None, overrides: Mapping[str, str], resume: bool = False
+) -> Result:  # fmt: skip
+    """Train a stage by a preset or YAML file, as `understudy STAGE PRESET` does.
+
+    Args:
+        preset: None takes the saved settings of the run to resume.
+        name: of the run or its path; None takes the name of the preset.
+        overrides: values by dotted name.
+
+    Raises:
+        ValueError: settings, data, parent or folder do not fit together.
+        Interrupted: a signal asked to stop; everything is saved.
+    """
+    name = name or (Path(preset).stem if preset else None)
+    if name is None:
+        raise ValueError(f"say what to train: `understudy {stage} PRESET`, or --run NAME --resume")
+    folder = RunFolder(run_path(name))
+    if resume and not folder.exists():
+        raise ValueError(f"there is no run {folder.path} to resume; leave --resume out to start it")
+    source = preset or str(folder.path / "config.yaml")
+    tree = apply_overrides(read_preset(source), overrides)
+    if (other := tree.get("stage") or DEFAULT_STAGE) != stage:
+        raise ValueError(f"{source} is for another stage; use it with `understudy {other}`")
+    config, parent = resolve_run(tree, folder, resume)
+    return run_stage(config, folder, resume, parent)
+
+
 def train_unless_done(tree: Mapping[str, Any], folder: RunFolder, start: RunFolder | None) -> bool:
-    """One stage of several in a row, from raw settings and, where given, the run to start from. A finished stage is
-    left as it is, and an interrupted one is resumed.
+    """Train one of several stages in a row, from raw settings and, where given, the run to start from. A finished stage
+    is left as it is, and an interrupted one is resumed.
 
     Returns:
-        Whether there was anything to do.
+        Whether anything was trained.
     """
-    if folder.exists() and folder.steps() and folder.steps()[-1] >= folder.config().train.steps:
-        return False
     if folder.exists():
-        run_stage(folder.config(), folder, resume=True)
+        config = folder.config()
+        if folder.steps() and folder.steps()[-1] >= config.train.steps:
+            return False
+        run_stage(config, folder, resume=True)
         return True
-    parent = load_run(start.path) if start else None
-    tree = {**tree, "init_from": str(start.path)} if start else tree
-    run_stage(config_from_parent(tree, parent) if parent else build_config(tree), folder, parent=parent)
+    config, parent = resolve_run({**tree, "init_from": str(start.path)} if start else tree, folder)
+    run_stage(config, folder, parent=parent)
     return True

@@ -90,12 +90,19 @@ def _from_huggingface(document: dict[str, Any]) -> BPETokenizer:
         if model.get(option):
             raise ValueError(f"its model uses {option}, which byte-level BPE here does not have")
     pattern = _pattern_of(document.get("pre_tokenizer"))
+    _check_post_processor(document.get("post_processor"))
     added = document.get("added_tokens") or []
     try:
         special_tokens = {token["content"]: token["id"] for token in added}
+        ordinary = [token["content"] for token in added if not token.get("special")]
         vocabulary, merges = model["vocab"], model["merges"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is damaged: {error} is missing or of the wrong type") from None
+    if ordinary:
+        raise ValueError(
+            f'it has added tokens with "special": false ({", ".join(map(repr, ordinary))}), which are matched in every '
+            "text; that is not done here"
+        )
     return _from_vocabulary(vocabulary, merges, _table_of_ids(special_tokens), pattern)
 
 
@@ -119,6 +126,24 @@ def _pattern_of(pre_tokenizer: Any) -> str:
     if to_bytes.get("add_prefix_space"):
         raise ValueError("it puts a space before every text (add_prefix_space), which is not done here")
     return pattern
+
+
+def _check_post_processor(step: Any) -> None:
+    """Refuse a post-processor that adds tokens to a text."""
+    match step:
+        case None | {"type": "ByteLevel"}:  # the latter moves offsets only
+            return
+        case {"type": "Sequence", "processors": list(steps)}:
+            for inner in steps:
+                _check_post_processor(inner)
+            return
+        case {"type": "TemplateProcessing", "single": list(pieces)}:
+            added = [piece for piece in pieces if not (isinstance(piece, dict) and "Sequence" in piece)]
+            if not added:
+                return
+            names = [str(piece.get("SpecialToken", {}).get("id")) for piece in added if isinstance(piece, dict)]
+            raise ValueError(f"its post-processor adds {', '.join(names)} to every text, which is not done here")
+    raise ValueError(f"its post-processor is {_type(step)}, which is not done here")
 
 
 def _from_gpt2_files(merges_file: Path, ids_file: Path) -> BPETokenizer:
@@ -214,6 +239,8 @@ def _read_json(file: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}"
         raise ValueError(f"{file}: this is not JSON at {where}: it is damaged or cut short") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or too many brackets
+        raise ValueError(f"{file}: this is not a tokenizer: it is damaged ({error})") from None
 
 
 def _named(file: Path | str, build: Any, *arguments: Any) -> Any:

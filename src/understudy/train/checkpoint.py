@@ -1,7 +1,7 @@
-"""The state of training beside the model: optimisers, averaged weights, a critic, progress. All of it, so that a resumed run
-takes the same steps to the bit. Tensors are safetensors and the rest is JSON; nothing is pickled.
+"""The state of training in a checkpoint: weights, optimisers, averaged weights, a critic, progress.
 
-Where files go and how they are written whole is run.py's business.
+A resumed run takes the same steps to the bit. Tensors are safetensors and the rest is JSON; nothing is pickled. The
+files themselves are written by run.py.
 """
 
 from __future__ import annotations
@@ -14,30 +14,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.files import read_json, write_json
-from understudy.run import FORMAT, RunFolder, load_weights, read_tensors, sha256_of_weights, weights_of
+from understudy.files import write_json
+from understudy.run import (
+    FORMAT,
+    RunFolder,
+    check_shapes,
+    load_weights,
+    other_checkpoint,
+    read_state,
+    read_tensors,
+    read_weights,
+    sha256_of_weights,
+    weights_of,
+)
 from understudy.train.loop import Trainer
 
 
-def save_checkpoint(folder: RunFolder, trainer: Trainer, about: dict[str, Any], keep: int, is_best: bool) -> Path:
-    """Write a checkpoint of the trainer.
+def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any], keep: int, is_best: bool) -> Path:
+    """Write a checkpoint of the trainer, and return its folder.
 
-    ``model.safetensors`` holds the weights to use (the averaged ones where there is an average).
+    ``model.safetensors`` holds the weights to use (their average if there is one), ``training.safetensors`` the tensors
+    that only training needs.
     """
     from safetensors.torch import save_file
 
-    model = trainer.objective.model
-    weights = weights_of(model)
-    training = optimizer_tensors(trainer.optimizers) | _beside_the_model(trainer)
+    weights = weights_of(trainer.objective.model)
+    training = optimizer_tensors(trainer.optimizers) | _objective_tensors(trainer)
     if trainer.ema:
         training |= {f"weights/{name}": tensor for name, tensor in weights.items()}
         weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.ema.means.items()}
-    state = about | {
+    state = record | {
         "format": FORMAT,
         **dataclasses.asdict(trainer.progress),
         "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
         "source": trainer.source.state(),
         "weights_sha256": sha256_of_weights(weights),
+        "training_sha256": sha256_of_weights(training),
     }
     writers = {
         "model.safetensors": lambda path: save_file(weights, path),
@@ -47,35 +59,40 @@ def save_checkpoint(folder: RunFolder, trainer: Trainer, about: dict[str, Any], 
     return folder.write_checkpoint(trainer.progress.step, writers, keep, is_best)
 
 
-def load_checkpoint(at: Path, trainer: Trainer) -> None:
-    """Put a trainer into the state it was saved in.
+def load_checkpoint(checkpoint: Path, trainer: Trainer) -> None:
+    """Put a trainer into the state that a checkpoint holds.
 
     Raises:
         ValueError: a checkpoint that is damaged, of another format, or does not fit.
     """
-    state = read_json(at / "state.json")
-    if state.get("format") != FORMAT:
-        raise ValueError(f"the checkpoint {at} has format {state.get('format')}, and this version reads {FORMAT}")
-    weights, training = read_tensors(at / "model.safetensors"), read_tensors(at / "training.safetensors")
-    raw = {name.removeprefix("weights/"): t for name, t in training.items() if name.startswith("weights/")}
+    state = read_state(checkpoint)
+    fields = [field.name for field in dataclasses.fields(trainer.progress)]
+    if missing := sorted({"training_sha256", *fields} - state.keys()):
+        raise ValueError(
+            f"{checkpoint / 'state.json'} lacks {missing[0]}, which resuming needs; {other_checkpoint(checkpoint)}"
+        )
+    weights = read_weights(checkpoint, state)
+    training = read_tensors(checkpoint / "training.safetensors", state["training_sha256"])
     if trainer.ema:
+        check_shapes(weights, {name: tuple(mean.shape) for name, mean in trainer.ema.means.items()}, checkpoint)
         for name, mean in trainer.ema.means.items():
             mean.copy_(weights[name])
-    load_weights(trainer.objective.model, raw if trainer.ema else weights, at)
-    load_optimizers(trainer.optimizers, training, at)
-    for name in _beside_the_model(trainer):
+        weights = {n.removeprefix("weights/"): t for n, t in training.items() if n.startswith("weights/")}
+    load_weights(trainer.objective.model, weights, checkpoint)
+    load_optimizers(trainer.optimizers, training, checkpoint)
+    for name in _objective_tensors(trainer):
         if name not in training:
-            raise ValueError(f"the checkpoint {at} lacks {name}; it cannot be resumed")
+            raise ValueError(f"the checkpoint {checkpoint} lacks {name}; it cannot be resumed")
         trainer.objective.get_parameter(name.removeprefix("objective/")).data.copy_(training[name])
     trainer.source.load_state(state.get("source") or {})
-    if trainer.scaler and state["scaler"]:
+    if trainer.scaler and state.get("scaler"):
         trainer.scaler.load_state_dict(state["scaler"])
-    for field in dataclasses.fields(trainer.progress):
-        setattr(trainer.progress, field.name, state[field.name])
+    for name in fields:
+        setattr(trainer.progress, name, state[name])
 
 
-def _beside_the_model(trainer: Trainer) -> dict[str, Tensor]:
-    """What else an objective trains, such as a critic of its own."""
+def _objective_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    """Parameters of the objective that are not the model's, such as those of a critic."""
     return {
         f"objective/{name}": p.detach().cpu().contiguous()
         for name, p in trainer.objective.named_parameters()
@@ -100,14 +117,12 @@ def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[s
         for group in optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"]):
                 prefix = f"{key}/{name}/"
-                found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-                if not found and parameter.requires_grad:
+                fields = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+                if not fields and parameter.requires_grad:
                     raise ValueError(f"the checkpoint {source} lacks the {key} state of {name}; it cannot be resumed")
-                for field, tensor in found.items():
-                    where = parameter.device if tensor.ndim else "cpu"  # step counts of AdamW stay where they were made
-                    if field == "step" and parameter.device.type != "cpu":
-                        where = parameter.device
-                    optimizer.state[parameter][field] = tensor.to(where)
+                for field, tensor in fields.items():
+                    on_device = tensor.ndim or field == "step"
+                    optimizer.state[parameter][field] = tensor.to(parameter.device if on_device else "cpu")
 
 
 def _named_states(optimizer: torch.optim.Optimizer) -> list[tuple[str, str, dict[str, Any]]]:

@@ -1,6 +1,6 @@
-"""A run that starts from another one: which settings it takes over, and how its weights begin.
+"""Runs that start from another run, their parent: inherited settings, and initial weights.
 
-Not here: resuming the same run (checkpoint.py).
+Resuming the same run is in checkpoint.py.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from understudy.config.model import ModelConfig
 from understudy.config.run import RunConfig
 from understudy.config.stages import DEFAULT_STAGE, stage_info
 from understudy.model import merge_lora
-from understudy.run import Run, RunFolder, load_run
+from understudy.run import Run, RunFolder, load_run, refuse_reward_model
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
 FREE = ("context_length", "dropout", "lora", "ngram_dropout", "score_head")
-"""Model settings in which a run may differ from its parent."""
+"""Model settings that a run may set to other values than its parent's."""
 
 
 def model_from_parent(raw: dict[str, Any], parent: ModelConfig, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
-    """The model settings of a run that starts from ``parent``: the parent's shape, with what may change changed.
+    """The model settings of a run that starts from ``parent``: the parent's, and those of ``raw`` that are in FREE.
 
     Args:
-        tokenizer: where it has more tokens than the parent, the vocabulary grows to them.
+        tokenizer: if it has more tokens than the parent, the vocabulary grows to its size.
 
     Raises:
         ValueError: ``raw`` sets the shape to something else.
@@ -57,13 +57,15 @@ def model_from_parent(raw: dict[str, Any], parent: ModelConfig, tokenizer: Token
 
 
 def config_from_parent(tree: Mapping[str, Any], parent: Run) -> RunConfig:
-    """The raw settings of a run that starts from ``parent``, resolved; sft adds the tokens of the chat format.
+    """The configuration of a run that starts from ``parent``, from raw settings. sft adds the tokens of the chat format.
 
     Raises:
-        ValueError: settings that do not fit the parent or each other.
+        ValueError: settings that do not fit the parent or each other, or a parent that is a reward model.
     """
     stage = tree.get("stage") or DEFAULT_STAGE
     info = stage_info(stage)
+    if info.generates:
+        refuse_reward_model(parent)
     tokenizer = with_chat_tokens(parent.tokenizer) if info.adds_chat_tokens else parent.tokenizer
     settings = {**(tree.get("model") or {}), "score_head": info.score_head(tree.get(stage) or {})}
     if not info.trains_with_dropout:  # the parent's dropout is not inherited
@@ -73,59 +75,62 @@ def config_from_parent(tree: Mapping[str, Any], parent: Run) -> RunConfig:
 
 
 def resumed_model(raw: dict[str, Any], saved: ModelConfig) -> dict[str, Any]:
-    """The model settings of a run that started from another one and goes on, with what is said anew laid over them."""
-    said = {name: value for name, value in raw.items() if value is not None}
+    """The model settings of a resumed run that started from another run: the saved ones, overridden by ``raw``."""
+    given = {name: value for name, value in raw.items() if value is not None}
     merged = saved.model_dump(mode="json", exclude_none=True)
-    if said.get("lora"):
-        said["lora"] = merged.get("lora", {}) | {name: v for name, v in said["lora"].items() if v is not None}
-    return merged | said
+    if given.get("lora"):
+        given["lora"] = merged.get("lora", {}) | {name: v for name, v in given["lora"].items() if v is not None}
+    return merged | given
 
 
 def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]:
-    """Give ``model`` the parent's weights; returns what there is to say of it.
+    """Copy the parent's weights into ``model``; returns lines to show.
 
-    The parent's adapters are merged first. Tokens that the parent has not, which come after its own, start as the mean
-    of all that it has (Hewitt 2021), in each table that has a row for each token.
+    The parent's adapters are merged first. Added tokens come after the parent's, and their rows start as the mean of the
+    parent's rows (Hewitt 2021).
     """
     merge_lora(parent.model)
     weights = dict(parent.model.named_parameters())
-    held = parent.tokenizer.vocab_size
+    parent_tokens = parent.tokenizer.vocab_size
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(("lora_a", "lora_b")) or name not in weights:  # a score head is new at times
+            if name.endswith(("lora_a", "lora_b")) or name not in weights:  # new adapters, a new score head
                 continue
             source = weights[name]
             if name == "position_embedding.weight":
                 parameter.copy_(source[: len(parameter)])
-            elif tokenizer.vocab_size > held and parameter.ndim == 2 and _has_a_row_for_each_token(name):
-                _grow(parameter, source, held, tokenizer.vocab_size)
+            elif tokenizer.vocab_size > parent_tokens and parameter.ndim == 2 and _is_token_table(name):
+                _copy_rows(parameter, source, parent_tokens, tokenizer.vocab_size)
             else:
                 parameter.copy_(source)
-    if tokenizer.vocab_size == held:
+    if tokenizer.vocab_size == parent_tokens:
         return []
-    added = list(tokenizer.special_tokens)[-(tokenizer.vocab_size - held) :]
+    added = list(tokenizer.special_tokens)[-(tokenizer.vocab_size - parent_tokens) :]
     return [f"tokenizer: {' and '.join(added)} added; their embeddings start as the mean of the others"]
 
 
 def load_reference(folder: RunFolder) -> Run:
-    """The run that a run started from, its model a copy that nothing else changes.
+    """The run that a run started from, with a model of its own: the reference model.
 
     Raises:
-        ValueError: it is not there any more, or is not what it was.
+        ValueError: it is missing, or has changed since.
     """
-    parent = folder.about()["parent"]
-    start = load_run(parent["run"])
-    if start.state["weights_sha256"] != parent["sha256"]:
-        raise ValueError(f"the run {parent['run']} is not any more what {folder.path} started from; bring it back")
-    return start
+    parent = folder.record()["parent"]
+    reference = load_run(parent["run"])
+    if reference.state["weights_sha256"] != parent["sha256"]:
+        raise ValueError(
+            f"the run {parent['run']} has other weights than when {folder.path} started from it; restore it from a copy"
+        )
+    return reference
 
 
-def _has_a_row_for_each_token(name: str) -> bool:
+def _is_token_table(name: str) -> bool:
+    """Whether a weight has a row for each token."""
     return name.endswith(("token_embedding.weight", "value_embedding.weight")) or name == "head.weight"
 
 
-def _grow(parameter: Tensor, source: Tensor, held: int, wanted: int) -> None:
-    """Fill a table (V, D) from a smaller one: its rows, the mean of those for what is new, zeros for padding."""
+def _copy_rows(parameter: Tensor, source: Tensor, parent_tokens: int, tokens: int) -> None:
+    """Fill a table (V, D) from one with fewer tokens: its rows, their mean for added tokens, zeros for padding."""
     parameter.zero_()
-    parameter[:held] = source[:held]
-    parameter[held:wanted] = source[:held].mean(dim=0)
+    parameter[:parent_tokens] = source[:parent_tokens]
+    parameter[parent_tokens:tokens] = source[:parent_tokens].mean(dim=0)

@@ -60,7 +60,7 @@ def plan_memory(
     activations = int(ACTIVATION_FACTOR * tokens * activation_bytes_per_token(config, dtype))
     chunk = min(tokens, config.train.loss_chunk_tokens or tokens)
     # Logits, their fp32 copy or log-softmax, and the gradient of each.
-    logits = chunk * config.model.padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
+    logits = chunk * config.model.resolve().padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
     return MemoryPlan(policy[0], weights, gradients, optimizer, activations, logits)
 
 
@@ -100,10 +100,9 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     A block keeps the inputs of its norms, of its four products, of its attention and of its activation function
     (Korthikanti et al. 2022, section 4, without the attention matrix, which is never whole).
     """
-    model = config.model
+    model = config.model.resolve()
     if model.family == "bigram":
         return 4 * model.padded_vocab_size
-    assert model.n_layers and model.d_model and model.d_ff and model.n_heads and model.head_width and model.n_kv_heads
     item = 4 if dtype == torch.float32 else 2
     heads, kv_heads = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
     attention = 2 * model.d_model + 2 * heads + 2 * kv_heads
@@ -113,7 +112,7 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     dropout = 3 * model.d_model if model.dropout else 0
     block = attention + mlp + dropout
     kept = model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
-    ngrams = 2 * len(model.ngram_orders or ()) * model.d_model
+    ngrams = 2 * len(model.ngram_orders) * model.d_model
     return item * (kept + ngrams + 4 * model.d_model)
 
 

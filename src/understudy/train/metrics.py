@@ -103,7 +103,8 @@ class TrainingMetrics:
         assert not set(ALWAYS) - values.keys(), f"a line of metrics needs {', '.join(ALWAYS)}"
         if self.quiet:
             return
-        assert self._file is not None and self._trackers is not None, "metrics were written after close()"
+        if self._file is None or self._trackers is None:
+            raise ValueError("metrics were written after close()")
         row = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         data = (json.dumps(finite, allow_nan=False) + "\n").encode()
@@ -138,9 +139,10 @@ class TrainingMetrics:
         """
         if self.quiet:
             return
-        assert self._trackers is not None, "a text came after close()"
-        earlier = self._texts[1] if self._texts[0] == step else []
-        self._texts = (step, [*earlier, text])
+        if self._trackers is None:
+            raise ValueError("a text was written after close()")
+        so_far = self._texts[1] if self._texts[0] == step else []
+        self._texts = (step, [*so_far, text])
         path = self.folder.samples / f"step_{step}.txt"
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from understudy.losses import IGNORE, PADDING, chunked_cross_entropy_sum, cross_entropy_sum
 from understudy.model import GPT, Bigram
+from understudy.model.masks import packed
 
 
 class Objective(nn.Module):
@@ -51,7 +52,7 @@ class NextToken(Objective):
         targets = batch["targets"]
         if "documents" in batch:  # most tokens of a conversation have no target, and need no last hidden state
             places = batch["places"]
-            hidden = self.model.hidden(batch["tokens"], documents=batch["documents"], at=places)[None]  # (1, N, D)
+            hidden = self.model.hidden(batch["tokens"], packed(batch["documents"], places))[None]  # (1, N, D)
             targets = targets.flatten()[places][None]  # (1, N)
         else:
             hidden = self.model.hidden(batch["tokens"])  # (B, T, D)

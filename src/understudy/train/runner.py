@@ -155,7 +155,7 @@ def _open_folder(
         ValueError: a folder that is taken, or a run that was trained on other data.
     """
     if resume:
-        saved = folder.about()
+        saved = folder.record()
         for name, before, after in (
             ("tokenizer", saved["tokenizer_sha256"], record["tokenizer_sha256"]),
             ("text", saved["data"]["sha256"], record["data"]["sha256"]),
@@ -163,7 +163,7 @@ def _open_folder(
             if before != after:
                 raise ValueError(
                     f"the {name} in {config.data.path} is not what the run {folder.path} was trained on; restore it, or "
-                    f"start a new run with --init-from {folder.name}"
+                    f"start a new run with --init-from {folder.as_argument()}"
                 )
         record = saved
     elif runtime.is_main:

@@ -102,7 +102,8 @@ def list_model(repo: str, endpoint: str | None = None) -> HubListing:
     with _explained(repo, "model"):
         api = HfApi(endpoint=endpoint)
         revision = api.model_info(repo).sha
-        assert revision is not None, f"the hub gave no commit for {repo}"
+        if revision is None:
+            raise UnavailableError(f"the hub gave no commit for {repo}; try again later")
         entries = list(api.list_repo_tree(repo, revision=revision))
     files = [HubFile(e.path, e.size, e.lfs.sha256 if e.lfs else None) for e in entries if isinstance(e, RepoFile)]
     return HubListing(revision, tuple(files))
@@ -143,7 +144,8 @@ def _tree(api: HfApi, repo: str, revision: str | None) -> _Tree:
     from huggingface_hub.hf_api import RepoFile
 
     info = api.dataset_info(repo, revision=revision)
-    assert info.sha is not None, f"the hub gave no commit for {repo}"
+    if info.sha is None:
+        raise UnavailableError(f"the hub gave no commit for {repo}; try again later")
     entries = api.list_repo_tree(repo, repo_type="dataset", revision=info.sha, recursive=True)
     files = [
         HubFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None)

@@ -36,6 +36,17 @@ class Rule:
     fraction: float | None = None
     lengths: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def val_fraction(self) -> float:
+        """The share of the text that is validation text.
+
+        Raises:
+            ValueError: the rule has none.
+        """
+        if self.fraction is None:
+            raise ValueError(f"the rule {self.kind} has no fraction")
+        return self.fraction
+
 
 @dataclass(frozen=True)
 class Position:

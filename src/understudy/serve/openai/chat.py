@@ -146,7 +146,8 @@ async def keep_answer(
 
     from understudy.feedback.records import AnswerRecord
 
-    assert total.finish_reason is not None, "it has ended"
+    if total.finish_reason is None:
+        raise ValueError(f"the answer {id} has not ended")
     if store is None or not (total.tokens or total.finish_reason in ("stop", "length")):
         return False
     how = plan.requests[choice]

@@ -1,0 +1,127 @@
+"""Attention kernels: softmax(q k^T / sqrt(K)) v, computed by what is fastest for the device, precision and mask.
+
+    causal rows, cached rows, dense masks   scaled_dot_product_attention
+    packed rows on a CPU                    the same, one document at a time
+    bf16 on a CPU, few keys or one query    explicit products
+    BlockMask (packed rows on CUDA)         FlexAttention (Dong et al. 2024)
+
+Shapes: B batch, H heads, Hk key and value heads (H is a multiple), T time, K head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from understudy.model.masks import AttentionContext, Division, dense_mask
+from understudy.model.positions import shift_keys
+
+MAX_KEYS_FOR_MATMUL_ATTENTION = 512
+"""On a CPU in bf16, use explicit products up to this many keys, and one product for all documents of a row.
+
+SDPA takes up to five times as long there (benchmarks/attention_bf16.py, 2 cores of a Xeon with AMX, benchmarks/README.md).
+"""
+FLEX_HEAD_WIDTHS = range(16, 257)
+"""Head widths for which FlexAttention has CUDA kernels: tl.dot needs 16, shared memory ends after 256."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
+    """Attention output (B, H, T, K) of queries (B, H, T, K) over keys and values (B, Hk, keys, K)."""
+    k, v = k.to(q.dtype), v.to(q.dtype)
+    if context.key_shift:
+        k = shift_keys(k, None if context.cache else context.positions, context.prev_index)
+    mask = context.mask
+    if isinstance(mask, BlockMask):
+        if q.shape[-1] in FLEX_HEAD_WIDTHS:
+            return attend_blocks(q, k, v, mask)
+        mask = dense_mask(mask.mask_mod, len(q), q.shape[2], q.device)
+    in_one_product = _product_dtype(q) == torch.bfloat16 and k.shape[2] <= MAX_KEYS_FOR_MATMUL_ATTENTION
+    if context.per_document and not in_one_product:
+        return attend_per_document(q, k, v, mask if context.prev_index is not None else None, context.per_document)
+    return dot_product_attention(q, k, v, mask)
+
+
+def attend_cached(q: Tensor, held: Sequence[tuple[Tensor, Tensor]], context: AttentionContext) -> Tensor:
+    """As :func:`attend`, over what a cache holds: keys and values of all rows together, or a pair for each row.
+
+    With a pair for each row, what is computed for a row does not depend on the rows beside it, to the bit.
+    """
+    outputs = [attend(rows, k, v, context) for rows, (k, v) in zip(q.split(len(q) // len(held)), held)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def attend_per_document(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, divisions: Sequence[Division]
+) -> Tensor:  # fmt: skip
+    """Causal attention within each document of a row, or under the part of ``mask`` (B, 1, T, T) that is its own."""
+    rows = [division.rows for division in divisions]
+    masks = [None] * len(rows) if mask is None else mask.split(rows)
+    outputs = []
+    for division, part, *qkv in zip(divisions, masks, q.split(rows), k.split(rows), v.split(rows)):
+        documents, end = [], 0
+        for one_q, one_k, one_v in zip(*(x.split(division.lengths, dim=2) for x in qkv)):
+            own, end = slice(end, end + one_q.shape[2]), end + one_q.shape[2]
+            own_mask = None if part is None else part[..., own, own]
+            documents.append(dot_product_attention(one_q, one_k, one_v, own_mask))
+        outputs.append(torch.cat(documents, dim=2))
+    return torch.cat(outputs)
+
+
+def attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask) -> Tensor:
+    """FlexAttention, which skips the blocks of 128 x 128 scores that are masked; autocast does not know it."""
+    dtype = _product_dtype(q)
+    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    grouped = q.shape[1] != k.shape[1]
+    if torch.compiler.is_compiling():
+        return flex_attention(q, k, v, block_mask=mask, enable_gqa=grouped)
+    return compiled_flex_attention()(q, k, v, block_mask=mask, enable_gqa=grouped)
+
+
+@functools.cache
+def compiled_flex_attention() -> Callable[..., Any]:
+    """FlexAttention without torch.compile would hold all scores."""
+    return torch.compile(flex_attention)
+
+
+def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention under a dense mask (B, 1, T, keys); without one causal, or of one query over all keys."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        if q.shape[2] == 1:
+            with torch.autocast("cpu", enabled=False):
+                return dot_product_attention(q.float(), k.float(), v.float(), mask).to(q.dtype)
+        if k.shape[2] <= MAX_KEYS_FOR_MATMUL_ATTENTION:
+            return attention_weights(q, k, mask) @ repeat_heads(v, q.shape[1])
+    is_causal = mask is None and q.shape[2] == k.shape[2]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The weights (B, H, T, keys) that each query of ``q`` (B, H, T, K) gives to the keys ``k`` (B, Hk, keys, K), under a
+    mask (B, 1, T, keys); causal without one. Each row sums to 1."""
+    length, keys = q.shape[2], k.shape[2]
+    allowed = torch.ones(length, keys, dtype=torch.bool, device=q.device).tril(keys - length) if mask is None else mask
+    bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(~allowed, -math.inf)
+    if q.dtype == torch.bfloat16 and (spare := -keys % 32):  # softmax of other widths takes up to seven times as long
+        k, bias = F.pad(k, (0, 0, 0, spare)), F.pad(bias, (0, spare), value=-math.inf)
+    scores = (q / math.sqrt(q.shape[-1])) @ repeat_heads(k, q.shape[1]).transpose(-2, -1)
+    return (scores + bias).softmax(dim=-1)[..., :keys]
+
+
+def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Keys or values (B, Hk, T, K) for each of ``n_heads`` queries (B, H, T, K): neighbours share one."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Of matrix products of ``x``: autocast's, or its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -1,0 +1,60 @@
+"""Embeddings of the last n tokens, added to those of the tokens.
+
+Shapes: B batch, T time, D model width, N orders.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from understudy.config.model import ModelShape
+from understudy.model.masks import AttentionContext
+
+
+class NgramEmbedding(nn.Module):
+    """Hashed n-gram embeddings: each order has a table of ``ngram_buckets`` rows, zero at first.
+
+    A small model learns from these at once what follows common pairs and triples, and spends its blocks on the rest.
+    Positions before the start of a document count as one token of their own.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.orders, self.buckets = sorted(set(shape.ngram_orders)), shape.ngram_buckets
+        self.dropped = len(self.orders) * self.buckets  # a last row that is never read
+        self.dropout = shape.ngram_dropout
+        self.table = nn.Embedding(self.dropped + 1, shape.d_model)
+
+    def forward(self, tokens: Tensor, context: AttentionContext) -> Tensor:
+        """The sum over orders of the n-gram embeddings (B, T, D) of ``tokens`` (B, T)."""
+        rows = self._rows(tokens, context)  # (B, T, N)
+        scale = 1.0
+        if self.training and self.dropout:
+            rows = rows.masked_fill(torch.rand(rows.shape, device=rows.device) < self.dropout, self.dropped)
+            scale = 1 / (1 - self.dropout)
+        bags = F.embedding_bag(
+            rows.flatten(0, 1), self.table.weight, mode="sum", padding_idx=self.dropped
+        )  # (B * T, D)
+        return bags.view(*tokens.shape, -1) * scale
+
+    def _rows(self, tokens: Tensor, context: AttentionContext) -> Tensor:
+        """The table's rows (B, T, N): a hash that takes in one earlier token at a time, 0 where there is none."""
+        positions, prev_index = context.positions, context.prev_index
+        rows: list[Tensor] = []
+        hashed, place = tokens + 1, prev_index
+        for back in range(1, self.orders[-1]):
+            if place is not None and prev_index is not None:
+                earlier = tokens.gather(1, place) + 1
+                place = prev_index.gather(1, place)
+            elif context.cache is not None and positions is not None:
+                earlier = context.cache.earlier_tokens((positions - back).clamp(min=0)) + 1
+            else:
+                earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
+            if positions is not None:
+                earlier = earlier.masked_fill(positions < back, 0)
+            hashed = (hashed * 1_000_003 + earlier) & 0x3FFFFFFFFF  # 38 bits, so that the products fit 64
+            if back + 1 in self.orders:
+                rows.append(((hashed * 40_503) >> 15) % self.buckets + len(rows) * self.buckets)
+        return torch.stack(rows, dim=-1)
