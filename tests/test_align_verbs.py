@@ -218,7 +218,7 @@ def test_best_of_n_stands_beside_the_path_of_a_run(optimised: Run, capsys: pytes
     assert (path / "overoptimisation.png").read_bytes().startswith(b"\x89PNG")
     panels = overoptimisation(read_metrics(path / "metrics.jsonl"), kept, settings)
     assert [[line["label"] for line in panel["lines"]] for panel in panels] == [
-        ["ppo", "best of n of the reference model"]
+        ["ppo", "best of n of the reference"]
     ] * 2
     assert panels[0]["lines"][1]["y"] == [row["reward"] for row in rows]
     assert "Over-optimisation" in (path / "report.html").read_text()

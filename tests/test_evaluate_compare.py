@@ -23,7 +23,12 @@ def trained_on(folder: Path, stage: str = "sft", **data: Any) -> Path:
     run = beginner(folder)
     tree = {"stage": stage, "model": run.model.config.model_dump(exclude_none=True), "data": {"path": "x"} | data}
     if STAGES[stage].rollout:
-        tree[stage] = {"checker_weight": 1}
+        tree |= {
+            stage: {"checker_weight": 1},
+            "train": {"steps": 16},
+            "eval": {"every_steps": 16},
+            "checkpoint": {"every_steps": 16},
+        }
     write_text(run.path / "config.yaml", dump_config(build_config(tree)))
     return run.path
 

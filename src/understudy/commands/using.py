@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from understudy.commands import Arguments, check_least, model_arguments, run_arguments
 from understudy.console import print_json, printable
-from understudy.run import refuse_reward_model
 
 if TYPE_CHECKING:
     from understudy.inference.sampling import SamplingSettings
@@ -59,7 +58,7 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
 def sample(arguments: Arguments) -> None:
     from understudy.inference.generate import generate_text, stream_text
     from understudy.inference.weights import model_for_generation
-    from understudy.run import load_run
+    from understudy.run import load_run, refuse_reward_model
     from understudy.runtime import choose_device
 
     check_least(1, num=arguments.num, tokens=arguments.tokens)
@@ -116,7 +115,7 @@ def chat(arguments: Arguments) -> None:
     from understudy.chat.session import Chat
     from understudy.chat.terminal import talk_in_terminal, talk_through_pipe, tolerant
     from understudy.inference.weights import model_for_generation
-    from understudy.run import load_run
+    from understudy.run import load_run, refuse_reward_model
     from understudy.runtime import choose_device
     from understudy.tokenizer.chat import speaks_chat
 

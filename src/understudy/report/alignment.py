@@ -33,7 +33,7 @@ def is_rollout(stage: Any) -> bool:
 
 
 def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Panel]:
-    """Reward and true score against the square root of the KL to the reference model (Gao et al. 2022, figure 1), for
+    """Reward and true score against the square root of the KL from the reference model (Gao et al. 2022, figure 1), for
     the run's evaluations and for best of n samples of its reference model. Empty for stages without rollouts.
 
     If training normalises scores, the reward model's score is drawn instead of the reward.
@@ -45,14 +45,14 @@ def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping
     proxy = "score" if section.get("normalise_scores") and section.get("reward_model") else "reward"
     samples = _mappings(best_of_n.get("rows"))
     panels = []
-    for name, title in ((proxy, f"{proxy} (optimised)"), ("true_score", "true score (not optimised)")):
+    for name, title in ((proxy, f"{proxy}, which is optimised"), ("true_score", "true score, not trained on")):
         lines = [
             _line(stage, "val", rows, "val/", name, "step", "step {:,}"),
-            _line("best of n of the reference model", "dashed", samples, "", name, "n", "n = {:,}"),
+            _line("best of n of the reference", "dashed", samples, "", name, "n", "n = {:,}"),
         ]
         if lines[0]["x"]:
             panels.append({
-                "title": title, "x": "square root of KL to the reference model (nats per completion)",
+                "title": title, "x": "square root of the KL from the reference model (nats per completion)",
                 "lines": [line for line in lines if line["x"]],
             })  # fmt: skip
     return panels
