@@ -178,7 +178,7 @@ class Clients:
     async def busy(self) -> dict[str, float]:
         """What runs and what waits, by the server's own count."""
         lines = (await self.http.get("/metrics")).text.splitlines()
-        names = ("understudy_running", "understudy_waiting")
+        names = ("understudy_sequences_running", "understudy_sequences_waiting")
         return {line.partition("{")[0]: float(line.split()[-1]) for line in lines if line.startswith(names)}
 
 

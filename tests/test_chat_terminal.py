@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-import understudy.chat.session
 from understudy.chat.session import Chat
 from understudy.chat.terminal import COMMANDS, Shell, joined_lines, talk_through_pipe
 from understudy.cli import main
@@ -47,15 +46,15 @@ def chat() -> Chat:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """Has a chat say given answers; what was asked of the model is noted down."""
+def script() -> Callable[..., list[dict[str, Any]]]:
+    """Gives a chat a sampler with fixed answers; returns the list of its prompts."""
 
     def prepare(chat: Chat, *answers: str, end: bool = True) -> list[dict[str, Any]]:
         asked: list[dict[str, Any]] = []
         coming = iter(answers)
 
         def scripted(
-            model: GPT, prompts: list[list[int]], limit: int, settings: SamplingSettings, finished: set[int]
+            model: GPT, prompts: list[list[int]], limit: int, settings: SamplingSettings, finished: set[int], **_: Any
         ) -> Iterator[tuple[int, int, float]]:
             asked.append({"prompt": prompts[0], "limit": limit, "settings": settings})
             tokens = chat.tokenizer.encode(next(coming)) + [chat.tokenizer.special_tokens["<|im_end|>"]] * end
@@ -64,7 +63,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
                     return
                 yield 0, token, 0.0
 
-        monkeypatch.setattr(understudy.chat.session, "continue_rows", scripted)
+        chat.sampler = scripted
         return asked
 
     return prepare
@@ -234,8 +233,8 @@ def test_saving_and_loading_give_the_conversation_back(chat: Chat, script: Scrip
     foreign = tmp_path / "thesis.txt"
     foreign.write_text("years of work")
     for place, complaint in [
-        (foreign, "is there already"),
-        (tmp_path, "is there already"),
+        (foreign, "exists and is not"),
+        (tmp_path, "exists and is not"),
         (tmp_path / "no/where.jsonl", "cannot be written"),
     ]:
         with pytest.raises(ValueError, match=complaint):
@@ -317,9 +316,9 @@ def test_a_pipe_ends_at_the_first_mistake_and_says_where(chat: Chat, script: Scr
 
 def test_what_happens_to_an_answer_is_said_once(chat: Chat, script: Script) -> None:
     script(chat, "", "Sam found the purse at the school.")
-    assert piped(chat, "Who?\n") == ("\n", "(it said nothing; the conversation is as before)\n")
+    assert piped(chat, "Who?\n") == ("\n", "(the answer is empty; the conversation is unchanged)\n")
     chat.set("tokens", "2")
-    assert "(cut at the limit of its length; what was said is kept)" in piped(chat, "Who?\n")[1]
+    assert "(cut at the length limit; its text is kept)" in piped(chat, "Who?\n")[1]
     chat.set("tokens", "64")
     script(chat, *["Sam found the purse at the school."] * 9)
     notes = piped(chat, "Who found the purse at the school?\n" * 8 + "/regenerate\n")[1].splitlines()
@@ -344,7 +343,7 @@ def test_an_interrupt_while_writing_keeps_what_was_said(chat: Chat, script: Scri
     notes: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         Shell(chat, write, notes.append).take("Who?")
-    assert notes == ["(stopped; what was said is kept)"]
+    assert notes == ["(stopped; its text is kept)"]
     assert contents(chat) == ["Who?", "".join(written[:3]).strip()]
 
 
@@ -400,20 +399,18 @@ ENDLESS = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import test_chat_terminal as here
-import understudy.chat.session
 from understudy.chat.terminal import talk_in_terminal
 
 tokenizer = here.small_tokenizer()
 word = tokenizer.encode(" purse\\x1b")
 
-def endless(*_):
+def endless(*_, **__):
     while True:
         for token in word:
             yield 0, token, 0.0
         time.sleep(0.01)
 
-understudy.chat.session.continue_rows = endless
-talk_in_terminal(here.Chat(here.small_model(tokenizer), tokenizer), "HELLO")
+talk_in_terminal(here.Chat(here.small_model(tokenizer), tokenizer, sampler=endless), "HELLO")
 print("GOOD" + "BYE")
 """
 
@@ -471,7 +468,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_program() -> None:
         terminal.until("purse\N{REPLACEMENT CHARACTER} purse")  # the escape it says after each word does nothing
         for _ in range(4):  # as impatient people do
             terminal.type("\x03")
-        terminal.until("stopped; what was said is kept")
+        terminal.until("stopped; its text is kept")
         terminal.until(PROMPT)
         assert terminal.child.poll() is None
         terminal.type("/show\r")

@@ -23,6 +23,7 @@ from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore
 from understudy.serve.served import Served, ServedRun
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("gradio", reason="the playground needs Gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -163,7 +164,7 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     page.wait_for_selector(".look .map canvas")
     assert page.locator(".map").count() == 2, "one layer of two heads"
     hovered = page.locator(".token.own").nth(2).get_attribute("title")
-    assert re.match(r"(<\.1|\d+(\.\d)?)%; expected here:(\n.+%){8}$", hovered), "without a click too"
+    assert re.match(r"(<\.1|\d+(\.\d)?)%; likeliest here:(\n.+%){8}$", hovered), "without a click too"
     page.locator(".token.own").nth(2).click()
     shown = page.locator(".detail").inner_text()
     assert re.search(r"had a probability of (<\.1|\d+(\.\d)?)%", shown) and "layer 1" in shown and "embedding" in shown

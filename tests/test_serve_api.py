@@ -240,7 +240,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"5": 1}}, "invalid_value", "logit_bias: this server does not change"),
     ({"tools": [{"type": "function"}]}, "invalid_value", "tools: "),
     ({"response_format": {"type": "json_object"}}, "invalid_value", "response_format"),
-    ({"extra_body": {"temprature": 1}}, "unknown_parameter", "temprature is not known"),
+    ({"extra_body": {"temprature": 1}}, "unknown_parameter", "temprature is unknown"),
     ({"stream_options": {"include_usage": True}}, "invalid_value", "stream=true"),
 ]  # fmt: skip
 
@@ -409,7 +409,10 @@ def test_metrics_count(api: OpenAI, url: str) -> None:
     text = get(url, "/metrics")[2].decode()
     assert 'understudy_requests_total{route="/v1/chat/completions",status="200"}' in text
     assert 'understudy_time_to_first_token_seconds_count{model="tiny"}' in text
-    assert 'understudy_running{model="tiny"} 0.0' in text and 'understudy_tokens_generated_total{model="tiny"}' in text
+    assert (
+        'understudy_sequences_running{model="tiny"} 0.0' in text
+        and 'understudy_generated_tokens_total{model="tiny"}' in text
+    )
     get(url, "/a/path/of/anyone")
     text = get(url, "/metrics")[2].decode()
     assert "anyone" not in text and 'understudy_requests_total{route="other",status="404"}' in text

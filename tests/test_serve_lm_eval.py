@@ -36,6 +36,7 @@ def questions(path: Path, number: int = 30) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_lm_eval_asks_our_server_and_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with `pip install 'understudy[eval]'`")
     pytest.importorskip("tenacity", reason="lm-eval's model for servers comes with `pip install 'lm-eval[api]'`")

@@ -157,7 +157,9 @@ def busy(url: str) -> float:
     """How many requests run or wait."""
     lines = get(url, "/metrics")[2].decode().splitlines()
     return sum(
-        float(line.split()[-1]) for line in lines if line.startswith(("understudy_running", "understudy_waiting"))
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith(("understudy_sequences_running", "understudy_sequences_waiting"))
     )
 
 

@@ -1,8 +1,8 @@
-"""A conversation with a model, and all that can be done in it: saying something, trying again, settings, files.
+"""A conversation with a model: messages, regenerated answers, settings, files.
 
-The conversation is kept whole, and each time read as far as it fits the model's context. Free for the answer stay 64
-tokens or a quarter of the context, whichever is more, but never over half of it, nor over the tokens asked for; where
-the conversation is short, an answer may take all that is left. So an answer never pushes out what it answers.
+The conversation is stored whole; each prompt holds the latest turns that fit the model's context. At least 64 tokens or a
+quarter of the context, whichever is more, stay free for the answer, but at most half of the context and at most
+``max_new_tokens``. After a short conversation an answer may use the rest of the context.
 
 Not here: the terminal and its commands (chat/terminal.py), how a conversation becomes tokens and which turns leave
 first (tokenizer/chat.py), sampling (inference/).
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from understudy.files import write_text
 from understudy.inference.completion import CompletionText
@@ -34,12 +34,15 @@ SETTINGS: dict[str, type[int] | type[float]] = {
     "seed": int,
     "tokens": int,
 }
-"""What can be set while talking: the fields of SamplingSettings, and how long an answer may be."""
+"""Settings that a chat can change: the fields of SamplingSettings, and the length of an answer."""
+Number = TypeVar("Number", int, float)
+TokenSampler = Callable[..., Iterator[tuple[int, int, float]]]
+"""A function with the signature of :func:`continue_rows`."""
 
 
 @dataclass
 class Chat:
-    """A conversation with a model. After each answer ``ended`` and ``left`` say how it went.
+    """A conversation with a model. ``ended`` and ``left`` describe the last answer.
 
     >>> chat = Chat(run.model, run.tokenizer, SamplingSettings(temperature=0.7))  # doctest: +SKIP
     >>> for piece in chat.say("Who found the purse?"):  # doctest: +SKIP
@@ -52,75 +55,77 @@ class Chat:
     settings: SamplingSettings = field(default_factory=SamplingSettings)
     max_new_tokens: int = 300
     messages: list[Message] = field(default_factory=list)
-    """All of the conversation, also what no longer fits the context."""
+    """The whole conversation, including messages that no longer fit the context."""
     ended: Literal["end", "length", "stopped"] = "end"
-    """How the last answer ended: by itself, at the limit of its length, or because nobody read on."""
+    """End of the last answer: an end token, the limit of its length, or an interrupt."""
     left: int = 0
-    """How many of the oldest messages the last answer was given without."""
+    """Number of the oldest messages that did not fit the context of the last answer."""
     answers: int = 0
-    """How many were drawn in this conversation. With a seed each draws by its own number, so that the same lines give
-    the same answers, and an answer given again is another one."""
+    """Number of answers sampled. It is added to the seed, so that the same input gives the same conversation and a
+    regenerated answer differs."""
     file: Path | None = None
-    """Where the conversation was last saved to or loaded from; no other file is written over."""
+    """File that the conversation was last saved to or loaded from; no other existing file is overwritten."""
+    sampler: TokenSampler = continue_rows
 
     @property
     def system(self) -> str:
-        """The system message; empty where there is none."""
+        """The system message; empty if there is none."""
         return self.messages[0]["content"] if self.messages and self.messages[0]["role"] == "system" else ""
 
     @property
     def context(self) -> int:
-        """Tokens that the model reads."""
-        return self.model.config.context_length
+        """Context length of the model."""
+        return self.model.shape.context_length
 
     @property
     def reserved(self) -> int:
-        """Tokens of the context that the conversation leaves free for the answer."""
+        """Tokens of the context reserved for the answer."""
         return reserved_tokens(self.context, self.max_new_tokens)
 
     def say(self, text: str) -> Generator[str, None, None]:
-        """Answer a message, piece by piece.
+        """Answer a message; yields the answer in pieces.
 
-        What is wrong is found at once; the rest happens as the pieces are taken. Closing the generator stops the
-        answer: what was said so far stays in the conversation. A message without any answer does not.
+        Invalid input raises at once; sampling happens as the pieces are consumed. Closing the generator stops the answer:
+        its text so far stays in the conversation. A message without any answer does not.
 
         Raises:
-            ValueError: no text, a message that does not fit the context, or one before it that waits for an answer.
+            ValueError: no text, a message that does not fit the context, or an earlier one that waits for an answer.
         """
         if not clean(text).strip():
             raise ValueError("the message is empty; write something to answer")
         if self.messages and self.messages[-1]["role"] == "user":
-            raise ValueError("the last message has no answer yet; have that given first (in a chat: /regenerate)")
+            raise ValueError("the last message has no answer yet; answer it first (in a chat: /regenerate)")
         return self._answer([*self.messages, {"role": "user", "content": text}])
 
     def regenerate(self) -> Generator[str, None, None]:
-        """Answer the last message again, or for the first time; the answer it had stays until a word of another.
+        """Answer the last message again, or for the first time; the old answer stays until the new one has text.
 
         Raises:
             ValueError: there is no message to answer.
         """
-        asked = self.messages[:-1] if self.messages and self.messages[-1]["role"] == "assistant" else self.messages
-        if not asked or asked[-1]["role"] != "user":
+        answered = bool(self.messages) and self.messages[-1]["role"] == "assistant"
+        messages = self.messages[:-1] if answered else self.messages
+        if not messages or messages[-1]["role"] != "user":
             raise ValueError("there is nothing to answer yet; say something first")
-        return self._answer(asked)
+        return self._answer(messages)
 
-    def _answer(self, asked: list[Message]) -> Generator[str, None, None]:
-        asked = check_messages(asked)
-        fitted = fit(self.tokenizer, asked, self.context - self.reserved)
+    def _answer(self, messages: list[Message]) -> Generator[str, None, None]:
+        messages = check_messages(messages)
+        fitted = fit(self.tokenizer, messages, self.context - self.reserved)
         prompt, self.left = fitted.tokens, fitted.left_out
         settings = self.settings
         if settings.seed is not None:
             settings = replace(settings, seed=settings.seed + self.answers)
         self.answers += 1
         self.ended = "stopped"  # until it ends otherwise
-        return self._stream(asked, prompt, min(self.max_new_tokens, self.context - len(prompt)), settings)
+        return self._stream(messages, prompt, min(self.max_new_tokens, self.context - len(prompt)), settings)
 
     def _stream(
-        self, asked: list[Message], prompt: list[int], limit: int, settings: SamplingSettings
+        self, messages: list[Message], prompt: list[int], limit: int, settings: SamplingSettings
     ) -> Generator[str, None, None]:
         text = CompletionText(self.tokenizer, (), end_ids(self.tokenizer))
         finished: set[int] = set()
-        steps = continue_rows(self.model, [prompt], limit, settings, finished, vocab_size=self.tokenizer.vocab_size)
+        steps = self.sampler(self.model, [prompt], limit, settings, finished, vocab_size=self.tokenizer.vocab_size)
         try:
             for row, token, logprob in steps:
                 piece = text.push(token, logprob)
@@ -128,23 +133,23 @@ class Chat:
                     finished.add(row)
                 if piece:
                     yield piece
-            if rest := text.finish():
-                yield rest
+            if pending := text.finish():
+                yield pending
             self.ended = "end" if text.stopped else "length"
-        finally:  # also when the reader leaves, or is interrupted
+        finally:  # also if the generator is closed early
             if answer := text.released.strip():
-                self.messages = [*asked, {"role": "assistant", "content": answer}]
+                self.messages = [*messages, {"role": "assistant", "content": answer}]
 
     def reset(self) -> None:
-        """Begin again, with the same system message."""
+        """Start a new conversation with the same system message."""
         self.messages = self.messages[:1] if self.system else []
         self.answers, self.left = 0, 0
 
     def set_system(self, text: str) -> None:
-        """Have another system message from the next answer on, or none where the text is empty.
+        """Replace the system message; an empty text removes it.
 
         Raises:
-            ValueError: it leaves no room for a conversation; the one before stays.
+            ValueError: it leaves no room for a conversation. The old one stays.
         """
         system = check_messages([{"role": "system", "content": text}])
         turns = self.messages[1:] if self.system else self.messages
@@ -157,7 +162,7 @@ class Chat:
         self.messages = [*system, *turns]
 
     def set(self, name: str, value: str) -> None:
-        """Change one of SETTINGS; ``none`` turns off those that can be left out.
+        """Change one of SETTINGS; ``none`` turns off the optional ones.
 
         Raises:
             ValueError: no such setting, or a value out of its range.
@@ -167,42 +172,38 @@ class Chat:
             raise ValueError(
                 f"there is no setting {name!r}{nearest(key, SETTINGS)}; settings are {', '.join(SETTINGS)}"
             )
-        number: float | None = None
-        if not off or key == "tokens" or getattr(SamplingSettings(), key) is not None:
-            try:
-                number = SETTINGS[key](value)
-            except ValueError:
-                wanted = "a whole number" if SETTINGS[key] is int else "a number"
-                raise ValueError(f"{key} is {value!r}; give {wanted}") from None
-        if key != "tokens":
-            self.settings = replace(self.settings, **{key: number})  # type: ignore[arg-type]  # checked by itself
-            self.answers = 0 if key == "seed" else self.answers
+        if key == "tokens":
+            tokens = parse_number(key, value, int)
+            if tokens < 1:
+                raise ValueError(f"tokens is {tokens}; give 1 or more")
+            self.max_new_tokens = tokens
             return
-        if number is None or number < 1:
-            raise ValueError(f"tokens is {number}; give 1 or more")
-        self.max_new_tokens = int(number)
+        optional = getattr(SamplingSettings(), key) is None
+        number = None if off and optional else parse_number(key, value, SETTINGS[key])
+        self.settings = replace(self.settings, **{key: number})  # type: ignore[arg-type]  # checked by itself
+        self.answers = 0 if key == "seed" else self.answers
 
     def save(self, path: Path) -> None:
-        """Write the conversation as one line of JSON, whole or not at all.
+        """Write the conversation as one line of JSON, atomically.
 
         Raises:
-            ValueError: there is none yet, or the file cannot be written, or it holds something else.
+            ValueError: an empty conversation, a file that cannot be written or that is not from this chat.
         """
         if not self.messages:
             raise ValueError("there is no conversation to save yet; say something first")
         try:
             if path.exists() and (self.file is None or not path.samefile(self.file)):
-                raise ValueError(f"{path} is there already, and is not from this chat; choose another name")
+                raise ValueError(f"{path} exists and is not from this chat; choose another name")
             write_text(path, json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
         except OSError as error:
             raise ValueError(f"{path} cannot be written ({error.strerror}); choose another place") from None
         self.file = path
 
     def load(self, path: Path) -> None:
-        """Go on with the conversation in a file; the present one stays when there is anything wrong with it.
+        """Continue the conversation in a file. On an error the present one stays.
 
         Raises:
-            ValueError: the file cannot be read, or is not one conversation.
+            ValueError: a file that cannot be read, or does not hold one conversation.
         """
         try:
             lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
@@ -214,7 +215,7 @@ class Chat:
                 f'{path} is not a line of JSON such as {{"messages": [...]}}; choose another file'
             ) from None
         if len(lines) != 1:
-            raise ValueError(f"{path} holds {len(lines):,} conversations; a chat goes on with a file of one")
+            raise ValueError(f"{path} holds {len(lines):,} conversations; a chat continues a file with one")
         try:
             messages = check_messages(documents[0].get("messages") if isinstance(documents[0], dict) else None)
         except ValueError as error:
@@ -224,11 +225,24 @@ class Chat:
 
 
 def reserved_tokens(context_length: int, max_new_tokens: int) -> int:
-    """Tokens of a context that a conversation leaves free for an answer of up to ``max_new_tokens``."""
+    """Tokens of a context reserved for an answer of up to ``max_new_tokens``."""
     return min(max_new_tokens, max(64, context_length // 4), context_length // 2)
 
 
+def parse_number(name: str, text: str, kind: type[Number]) -> Number:
+    """A setting's value from text.
+
+    Raises:
+        ValueError: no number of this kind.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name} is {text!r}; give {wanted}") from None
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`` (did you mean ...?)`` with the likeliest of the words, where one is near."""
+    """`` (did you mean ...?)`` with the most similar word, or an empty text."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,8 +1,8 @@
-"""The chat in a terminal or through a pipe: lines in, answers out, commands that begin with /.
+"""The chat in a terminal or a pipe: lines in, answers out, commands that begin with /.
 
-:class:`Shell` knows what a line means and writes to what it is given. The terminal is thin: line editing, the history
-of this session (none is kept on disk) and colour are `prompt_toolkit`'s, loaded when there is a terminal. Not here: the
-conversation itself (chat/session.py).
+:class:`Shell` interprets lines and writes to the functions it is given. Line editing, the history of the session (never
+written to disk) and colour are `prompt_toolkit`'s, which is loaded for a terminal only. Not here: the conversation
+(chat/session.py).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from understudy.chat.session import SETTINGS, Chat, nearest
 
 WHITE = frozenset("\n\t")
 UNSHOWN = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in WHITE}
-"""Control characters, with which an answer could move the cursor, clear the screen or rename the window."""
+"""Control characters, which could move the cursor, clear the screen or rename the window."""
 
 
 class Shell:
-    """What a line typed into a chat does. Answers go to ``write``, all else to ``note``, a line at a time."""
+    """The interpreter of lines. Answers go to ``write``, all other text to ``note``, a line at a time."""
 
     def __init__(self, chat: Chat, write: Callable[[str], None], note: Callable[[str], None]) -> None:
         self.chat, self.write, self.note = chat, write, note
-        self.left = 0  # how many messages were last said to be out of the context
+        self.left = 0  # messages outside the context when it was last reported
 
     def take(self, text: str) -> bool:
-        """Do what a line says; false when it says to end.
+        """Execute a line; returns false for /quit.
 
         Raises:
-            ValueError: it says nothing that can be done; the conversation is as it was.
+            ValueError: an invalid line. The conversation is unchanged.
         """
         if text.startswith("//"):
             self.answer(self.chat.say(text[1:]))
@@ -53,24 +53,24 @@ class Shell:
         return True
 
     def answer(self, pieces: Generator[str, None, None]) -> None:
-        """Write an answer as it comes, and say what there is to know about it."""
+        """Write an answer as it is sampled, and note how it ended."""
         chat, before = self.chat, self.chat.messages
         if chat.left > self.left:
-            self.note(f"({chat.left} of the oldest messages no longer fit the context and are not read)")
+            self.note(f"({chat.left} of the oldest messages no longer fit the context)")
         self.left = chat.left
         try:
             with contextlib.closing(pieces):
                 for piece in pieces:
                     self.write(piece)
-        finally:  # also when it is interrupted
+        finally:  # also after an interrupt
             self.write("\n")
-            kept = "what was said is kept" if chat.messages is not before else "the conversation is as before"
+            effect = "its text is kept" if chat.messages is not before else "the conversation is unchanged"
             if chat.ended == "stopped":
-                self.note(f"(stopped; {kept})")
+                self.note(f"(stopped; {effect})")
             elif chat.ended == "length":
-                self.note(f"(cut at the limit of its length; {kept})")
+                self.note(f"(cut at the length limit; {effect})")
             elif chat.messages is before:
-                self.note(f"(it said nothing; {kept})")
+                self.note(f"(the answer is empty; {effect})")
 
     def help(self, rest: str) -> None:
         self.note("\n".join(f"{usage:<18}{what}" for usage, what, _ in COMMANDS.values()))
@@ -116,7 +116,7 @@ class Shell:
         self.note(f"system message: {chat.system}" if chat.system else "no system message")
 
     def quit(self, rest: str) -> None:
-        """In the table for /help; :meth:`take` ends the chat."""
+        """Listed for /help; :meth:`take` ends the chat."""
 
     def _settings(self) -> str:
         values = {name: getattr(self.chat.settings, name, self.chat.max_new_tokens) for name in SETTINGS}
@@ -126,18 +126,18 @@ class Shell:
 COMMANDS: dict[str, tuple[str, str, Callable[[Shell, str], None]]] = {
     "/help": ("/help", "this list", Shell.help),
     "/regenerate": ("/regenerate", "answer the last message again", Shell.regenerate),
-    "/reset": ("/reset", "begin a new conversation with the same system message", Shell.reset),
+    "/reset": ("/reset", "start a new conversation with the same system message", Shell.reset),
     "/system": ("/system [TEXT]", "set the system message, or have none", Shell.system),
     "/set": ("/set NAME VALUE", f"change {', '.join(SETTINGS)}", Shell.set),
-    "/show": ("/show", "settings, system message, room in the context", Shell.show),
+    "/show": ("/show", "settings, system message, free context", Shell.show),
     "/save": ("/save FILE", "write the conversation, one line of JSON", Shell.save),
-    "/load": ("/load FILE", "go on with a conversation that was saved", Shell.load),
+    "/load": ("/load FILE", "continue a saved conversation", Shell.load),
     "/quit": ("/quit", "end, as Ctrl-D does", Shell.quit),
 }
 
 
 def joined_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Messages and the number of the line each begins in: a line that ends with \\ goes on in the next."""
+    """Messages with the number of their first line; a line that ends with \\ continues in the next."""
     waiting, first = "", 1
     for number, line in enumerate(lines, 1):
         waiting += line.removesuffix("\n")
@@ -151,10 +151,10 @@ def joined_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def talk_through_pipe(chat: Chat, lines: Iterable[str], out: TextIO, notes: TextIO) -> None:
-    """Take each line as a turn or a command, and write the answers and nothing else to ``out``.
+    """Execute each line as a message or a command; only answers are written to ``out``.
 
     Raises:
-        ValueError: a line that cannot be done, with its number; those after it are not read.
+        ValueError: an invalid line, with its number. Later lines are not executed.
     """
     say = writer(notes)
     shell = Shell(chat, writer(out), lambda text: say(text + "\n"))
@@ -167,7 +167,7 @@ def talk_through_pipe(chat: Chat, lines: Iterable[str], out: TextIO, notes: Text
 
 
 def talk_in_terminal(chat: Chat, about: str) -> None:
-    """Talk until Ctrl-D. Ctrl-C stops an answer, or throws away the line being typed, and never the chat."""
+    """Chat until Ctrl-D. Ctrl-C stops an answer or discards the typed line; it does not end the chat."""
     from prompt_toolkit import PromptSession, print_formatted_text
     from prompt_toolkit.formatted_text import FormattedText
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -187,7 +187,7 @@ def talk_in_terminal(chat: Chat, about: str) -> None:
         else:
             buffer.validate_and_handle()
 
-    def note(text: str) -> None:  # in grey, where the terminal has colours and NO_COLOR does not forbid them
+    def note(text: str) -> None:  # in grey, unless the terminal has no colours or NO_COLOR is set
         print_formatted_text(FormattedText([("ansibrightblack", text.translate(UNSHOWN))]))
 
     session: PromptSession[str] = PromptSession(multiline=True, key_bindings=keys, prompt_continuation="  ")
@@ -207,7 +207,7 @@ def talk_in_terminal(chat: Chat, about: str) -> None:
                 if not shell.take(text):
                     return
             except KeyboardInterrupt:
-                pass  # the shell has said how far the answer came
+                pass  # the shell has noted how the answer ended
             except ValueError as error:
                 note(str(error))
             finally:
@@ -216,9 +216,9 @@ def talk_in_terminal(chat: Chat, about: str) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[bool], None]]:
-    """Gives a function that says whether Ctrl-C interrupts now, which it then does once.
+    """Yields a function that allows Ctrl-C to interrupt, once.
 
-    A second Ctrl-C would otherwise reach what cleans up after the first, or the prompt while it is being set up.
+    A second Ctrl-C would otherwise interrupt the cleanup after the first, or the setup of the prompt.
     """
     allowed = False
 
@@ -239,14 +239,14 @@ def interruptible() -> Iterator[Callable[[bool], None]]:
 
 
 def file_named(text: str) -> Path:
-    """The path a person means, ~ being their home."""
-    with contextlib.suppress(RuntimeError):  # ~somebody without a home is a name like any other
+    """A path with ~ expanded."""
+    with contextlib.suppress(RuntimeError):  # no such user: a name like any other
         return Path(text).expanduser()
     return Path(text)
 
 
 def writer(stream: TextIO) -> Callable[[str], None]:
-    """Writes to the stream and does not wait; to a terminal no control characters."""
+    """A function that writes to the stream and flushes it; control characters are replaced on a terminal."""
     table = UNSHOWN if stream.isatty() else {}
 
     def write(piece: str) -> None:
@@ -257,7 +257,7 @@ def writer(stream: TextIO) -> Callable[[str], None]:
 
 
 def tolerant(stream: TextIO, encoding: str = "utf-8") -> TextIO:
-    """The stream in this encoding, or its own for a terminal; what cannot be encoded or decoded is replaced."""
+    """The stream in this encoding (a terminal's in its own); invalid characters are replaced."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding=None if stream.isatty() else encoding, errors="replace")
     return stream

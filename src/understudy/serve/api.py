@@ -1,6 +1,6 @@
-"""The HTTP routes: OpenAI's for models and completions, feedback, health and metrics. :func:`build_app` makes the app.
+"""The HTTP routes: OpenAI's for models and completions, feedback, health and metrics.
 
-Not here: starting and stopping (server.py), what every request passes first (guard.py), the playground (playground.py).
+Not here: starting and stopping (server.py), checks of every request (guard.py), the playground (playground/).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from understudy import __version__
-from understudy.serve.errors import ApiError, answer_errors_alike
+from understudy.serve.errors import ApiError, install_error_handlers
 from understudy.serve.guard import Guard
 from understudy.serve.metrics import ServerMetrics
 from understudy.serve.openai.chat import ID_PREFIX, ChatCompletion
@@ -25,22 +25,21 @@ from understudy.serve.served import Served, ServedRun
 
 
 def build_app(served: Served) -> FastAPI:
-    """The app that serves these runs; whoever made the engines and the store closes them.
+    """The app that serves these runs. The caller closes the engines and the store.
 
-    FastAPI's own pages about the routes would load scripts from the internet, so there is only their description, at
-    /openapi.json.
+    FastAPI's documentation pages load scripts from the internet, so there is only the schema at /openapi.json.
     """
     app = FastAPI(title="Understudy", version=__version__, docs_url=None, redoc_url=None)
     metrics = ServerMetrics(served)
     app.add_middleware(Guard, served=served, metrics=metrics)
-    answer_errors_alike(app)
-    _add_about(app, served, metrics)
+    install_error_handlers(app)
+    _add_status(app, served, metrics)
     _add_completions(app, served, metrics)
     _add_feedback(app, served)
     return app
 
 
-def _add_about(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
+def _add_status(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(run) for run in served.runs.values()]}
@@ -51,8 +50,8 @@ def _add_about(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        well = all(run.engine.is_open for run in served.runs.values())
-        return JSONResponse({"status": "ok" if well else "failed"}, 200 if well else 503)
+        healthy = all(run.engine.is_open for run in served.runs.values())
+        return JSONResponse({"status": "ok" if healthy else "failed"}, 200 if healthy else 503)
 
     @app.get("/metrics")
     async def prometheus() -> Response:
@@ -60,32 +59,32 @@ def _add_about(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
 
 
 def _add_completions(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
-    async def respond(completion: ChatCompletion | TextCompletion, request: Request) -> Response:
+    async def respond(completion: ChatCompletion | TextCompletion, connection: Request) -> Response:
         await completion.begin()
-        if completion.asked.stream:
-            return EventStream(completion.events(request))
-        return JSONResponse(await completion.whole(request))
+        if completion.request.stream:
+            return EventStream(completion.events(connection))
+        return JSONResponse(await completion.whole(connection))
 
     @app.post("/v1/chat/completions")
-    async def chat_completions(request: Request, asked: ChatRequest) -> Response:
-        return await respond(ChatCompletion(served, metrics, asked), request)
+    async def chat_completions(connection: Request, request: ChatRequest) -> Response:
+        return await respond(ChatCompletion(served, metrics, request), connection)
 
     @app.post("/v1/completions")
-    async def completions(request: Request, asked: CompletionRequest) -> Response:
-        return await respond(TextCompletion(served, metrics, asked), request)
+    async def completions(connection: Request, request: CompletionRequest) -> Response:
+        return await respond(TextCompletion(served, metrics, request), connection)
 
 
 def _add_feedback(app: FastAPI, served: Served) -> None:
     @app.post("/v1/feedback", status_code=201)
-    async def feedback(asked: FeedbackRequest) -> dict[str, str]:
+    async def feedback(request: FeedbackRequest) -> dict[str, str]:
         from understudy.feedback.records import ANONYMOUS, Judgement
 
         if (store := served.store) is None:
-            raise ApiError(404, "this server keeps no feedback", code="no_feedback")
-        fields = asked.model_dump()
+            raise ApiError(404, "this server stores no feedback", code="no_feedback")
+        fields = request.model_dump()
         for name in ("answer_id", "other_answer_id"):
             fields[name] = fields[name] and fields[name].removeprefix(ID_PREFIX)
-        judgement = Judgement(**fields | {"annotator": asked.annotator or ANONYMOUS})
+        judgement = Judgement(**fields | {"annotator": request.annotator or ANONYMOUS})
         with refusing():
             id = await asyncio.to_thread(store.add_judgement, judgement)
         return {"id": id, "status": "saved"}

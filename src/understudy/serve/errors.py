@@ -1,10 +1,10 @@
-"""What goes wrong, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}, for every status there is."""
+"""Errors of every status in OpenAI's schema: {"error": {"message", "type", "param", "code"}}."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +17,7 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 
 
 class ApiError(Exception):
-    """A refusal, with what its response says; where ``code`` is None the status says enough."""
+    """An error response. ``code`` None leaves the meaning to the status."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None,
@@ -35,19 +35,17 @@ class ApiError(Exception):
         return JSONResponse(self.body(), self.status, self.headers)
 
 
-def answer_errors_alike(app: FastAPI) -> None:
-    """Have the app answer everything that goes wrong in one shape."""
+def install_error_handlers(app: FastAPI) -> None:
+    """Install handlers that give every error of the app the same schema."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ApiError)
-        return error.response()
+        return cast("ApiError", error).response()
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return validation_error(error).response()
+        return validation_error(cast("RequestValidationError", error)).response()
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
+    async def http(request: Request, raised: Exception) -> JSONResponse:
+        error = cast("HTTPException", raised)
         detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
         message = {
             404: f"there is nothing at {request.url.path[:200]}",
@@ -56,7 +54,7 @@ def answer_errors_alike(app: FastAPI) -> None:
         return ApiError(error.status_code, message, headers=error.headers).response()
 
     async def defect(request: Request, error: Exception) -> JSONResponse:
-        return ApiError(500, "the server failed at this request; its log says how").response()
+        return ApiError(500, "the server failed to handle this request; see its log").response()
 
     app.add_exception_handler(ApiError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -65,17 +63,17 @@ def answer_errors_alike(app: FastAPI) -> None:
 
 
 def validation_error(error: RequestValidationError) -> ApiError:
-    """The first of the complaints about a body, in one sentence; OpenAI's status for them is 400."""
+    """The first validation error of a body in one sentence, with OpenAI's status 400."""
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"][1:]]
-    parts = [part for n, part in enumerate(parts) if n == 0 or not (part == "str" or "[" in part)]  # of several types
+    parts = [part for n, part in enumerate(parts) if n == 0 or not (part == "str" or "[" in part)]  # members of a union
     place = ".".join(parts)[:200]
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not JSON", code="invalid_json")
     if first["type"] in ("model_attributes_type", "model_type", "dict_type") and not place:
         return ApiError(400, "the body is not a JSON object sent as application/json", code="invalid_json")
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"the parameter {place} is not known here", place, "unknown_parameter")
+        return ApiError(400, f"the parameter {place} is unknown", place, "unknown_parameter")
     if first["type"] == "missing":
         return ApiError(400, f"{place or 'the body'} is missing", place or None, "missing_parameter")
     message = first["msg"].removeprefix("Value error, ")
@@ -84,5 +82,5 @@ def validation_error(error: RequestValidationError) -> ApiError:
 
 
 def subject(message: str) -> str:
-    """The parameter that a sentence about several, or about a setting's value, begins with."""
+    """The parameter that an error message begins with."""
     return message.split()[0]

@@ -1,9 +1,8 @@
-"""What every request passes before any route, the playground's among them: whose it is, its key, its size.
+"""Checks of every request before any route, including the playground's: origin, key, number, size of the body.
 
-A browser carries requests from any page to this machine. So a request is refused whose Host is not a name of this server
-(a page of another site whose name was made to point here), whose Origin is another one (a page that sends requests, or a
-form), or that a browser says comes from another site. No response carries CORS headers. Not here: what the
-requests ask for.
+A browser sends requests of any page to this machine. So a request is refused if its Host is not a name of this server (DNS
+rebinding), if its Origin is another one (a script or form of another page), or if Fetch Metadata says that it comes from
+another site. No response carries CORS headers. Not here: connections before their request (connections.py).
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.serve.errors import ApiError
 from understudy.serve.metrics import ServerMetrics
-from understudy.serve.openai.stream import CLIENT_LEFT
+from understudy.serve.openai.stream import CLIENT_CLOSED_REQUEST
 from understudy.serve.served import Served
 
 OPEN_PATHS = ("/health",)
-"""What is answered without a key."""
+"""Paths that need no key."""
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -32,16 +31,16 @@ SAFE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 DISCARDED_BODIES = 8
-"""How many times the largest body is read and thrown away before it is refused: a client that is still sending would
-otherwise see a broken connection instead of the refusal."""
+"""A body of up to this many times the limit is read and discarded before it is refused: a client that is still sending would
+otherwise see a broken connection instead of the error."""
 
 
-class ClientLeft(Exception):
-    """Nobody is there to be answered."""
+class ClientDisconnected(Exception):
+    """The client closed the connection before its request was complete."""
 
 
 class Guard:
-    """Lets through what may pass, with its body read, and counts everything."""
+    """Middleware that refuses requests, reads bodies, and counts requests."""
 
     def __init__(self, app: ASGIApp, served: Served, metrics: ServerMetrics) -> None:
         self.app, self.served, self.metrics = app, served, metrics
@@ -51,12 +50,12 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # nothing here speaks WebSocket
+        if scope["type"] != "http":  # no route is a WebSocket
             await send({"type": "websocket.close", "code": 1008})
             return
-        begun, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 500
 
-        async def noting(message: Message) -> None:
+        async def send_checked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -69,28 +68,28 @@ class Guard:
             if refusal is not None:
                 response = refusal.response()
                 response.headers["Connection"] = "close"  # the body is not read; else it would be, without end
-                await response(scope, receive, noting)
+                await response(scope, receive, send_checked)
                 return
             body = await read_body(scope, receive, self.served.limits.body_bytes, self.served.limits.body_seconds)
-            await self.app(scope, _replay(body, receive), noting)
+            await self.app(scope, _replay(body, receive), send_checked)
         except ApiError as error:
-            await error.response()(scope, receive, noting)
-        except ClientLeft:
-            status = CLIENT_LEFT
+            await error.response()(scope, receive, send_checked)
+        except ClientDisconnected:
+            status = CLIENT_CLOSED_REQUEST
         finally:
             self.open_requests -= 1
-            route = getattr(scope.get("route"), "path", None) or "other"  # of a fixed set, whatever is asked for
+            route = getattr(scope.get("route"), "path", None) or "other"  # a fixed set, for any path
             self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.request_seconds.labels(route).observe(time.perf_counter() - begun)
+            self.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)
-        if (stranger := another_site(headers, scope["method"], self.served.hosts)) is not None:
-            return ApiError(403, stranger, code="cross_origin")
+        if (reason := cross_origin(headers, scope["method"], self.served.hosts)) is not None:
+            return ApiError(403, reason, code="cross_origin")
         if self.served.key is not None and scope["path"] not in OPEN_PATHS and not has_key(headers, self.served.key):
             scheme = "Bearer" if scope["path"].startswith("/v1/") else 'Basic realm="Understudy", charset="UTF-8"'
             return ApiError(
-                401, "this server wants its key, as `Authorization: Bearer KEY`; in a browser, as the password",
+                401, "this server needs its key, as `Authorization: Bearer KEY`; in a browser, as the password",
                 code="invalid_api_key", headers={"WWW-Authenticate": scheme},
             )  # fmt: skip
         if self.open_requests > self.served.limits.open_requests:
@@ -103,13 +102,13 @@ class Guard:
         return None
 
 
-def another_site(headers: Headers, method: str, hosts: frozenset[str] | None) -> str | None:
-    """Why a request is not from this server's own pages, nor from a program of someone who knows its name; or None."""
+def cross_origin(headers: Headers, method: str, hosts: frozenset[str] | None) -> str | None:
+    """The reason to refuse a request that comes from a page of another site; None for other requests."""
     named = headers.getlist("host")
     if len(named) != 1 or (name := host_name(named[0])) is None:
-        return "the request has no Host, or several; send one"
+        return "the request has no valid Host header, or several; send one"
     if hosts is not None and name not in hosts:
-        return f"this server is not called {name[:100]!r}; ask it by {', '.join(sorted(hosts))}"
+        return f"{name[:100]!r} is no host name of this server; use {', '.join(sorted(hosts))}"
     for origin in headers.getlist("origin"):
         if urlsplit_netloc(origin) != named[0].lower():
             return "a page of another origin cannot use this server"
@@ -120,7 +119,7 @@ def another_site(headers: Headers, method: str, hosts: frozenset[str] | None) ->
 
 
 def host_name(host: str) -> str | None:
-    """The name in a Host header, in lower case, without the port; None for what is none."""
+    """The host name of a Host header in lower case, without the port; None if it is invalid."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
@@ -135,7 +134,7 @@ def urlsplit_netloc(origin: str) -> str | None:
 
 
 def has_key(headers: Headers, key: str) -> bool:
-    """Whether the key is given: by a program as a bearer, by a browser as the password of any user."""
+    """Whether a request has the key: as a bearer token, or from a browser as the password of any user."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
     password = given.strip().encode("latin-1")  # as headers are read
     if scheme.lower() == "basic":
@@ -149,24 +148,24 @@ def has_key(headers: Headers, key: str) -> bool:
 
 
 async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: float) -> bytes:
-    """The whole body, counted as it comes, whatever length it was said to have.
+    """The whole body. Its size is counted as it arrives, not taken from Content-Length.
 
     Raises:
-        ApiError: it is too large, or does not come in time.
-        ClientLeft: it ended before its end.
+        ApiError: the body is too large or too slow.
+        ClientDisconnected: the connection was closed before its end.
     """
     chunks: list[bytes] = []
     size, more = 0, True
     too_large = ApiError(413, f"the body is larger than {most_bytes:,} bytes; send less", code="body_too_large")
-    said = Headers(scope=scope).get("content-length", "0")
-    if said.isdigit() and int(said) > most_bytes * DISCARDED_BODIES:
+    announced = Headers(scope=scope).get("content-length", "0")
+    if announced.isdigit() and int(announced) > most_bytes * DISCARDED_BODIES:
         raise too_large
     try:
         async with asyncio.timeout(seconds):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientLeft
+                    raise ClientDisconnected
                 size, more = size + len(message.get("body", b"")), message.get("more_body", False)
                 if size <= most_bytes:
                     chunks.append(message.get("body", b""))
@@ -180,14 +179,14 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: fl
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives the body at once, and then what comes after it."""
-    given = False
+    """A ``receive`` that returns the body, and then the messages after it."""
+    replayed = False
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics, in a registry of the app's own: requests, times, and the state of each engine."""
+"""Prometheus metrics at /metrics, in a registry of the app's own: requests, times, and the state of each engine."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from understudy.serve.served import Served
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 GAUGES = {
-    "running": "Answers being generated",
-    "waiting": "Requests in the queue",
-    "slots": "Answers that can be generated at once",
-    "cached_tokens": "Tokens whose keys and values are in memory",
-    "cache_bytes": "Memory of keys and values",
+    "running": ("sequences_running", "Sequences being generated"),
+    "waiting": ("sequences_waiting", "Sequences in the queue"),
+    "slots": ("slots", "Sequences that can be generated at once"),
+    "cached_tokens": ("kv_cache_tokens", "Tokens in the KV cache"),
+    "cache_bytes": ("kv_cache_bytes", "Size of the KV cache"),
 }
+"""Field of EngineStats, name without `understudy_`, help."""
 COUNTERS = {
-    "tokens_generated": "Tokens sampled",
-    "prompt_tokens": "Tokens of prompts",
-    "prompt_tokens_reused": "Tokens of prompts found in the cache",
+    "tokens_generated": ("generated_tokens", "Tokens sampled"),
+    "prompt_tokens": ("prompt_tokens", "Tokens of prompts"),
+    "prompt_tokens_reused": ("prompt_tokens_cached", "Tokens of prompts found in the KV cache"),
 }
 
 
@@ -34,41 +35,37 @@ class ServerMetrics:
             "understudy_requests", "HTTP requests", ["route", "status"], registry=self.registry
         )  # fmt: skip
         self.request_seconds = Histogram(
-            "understudy_request_seconds", "From a request to the end of its response", ["route"], buckets=SECONDS,
+            "understudy_request_seconds", "Time from a request to the end of its response", ["route"], buckets=SECONDS,
             registry=self.registry,
         )  # fmt: skip
         self.first_token_seconds = Histogram(
-            "understudy_time_to_first_token_seconds", "From a request to the first token of its answer", ["model"],
+            "understudy_time_to_first_token_seconds", "Time from a request to its first token", ["model"],
             buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
-        self.registry.register(_Engines(served))
+        self.registry.register(_EngineCollector(served))
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
 
 
-class _Engines:
-    """Asks each engine when it is asked."""
+class _EngineCollector:
+    """Reads the statistics of each engine when metrics are collected."""
 
     def __init__(self, served: Served) -> None:
         self.served = served
 
     def collect(self) -> Iterator[Any]:
         stats = {name: run.engine.stats() for name, run in self.served.runs.items()}
-        for name, help in GAUGES.items():
-            gauge = GaugeMetricFamily(f"understudy_{name}", help, labels=["model"])
-            for model, own in stats.items():
-                gauge.add_metric([model], getattr(own, name))
-            yield gauge
-        for name, help in COUNTERS.items():
-            counter = CounterMetricFamily(f"understudy_{name}", help, labels=["model"])
-            for model, own in stats.items():
-                counter.add_metric([model], getattr(own, name))
-            yield counter
+        for family, table in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
+            for field, (name, help) in table.items():
+                metric = family(f"understudy_{name}", help, labels=["model"])
+                for model, values in stats.items():
+                    metric.add_metric([model], getattr(values, field))
+                yield metric
         finished = CounterMetricFamily(
-            "understudy_answers_finished", "Answers by how they ended", labels=["model", "reason"]
+            "understudy_sequences_finished", "Sequences by finish reason", labels=["model", "reason"]
         )
-        for model, own in stats.items():
-            for reason, times in own.requests_finished.items():
-                finished.add_metric([model, reason], times)
+        for model, values in stats.items():
+            for reason, count in values.requests_finished.items():
+                finished.add_metric([model, reason], count)
         yield finished

@@ -1,7 +1,7 @@
-"""/v1/chat/completions: an answer to a conversation, whole or as a stream of chunks, and its place in the store.
+"""/v1/chat/completions: answers to a conversation, whole or as a stream of chunks, and their records in the feedback store.
 
-The id of the answer of choice 0 is the completion's without `chatcmpl-`; that of choice 1 ends in `-1`, and so on. It is
-in the store before the client is told that the answer has ended. Not here: which messages are read (planning.py).
+The id of the answer of choice 0 is the completion's without `chatcmpl-`; that of choice 1 ends in `-1`, and so on. The record
+is written before the client receives the end of the answer. Not here: the messages that fit the context (plan.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from understudy.serve.errors import ApiError
 from understudy.serve.metrics import ServerMetrics
 from understudy.serve.openai.plan import RequestPlan, plan_chat
 from understudy.serve.openai.schemas import ChatRequest
-from understudy.serve.openai.stream import DONE, Answers, Delta, event, on_leaving
+from understudy.serve.openai.stream import DONE, ChoiceDelta, ResponseStream, event, on_disconnect
 from understudy.serve.openai.tokens import logprob_number, token_text
 from understudy.serve.served import Served, ServedRun
 from understudy.tokenizer import Tokenizer
@@ -34,33 +34,33 @@ ID_PREFIX = "chatcmpl-"
 
 
 class ChatCompletion:
-    """One request for answers to a conversation; making it on the event loop begins them, once planned."""
+    """One request for answers to a conversation. Construct it on the event loop."""
 
-    def __init__(self, served: Served, metrics: ServerMetrics, asked: ChatRequest) -> None:
-        self.served, self.asked = served, asked
-        self.run: ServedRun = served.find(asked.model)
+    def __init__(self, served: Served, metrics: ServerMetrics, request: ChatRequest) -> None:
+        self.served, self.request = served, request
+        self.run: ServedRun = served.find(request.model)
         self.id = uuid.uuid4().hex
-        self.conversation_id = asked.conversation_id or uuid.uuid4().hex
+        self.conversation_id = request.conversation_id or uuid.uuid4().hex
         self.created = int(time.time())
-        self.answers = Answers(metrics.first_token_seconds.labels(self.run.name).observe)
-        self.ends = end_ids(self.run.tokenizer)
+        self.stream = ResponseStream(metrics.first_token_seconds.labels(self.run.name).observe)
+        self.end_ids = end_ids(self.run.tokenizer)
 
     async def begin(self) -> None:
-        """RequestPlan and submit.
+        """Plan and submit.
 
         Raises:
-            ApiError: it cannot be answered, or not now.
+            ApiError: an invalid request, or a full queue.
         """
-        self.plan = await asyncio.to_thread(plan_chat, self.run, self.asked, self.served.limits)
-        self.answers.submit(self.run.engine, self.plan.requests)
+        self.plan = await asyncio.to_thread(plan_chat, self.run, self.request, self.served.limits)
+        self.stream.submit(self.run.engine, self.plan.requests)
 
-    async def whole(self, request: HttpRequest) -> dict[str, Any]:
-        async with on_leaving(request, self.answers.leave):
-            async for _ in self.answers.deltas():
-                pass  # the totals keep it
-        for choice in range(len(self.answers.totals)):
-            await self._keep(choice)
-        self.answers.check_ended(self.served.limits.seconds)
+    async def whole(self, connection: HttpRequest) -> dict[str, Any]:
+        async with on_disconnect(connection, self.stream.disconnect):
+            async for _ in self.stream.deltas():
+                pass  # the totals collect it
+        for choice in range(len(self.stream.totals)):
+            await self._record(choice)
+        self.stream.check_ended(self.served.limits.seconds)
         choices = [
             {
                 "index": choice,
@@ -68,27 +68,26 @@ class ChatCompletion:
                 "logprobs": self._logprobs(total),
                 "finish_reason": total.finish_reason,
             }
-            for choice, total in enumerate(self.answers.totals)
+            for choice, total in enumerate(self.stream.totals)
         ]
-        return self._envelope("chat.completion") | {"choices": choices, "usage": self.answers.usage(self.plan.prompts)}
+        return self._envelope("chat.completion") | {"choices": choices, "usage": self.stream.usage(self.plan.prompts)}
 
-    async def events(self, request: HttpRequest) -> AsyncGenerator[bytes, None]:
-        async with on_leaving(request, self.answers.leave):
-            for choice in range(len(self.answers.totals)):
+    async def events(self, connection: HttpRequest) -> AsyncGenerator[bytes, None]:
+        async with on_disconnect(connection, self.stream.disconnect):
+            for choice in range(len(self.stream.totals)):
                 yield self._chunk(choice, {"role": "assistant", "content": "", "refusal": None})
-            async for joined in self.answers.deltas():
+            async for joined in self.stream.deltas():
                 for choice, delta in joined.items():
-                    if delta.text or (self.asked.logprobs and delta.logprobs):
+                    if delta.text or (self.request.logprobs and delta.logprobs):
                         yield self._chunk(choice, {"content": delta.text}, self._logprobs(delta))
                     if delta.finish_reason:
-                        await self._keep(choice)
+                        await self._record(choice)
                         if delta.finish_reason in ("stop", "length"):
                             yield self._chunk(choice, {}, finish_reason=delta.finish_reason)
-        self.answers.check_ended(self.served.limits.seconds)
-        if self.asked.include_usage:
+        self.stream.check_ended(self.served.limits.seconds)
+        if self.request.include_usage:
             yield event(
-                self._envelope("chat.completion.chunk")
-                | {"choices": [], "usage": self.answers.usage(self.plan.prompts)}
+                self._envelope("chat.completion.chunk") | {"choices": [], "usage": self.stream.usage(self.plan.prompts)}
             )
         yield DONE
 
@@ -111,33 +110,34 @@ class ChatCompletion:
         finish_reason: str | None = None,
     ) -> bytes:
         content = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        usage = {"usage": None} if self.asked.include_usage else {}
+        usage = {"usage": None} if self.request.include_usage else {}
         return event(self._envelope("chat.completion.chunk") | {"choices": [content]} | usage)
 
-    def _logprobs(self, delta: Delta) -> dict[str, Any] | None:
-        if not self.asked.logprobs:
+    def _logprobs(self, delta: ChoiceDelta) -> dict[str, Any] | None:
+        if not self.request.logprobs:
             return None
-        shown = [entry for entry in delta.logprobs if entry.token not in self.ends]
-        return {"content": [chat_logprob(self.run.tokenizer, entry) for entry in shown], "refusal": None}
+        visible = [entry for entry in delta.logprobs if entry.token not in self.end_ids]
+        return {"content": [chat_logprob(self.run.tokenizer, entry) for entry in visible], "refusal": None}
 
-    async def _keep(self, choice: int) -> None:
-        total, id = self.answers.totals[choice], answer_id(self.id, choice)
-        await keep_answer(self.served.store, self.run, self.plan, choice, total, self.conversation_id, id)
+    async def _record(self, choice: int) -> None:
+        total, id = self.stream.totals[choice], answer_id(self.id, choice)
+        await record_answer(self.served.store, self.run, self.plan, choice, total, self.conversation_id, id)
 
 
-async def keep_answer(
+async def record_answer(
     store: FeedbackStore | None,
     run: ServedRun,
     plan: RequestPlan,
     choice: int,
-    total: Delta,
+    total: ChoiceDelta,
     conversation_id: str,
     id: str,
 ) -> bool:
-    """Record an answer, whole or cut short, where there is a store; one of which no word came is none.
+    """Write an answer, complete or cut, to the feedback store, if there is one. An answer that was cut before its first
+    token is not written.
 
     Returns:
-        Whether it is kept, under ``id``.
+        Whether it was written under ``id``.
 
     Raises:
         ApiError: the store failed.
@@ -147,38 +147,38 @@ async def keep_answer(
     from understudy.feedback.records import AnswerRecord
 
     if total.finish_reason is None:
-        raise ValueError(f"the answer {id} has not ended")
+        raise RuntimeError("an answer can only be recorded after its end")
     if store is None or not (total.tokens or total.finish_reason in ("stop", "length")):
         return False
-    how = plan.requests[choice]
+    request = plan.requests[choice]
     record = AnswerRecord(
         conversation_id=conversation_id, prompt=list(plan.messages), text=total.text, run=run.name, step=run.step,
         weights_sha256=run.weights_sha256,
-        settings=asdict(how.settings) | {"max_new_tokens": how.max_new_tokens, "stop": list(how.stop)},
+        settings=asdict(request.settings) | {"max_new_tokens": request.max_new_tokens, "stop": list(request.stop)},
         finish_reason=total.finish_reason, tokens=len(total.tokens), id=id,
     )  # fmt: skip
     try:
         await asyncio.to_thread(store.add_answer, record)
     except SQLAlchemyError as error:
-        logging.getLogger("uvicorn.error").exception("an answer could not be kept")
-        message = "the answer could not be kept in the feedback database; the server's log says why"
+        logging.getLogger("uvicorn.error").exception("an answer could not be stored")
+        message = "the answer could not be stored in the feedback database; see the server's log"
         raise ApiError(500, message, code="store_failed") from error
     return True
 
 
 def answer_id(id: str, choice: int) -> str:
-    """What an answer is kept under."""
+    """The id of an answer in the feedback store."""
     return id if choice == 0 else f"{id}-{choice}"
 
 
 def chat_logprob(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, Any]:
-    """One token and the likeliest in its place, in the shape of chat completions."""
+    """A token and the likeliest alternatives, in the schema of chat completions."""
 
-    def shape(token: int, logprob: float) -> dict[str, Any]:
+    def entry_of(token: int, logprob: float) -> dict[str, Any]:
         return {
             "token": token_text(tokenizer, token),
             "logprob": logprob_number(logprob),
             "bytes": list(tokenizer.token_bytes(token)),
         }
 
-    return shape(entry.token, entry.logprob) | {"top_logprobs": [shape(*other) for other in entry.top]}
+    return entry_of(entry.token, entry.logprob) | {"top_logprobs": [entry_of(*other) for other in entry.top]}

@@ -1,8 +1,7 @@
-"""Between the engine's thread and the event loop: the answers to one HTTP request while they come, as deltas.
+"""From the engine's thread to the event loop: the completions of one HTTP request as a stream of deltas.
 
-A slow reader holds neither the engine nor memory: what it has not read waits here, up to MOST_WAITING steps, is joined
-when it reads on, and past that its answers are given up. A client that leaves has its answers cancelled. Not here:
-the shapes in which deltas are sent.
+A slow reader blocks neither the engine nor other clients: up to MAX_PENDING_CHUNKS unread chunks are queued and joined when it
+reads on; beyond that the request is cancelled. A disconnect cancels it too. Not here: the JSON of deltas.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ from understudy.inference.batching import (
 )
 from understudy.serve.errors import ApiError
 
-MOST_WAITING = 4096
-CLIENT_LEFT = 499
-"""The status under which requests are counted whose client left before the response."""
+MAX_PENDING_CHUNKS = 4096
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the metrics of a request whose client disconnected before the response (nginx's)."""
 DONE = b"data: [DONE]\n\n"
 
 
 @dataclass
-class Delta:
-    """What came of one choice since the last one: text, tokens, and how it ended where it did."""
+class ChoiceDelta:
+    """New output of one choice: text, tokens, and the finish reason at its end."""
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
@@ -48,41 +47,40 @@ class Delta:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     reused_tokens: int = 0
 
-    def add(self, piece: CompletionChunk | Delta) -> None:
-        self.text += piece.text
-        self.tokens += piece.tokens
-        self.logprobs += piece.logprobs
-        self.prompt_logprobs += piece.prompt_logprobs
-        self.reused_tokens += piece.reused_tokens
-        self.finish_reason = piece.finish_reason or self.finish_reason
+    def add(self, chunk: CompletionChunk | ChoiceDelta) -> None:
+        self.text += chunk.text
+        self.tokens += chunk.tokens
+        self.logprobs += chunk.logprobs
+        self.prompt_logprobs += chunk.prompt_logprobs
+        self.reused_tokens += chunk.reused_tokens
+        self.finish_reason = chunk.finish_reason or self.finish_reason
 
 
-class Answers:
-    """The answers to one HTTP request. Made on the event loop; the engine's thread only hands over pieces."""
+class ResponseStream:
+    """The completions of one HTTP request. Construct it on the event loop; the engine's thread only adds chunks."""
 
     def __init__(self, observe_first_token: Callable[[float], None]) -> None:
-        """``observe_first_token`` is told after how many seconds the first token of any choice came."""
-        self.totals: list[Delta] = []
-        """All that has come of each choice."""
-        self.left = False
-        """Whether the client went away."""
+        """``observe_first_token`` is called with the seconds until the first token of any choice."""
+        self.totals: list[ChoiceDelta] = []
+        """All output of each choice so far."""
+        self.disconnected = False
         self._begun, self._observe = time.perf_counter(), observe_first_token
         self._loop = asyncio.get_running_loop()
-        self._pieces: deque[tuple[int, CompletionChunk]] = deque()
+        self._chunks: deque[tuple[int, CompletionChunk]] = deque()
         self._arrived = asyncio.Event()
-        self._tickets: list[RequestHandle] = []
+        self._handles: list[RequestHandle] = []
         self._unfinished = 0
         self._overrun = False
 
     def submit(self, engine: BatchEngine, requests: Sequence[SequenceRequest]) -> None:
-        """Have the engine answer all of them, or none.
+        """Submit all requests, or none.
 
         Raises:
-            ApiError: the queue is full, the engine is closing, or it cannot take a request.
+            ApiError: the queue is full, the engine is closing, or a request is invalid.
         """
         try:
             for choice, request in enumerate(requests):
-                self._tickets.append(engine.submit(request, functools.partial(self._from_engine, choice)))
+                self._handles.append(engine.submit(request, functools.partial(self._from_engine, choice)))
         except QueueFull as full:
             self.cancel()
             seconds = str(max(1, round(full.retry_after)))
@@ -95,20 +93,21 @@ class Answers:
             raise ApiError(400, str(error), code="invalid_value") from error
         except RuntimeError as error:
             self.cancel()
-            raise ApiError(503, "no answers are given any more: the server ends", code="engine_stopped") from error
-        self.totals = [Delta() for _ in requests]
+            raise ApiError(503, "the server is shutting down", code="engine_stopped") from error
+        self.totals = [ChoiceDelta() for _ in requests]
         self._unfinished = len(requests)
 
-    def leave(self) -> None:
-        self.left = True
+    def disconnect(self) -> None:
+        """Cancel the request because its client closed the connection."""
+        self.disconnected = True
         self.cancel()
 
     def cancel(self) -> None:
-        for ticket in self._tickets:
-            ticket.cancel()
+        for handle in self._handles:
+            handle.cancel()
 
-    async def deltas(self) -> AsyncIterator[dict[int, Delta]]:
-        """What has come of each choice since the last time, until all have ended.
+    async def deltas(self) -> AsyncIterator[dict[int, ChoiceDelta]]:
+        """New output of the choices, until all have ended.
 
         Raises:
             ApiError: the reader is too slow.
@@ -117,74 +116,76 @@ class Answers:
             await self._arrived.wait()
             self._arrived.clear()
             if self._overrun:
-                raise ApiError(503, "the answer was not read as fast as it came", code="slow_reader")
-            if self._pieces and not any(total.tokens for total in self.totals):
+                raise ApiError(503, "the response was read too slowly", code="slow_reader")
+            if self._chunks and not any(total.tokens for total in self.totals):
                 self._observe(time.perf_counter() - self._begun)
-            joined: dict[int, Delta] = {}
-            while self._pieces:
-                choice, piece = self._pieces.popleft()
-                joined.setdefault(choice, Delta()).add(piece)
-                self.totals[choice].add(piece)
-                self._unfinished -= piece.finish_reason is not None
+            joined: dict[int, ChoiceDelta] = {}
+            while self._chunks:
+                choice, chunk = self._chunks.popleft()
+                joined.setdefault(choice, ChoiceDelta()).add(chunk)
+                self.totals[choice].add(chunk)
+                self._unfinished -= chunk.finish_reason is not None
             yield joined
 
     def usage(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Tokens of the prompts, each counted once, and of all choices; choices stand prompt by prompt."""
-        read, answers = sum(map(len, prompts)), sum(len(total.tokens) for total in self.totals)
+        """Token counts of the prompts, each counted once, and of all choices, which are ordered by prompt."""
+        of_prompts, of_choices = sum(map(len, prompts)), sum(len(total.tokens) for total in self.totals)
         cached = sum(total.reused_tokens for total in self.totals[:: len(self.totals) // len(prompts)])
         return {
-            "prompt_tokens": read, "completion_tokens": answers, "total_tokens": read + answers,
+            "prompt_tokens": of_prompts, "completion_tokens": of_choices, "total_tokens": of_prompts + of_choices,
             "prompt_tokens_details": {"cached_tokens": cached},
         }  # fmt: skip
 
-    def _from_engine(self, choice: int, piece: CompletionChunk) -> None:
-        self._loop.call_soon_threadsafe(self._take, choice, piece)
+    def _from_engine(self, choice: int, chunk: CompletionChunk) -> None:
+        self._loop.call_soon_threadsafe(self._add, choice, chunk)
 
-    def _take(self, choice: int, piece: CompletionChunk) -> None:
-        if len(self._pieces) >= MOST_WAITING:
+    def _add(self, choice: int, chunk: CompletionChunk) -> None:
+        if len(self._chunks) >= MAX_PENDING_CHUNKS:
             self._overrun = True
-            self._pieces.clear()
+            self._chunks.clear()
             self.cancel()
         if not self._overrun:
-            self._pieces.append((choice, piece))
+            self._chunks.append((choice, chunk))
         self._arrived.set()
 
     def check_ended(self, seconds: float) -> None:
-        """Nothing, where no answer was cut short.
+        """Check that no completion was cut.
 
         Raises:
-            ApiError: one was, by the time there is for it, a shutdown, or a failure.
+            ApiError: one was, by its timeout, a disconnect, a shutdown or a failure.
         """
         reasons = {total.finish_reason for total in self.totals}
         if "cancelled" in reasons:
-            raise ApiError(CLIENT_LEFT if self.left else 503, "the answer was cancelled", code="cancelled")
+            raise ApiError(
+                CLIENT_CLOSED_REQUEST if self.disconnected else 503, "the answer was cancelled", code="cancelled"
+            )
         if "timeout" in reasons:
             raise ApiError(504, f"the answer took more than {seconds:g} s; ask for fewer tokens", code="timeout")
         if "error" in reasons:
-            raise ApiError(500, "generating failed; the server's log says how", code="engine_failed")
+            raise ApiError(500, "generation failed; see the server's log", code="engine_failed")
 
 
 @contextlib.asynccontextmanager
-async def on_leaving(request: HttpRequest, act: Callable[[], None]) -> AsyncIterator[None]:
-    """Within, ``act`` is called when the client goes away; it is too when what is within fails."""
+async def on_disconnect(request: HttpRequest, cancel: Callable[[], None]) -> AsyncIterator[None]:
+    """Call ``cancel`` if the client disconnects during the block, or if the block raises."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        act()
+        cancel()
 
     watching = asyncio.create_task(watch())
     try:
         yield
     except BaseException:
-        act()
+        cancel()
         raise
     finally:
         watching.cancel()
 
 
 class EventStream(Response):
-    """Server-sent events, each sent when the reader took those before; an ApiError midway is the last event."""
+    """Server-sent events, paced by the reader; an ApiError on the way is the last event."""
 
     media_type = "text/event-stream"
 
@@ -204,5 +205,5 @@ class EventStream(Response):
 
 
 def event(content: dict[str, Any]) -> bytes:
-    """A chunk as an event. ASCII only, so that no reader splits it at a character it takes for a line break."""
+    """A chunk as a server-sent event, in ASCII so that no reader takes a character of it for a line break."""
     return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"

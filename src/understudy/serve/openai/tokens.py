@@ -1,15 +1,15 @@
-"""How tokens and their log-probabilities are written in JSON."""
+"""Tokens and their log-probabilities in JSON."""
 
 from __future__ import annotations
 
 from understudy.tokenizer import Tokenizer
 
 LEAST_LOGPROB = -9999.0
-"""OpenAI's number for a probability of 0, which JSON has no other for."""
+"""OpenAI's value for log 0, since JSON has no infinity."""
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """A token as text; `bytes:\\xe2\\x82` where it is a part of a character, as OpenAI writes it."""
+    """A token as text; in OpenAI's form `bytes:\\xe2\\x82` if it is a part of a character."""
     raw = tokenizer.token_bytes(token)
     try:
         return raw.decode()

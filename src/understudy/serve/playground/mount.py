@@ -1,8 +1,7 @@
-"""The playground: the page at `/` of the server, made with Gradio, to talk with the runs, judge them and look inside.
+"""The playground: a page at `/` of the server, made with Gradio, to chat with the runs, judge answers and look inside.
 
-What it needs comes from the server itself: no font, script or picture is fetched from elsewhere, and a policy sent with
-every page has the browser refuse any that an answer might ask for. Not here: what happens when someone says or judges
-something (talking.py), whose requests are let through at all (guard.py), how things are drawn (static/).
+All fonts, scripts and pictures come from the server itself, and a content security policy has the browser refuse others, which
+an answer might contain. Not here: the state of a session (session.py), checks of requests (guard.py), drawing (static/).
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-"""Gradio needs inline scripts and eval; nothing may come from, or go to, another server."""
+"""Gradio needs inline scripts and eval; no content may come from or go to another server."""
 CLOSED = ("upload", "file", "stream", "proxy", "component_server", "monitoring", "vibe", "mcp", "deep_link", "dev")
-"""Of what Gradio serves beside a page, what this page does not need."""
+"""Routes of Gradio that this page does not need."""
 
 
 def mount(app: FastAPI, served: Served) -> None:
-    """Have the app show the playground at `/`.
+    """Mount the playground at `/`.
 
     Raises:
         ValueError: Gradio is not installed.
@@ -53,16 +52,20 @@ def mount(app: FastAPI, served: Served) -> None:
         block_title_text_weight="500", block_shadow="none", input_shadow="none",
         input_border_width="1px", input_border_color="*border_color_primary",
         input_border_color_dark="*border_color_primary",
+        # Gradio's own greys have a contrast of 2.6:1 on white; WCAG AA asks for 4.5:1.
+        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_600", input_placeholder_color_dark="*neutral_400",
     )  # fmt: skip
     gr.mount_gradio_app(
         app, build_page(served), path="/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False,
         enable_monitoring=False, pwa=False, show_error=False, favicon_path=str(PAGE / "icon.svg"),
-theme=theme, css_paths=[PAGE / "page.css"],
+        theme=theme, css_paths=[PAGE / "page.css"],
     )  # fmt: skip
 
 
 class PagePolicy:
-    """Sends the policy with everything but the API's answers, and closes what Gradio offers beside the page."""
+    """Middleware that adds the policy to all responses but the API's, and closes routes of Gradio."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -73,7 +76,7 @@ class PagePolicy:
             return
         parts = scope["path"].strip("/").split("/")
         if parts[-1:] and any(part.partition("=")[0].removesuffix(".js") in CLOSED for part in parts[:2] if part):
-            await ApiError(404, "there is nothing here").response()(scope, receive, send)
+            await ApiError(404, "there is nothing at this path").response()(scope, receive, send)
             return
 
         async def with_policy(message: Message) -> None:

@@ -1,7 +1,7 @@
-"""The page of the playground as Gradio's blocks: what is on it, and what is called when something on it is used.
+"""The page of the playground as Gradio blocks: widgets and their event handlers.
 
-The conversation, the pair of answers and the look inside are drawn from JSON by static/*.js, which set what people and
-models wrote as text and never as HTML. Not here: what is done (talking.py), and how the page is served (playground.py).
+The conversation, the pair of answers and the look inside are drawn from JSON by static/*.js, which insert the texts of people
+and models as text and never as HTML. Not here: the state of a session (session.py), serving the page (mount.py).
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ from typing import Any
 import gradio as gr
 
 from understudy.serve.errors import ApiError
-from understudy.serve.playground import session as talking
-from understudy.serve.playground.session import AnswerPair, PlaygroundConversation, Wishes
+from understudy.serve.playground import session
+from understudy.serve.playground.session import AnswerPair, GenerationOptions, PlaygroundConversation
 from understudy.serve.served import Served
 from understudy.tokenizer.chat import speaks_chat
 
 PAGE = Path(__file__).parent / "static"
 GREETING = (
-    "Say something, and {names} will answer.\nJudge the answers: what you think of them can train the next model."
+    "Write a message, and {names} will answer.\nYou can judge each answer. A correction can train the next model.\n"
+    "A thumb or stars can only if another answer to the same question is judged differently: "
+    "press Again, or use Compare."
 )
-NO_CHAT = "None of the models here was taught to answer.\nFinetune one with `understudy sft`, or ask /v1/completions to go on from a text."
-DUEL_GREETING = "Ask something, and get two answers without being told whose they are.\nPick the better one."
-LOOK_GREETING = "Talk first. Then see how likely each word of the last answer was,\nwhat else might have come, and what the model looked at."
+NO_CHAT = "None of these models was finetuned to answer.\nFinetune one with `understudy sft`, or use /v1/completions to continue a text."
+DUEL_GREETING = "Ask a question, and get two answers without the names of their models.\nChoose the better one; your choice can train the next model."
+LOOK_GREETING = "Talk first. Then this page shows the probability of each token of the last answer,\nthe alternatives, and the attention weights."
 
 
 def build_page(served: Served) -> gr.Blocks:
-    """The page, and what each thing on it does."""
+    """The page and its event handlers."""
     names = [name for name, run in served.runs.items() if speaks_chat(run.tokenizer)] or list(served.runs)
     longest = max(run.context_length for run in served.runs.values())
     several = len(served.runs) > 1
@@ -67,9 +69,9 @@ def build_page(served: Served) -> gr.Blocks:
             with gr.Tab("Look inside", id="look") as look_tab:
                 look = _drawn("look", {"greeting": LOOK_GREETING})
             with gr.Tab("Settings", id="settings"):
-                name, wishes = _settings(model, longest)
-        # Several at a time: to the browser an event is over only some time after the last of it is seen. And only what
-        # is written piece by piece goes by the queue: what joins while its stream is being closed may never be read.
+                name, options = _settings(model, longest)
+        # Several events at a time: to the browser an event ends some time after its last update. Only handlers that yield
+        # use the queue: an event that joins while the browser closes the queue's stream might never be received.
         pieces: Any = {
             "show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None,
             "trigger_mode": "multiple",
@@ -77,39 +79,41 @@ def build_page(served: Served) -> gr.Blocks:
         whole: Any = pieces | {"queue": False}
 
         def shown(conversation: PlaygroundConversation, greeting: str = greeting) -> Any:
-            return gr.skip() if conversation.left else conversation.view(several, greeting)
+            return gr.skip() if conversation.closed else conversation.view(several, greeting)
 
-        async def talked(text: str, place: int | None, conversation: PlaygroundConversation, wishes: Wishes) -> Frames:
-            """Frames of the conversation and the box while an answer is written."""
+        async def talked(
+            text: str, place: int | None, conversation: PlaygroundConversation, options: GenerationOptions
+        ) -> Frames:
+            """Updates of the conversation and the box while an answer is generated."""
             typed = "" if place is None else None
             try:
-                async for _ in conversation.say(served, text, wishes, place):
+                async for _ in conversation.say(served, text, options, place):
                     yield shown(conversation), _writing(typed)
-                    typed = None  # what is typed meanwhile stays
+                    typed = None  # keep text typed meanwhile
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
                 typed = text if place is None else None
-            yield shown(conversation), _waiting(typed) if conversation.writing is None else gr.skip()
+            yield shown(conversation), _waiting(typed) if conversation.pending is None else gr.skip()
 
-        async def say(text: str, conversation: PlaygroundConversation, *wishes: Any) -> Frames:
-            async for frame in talked(text, None, conversation, Wishes(*wishes)):
+        async def say(text: str, conversation: PlaygroundConversation, *options: Any) -> Frames:
+            async for frame in talked(text, None, conversation, GenerationOptions(*options)):
                 yield frame
 
-        async def again(event: gr.EventData, conversation: PlaygroundConversation, *wishes: Any) -> Frames:
-            """Another answer to the same message, or, after an edit, an answer to what it says now."""
+        async def again(event: gr.EventData, conversation: PlaygroundConversation, *options: Any) -> Frames:
+            """Answer a message again, after an edit with its new text."""
             data = _data(event)
             turn = _turn(conversation, data)
             text = str(data.get("text", conversation.turns[turn][0])) if turn is not None else ""
             if turn is not None:
-                async for frame in talked(text, turn, conversation, Wishes(*wishes)):
+                async for frame in talked(text, turn, conversation, GenerationOptions(*options)):
                     yield frame
 
         async def judge(event: gr.EventData, conversation: PlaygroundConversation, name: str) -> Any:
             data = _data(event)
-            said = {field: data[field] for field in ("value", "comment", "correction") if field in data}
+            fields = {field: data[field] for field in ("value", "comment", "correction") if field in data}
             try:
                 answer = conversation.answer_at(data.get("place"))
-                await talking.judge(served, answer, name, str(data.get("kind")), **said)
+                await session.judge(served, answer, name, str(data.get("kind")), **fields)
             except ApiError as error:
                 return shown(conversation, error.message)
             return shown(conversation)
@@ -119,13 +123,16 @@ def build_page(served: Served) -> gr.Blocks:
                 answer = conversation.answer_at(2 * len(conversation.turns) - 1 if place is None else place)
             except ApiError:
                 return {"greeting": LOOK_GREETING}
-            return await talking.look_view(answer) if answer.tokens else {"greeting": LOOK_GREETING}
+            return await session.look_view(answer) if answer.tokens else {"greeting": LOOK_GREETING}
 
         async def inside_this(event: gr.EventData, conversation: PlaygroundConversation) -> tuple[Any, Any]:
             return await inside(conversation, _data(event).get("place")), gr.Tabs(selected="look")
 
-        async def compare(text: str, duel: AnswerPair, other: str, *wishes: Any) -> Frames:
-            pair = [Wishes(*wishes), replace(Wishes(*wishes), model=other if several else wishes[0])]
+        async def compare(text: str, duel: AnswerPair, other: str, *options: Any) -> Frames:
+            pair = [
+                GenerationOptions(*options),
+                replace(GenerationOptions(*options), model=other if several else options[0]),
+            ]
             typed: str | None = ""
             try:
                 async for _ in duel.ask(served, text, pair):
@@ -133,26 +140,26 @@ def build_page(served: Served) -> gr.Blocks:
                     typed = None
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
-            yield duel.view(DUEL_GREETING), gr.skip() if duel.writing else _waiting(None)
+            yield duel.view(DUEL_GREETING), gr.skip() if duel.pending else _waiting(None)
 
         async def pick(event: gr.EventData, duel: AnswerPair, name: str) -> dict[str, Any]:
             await duel.pick(served, int(_data(event).get("value", 0)), name)
             return duel.view(DUEL_GREETING)
 
         def begin(conversation: PlaygroundConversation) -> tuple[PlaygroundConversation, dict[str, Any], Any]:
-            conversation.leave()
+            conversation.close()
             return PlaygroundConversation(), PlaygroundConversation().view(several, greeting), gr.Tabs(selected="talk")
 
-        box.submit(say, [box, conversation, *wishes], [talk, box], **pieces)
+        box.submit(say, [box, conversation, *options], [talk, box], **pieces)
         box.stop(PlaygroundConversation.stop, [conversation], None, **whole)
-        talk.again(again, [conversation, *wishes], [talk, box], **pieces)
-        talk.revise(again, [conversation, *wishes], [talk, box], **pieces)
+        talk.again(again, [conversation, *options], [talk, box], **pieces)
+        talk.revise(again, [conversation, *options], [talk, box], **pieces)
         talk.judge(judge, [conversation, name], [talk], **whole)
         talk.look(inside_this, [conversation], [look, tabs], **whole)
         look_tab.select(inside, [conversation], [look], **whole)
-        ask.submit(compare, [ask, duel, other, *wishes], [fight, ask], **pieces)
+        ask.submit(compare, [ask, duel, other, *options], [fight, ask], **pieces)
         ask.stop(AnswerPair.stop, [duel], None, **whole)
-        fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})  # a double click is one choice
+        fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})  # a double click counts once
         fresh.click(begin, [conversation], [conversation, talk, tabs], **whole)
         page.load(_visitor, None, [name], **whole)
     return page
@@ -162,7 +169,7 @@ Frames = AsyncGenerator[tuple[Any, Any], None]
 
 
 def _drawn(kind: str, value: dict[str, Any]) -> gr.HTML:
-    """A part of the page that static/KIND.js draws from JSON; the template holds nothing of the value."""
+    """A part of the page that static/KIND.js draws from JSON. The template contains nothing of the value."""
     return gr.HTML(
         value, html_template=f'<div class="{kind}"></div>', js_on_load=(PAGE / f"{kind}.js").read_text("utf-8"),
         apply_default_css=False, elem_id=f"{kind}-view",
@@ -170,16 +177,20 @@ def _drawn(kind: str, value: dict[str, Any]) -> gr.HTML:
 
 
 def _settings(model: gr.Dropdown, longest: int) -> tuple[gr.Textbox, list[Any]]:
-    """The visitor's name, and the fields of :class:`Wishes` in their order."""
-    name = gr.Textbox(label="Your name", info="Goes with your judgements; may stay empty.", max_length=100)
-    system = gr.Textbox(label="System message", info="Says how to answer.", lines=2, max_lines=6)
+    """The visitor's name, and the fields of :class:`GenerationOptions` in their order."""
+    name = gr.Textbox(label="Your name", info="Stored with your judgements; optional.", max_length=100)
+    system = gr.Textbox(label="System message", info="Instructions on how to answer.", lines=2, max_lines=6)
     with gr.Row():
-        temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", info="0 takes the likeliest token.")
-        top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1 keeps every token.")
+        temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", info="0 always selects the likeliest token.")
+        top_p = gr.Slider(
+            0.05, 1, 1, step=0.05, label="Top-p", info="Keeps the likeliest tokens with this probability; 1 is off."
+        )
     with gr.Row():
-        top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 keeps every token.")
-        max_tokens = gr.Slider(1, longest, min(200, longest), step=1, label="Most tokens of an answer")
-    seed = gr.Textbox(label="Seed", info="A whole number: the same seed and words, the same answers.", max_length=19)
+        top_k = gr.Slider(0, 200, 0, step=1, label="Top-k", info="Keeps this many tokens; 0 is off.")
+        max_tokens = gr.Slider(1, longest, min(200, longest), step=1, label="Maximum tokens of an answer")
+    seed = gr.Textbox(
+        label="Seed", info="A whole number. The same seed and messages give the same answers.", max_length=19
+    )
     return name, [model, system, temperature, top_p, top_k, max_tokens, seed]
 
 
@@ -189,7 +200,7 @@ def _brand(served: Served) -> str:
 
 
 def _writing(text: str | None) -> Any:
-    """The box while an answer comes: with a button that stops it; None leaves what is in it."""
+    """The box during an answer, with a stop button; None keeps its text."""
     return _box(text, submit_btn=False, stop_btn=True)
 
 
@@ -202,7 +213,7 @@ def _box(text: str | None, **buttons: Any) -> Any:
 
 
 def _data(event: gr.EventData) -> dict[str, Any]:
-    """What the page said happened; a visitor may send anything."""
+    """The data of a page's event, which a visitor may forge."""
     data = event._data
     return data if isinstance(data, dict) else {}
 
@@ -213,7 +224,7 @@ def _turn(conversation: PlaygroundConversation, data: dict[str, Any]) -> int | N
 
 
 def _visitor(request: gr.Request) -> Any:
-    """The name given with the key, where the browser asked for one (guard.py); else what is typed meanwhile stays."""
+    """The user name that the browser sent with the key (guard.py); without one the box stays as it is."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return gr.skip()

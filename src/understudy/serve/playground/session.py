@@ -1,8 +1,8 @@
-"""What visitors of the playground do, without its widgets: talk, judge, compare two blind answers, look inside.
+"""A visitor's session in the playground, without widgets: talk, judge, compare two blind answers, look inside.
 
-Everything a visitor has said stays on the server, in the session; the page is given views of it as JSON, and names
-places in them. Answers come from the engines that the API uses, and into the same store. Not here: the page
-(playground.py), how answers are planned and kept (planning.py, chat_completions.py).
+The state of a session stays on the server; the page is given views of it as JSON, and refers to messages by number. Answers
+come from the engines of the API and are recorded in the same feedback store. Not here: the page (page.py), how answers are
+planned and recorded (openai/plan.py, openai/chat.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,54 +24,56 @@ from pydantic import ValidationError
 
 from understudy.runtime import let_threads_go
 from understudy.serve.errors import ApiError
-from understudy.serve.openai.chat import keep_answer
+from understudy.serve.openai.chat import record_answer
 from understudy.serve.openai.plan import plan_chat
 from understudy.serve.openai.schemas import ChatRequest
-from understudy.serve.openai.stream import Answers
+from understudy.serve.openai.stream import ResponseStream
 from understudy.serve.served import Served, ServedRun
 from understudy.tokenizer.chat import Message
 
 LOOK_TOKENS, LOOK_WEIGHTS = 160, 1_500_000
-"""Of what a look shows, at most: tokens, and attention weights of all heads together, a byte each."""
+"""Limits of a look inside: tokens, and attention weights of all heads together, a byte each."""
 SECONDS_BETWEEN_VIEWS = 0.05
-VIEWS = itertools.count(time.time_ns() // 1000)
-"""Numbers views, since Gradio sends an event's last view once more when it ends, by then perhaps an old one. From the
-clock on, so that a page that outlives the server draws what the next one sends."""
 REMARKS = {
-    "length": "cut at the most tokens it may have",
+    "length": "cut at the limit of tokens",
     "cancelled": "stopped",
     "timeout": "stopped: it took too long",
-    "error": "generating failed; the server's log says how",
+    "error": "generation failed; see the server's log",
 }
-
-
-NAMES = {"thumb": "your thumb", "rating": "your rating", "correction": "your correction", "comparison": "your choice"}
+"""Remark under an answer, by finish reason."""
+SAVED = {
+    "thumb": "your thumb. It trains a model only if another answer to the same question gets the other thumb.",
+    "rating": "your rating. It trains a model only if another answer to the same question gets other stars.",
+    "correction": "your correction. It can train a model.",
+    "comparison": "your choice. It can train a model.",
+}
+"""Message after a judgement, by its kind: what `feedback export` makes of it."""
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """How a visitor wants to be answered."""
+class GenerationOptions:
+    """A visitor's settings."""
 
     model: str
     system: str | None = None
     temperature: float = 0.7
     top_p: float = 1.0
     top_k: int = 0
-    """0 keeps every token."""
+    """0 is off."""
     max_tokens: int = 200
     seed: str | None = None
-    """Digits, as they were typed; none draws anew each time."""
+    """Digits, as typed; empty draws differently each time."""
 
     def request(self, messages: Sequence[Message], number: int) -> ChatRequest:
-        """What the API would be asked. With a seed, each answer of a conversation draws by its own number.
+        """The request to the API. Each answer of a conversation adds its number to the seed.
 
         Raises:
-            ApiError: a value out of its range.
+            ApiError: a value out of range.
         """
         system = [{"role": "system", "content": self.system}] if (self.system or "").strip() else []
         seed = (self.seed or "").strip()
         if seed and not seed.isdecimal():
-            raise ApiError(400, "the seed is a whole number from 0, or left empty; see the settings")
+            raise ApiError(400, "the seed is no whole number; give one from 0, or leave it empty, in the settings")
         try:
             return ChatRequest.model_validate({
                 "model": self.model, "messages": [*system, *messages], "temperature": float(self.temperature),
@@ -79,18 +81,19 @@ class Wishes:
                 "seed": int(seed) + number if seed else None,
             })  # fmt: skip
         except ValidationError as error:
-            raise ApiError(400, f"{error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}") from error
+            first = error.errors()[0]
+            raise ApiError(400, f"{'.'.join(map(str, first['loc'][-1:]))}: {first['msg']}") from error
 
 
 @dataclass
 class PlaygroundAnswer:
-    """An answer while it is written, and what its visitor said of it."""
+    """An answer, while it is generated and after, with its visitor's judgements."""
 
     run: ServedRun
     text: str = ""
     state: str = "writing"
     id: str | None = None
-    """Where it is kept, and so can be judged."""
+    """Its id in the feedback store; None if it is not stored and cannot be judged."""
     prompt: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     left_out: int = 0
@@ -100,67 +103,69 @@ class PlaygroundAnswer:
 
     @property
     def remark(self) -> str:
-        parts = [f"given without the {self.left_out} oldest messages"] if self.left_out else []
+        parts = [f"without the {self.left_out} oldest messages, which do not fit the context"] if self.left_out else []
         return "; ".join([*parts, *([REMARKS[self.state]] if self.state in REMARKS else [])])
 
 
 @dataclass
-class Writing:
-    """An answer that is being asked for; ``stop`` ends it where it is."""
+class PendingAnswer:
+    """An answer being generated; ``stop`` ends it early."""
 
     served: Served
     answer: PlaygroundAnswer
     conversation_id: str
-    answers: Answers | None = None
+    stream: ResponseStream | None = None
 
     async def write(self, request: ChatRequest) -> AsyncGenerator[PlaygroundAnswer, None]:
-        """Yield the answer whenever there is more of it, until it is whole and kept.
+        """Generate and record the answer; yields it whenever it has grown.
 
         Raises:
-            ApiError: it cannot be asked for, or not be kept.
+            ApiError: an invalid request, a full queue, or a failure of the store.
         """
         answer, served = self.answer, self.served
         plan = await asyncio.to_thread(plan_chat, answer.run, request, served.limits)
         answer.prompt, answer.left_out = plan.prompts[0], plan.left_out
-        self.answers = Answers(lambda seconds: None)  # the times of the API alone are measured
+        self.stream = ResponseStream(lambda seconds: None)  # the metric is about the API
         try:
-            self.answers.submit(answer.run.engine, plan.requests)
-            shown = 0.0
-            async for _ in self.answers.deltas():
-                answer.text = self.answers.totals[0].text
-                if time.monotonic() - shown >= SECONDS_BETWEEN_VIEWS:
-                    shown = time.monotonic()
+            self.stream.submit(answer.run.engine, plan.requests)
+            last_view = 0.0
+            async for _ in self.stream.deltas():
+                answer.text = self.stream.totals[0].text
+                if time.monotonic() - last_view >= SECONDS_BETWEEN_VIEWS:
+                    last_view = time.monotonic()
                     yield answer
         finally:  # also when the visitor leaves
-            self.answers.cancel()
-        total = self.answers.totals[0]
+            self.stream.cancel()
+        total = self.stream.totals[0]
         answer.text, answer.tokens, id = total.text, list(total.tokens), uuid.uuid4().hex
         answer.state = total.finish_reason or "stop"
-        if await keep_answer(served.store, answer.run, plan, 0, total, self.conversation_id, id):
+        if await record_answer(served.store, answer.run, plan, 0, total, self.conversation_id, id):
             answer.id = id
 
     def stop(self) -> None:
-        if self.answers is not None:
-            self.answers.cancel()
+        if self.stream is not None:
+            self.stream.cancel()
 
 
 @dataclass
 class PlaygroundConversation:
-    """A visitor's conversation: questions, and the answer to each."""
+    """A visitor's conversation: questions and their answers."""
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     turns: list[tuple[str, PlaygroundAnswer]] = field(default_factory=list)
-    drawn: int = 0
-    writing: Writing | None = None
-    left: bool = False
-    """For another; an answer that was being written comes to its end unseen."""
+    answers: int = 0
+    """Number of answers sampled, which is added to the seed."""
+    pending: PendingAnswer | None = None
+    closed: bool = False
+    """Whether the visitor started another conversation."""
+    view_numbers: Iterator[int] = field(default_factory=lambda: view_numbers())
 
     def __deepcopy__(self, memo: Any) -> PlaygroundConversation:
-        """Each session begins with one of its own; a copy of an engine would be no use."""
+        """Gradio copies the initial state for each session; it is a new conversation, with no copy of an engine."""
         return PlaygroundConversation()
 
     def view(self, several: bool, greeting: str = "") -> dict[str, Any]:
-        """What the page draws; ``several`` models are told apart by their names."""
+        """The JSON that the page draws; with ``several`` models answers show the model's name."""
         busy = any(answer.state == "writing" for _, answer in self.turns)
         messages: list[dict[str, Any]] = []
         for place, (question, answer) in enumerate(self.turns):
@@ -171,79 +176,80 @@ class PlaygroundConversation:
                 "lookable": bool(answer.tokens), "last": place + 1 == len(self.turns) and not busy,
                 "judged": answer.judged, "saved": answer.saved, "refused": answer.refused,
             })  # fmt: skip
-        return {"messages": messages, "greeting": greeting, "number": next(VIEWS)}
+        return {"messages": messages, "greeting": greeting, "number": next(self.view_numbers)}
 
     async def say(
-        self, served: Served, text: str, wishes: Wishes, place: int | None = None
+        self, served: Served, text: str, options: GenerationOptions, place: int | None = None
     ) -> AsyncGenerator[None, None]:
-        """PlaygroundAnswer a message, at the end or, forgetting what came from there on, at turn ``place``.
+        """Answer a message: a new one, or with ``place`` that of this turn, which removes the later ones.
 
         Raises:
-            ApiError: it cannot be answered now; the conversation is as it was.
+            ApiError: it cannot be answered now. The conversation is unchanged.
         """
-        if self.writing is not None:
+        if self.pending is not None:
             raise ApiError(409, "an answer is being written; stop it, or wait for it")
         if not text.strip():
             raise ApiError(400, "the message is empty; write something to answer")
-        run = served.find(wishes.model)
+        run = served.find(options.model)
         before = list(self.turns)
-        kept = before if place is None else before[:place]
+        earlier = before if place is None else before[:place]
         answer = PlaygroundAnswer(run)
-        self.turns = [*kept, (text, answer)]
-        self.writing = writing = Writing(served, answer, self.id)
-        messages = [message for turn in kept for message in _messages(*turn)]
+        self.turns = [*earlier, (text, answer)]
+        self.pending = pending = PendingAnswer(served, answer, self.id)
+        messages = [message for turn in earlier for message in _messages(*turn)]
         try:
-            request = wishes.request([*messages, {"role": "user", "content": text}], self.drawn)
-            self.drawn += 1
-            async with contextlib.aclosing(writing.write(request)) as pieces:
-                yield  # the question, while the model reads it
-                async for _ in pieces:
+            request = options.request([*messages, {"role": "user", "content": text}], self.answers)
+            self.answers += 1
+            async with contextlib.aclosing(pending.write(request)) as updates:
+                yield  # the question, while its prompt is computed
+                async for _ in updates:
                     yield
         finally:
-            self.writing = None
+            self.pending = None
             if answer.state == "writing":  # it was refused, or the visitor left
                 self.turns = before
 
     def stop(self) -> None:
-        if self.writing is not None:
-            self.writing.stop()
+        if self.pending is not None:
+            self.pending.stop()
 
-    def leave(self) -> None:
-        self.left = True
+    def close(self) -> None:
+        self.closed = True
         self.stop()
 
     def answer_at(self, place: Any) -> PlaygroundAnswer:
-        """The answer that the page calls by this place of its messages.
+        """The answer of a message, by its number on the page.
 
         Raises:
-            ApiError: there is none.
+            ApiError: no such answer.
         """
         turn = place // 2 if isinstance(place, int) else -1
         if not 0 <= turn < len(self.turns):
-            raise ApiError(404, "that answer is no longer there")
+            raise ApiError(404, "that answer no longer exists")
         return self.turns[turn][1]
 
 
 @dataclass
 class AnswerPair:
-    """Two answers to one question, in an order that only the server knows the meaning of until one is picked."""
+    """Two answers to one question, in a random order that the page learns only after the choice."""
 
     question: str = ""
     answers: list[PlaygroundAnswer] = field(default_factory=list)
-    writing: list[Writing] = field(default_factory=list)
+    pending: list[PendingAnswer] = field(default_factory=list)
     picked: int | None = None
     saved: str = ""
     refused: bool = False
+    view_numbers: Iterator[int] = field(default_factory=lambda: view_numbers())
 
     def __deepcopy__(self, memo: Any) -> AnswerPair:
         return AnswerPair()
 
     def view(self, greeting: str = "") -> dict[str, Any]:
-        """What the page draws; no name of a model before one answer is picked."""
+        """The JSON that the page draws, without names of models before the choice is saved."""
         over = bool(self.saved) and not self.refused
         return {
             "question": self.question, "greeting": greeting, "picked": self.picked if over else None,
-            "saved": self.saved, "refused": self.refused, "number": next(VIEWS),
+            "saved": self.saved, "refused": self.refused, "number": next(self.view_numbers),
             "ready": bool(self.answers) and not over and all(answer.id is not None for answer in self.answers),
             "answers": [
                 {
@@ -254,28 +260,28 @@ class AnswerPair:
             ],
         }  # fmt: skip
 
-    async def ask(self, served: Served, text: str, wishes: Sequence[Wishes]) -> AsyncGenerator[None, None]:
-        """Have both answer at once; the second draws by another number, or one model would say the same twice.
+    async def ask(self, served: Served, text: str, options: Sequence[GenerationOptions]) -> AsyncGenerator[None, None]:
+        """Generate both answers at once, with different seeds, since both may come from one model.
 
         Raises:
-            ApiError: one of them cannot be asked now.
+            ApiError: one of them cannot be generated now.
         """
-        if self.writing:
+        if self.pending:
             raise ApiError(409, "two answers are being written; stop them, or wait for them")
         if not text.strip():
             raise ApiError(400, "the question is empty; write something to answer")
         order = [0, 1] if secrets.randbits(1) else [1, 0]
         conversation = uuid.uuid4().hex
         self.question, self.picked, self.saved, self.refused = text, None, "", False
-        self.answers = [PlaygroundAnswer(served.find(wishes[n].model)) for n in order]
-        self.writing = [Writing(served, answer, conversation) for answer in self.answers]
+        self.answers = [PlaygroundAnswer(served.find(options[n].model)) for n in order]
+        self.pending = [PendingAnswer(served, answer, conversation) for answer in self.answers]
         messages = [{"role": "user", "content": text}]
 
-        async def finish(writing: Writing, number: int) -> None:
-            async for _ in writing.write(wishes[number].request(messages, number)):
-                pass  # the answer itself grows
+        async def finish(pending: PendingAnswer, number: int) -> None:
+            async for _ in pending.write(options[number].request(messages, number)):
+                pass  # the text collects in the answer
 
-        tasks = [asyncio.create_task(finish(writing, n)) for writing, n in zip(self.writing, order)]
+        tasks = [asyncio.create_task(finish(pending, n)) for pending, n in zip(self.pending, order)]
         try:
             while True:
                 done, waiting = await asyncio.wait(
@@ -289,17 +295,17 @@ class AnswerPair:
         finally:
             for task in tasks:
                 task.cancel()
-            self.writing = []
+            self.pending = []
             for answer in self.answers:
                 if answer.state == "writing":
                     answer.state = "cancelled"
 
     def stop(self) -> None:
-        for writing in self.writing:
-            writing.stop()
+        for pending in self.pending:
+            pending.stop()
 
     async def pick(self, served: Served, value: int, annotator: str) -> None:
-        """Say which is better: +1 the first, -1 the second, 0 neither; once only."""
+        """Save which answer is better, once: +1 the first, -1 the second, 0 neither."""
         if len(self.answers) != 2 or (self.saved and not self.refused):
             return
         first, second = self.answers
@@ -309,24 +315,27 @@ class AnswerPair:
         self.picked = {1: 0, -1: 1}.get(value)
 
 
-async def judge(served: Served, answer: PlaygroundAnswer, annotator: str, kind: str, **said: Any) -> None:
-    """Keep what a visitor thinks of an answer, and say on the answer whether it is kept."""
-    answer.saved, answer.refused = await save(served, kind=kind, answer_id=answer.id, annotator=annotator, **said)
+async def judge(served: Served, answer: PlaygroundAnswer, annotator: str, kind: str, **fields: Any) -> None:
+    """Save a visitor's judgement of an answer, and set the answer's message about it."""
+    answer.saved, answer.refused = await save(served, kind=kind, answer_id=answer.id, annotator=annotator, **fields)
     if not answer.refused:
-        answer.judged |= {kind: said["correction"] if kind == "correction" else said["value"]}
+        answer.judged |= {kind: fields["correction"] if kind == "correction" else fields["value"]}
         if kind == "rating":
-            answer.judged["comment"] = said.get("comment") or ""
+            answer.judged["comment"] = fields.get("comment") or ""
 
 
 async def save(served: Served, **fields: Any) -> tuple[str, bool]:
-    """Give a judgement to the store: what to tell the visitor, and whether it was refused. "Saved" means it is on
-    the disk."""
+    """Save a judgement in the store.
+
+    Returns:
+        The message to the visitor, and whether the judgement was refused. A saved one is on the disk.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     from understudy.feedback.records import ANONYMOUS, Judgement
 
     if served.store is None or fields["answer_id"] is None:
-        return "this server keeps no feedback", True
+        return "this server stores no feedback", True
     fields["annotator"] = (fields["annotator"] or "").strip() or ANONYMOUS
     fields["comment"] = (fields.get("comment") or "").strip() or None
     try:
@@ -334,14 +343,14 @@ async def save(served: Served, **fields: Any) -> tuple[str, bool]:
     except ValueError as error:
         return str(error), True
     except SQLAlchemyError:
-        logging.getLogger("uvicorn.error").exception("a judgement could not be kept")
-        return "not saved: the feedback database failed; the server's log says why", True
-    return f"saved: {NAMES[fields['kind']]}", False
+        logging.getLogger("uvicorn.error").exception("a judgement could not be stored")
+        return "not saved: the feedback database failed; see the server's log", True
+    return f"saved: {SAVED[fields['kind']]}", False
 
 
 async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
-    """What the page draws of how an answer came about: the tokens of the last exchange, or the last ones of it that
-    can be shown, each with its probability, alternatives and layers, and the attention between them."""
+    """The JSON of a look inside an answer: its last LOOK_TOKENS tokens with the prompt's, each with probability,
+    alternatives and layers, and the attention weights between them."""
     from understudy.inference.lookinside import Look, describe, look_inside
 
     tokens = [*answer.prompt, *answer.tokens][: answer.run.context_length]
@@ -365,8 +374,16 @@ async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def view_numbers() -> Iterator[int]:
+    """Increasing numbers of views: when an event ends, Gradio sends its last view again, which may be older than the page's.
+
+    They begin at the time in microseconds, so that those of a restarted server, or of the next conversation, are larger.
+    """
+    return itertools.count(time.time_ns() // 1000)
+
+
 def _messages(question: str, answer: PlaygroundAnswer) -> list[Message]:
-    """A turn as the next answer reads it; a question that got no word of an answer is not read again."""
+    """A turn as messages for the next prompt; none for a question with an empty answer."""
     if not answer.text.strip():
         return []
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]

@@ -1,5 +1,5 @@
-// Two blind answers beside each other. What models wrote is only ever set as text; the value is what Duel.view gives,
-// which names no model before the visitor has chosen.
+// Two blind answers side by side. Texts of models are only set as text; the value comes from AnswerPair.view, which
+// contains no name of a model before the visitor has chosen.
 const root = element.querySelector(".duel");
 const make = (tag, name, text) => {
   const node = document.createElement(tag);
@@ -12,7 +12,7 @@ let newest = 0;
 
 function draw() {
   const duel = props.value || {};
-  if (duel.number < newest) return; // an event's last view, sent again when something newer is drawn
+  if (duel.number < newest) return; // an event's last view, sent again after a newer one
   newest = duel.number || 0;
   if (!duel.question) {
     root.replaceChildren(make("div", "greeting", duel.greeting || ""));

@@ -1,5 +1,5 @@
-// Inside the model: tokens on the colour of their probability, and of the chosen one its alternatives, what each layer
-// would have said, and the attention of every head. All numbers came with the value; nothing is asked of the server.
+// Look inside: tokens coloured by probability; for the selected one its alternatives, the prediction of each layer (logit lens)
+// and the attention of every head. All numbers are in the value; the server is not asked again.
 const root = element.querySelector(".look");
 const make = (tag, name, text) => {
   const node = document.createElement(tag);
@@ -38,7 +38,7 @@ function draw() {
     span.tabIndex = 0;
     span.setAttribute("role", "option");
     span.title = row.probability === null ? "the first token" :
-      [`${percent(row.probability)}; expected here:`, ...row.alternatives.map(([name, p]) => `${name} ${percent(p)}`)].join("\n");
+      [`${percent(row.probability)}; likeliest here:`, ...row.alternatives.map(([name, p]) => `${name} ${percent(p)}`)].join("\n");
     if (n >= own) span.style.setProperty("--p", row.probability);
     span.addEventListener("click", () => choose(n));
     span.addEventListener("keydown", (event) => event.key === "Enter" && choose(n));
@@ -56,7 +56,7 @@ function draw() {
     for (let y = 0; y < count; y++)
       for (let x = 0; x <= y; x++) {
         const at = 4 * (y * count + x);
-        image.data.set([r, g, b, Math.round(255 * Math.sqrt(weight(l, h, y, x)))], at); // the root, as most are small
+        image.data.set([r, g, b, Math.round(255 * Math.sqrt(weight(l, h, y, x)))], at); // square root, since most weights are small
       }
     context.putImageData(image, 0, 0);
   }
@@ -72,27 +72,27 @@ function draw() {
     detail.append(head_);
     if (row.probability !== null) {
       const columns = make("div", "columns"), others = make("div"), lens = make("div");
-      others.append(make("h4", "", "Expected here"));
+      others.append(make("h4", "", "Likeliest here"));
       for (const [name, p] of row.alternatives) {
         const line = bar(name, p);
         if (name === row.token) line.classList.add("real");
         others.append(line);
       }
-      lens.append(make("h4", "", layers ? "Layer by layer" : "By the table"));
+      lens.append(make("h4", "", layers ? "Layer by layer" : "From the table"));
       row.layers.forEach(([name, top, real], l) => {
         const line = bar(name, real, `likeliest here: ${name}, ${percent(top)}; ${row.token}: ${percent(real)}`);
         line.prepend(make("span", "which", layers ? (l ? `layer ${l}` : "embedding") : "table"));
         if (name === row.token) line.classList.add("real");
         lens.append(line);
       });
-      lens.append(make("p", "note", "The likeliest token if the model ended there; the bar is the probability of the one that came."));
+      lens.append(make("p", "note", "The likeliest token if the model ended at this layer; the bar is the probability of the token that was sampled."));
       columns.append(others, lens);
       detail.append(columns);
     }
     highlight();
   }
 
-  // From the place that said the chosen token, how much each earlier one was looked at.
+  // Underline each earlier token by its attention weight at the position that predicted the selected token.
   function highlight() {
     spans.forEach((span, at) => {
       const seen = layers && token > 0 && at < token ? weight(layer, head, token - 1, at) : 0;
@@ -104,7 +104,7 @@ function draw() {
     [layer, head] = [l, h];
     canvases.forEach(({ button, l, h }) => button.setAttribute("aria-pressed", l === layer && h === head));
     paint(big, l, h);
-    readout.textContent = `Layer ${l + 1}, head ${h + 1}. Down: from each place; across: to the tokens it had read.`;
+    readout.textContent = `Layer ${l + 1}, head ${h + 1}. Rows: positions; columns: the tokens they attend to.`;
     highlight();
   }
 
@@ -122,7 +122,7 @@ function draw() {
 
   root.replaceChildren();
   if (look.cut) root.append(make("p", "note", `Of ${look.cut + count} tokens the last ${count} are shown.`));
-  root.append(make("h3", "", "Each token, by how likely it was"), text, detail);
+  root.append(make("h3", "", "Tokens by probability"), text, detail);
   if (layers) {
     grid.style.setProperty("--heads", heads);
     for (let l = 0; l < layers; l++)
@@ -140,9 +140,9 @@ function draw() {
     side.append(big, readout);
     maps.append(grid, side);
     root.append(make("h3", "", "Attention of each layer (down) and head (across)"));
-    root.append(make("p", "note", "Choose a map, then a token above: what it was written from is underlined."), maps);
+    root.append(make("p", "note", "Select a map, then a token above: the tokens it attends to are underlined."), maps);
     canvases.forEach(({ canvas, l, h }) => paint(canvas, l, h));
-    // the head that looks most at few tokens, from where the answer begins, says the most
+    // start with the head whose attention is sharpest where the answer begins
     const place = Math.max(0, own - 1);
     const peak = ({ l, h }) => Math.max(...Array.from({ length: place + 1 }, (_, at) => weight(l, h, place, at)));
     const sharpest = canvases.reduce((best, each) => (peak(each) > peak(best) ? each : best));

@@ -1,7 +1,7 @@
-// The conversation, and what one can do to each message. What people and models wrote is only ever set as text.
-// `element`, `props`, `trigger` and `watch` are Gradio's; the value is what Conversation.view gives.
+// The conversation, and the buttons of each message. Texts of people and models are only set as text, never as HTML.
+// `element`, `props`, `trigger` and `watch` are Gradio's; the value comes from PlaygroundConversation.view.
 const list = element.querySelector(".talk");
-const shown = []; // of each message its JSON and its node, so that a form stays open while another answer comes
+const shown = []; // JSON and node of each message, so that an open form stays while another answer is generated
 
 const make = (tag, name, text) => {
   const node = document.createElement(tag);
@@ -13,12 +13,12 @@ const button = (name, text, label, act) => {
   const node = make("button", name, text);
   node.type = "button";
   node.title = label;
-  node.setAttribute("aria-label", label);
+  if (!/\w/.test(text || "")) node.setAttribute("aria-label", label); // else its text is its name, and the label a hint
   node.addEventListener("click", act);
   return node;
 };
 
-function hand() { // drawn, since not every machine has a font with one
+function hand() { // a drawing, since not every machine has a font with this symbol
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), path = document.createElementNS(svg.namespaceURI, "path");
   svg.setAttribute("viewBox", "0 0 24 24");
   path.setAttribute("d", "M7.5 11v9H4v-9zm0 0 4-7.5c1.6 0 2.6 1.1 2.3 2.8L13.2 10h5.6c1.3 0 2.1 1.1 1.9 2.3l-1.3 6.1c-.2 1-1 1.6-2 1.6H7.5");
@@ -26,7 +26,7 @@ function hand() { // drawn, since not every machine has a font with one
   return svg;
 }
 
-// A small form under a message: a text, Save and Cancel.
+// A form under a message: a text box, Save and Cancel.
 function form(text, placeholder, save, done) {
   const box = make("div", "said"), area = make("textarea");
   area.value = text;
@@ -86,7 +86,7 @@ function answered(message, place) {
         [...stars.children].forEach((other, n) => (other.textContent = n < value ? "★" : "☆"));
         comment?.remove();
         const typed = message.judged.comment || "";
-        comment = form(typed, "Why? (may be left empty)", (text) => judge("rating", { value, comment: text }), () => comment.remove());
+        comment = form(typed, "Why? (optional)", (text) => judge("rating", { value, comment: text }), () => comment.remove());
         node.append(comment);
         comment.scrollIntoView({ block: "nearest" });
       });
@@ -102,7 +102,7 @@ function answered(message, place) {
       correction.querySelector("textarea").focus();
     }));
   }
-  if (message.lookable) tools.append(button("tool look", "Look inside", "See how the model came to this", () => trigger("look", { place })));
+  if (message.lookable) tools.append(button("tool look", "Look inside", "Show probabilities and attention", () => trigger("look", { place })));
   if (message.last) tools.append(button("tool again", "Again", "Answer again", () => trigger("again", { place })));
   node.append(tools);
   if (message.saved) {
@@ -117,7 +117,7 @@ let newest = 0;
 
 function draw() {
   const { messages = [], greeting = "", number = 0 } = props.value || {};
-  if (number < newest) return; // an event's last view, sent again when something newer is drawn
+  if (number < newest) return; // an event's last view, sent again after a newer one
   newest = number;
   const below = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
   if (!messages.length) {
@@ -130,7 +130,7 @@ function draw() {
     const json = JSON.stringify(message);
     if (shown[place]?.json === json) return;
     const old = shown[place];
-    if (old && message.state === "writing" && old.writing) { // the common case: more text, nothing else
+    if (old && message.state === "writing" && old.writing) { // the common case: only more text
       old.node.querySelector(".bubble").firstChild.data = message.text;
       old.json = json;
       return;
