@@ -147,6 +147,7 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
 
     page.get_by_label("A good answer").click()
     saved(page, "thumb")
+    assert "only if another answer to the same question gets the other thumb" in page.locator(".saved").inner_text()
     page.get_by_label("4 of 5").click()
     page.locator(".said textarea").fill("'); DROP TABLE answers; --")
     page.locator(".said .save").click()
@@ -188,6 +189,28 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
     answers = kept(store, "nasty", 4)
     assert [a.prompt[-1]["content"] for a in answers] == ["One", "Two", "Uno", "Uno"]
     assert len({a.conversation_id for a in answers}) == 1 and len(answers[2].prompt) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_hints_have_the_contrast_that_wcag_asks_for(browser: Any, url: str, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector(".talk .greeting")
+    page.get_by_role("tab", name="Settings").click()
+    for hint in (page.locator("#brand p"), page.get_by_text("Stored with your judgements; optional.")):
+        assert hint.evaluate("""e => {
+            const numbers = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+            const light = ([r, g, b]) => [[r, 0.2126], [g, 0.7152], [b, 0.0722]]
+                .map(([c, w]) => w * (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4)).reduce((a, b) => a + b);
+            let ground = e;
+            while (ground.parentElement && [0, undefined].includes(numbers(getComputedStyle(ground).backgroundColor)[3] ?? 1))
+                ground = ground.parentElement;
+            const pair = [getComputedStyle(e).color, getComputedStyle(ground).backgroundColor].map((c) => light(numbers(c)));
+            return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+        }""") >= 4.5  # fmt: skip
+    context.close()
 
 
 @on_sqlite
