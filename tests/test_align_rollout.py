@@ -63,18 +63,18 @@ def test_a_mean_is_over_the_values_that_are_known() -> None:
 
 @pytest.fixture
 def mixed_prompts(tmp_path: Path) -> Path:
-    """Prompts of which one in two has an answer; any completion without a number is right, and no letter is one."""
+    """Prompts of which one in two has an answer."""
     path = tmp_path / "mixed.jsonl"
     rows: list[dict[str, Any]] = [{"prompt": [{"role": "user", "content": a + b}]} for a in LETTERS for b in LETTERS]
     for row in rows[::2]:
-        row["answer"] = "#### none"
+        row["answer"] = row["prompt"][0]["content"][1]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 MIXED = {
     "train__steps": 16, "train__batch_size": 2, "log__every_steps": 16, "grpo__prompts": 2, "grpo__group_size": 2,
-    "grpo__max_new_tokens": 2, "grpo__eval_prompts": 3, **QUIET,
+    "grpo__max_new_tokens": 1, "grpo__eval_prompts": 3, "optim__lr": 1e-6, **QUIET,
 }  # fmt: skip
 
 
@@ -95,9 +95,9 @@ def test_prompts_with_and_without_answers_on_two_processes(
     first, second = (
         read_metrics(trained.path / "metrics.jsonl") for trained in (one, load_run(tmp_path / "runs" / "two", "latest"))
     )
-    assert first[-1]["train/true_score"] == second[-1]["train/true_score"] == 1
+    assert 0 < first[-1]["train/true_score"] == pytest.approx(second[-1]["train/true_score"])
     before = [{name: value for name, value in rows[0].items() if name.startswith("val/")} for rows in (first, second)]
-    assert before[0]["val/true_score"] == 1 and before[0] == pytest.approx(before[1], abs=1e-6)
+    assert "val/true_score" in before[0] and before[0] == pytest.approx(before[1], abs=1e-6)
 
 
 class OneOfTwo(Runtime):
