@@ -80,7 +80,7 @@ def attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask) -> Tensor:
     q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     grouped = q.shape[1] != k.shape[1]
     if torch.compiler.is_compiling():
-        return flex_attention(q, k, v, block_mask=mask, enable_gqa=grouped)  # type: ignore[return-value]
+        return flex_attention(q, k, v, block_mask=mask, enable_gqa=grouped)
     return compiled_flex_attention()(q, k, v, block_mask=mask, enable_gqa=grouped)
 
 
