@@ -12,7 +12,7 @@ from typing import Any
 
 from understudy.hamlet.draw import Draw
 from understudy.hamlet.events import Event, Item, Setting, State
-from understudy.hamlet.world import VISITOR_TRADES, Animal, Goods, Person, Place, World
+from understudy.hamlet.world import VISITOR_TRADES, Animal, Goods, Person, Place, World, required
 
 _WEATHER = {
     "spring": ("sunny", "windy", "rainy", "mild", "grey", "cool"),
@@ -254,8 +254,7 @@ class Scene:
         if topic == "child":
             self._told_lasting |= {("age", who.name), ("home", who.name)}
         if topic == "likes":
-            assert who.likes, f"{who.name} likes nothing"
-            self.do("lasting", "lasting_likes", who, goods=world.goods[who.likes])
+            self.do("lasting", "lasting_likes", who, goods=world.goods[required(who.likes, f"what {who.name} likes")])
         elif topic in ("home", "child"):
             self.do("lasting", f"lasting_{topic}", who, place=self.home_of(who), count=who.age)
         elif topic == "age":
