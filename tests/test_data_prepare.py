@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
-from understudy.console import progress_bars
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.progress import PreparationProgress, preparation_bars
 from understudy.data.text import encoding, sources
