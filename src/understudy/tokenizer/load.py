@@ -236,8 +236,6 @@ def _read_json(file: Path) -> Any:
     text = _read_text(file)
     try:
         return json.loads(text)
-    except RecursionError:
-        raise ValueError(f"{file}: this is not a tokenizer file: it is nested too deeply") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}"
         raise ValueError(f"{file}: this is not JSON at {where}: it is damaged or cut short") from None
