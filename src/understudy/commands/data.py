@@ -79,7 +79,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
-    parser.add_argument("--force", action="store_true", help="replace what is there already")
+    parser.add_argument("--force", action="store_true", help="replace data that is there already")
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
@@ -92,7 +92,7 @@ def prepare(arguments: Arguments) -> None:
         arguments.out = arguments.out or Path(config.data.path)
         arguments.kind = arguments.kind or config.info.data
     if not arguments.sources:
-        raise ValueError("say what to prepare: `understudy prepare SOURCE`, or --preset NAME")
+        raise ValueError("no source is given: `understudy prepare SOURCE`, or --preset NAME")
     if arguments.kind in ("conversations", "preferences", "prompts"):
         _prepare_conversations(arguments)
     else:
@@ -117,19 +117,19 @@ def _prepare_conversations(arguments: Arguments) -> None:
 
 
 def _sampling(arguments: Arguments) -> Sampling | None:
-    """How answers are sampled, where a run was named."""
+    """The settings of sampling, where a run was named."""
     from understudy.annotators import Sampling
 
     given = {name: getattr(arguments, name) for name in OF_SAMPLING}
     given = {name: value for name, value in given.items() if value is not None}
-    run = getattr(arguments, "from")  # a word of Python's
+    run = getattr(arguments, "from")  # a keyword of Python
     if run is None and given:
         raise ValueError(f"--{next(iter(given))} does nothing without --from RUN: leave it out, or name a run")
     return None if run is None else Sampling(run, **given)
 
 
 def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
-    """Options that this kind of data would ignore."""
+    """Refuse options that this kind of data would ignore."""
     for name in names:
         if getattr(arguments, name) is not None:
             raise ValueError(
@@ -160,14 +160,14 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
 
 
 def _refuse_conversations(kind: str | None, sources: list[str]) -> None:
-    """Sources that are no text, and stories that are not hamlet's."""
+    """Refuse sources that are no text, and stories of another corpus than hamlet."""
     from understudy.data.chat.sources import BY_KIND
     from understudy.data.text.sources import NAMED as TEXT
 
     if kind == "stories" and sources != ["hamlet"]:
         raise ValueError(f"stories are hamlet's, not of {', '.join(sources)}: leave --kind out to prepare text")
     for source in sources:
-        kinds = [of for of, named in BY_KIND.items() if source in named]
+        kinds = [kind for kind, named in BY_KIND.items() if source in named]
         if kinds and source not in TEXT:
             raise ValueError(f"{source} is a source of {kinds[0]}, not of text: add --kind {kinds[0]}")
 
@@ -202,24 +202,24 @@ def _train(arguments: Arguments) -> None:
     from understudy.data.text.documents import TEXT_FILES, ReadingOptions, read_file
     from understudy.tokenizer import train_tokenizer
 
-    found = find_files(arguments.sources, TEXT_FILES)
+    files = find_files(arguments.sources, TEXT_FILES).files
     reading = ReadingOptions(arguments.field)
-    texts = (piece.text for path in found.files for piece in read_file(path, reading))
+    texts = (piece.text for path in files for piece in read_file(path, reading))
     size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
-    made = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
+    trained = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
     if not arguments.out.parent.is_dir():
         raise ValueError(f"the folder {arguments.out.parent} of --out does not exist; make it first")
-    made.save(arguments.out)
+    trained.save(arguments.out)
     facts = {
         "path": str(arguments.out),
-        "kind": made.kind,
-        "vocab_size": made.vocab_size,
-        "sha256": made.sha256,
+        "kind": trained.kind,
+        "vocab_size": trained.vocab_size,
+        "sha256": trained.sha256,
     }
     if arguments.json:
         print_json(facts)
     else:
-        print(f"{arguments.out}: {made.kind} of {made.vocab_size:,} tokens", file=sys.stderr)
+        print(f"{arguments.out}: {trained.kind} of {trained.vocab_size:,} tokens", file=sys.stderr)
 
 
 def _inspect(arguments: Arguments) -> None:

@@ -1,7 +1,4 @@
-"""What `tokenizer compare` and `tokenizer inspect` show: rows first, then tables of `rich` made from them.
-
-Not the command line itself, which parses, reads files and prints.
-"""
+"""Rows and tables of `tokenizer compare` and `tokenizer inspect`. commands/data.py parses, reads files and prints."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizerComparison:
-    """How one tokenizer does on a text; bytes are of the text in UTF-8."""
+    """Tokens of one text by one tokenizer; bytes are of the text in UTF-8."""
 
     name: str
     kind: str

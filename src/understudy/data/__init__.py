@@ -1,6 +1,4 @@
-"""Text in, token files out, and token files back as batches. This package knows nothing of training, and
-of models one file alone: `sampled_preferences` has a run answer.
+"""Data folders: text as token files (text/), messages as JSON lines (chat/), and their batches.
 
-`documents` reads files, `hub` and `download` fetch, `sources` names, `splits` divides into training and
-validation, `prepare` writes a data folder, `shards` opens one, `loader` makes batches of it.
+records.py reads files of records, find.py finds local files, fetch/ downloads, generated.py has the generated corpora.
 """

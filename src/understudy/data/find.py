@@ -1,4 +1,4 @@
-"""Local files behind paths, folders and globs, with what was passed over counted. Reading them is records.py's work."""
+"""Local files behind paths, folders and globs, and the number of files passed over. records.py reads them."""
 
 from __future__ import annotations
 

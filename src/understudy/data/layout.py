@@ -20,7 +20,7 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def check_hash(file: Path, sha256: str) -> None:
-    """Compare a file with the hash of what was written into it.
+    """Compare a file with the hash of the bytes that were written into it.
 
     Raises:
         ValueError: they differ.

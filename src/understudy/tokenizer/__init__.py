@@ -1,6 +1,6 @@
 """Text to ids and back: characters, byte-level BPE trained here, and GPT-2's own vocabulary.
 
-Not the place for models or token files. Importing this loads no library but Python's own.
+Importing this package loads only the standard library.
 """
 
 from __future__ import annotations

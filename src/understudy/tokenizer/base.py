@@ -1,8 +1,7 @@
-"""What every tokenizer here can do: text to ids and back, one JSON file, one hash.
+"""Base class of all tokenizers: text to ids and back, one JSON file, one hash.
 
-Not a vocabulary: `char.py` and `bpe_tokenizer.py` bring those. Not the chat format either: this file
-only keeps a table of special tokens, whose ids are put between texts by whoever builds sequences and
-are never found inside a text.
+`char.py` and `bpe_tokenizer.py` have the vocabularies, `chat.py` the chat format. The ids of special tokens are put
+between texts by the code that builds sequences; no text encodes to them.
 """
 
 from __future__ import annotations
@@ -53,12 +52,12 @@ class Tokenizer(ABC):
         Raises ValueError unless ordinary and special tokens together use each id from 0 to the last one
         once, and for a special token without a name, or with the name of an ordinary token.
         """
-        spoken_for = set(ordinary)
+        ordinary_tokens = set(ordinary)
         table = dict(zip(range(len(ordinary)) if ids is None else ids, ordinary))
         for name, id in special_tokens.items():
             if not name or clean(name) != name:
                 raise ValueError(f"the special token {name!r} is not a name: give it at least one character")
-            if name.encode() in spoken_for:
+            if name.encode() in ordinary_tokens:
                 raise ValueError(f"the special token {name!r} is an ordinary token too: choose another name")
             table[id] = name.encode()
         size = len(ordinary) + len(special_tokens)
@@ -71,7 +70,7 @@ class Tokenizer(ABC):
         self._token_bytes = [table[id] for id in range(size)]
         self.special_tokens: dict[str, int] = dict(special_tokens)
 
-    # What a kind of tokenizer brings.
+    # Defined by each kind of tokenizer.
 
     @abstractmethod
     def _encode_part(self, text: str) -> Ids:
@@ -79,13 +78,13 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_document(self) -> dict[str, Any]:
-        """Everything that makes this tokenizer what it is, as plain JSON values."""
+        """The vocabulary as plain JSON values."""
 
     @abstractmethod
     def _with_special_table(self, special_tokens: dict[str, int]) -> Self:
         """The same vocabulary with this table of special tokens."""
 
-    # What all kinds share.
+    # Shared by all kinds.
 
     @property
     def vocab_size(self) -> int:
@@ -123,7 +122,7 @@ class Tokenizer(ABC):
         parts = [self.split(text) for text in texts]
         arrays = iter(self._encode_parts([part for text in parts for part in text], threads))
         joined = ([next(arrays) for _ in text] for text in parts)
-        return [own[0] if len(own) == 1 else np.concatenate(own) for own in joined]
+        return [ids[0] if len(ids) == 1 else np.concatenate(ids) for ids in joined]
 
     def encode_stream(
         self, chunks: Iterable[str], threads: int | None = None, part_size: int = PART_CHARACTERS
@@ -223,7 +222,7 @@ class Tokenizer(ABC):
             return [self._encode_part(part) for part in parts]
         from concurrent.futures import ThreadPoolExecutor
 
-        # A few groups for each thread: short texts then don't pay for a task each, and no thread idles long.
+        # A few groups for each thread: short texts share a task, and no thread is idle for long.
         size = -(-len(parts) // (threads * 4))
         groups = [parts[start : start + size] for start in range(0, len(parts), size)]
         with ThreadPoolExecutor(threads) as pool:
@@ -250,12 +249,12 @@ class StreamDecoder:
         return self._utf8.decode(b"".join([self._tokenizer.token_bytes(int(id)) for id in ids]))
 
     def finish(self) -> str:
-        """What was still waiting: U+FFFD for a character that never ended, else nothing."""
+        """The rest of the text: U+FFFD for a character that never ended, else nothing."""
         return self._utf8.decode(b"", final=True)
 
 
 def token_texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
-    """What each token adds to the text; a character of several tokens is the last one's."""
+    """The text that each token adds; a character of several tokens belongs to the last one."""
     decoder = StreamDecoder(tokenizer)
     texts = [decoder.push([token]) for token in tokens]
     return [*texts[:-1], texts[-1] + decoder.finish()] if texts else []
@@ -265,10 +264,10 @@ def split_at(safe_cut: re.Pattern[str], text: str, size: int) -> list[str]:
     """Cut a text after matches of `safe_cut`, into parts of at least `size` characters but for the last."""
     cuts = [0]
     while len(text) - cuts[-1] > size:
-        found = safe_cut.search(text, cuts[-1] + size - 1)
-        if found is None or found.end() >= len(text):
+        match = safe_cut.search(text, cuts[-1] + size - 1)
+        if match is None or match.end() >= len(text):
             break
-        cuts.append(found.end())
+        cuts.append(match.end())
     if len(cuts) == 1:
         return [text]
     return [text[start:end] for start, end in pairwise([*cuts, len(text)])]

@@ -1,14 +1,14 @@
-"""Byte-level byte-pair encoding, start to finish, to be read: training and encoding in plain Python.
+"""Reference implementation of byte-level byte-pair encoding: training and encoding in plain Python.
 
-Not the fast path: `bpe_tokenizer.py` trains with `tokenizers` and encodes with `tiktoken`, and the tests
-hold both to what stands here, merge by merge and id by id.
+`bpe_tokenizer.py` is the fast path: it trains with `tokenizers` and encodes with `tiktoken`, and tests compare both with
+this file, merge by merge and id by id.
 
 The idea (Gage 1994; Sennrich et al. 2016, arXiv:1508.07909; over bytes, Radford et al. 2019). A text is
 cut into words by a regular expression, and a word starts as its UTF-8 bytes: 256 tokens, so nothing is
 ever unknown. Training finds the pair of neighbouring tokens that is most frequent within words, gives
 the pair an id of its own, replaces it everywhere, and starts over. The vocabulary is the 256 bytes and
-then the pairs, in the order they were found. Encoding repeats that history on a new word: of all
-neighbouring pairs that have an id, the one found first is replaced first, from left to right.
+then the pairs, in the order in which they were merged. Encoding repeats that history on a new word: of all
+neighbouring pairs that have an id, the one merged first is replaced first, from left to right.
 
 Ids here count bytes and merges only (byte order as in `byte_characters`, merge i is 256 + i). A
 vocabulary that numbers its tokens otherwise is renumbered by `BPETokenizer`.
@@ -61,7 +61,7 @@ def _id_of_byte() -> bytes:
 
 
 def count_words(texts: Iterable[str], pattern: str) -> Counter[bytes]:
-    """How often each word occurs, in UTF-8; `pattern` names a row of SPLIT_PATTERNS."""
+    """Counts of the words, in UTF-8; `pattern` names a row of SPLIT_PATTERNS."""
     import regex
 
     split = regex.compile(SPLIT_PATTERNS[pattern])
@@ -82,11 +82,11 @@ def learn_merges(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
     weights = list(words.values())
 
     counts: Counter[Pair] = Counter()
-    found_in: defaultdict[Pair, set[int]] = defaultdict(set)
+    words_with: defaultdict[Pair, set[int]] = defaultdict(set)
     for index, spelling in enumerate(spellings):
         for pair in pairwise(spelling):
             counts[pair] += weights[index]
-            found_in[pair].add(index)
+            words_with[pair].add(index)
 
     queue = [(-count, pair) for pair, count in counts.items()]
     heapq.heapify(queue)
@@ -103,7 +103,7 @@ def learn_merges(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
         new_id = 256 + len(merges)
         merges.append(pair)
         new_pairs: set[Pair] = set()
-        for index in found_in.pop(pair):
+        for index in words_with.pop(pair):
             old = spellings[index]
             new = replace_pair(old, pair, new_id)
             for gone in pairwise(old):
@@ -111,7 +111,7 @@ def learn_merges(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
             for here in pairwise(new):
                 counts[here] += weights[index]
                 if new_id in here:
-                    found_in[here].add(index)
+                    words_with[here].add(index)
                     new_pairs.add(here)
             spellings[index] = new
         for new_pair in new_pairs:
@@ -137,12 +137,12 @@ def encode_text(text: str, pattern: str, merges: Mapping[Pair, int]) -> list[int
     """The ids of a text; `merges` gives each pair its id."""
     import regex
 
-    known: dict[str, list[int]] = {}
+    cache: dict[str, list[int]] = {}
     ids: list[int] = []
     for word in regex.findall(SPLIT_PATTERNS[pattern], text):
-        if word not in known:
-            known[word] = encode_word(word.encode(), merges)
-        ids += known[word]
+        if word not in cache:
+            cache[word] = encode_word(word.encode(), merges)
+        ids += cache[word]
     return ids
 
 
@@ -162,7 +162,7 @@ def encode_word(word: bytes, merges: Mapping[Pair, int]) -> list[int]:
         new_id, place = heapq.heappop(queue)
         neighbour = right[place]
         if neighbour == end or merges.get((ids[place], ids[neighbour])) != new_id:
-            continue  # one of the two has been merged with someone else since
+            continue  # one of the two has been merged with another since
         ids[place], ids[neighbour] = new_id, struck_out
         right[place] = right[neighbour]
         if right[place] != end:

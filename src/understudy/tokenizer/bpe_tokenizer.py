@@ -1,8 +1,6 @@
-"""The byte-level BPE tokenizer for real work: trained by `tokenizers`, encoded by `tiktoken`.
+"""Byte-level BPE tokenizer, trained by `tokenizers` and encoded by `tiktoken`. The algorithm is in `bpe.py`.
 
-Not the algorithm, which stands in `bpe.py` to be read, and which both libraries are held to by the tests.
-
-Why `tiktoken` may encode: it merges the neighbours whose joined bytes have the lowest rank, whichever pair
+`tiktoken` may encode for the following reason: it merges the neighbours whose joined bytes have the lowest rank, whichever pair
 the merge was learned from. In a vocabulary where every token is what its own bytes encode to, that is the
 same thing; training makes only such vocabularies, and `load.py` refuses others.
 """
@@ -82,7 +80,7 @@ class BPETokenizer(Tokenizer):
         return type(self)(self.merges, self.pattern, special_tokens, self.ids)
 
     def encode_readably(self, text: str) -> list[int]:
-        """What `encode` gives, by the plain Python of `bpe.py`: slow, for tests and for the curious."""
+        """The ids of `encode`, by the reference implementation in `bpe.py`; slow."""
         merges = {pair: 256 + i for i, pair in enumerate(self.merges)}
         ranks = encode_text(clean(text), self.pattern, merges)
         return ranks if self.ids is None else [self.ids[rank] for rank in ranks]
@@ -137,7 +135,7 @@ class BPETokenizer(Tokenizer):
 def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str, special_tokens: Sequence[str]) -> BPETokenizer:
     """A vocabulary of exactly `vocab_size` tokens: 256 bytes, merges learned from the texts, special tokens.
 
-    The texts are read once, one at a time; what is kept is how often each word occurs.
+    The texts are read once, one at a time; only the counts of words are held.
     Raises ValueError when the size is too small for the bytes, or too large for the texts.
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers

@@ -1,7 +1,4 @@
-"""One token for each character, in the order of Unicode: Tiny Shakespeare has 65.
-
-Not for text in the wild: a character it was not made from is refused, not guessed at.
-"""
+"""Character tokenizer: one token for each character, in the order of Unicode. An unknown character is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class CharTokenizer(Tokenizer):
         if not characters:
             raise ValueError("a character tokenizer needs at least one character, and there is none")
         if list(characters) != sorted(set(characters)) or clean(characters) != characters:
-            raise ValueError("the characters of a tokenizer must be sorted and stand there once each")
+            raise ValueError("the characters of a tokenizer must be sorted and without repeats")
         super().__init__([char.encode() for char in characters], special_tokens)
         self.characters = characters
 

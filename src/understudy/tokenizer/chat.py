@@ -7,8 +7,8 @@ A conversation is written as ChatML, one block for each message:
     <|im_start|>assistant
     Sam found the purse.<|im_end|>
 
-The two markers are special tokens: single ids that no text encodes to, so what a user types stays text. Not here:
-choosing what to answer, packing conversations into rows.
+The two markers are special tokens: single ids that no text encodes to, so that a user's input stays text.
+data/chat/packing.py packs conversations into rows.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def check_messages(messages: Any, greeting: bool = False) -> list[Message]:
 
 
 def render(tokenizer: Tokenizer, messages: Any, reply: bool = False) -> Rendered:
-    """A conversation as token ids and the mask of what is trained on.
+    """A conversation as token ids and the mask of those trained on.
 
     Args:
         reply: end with the beginning of an assistant message, for a model to go on from; the conversation must end
@@ -123,7 +123,7 @@ def render_all(tokenizer: Tokenizer, conversations: Sequence[Any], reply: bool =
     if reply and (wrong := next((m for m in checked if m[-1]["role"] != "user"), None)):
         raise ValueError(f"the last message is from the {wrong[-1]['role']}; an answer follows one from the user")
     start, end = (tokenizer.special_tokens[name] for name in CHAT_TOKENS)
-    # Headers are encoded by themselves, so that what the model is given to continue is a beginning of what it was
+    # Headers are encoded by themselves, so that the prompt of a completion is a beginning of the sequence it was
     # trained on. Contents begin with no white space, so that no tokenizer would join the two.
     headers = {role: [start, *tokenizer.encode(role + "\n")] for role in ROLES}
     line = tokenizer.encode("\n")

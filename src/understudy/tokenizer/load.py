@@ -1,6 +1,6 @@
-"""Reads a tokenizer from a file or folder: ours, Hugging Face's tokenizer.json, or GPT-2's two files.
+"""Load a tokenizer from a file or folder: ours, Hugging Face's tokenizer.json, or GPT-2's two files.
 
-Not a downloader, and not a converter of everything: what our two kinds cannot do exactly (WordPiece,
+A tokenizer that our two kinds cannot reproduce exactly (WordPiece,
 Unigram, normalizers, other splitting patterns) is refused with the reason.
 """
 
@@ -24,8 +24,8 @@ GPT2_FILES = (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json"))
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a file, or in a folder with tokenizer.json or with vocab.bpe and encoder.json.
 
-    Raises ValueError, naming the file, when there is none, when it is damaged, and when it asks for what
-    our tokenizers cannot do.
+    Raises ValueError, naming the file, when there is none, when it is damaged, and when our tokenizers cannot reproduce
+    it.
     """
     path = Path(path)
     file = path / FILE_NAME if path.is_dir() else path
@@ -76,7 +76,7 @@ def _from_our_document(document: dict[str, Any]) -> Tokenizer:
             if ids is not None and not (isinstance(ids, list) and all(type(id) is int for id in ids)):
                 raise ValueError("its ids are not a list of whole numbers")
             return BPETokenizer(_pairs(_halves(merges)), pattern, _table_of_ids(special_tokens), ids)
-    raise ValueError(f"this tokenizer file of kind {document.get('kind')!r} is damaged: it lacks what it needs")
+    raise ValueError(f"this tokenizer file of kind {document.get('kind')!r} is damaged: a field is missing")
 
 
 def _from_huggingface(document: dict[str, Any]) -> BPETokenizer:
@@ -244,7 +244,7 @@ def _read_json(file: Path) -> Any:
 
 
 def _named(file: Path | str, build: Any, *arguments: Any) -> Any:
-    """build(*arguments), with the file's name before what it complains of."""
+    """build(*arguments), with the file's name before the message of its error."""
     try:
         return build(*arguments)
     except ValueError as error:

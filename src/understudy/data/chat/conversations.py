@@ -11,7 +11,7 @@ from understudy.data.chat.conversation_formats import tidy_conversation
 from understudy.data.chat.prepared import Prepared, open_prepared
 
 Conversations = Prepared
-"""Each record has `messages`, with something in them to train on, and what else its line holds."""
+"""Each record has `messages`, with an answer to train on, and the other fields of its line."""
 
 
 def open_conversations(path: Path, split: str) -> Conversations:

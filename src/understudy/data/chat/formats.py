@@ -83,9 +83,9 @@ def read_formatted(
 
     Args:
         formats: the table, in the order in which its rows are tried on the first record.
-        tidy: the schema's form of what a format read, or the reason why it is dropped.
+        tidy: brings the contents that a format read into the schema, or gives the reason to drop them.
         key: the field of the schema that the record's system message and history belong to.
-        format_name: the row to take whatever the first record looks like.
+        format_name: the row to take in place of the one that the first record fits.
 
     Raises:
         ValueError: a damaged file, or one whose first records no format fits.

@@ -1,7 +1,7 @@
 """Preferences as a trainer reads them: one prompt after another, each with its answers and which was preferred.
 
 In the file a pair of answers is a line (its fields are in preference_formats.py); here the lines of one prompt come
-together as a PreferenceComparison, so that a batch can hold all that is known of a prompt, and each answer is read once.
+together as a PreferenceComparison, so that a batch holds all pairs of a prompt, and the model reads each answer once.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ FORMATS = {"conversations": CONVERSATION_FORMATS, "preferences": PREFERENCE_FORM
 REPORTS = 500
 """The most reports of progress of each source."""
 REASONS = 20
-"""The most reasons of dropped records that are told apart, and the most unused fields that are named."""
+"""The most reasons of dropped records, and the most unused fields, that are counted by name."""
 BY_HASH = -1
 LEFT_OUT = len(SPLITS)
 
@@ -118,10 +118,10 @@ def prepare_conversations(
         kind: "conversations", "preferences" or "prompts".
         format_name: a row of FORMATS[kind]; by default each file's first record shows it.
         val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
-        limit: at most so many records of each source (of each of its own splits); of a generated
-            source the number to train on, and where a run answers the number of its prompts.
+        limit: the most records of each source, or of each split where it has splits; of a generated source the number
+            to train on, and where a run answers the number of its prompts.
         seed: of the embedded corpus; 0 by default.
-        force: replace what is there already.
+        force: replace data that is there already.
         cache: where downloads are kept.
         report: called often with the progress.
         endpoint: of the hub, where it is another than the library's.
@@ -129,7 +129,7 @@ def prepare_conversations(
 
     Raises:
         UnavailableError: the network is away or the disk is full.
-        ValueError: anything else that a user can put right; what was there before is untouched.
+        ValueError: any other mistake of the user; the former data is untouched.
     """
     start = time.perf_counter()
     report = report or (lambda progress: None)

@@ -4,7 +4,7 @@ Writer and reader share the rule for validation and the manifest of such a folde
 conversations.py, preferences.py and prompts.py; formats.py reads published formats, and prepare.py writes a folder.
 
 A conversation is for validation when the BLAKE2b hash of its messages, read as a fraction of the largest hash, is
-below the chosen fraction, as with documents (splits.py): copies fall on one side, whatever their neighbours. Of
+below the chosen fraction, as with documents (splits.py): copies fall on one side, independent of the other records. Of
 preferences and prompts the messages of the prompt decide, so that no prompt is on both sides.
 """
 
@@ -68,7 +68,7 @@ class Prepared:
         self.weights = weights
         self._file = file
         self._places = places  # (N, 2): the offset of each line, and its number in the file
-        self._read = read  # a line, and what to call its place
+        self._read = read  # of a line and its place, for messages
 
     def __len__(self) -> int:
         return len(self._places)
@@ -188,7 +188,7 @@ def _checked(record: dict[str, Any], where: str, kind: str, tidy: Tidy) -> dict[
 
 
 def record_hash(record: dict[str, Any], kind: str) -> int:
-    """64 bits by which a record of this kind falls on one side, whatever else it holds."""
+    """64 bits by which a record of this kind falls on one side: the hash of its first messages."""
     messages = record[KINDS[kind][0]]
     return text_hash(json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False))
 
@@ -198,15 +198,15 @@ def hashed(kind: str) -> str:
     return "conversations" if kind == "conversations" else "prompts"
 
 
-def validation_mask(hashes: np.ndarray, fraction: float, name: str, what: str = "conversations") -> np.ndarray:
+def validation_mask(hashes: np.ndarray, fraction: float, name: str, noun: str = "conversations") -> np.ndarray:
     """Which of the records with these hashes (N,) are for validation: about `fraction`, one on each side at least.
 
     Raises:
-        ValueError: fewer than two different hashes; the sentence says of `what`.
+        ValueError: fewer than two different hashes; `noun` names them in the sentence.
     """
     different = np.unique(hashes)
     if len(different) < 2:
-        raise ValueError(f"{name} has {len(different)} different {what}: 2 are needed, one of them for validation")
+        raise ValueError(f"{name} has {len(different)} different {noun}: 2 are needed, one of them for validation")
     # So few that chance put them all on one side: the one with the smallest or largest hash goes to the other.
     bound = min(max(int(fraction * 2.0**64), int(different[0]) + 1), int(different[-1]))
     return hashes < np.uint64(bound)

@@ -1,4 +1,4 @@
-"""Prompts as a trainer reads them: something to ask, and how an answer is judged, where that is known."""
+"""Prompts as a trainer reads them, each with the check or the correct answer that its completions are scored by."""
 
 from __future__ import annotations
 

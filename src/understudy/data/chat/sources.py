@@ -1,7 +1,7 @@
 """The table of named sources, and the origin of every SOURCE of `prepare --kind conversations`, preferences or prompts.
 
 A source becomes parts whose rows are read in order, each of a split of its own or to be divided by hash. A new
-dataset is one row of NAMED or PREFERENCES, a format of its own one row in its kind's table. Nothing is written here.
+dataset is one row of NAMED or PREFERENCES, a new format one row in the table of its kind. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def parse_sources(
     for argument, weight in given:
         origin = GeneratedChat(argument, sampling) if argument in CORPORA else _find(argument, kind, report)
         name = _short_name(argument)
-        # Two files of one name are told apart by their paths, as they were given.
+        # Two files of one name are distinguished by their paths, as they were given.
         sources.append(ChatSource(name if stems[name] == 1 else argument, weight, origin))
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
@@ -169,7 +169,7 @@ def _find(argument: str, kind: str, report: Report) -> ChatFiles | Hub | Generat
         dataset = parse_hub_name(argument)
         if dataset.field is not None:
             raise ValueError(
-                f"the field of {argument} would do nothing: {kind} are known by their fields; leave it out"
+                f"the field of {argument} would do nothing: formats of {kind} are recognised by their fields; leave it out"
             )
         return Hub(((None, dataset),))
     if argument in NAMED_TEXT:

@@ -1,9 +1,8 @@
 """Datasets on the Hugging Face hub, as lists of parquet files fetched one at a time; and the files of models.
 
-No dataset script is run and the `datasets` library is not used: what the repository holds as parquet is
-read, or else what the hub's converter made of it (revision refs/convert/parquet). Everything is pinned to
-one commit and checked against the hub's own SHA-256. HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured
-by the library.
+`huggingface_hub` lists, fetches, caches and resumes; the choice of the training split is made here. No dataset script
+is run: the parquet files of the repository are read, or else those of the hub's converter (revision
+refs/convert/parquet). Everything is pinned to one commit and checked against the hub's own SHA-256.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ OTHER_SPLITS = ("test", "validation", "valid", "val", "dev")
 
 @dataclass(frozen=True)
 class HubDataset:
-    """What to read of a dataset. `config`: one of its subsets. `files`: a pattern to name files outright."""
+    """A dataset to read. `config`: one of its subsets. `files`: a pattern that names the files."""
 
     repo: str
     config: str | None = None
@@ -46,7 +45,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubListing:
-    """The training split of a dataset at one commit. `note`: what the user should know of it, or ""."""
+    """The training split of a dataset at one commit. `note`: a remark for the user, or ""."""
 
     revision: str
     files: tuple[HubFile, ...]
@@ -187,8 +186,8 @@ def _mentions(file: HubFile, splits: Sequence[str]) -> bool:
 
 
 def _train_patterns(dataset: HubDataset, configs: Sequence[dict[str, Any]]) -> tuple[list[str], bool]:
-    """The file patterns of the chosen config, in any of a card's spellings; and whether they are of the
-    training split alone, or of all its splits."""
+    """The file patterns of the chosen config, in any of a card's spellings, and whether they name the training split
+    alone."""
     named = {str(c.get("config_name", "default")): c for c in configs}
     default = [name for name, c in named.items() if c.get("default")] or [n for n in named if n == "default"]
     name = dataset.config or (default[0] if default else next(iter(named)) if len(named) == 1 else None)
@@ -251,7 +250,7 @@ def _explained(repo: str, kind: str = "dataset") -> Iterator[None]:
     except errors.HFValidationError as problem:
         raise ValueError(f"{repo!r} is no name of a {kind}: {problem}") from problem
     except (errors.HTTPError, OSError) as problem:
-        # The library has no class of its own for a failed connection; whatever it lets out is one of these.
+        # The library has no class of its own for a failed connection; it raises one of these.
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_problem(problem, Path(problem.filename or ".")) from problem
         raise UnavailableError(

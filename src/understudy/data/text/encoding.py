@@ -1,7 +1,7 @@
 """Divided text to token files: encoded on several threads, written in order, and able to go on after a kill.
 
 Everything is written under a folder named .partial. Every 16 MB of text the token files are flushed to the
-disk and a journal is replaced that says up to where they are good. What lies beyond is cut off when the work goes on,
+disk, and a journal of their lengths is replaced. Bytes beyond these lengths are cut off when the work goes on,
 so that the final bytes are those of a run that was never interrupted. The text and the tokenizer are chosen elsewhere.
 """
 

@@ -27,13 +27,13 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
     read_manifest(path)  # which refuses a folder of conversations
     tokenizer = _tokenizer_of(path, wanted.kind)
     kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind
-    again = f"; prepare it again with --tokenizer {wanted.kind}, or set tokenizer.kind to null to take what is there"
+    again = f"; prepare it again with --tokenizer {wanted.kind}, or set tokenizer.kind to null to take that of the data"
     if wanted.kind not in (None, kind, tokenizer.kind):
         raise ValueError(f"the data in {path} was prepared with a {kind} tokenizer, and {wanted.kind} is set{again}")
     if wanted.vocab_size not in (None, tokenizer.vocab_size):
         raise ValueError(
             f"the tokenizer in {path} has {tokenizer.vocab_size} tokens, and tokenizer.vocab_size is "
-            f"{wanted.vocab_size}; set it to null to take what is there"
+            f"{wanted.vocab_size}; set it to null to take that of the data"
         )
     return tokenizer
 

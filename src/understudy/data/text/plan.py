@@ -38,7 +38,7 @@ class PreparationPlan:
 
 
 def make_plan(partial: Path, request: PrepareTextRequest, cache: Path, report: Report) -> PreparationPlan:
-    """Decide everything, and write it down as the last thing: until then the folder `partial` is not made.
+    """Decide everything, then write it down; the folder `partial` is made only then.
 
     Raises:
         ValueError: sources that cannot be read or hold no text; a tokenizer that does not suit them.
@@ -68,7 +68,7 @@ def read_plan(partial: Path, request: PrepareTextRequest, cache: Path, report: R
     """The plan of an interrupted preparation, its feeds open again.
 
     Raises:
-        ValueError: a source is no longer what it was.
+        ValueError: a source has changed.
     """
     raw = json.loads((partial / PLAN).read_text("utf-8"))
     feeds = []

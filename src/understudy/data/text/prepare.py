@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
@@ -91,8 +92,8 @@ def prepare(
         piece_chars: a longer document is encoded in pieces; the tokens are the same.
 
     Raises:
-        UnavailableError: the network is away or the disk is full; what was done is kept.
-        ValueError: anything else that a user can put right; nothing half-written is left.
+        UnavailableError: the network is away or the disk is full; finished work is kept.
+        ValueError: any other mistake of the user; nothing half-written is left.
     """
     start = time.perf_counter()
     report = report or (lambda progress: None)
@@ -150,10 +151,10 @@ def _discard_other(folder: Path, status: str) -> None:
         shutil.rmtree(folder / PARTIAL)
 
 
-def _refuse_other(folder: Path, what: str, found: dict, request: PrepareTextRequest) -> None:
-    if found != request.mapping:
+def _refuse_other(folder: Path, contents: str, present: dict[str, Any], request: PrepareTextRequest) -> None:
+    if present != request.mapping:
         raise ValueError(
-            f"{folder} holds {what} ({difference(found, request.mapping)}): give another --out, or "
+            f"{folder} holds {contents} ({difference(present, request.mapping)}): give another --out, or "
             "replace it with --force"
         )
 
@@ -161,7 +162,7 @@ def _refuse_other(folder: Path, what: str, found: dict, request: PrepareTextRequ
 def _carry_out(
     folder: Path, request: PrepareTextRequest, continued: bool, workers: int, cache: Path, report: Report
 ) -> None:
-    """Decide where nothing is decided yet, encode what is left, and put the result in place."""
+    """Make or read the plan, encode the text that is left, and put the result in place."""
     partial = folder / PARTIAL
     try:
         if not (partial / MANIFEST).is_file():

@@ -118,8 +118,10 @@ def make_request(
 
 def _check_tokenizer(tokenizer: str, vocab_size: int | None, pattern: str | None) -> None:
     if tokenizer != "bpe" and (vocab_size is not None or pattern is not None):
-        what = "vocab_size" if vocab_size is not None else "pattern"
-        raise ValueError(f"{what} is a setting of the tokenizer 'bpe' and does nothing for {tokenizer!r}: leave it out")
+        setting = "vocab_size" if vocab_size is not None else "pattern"
+        raise ValueError(
+            f"{setting} is a setting of the tokenizer 'bpe' and does nothing for {tokenizer!r}: leave it out"
+        )
     if vocab_size is not None and vocab_size < 1:
         raise ValueError(f"vocab_size must be a positive number of tokens, not {vocab_size}")
     if pattern is not None and pattern not in SPLIT_PATTERNS:

@@ -6,8 +6,8 @@
 - hash: otherwise. A document is for validation when the BLAKE2b hash of its text, read as a fraction of the
         largest hash, is below the chosen fraction. Copies of a document fall on the same side, and so does a
         document whatever its neighbours. Of a document longer than one piece (about a million characters)
-        the first piece is hashed. The fraction, unless given, is 10 MB over the size of the source's files,
-        but not above 10% and not below 0.05% (which is what nanoGPT takes of OpenWebText).
+        the first piece is hashed. The fraction, unless given, is VAL_BYTES over the size of the source's files,
+        at most LARGEST_FRACTION and at least SMALLEST_FRACTION (nanoGPT's for OpenWebText).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
     """A feed's rule, and how many documents with text it has (counted to 100 at most).
 
     Reads the feed until 100 documents were seen; where there are fewer, that is all of it, and each
-    document's length is then known. Bad input is thus found before anything is written, in a small corpus.
+    document's length is then known. In a small corpus bad input thus shows before anything is written.
     """
     if feed.parts and feed.parts[0].split is not None:
         return Rule("own"), FEW_DOCUMENTS
@@ -118,7 +118,7 @@ def is_validation(text: str, fraction: float) -> bool:
 
 
 def text_hash(text: str) -> int:
-    """64 bits that stand for a text, by which it falls on one side whatever its neighbours."""
+    """A 64-bit hash of a text, by which it falls on one side independent of its neighbours."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 

@@ -1,10 +1,10 @@
-"""Your own questions, one JSON object a line, and the loss on your own text.
+"""Questions in a file of records, and the loss on a text file.
 
     {"question": "What is the capital of France?", "answer": "Paris"}
     {"question": "What is the capital of France?", "choices": ["Rome", "Paris"], "answer": "Paris"}
     {"messages": [{"role": "system", "content": "…"}, {"role": "user", "content": "…"}], "answer": "Paris"}
 
-Choices are judged by likelihood, and without them an answer is generated and must be the right one.
+Choices are compared by likelihood. Without choices an answer is generated and compared with the correct one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from understudy.tokenizer.chat import Message, check_messages
 class LocalTask(Task):
     """A file of questions. ``prompt`` is another name for ``question``; ``id`` and ``category`` may be given.
 
-    ``answer`` may also be the number of the right choice, from 0. The examples of ``few_shot`` are the first of the
-    file, which are then not asked.
+    ``answer`` may also be the index of the correct choice. The examples of ``few_shot`` are the first of the file,
+    which are then no questions.
     """
 
     def __init__(self, path: Path, few_shot: int = 0) -> None:
@@ -54,7 +54,7 @@ class LocalTask(Task):
 
 
 class TextTask(Task):
-    """The loss on a text file. Its documents are what blank lines part."""
+    """The loss on a text file whose documents are separated by blank lines."""
 
     kind = "loss"
     metric = "loss"
@@ -62,7 +62,7 @@ class TextTask(Task):
     def __init__(self, path: Path, few_shot: int = 0) -> None:
         super().__init__(few_shot)
         if few_shot:
-            raise ValueError(f"{path} is text, and nothing is shown before it; leave few_shot out")
+            raise ValueError(f"{path} is text, which has no examples; leave few_shot out")
         self.name, self.path = path.stem, path
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:

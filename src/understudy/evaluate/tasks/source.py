@@ -114,12 +114,12 @@ def text_of(row: Row, field: str, where: str) -> str:
     return clean(value)
 
 
-def texts_of(values: Any, what: str, where: str) -> tuple[str, ...]:
-    """A list of two texts or more, such as choices.
+def texts_of(values: Any, field: str, where: str) -> tuple[str, ...]:
+    """A field that must hold a list of two texts or more, such as choices.
 
     Raises:
         ValueError: it is something else.
     """
     if not isinstance(values, list | tuple) or len(values) < 2 or not all(isinstance(v, str) and v for v in values):
-        raise ValueError(f"{where} has no list of two texts or more in {what!r}")
+        raise ValueError(f"{where} has no list of two texts or more in {field!r}")
     return tuple(clean(value) for value in values)
