@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy.config.load import (
@@ -90,6 +90,7 @@ def test_family_defaults_fill_what_is_left_out() -> None:
     assert (portable.position, portable.norm, portable.bias, portable.d_ff) == ("rope", "rmsnorm", False, 384)
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {
