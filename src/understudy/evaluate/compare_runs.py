@@ -25,7 +25,7 @@ from understudy.evaluate.compare import (
 )
 from understudy.evaluate.task import Task
 from understudy.evaluate.tasks import PUBLIC, TASKS, find_task
-from understudy.files import read_json, write_text
+from understudy.files import check_output_path, read_json, write_text
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer.chat import Message
@@ -154,6 +154,7 @@ def check_preference_file(path: Path) -> None:
     """
     if path.suffix != ".jsonl" or path.exists() or not path.absolute().parent.is_dir():
         raise ValueError(f"--save {path} must be the name of a new .jsonl file in a folder that exists")
+    check_output_path(path)
 
 
 def save_preferences(comparison: RunComparison, annotator: str, path: Path) -> int:

@@ -17,6 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from understudy.files import check_output_path, write_text
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -197,13 +199,12 @@ class Tokenizer(ABC):
         """Write one JSON file, by convention named tokenizer.json; the folder must exist.
 
         The file appears whole or not at all.
+
+        Raises:
+            ValueError: the path is a symbolic link, a folder or a device.
         """
-        unfinished = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.part")
-        try:
-            unfinished.write_bytes(self.to_json().encode())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        check_output_path(Path(path))
+        write_text(Path(path), self.to_json())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, sha256={self.sha256[:12]})"
