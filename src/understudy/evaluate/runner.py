@@ -12,8 +12,8 @@ How a prompt is written, the same for every task:
 - A prompt too long for the context, an eighth of which is kept for the answer, loses its oldest turns (examples of
   few_shot first), and if the last alone is too long, its beginning. Such questions are counted in ``cut``.
 
-With several processes each asks every question, so that all have the same result. Not here: what a task is (task.py),
-and files (tasks/).
+Several processes share the examples, and each has the whole result. Not here: what a task is (task.py), and files
+(tasks/).
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ def run_task(
     if task.kind == "loss":
         return _run_loss(task, examples, model, tokenizer, runtime, batch_size, progress, settings)
     run = _run_choices if task.kind == "choice" else _run_answers
-    rows, cut = run(task, examples, model, tokenizer, runtime, batch_size, progress)
+    shard, shard_cut = run(
+        task, examples[runtime.rank :: runtime.world_size], model, tokenizer, runtime, batch_size, progress
+    )
+    rows, cut = runtime.gather_shards(shard), sum(runtime.all_gather(shard_cut))
     metrics = {"accuracy": estimate([row["score"] for row in rows])}
     if task.kind == "choice":
         metrics = {name: estimate([row["scores"][name] for row in rows]) for name in rows[0]["scores"]}
@@ -227,7 +230,8 @@ def _run_loss(
     """Loss in nats a token and bits a byte, over all documents; an example's score is its own loss a token."""
     texts = [example.text or "" for example in examples]
     spans = [document(tokenizer, text) for text in texts]
-    scored = score_sequences(model, spans, runtime, batch_size, progress)
+    shard = score_sequences(model, spans[runtime.rank :: runtime.world_size], runtime, batch_size, progress)
+    scored = runtime.gather_shards(shard)
     sums = [-s.logprob for s in scored]
     loss = ratio_estimate(sums, [s.tokens for s in scored])
     bits = ratio_estimate([total / math.log(2) for total in sums], [len(text.encode()) for text in texts])

@@ -6,6 +6,7 @@ Reading the token files is shards.py's business.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 
 from understudy.config.run import RunConfig
@@ -23,6 +24,12 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
         ValueError: another kind or size, or none beside the data.
     """
     path, wanted = Path(config.data.path), config.tokenizer
+    if path.suffix == ".bin" and path.is_file():
+        raise ValueError(f"{path} is a token file; name its folder: --data {path.parent}")
+    if path.is_file():
+        out = Path("data") / path.stem
+        command = shlex.join(["understudy", "prepare", str(path), "--out", str(out), *prepare_options(config)])
+        raise ValueError(f"{path} is text: prepare it first: `{command}`, then train with --data {out}")
     read_manifest(path)  # which refuses a folder of conversations
     tokenizer = _tokenizer_of(path, wanted.kind)
     kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind
@@ -35,6 +42,12 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
             f"{wanted.vocab_size}; set it to null to take what is there"
         )
     return tokenizer
+
+
+def prepare_options(config: RunConfig) -> list[str]:
+    """Options with which `understudy prepare` makes text data that fits the configuration."""
+    kind, vocab_size = config.tokenizer.kind, config.tokenizer.vocab_size
+    return (["--tokenizer", kind] if kind else []) + (["--vocab-size", str(vocab_size)] if vocab_size else [])
 
 
 def _tokenizer_of(path: Path, kind: str | None) -> Tokenizer:
