@@ -262,7 +262,7 @@ def test_only_the_tokens_of_the_assistant_are_compared(start: Run, tmp_path: Pat
     batch = collate_pairs(encoded.comparisons[:1], 64)
     texts = [start.tokenizer.decode(batch["targets"][batch["completion_index"] == n].tolist()) for n in (0, 1)]
     assert texts == ["a<|im_end|>b<|im_end|>", "c<|im_end|>"]
-    model, [comparison] = as_gpt(start.model), encoded.comparisons[:1]
+    comparison, model = encoded.comparisons[0], GPT(start.config.model.model_copy(update={"context_length": 64}))
     with torch.no_grad():
         logprobs = completion_logprobs(model, batch)
         for n, completion in enumerate(comparison.completions):

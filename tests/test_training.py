@@ -440,7 +440,7 @@ def test_the_memory_plan_has_every_model_of_a_rollout(critic: str, models: int) 
     assert scored.gradients_bytes == pytest.approx(4 * one * (models - 1), rel=0.01)
     assert scored.optimizer_bytes == pytest.approx(8 * one * (models - 1), rel=0.01)
     sft, dpo = planned("sft", {}), planned("dpo", {})
-    assert dpo.activations_bytes == 2 * sft.activations_bytes and dpo.weights_bytes == sft.weights_bytes
+    assert dpo.activations_bytes == pytest.approx(2 * sft.activations_bytes, abs=2) and dpo.weights_bytes == sft.weights_bytes
 
 
 def test_the_memory_plan_reads_the_shape_of_the_reward_model(small_config: Any, tmp_path: Path) -> None:
