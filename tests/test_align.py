@@ -37,7 +37,8 @@ from understudy.stages.completions import (
     sample_completions,
     sampled_logprobs,
 )
-from understudy.stages.dpo import DirectPreference
+from understudy.stages.dpo import DirectPreference, completion_logprobs
+from understudy.stages.preferences import evaluate_pairs
 from understudy.stages.reward import PairwiseReward
 from understudy.stages.reward_function import RewardFunction
 from understudy.tokenizer.chat import render
@@ -265,6 +266,53 @@ def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: R
     assert torch.allclose(gradient([[unit] for unit in units], 32), together, rtol=1e-4, atol=1e-5)
     longest = max(map(len, unit.completions))
     assert torch.allclose(gradient([units], longest), together, rtol=1e-4, atol=1e-5)  # a document in each row
+
+
+def test_only_the_tokens_of_the_assistant_are_compared(start: Run, tmp_path: Path) -> None:
+    """In dialogues that part early the user's later words are context, as in finetuning."""
+
+    def turns(*contents: str) -> list[dict[str, str]]:
+        return [{"role": ("assistant", "user")[n % 2], "content": content} for n, content in enumerate(contents)]
+
+    row = {"prompt": [{"role": "user", "content": "h"}], "chosen": turns("a", "gg", "b"), "rejected": turns("c")}
+    rows = [row | {"prompt": [{"role": "user", "content": letter}]} for letter in LETTERS]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    comparisons = open_preferences(tmp_path / "pairs.jsonl", "train")
+    encoded = encode_preferences(comparisons, start.tokenizer, 64)
+    batch = collate_pairs(encoded.comparisons[:1], 64)
+    texts = [start.tokenizer.decode(batch["targets"][batch["completion_index"] == n].tolist()) for n in (0, 1)]
+    assert texts == ["a<|im_end|>b<|im_end|>", "c<|im_end|>"]
+    comparison, model = encoded.comparisons[0], GPT(start.config.model.model_copy(update={"context_length": 64}))
+    with torch.no_grad():
+        logprobs = completion_logprobs(model, batch)
+        for n, completion in enumerate(comparison.completions):
+            tokens = torch.tensor(completion.prompt + completion.completion)
+            rows_of = model(tokens[None])[0, len(completion.prompt) - 1 : -1].log_softmax(-1)
+            each = rows_of.gather(1, tokens[len(completion.prompt) :, None])[:, 0]
+            assert float(logprobs[n]) == pytest.approx(float(each[torch.tensor(completion.mask)].sum()), abs=1e-4)
+
+
+def test_a_validation_split_that_does_not_fit_is_named(start: Run, preferences: Path) -> None:
+    with pytest.raises(ValueError, match=r"of the validation split fits .*more data or a larger --val-fraction"):
+        encode_preferences(open_preferences(preferences, "val"), start.tokenizer, 4, "val")
+    with pytest.raises(ValueError, match="no preference is left to train on"):
+        encode_preferences(open_preferences(preferences, "train"), start.tokenizer, 4)
+
+
+def test_pairs_are_evaluated_in_batches(start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [pair(f"{a}{b}", "a", "b") for a in LETTERS for b in LETTERS]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encoded = encode_preferences(open_preferences(tmp_path / "pairs.jsonl", "train"), start.tokenizer, 32)
+    model, reference = as_gpt(start.model), torch.linspace(-9, -3, encoded.completions)
+    objective, forwards = DirectPreference(model, DPOConfig()), []
+    with start_runtime("cpu", "fp32") as runtime, model.token_embedding.register_forward_hook(
+        lambda *_: forwards.append(1)
+    ):  # fmt: skip
+        alone, together = (evaluate_pairs(objective, encoded, 32, size, runtime, reference) for size in (1, 16))
+    assert len(forwards) == encoded.prompts + -(-encoded.prompts // 16)
+    assert alone.keys() == together.keys() >= {"loss", "accuracy", "chosen_logratio", "rejected_logratio"}
+    for name, values in alone.items():
+        assert together[name] == pytest.approx(values, abs=1e-4), name
 
 
 def test_the_loss_of_dpo_begins_at_log_2(start: Run, preferences: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,22 @@ def test_every_row_has_a_target_and_every_conversation_comes_once_an_epoch(token
     assert torch.equal(again["tokens"], batch["tokens"][7:9])
 
 
+def test_rows_keep_one_epoch_and_give_any_sample(tokenizer: Tokenizer) -> None:
+    conversations = render_set([talk(n, 1 + n % 4) for n in range(30)], tokenizer, 160)
+    in_order, anywhere = (PackedRows(conversations, 160, seed=5) for _ in range(2))
+    expected = [in_order.batch(sample, 1)["tokens"] for sample in range(60)]
+    assert len({len(in_order.epoch(epoch)) for epoch in range(4)}) > 1, "epochs of different lengths"
+    for sample in (59, 0, 31, 17, 58):
+        assert torch.equal(anywhere.batch(sample, 1)["tokens"], expected[sample])
+    tracemalloc.start()
+    in_order.batch(200, 1)
+    early = tracemalloc.get_traced_memory()[0]
+    in_order.batch(1200, 1)
+    grown = tracemalloc.get_traced_memory()[0] - early
+    tracemalloc.stop()
+    assert grown < 20_000, f"80 epochs later it holds {grown:,} bytes more"
+
+
 def test_best_fit_fills_the_fullest_row_that_has_room() -> None:
     assert pack_best_fit(np.array([6, 5, 4, 5, 3]), 10) == [[0, 2], [1, 3], [4]]
     assert pack_best_fit(np.array([7, 6, 3]), 10) == [[0, 2], [1]]
@@ -148,6 +165,8 @@ def test_too_long_conversations_are_cut_at_a_turn_inside_or_dropped_and_counted(
     assert (dropped.counts.too_long, len(dropped)) == (3, 1)
     with pytest.raises(ValueError, match=r"no conversation is left to train on .*1 too long"):
         render_set([talk(2, 40)], tokenizer, 160, "drop")
+    with pytest.raises(ValueError, match=r"of the validation split fits .*more data or a larger --val-fraction"):
+        render_set([talk(2, 40)], tokenizer, 160, "drop", split="val")
 
 
 def test_the_first_conversations_of_a_set(tokenizer: Tokenizer) -> None:

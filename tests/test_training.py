@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,20 +20,23 @@ import pytest
 import torch
 
 from conftest import TWO_PROCESSES
-from understudy.config.load import dump_config
+from understudy.config.load import build_config, dump_config
 from understudy.config.model import ModelConfig
 from understudy.config.run import OptimConfig
+from understudy.config.stages import STAGES
 from understudy.data.loader import Windows
 from understudy.evaluate.loss import LossResult
 from understudy.losses import IGNORE
 from understudy.model import GPT
 from understudy.optim import build_optimizers
 from understudy.run import RunFolder, load_run, read_metrics, read_tensors
-from understudy.runtime import Runtime
+from understudy.runtime import Runtime, start_runtime
 from understudy.stages import pretrain as pretraining
 from understudy.stages.table import run_stage
+from understudy.train.compile import CHANGING_SHAPES, compile_objective
 from understudy.train.init_from import model_from_parent
 from understudy.train.loop import RepeatedBatches, StepCallback, Trainer, TrainingProgress
+from understudy.train.memory import MemoryPlan, other_models, plan_memory
 from understudy.train.objective import NextToken
 from understudy.train.runner import Interrupted, check_resume
 
@@ -340,3 +345,118 @@ def test_a_signal_to_the_stage_raises_after_saving(
     with pytest.raises(Interrupted, match="saved"):
         run_stage(small_config(), RunFolder(tmp_path / "r"))
     assert RunFolder(tmp_path / "r").steps()[-1] == 4
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_loss_that_is_not_finite_is_refused(
+    small_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float
+) -> None:
+    """Else a first loss of NaN would stay the best for ever."""
+    monkeypatch.setattr(pretraining.Pretrain, "evaluate", lambda *_: (LossResult(loss, None, None, 1), {}))
+    folder = RunFolder(tmp_path / "r")
+    with pytest.raises(ValueError, match=f"the validation loss is {loss} at step 4"):
+        run_stage(small_config(), folder)
+    assert not (folder.checkpoints / "best").exists() and folder.steps() == [2]
+
+
+def test_one_window_has_no_interval(small_config: Any, tmp_path: Path) -> None:
+    def final(max_tokens: int) -> LossResult:
+        config = small_config(train__steps=1, eval__every_steps=0, eval__max_tokens=max_tokens)
+        return run_stage(config, RunFolder(tmp_path / str(max_tokens))).final
+
+    one, two = final(17), final(33)
+    assert (one.loss_low, one.loss_high) == (None, None) and one.loss > 0
+    assert two.loss_low is not None and two.loss_high is not None and two.loss_low < two.loss < two.loss_high
+
+
+@pytest.mark.parametrize(("name", "advice"), [
+    ("a book.txt", "understudy prepare '{path}' --out 'data/a book' --tokenizer char`"),
+    ("train.bin", "name its folder: --data {folder}"),
+])  # fmt: skip
+def test_a_file_given_as_data_gets_advice(small_config: Any, tmp_path: Path, name: str, advice: str) -> None:
+    (path := tmp_path / name).write_text("It was a dark night.")
+    with pytest.raises(ValueError, match=re.escape(advice.format(path=path, folder=tmp_path))):
+        run_stage(small_config(data__path=path, tokenizer__kind="char"), RunFolder(tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+
+
+# ---- the machine -----------------------------------------------------------------------------------------------------
+
+
+def test_importing_sets_nothing_and_a_deterministic_runtime_sets_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os; before = dict(os.environ); import understudy; assert before == dict(os.environ)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with start_runtime("cpu"):
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ and not torch.are_deterministic_algorithms_enabled()
+    with start_runtime("cpu", deterministic=True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8" and torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    with start_runtime("cpu", deterministic=True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "what the user set stays"
+
+
+def test_only_stages_whose_batches_have_one_shape_are_compiled() -> None:
+    assert {name for name, info in STAGES.items() if info.fixed_shapes} == {"pretrain", "sft"}
+    objective = NextToken(GPT(ModelConfig(vocab_size=40, context_length=16, n_layers=1, n_heads=2, d_model=16)))
+    on_cuda = Runtime(torch.device("cuda"))
+    assert compile_objective(objective, "auto", on_cuda, dict, fixed_shapes=False) == (None, CHANGING_SHAPES)
+    assert compile_objective(objective, "auto", CPU, dict)[0] is None
+    with pytest.raises(ValueError, match=r"train.compile is on, but the batches of dpo change their shape"):
+        build_config({"stage": "dpo", "data": {"path": "x"}, "train": {"compile": "on"}})
+
+
+def test_what_cannot_be_compiled_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fails(*_: Any) -> None:
+        raise TorchDynamoException("no compiler here")
+
+    objective = NextToken(GPT(ModelConfig(vocab_size=40, context_length=16, n_layers=1, n_heads=2, d_model=16)))
+    monkeypatch.setattr(torch, "compile", lambda module: fails)
+    batch = Windows(np.arange(400) % 37, 16, seed=5).batch(0, 2)
+    with pytest.raises(ValueError, match=r"cannot be compiled here \(no compiler here\); use auto"):
+        compile_objective(objective, "on", CPU, lambda: batch)
+    assert torch.isfinite(objective(batch)[0])
+
+
+MODELS = {"family": "portable", "context_length": 32, "n_layers": 2, "n_heads": 2, "d_model": 32, "vocab_size": 64}
+
+
+@pytest.mark.parametrize(("critic", "models"), [("head", 2), ("model", 3)])
+def test_the_memory_plan_has_every_model_of_a_rollout(critic: str, models: int) -> None:
+    """The policy and its reference model, a reward model, and a critic that is trained as the policy is."""
+
+    def planned(stage: str, section: dict[str, Any]) -> MemoryPlan:
+        tree = {"stage": stage, "model": MODELS, "data": {"path": "x"}, "init_from": "x"}
+        return plan_memory(build_config(tree | ({stage: section} if section else {})), 2)
+
+    one = sum(p.numel() for p in GPT(ModelConfig(**MODELS)).parameters())  # type: ignore[arg-type]
+    checker = planned("ppo", {"critic": critic, "checker_weight": 1})
+    scored = planned("ppo", {"critic": critic, "reward_model": "not there yet"})
+    assert checker.weights_bytes == pytest.approx(4 * one * models, rel=0.01)
+    assert scored.weights_bytes == pytest.approx(4 * one * (models + 1), rel=0.01)
+    assert scored.gradients_bytes == pytest.approx(4 * one * (models - 1), rel=0.01)
+    assert scored.optimizer_bytes == pytest.approx(8 * one * (models - 1), rel=0.01)
+    sft, dpo = planned("sft", {}), planned("dpo", {})
+    assert (
+        dpo.activations_bytes == pytest.approx(2 * sft.activations_bytes, abs=2)
+        and dpo.weights_bytes == sft.weights_bytes
+    )
+
+
+def test_the_memory_plan_reads_the_shape_of_the_reward_model(small_config: Any, tmp_path: Path) -> None:
+    run_stage(small_config(train__steps=1), RunFolder(tmp_path / "judge"))
+    shape = load_run(tmp_path / "judge").config.model
+    config = build_config({
+        "stage": "ppo", "model": MODELS, "data": {"path": "x"}, "init_from": "x",
+        "ppo": {"critic": "reward", "reward_model": str(tmp_path / "judge")},
+    })  # fmt: skip
+    assert other_models(config) == [(config.model, False), (shape, False), (shape, True)]
+
+
+def test_adapters_are_planned_without_gradients_of_what_they_leave() -> None:
+    tree = {"stage": "dpo", "model": MODELS | {"lora": {"rank": 2}}, "data": {"path": "x"}, "init_from": "x"}
+    plan = plan_memory(build_config(tree), 2)
+    assert plan.gradients_bytes < plan.weights_bytes / 2

@@ -114,6 +114,7 @@ def start_runtime(
         ValueError: a device or precision this machine does not have.
     """
     set_environment(deterministic)
+    deterministic_before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(deterministic)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen, why_device = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
@@ -130,6 +131,7 @@ def start_runtime(
         runtime = Runtime(chosen, precision, rank, world_size, seed, {"device": why_device, "dtype": why_dtype})
         yield agree_on_dtype(runtime)
     finally:
+        torch.use_deterministic_algorithms(deterministic_before)
         if joins:
             dist.destroy_process_group()
 

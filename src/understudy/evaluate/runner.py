@@ -12,8 +12,8 @@ Format of prompts, the same for every task:
 - An eighth of the context is reserved for the answer. A prompt that is too long loses its oldest turns (few-shot
   examples first), and if the last turn alone is too long, its beginning. ``cut`` counts such prompts.
 
-With several processes each runs the whole task, so all have the same result. Not here: the definition of a task
-(task.py), and its files (tasks/).
+Several processes share the examples, and each has the whole result. Not here: the definition of a task (task.py), and its
+files (tasks/).
 """
 
 from __future__ import annotations
@@ -120,7 +120,10 @@ def run_task(
     if task.kind == "loss":
         return _run_loss(task, examples, model, tokenizer, runtime, batch_size, progress, settings)
     run = _run_choices if task.kind == "choice" else _run_answers
-    rows, cut = run(task, examples, model, tokenizer, runtime, batch_size, progress)
+    shard, shard_cut = run(
+        task, examples[runtime.rank :: runtime.world_size], model, tokenizer, runtime, batch_size, progress
+    )
+    rows, cut = runtime.gather_shards(shard), sum(runtime.all_gather(shard_cut))
     metrics = {"accuracy": estimate([row["score"] for row in rows])}
     if task.kind == "choice":
         metrics = {name: estimate([row["scores"][name] for row in rows]) for name in rows[0]["scores"]}
@@ -233,7 +236,8 @@ def _run_loss(
     """Loss over all documents, in nats per token and bits per byte. The score of an example is its loss per token."""
     texts = [example.text or "" for example in examples]
     spans = [document(tokenizer, text) for text in texts]
-    scored = score_sequences(model, spans, runtime, batch_size, progress)
+    shard = score_sequences(model, spans[runtime.rank :: runtime.world_size], runtime, batch_size, progress)
+    scored = runtime.gather_shards(shard)
     sums = [-s.logprob for s in scored]
     loss = ratio_estimate(sums, [s.tokens for s in scored])
     bits = ratio_estimate([total / math.log(2) for total in sums], [len(text.encode()) for text in texts])

@@ -5,6 +5,7 @@ Not here: the stages themselves (stages/), the model, the loop.
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 
 from understudy.config.run import RunConfig
 from understudy.data.loader import Batch
+from understudy.data.text.folder import prepare_options
 from understudy.evaluate.loss import LossResult
 from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder
@@ -162,12 +164,6 @@ def existing_data(config: RunConfig) -> Path:
     path = Path(config.data.path)
     if path.exists():
         return path
-    if config.info.data == "text":
-        size = f" --vocab-size {config.tokenizer.vocab_size}" if config.tokenizer.vocab_size else ""
-        options = f"--tokenizer {config.tokenizer.kind or 'bpe'}{size}"
-    else:
-        options = f"--kind {config.info.data}"
-    raise ValueError(
-        f"there is no data in {path}; prepare it first: "
-        f"`understudy prepare {config.data.source or 'SOURCE'} {options} --out {path}`"
-    )
+    options = prepare_options(config) if config.info.data == "text" else ["--kind", config.info.data]
+    command = ["understudy", "prepare", config.data.source or "SOURCE", *options, "--out", str(path)]
+    raise ValueError(f"there is no data in {path}; prepare it first: `{shlex.join(command)}`")

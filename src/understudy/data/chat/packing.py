@@ -131,7 +131,7 @@ def nothing_fits(noun: str, split: str, counts: object, further_advice: str = ""
     if split == "val":
         return ValueError(
             f"no {noun} of the validation split fits ({counts}); choose a longer model.context_length{further_advice}, or "
-            "prepare the data again with more of it or a larger --val-fraction"
+            "prepare it again with more data or a larger --val-fraction"
         )
     return ValueError(f"no {noun} is left to train on ({counts}); choose a longer model.context_length{further_advice}")
 

@@ -38,6 +38,12 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
     return tokenizer
 
 
+def prepare_options(config: RunConfig) -> list[str]:
+    """Options with which `understudy prepare` makes text data that fits the configuration."""
+    kind, vocab_size = config.tokenizer.kind, config.tokenizer.vocab_size
+    return (["--tokenizer", kind] if kind else []) + (["--vocab-size", str(vocab_size)] if vocab_size else [])
+
+
 def _tokenizer_of(path: Path, kind: str | None) -> Tokenizer:
     """The folder's own tokenizer; nanoGPT's character folders keep their text beside the tokens instead."""
     if (path / TOKENIZER).exists() or (path / "vocab.bpe").exists():
