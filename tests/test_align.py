@@ -37,7 +37,7 @@ from understudy.stages.completions import (
     sample_completions,
     sampled_logprobs,
 )
-from understudy.stages.dpo import DirectPreference, completion_logprobs
+from understudy.stages.dpo import DirectPreference, summed_logprobs
 from understudy.stages.preferences import evaluate_pairs
 from understudy.stages.reward import PairwiseReward
 from understudy.stages.reward_function import RewardFunction
@@ -284,7 +284,7 @@ def test_only_the_tokens_of_the_assistant_are_compared(start: Run, tmp_path: Pat
     assert texts == ["a<|im_end|>b<|im_end|>", "c<|im_end|>"]
     comparison, model = encoded.comparisons[0], GPT(start.config.model.model_copy(update={"context_length": 64}))
     with torch.no_grad():
-        logprobs = completion_logprobs(model, batch)
+        logprobs = summed_logprobs(model, batch)
         for n, completion in enumerate(comparison.completions):
             tokens = torch.tensor(completion.prompt + completion.completion)
             rows_of = model(tokens[None])[0, len(completion.prompt) - 1 : -1].log_softmax(-1)

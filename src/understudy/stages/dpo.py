@@ -41,7 +41,7 @@ class DirectPreference(PairObjective):
         self.model, self.config = model, config
 
     def pair_metrics(self, batch: Batch) -> dict[str, Tensor]:
-        logratios = completion_logprobs(self.model, batch) - batch["reference_logprobs"]  # (N,)
+        logratios = summed_logprobs(self.model, batch) - batch["reference_logprobs"]  # (N,)
         if self.config.length_normalised or self.config.loss == "ipo":
             logratios = logratios / completion_lengths(batch)
         chosen, rejected = logratios[batch["chosen"]], logratios[batch["rejected"]]  # (P,)
@@ -59,7 +59,7 @@ class DirectPreference(PairObjective):
         return dpo_loss(chosen, rejected, self.config.beta, self.config.label_smoothing)
 
 
-def completion_logprobs(model: GPT, batch: Batch) -> Tensor:
+def summed_logprobs(model: GPT, batch: Batch) -> Tensor:
     """The log-probability (N,) in nats of each completion, summed over its trained tokens."""
     logits = model.logits(completion_hidden_states(model, batch)[None])[0]  # (M, V)
     logprobs = token_logprobs(logits, batch["targets"])  # (M,)
@@ -161,5 +161,5 @@ def split_logprobs(model: GPT, encoded: EncodedPreferences, context: StageContex
         for _, batch in batches:
             batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
             with runtime.autocast():
-                shard.append(completion_logprobs(model, batch).cpu())
+                shard.append(summed_logprobs(model, batch).cpu())
     return torch.cat(runtime.gather_shards(shard))
