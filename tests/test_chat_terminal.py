@@ -22,7 +22,8 @@ from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
-from understudy.run import RunFolder, save_run, weights_of
+from understudy.model.weights import weights_of
+from understudy.run import RunFolder, save_run
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 
