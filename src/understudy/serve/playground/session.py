@@ -357,7 +357,7 @@ async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
 
     def work() -> Look:
         try:
-            return look_inside(answer.run.model, tokens)
+            return look_inside(answer.run.model, tokens, vocab_size=answer.run.tokenizer.vocab_size)
         finally:
             let_threads_go()
 
