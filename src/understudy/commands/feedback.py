@@ -163,7 +163,7 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge", metavar="RUN", help="a reward model that compares the runs where no answer is known")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print what improvement.json holds")
+    parser.add_argument("--json", action="store_true", help="print the content of improvement.json")
 
 
 def improve(arguments: Arguments) -> None:

@@ -47,7 +47,7 @@ SAVED = {
     "correction": "your correction. It can train a model.",
     "comparison": "your choice. It can train a model.",
 }
-"""Message after a judgement, by its kind: what `feedback export` makes of it."""
+"""Message after a judgement, by its kind, with its use in `feedback export`."""
 
 
 @dataclass(frozen=True)
