@@ -47,21 +47,29 @@ def presets(arguments: Arguments) -> None:
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "preset", nargs="?", metavar="PRESET", help="also plan the memory of this preset with the given settings"
+        "preset",
+        nargs="?",
+        metavar="PRESET",
+        help="also plan the memory of this preset with the given settings",
     )
+    parser.add_argument("--init-from", metavar="RUN", help="plan for a run that starts from this one, with its shape")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def doctor(arguments: Arguments) -> None:
     """Print the facts about this machine."""
-    from understudy.config.load import load_config
+    from understudy.config.load import apply_overrides, build_config, read_preset
     from understudy.doctor import examine, render
+    from understudy.run import load_run
     from understudy.runtime import start_runtime
+    from understudy.train.init_from import config_from_parent
 
     config = None
     if arguments.preset:
-        config = load_config(arguments.preset, arguments.overrides)
+        tree = apply_overrides(read_preset(arguments.preset), arguments.overrides)
+        parent = arguments.init_from or tree.get("init_from")
+        config = config_from_parent(tree, load_run(str(parent))) if parent else build_config(tree)
     elif arguments.overrides:
         raise ValueError("settings belong to a preset; say `understudy doctor PRESET --train.batch_size 8`")
     dtype = config.train.dtype if config else "auto"
