@@ -51,8 +51,9 @@ from understudy.hamlet.preferences import preferences
 from understudy.hamlet.stories import stories
 from understudy.interop.export import export_run
 from understudy.model import GPT, build_model
+from understudy.model.weights import weights_of
 from understudy.optim import build_optimizers
-from understudy.run import Run, RunFolder, load_run, save_run, weights_of
+from understudy.run import Run, RunFolder, load_run, save_run
 from understudy.runtime import DTYPES, Runtime
 from understudy.stages.table import stage_class
 from understudy.tokenizer import Tokenizer, train_tokenizer

@@ -14,7 +14,8 @@ from understudy.cli import main
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
 from understudy.model import GPT, Bigram, build_model
-from understudy.run import Run, RunFolder, load_run, save_run, weights_of
+from understudy.model.weights import weights_of
+from understudy.run import Run, RunFolder, load_run, save_run
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 

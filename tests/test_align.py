@@ -24,9 +24,10 @@ from understudy.data.chat.pair_rows import collate_pairs, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt, open_prompts
 from understudy.model import GPT, as_gpt
+from understudy.model.weights import weights_of
 from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import true_score
-from understudy.run import Run, load_run, read_metrics, weights_of
+from understudy.run import Run, load_run, read_metrics
 from understudy.runtime import start_runtime
 from understudy.stages.completions import (
     EncodedPrompt,

@@ -20,10 +20,11 @@ from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt
 from understudy.evaluate import compare
 from understudy.files import read_json
+from understudy.model.weights import weights_of
 from understudy.report.alignment import overoptimisation, reward_evidence
 from understudy.report.report import write_report
 from understudy.rewards.model import RewardModel
-from understudy.run import Run, RunFolder, read_metrics, save_run, weights_of
+from understudy.run import Run, RunFolder, read_metrics, save_run
 from understudy.runtime import start_runtime
 from understudy.stages.best_of import expected_of_best
 from understudy.train.console_panel import ProgressPanel

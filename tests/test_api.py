@@ -11,7 +11,7 @@ import understudy
 
 MODULES = (
     "config", "losses", "model.gpt", "inference.engine", "inference.sampling", "run", "tokenizer", "tokenizer.base",
-    "tokenizer.char", "tokenizer.bpe", "tokenizer.bpe_tokenizer",
+    "tokenizer.char", "tokenizer.bpe",
 )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from understudy.cli import main
 from understudy.console import print_json
 from understudy.evaluate.loss import evaluate_loss, loss_over
 from understudy.files import read_json
-from understudy.run import RunFolder, sha256_of_weights
+from understudy.model.weights import sha256_of_weights
+from understudy.run import RunFolder
 from understudy.runtime import Runtime
 from understudy.stages.table import run_stage
 

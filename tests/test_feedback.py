@@ -15,7 +15,7 @@ from understudy.cli import main
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.preferences import open_preferences
 from understudy.evaluate.statistics import win_rate
-from understudy.feedback.export import EXPORTS, conversations, preferences
+from understudy.feedback.export import EXPORTS, UNPAIRED, conversations, preferences
 from understudy.feedback.importing import import_file
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.statistics import DISTANCES, krippendorff_alpha, statistics
@@ -61,7 +61,7 @@ def test_corrections_become_conversations_and_preferences(store: FeedbackStore) 
     judge(store, "correction", "a", "bob", correction="Sam did.")
     exported = conversations(store)
     assert exported.lines == [{"messages": [*ASKED, {"role": "assistant", "content": "Sam did."}]}]
-    assert exported.left_out == {"corrected so already": 1}
+    assert exported.left_out == {"corrections given before": 1}
     assert pairs(store) == {("Sam did.", "Lily did.", name, False) for name in ("ann", "bob")}
 
 
@@ -75,7 +75,7 @@ def test_comparisons_become_preferences_once_for_each_annotator(store: FeedbackS
     judge(store, "comparison", "a", "eve", value=1, other_answer_id="a2")
     judge(store, "comparison", "a", "eve", value=1, other_answer_id="e")
     assert pairs(store) == {("Sam did.", "Lily did.", "ann", False), ("Sam did.", "Lily did.", "bob", True)}
-    left_out = {"preferred so already": 2, "chosen equals rejected": 1, "empty answer": 1}
+    left_out = {"preferences given before": 2, "chosen equals rejected": 1, "empty answer": 1}
     assert preferences(store).left_out == left_out
 
 
@@ -95,7 +95,7 @@ def test_ratings_and_thumbs_of_answers_to_one_prompt_become_preferences_by_their
     }
     assert rated == {("Sam did.", "several"): (5, 2.5), ("Ben did.", "several"): (5, 2.5), ("Ben did.", "ann"): (1, -1)}
     assert {line["rejected"][0]["content"] for line in lines} == {"Lily did."}
-    assert preferences(store).left_out == {"pair with equal ratings": 1, "thumb of the only answer to its prompt": 1}
+    assert preferences(store).left_out == {"pairs with equal ratings": 1, UNPAIRED.format(kind="thumb"): 1}
 
 
 def test_what_is_exported_is_what_the_stages_read(store: FeedbackStore, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_export_of_a_store_merges_into_another_and_twice_is_once(
         assert other.answer("a") == store.answer("a") and other.judgements() == store.judgements()
         again = import_file(other, file, "store")
         assert (again.answers, again.judgements) == (0, 0) and other.stats()["answers"] == 2
-        assert again.left_out == {"judgement that is there already": 2}
+        assert again.left_out == {"judgements imported before": 2}
     assert import_file(store, file, "store").judgements == 0
 
 
@@ -223,7 +223,7 @@ def test_the_verbs_show_write_and_read(
     assert main(["feedback", "export", "--db", database, "--kind", "sft", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["messages"][-1]["content"] == "Sam did."
     assert main(["feedback", "import", str(out), "--db", database, "--kind", "sft"]) == 0
-    assert "1 answers and 1 judgements are new" in capsys.readouterr().err
+    assert "added 1 answers and 1 judgements" in capsys.readouterr().err
     wrongs = (
         ["feedback"], ["feedback", "stats", "--db", f"sqlite:///{tmp_path}/none.db"],
         ["feedback", "export", "--db", database, "--kind", "sft", "--out", str(out)],
@@ -281,9 +281,9 @@ def test_improve_goes_from_feedback_to_a_better_run(
     assert json.loads((new.path / "improvement.json").read_text()) == record
     assert new.record()["parent"]["sha256"] == start.state["weights_sha256"]
     assert new.record()["data"]["path"] == "data/new-feedback/preferences.jsonl"
-    assert main(command) == 2 and "go on with it by --resume" in capsys.readouterr().err
-    assert main([*command, "--seed", "1", "--resume"]) == 2 and "was begun with" in capsys.readouterr().err
-    assert main([*command, "--resume"]) == 0 and "it is trained already" in capsys.readouterr().err
+    assert main(command) == 2 and "continue it with --resume" in capsys.readouterr().err
+    assert main([*command, "--seed", "1", "--resume"]) == 2 and "was started with" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0 and "was trained before" in capsys.readouterr().err
 
 
 def test_enough_corrections_finetune_first_and_where_no_answer_is_known_a_reward_model_judges(
@@ -313,10 +313,13 @@ def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_any
         answer(store, "a", "b", asked="a")
         judge(store, "thumb", "a", value=1)
     for words, says in (
-        (["--db", few], "comes to 0 preferences (1 as thumb of the only answer to its prompt left out), and 50 are"),
-        (["--db", letters, "--method", "ppo"], "name another by --judge RUN"),
+        (
+            ["--db", few],
+            "gives 0 preferences (left out: 1 thumbs on the only judged answer to a prompt (a thumb is used only if",
+        ),
+        (["--db", letters, "--method", "ppo"], "give another one with --judge RUN"),
         (["--db", letters, "--dpo.gamma", "1"], "dpo.gamma is not a setting"),
-        (["--db", letters, "--method", "sft"], "the feedback has 0 corrections, and 50 are the least"),
+        (["--db", letters, "--method", "sft"], "the feedback has 0 corrections; 50 are needed"),
         (["--db", letters, "--limit", "0"], "--limit is 0"),
     ):
         assert main(["improve", str(start.path), "--run", "new", *words]) == 2

@@ -82,15 +82,15 @@ def test_the_last_judgement_of_an_annotator_counts_and_the_earlier_stay(store: F
         ({"value": True}, "the value of a thumb is True"),
         ({"kind": "rating", "value": 6}, "give one of 1, 2, 3, 4, 5"),
         ({"kind": "rating", "value": 3.5}, "the value of a rating is 3.5"),
-        ({"kind": "correction", "value": None}, "a correction is a text"),
+        ({"kind": "correction", "value": None}, "needs a correction"),
         ({"kind": "correction", "value": None, "correction": " \n"}, "the correction is empty"),
-        ({"kind": "correction", "value": None, "correction": " Sam did. "}, "is the answer itself"),
-        ({"correction": "Lily did."}, "only the kind correction has one"),
-        ({"kind": "comparison"}, "between answer_id and other_answer_id"),
+        ({"kind": "correction", "value": None, "correction": " Sam did. "}, "equals the answer"),
+        ({"correction": "Lily did."}, "and no other kind has one"),
+        ({"kind": "comparison"}, "needs answer_id and other_answer_id"),
         ({"kind": "comparison", "other_answer_id": "one"}, "cannot be compared with itself"),
         ({"kind": "comparison", "other_answer_id": "else"}, "different prompts"),
         ({"other_answer_id": "two"}, "no other kind has both"),
-        ({"comment": "x" * (MOST_CHARACTERS + 1)}, "100,000 are the most"),
+        ({"comment": "x" * (MOST_CHARACTERS + 1)}, "give at most 100,000"),
         ({"annotator": "a" * 201}, "1 to 200 characters"),
         ({"annotator": "a\0b"}, "1 to 200 characters"),
     ],
@@ -161,10 +161,10 @@ def test_many_threads_lose_nothing(store: FeedbackStore) -> None:
 
 def test_an_id_that_is_taken_is_refused_and_a_batch_is_all_or_nothing(store: FeedbackStore) -> None:
     store.add_answer(record(id="one"))
-    with pytest.raises(ValueError, match="did not take the records"):
+    with pytest.raises(ValueError, match="refused the records"):
         store.add_answer(record(id="one", text="Another."))
     batch = [record(id="two", created="2026-01-01T00:00:00Z")]
-    with pytest.raises(ValueError, match="did not take the records"):
+    with pytest.raises(ValueError, match="refused the records"):
         store.add(batch, [Judgement("thumb", "three", "ann", 1, id="j", created="2026-01-01T00:00:00Z")])
     assert store.answer("two") is None and store.answer("one") == replace(record(id="one"), created=store.answer("one").created)  # type: ignore[union-attr]  # fmt: skip
 

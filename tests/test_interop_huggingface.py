@@ -18,7 +18,8 @@ from understudy.interop import huggingface
 from understudy.interop.export import export_run
 from understudy.interop.huggingface import read_huggingface
 from understudy.interop.imports import import_model
-from understudy.run import load_run, weights_of
+from understudy.model.weights import weights_of
+from understudy.run import load_run
 from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 

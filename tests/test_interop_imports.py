@@ -34,7 +34,8 @@ from understudy.interop.names import to_theirs
 from understudy.interop.nanogpt import read_characters
 from understudy.interop.shapes import config_document as shape_document
 from understudy.interop.shapes import plain_weights
-from understudy.run import load_run, read_metrics, read_tensors, weights_of
+from understudy.model.weights import weights_of
+from understudy.run import load_run, read_metrics, read_tensors
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 

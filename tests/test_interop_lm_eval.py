@@ -27,7 +27,8 @@ def test_lm_eval_of_an_export_agrees_with_ours(family: str, tmp_path: Path, monk
     run = randomised(tmp_path / "runs" / "small", shape(family, vocab_size=300, context_length=64), own)
     export_run(run, "hf", tmp_path / "exported")
     # The exported weights, which the test changed, are evaluated.
-    from understudy.run import RunFolder, save_run, weights_of
+    from understudy.model.weights import weights_of
+    from understudy.run import RunFolder, save_run
 
     save_run(RunFolder(run.path), run.config, own, weights_of(run.model), {}, run.step)
     Path("tasks").mkdir()

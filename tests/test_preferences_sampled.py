@@ -20,7 +20,8 @@ from understudy.data.generated import CORPORA
 from understudy.hamlet.conversations import question
 from understudy.hamlet.preferences import ANNOTATORS, choose
 from understudy.model import GPT
-from understudy.run import RunFolder, load_run, save_run, weights_of
+from understudy.model.weights import weights_of
+from understudy.run import RunFolder, load_run, save_run
 from understudy.tokenizer import train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 

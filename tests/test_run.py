@@ -15,7 +15,8 @@ from understudy.cli import main
 from understudy.config.load import dump_config
 from understudy.demo import run_demo
 from understudy.files import write_json
-from understudy.run import RunFolder, load_run, read_state, save_run, weights_of
+from understudy.model.weights import weights_of
+from understudy.run import RunFolder, load_run, read_state, save_run
 from understudy.stages.table import run_stage
 
 

@@ -3,7 +3,7 @@
 import pickle
 import sys
 import unicodedata
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,11 +13,11 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bpe_reference import count_words, encode_word, learn_merges, reference_ids, replace_pair
 from understudy.tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, StreamDecoder, train_tokenizer
-from understudy.tokenizer.bpe import byte_characters, count_words, encode_word, learn_merges, replace_pair
-from understudy.tokenizer.bpe_tokenizer import train_bpe, training_parts
+from understudy.tokenizer.bpe import byte_characters, train_bpe, training_parts
 
-# Letters newer than some engine's Unicode are left out, as bpe.py says; Python's own tables are older.
+# Letters newer than some engine's Unicode are left out, as bpe_reference.py says; Python's own tables are older.
 CHARACTERS = st.characters(exclude_categories=["Cs", "Cn"])
 TRICKY = [
     " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "\u0085", "\x1c", "\u200b", "'s", "'S", "'LL", "'\u017f", "'re",
@@ -74,7 +74,7 @@ def test_engines_cut_words_alike(pattern: str, text: str) -> None:
     assert "".join(words) == text
     split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERNS[pattern]), "isolated")
     assert [word for word, _ in split.pre_tokenize_str(text)] == words
-    assert PAIRS[pattern].encode(text) == PAIRS[pattern].encode_readably(text)
+    assert PAIRS[pattern].encode(text) == reference_ids(PAIRS[pattern], text)
 
 
 def test_the_patterns_are_the_known_ones() -> None:
@@ -172,7 +172,7 @@ def test_our_ids_are_those_of_tiktoken(pattern: str, text: str, corpus: list[str
     merges = learn_merges(count_words([*corpus, text, text], pattern), 50)
     for tokenizer in (BPETokenizer(merges, pattern, {}), TRAINED[pattern]):
         ids = tokenizer.encode(text)
-        assert ids == tokenizer.encode_readably(text)
+        assert ids == reference_ids(tokenizer, text)
         assert tokenizer.decode(ids) == text
         assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
 
@@ -182,7 +182,7 @@ def test_our_ids_are_those_of_tiktoken(pattern: str, text: str, corpus: list[str
 def test_lone_surrogates_count_as_replacement_characters(text: str, pattern: str) -> None:
     tokenizer = TRAINED[pattern]
     legal = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    assert tokenizer.encode(text) == tokenizer.encode_readably(text) == tokenizer.encode(legal)
+    assert tokenizer.encode(text) == reference_ids(tokenizer, text) == tokenizer.encode(legal)
     assert tokenizer.decode(tokenizer.encode(text)) == legal
     assert train_tokenizer("bpe", [text + PROSE], 260).vocab_size == 260
 
@@ -218,20 +218,17 @@ def test_special_tokens_in_a_text_are_plain_text() -> None:
     assert tokenizer.decode([tokenizer.eot_id or 0]) == END_OF_TEXT
 
 
-@given(PATTERNS, TEXTS, st.integers(1, 10), st.lists(st.integers(0, 60)))
-@example("gpt2", "a\n\nb a  b a\n b a b\n c!\nd", 1, [])
-@example("gpt4", "a\n\nb a  b a\n b a b\n c!\nd", 1, [])
+@given(PATTERNS, TEXTS, st.integers(1, 10))
+@example("gpt2", "a\n\nb a  b a\n b a b\n c!\nd", 1)
+@example("gpt4", "a\n\nb a  b a\n b a b\n c!\nd", 1)
 @settings(max_examples=300, deadline=None)
-def test_a_text_can_be_cut_where_split_cuts_it(pattern: str, text: str, size: int, cuts: list[int]) -> None:
+def test_a_text_can_be_cut_where_split_cuts_it(pattern: str, text: str, size: int) -> None:
     text += text.replace("a", "b c\nd")
     tokenizer = PAIRS[pattern]
     expected = tokenizer.encode(text)
     parts = tokenizer.split(text, size)
     assert "".join(parts) == text
     assert [id for part in parts for id in tokenizer.encode(part)] == expected
-    edges = [0, *sorted(cuts), len(text)]
-    chunks = [text[start:end] for start, end in pairwise(edges)]
-    assert [id for ids in tokenizer.encode_stream(chunks, part_size=size) for id in ids] == expected
 
 
 def test_long_texts_are_cut_and_put_together_in_order() -> None:
@@ -239,7 +236,7 @@ def test_long_texts_are_cut_and_put_together_in_order() -> None:
     text = PROSE * 5000
     assert len(tokenizer.split(text)) > 1
     ids = tokenizer.encode_batch([text, "a", "", text], threads=2)
-    assert ids[0].tolist() == ids[3].tolist() == tokenizer.encode_readably(text)
+    assert ids[0].tolist() == ids[3].tolist() == reference_ids(tokenizer, text)
     assert [array.dtype for array in ids] == [np.dtype("uint32")] * 4
     assert (ids[1].tolist(), ids[2].tolist()) == (tokenizer.encode("a"), [])
 
@@ -259,14 +256,14 @@ def test_long_blanks_get_the_ids_they_should(pattern: str, blank: str) -> None:
     tokenizer = PAIRS[pattern]
     run = blank * (55_000 // len(blank))
     text = f"a!{run}b {run}'x\t\t{'y' * 55_000}\n{run}"
-    assert tokenizer.encode(text) == tokenizer.encode_readably(text)
+    assert tokenizer.encode(text) == reference_ids(tokenizer, text)
 
 
 def test_a_vocabulary_may_number_its_tokens_otherwise() -> None:
     usual = TRAINED["gpt2"]
     n = 256 + len(usual.merges)
     other = BPETokenizer(usual.merges, "gpt2", {END_OF_TEXT: 0}, ids=list(range(n, 0, -1)))
-    assert other.encode(PROSE) == [n - id for id in usual.encode(PROSE)] == other.encode_readably(PROSE)
+    assert other.encode(PROSE) == [n - id for id in usual.encode(PROSE)] == reference_ids(other, PROSE)
     assert other.decode(other.encode(PROSE)) == PROSE
     assert other.token_bytes(n) == usual.token_bytes(0)
     assert BPETokenizer(usual.merges, "gpt2", {END_OF_TEXT: n}, ids=list(range(n))).sha256 == usual.sha256

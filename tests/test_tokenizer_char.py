@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,16 +74,6 @@ def test_lone_surrogates_count_as_replacement_characters(text: str) -> None:
     tokenizer = train_tokenizer("char", [text, "a"])
     assert tokenizer.encode(text) == tokenizer.encode(legal)
     assert tokenizer.decode(tokenizer.encode(text)) == legal
-
-
-@given(WITH_SURROGATES, st.lists(st.integers(0, 20)), st.integers(1, 4))
-@settings(deadline=None)
-def test_a_text_may_arrive_in_pieces(text: str, cuts: list[int], part_size: int) -> None:
-    tokenizer = train_tokenizer("char", [text, "a"])
-    edges = [0, *sorted(cuts), len(text)]
-    chunks = [text[start:end] for start, end in pairwise(edges)]
-    got = [id for ids in tokenizer.encode_stream(chunks, part_size=part_size) for id in ids]
-    assert got == tokenizer.encode(text)
 
 
 def test_long_texts_are_shared_among_threads_in_order() -> None:

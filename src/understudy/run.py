@@ -12,7 +12,6 @@ of tensors, and every load compares them. The state of training is in train/chec
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from understudy.config.load import dump_config, load_config
 from understudy.config.run import RunConfig
 from understudy.files import flush, locked, read_json, write_json, write_text
+from understudy.model.weights import load_weights, sha256_of_weights
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -373,47 +373,6 @@ def other_checkpoint(checkpoint: Path) -> str:
     if not steps:
         return "the run has no other checkpoint, so restore this one from a copy, or train again"
     return f"remove the folder {checkpoint} to use the checkpoint of step {steps[-1]}, or give --checkpoint {steps[-1]}"
-
-
-def load_weights(model: Any, tensors: Tensors, source: Path) -> None:
-    """Copy tensors into a model: all of its weights, and no others.
-
-    Raises:
-        ValueError: a missing, unexpected or wrongly shaped tensor, by name.
-    """
-    check_shapes(tensors, {name: tuple(p.shape) for name, p in model.named_parameters()}, source)
-    model.load_state_dict(tensors, strict=False)  # strict would ask for tied weights twice
-
-
-def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]], source: object) -> None:
-    """Refuse tensors that differ from the expected names and shapes.
-
-    Raises:
-        ValueError: a missing, unexpected or wrongly shaped tensor, by name.
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | shapes.keys()):
-        if expected.get(name) != shapes.get(name):
-            raise ValueError(
-                f"the weights in {source} do not fit the model of its configuration: {name} is "
-                f"{shapes.get(name, 'missing')}, and {expected.get(name, 'no such tensor')} is expected"
-            )
-
-
-def weights_of(model: Any) -> Tensors:
-    """The parameters of a model by name, tied ones once, as they are saved."""
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-
-
-def sha256_of_weights(weights: Tensors) -> str:
-    """The SHA-256 of tensors, by name and content. A child run records its parent's."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _has_fields(content: dict[str, Any], fields: Mapping[str, type]) -> bool:

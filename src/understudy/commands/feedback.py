@@ -1,4 +1,4 @@
-"""Verbs about what people thought of answers: `feedback stats | export | import`, and `improve`."""
+"""Commands on feedback: `feedback stats | export | import`, and `improve`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least
+from understudy.commands import Arguments, check_least, shared_arguments
+from understudy.config.stages import improving_stages
 from understudy.console import interval_text, print_json
 
 if TYPE_CHECKING:
@@ -19,15 +20,16 @@ IMPORTED = ("sft", "preferences", "store")
 
 def feedback_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(metavar="WHAT", required=True)
-    stats = verbs.add_parser("stats", help="how many judgements, how runs fare, how far annotators agree")
+    stats = verbs.add_parser("stats", help="count judgements, compare runs, measure the agreement of annotators")
     stats.add_argument("--json", action="store_true", help="print one JSON document")
-    export = verbs.add_parser("export", help="judgements as what the training stages read")
+    export = verbs.add_parser("export", help="write judgements as data of the training stages")
     export.add_argument(
         "--kind", required=True, choices=EXPORTED,
-        help="sft: corrections as conversations; preferences; prompts; store: every record, for another store",
+        help="sft: corrections as conversations; preferences: pairs of answers (a thumb or rating is used only if two "
+        "answers to the same prompt differ in it); prompts; store: every record, for another store",
     )  # fmt: skip
     export.add_argument("--out", required=True, type=Path, metavar="FILE", help="a new .jsonl file")
-    take = verbs.add_parser("import", help="judgements from files, those there already left out")
+    take = verbs.add_parser("import", help="add judgements from files, without duplicates")
     take.add_argument("files", nargs="+", type=Path, metavar="FILE", help="json, jsonl (each also gzipped) or parquet")
     take.add_argument(
         "--kind", required=True, choices=IMPORTED,
@@ -52,32 +54,34 @@ def feedback_stats(arguments: Arguments) -> None:
     from understudy.feedback.statistics import statistics
 
     with _store(arguments.db, create=False) as store:
-        found = statistics(store)
+        stats = statistics(store)
     if arguments.json:
-        print_json(found)
+        print_json(stats)
         return
     from understudy.console import show_table
     from understudy.train.metrics import final_table
 
-    if found["runs"]:
+    if stats["runs"]:
         show_table("judged runs", ("run", "judgements", "thumbs up", "mean rating", "corrections"), [
             [run, f"{of['judgements']:,}", _share(of["thumbs_up"]), _number(of["rating"]), f"{of['corrections']:,}"]
-            for run, of in found["runs"].items()
+            for run, of in stats["runs"].items()
         ])  # fmt: skip
-    if found["win_rates"]:
+    if stats["win_rates"]:
         show_table("runs compared", ("run", "against", "comparisons", "win rate"), [
-            [of["second"], of["first"], f"{of['n']:,}", _share(of)] for of in found["win_rates"]
+            [of["second"], of["first"], f"{of['n']:,}", _share(of)] for of in stats["win_rates"]
         ])  # fmt: skip
-    if found["annotators"]:
+    if stats["annotators"]:
         show_table("annotators", ("annotator", "judgements", "agrees with others"), [
-            [name, f"{of['judgements']:,}", _share(of["agreement"])] for name, of in found["annotators"].items()
+            [name, f"{of['judgements']:,}", _share(of["agreement"])] for name, of in stats["annotators"].items()
         ])  # fmt: skip
-    alphas = {kind: "–" if alpha is None else f"{alpha:.3f}" for kind, alpha in found["alpha"].items()}
+    alphas = {kind: "–" if alpha is None else f"{alpha:.3f}" for kind, alpha in stats["alpha"].items()}
     final_table(
-        {name: f"{found[name]:,}" for name in ("conversations", "answers", "judgements", "replaced")}
-        | {f"of the kind {kind}": f"{n:,}" for kind, n in found["kinds"].items()}
+        {name: f"{stats[name]:,}" for name in ("conversations", "answers", "judgements", "replaced")}
+        | {f"{kind}s": f"{n:,}" for kind, n in stats["kinds"].items()}
+        | {"preferences in an export": f"{stats['preferences']:,}"}
         | {"Krippendorff's alpha": ", ".join(f"{kind} {alpha}" for kind, alpha in alphas.items())}
     )
+    _say_left_out(stats["left_out"])
 
 
 def feedback_export(arguments: Arguments) -> None:
@@ -86,14 +90,17 @@ def feedback_export(arguments: Arguments) -> None:
 
     out = arguments.out
     if out.suffix != ".jsonl" or out.exists() or not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out} wants the name of a new .jsonl file in a folder that is there")
+        raise ValueError(f"--out {out} is not a new .jsonl file in an existing folder; choose another name")
     with _store(arguments.db, create=False) as store:
         exported = EXPORTS[arguments.kind](store)
     _say_left_out(exported.left_out)
     if not exported.lines:
-        raise ValueError(f"the feedback comes to no line of the kind {arguments.kind}, so {out} was not written")
+        raise ValueError(
+            f"the feedback gives no line of the kind {arguments.kind}, so {out} was not written; collect more, or export "
+            "another kind"
+        )
     write_text(out, exported.text())
-    print(f"{len(exported.lines):,} lines are in {out}", file=sys.stderr)
+    print(f"wrote {len(exported.lines):,} lines to {out}", file=sys.stderr)
 
 
 def feedback_import(arguments: Arguments) -> None:
@@ -101,9 +108,9 @@ def feedback_import(arguments: Arguments) -> None:
 
     with _store(arguments.db) as store:
         for path in arguments.files:
-            found = import_file(store, path, arguments.kind)
-            _say_left_out(found.left_out)
-            print(f"{path}: {found.answers:,} answers and {found.judgements:,} judgements are new", file=sys.stderr)
+            imported = import_file(store, path, arguments.kind)
+            _say_left_out(imported.left_out)
+            print(f"{path}: added {imported.answers:,} answers and {imported.judgements:,} judgements", file=sys.stderr)
 
 
 def _store(url: str | None, create: bool = True) -> FeedbackStore:
@@ -134,27 +141,23 @@ def _number(of: dict[str, Any] | None) -> str:
 
 
 def improve_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("old", metavar="RUN", help="the run that people judged: a name under runs/, or a path")
+    add = parser.add_argument
+    add("old", metavar="RUN", help="the run that people judged: a name under runs/, or a path")
     _database_argument(parser)
-    parser.add_argument(
-        "--method", choices=("sft", "dpo", "ppo", "grpo"),
-        help="by corrections alone (sft), preferences directly (dpo), or a reward model of them (default: sft where there "
-        "are 50 corrections, else dpo)",
+    add(
+        "--method", choices=improving_stages(),
+        help="learn from corrections alone (sft), from preferences directly (dpo), or through a reward model "
+        "(default: sft with 50 corrections or more, else dpo)",
     )  # fmt: skip
-    parser.add_argument("--run", metavar="NAME", help="folder of the new run under runs/ (default: RUN-improved)")
-    parser.add_argument("--resume", action="store_true", help="go on with an improvement that was interrupted")
-    parser.add_argument("--data", metavar="PATH", help="prompts to compare the two on (default: Hamlet's, or held out)")
-    parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=120, metavar="N", help="at most so many a compared answer (default: 120)"
-    )
-    parser.add_argument(
-        "--temperature", type=float, metavar="X", help="of compared answers (default: that of most judged ones)"
-    )
-    parser.add_argument("--judge", metavar="RUN", help="a reward model that compares the two where no answer is known")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print what improvement.json holds")
+    add("--run", metavar="NAME", help="folder of the new run under runs/ (default: RUN-improved)")
+    add("--resume", action="store_true", help="continue an interrupted improvement")
+    add("--data", metavar="PATH", help="prompts to compare the runs on (default: Hamlet's, or held out)")
+    add("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
+    add("--max-new-tokens", type=int, default=120, metavar="N", help="length limit of a compared answer (default: 120)")
+    add("--temperature", type=float, metavar="X", help="of compared answers (default: that of most judged ones)")
+    add("--judge", metavar="RUN", help="a reward model that compares the runs where no answer is known")
+    add("--seed", type=int, default=0, metavar="N", help="of training")
+    shared_arguments(parser, "--device", "--json", help="print what improvement.json holds")
 
 
 def improve(arguments: Arguments) -> None:
@@ -174,7 +177,7 @@ def improve(arguments: Arguments) -> None:
     try:
         record = run_improvement(request, arguments.resume)
     except Interrupted as note:
-        print(f"understudy: {note}; the same command with --resume goes on", file=sys.stderr)
+        print(f"understudy: {note}; continue with the same command and --resume", file=sys.stderr)
         arguments.status = 130
         return
     if arguments.json:

@@ -103,6 +103,16 @@ STAGES: dict[str, StageInfo] = {
 }  # fmt: skip
 
 
+def stages_for(data: str, generates: bool = True) -> list[str]:
+    """Names of the stages that learn from this kind of data; reward models with ``generates`` false."""
+    return [name for name, info in STAGES.items() if info.data == data and info.generates == generates]
+
+
+def improving_stages() -> tuple[str, ...]:
+    """Names of the stages that improve an assistant, which `understudy improve` can end with."""
+    return tuple(name for name, info in STAGES.items() if info.parent != "optional" and info.generates)
+
+
 def stage_info(name: str) -> StageInfo:
     """The row of a stage.
 

@@ -1,7 +1,7 @@
-"""Judgements from elsewhere put into the store: preferences and conversations of other tools, or another store's export.
+"""Import of judgements into the store: preferences and conversations of other tools, or another store's export.
 
-Ids are made from the contents where there are none, so that importing a file twice changes nothing. Reading the formats
-is data/'s work.
+Records without an id get a hash of their contents, so that importing a file twice changes nothing. Not here: the file formats
+(data/chat/).
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from understudy.files import now
 from understudy.tokenizer.chat import Message
 
 IMPORTED = "imported"
-"""The run of answers that no run of ours gave."""
+"""Run name of imported answers."""
 Record = TypeVar("Record", AnswerRecord, Judgement)
 
 
 @dataclass
-class Imported:
-    """What a file added: ``answers`` and ``judgements`` that were not there before, and what was left out and why."""
+class ImportedFeedback:
+    """Numbers of new answers and judgements of a file, and of those left out by reason."""
 
     answers: int = 0
     judgements: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def import_file(store: FeedbackStore, path: Path, kind: str) -> Imported:
-    """Put the judgements of a file into the store, all of them or none.
+def import_file(store: FeedbackStore, path: Path, kind: str) -> ImportedFeedback:
+    """Add the judgements of a file to the store, all of them or none.
 
     Args:
-        kind: ``sft`` (conversations; the last answer is a correction of one that was never given), ``preferences``,
-            or ``store`` (what `feedback export --kind store` wrote).
+        kind: ``sft`` (conversations whose last answer is a correction), ``preferences``, or ``store`` (from `feedback export
+            --kind store`).
 
     Raises:
-        ValueError: a file that cannot be read, or that holds something else.
+        ValueError: a file that cannot be read, or of another format.
     """
-    imported = Imported()
+    imported = ImportedFeedback()
     answers: dict[str, AnswerRecord] = {}
     judgements: dict[str, Judgement] = {}
     known_answers, known_judgements = store.ids()
@@ -55,7 +55,7 @@ def import_file(store: FeedbackStore, path: Path, kind: str) -> Imported:
         if isinstance(record, AnswerRecord):
             answers.setdefault(record.id, record)
         elif record.id in known_judgements or record.id in judgements:
-            imported.left_out["judgement that is there already"] += 1
+            imported.left_out["judgements imported before"] += 1
         else:
             judgements[record.id] = record
     new = [record for id, record in answers.items() if id not in known_answers]
@@ -67,7 +67,7 @@ def import_file(store: FeedbackStore, path: Path, kind: str) -> Imported:
 def _read_preferences(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | Judgement]:
     for record in _records(read_preferences(path), left_out):
         if any(len(record[side]) != 1 for side in ("chosen", "rejected")):
-            left_out["answer of several messages"] += 1
+            left_out["answers of several messages"] += 1
             continue
         chosen, rejected = (_answer(record["prompt"], record[side][0]["content"]) for side in ("chosen", "rejected"))
         yield from (chosen, rejected)
@@ -79,11 +79,11 @@ def _read_preferences(path: Path, left_out: Counter[str]) -> Iterator[AnswerReco
 
 def _read_conversations(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | Judgement]:
     for record in _records(read_conversations(path), left_out):
-        *asked, last = record["messages"]
+        *prompt, last = record["messages"]
         if last["role"] != "assistant":
-            left_out["conversation that does not end with an answer"] += 1
+            left_out["conversations that do not end with an answer"] += 1
             continue
-        answer = _answer(asked, "")
+        answer = _answer(prompt, "")
         yield answer
         yield _judged(Judgement("correction", answer.id, path.name, correction=last["content"]))
 
@@ -97,7 +97,7 @@ def _read_store(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | J
                 yield check_judgement(_record(Judgement, located.fields["judgement"]))
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"{located.where} is neither an answer nor a judgement; `feedback export --kind store` writes them"
+                f"{located.where} is neither an answer nor a judgement; give a file from `feedback export --kind store`"
             ) from None
 
 
@@ -117,8 +117,8 @@ def _records(rows: Iterator[ParsedRow], left_out: Counter[str]) -> Iterator[dict
 
 
 def _record(kind: type[Record], given: dict[str, Any]) -> Record:
-    """A record as it was exported: all of its fields, and no others."""
-    if given.keys() != {each.name for each in fields(kind)} or not given["id"] or not given["created"]:
+    """An exported record: all fields and no others."""
+    if given.keys() != {item.name for item in fields(kind)} or not given["id"] or not given["created"]:
         raise KeyError("fields")
     return kind(**given)
 
@@ -131,7 +131,7 @@ def _answer(prompt: list[Message], text: str) -> AnswerRecord:
 
 
 def _judged(judgement: Judgement) -> Judgement:
-    """With an id made of its contents."""
+    """The judgement with an id that is a hash of its contents."""
     names = ("kind", "answer_id", "other_answer_id", "annotator", "value", "correction")
     id = _hash(*(getattr(judgement, name) for name in names))
     return check_judgement(replace(judgement, id=id, created=now()))

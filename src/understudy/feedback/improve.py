@@ -1,9 +1,9 @@
-"""From stored feedback to a better run: export, train, and hold the new run against the old.
+"""Improve a run by stored feedback: export, train, and compare the new run with the old one.
 
-Corrections finetune the run where there are enough of them; where there are not, or where that is asked for, it is
-improved by preferences, directly or through a reward model. What is trained, and how, is the stages' work
-(train/runner.py); what becomes of a judgement feedback_export.py's. Of a run NAME the parts are data/NAME-feedback, NAME-sft, NAME-reward and NAME itself; each that is
-done is kept, so that an interrupted improvement goes on.
+With enough corrections the run is finetuned on them; otherwise, or with ``method``, it learns from preferences, directly or
+through a reward model. An improvement NAME writes data/NAME-feedback and the runs NAME-sft, NAME-reward and NAME; finished
+parts are kept, so that an interrupted improvement can be resumed. Not here: training (train/runner.py), the conversion of
+judgements (export.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.config.stages import STAGES
+from understudy.config.stages import STAGES, stages_for
 from understudy.files import now, read_json, write_json, write_text
 from understudy.run import RunFolder, find_run, load_run, run_path
 
@@ -26,25 +26,36 @@ if TYPE_CHECKING:
     from understudy.feedback.export import ExportedFeedback
     from understudy.runtime import Runtime
 
-METHODS = tuple(name for name, info in STAGES.items() if info.parent != "optional" and info.generates)
-"""Stages that can come last."""
-FINETUNE, BY_PREFERENCES, SCORE = "sft", "dpo", "reward"
-"""The stages that learn from corrections, by default from preferences, and the one whose scores are rewards."""
-FEWEST_PREFERENCES = 50
-"""Below that many pairs there is nothing to learn but the people who gave them."""
-FEWEST_CORRECTIONS = 50
-"""Below that many corrections they only count as preferences, and the method is dpo unless another is asked for."""
+[CORRECTION_STAGE], [PREFERENCE_STAGE] = stages_for("conversations"), stages_for("preferences")
+"""The stages that learn from corrections and directly from preferences."""
+[REWARD_STAGE] = stages_for("preferences", generates=False)
+"""The stage that trains a reward model."""
+EXPORTS_OF_DATA = {"conversations": "sft", "preferences": "preferences", "prompts": "prompts"}
+"""The export (export.py) that is the data of a kind."""
+MIN_PREFERENCES = 50
+"""Fewer pairs would teach the taste of single annotators."""
+MIN_CORRECTIONS = 50
+"""With fewer corrections the default method learns from preferences, of which corrections are a part."""
 BATCH = 16
-"""Conversations, or prompts with their pairs, of a step in the presets of these stages."""
+"""Conversations, or prompts with their pairs, per step in the presets of these stages."""
 RECORD = "improvement.json"
 
 
 @dataclass(frozen=True)
 class ImproveRequest:
-    """What to improve, and how. ``method``: None is sft where there are enough corrections, else dpo. ``judge``: the
-    reward model that compares, where no checker can. ``data``: prompts to compare on; without them Hamlet's for a run that learnt Hamlet, else those of the feedback's validation split.
-    ``temperature``: of those answers; that at which most judged ones were sampled where it is left out, since it is
-    those that people judged. ``settings``: dotted ones, for the last stage."""
+    """Arguments of an improvement.
+
+    Attributes:
+        run: the run that people judged.
+        database: URL of the feedback database.
+        name: the new run.
+        method: the last stage; None is sft with enough corrections, else dpo.
+        data: prompts to compare the runs on; by default Hamlet's for a run that learnt Hamlet, else those of the feedback's
+            validation split.
+        judge: the reward model that compares answers without a verifier.
+        temperature: of the compared answers; by default that of most judged answers.
+        settings: dotted settings of the last stage.
+    """
 
     run: str
     database: str
@@ -61,7 +72,7 @@ class ImproveRequest:
 
     @property
     def folder(self) -> Path:
-        """Where the exported feedback lies."""
+        """Folder of the exported feedback."""
         return Path("data") / f"{Path(self.name).name}-feedback"
 
     def part(self, suffix: str = "") -> RunFolder:
@@ -69,12 +80,11 @@ class ImproveRequest:
 
 
 def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
-    """Train the run ``request.name`` from stored feedback, compare it with the old one, and keep what was found in its
-    folder.
+    """Train the run ``request.name`` on stored feedback, compare it with the old one, and record the result in its folder.
 
     Raises:
-        ValueError: too little feedback, a name that is taken, or no way to tell which run is better.
-        Interrupted: a signal asked to stop; ``resume`` goes on.
+        ValueError: too little feedback, a name in use, or no means to compare the runs.
+        Interrupted: a signal; ``resume`` continues.
     """
     from understudy.evaluate.compare import by_verifier, has_verifier
     from understudy.evaluate.compare_runs import compare_runs
@@ -83,36 +93,33 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
 
     old = find_run(request.run)
     prompts = _prompts(request, old)
-    truth = bool(prompts) and all(map(has_verifier, prompts))
-    if not truth and not request.judge and request.method and STAGES[request.method].rollout:
+    verifiable = bool(prompts) and all(map(has_verifier, prompts))
+    if not verifiable and not request.judge and request.method and STAGES[request.method].rollout:
         raise ValueError(
-            f"the reward model that {request.method} optimises cannot judge what came of it; name another by --judge RUN, "
-            "or prompts with answers by --data PATH"
+            f"the reward model that {request.method} optimises cannot compare its result; give another one with --judge RUN, "
+            "or prompts with answers with --data PATH"
         )
     feedback = _feedback(request, resume)
     method: str = feedback["method"]
     request, start, new = replace(request, method=method), old, request.part()
-    if method != FINETUNE and feedback["corrections"] >= FEWEST_CORRECTIONS:
+    if method != CORRECTION_STAGE and feedback["corrections"] >= MIN_CORRECTIONS:
         start = request.part("-sft")
-        _train(request, FINETUNE, start, old, feedback["sft"], feedback["corrections"])
-    if STAGES[method].rollout or not (truth or request.judge):
-        _train(request, SCORE, request.part("-reward"), old, feedback["preferences"], feedback["prompts_compared"])
-    kind, n = {
-        "conversations": ("sft", "corrections"), "preferences": ("preferences", "prompts_compared"),
-        "prompts": ("prompts", "pairs"),
-    }[STAGES[method].data]  # fmt: skip
-    _train(request, method, new, start, feedback[kind], feedback[n])
+        _train(request, CORRECTION_STAGE, start, old, feedback)
+    if STAGES[method].rollout or not (verifiable or request.judge):
+        _train(request, REWARD_STAGE, request.part("-reward"), old, feedback)
+    _train(request, method, new, start, feedback)
     temperature = feedback["temperature"] if request.temperature is None else request.temperature
     with start_runtime(request.device) as runtime:
-        judge = by_verifier if truth else _judge(request, runtime)
-        found = compare_runs(
+        judge = by_verifier if verifiable else _judge(request, runtime)
+        comparison = compare_runs(
             load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge,
             max_new_tokens=request.max_new_tokens, temperature=temperature,
         )  # fmt: skip
-    print_comparison(found)
+    print_comparison(comparison)
     record = {
-        "created": now(), "compared_at_temperature": temperature, **{name: value for name, value in asdict(request).items() if name != "database"},
-        "feedback": feedback, "judged_by": "checker" if truth else "reward", "comparison": found.as_dict(),
+        "created": now(), "compared_at_temperature": temperature,
+        **{name: value for name, value in asdict(request).items() if name != "database"},
+        "feedback": feedback, "judged_by": "checker" if verifiable else "reward", "comparison": comparison.as_dict(),
     }  # fmt: skip
     write_json(new.path / RECORD, record)
     return record
@@ -122,39 +129,44 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
 
 
 def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
-    """What the feedback was exported to: the file of each kind, and how much each holds. Where an improvement goes on
-    it is what it began with, whatever people have said since."""
+    """Export the feedback: the file of each kind, and the number of its lines. With ``resume`` those of the start, without
+    later judgements."""
     record = request.folder / "feedback.json"
-    asked = {"run": request.run, "method": request.method, "seed": request.seed, **request.settings}
+    settings = {"run": request.run, "method": request.method, "seed": request.seed, **request.settings}
     if resume:
         if not record.exists():
             raise ValueError(f"there is no improvement {request.name} to resume; leave --resume out to start it")
         saved = read_json(record)
-        if saved["asked"] != asked:
+        if saved["settings"] != settings:
             raise ValueError(
-                f"{request.name} was begun with {_words(saved['asked'])}; --resume goes on with the same, and --run NAME "
-                "begins another"
+                f"{request.name} was started with {_words(saved['settings'])}; give the same with --resume, or start "
+                "another one with --run NAME"
             )
         return dict(saved["feedback"])
     taken = next((p for p in (request.folder, request.part().path, request.part("-sft").path) if p.exists()), None)
     if taken:
-        raise ValueError(f"{taken} is there already; go on with it by --resume, or choose another name with --run NAME")
+        raise ValueError(f"{taken} exists; continue it with --resume, or choose another name with --run NAME")
     exports, about = _export(request.database)
     pairs, corrections = exports["preferences"].lines, len(exports["sft"].lines)
-    method = request.method or (FINETUNE if corrections >= FEWEST_CORRECTIONS else BY_PREFERENCES)
-    if len(pairs) < FEWEST_PREFERENCES:
+    method = request.method or (CORRECTION_STAGE if corrections >= MIN_CORRECTIONS else PREFERENCE_STAGE)
+    if len(pairs) < MIN_PREFERENCES:
         left_out = exports["preferences"].left_out
         raise ValueError(
-            f"the feedback comes to {len(pairs):,} preferences"
-            + (f" ({_counted(left_out)} left out)" if left_out else "")
-            + f", and {FEWEST_PREFERENCES} are the least to learn from; collect more, as with `understudy serve`"
+            f"the feedback gives {len(pairs):,} preferences"
+            + (f" (left out: {_counted(left_out)})" if left_out else "")
+            + f"; {MIN_PREFERENCES} are needed; collect more with `understudy serve`"
+            + (
+                f", or export the {corrections:,} corrections with --kind sft and finetune on them"
+                if corrections
+                else ""
+            )
         )
-    if method == FINETUNE and corrections < FEWEST_CORRECTIONS:
+    if method == CORRECTION_STAGE and corrections < MIN_CORRECTIONS:
         raise ValueError(
-            f"the feedback has {corrections:,} corrections, and {FEWEST_CORRECTIONS} are the least to finetune on; collect "
-            "more, or learn from preferences by --method dpo"
+            f"the feedback has {corrections:,} corrections; {MIN_CORRECTIONS} are needed; collect more, or learn from "
+            f"preferences with --method {PREFERENCE_STAGE}"
         )
-    # A setting that there is not is found before anything is written.
+    # An unknown setting is refused before anything is written.
     _preset(replace(request, method=method), method, {})
     request.folder.mkdir(parents=True)
     feedback: dict[str, Any] = {
@@ -165,23 +177,25 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
     for kind, exported in exports.items():
         write_text(request.folder / f"{kind}.jsonl", exported.text())
         feedback[kind] = str(request.folder / f"{kind}.jsonl")
-    write_json(record, {"asked": asked, "created": now(), "feedback": feedback})  # last: it says that all is there
+    write_json(
+        record, {"settings": settings, "created": now(), "feedback": feedback}
+    )  # last: it marks the export complete
     return feedback
 
 
 def _export(database: str) -> tuple[dict[str, ExportedFeedback], dict[str, Any]]:
-    """What the store comes to; and its URL without a password, and the temperature of most answers."""
+    """The exports of a store, its URL without a password, and the temperature of most judged answers."""
     from understudy.feedback.export import EXPORTS
     from understudy.feedback.store import FeedbackStore
 
     with FeedbackStore(database, create=False) as store:
-        found = Counter(record.settings.get("temperature", 0.0) for record in store.answers(judged=True))
-        about = {"database": store.url, "temperature": found.most_common(1)[0][0] if found else 0.0}
+        temperatures = Counter(record.settings.get("temperature", 0.0) for record in store.answers(judged=True))
+        about = {"database": store.url, "temperature": temperatures.most_common(1)[0][0] if temperatures else 0.0}
         return {kind: EXPORTS[kind](store) for kind in ("sft", "preferences", "prompts")}, about
 
 
 def _counted(left_out: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} as {reason}" for reason, n in left_out.items())
+    return ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
 
 
 def _words(settings: dict[str, Any]) -> str:
@@ -191,34 +205,37 @@ def _words(settings: dict[str, Any]) -> str:
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-def _train(request: ImproveRequest, stage: str, folder: RunFolder, start: RunFolder, data: str, n: int) -> None:
-    """One stage by its preset, so many steps as see each of ``n`` examples as often as the table of stages says."""
+def _train(request: ImproveRequest, stage: str, folder: RunFolder, start: RunFolder, feedback: dict[str, Any]) -> None:
+    """Train one stage with its preset, for the epochs of the table of stages."""
     from understudy.stages.table import train_unless_done
 
+    info = STAGES[stage]
+    data = feedback[EXPORTS_OF_DATA[info.data]]
     settings = {"data.path": data, "train.seed": str(request.seed), "train.device": request.device}
-    if (epochs := STAGES[stage].epochs) is not None:
-        steps = max(10, -(-n * epochs // BATCH))
+    if info.epochs is not None:
+        examples = feedback["corrections" if info.data == "conversations" else "prompts_compared"]
+        steps = max(10, -(-examples * info.epochs // BATCH))
         settings |= {name: str(steps) for name in ("train.steps", "eval.every_steps", "checkpoint.every_steps")}
     else:
         settings[f"{stage}.reward_model"] = str(request.part("-reward").path)
     print(f"{stage}: {folder.path}, from {start.path} and {data}", file=sys.stderr)
     if not train_unless_done(_preset(request, stage, settings), folder, start):
-        print("it is trained already", file=sys.stderr)
+        print(f"{folder.path} was trained before", file=sys.stderr)
 
 
 def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> dict[str, Any]:
-    """The raw settings of a stage: its preset's, those given here, and for the last stage those that were asked for."""
+    """The raw settings of a stage: its preset, ``settings``, and for the last stage the request's settings."""
     from understudy.config.load import apply_overrides, read_preset
 
-    asked = request.settings if stage == request.method else {}
-    return apply_overrides(read_preset(f"feedback-{stage}"), settings | asked)
+    overrides = request.settings if stage == request.method else {}
+    return apply_overrides(read_preset(f"feedback-{stage}"), settings | overrides)
 
 
 # ---- comparing ------------------------------------------------------------------------------------------------------
 
 
 def _prompts(request: ImproveRequest, old: RunFolder) -> list[Prompt]:
-    """What both runs are asked; nothing where that is what the feedback holds out."""
+    """The prompts to compare on; empty for those that the feedback holds out."""
     from understudy.evaluate.compare_runs import comparison_prompts, task_of_run
 
     if request.data is None and task_of_run(old.path) is None:
@@ -227,7 +244,7 @@ def _prompts(request: ImproveRequest, old: RunFolder) -> list[Prompt]:
 
 
 def _held_out(request: ImproveRequest) -> list[Prompt]:
-    """The prompts of the preferences' validation split, on which nothing was trained."""
+    """The prompts of the preferences' validation split, which is not trained on."""
     from understudy.data.chat.preferences import open_preferences
     from understudy.data.chat.prompts import Prompt
 

@@ -1,6 +1,5 @@
-"""What the feedback store keeps, an answer that a model gave or what someone thinks of one, and which of them are refused.
-
-Not here: the database (feedback.py).
+"""Records of the feedback store, a model's answer and a judgement of one, and their validation. Not here: the database
+(store.py).
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from understudy.tokenizer.base import clean
 from understudy.tokenizer.chat import Message
 
 MOST_CHARACTERS = 100_000
-"""Of a comment or a correction: a person writes less, and what is longer is a mistake or worse."""
+"""Limit of a comment or a correction."""
 MOST_NAME = 200
-"""Characters of an id or of an annotator's name."""
+"""Limit of the characters of an id or an annotator's name."""
 ANONYMOUS = "anonymous"
-"""The annotator of whoever gave no name."""
+"""The annotator of judgements without a name."""
 
 Kind = Literal["thumb", "rating", "correction", "comparison"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -25,9 +24,9 @@ VALUES: dict[str, tuple[int, ...]] = {"thumb": (-1, 1), "rating": (1, 2, 3, 4, 5
 
 @dataclass(frozen=True)
 class AnswerRecord:
-    """One answer of a model: what it was asked (``prompt`` ends with the user's message), by which weights, and how.
+    """One answer of a model, with its prompt (which ends with the user's message), weights and sampling settings.
 
-    ``id`` and ``created`` (UTC) are given by the store where they are left out.
+    The store sets ``id`` and ``created`` (UTC) if they are empty.
     """
 
     conversation_id: str
@@ -45,10 +44,11 @@ class AnswerRecord:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What someone thinks of an answer.
+    """One annotator's judgement of an answer.
 
-    ``value`` is +1 or -1 of a thumb, 1 to 5 of a rating; of a comparison +1 where ``answer_id`` is better, -1 where
-    ``other_answer_id`` is, 0 for a tie. A correction says what the answer should have been. A comment may go with any.
+    ``value`` is +1 or -1 for a thumb, 1 to 5 for a rating, and for a comparison +1 if ``answer_id`` is better, -1 if
+    ``other_answer_id`` is, 0 for a tie. ``correction`` is the text that the answer should have been. A comment may accompany
+    any kind.
     """
 
     kind: Kind
@@ -63,15 +63,15 @@ class Judgement:
 
     @property
     def subject(self) -> tuple[str, str, frozenset[str]]:
-        """What a later judgement replaces this one by: annotator, kind, and the answer or the pair."""
+        """Key of a judgement: a later one with the same annotator, kind and answer (or pair) replaces it."""
         return self.annotator, self.kind, frozenset({self.answer_id, self.other_answer_id or self.answer_id})
 
 
 def check_answer(record: AnswerRecord) -> AnswerRecord:
-    """An answer as any database can keep it.
+    """A valid answer, with texts that any database can store.
 
     Raises:
-        ValueError: an id that is none.
+        ValueError: an invalid id.
     """
     _name("answer id", record.id)
     _name("conversation id", record.conversation_id)
@@ -79,10 +79,10 @@ def check_answer(record: AnswerRecord) -> AnswerRecord:
 
 
 def check_judgement(judgement: Judgement) -> Judgement:
-    """A judgement whose fields belong together, its texts as any database can keep them.
+    """A valid judgement, with texts that any database can store.
 
     Raises:
-        ValueError: they do not.
+        ValueError: a missing, invalid or contradictory field.
     """
     kind, value = judgement.kind, judgement.value
     if kind not in KINDS:
@@ -91,14 +91,14 @@ def check_judgement(judgement: Judgement) -> Judgement:
         allowed = ", ".join(map(str, VALUES[kind]))
         raise ValueError(f"the value of a {kind} is {value!r}; give one of {allowed}")
     if kind == "correction" and value is not None:
-        raise ValueError("a correction has no value; give it a text, and judge the answer by a thumb or a rating")
+        raise ValueError("a correction has no value; give it a text, and send a thumb or rating separately")
     correction = None if judgement.correction is None else _text("correction", judgement.correction).strip()
     if (kind == "correction") != (correction is not None):
-        raise ValueError("a correction is a text, and only the kind correction has one")
+        raise ValueError("the kind correction needs a correction, and no other kind has one")
     if correction == "":
-        raise ValueError("the correction is empty; say what the answer should have been")
+        raise ValueError("the correction is empty; give the text that the answer should have been")
     if (kind == "comparison") != (judgement.other_answer_id is not None):
-        raise ValueError("a comparison is between answer_id and other_answer_id, and no other kind has both")
+        raise ValueError("the kind comparison needs answer_id and other_answer_id, and no other kind has both")
     if judgement.answer_id == judgement.other_answer_id:
         raise ValueError("an answer cannot be compared with itself; give two")
     return replace(
@@ -110,25 +110,24 @@ def check_judgement(judgement: Judgement) -> Judgement:
     )
 
 
-def _text(what: str, text: str) -> str:
+def _text(field: str, text: str) -> str:
     if not isinstance(text, str):
-        raise ValueError(f"a {what} is a text, and not {text!r}")
+        raise ValueError(f"the {field} is {text!r}; give a text")
     if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"the {what} has {len(text):,} characters; {MOST_CHARACTERS:,} are the most")
+        raise ValueError(f"the {field} has {len(text):,} characters; give at most {MOST_CHARACTERS:,}")
     return str(_storable(text))
 
 
-def _name(what: str, name: str) -> str:
+def _name(field: str, name: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= MOST_NAME or _storable(name) != name:
-        raise ValueError(f"the {what} is {str(name)[:40]!r}; give a text of 1 to {MOST_NAME} characters")
+        raise ValueError(f"the {field} is {str(name)[:40]!r}; give a text of 1 to {MOST_NAME} characters")
     return name
 
 
 def _storable(value: Any) -> Any:
-    """A text, or what of JSON holds texts, as both databases keep it: U+FFFD stands for what no UTF-8 holds, and for NUL,
-    which PostgreSQL refuses."""
+    """A JSON value with U+FFFD in place of characters that UTF-8 cannot encode and of NUL, which PostgreSQL refuses."""
     if isinstance(value, str):
         return clean(value).replace("\0", "�")
     if isinstance(value, dict):
-        return {_storable(name): _storable(each) for name, each in value.items()}
-    return [_storable(each) for each in value] if isinstance(value, list) else value
+        return {_storable(name): _storable(item) for name, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list) else value

@@ -1,8 +1,8 @@
-"""What a store's judgements come to: how runs fare, and how far annotators agree.
+"""Statistics of a store's judgements: results of runs, and agreement of annotators.
 
-Agreement of two annotators is the share of what both judged that they judged alike; of all of them together it is
-Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12), which is 1 where all agree and 0 where they agree
-as often as by chance: nominal for thumbs and comparisons, with squared differences for ratings.
+Agreement of two annotators is the share of equal judgements among those of the same answers. Agreement of all is
+Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12): 1 for full agreement, 0 for that of chance; nominal for
+thumbs and comparisons, with squared differences for ratings.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from itertools import combinations
 from typing import Any
 
 from understudy.evaluate.statistics import Estimate, mean_estimate, wilson_interval, win_rate
+from understudy.feedback.export import preferences
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore
 
 JUDGED = ("thumb", "rating", "comparison")
-"""Kinds with a value, about which annotators can agree."""
+"""Kinds of judgement with a value, on which annotators can agree."""
 
 
 def statistics(store: FeedbackStore) -> dict[str, Any]:
-    """`store.stats()`, and by run, pair of runs and annotator what was judged; estimates are with 95% intervals."""
+    """`store.stats()` with the preferences that an export gives, and results by run, pair of runs and annotator; estimates have
+    95% intervals."""
     answers = {record.id: record for record in store.answers(judged=True)}
     judgements = store.judgements()
+    exported = preferences(store)
     return store.stats() | {
+        "preferences": len(exported.lines),
+        "left_out": dict(exported.left_out),
         "runs": _runs(answers, judgements),
         "win_rates": _win_rates(answers, judgements),
         "annotators": _annotators(judgements),
@@ -33,13 +38,13 @@ def statistics(store: FeedbackStore) -> dict[str, Any]:
 
 
 def _runs(answers: dict[str, AnswerRecord], judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
-    """Of each run: judged answers, the share of thumbs that are up, the mean rating, and corrections."""
-    found: dict[str, dict[str, list[Judgement]]] = defaultdict(lambda: defaultdict(list))
+    """For each run: judgements, share of thumbs up, mean rating, corrections."""
+    by_run: dict[str, dict[str, list[Judgement]]] = defaultdict(lambda: defaultdict(list))
     for judgement in judgements:
-        found[answers[judgement.answer_id].run][judgement.kind].append(judgement)
+        by_run[answers[judgement.answer_id].run][judgement.kind].append(judgement)
     rows = {}
-    for run, kinds in sorted(found.items()):
-        thumbs, ratings = ([float(each.value or 0) for each in kinds[kind]] for kind in ("thumb", "rating"))
+    for run, kinds in sorted(by_run.items()):
+        thumbs, ratings = ([float(judgement.value or 0) for judgement in kinds[kind]] for kind in ("thumb", "rating"))
         rows[run] = {
             "judgements": sum(map(len, kinds.values())),
             "thumbs_up": _share(thumbs.count(1.0), len(thumbs)),
@@ -50,7 +55,7 @@ def _runs(answers: dict[str, AnswerRecord], judgements: Sequence[Judgement]) -> 
 
 
 def _win_rates(answers: dict[str, AnswerRecord], judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """Of every two runs that were compared: how often the second won, a tie being half a win."""
+    """For each pair of compared runs: the win rate of the second, a tie counting half."""
     points: dict[tuple[str, str], list[float]] = defaultdict(list)
     for judgement in judgements:
         if judgement.other_answer_id is None:
@@ -60,12 +65,13 @@ def _win_rates(answers: dict[str, AnswerRecord], judgements: Sequence[Judgement]
             for_second = (1 - (judgement.value or 0)) / 2
             points[min(sides), max(sides)].append(for_second if sides[1] == max(sides) else 1 - for_second)
     return [
-        {"first": first, "second": second, **win_rate(own).as_dict()} for (first, second), own in sorted(points.items())
+        {"first": first, "second": second, **win_rate(wins).as_dict()}
+        for (first, second), wins in sorted(points.items())
     ]
 
 
 def _annotators(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
-    """Of each annotator how many judgements, and how often they agree with each other one about the same thing."""
+    """For each annotator: judgements, and the share that agrees with each other annotator's of the same answer."""
     counts = Counter(judgement.annotator for judgement in judgements)
     alike: dict[str, list[bool]] = defaultdict(list)
     for kind in JUDGED:
@@ -80,7 +86,7 @@ def _annotators(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
 
 
 def _units(judgements: Iterable[Judgement], kind: str) -> list[dict[str, int]]:
-    """What several annotators judged: of each answer, or pair of answers, the value that each gave it."""
+    """Values by annotator, for each answer or pair of answers that several judged."""
     units: dict[frozenset[str], dict[str, int]] = defaultdict(dict)
     for judgement in judgements:
         if judgement.kind == kind and judgement.value is not None:
@@ -97,7 +103,7 @@ DISTANCES: dict[str, Callable[[int, int], float]] = {
 
 
 def krippendorff_alpha(units: Sequence[dict[str, int]], distance: Callable[[int, int], float]) -> float | None:
-    """1 - observed over expected disagreement; None where nothing was judged by two, or all gave one value.
+    """1 - observed / expected disagreement; None without an answer that two judged, or if all values are equal.
 
     >>> krippendorff_alpha([{"a": 1, "b": 1}, {"a": 2, "b": 2}, {"a": 1, "b": 2}], DISTANCES["thumb"])
     0.4444444444444444

@@ -1,9 +1,8 @@
-"""The feedback store: conversations, the answers that a model gave in them, and what people thought of those answers.
+"""The feedback store: conversations, a model's answers in them, and judgements of the answers.
 
-SQLite by default, PostgreSQL by URL. What a method returned an id for is on the disk: it outlives the process, and as
-far as the database promises it, the machine. Nothing is ever changed or deleted: an annotator who judges an answer
-again adds a judgement, and the last one counts. Not here: which records are refused (feedback_records.py),
-what is made of judgements (feedback_export.py, feedback_statistics.py), and HTTP.
+SQLite by default, PostgreSQL by URL. A method that adds a record returns after the database has written it to the disk. Records
+are never changed or deleted: a further judgement of an answer by the same annotator is added, and the last one counts. Not
+here: validation (records.py), exports (export.py), statistics (statistics.py), HTTP.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from understudy.run import RUNS
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
-"""How long one writer of a SQLite file waits for the others."""
+"""Time that a writer of a SQLite file waits for the lock."""
 
 TABLES = sql.MetaData()
 VERSION = sql.Table("schema_version", TABLES, sql.Column("version", sql.Integer, primary_key=True))
@@ -78,10 +77,10 @@ class FeedbackStore:
 
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://user@host/database``.
-        create: make the file and the tables where there are none.
+        create: create the file and the tables if they do not exist.
 
     Raises:
-        ValueError: no such kind of database, one that cannot be opened, or one of a newer schema.
+        ValueError: another kind of database, one that cannot be opened, or one of another schema version.
     """
 
     def __init__(self, url: str, create: bool = True) -> None:
@@ -98,35 +97,35 @@ class FeedbackStore:
             raise
 
     def add_answer(self, record: AnswerRecord) -> str:
-        """Keep an answer, and its conversation where that is new. Returns its id; it is on the disk then.
+        """Add an answer, and its conversation if it is new; returns the answer's id.
 
         Raises:
-            ValueError: an id that is there already, or no id of a conversation.
+            ValueError: an id in use, or an invalid id.
         """
         record = check_answer(replace(record, id=record.id or new_id(), created=record.created or now()))
         self.add([record], [])
         return record.id
 
     def add_judgement(self, judgement: Judgement) -> str:
-        """Keep what someone thinks of an answer. Returns its id; it is on the disk then.
+        """Add a judgement; returns its id.
 
         Raises:
-            ValueError: an unknown answer, a value out of range, an empty correction, or what means nothing together.
+            ValueError: an unknown answer, or an invalid judgement.
         """
         judgement = check_judgement(replace(judgement, id=judgement.id or new_id(), created=judgement.created or now()))
         answer = self._known(judgement.answer_id)
         if judgement.correction is not None and judgement.correction == answer.text.strip():
-            raise ValueError("the correction is the answer itself; say what it should have been, or leave it")
+            raise ValueError("the correction equals the answer; give the text that it should have been")
         if judgement.other_answer_id is not None and self._known(judgement.other_answer_id).prompt != answer.prompt:
             raise ValueError("the two answers are to different prompts; only answers to the same one can be compared")
         self.add([], [judgement])
         return judgement.id
 
     def add(self, answers: Iterable[AnswerRecord], judgements: Iterable[Judgement]) -> None:
-        """Keep complete records, all of them or none, as they are: for those checked already, such as an export's.
+        """Add valid records, all of them or none.
 
         Raises:
-            ValueError: an id that is there already, or a judgement of an unknown answer.
+            ValueError: an id in use, or a judgement of an unknown answer.
         """
         answers, judgements = list(answers), list(judgements)
         try:
@@ -140,33 +139,32 @@ class FeedbackStore:
                     connection.execute(sql.insert(JUDGEMENTS), [_row(judgement) for judgement in judgements])
         except sql.exc.IntegrityError as error:
             reason = " ".join(str(error.orig).split())
-            raise ValueError(f"the feedback store did not take the records: {reason}") from error
+            raise ValueError(f"the feedback store refused the records: {reason}") from error
 
     def answer(self, id: str) -> AnswerRecord | None:
         return next(self._answers(ANSWERS.c.id == id), None)
 
     def conversation(self, conversation_id: str) -> list[AnswerRecord]:
-        """The answers of a conversation in the order in which they were given; none where it is unknown."""
+        """The answers of a conversation in order; none if it is unknown."""
         return list(self._answers(ANSWERS.c.conversation_id == conversation_id))
 
     def answers(self, judged: bool = False) -> Iterator[AnswerRecord]:
-        """All answers in order, or with ``judged`` only those that someone judged."""
-        own, other = sql.select(JUDGEMENTS.c.answer_id), sql.select(JUDGEMENTS.c.other_answer_id)
+        """All answers in order; with ``judged`` those that have a judgement."""
+        answer, other = sql.select(JUDGEMENTS.c.answer_id), sql.select(JUDGEMENTS.c.other_answer_id)
         having = sql.or_(
-            ANSWERS.c.id.in_(own), ANSWERS.c.id.in_(other.where(JUDGEMENTS.c.other_answer_id.is_not(None)))
+            ANSWERS.c.id.in_(answer), ANSWERS.c.id.in_(other.where(JUDGEMENTS.c.other_answer_id.is_not(None)))
         )
         return self._answers(having if judged else sql.true())
 
     def judgements(self, replaced: bool = False) -> list[Judgement]:
-        """The judgements that count, in order: of each annotator on each answer or pair the last of a kind. With
-        ``replaced`` also those that a later one took the place of."""
+        """The judgements in order, without those that a later one replaced unless ``replaced``."""
         with self._engine.connect() as connection:
             rows = connection.execute(sql.select(JUDGEMENTS).order_by(JUDGEMENTS.c.number)).mappings()
-            found = [Judgement(**_without_number(row)) for row in rows]
+            judgements = [Judgement(**_without_number(row)) for row in rows]
         if replaced:
-            return found
-        last = {judgement.subject: judgement.id for judgement in found}
-        return [judgement for judgement in found if last[judgement.subject] == judgement.id]
+            return judgements
+        last = {judgement.subject: judgement.id for judgement in judgements}
+        return [judgement for judgement in judgements if last[judgement.subject] == judgement.id]
 
     def ids(self) -> tuple[set[str], set[str]]:
         """The ids of all answers and of all judgements."""
@@ -175,7 +173,7 @@ class FeedbackStore:
         return answers, judgements
 
     def stats(self) -> dict[str, Any]:
-        """How much there is: conversations, answers, judgements that count, in all and by kind, and those replaced."""
+        """Counts of conversations, answers, judgements in all and by kind, and replaced judgements."""
         with self._engine.connect() as connection:
             conversations, answers, everything = (
                 connection.scalar(sql.select(sql.func.count()).select_from(table))
@@ -197,7 +195,7 @@ class FeedbackStore:
         self.close()
 
     def _open(self, create: bool) -> None:
-        """Check the schema's version, or write the schema where there is none."""
+        """Check the schema version, or create the schema."""
         with self._writing() as connection:
             if connection.dialect.name == "postgresql":
                 # Two servers that start together must not both create the tables.
@@ -225,16 +223,16 @@ class FeedbackStore:
 
     def _answers(self, where: sql.ColumnElement[bool]) -> Iterator[AnswerRecord]:
         with self._engine.connect() as connection:
-            found = connection.execution_options(yield_per=500).execute(
+            rows = connection.execution_options(yield_per=500).execute(
                 sql.select(ANSWERS).where(where).order_by(ANSWERS.c.number)
             )
-            for row in found.mappings():
+            for row in rows.mappings():
                 yield AnswerRecord(**_without_number(row))
 
     @contextmanager
     def _writing(self) -> Iterator[sql.Connection]:
-        """A transaction that writes; in SQLite it is one from its first word, since a reader that turns writer is
-        refused instead of waiting."""
+        """A write transaction. SQLite takes the write lock at its start, since an upgrade from a read lock fails instead of
+        waiting."""
         with self._engine.begin() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -242,7 +240,7 @@ class FeedbackStore:
 
 
 def new_id() -> str:
-    """An id that no other has, for a completion as for a judgement."""
+    """A unique id for an answer or a judgement."""
     return uuid.uuid4().hex
 
 
@@ -259,7 +257,7 @@ def _without_number(row: Any) -> dict[str, Any]:
 
 
 def _insert_new(connection: sql.Connection, table: sql.Table) -> sql.Insert:
-    """An insert that leaves be what is there already."""
+    """An insert that skips existing rows."""
     from sqlalchemy.dialects import postgresql, sqlite
 
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -283,7 +281,7 @@ def _engine(given: str, create: bool) -> sql.Engine:
     if url.drivername != "sqlite":
         raise ValueError(f"{shown} is no database used here; give sqlite:///PATH or postgresql://USER@HOST/DATABASE")
     if not url.database or url.database == ":memory:":
-        raise ValueError(f"{shown} names no file, so that nothing would be kept; give sqlite:///PATH")
+        raise ValueError(f"{shown} names no file, so nothing would be stored; give sqlite:///PATH")
     path = Path(url.database)
     if not path.exists():
         if not create:
@@ -295,6 +293,6 @@ def _engine(given: str, create: bool) -> sql.Engine:
 
 
 def _durable(connection: sqlite3.Connection, record: object) -> None:
-    """A write-ahead log that is flushed at every commit, so that what was said to be saved is."""
+    """Use a write-ahead log that is flushed at every commit, so that a saved record is on the disk."""
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")

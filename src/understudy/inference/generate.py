@@ -1,16 +1,16 @@
-"""Generating: one loop (:func:`continue_rows`) under three ways in: tokens, texts, a stream of text.
+"""Generation from a batch of prompts: one loop (:func:`continue_rows`) with three interfaces: tokens, texts, a stream of text.
 
-At the end of the context, the same for every model and position encoding:
+At the end of the context, for every model and position encoding:
 
 - A prompt longer than the context is cut to its last ``context_length`` tokens.
-- A row that has filled the context goes on from its most recent half, which is read again from position 0.
-  What came before is forgotten at once. (Sliding by one token would be wrong with a cache: learned positions
-  would have to move, and what was computed for the tokens that stay has already seen those that go.)
+- A sequence that fills the context continues from its most recent half, which is computed again from position 0; earlier
+  tokens are dropped. (A sliding window would be wrong with a cache: learned positions would have to move, and the cached
+  values of the remaining tokens depend on the dropped ones.)
 
-A bigram looks at one token and has no context to fill. Not here: choosing a token (sampling.py), the text it becomes
-(completion.py), serving many requests that come and go (batching.py).
+A bigram has no context to fill. Not here: sampling (sampling.py), text (completion.py), requests that join and leave
+(batching.py).
 
-Shapes: B batch (rows asked for), R rows still being continued, T time, D model width, V vocabulary.
+Shapes: B batch, R sequences still running, T time, D model width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -50,22 +50,21 @@ def generate(
     """Continue each row of ``tokens`` by up to ``max_new_tokens`` tokens.
 
     Args:
-        model: on any device and in either mode, which it is in again afterwards; dropout never acts here.
-        tokens: a (B, T) tensor of token ids, or a list of rows of any lengths. Of a row longer than the context
-            the model reads the last ``context_length`` tokens.
-        max_new_tokens: for each row, unless it stops. A row that fills the context goes on from its most
-            recent half.
-        temperature, top_k, top_p, min_p, repetition_penalty, seed: see :class:`SamplingSettings`. What a row
-            draws depends on the seed and its place in the batch, not on the other rows.
-        stop_tokens: ids that end a row; the one that did is the row's last token.
-        autocast: precision of matrix products, as in training; the weights' own when left out.
+        model: on any device, in training or evaluation mode; dropout is off meanwhile.
+        tokens: a (B, T) tensor of token ids, or a list of prompts of any lengths. Of a prompt longer than the context the
+            model is given the last ``context_length`` tokens.
+        max_new_tokens: for each sequence, unless it stops.
+        temperature, top_k, top_p, min_p, repetition_penalty, seed: see :class:`SamplingSettings`. Draws depend on the seed
+            and the sequence's place in the batch, not on the other sequences.
+        stop_tokens: ids that end a sequence, as its last token.
+        autocast: precision of matrix products, as in training; by default the weights' own.
 
     Returns:
-        The rows with their continuation, in the form they came in: a list of lists, or a (B, T + new) tensor
-        on the same device, where a row that stopped early is filled up with its stop token.
+        The prompts with their continuation, in the form of ``tokens``: a list of lists, or a (B, T + new) tensor on the same
+        device, in which a sequence that stopped early is padded with its stop token.
 
     Raises:
-        ValueError: an empty row, a token outside the vocabulary, a setting out of its range.
+        ValueError: an empty prompt, a token outside the vocabulary, a setting out of range.
 
     >>> from understudy.config import ModelConfig
     >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
@@ -81,7 +80,7 @@ def generate(
     if isinstance(tokens, Tensor) and (tokens.ndim != 2 or tokens.is_floating_point()):
         raise ValueError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}; give whole numbers (B, T)")
     if not isinstance(tokens, Tensor) and any(isinstance(row, int) for row in tokens):
-        raise ValueError("tokens are one row; give a list of rows, such as [tokens]")
+        raise ValueError("tokens are one sequence; give a list of sequences, such as [tokens]")
     prompts = tokens.tolist() if isinstance(tokens, Tensor) else tokens
     check_request(model, prompts, max_new_tokens)
     rows, finished = [list(prompt) for prompt in prompts], set[int]()
@@ -110,22 +109,22 @@ def generate_text(
     end_ids: Collection[int] = (),
     numbers: Sequence[int] | None = None,
 ) -> list[Completion]:
-    """Continue each prompt, all in one batch from which finished rows leave.
+    """Continue each prompt, in one batch that finished sequences leave.
 
     Args:
         model, max_new_tokens, autocast: as for :func:`generate`.
-        tokenizer: the one the model was trained with.
-        prompts: texts, or token ids, of any lengths. An empty text starts after an end-of-text token, or after a
-            line break where the tokenizer has no such token.
-        settings: how tokens are chosen; from the model's own distribution when left out.
-        stop: a string, or several, before which the text ends, whatever tokens spell it.
-        stop_at_end_of_text: whether the tokenizer's end-of-text token ends a row, or is text like any other.
-        end_ids: further tokens that end a row, such as the one that ends a message.
-        numbers: of the prompts, which together with the seed decide what each one draws; 0, 1, … when left out.
+        tokenizer: that of the model's training. Ids beyond its vocabulary are never sampled.
+        prompts: texts or token ids, of any lengths. An empty text becomes an end-of-text token, or a line break if the
+            tokenizer has no such token.
+        settings: sampling settings; by default the model's own distribution.
+        stop: a string, or several, before which the text ends, however it is tokenized.
+        stop_at_end_of_text: whether the tokenizer's end-of-text token ends a sequence.
+        end_ids: further tokens that end a sequence, such as the end of a message.
+        numbers: of the prompts; draws depend on the seed and this number. By default 0, 1, …
 
     Raises:
-        ValueError: an empty prompt that nothing can stand for, an empty stop string, text the tokenizer
-            cannot encode, tokens outside the model's vocabulary.
+        ValueError: an empty prompt that cannot be replaced, an empty stop string, text the tokenizer cannot encode, tokens
+            outside the vocabulary.
     """
     ends = end_tokens(tokenizer, stop_at_end_of_text, end_ids)
     texts = [CompletionText(tokenizer, stop, ends) for _ in prompts]
@@ -146,11 +145,11 @@ def stream_text(
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
 ) -> Iterator[str]:
-    """Continue one prompt, yielding its text as it comes; arguments and errors as for :func:`generate_text`.
+    """Continue one prompt, yielding its text in pieces; arguments and errors as for :func:`generate_text`.
 
-    Joined, the pieces are the text that :func:`generate_text` gives for this prompt alone. No piece is empty
-    or ends inside a character, and what may turn out to begin a stop string is held back until that is known.
-    The model is in evaluation mode until the iterator ends or is dropped.
+    The joined pieces equal the text of :func:`generate_text` for this prompt alone. No piece is empty or ends inside a
+    character, and a possible beginning of a stop string is withheld. The model is in evaluation mode until the iterator ends
+    or is closed.
     """
     texts = [CompletionText(tokenizer, stop, end_tokens(tokenizer, stop_at_end_of_text, end_ids))]
     return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
@@ -166,7 +165,7 @@ def _continue_texts(
     autocast: torch.dtype | None,
     numbers: Sequence[int] | None = None,
 ) -> Iterator[str]:
-    """Check at once, then lazily feed what is sampled to the texts, yielding what each releases."""
+    """Check the prompts at once; then lazily add sampled tokens to the texts, yielding the text they release."""
     tokens = [encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     check_request(model, tokens, max_new_tokens, tokenizer)
     finished: set[int] = set()
@@ -197,17 +196,17 @@ def continue_rows(
     numbers: Sequence[int] | None = None,
     vocab_size: int | None = None,
 ) -> Iterator[tuple[int, int, float]]:
-    """The loop: sample a token for each row, hand them out, drop finished rows, read the tokens, again.
+    """The loop: sample a token for each sequence, yield them, drop finished sequences, compute the next logits.
 
     Args:
-        model, max_new_tokens, settings, autocast: the same for all rows.
-        prompts: the token ids of each row, as :func:`check_request` lets them through.
-        finished: places of rows, which the caller adds to on the way; such rows leave before the next step.
+        model, max_new_tokens, settings, autocast: the same for all sequences.
+        prompts: token ids, valid by :func:`check_request`.
+        finished: indices of sequences, which the caller may add to; they leave before the next step.
         numbers: as for :func:`generate_text`.
         vocab_size: the tokenizer's; ids from it on are never sampled. None samples from the model's whole vocabulary.
 
     Yields:
-        (row, token, log-probability it was sampled with), step by step, the rows in any order.
+        (index, token, its log-probability under the sampling distribution), step by step, in any order of sequences.
 
     Raises:
         ValueError: the model's logits are not finite.
@@ -230,10 +229,10 @@ def continue_rows(
                 return
             if len(stay) < len(rows):
                 rows, generators = [rows[place] for place in stay], [generators[place] for place in stay]
-                kept = torch.tensor(stay, device=tokens.device)
-                tokens, seen = tokens[kept], None if seen is None else seen[kept]
+                staying = torch.tensor(stay, device=tokens.device)
+                tokens, seen = tokens[staying], None if seen is None else seen[staying]
                 if cache:
-                    cache.keep(kept)
+                    cache.keep(staying)
             if seen is not None:
                 seen.scatter_(1, tokens[:, None], True)
             if cache and cache.longest == cache.max_tokens:
@@ -242,7 +241,7 @@ def continue_rows(
 
 
 def _without(finished: Collection[int], rows: Sequence[int]) -> list[int]:
-    """The places of the rows that are not finished, the last of them in those that fall free, so that few move."""
+    """The places of the unfinished rows; the last of them fill the free places, so that few rows are copied."""
     staying = [place for place, row in enumerate(rows) if row not in finished]
     spare = iter(place for place in staying if place >= len(staying))
     return [place if rows[place] not in finished else next(spare) for place in range(len(staying))]
@@ -252,7 +251,7 @@ def _without(finished: Collection[int], rows: Sequence[int]) -> list[int]:
 def _prefill(
     model: Model, prompts: Sequence[list[int]], max_new_tokens: int, autocast: torch.dtype | None
 ) -> tuple[Tensor, KVCache | None]:
-    """Read the prompts, equal ones once: logits (B, V) after each one's last token, and the cache that holds them.
+    """Compute the prompts, equal ones once: logits (B, V) after the last token of each, and their KV cache.
 
     Rows are padded on the right: no real token attends to the padding, and the next tokens overwrite it.
     """
@@ -302,30 +301,27 @@ def _read(
 
 @torch.no_grad()
 def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> None:
-    """Have rows that fill the context hold only their recent tokens, with the next one half as many as fit.
-
-    Those are read again from position 0; the other rows stay as they are.
-    """
+    """Keep only the recent half of the tokens of rows that fill the context, computed again from position 0."""
     full = (cache.lengths == cache.max_tokens).nonzero()[:, 0]  # (F,)
-    kept = max(0, cache.max_tokens // 2 - 1)
-    if kept:
-        recent = cache.tokens[full, -kept:]  # (F, kept)
-        fresh = KVCache(model.shape, len(full), kept, recent.device, cache.keys.dtype)
+    half = max(0, cache.max_tokens // 2 - 1)
+    if half:
+        recent = cache.tokens[full, -half:]  # (F, half)
+        fresh = KVCache(model.shape, len(full), half, recent.device, cache.keys.dtype)
         _read(model, recent, fresh, autocast)
-        cache.keys[:, full, :, :kept] = fresh.keys
-        cache.values[:, full, :, :kept] = fresh.values
-        cache.tokens[full, :kept] = recent
-    cache.set_lengths(cache.lengths.index_fill(0, full, kept))
+        cache.keys[:, full, :, :half] = fresh.keys
+        cache.values[:, full, :, :half] = fresh.values
+        cache.tokens[full, :half] = recent
+    cache.set_lengths(cache.lengths.index_fill(0, full, half))
 
 
 def precision(device: torch.device, autocast: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
-    """Matrix products in ``autocast``, or as the weights are."""
+    """A context with matrix products in ``autocast``; None leaves the weights' precision."""
     return contextlib.nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
 
 
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Every part of the model in evaluation mode, and afterwards each in the mode it was in."""
+    """A context with all modules in evaluation mode; afterwards each is in its former mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -336,10 +332,10 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The tokens of a prompt, at least one: an end-of-text token or a line break stands for nothing.
+    """The tokens of a prompt, at least one: an empty prompt becomes an end-of-text token or a line break.
 
     Raises:
-        ValueError: the prompt is empty and the tokenizer has neither, or it cannot encode the prompt.
+        ValueError: an empty prompt for a tokenizer with neither, or a prompt that it cannot encode.
     """
     if not prompt and tokenizer.eot_id is not None:
         return [tokenizer.eot_id]
@@ -348,7 +344,9 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     except ValueError as error:
         if prompt:
             raise
-        raise ValueError(f"the prompt is empty, and nothing can stand for it ({error}); give a prompt") from None
+        raise ValueError(
+            f"the prompt is empty, and the tokenizer has no token for that ({error}); give a prompt"
+        ) from None
 
 
 def check_request(
@@ -361,6 +359,8 @@ def check_request(
             tokenizer is given, of the tokenizer.
     """
     vocab_size = model.shape.vocab_size
+    if tokenizer is not None:
+        vocab_size = min(vocab_size, tokenizer.vocab_size)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; give 0 or more")
     for row, prompt in enumerate(prompts):

@@ -52,7 +52,11 @@ class Look:
 
 @torch.no_grad()
 def look_inside(
-    model: Model, tokens: Sequence[int], alternatives: int = 8, autocast: torch.dtype | None = None
+    model: Model,
+    tokens: Sequence[int],
+    alternatives: int = 8,
+    autocast: torch.dtype | None = None,
+    vocab_size: int | None = None,
 ) -> Look:
     """Read ``tokens`` once and keep what can be seen on the way.
 
@@ -62,6 +66,7 @@ def look_inside(
     Args:
         tokens: at least one; no more than the context.
         alternatives: how many of the likeliest tokens are kept of each place, at most the vocabulary.
+        vocab_size: the tokenizer's; ids from it on are no alternatives. None: the model's.
 
     Raises:
         ValueError: no tokens, too many, or one outside the vocabulary.
@@ -73,17 +78,17 @@ def look_inside(
     ((2, 2, 4, 4), (3, 4, 8))
     """
     check_request(model, [list(tokens)], 0)
-    vocab_size = model.shape.vocab_size
+    vocab_size = vocab_size or model.shape.vocab_size
     device = next(model.parameters()).device
     row, length = torch.tensor([list(tokens)], device=device), len(tokens)
     with precision(device, autocast):
         states, attention = layer_states(model, row) if isinstance(model, GPT) else ([model.hidden(row)], [])
         last = model.logits(states[-1])[0, -1]  # (V,)
-        following = torch.cat((row[0, 1:], last.argmax()[None]))  # (T,)
+        following = torch.cat((row[0, 1:], last[:vocab_size].argmax()[None]))  # (T,)
         layers = []
         for state in states:  # a layer at a time: (T, V) of all of them would be gigabytes
             logprobs = model.logits(state)[0].float().log_softmax(dim=-1)  # (T, V)
-            top = logprobs.topk(min(alternatives, vocab_size), dim=-1)
+            top = logprobs[:, :vocab_size].topk(min(alternatives, vocab_size), dim=-1)
             layers.append((top.indices.cpu(), top.values.cpu(), logprobs.gather(1, following[:, None])[:, 0].cpu()))
     ids, values, of_following = (torch.stack(parts) for parts in zip(*layers))
     return Look(

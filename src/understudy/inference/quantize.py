@@ -34,7 +34,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
 BLOCK_NUMBERS = 1 << 17
 """Int8 weights dequantized at a time on a CPU: 512 KiB of fp32, which stay in the second-level cache. On one core of a
-Xeon with 2 MiB of it, half and four times as many were slower for layers of 384 to 3072 (28 November)."""
+Xeon with 2 MiB of it, half and twice as many were slower for layers of 384 to 3072 outputs (28 November)."""
 
 
 def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) -> Model:

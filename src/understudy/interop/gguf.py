@@ -152,7 +152,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _read_again(run: Run, reference: ReferenceOutputs, path: Path, config: ModelConfig, type: str) -> str:
     from understudy.model import build_model
-    from understudy.run import load_weights
+    from understudy.model.weights import load_weights
 
     model = build_model(config).eval()
     load_weights(model, from_theirs(read_tensors(path), config, "gguf", path), path)

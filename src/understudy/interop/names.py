@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from understudy.config.model import ModelConfig, ModelShape
-from understudy.run import check_shapes
+from understudy.model.weights import check_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -36,7 +36,7 @@ def write_nanogpt(run: Run, reference: ReferenceOutputs, folder: Path) -> list[s
     import torch
 
     from understudy.model import build_model, merge_lora
-    from understudy.run import load_weights
+    from understudy.model.weights import load_weights
 
     merge_lora(run.model)
     config = plain_shape(run, bias=False)

@@ -165,7 +165,7 @@ def plain_weights(run: Run, config: ModelConfig) -> dict[str, Tensor]:
     import torch
 
     from understudy.interop.names import shapes_of
-    from understudy.run import weights_of
+    from understudy.model.weights import weights_of
 
     shapes = shapes_of(config)
     weights = {name: tensor for name, tensor in weights_of(run.model).items() if name in shapes}

@@ -26,7 +26,8 @@ from understudy.model.positions import shift_keys
 MAX_KEYS_FOR_MATMUL_ATTENTION = 512
 """On a CPU in bf16, use explicit products up to this many keys, and one product for all documents of a row.
 
-SDPA takes up to five times as long there (benchmarks/attention_bf16.py, 2 cores of a Xeon with AMX, benchmarks/README.md).
+SDPA takes up to five times as long there (benchmarks/attention_bf16.py on two Zen 5 cores; the table is in
+benchmarks/README.md).
 """
 FLEX_HEAD_WIDTHS = range(16, 257)
 """Head widths for which FlexAttention has CUDA kernels: tl.dot needs 16, shared memory ends after 256."""

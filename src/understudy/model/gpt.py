@@ -129,23 +129,22 @@ class GPT(nn.Module):
 
     def prepare(self, tokens: Tensor, context: AttentionContext) -> AttentionContext:
         """The context with what the model adds to it: the tokens, their rotary angles, whether keys are shifted."""
-        length, limit = tokens.shape[1], self.shape.context_length
-        if context.cache is not None and context.positions is not None:
-            context.cache.write_tokens(tokens, context.positions)
-        elif length > limit and context.positions is None:
+        length, limit, positions = tokens.shape[1], self.shape.context_length, context.positions
+        if context.cache is not None and positions is not None:
+            context.cache.write_tokens(tokens, positions)
+        elif length > limit and positions is None:
             raise ValueError(f"{length} tokens do not fit the context of {limit}; pass the last ones only")
-        rope = None
+        rope = None  # (2, [B, 1,] T, K)
         if self.shape.position == "rope":
-            at = context.positions
-            rope = self.rope[:, :length] if at is None else self.rope[:, at][:, :, None]  # (2, [B, 1,] T, K)
+            rope = self.rope[:, :length] if positions is None else self.rope[:, positions][:, :, None]
         return replace(context, tokens=tokens, rope=rope, key_shift=self.shape.key_shift)
 
     def embed(self, tokens: Tensor, context: AttentionContext) -> Tensor:
         """The input of the first block (B, T, D)."""
         x = self.token_embedding(tokens)  # (B, T, D)
         if self.shape.position == "learned":
-            at = context.positions
-            x = x + (self.position_embedding.weight[: x.shape[1]] if at is None else self.position_embedding(at))
+            table = self.position_embedding
+            x = x + (table.weight[: x.shape[1]] if context.positions is None else table(context.positions))
         if self.shape.ngram_orders:
             x = x + self.ngram_embedding(tokens, context)
         return self.dropout(x)

@@ -76,6 +76,8 @@ def causal(select: Tensor | None = None) -> AttentionContext:
 def packed(documents: Tensor, select: Tensor | None = None) -> AttentionContext:
     """Several documents to a row: each token attends to its own document up to itself.
 
+    Rows may be longer than the model's context, as long as no document is.
+
     Args:
         documents: (B, T), the same number for neighbours that belong together; PADDING after the last document.
     """

@@ -118,5 +118,5 @@ def look_at_prompt(
         tokens = [*tokens, token]
         if token in ends:
             finished.add(0)
-    look = look_inside(run.model, tokens)
+    look = look_inside(run.model, tokens, vocab_size=run.tokenizer.vocab_size)
     return PromptLook(run, look, describe(look, run.tokenizer), token_texts(run.tokenizer, tokens), prompt_tokens)

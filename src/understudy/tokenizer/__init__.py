@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from understudy.tokenizer.base import END_OF_TEXT, StreamDecoder, Tokenizer
-from understudy.tokenizer.bpe import SPLIT_PATTERNS
-from understudy.tokenizer.bpe_tokenizer import BPETokenizer, train_bpe
+from understudy.tokenizer.bpe import SPLIT_PATTERNS, BPETokenizer, train_bpe
 from understudy.tokenizer.char import CharTokenizer, train_char
 from understudy.tokenizer.load import gpt2_tokenizer, load_tokenizer
 

@@ -1,6 +1,6 @@
 """Base class of all tokenizers: text to ids and back, one JSON file, one hash.
 
-`char.py` and `bpe_tokenizer.py` have the vocabularies, `chat.py` the chat format. The ids of special tokens are put
+`char.py` and `bpe.py` have the vocabularies, `chat.py` the chat format. The ids of special tokens are put
 between texts by the code that builds sequences; no text encodes to them.
 """
 
@@ -11,7 +11,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -125,33 +125,6 @@ class Tokenizer(ABC):
         arrays = iter(self._encode_parts([part for text in parts for part in text], threads))
         joined = ([next(arrays) for _ in text] for text in parts)
         return [ids[0] if len(ids) == 1 else np.concatenate(ids) for ids in joined]
-
-    def encode_stream(
-        self, chunks: Iterable[str], threads: int | None = None, part_size: int = PART_CHARACTERS
-    ) -> Iterator[Ids]:
-        """The ids of one text that arrives in pieces, such as the blocks of a file.
-
-        The arrays, put together, are `encode` of the whole text, wherever the pieces were cut. Memory
-        stays flat: eight parts of `part_size` characters wait to be encoded, and only text after the last
-        place for a safe cut is kept.
-        """
-        import numpy as np
-
-        waiting: list[str] = []
-        n_waiting, enough = 0, 8 * part_size
-        for chunk in chunks:
-            waiting.append(chunk)
-            n_waiting += len(chunk)
-            if n_waiting < enough:
-                continue
-            *ready, rest = self.split("".join(waiting), part_size)
-            waiting, n_waiting = [rest], len(rest)
-            # Looking again only when the rest has doubled keeps a text without any place to cut linear.
-            enough = max(8 * part_size, 2 * n_waiting)
-            if ready:
-                yield np.concatenate(self._encode_parts(ready, threads))
-        if n_waiting:
-            yield self.encode_batch(["".join(waiting)], threads)[0]
 
     def split(self, text: str, part_size: int = PART_CHARACTERS) -> list[str]:
         """Cut a text into parts of at least `part_size` characters (the last may be shorter).

@@ -1,30 +1,33 @@
-"""Reference implementation of byte-level byte-pair encoding: training and encoding in plain Python.
-
-`bpe_tokenizer.py` is the fast path: it trains with `tokenizers` and encodes with `tiktoken`, and tests compare both with
-this file, merge by merge and id by id.
+"""Byte-level BPE tokenizer, trained by `tokenizers` and encoded by `tiktoken`. tests/bpe_reference.py spells both out.
 
 The idea (Gage 1994; Sennrich et al. 2016, arXiv:1508.07909; over bytes, Radford et al. 2019). A text is
 cut into words by a regular expression, and a word starts as its UTF-8 bytes: 256 tokens, so nothing is
-ever unknown. Training finds the pair of neighbouring tokens that is most frequent within words, gives
-the pair an id of its own, replaces it everywhere, and starts over. The vocabulary is the 256 bytes and
-then the pairs, in the order in which they were merged. Encoding repeats that history on a new word: of all
-neighbouring pairs that have an id, the one merged first is replaced first, from left to right.
+ever unknown. The most frequent pair of neighbouring tokens within words becomes a token, again and again. The
+vocabulary is the 256 bytes and then the pairs, in the order in which they were merged.
 
-Ids here count bytes and merges only (byte order as in `byte_characters`, merge i is 256 + i). A
-vocabulary that numbers its tokens otherwise is renumbered by `BPETokenizer`.
+Ranks count bytes and merges only (byte order as in `byte_characters`, merge i is 256 + i). Ids are ranks, unless a
+vocabulary numbers its tokens otherwise.
 
-Which characters are letters is for each engine's Unicode tables to say. `tiktoken` and `tokenizers` agree
-on every character; the `regex` package, used here, is sometimes a Unicode version ahead of them, and may
-then cut differently around letters that are newer than their tables.
+`tiktoken` may encode for the following reason: it merges the neighbours whose joined bytes have the lowest rank, whichever pair
+the merge was learned from. In a vocabulary where every token is what its own bytes encode to, that is the
+same thing; training makes only such vocabularies, and `load.py` refuses others.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from functools import cache
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+from understudy.tokenizer.base import Tokenizer, clean, split_at
+
+if TYPE_CHECKING:
+    import tiktoken
+
+    from understudy.tokenizer.base import Ids
 
 # How a text is cut into words. Written so that Rust's fancy-regex (tiktoken), Oniguruma (tokenizers) and
 # Python's regex read the same: no possessive {1,3}+, which Oniguruma takes for a repeat, and no $.
@@ -40,6 +43,13 @@ SPLIT_PATTERNS = {
 MIN_PAIR_COUNT = 2
 
 Pair = tuple[int, int]
+# `tiktoken`'s regex gives up (and panics) somewhere between 300,000 and 1,000,000 blanks in a row. Words of
+# at least this many are encoded apart.
+LONG_BLANK = 50_000
+# `tokenizers` trains in time quadratic in the length of a word (100,000 letters: 8 s), so training sees a
+# run of this many characters without a blank, or blanks only, as several words.
+LONGEST_TRAINING_RUN = 1000
+TRAINING_PART = 100_000
 
 
 def byte_characters() -> dict[int, str]:
@@ -53,121 +63,161 @@ def byte_characters() -> dict[int, str]:
     return {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
 
 
-@cache
-def _id_of_byte() -> bytes:
-    """The id of each byte, as a table for bytes.translate."""
-    order = list(byte_characters())
-    return bytes(order.index(byte) for byte in range(256))
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE: any text has ids, and they decode to the same text.
 
-
-def count_words(texts: Iterable[str], pattern: str) -> Counter[bytes]:
-    """Counts of the words, in UTF-8; `pattern` names a row of SPLIT_PATTERNS."""
-    import regex
-
-    split = regex.compile(SPLIT_PATTERNS[pattern])
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(split.findall(text))
-    return Counter({word.encode(): count for word, count in words.items()})
-
-
-def learn_merges(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
-    """The first `n_merges` merges; fewer when no pair is left that occurs MIN_PAIR_COUNT times.
-
-    Of equally frequent pairs the one with the smaller left id goes first, then the smaller right id, as in
-    `tokenizers`. Counting anew for every merge would read the whole text each time; instead counts are
-    kept, and only words that hold the merged pair are touched.
+    merges: pairs of ranks. pattern: a row of SPLIT_PATTERNS. ids: where this
+    vocabulary numbers its 256 bytes and merges otherwise, their ids in that order; None for 0, 1, 2, ...
+    Raises ValueError for merges that name later tokens or make the same token twice.
     """
-    spellings = [list(word.translate(_id_of_byte())) for word in words]
-    weights = list(words.values())
 
-    counts: Counter[Pair] = Counter()
-    words_with: defaultdict[Pair, set[int]] = defaultdict(set)
-    for index, spelling in enumerate(spellings):
-        for pair in pairwise(spelling):
-            counts[pair] += weights[index]
-            words_with[pair].add(index)
+    kind = "bpe"
+    # Between a letter and a blank, and after a line break that is the only blank: both patterns end a word
+    # there, look no further back, and would end it there too if the text ended.
+    safe_cut = re.compile(r"[A-Za-z](?=\s)|\S\n(?=\S)")
 
-    queue = [(-count, pair) for pair, count in counts.items()]
-    heapq.heapify(queue)
-    merges: list[Pair] = []
-    while queue and len(merges) < n_merges:
-        queued_count, pair = heapq.heappop(queue)
-        if counts[pair] != -queued_count:
-            # Its count fell since it was queued. Counts never rise: a merge makes new pairs only with the
-            # new token in them, and all of those at once.
-            heapq.heappush(queue, (-counts[pair], pair))
-            continue
-        if counts[pair] < MIN_PAIR_COUNT:
-            break
-        new_id = 256 + len(merges)
-        merges.append(pair)
-        new_pairs: set[Pair] = set()
-        for index in words_with.pop(pair):
-            old = spellings[index]
-            new = replace_pair(old, pair, new_id)
-            for gone in pairwise(old):
-                counts[gone] -= weights[index]
-            for here in pairwise(new):
-                counts[here] += weights[index]
-                if new_id in here:
-                    words_with[here].add(index)
-                    new_pairs.add(here)
-            spellings[index] = new
-        for new_pair in new_pairs:
-            heapq.heappush(queue, (-counts[new_pair], new_pair))
-    return merges
+    def __init__(
+        self,
+        merges: Sequence[Pair],
+        pattern: str,
+        special_tokens: Mapping[str, int],
+        ids: Sequence[int] | None = None,
+    ) -> None:
+        check_pattern(pattern)
+        tokens = [bytes([byte]) for byte in byte_characters()]
+        for i, (left, right) in enumerate(merges):
+            if not (0 <= left < 256 + i and 0 <= right < 256 + i):
+                raise ValueError(f"merge {i} joins tokens {left} and {right}, and only {256 + i} exist by then")
+            tokens.append(tokens[left] + tokens[right])
+        self._rank_of = {token: rank for rank, token in enumerate(tokens)}
+        if len(self._rank_of) != len(tokens):
+            twice = next(token for rank, token in enumerate(tokens) if self._rank_of[token] != rank)
+            raise ValueError(f"two merges make the same token, {twice!r}")
+        if ids is not None and len(ids) != len(tokens):
+            raise ValueError(f"{len(ids)} ids are given for {len(tokens)} tokens")
+        super().__init__(tokens, special_tokens, ids)
+        self.merges = list(merges)
+        self.pattern = pattern
+        self.ids = None if ids is None or list(ids) == list(range(len(tokens))) else list(ids)
 
+    def to_document(self) -> dict[str, Any]:
+        spelled = list(byte_characters().values())
+        lines = []
+        for left, right in self.merges:
+            lines.append(f"{spelled[left]} {spelled[right]}")
+            spelled.append(spelled[left] + spelled[right])
+        document = {"pattern": self.pattern, "merges": lines, "special_tokens": self.special_tokens}
+        return document if self.ids is None else document | {"ids": self.ids}
 
-def replace_pair(spelling: list[int], pair: Pair, new_id: int) -> list[int]:
-    """The spelling with every `pair` replaced, from left to right: (a, a) in a a a gives aa a."""
-    replaced: list[int] = []
-    position = 0
-    while position < len(spelling):
-        if tuple(spelling[position : position + 2]) == pair:
-            replaced.append(new_id)
-            position += 2
+    def _with_special_table(self, special_tokens: dict[str, int]) -> Self:
+        return type(self)(self.merges, self.pattern, special_tokens, self.ids)
+
+    def _encode_part(self, text: str) -> Ids:
+        import numpy as np
+
+        text = clean(text)
+        # A run of LONG_BLANK covers one of these windows entirely; most are dismissed at their first letter.
+        window = LONG_BLANK // 2
+        if any(text[at : at + window].isspace() for at in range(0, len(text) - window + 1, window)):
+            ranks = [rank for part in self._around_long_blanks(text) for rank in part]
         else:
-            replaced.append(spelling[position])
-            position += 1
-    return replaced
+            # tiktoken also has encode_to_numpy, but that looks for special tokens at every character first.
+            ranks = self._engine.encode_ordinary(text)
+        array: Ids = np.array(ranks, dtype=np.uint32)
+        return array if self.ids is None else self._id_of_rank[array]
+
+    def _around_long_blanks(self, text: str) -> Iterator[list[int]]:
+        """Ranks, part by part, of a text that may hold so many blanks that the regex would give up."""
+        import regex
+
+        done = 0
+        for word in regex.finditer(SPLIT_PATTERNS[self.pattern], text):
+            if word.end() - word.start() >= LONG_BLANK and word[0].isspace():
+                yield self._engine.encode_ordinary(text[done : word.start()])
+                yield self._one_word_engine.encode_ordinary(word[0])
+                done = word.end()
+        yield self._engine.encode_ordinary(text[done:])
+
+    @cached_property
+    def _engine(self) -> tiktoken.Encoding:
+        return self._new_engine(SPLIT_PATTERNS[self.pattern])
+
+    @cached_property
+    def _one_word_engine(self) -> tiktoken.Encoding:
+        return self._new_engine("(?s:.+)")
+
+    def _new_engine(self, pattern: str) -> tiktoken.Encoding:
+        import tiktoken
+
+        # Special tokens stay out of it, so that their names in a text are plain text.
+        return tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=self._rank_of, special_tokens={})
+
+    @cached_property
+    def _id_of_rank(self) -> Ids:
+        import numpy as np
+
+        return np.array(self.ids, dtype=np.uint32)
 
 
-def encode_text(text: str, pattern: str, merges: Mapping[Pair, int]) -> list[int]:
-    """The ids of a text; `merges` gives each pair its id."""
-    import regex
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str, special_tokens: Sequence[str]) -> BPETokenizer:
+    """A vocabulary of exactly `vocab_size` tokens: 256 bytes, merges learned from the texts, special tokens.
 
-    cache: dict[str, list[int]] = {}
-    ids: list[int] = []
-    for word in regex.findall(SPLIT_PATTERNS[pattern], text):
-        if word not in cache:
-            cache[word] = encode_word(word.encode(), merges)
-        ids += cache[word]
-    return ids
-
-
-def encode_word(word: bytes, merges: Mapping[Pair, int]) -> list[int]:
-    """The ids of one word, in O(n log n): a word may be a megabyte of the same letter.
-
-    The tokens are a linked list, and the queue holds every pair that has an id, smallest id first, then
-    leftmost. A merged token stays at the place of its left half; the right half's place is struck out.
+    The texts are read once, one at a time; only the counts of words are held.
+    Raises ValueError when the size is too small for the bytes, or too large for the texts.
     """
-    struck_out, end = -1, len(word)
-    ids = list(word.translate(_id_of_byte()))
-    left = list(range(-1, end - 1))
-    right = list(range(1, end + 1))
-    queue = [(merges[pair], place) for place, pair in enumerate(pairwise(ids)) if pair in merges]
-    heapq.heapify(queue)
-    while queue:
-        new_id, place = heapq.heappop(queue)
-        neighbour = right[place]
-        if neighbour == end or merges.get((ids[place], ids[neighbour])) != new_id:
-            continue  # one of the two has been merged with another since
-        ids[place], ids[neighbour] = new_id, struck_out
-        right[place] = right[neighbour]
-        if right[place] != end:
-            left[right[place]] = place
-        for start in (left[place], place):
-            if start >= 0 and right[start] != end and (pair := (ids[start], ids[right[start]])) in merges:
-                heapq.heappush(queue, (merges[pair], start))
-    return [id for id in ids if id != struck_out]
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    check_pattern(pattern)
+    special_tokens = list(dict.fromkeys(special_tokens))
+    smallest = 256 + len(special_tokens)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} tokens is too small: 256 bytes and {len(special_tokens)} special"
+            f" tokens need {smallest}"
+        )
+    split = pre_tokenizers.Split(Regex(SPLIT_PATTERNS[pattern]), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(special_tokens),
+        min_frequency=MIN_PAIR_COUNT,
+        initial_alphabet=list(byte_characters().values()),
+        show_progress=False,
+    )
+    learner.train_from_iterator(training_parts(texts), trainer)
+    # The library has no other way to hand over its merges than the JSON of the whole tokenizer.
+    merges = pairs_of(json.loads(learner.to_str())["model"]["merges"])
+    if smallest + len(merges) < vocab_size:
+        raise ValueError(
+            f"the text has too few repeated pairs for a vocabulary of {vocab_size} tokens: ask for "
+            f"{smallest + len(merges)} or less, or give more text"
+        )
+    return BPETokenizer(merges, pattern, {}).with_special_tokens(special_tokens)
+
+
+def training_parts(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, cut for training: between words where there are any, and within endless words."""
+    endless = re.compile(rf"\S{{{LONGEST_TRAINING_RUN}}}|\s{{{LONGEST_TRAINING_RUN}}}")
+    for text in texts:
+        for part in split_at(BPETokenizer.safe_cut, clean(text), TRAINING_PART):
+            for start, end in pairwise([0, *(run.end() for run in endless.finditer(part)), len(part)]):
+                yield part[start:end]
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise ValueError for a splitting pattern that is not in the table."""
+    if pattern not in SPLIT_PATTERNS:
+        raise ValueError(f"there is no splitting pattern {pattern!r}: choose one of {', '.join(SPLIT_PATTERNS)}")
+
+
+def pairs_of(halves: Iterable[Sequence[str]]) -> list[Pair]:
+    """Merges, as pairs of tokens in their visible spelling, as pairs of ranks."""
+    rank_of = {char: rank for rank, char in enumerate(byte_characters().values())}
+    pairs: list[Pair] = []
+    for i, (left, right) in enumerate(halves):
+        if left not in rank_of or right not in rank_of:
+            raise ValueError(f"its merge {i} joins {left!r} and {right!r}, and one does not exist by then")
+        pairs.append((rank_of[left], rank_of[right]))
+        rank_of[left + right] = 256 + i
+    return pairs

@@ -7,13 +7,12 @@ Unigram, normalizers, other splitting patterns) is refused with the reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from understudy.tokenizer.base import END_OF_TEXT, FILE_FORMAT, Tokenizer
-from understudy.tokenizer.bpe import SPLIT_PATTERNS, byte_characters, encode_word
-from understudy.tokenizer.bpe_tokenizer import BPETokenizer
+from understudy.tokenizer.bpe import SPLIT_PATTERNS, BPETokenizer, byte_characters, pairs_of
 from understudy.tokenizer.char import CharTokenizer
 
 FILE_NAME = "tokenizer.json"
@@ -75,7 +74,7 @@ def _from_our_document(document: dict[str, Any]) -> Tokenizer:
             ids = document.get("ids")
             if ids is not None and not (isinstance(ids, list) and all(type(id) is int for id in ids)):
                 raise ValueError("its ids are not a list of whole numbers")
-            return BPETokenizer(_pairs(_halves(merges)), pattern, _table_of_ids(special_tokens), ids)
+            return BPETokenizer(pairs_of(_halves(merges)), pattern, _table_of_ids(special_tokens), ids)
     raise ValueError(f"this tokenizer file of kind {document.get('kind')!r} is damaged: a field is missing")
 
 
@@ -159,26 +158,26 @@ def _from_gpt2_files(merges_file: Path, ids_file: Path) -> BPETokenizer:
 
 def _from_vocabulary(vocabulary: Any, merges: Any, special_tokens: Mapping[str, int], pattern: str) -> BPETokenizer:
     """Merges give the order, `vocabulary` the ids; it must hold the bytes, the merges and nothing else."""
-    vocabulary, pairs = _table_of_ids(vocabulary), _pairs(_halves(merges))
-    tokens = list(byte_characters().values())
-    for left, right in pairs:
-        tokens.append(tokens[left] + tokens[right])
+    vocabulary, halves = _table_of_ids(vocabulary), list(_halves(merges))
+    pairs = pairs_of(halves)
+    tokens = [*byte_characters().values(), *(left + right for left, right in halves)]
     if unknown := next((token for token in tokens if token not in vocabulary), None):
         raise ValueError(f"the token {unknown!r} has no id: this is not a whole byte-level vocabulary")
     unmade = vocabulary.keys() - special_tokens.keys() - set(tokens)
     if unmade:
         raise ValueError(f"no merge makes the token {min(unmade)!r}, nor is it a special token")
     tokenizer = BPETokenizer(pairs, pattern, special_tokens, [vocabulary[token] for token in tokens])
-    _check_reachable(tokenizer)
+    _check_reachable(tokens, halves)
     return tokenizer
 
 
-def _check_reachable(tokenizer: BPETokenizer) -> None:
+def _check_reachable(tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
     """Every token must be what its own bytes encode to, or libraries would disagree about it."""
-    merges = {pair: 256 + i for i, pair in enumerate(tokenizer.merges)}
-    for rank in merges.values():
-        token = tokenizer.token_bytes(rank if tokenizer.ids is None else tokenizer.ids[rank])
-        if encode_word(token, merges) != [rank]:
+    from tokenizers import models
+
+    reference = models.BPE({token: rank for rank, token in enumerate(tokens)}, merges)
+    for rank, token in enumerate(tokens):
+        if [piece.id for piece in reference.tokenize(token)] != [rank]:
             raise ValueError(
                 f"its merge {rank - 256} makes {token!r}, which earlier merges keep from ever being made: "
                 "this vocabulary was not trained as byte-level BPE"
@@ -195,17 +194,6 @@ def _halves(merges: Any) -> Iterable[tuple[str, str]]:
                 yield left, right
             case _:
                 raise ValueError(f"its merge {i} is not a pair of tokens: {merge!r}")
-
-
-def _pairs(halves: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
-    rank_of = {char: rank for rank, char in enumerate(byte_characters().values())}
-    pairs = []
-    for i, (left, right) in enumerate(halves):
-        if left not in rank_of or right not in rank_of:
-            raise ValueError(f"its merge {i} joins {left!r} and {right!r}, and one does not exist by then")
-        pairs.append((rank_of[left], rank_of[right]))
-        rank_of[left + right] = 256 + i
-    return pairs
 
 
 def _table_of_ids(table: Any) -> dict[str, int]:

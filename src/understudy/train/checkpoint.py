@@ -15,18 +15,8 @@ import torch
 from torch import Tensor
 
 from understudy.files import write_json
-from understudy.run import (
-    FORMAT,
-    RunFolder,
-    check_shapes,
-    load_weights,
-    other_checkpoint,
-    read_state,
-    read_tensors,
-    read_weights,
-    sha256_of_weights,
-    weights_of,
-)
+from understudy.model.weights import check_shapes, load_weights, sha256_of_weights, weights_of
+from understudy.run import FORMAT, RunFolder, other_checkpoint, read_state, read_tensors, read_weights
 from understudy.train.loop import Trainer
 
 
