@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from understudy.data.text.documents import split_document
+from understudy.data.text.encoding import EncodingState, batches
 from understudy.data.text.sources import Feed, TextPart
 from understudy.data.text.splits import (
-    Position,
     Rule,
     SplitItem,
     choose_rule,
@@ -53,7 +53,10 @@ def texts(items: list[SplitItem], split: str) -> list[str]:
 
 
 def everything(feed: Feed, rule: Rule, limit: int | None = None) -> list[SplitItem]:
-    return list(divide(feed, rule, limit, Position()))
+    items: list[SplitItem] = []
+    for part in range(len(feed.parts)):
+        items += divide(feed, rule, part, limit, sum(item.ends for item in items))
+    return items
 
 
 def test_one_long_text_gives_its_last_tenth() -> None:
@@ -104,16 +107,17 @@ def test_a_source_s_own_splits_are_kept() -> None:
     assert texts(items, "train") == ["a", "b"] and texts(items, "val") == ["c"]
 
 
-def test_any_place_can_be_gone_on_from() -> None:
+def test_any_part_can_be_gone_on_from() -> None:
     docs = [f"{i} " * (1 + 31 * i % 47) for i in range(20)]
     for feed in (feed_of(docs[:8], [], docs[8:]), feed_of(docs[:2] * 45, docs)):
         rule, _ = choose(feed, 0.2)
         for limit in (None, 11 if rule.kind == "tail" else 104):
             rule, _ = choose(feed, 0.2, limit)
-            whole = everything(feed, rule, limit)
-            assert whole
-            for n, item in enumerate(whole, 1):
-                assert list(divide(feed, rule, limit, item.after)) == whole[n:]
+            whole = list(batches([feed], [rule], limit, EncodingState()))
+            assert [batch.part for batch in whole] == list(range(len(feed.parts)))
+            for n, batch in enumerate(whole, 1):
+                state = EncodingState(part=batch.part + 1, read=batch.read or 0)
+                assert list(batches([feed], [rule], limit, state)) == whole[n:]
 
 
 def test_limit_counts_documents() -> None:

@@ -121,7 +121,7 @@ def test_resuming_keeps_lines_as_they_were(folder: RunFolder) -> None:
 
 def test_a_new_run_does_not_write_into_the_metrics_of_another(folder: RunFolder) -> None:
     folder.metrics.write_text('{"step": 1}\n')
-    with pytest.raises(ValueError, match="earlier run; go on with --resume"):
+    with pytest.raises(ValueError, match="earlier run; continue it with --resume"):
         TrainingMetrics(folder, LogConfig(), 100)
     assert folder.metrics.read_text() == '{"step": 1}\n'
 

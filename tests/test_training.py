@@ -259,7 +259,7 @@ def test_folders_in_use_and_changed_settings_are_refused(small_config: Any, tmp_
         run_stage(small_config(), folder)
     with pytest.raises(ValueError, match=r"optim.lr was 0.02 and is now 0.5"):
         check_resume(folder.config(), small_config(optim__lr=0.5))
-    with folder.locked(), pytest.raises(ValueError, match="another process"):
+    with folder.locked(), pytest.raises(ValueError, match="is being written by"):
         run_stage(folder.config(), RunFolder(folder.path), resume=True)
 
 

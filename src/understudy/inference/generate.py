@@ -66,7 +66,7 @@ def generate(
     Raises:
         ValueError: an empty prompt, a token outside the vocabulary, a setting out of range.
 
-    >>> from understudy.config import ModelConfig
+    >>> from understudy import ModelConfig
     >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
     >>> generate(model, torch.zeros(2, 3, dtype=torch.long), max_new_tokens=20, top_k=10).shape
     torch.Size([2, 23])

@@ -1,8 +1,9 @@
 """Divided text to token files: encoded on several threads, written in order, and able to go on after a kill.
 
-Everything is written under a folder named .partial. Every 16 MB of text the token files are flushed to the
-disk, and a journal of their lengths is replaced. Bytes beyond these lengths are cut off when the work goes on,
-so that the final bytes are those of a run that was never interrupted. The text and the tokenizer are chosen elsewhere.
+Everything is written under a folder named .partial. At the end of a source file, every 16 MB of text at most, the token
+files are flushed to the disk, and a journal of their lengths is replaced. Bytes beyond these lengths are cut off when the
+work goes on at the next source file, so that the final bytes are those of a run that was never interrupted. The text and
+the tokenizer are chosen elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from understudy.data.layout import SPLITS
 from understudy.data.text.shards import token_dtype
 from understudy.data.text.sources import Feed
-from understudy.data.text.splits import Position, Rule, SplitItem, divide
+from understudy.data.text.splits import Rule, SplitItem, divide
 from understudy.files import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -45,13 +46,15 @@ class EncodingCounts:
 
 @dataclass
 class EncodingState:
-    """A place in a feed, and the counts of everything written up to there.
+    """Progress of an encoding: the next part of the feeds, and the counts of everything written up to there.
 
-    `end_of_text_spelled`: how often the text itself spells the end-of-text token, which is plain text there.
+    `read`: the documents of this feed before that part. `end_of_text_spelled`: how often the text itself spells the
+    end-of-text token, which is plain text there.
     """
 
     feed: int = 0
-    position: Position = field(default_factory=Position)
+    part: int = 0
+    read: int = 0
     splits: dict[str, EncodingCounts] = field(default_factory=lambda: {split: EncodingCounts() for split in SPLITS})
     documents: list[int] = field(default_factory=list)
     empty_documents: int = 0
@@ -61,10 +64,16 @@ class EncodingState:
 
 @dataclass(frozen=True)
 class Batch:
-    """Items of one feed, about a million characters of text."""
+    """Items of one part of a feed, about a million characters of text.
+
+    `done`: bytes of all feeds read so far. `read`: at the end of the part, the documents of the feed up to there.
+    """
 
     feed: int
+    part: int
     items: tuple[SplitItem, ...]
+    done: int
+    read: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,21 +85,26 @@ class Encoded:
     sizes: list[int]
 
 
-def batches(
-    feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | None, feed: int, position: Position
-) -> Iterator[Batch]:
-    """All items from a place on, in order, gathered."""
-    for i in range(feed, len(feeds)):
-        items: list[SplitItem] = []
-        chars = 0
-        for item in divide(feeds[i], rules[i], limit, position if i == feed else Position()):
-            items.append(item)
-            chars += sum(len(text) for _, text, _ in item.texts)
-            if chars >= BATCH_CHARS or len(items) >= BATCH_ITEMS:
-                yield Batch(i, tuple(items))
-                items, chars = [], 0
-        if items:
-            yield Batch(i, tuple(items))
+def batches(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | None, state: EncodingState) -> Iterator[Batch]:
+    """All items from the next part on, in order."""
+    start, documents, done = (state.feed, state.part), state.read, 0
+    for i, (feed, rule) in enumerate(zip(feeds, rules)):
+        for j, part in enumerate(feed.parts):
+            if (i, j) >= start:
+                items: list[SplitItem] = []
+                chars = ended = 0
+                for item in divide(feed, rule, j, limit, documents):
+                    items.append(item)
+                    chars += sum(len(text) for _, text, _ in item.texts)
+                    ended += item.ends
+                    if chars >= BATCH_CHARS or len(items) >= BATCH_ITEMS:
+                        yield Batch(i, j, tuple(items), done + item.offset)
+                        items, chars = [], 0
+                documents += ended
+                yield Batch(i, j, tuple(items), done + part.size, documents)
+            done += part.size
+        if i >= start[0]:
+            documents = 0
 
 
 def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[Encoded]:
@@ -151,7 +165,7 @@ class TokenWriter:
             file.close()
 
     def add(self, encoded: Encoded) -> None:
-        """Append one batch; it counts once it is journaled, which happens every 16 MB of text."""
+        """Append one batch; it counts once it is journaled."""
         state = self.state
         parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
         text = iter(zip(encoded.ids, encoded.sizes))
@@ -171,9 +185,10 @@ class TokenWriter:
         for split, arrays in parts.items():
             if arrays:
                 self._append(split, np.concatenate(arrays))
-        state.feed, state.position = encoded.batch.feed, encoded.batch.items[-1].after
-        if state.text_bytes - self.journaled_bytes >= JOURNAL_BYTES:
-            self.commit()
+        if encoded.batch.read is not None:
+            state.feed, state.part, state.read = encoded.batch.feed, encoded.batch.part + 1, encoded.batch.read
+            if state.text_bytes - self.journaled_bytes >= JOURNAL_BYTES:
+                self.commit()
 
     def _append(self, split: str, ids: np.ndarray) -> None:
         if not len(ids):
@@ -189,18 +204,13 @@ class TokenWriter:
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
-        write_state(self.folder, self.state)
+        write_text(self.folder / JOURNAL, json.dumps(dataclasses.asdict(self.state)))
         self.journaled_bytes = self.state.text_bytes
 
 
-def write_state(folder: Path, state: EncodingState) -> None:
-    """Replace the journal."""
-    write_text(folder / JOURNAL, json.dumps(dataclasses.asdict(state)))
-
-
-def read_state(folder: Path) -> EncodingState:
-    """The journal of an interrupted run."""
+def read_state(folder: Path, feeds: int) -> EncodingState:
+    """The journal of an interrupted run; the beginning where there is none yet."""
+    if not (folder / JOURNAL).is_file():
+        return EncodingState(documents=[0] * feeds)
     raw = json.loads((folder / JOURNAL).read_text("utf-8"))
-    position = Position(**raw.pop("position"))
-    splits = {split: EncodingCounts(**counts) for split, counts in raw.pop("splits").items()}
-    return EncodingState(position=position, splits=splits, **raw)
+    return EncodingState(splits={split: EncodingCounts(**counts) for split, counts in raw.pop("splits").items()}, **raw)

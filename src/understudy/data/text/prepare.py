@@ -11,8 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,12 @@ from understudy.data.fetch.download import UnavailableError, disk_problem
 from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.documents import PIECE_CHARS
-from understudy.data.text.encoding import EncodingState, TokenWriter, batches, encode_in_order, read_state
-from understudy.data.text.plan import PreparationPlan, make_plan, planned_request, read_plan
+from understudy.data.text.encoding import TokenWriter, batches, encode_in_order, read_state
+from understudy.data.text.plan import PreparationPlan, make_plan, planned_request
 from understudy.data.text.request import PrepareTextRequest, default_name, make_request
 from understudy.data.text.shards import TOKENIZER, Manifest, SplitInfo, open_split, read_manifest, token_dtype
 from understudy.data.text.splits import distinct_documents
-from understudy.files import locked, sha256_of, write_text
+from understudy.files import locked, write_text
 from understudy.tokenizer import END_OF_TEXT
 
 # More threads would wait for one another: see encode_in_order.
@@ -166,10 +165,8 @@ def _carry_out(
     partial = folder / PARTIAL
     try:
         if not (partial / MANIFEST).is_file():
-            plan = (read_plan if continued else make_plan)(partial, request, cache, report)
-            state = _encode(partial, request, plan, workers, report)
-            manifest = _make_manifest(partial, request, plan, state, report)
-            write_text(partial / MANIFEST, manifest.to_json())
+            plan = make_plan(partial, request, continued, cache, report)
+            write_text(partial / MANIFEST, _encode(partial, request, plan, workers, report).to_json())
     except UnavailableError:
         raise
     except ValueError:
@@ -181,27 +178,24 @@ def _carry_out(
 
 def _encode(
     partial: Path, request: PrepareTextRequest, plan: PreparationPlan, workers: int, report: Report
-) -> EncodingState:
-    """Encode from where the journal ends to the end of the last feed.
+) -> Manifest:
+    """Encode from where the journal ends to the end of the last feed, and describe the result.
 
     Raises:
         ValueError: bad input; or a split got no text at all.
     """
-    state = read_state(partial)
-    sizes = [[part.size for part in feed.parts] for feed in plan.feeds]
-    feed_starts = [0, *accumulate(sum(parts) for parts in sizes)]
-    part_starts = [[0, *accumulate(parts)] for parts in sizes]
-    source = batches(plan.feeds, plan.rules, request.limit, state.feed, state.position)
+    state = read_state(partial, len(plan.feeds))
+    total = sum(part.size for feed in plan.feeds for part in feed.parts)
+    source = batches(plan.feeds, plan.rules, request.limit, state)
     with TokenWriter(partial, plan.tokenizer.vocab_size, plan.eot_id, state) as writer:
         for encoded in encode_in_order(source, plan.tokenizer, workers):
             writer.add(encoded)
-            done = feed_starts[state.feed] + part_starts[state.feed][state.position.part]
-            offset = encoded.batch.items[-1].offset
             tokens = sum(counts.tokens for counts in state.splits.values())
-            report(PreparationProgress("encoding", done + offset, feed_starts[-1], tokens))
+            report(PreparationProgress("encoding", encoded.batch.done, total, tokens))
         writer.commit()
-    for split in SPLITS:
-        check_hash(partial / f"{split}.bin", writer.hashes[split].hexdigest())
+    hashes = {split: sha256.hexdigest() for split, sha256 in writer.hashes.items()}
+    for split, sha256 in hashes.items():
+        check_hash(partial / f"{split}.bin", sha256)
     for split, counts in state.splits.items():
         if not counts.tokens:
             documents = sum(state.documents)
@@ -214,17 +208,6 @@ def _encode(
                 f"the text is too short to split: of {state.text_bytes:,} bytes in {documents:,} "
                 f"documents none fell to {split}; give more text, or another --val-fraction"
             )
-    return state
-
-
-def _make_manifest(
-    partial: Path, request: PrepareTextRequest, plan: PreparationPlan, state: EncodingState, report: Report
-) -> Manifest:
-    splits = {}
-    for split, counts in state.splits.items():
-        report(PreparationProgress(f"hashing {split}.bin", 0, None))
-        sha256 = sha256_of(partial / f"{split}.bin")
-        splits[split] = SplitInfo(counts.tokens, counts.bytes, counts.documents, sha256)
     sources = [
         {
             "name": feed.name,
@@ -244,7 +227,7 @@ def _make_manifest(
         vocab_size=plan.tokenizer.vocab_size,
         eot_id=plan.eot_id,
         dtype=token_dtype(plan.tokenizer.vocab_size).name,
-        splits=splits,
+        splits={split: SplitInfo(**asdict(counts), sha256=hashes[split]) for split, counts in state.splits.items()},
         sources=sources,
         request=request.mapping,
         empty_documents=state.empty_documents,

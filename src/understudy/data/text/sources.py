@@ -122,6 +122,15 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """The parts that an interrupted preparation began with, which its source must still have."""
+
+    parts: tuple[TextPart, ...]
+    revision: str | None
+    note: str
+
+
+@dataclass(frozen=True)
 class TextSource:
     """One named source, or all the files that were given, together."""
 
@@ -206,10 +215,10 @@ def open_feed(
     seed: int,
     limit: int | None,
     report: Report,
-    pinned: Feed | None = None,
+    pinned: Pin | None = None,
     endpoint: str | None = None,
 ) -> Feed:
-    """A feed for a source. `pinned`: the feed that an interrupted preparation began with, which it must equal.
+    """A feed for a source.
 
     Raises:
         UnavailableError: the network is away.
@@ -257,7 +266,7 @@ def _open_hub(
     reading: ReadingOptions,
     cache: Path,
     report: Report,
-    pinned: Feed | None,
+    pinned: Pin | None,
     endpoint: str | None,
 ) -> Feed:
     """The list of files is asked for once; a preparation that goes on takes it from its plan."""

@@ -13,11 +13,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.text.documents import DocumentPiece
 from understudy.data.text.sources import Feed
 
 FEW_DOCUMENTS = 100
@@ -36,40 +36,18 @@ class Rule:
     fraction: float | None = None
     lengths: tuple[tuple[int, ...], ...] = ()
 
-    @property
-    def val_fraction(self) -> float:
-        """The share of the text that is validation text.
-
-        Raises:
-            ValueError: the rule has none.
-        """
-        if self.fraction is None:
-            raise ValueError(f"the rule {self.kind} has no fraction")
-        return self.fraction
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in a feed: `piece` pieces of this part are done, and the parts before it held `documents`."""
-
-    part: int = 0
-    documents: int = 0
-    piece: int = 0
-
 
 @dataclass(frozen=True, slots=True)
 class SplitItem:
     """One piece, divided. `texts`: up to two of (split, text, whether the document's text in that split
     ends).
 
-    `ends`: the document ends here. `empty`: it is nothing but whitespace and was dropped. `after`: the place
-    that follows. `offset`: see DocumentPiece.
+    `ends`: the document ends here. `empty`: it is nothing but whitespace and was dropped. `offset`: see DocumentPiece.
     """
 
     texts: tuple[tuple[str, str, bool], ...]
     ends: bool
     empty: bool
-    after: Position
     offset: int
 
 
@@ -122,65 +100,37 @@ def text_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
-def divide(feed: Feed, rule: Rule, limit: int | None, start: Position) -> Iterator[SplitItem]:
-    """The feed from `start` on, every piece assigned. Parts before it are not read; its own part is read again.
+def divide(feed: Feed, rule: Rule, part: int, limit: int | None, documents: int) -> Iterator[SplitItem]:
+    """One part of a feed, every piece assigned.
 
-    `limit`: the most documents to read, of a feed without splits of its own.
+    Args:
+        limit: the most documents to read, of a feed without splits of its own.
+        documents: the number of documents in the parts before.
     """
-    documents = start.documents
-    for i in range(start.part, len(feed.parts)):
-        own_split = feed.parts[i].split
-        if limit is not None and own_split is None and documents >= limit:
-            return
-        cursor = _Cursor(rule, rule.lengths[i] if rule.kind == "tail" else ())
-        skip = start.piece if i == start.part else 0
-        for number, piece in enumerate(feed.read(i), 1):
-            if limit is not None and own_split is None and documents + cursor.document >= limit:
-                return
-            texts, empty = cursor.assign(piece, own_split)
-            if number > skip:
-                yield SplitItem(texts, piece.ends, empty, Position(i, documents, number), piece.offset)
-        documents += cursor.document
-
-
-class _Cursor:
-    """The reader's place in the documents of a part: enough to assign the next piece."""
-
-    def __init__(self, rule: Rule, lengths: tuple[int, ...]) -> None:
-        self.rule = rule
-        self.fraction = rule.fraction or 0.0  # the rule "own" has none and needs none
-        self.lengths = lengths
-        self.document = 0
-        self.chars = 0
-        self.split = "train"
-
-    def assign(self, piece: DocumentPiece, own_split: str | None) -> tuple[tuple[tuple[str, str, bool], ...], bool]:
-        """The piece's texts with their splits, and whether it is a whole document with nothing in it."""
-        starts = self.chars == 0
-        if starts and piece.ends and not piece.text.strip():
-            self.document += 1
-            return (), True
-        texts: tuple[tuple[str, str, bool], ...]
-        if self.rule.kind == "tail":
-            texts = self._tail(piece)
+    own_split = feed.parts[part].split
+    most = limit if limit is not None and own_split is None else math.inf
+    if documents >= most:
+        return
+    chars, val_start, split, first = 0, 0, own_split or "train", documents  # the first three of the present document
+    for piece in feed.read(part):
+        starts, blank = chars == 0, not piece.text.strip()
+        if starts and rule.kind == "tail":
+            val_start = int(rule.lengths[part][documents - first] * (1 - (rule.fraction or 0)))
+        elif starts and rule.kind == "hash":
+            split = "val" if is_validation(piece.text, rule.fraction or 0) else "train"
+        if starts and piece.ends and blank:
+            yield SplitItem((), True, True, piece.offset)
+        elif rule.kind == "tail":
+            cut = max(0, val_start - chars)
+            head, tail = piece.text[:cut], piece.text[cut:]
+            texts = (("train", head, len(head) == cut), ("val", tail, piece.ends))
+            yield SplitItem(tuple(text for text in texts if text[1]), piece.ends, False, piece.offset)
         else:
-            if own_split is not None:
-                self.split = own_split
-            elif starts:
-                self.split = "val" if is_validation(piece.text, self.fraction) else "train"
-            texts = ((self.split, piece.text, piece.ends),)
-        self.chars = 0 if piece.ends else self.chars + len(piece.text)
-        self.document += piece.ends
-        return texts, False
-
-    def _tail(self, piece: DocumentPiece) -> tuple[tuple[str, str, bool], ...]:
-        """The piece cut where its document's validation text begins, if that is in it."""
-        cut = max(0, int(self.lengths[self.document] * (1 - self.fraction)) - self.chars)
-        head, tail = piece.text[:cut], piece.text[cut:]
-        texts = [("train", head, len(head) == cut)] if head else []
-        if tail:
-            texts.append(("val", tail, piece.ends))
-        return tuple(texts)
+            yield SplitItem(((split, piece.text, piece.ends),), piece.ends, False, piece.offset)
+        chars = 0 if piece.ends else chars + len(piece.text)
+        documents += piece.ends
+        if documents >= most:
+            return
 
 
 def training_sample(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | None, max_bytes: int) -> Iterator[str]:
@@ -199,9 +149,7 @@ def training_sample(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | N
             allowed = budget * before // total if spread else budget
             if part.split == "val" or taken >= allowed:
                 continue
-            for item in divide(feed, rule, limit, Position(i, documents, 0)):
-                if item.after.part != i:
-                    break
+            for item in divide(feed, rule, i, limit, documents):
                 documents += item.ends
                 for split, text, _ in item.texts:
                     if split == "train":
