@@ -121,7 +121,7 @@ def test_resuming_keeps_lines_as_they_were(folder: RunFolder) -> None:
 
 def test_a_new_run_does_not_write_into_the_metrics_of_another(folder: RunFolder) -> None:
     folder.metrics.write_text('{"step": 1}\n')
-    with pytest.raises(ValueError, match="earlier run; go on with --resume"):
+    with pytest.raises(ValueError, match="earlier run; continue it with --resume"):
         TrainingMetrics(folder, LogConfig(), 100)
     assert folder.metrics.read_text() == '{"step": 1}\n'
 
@@ -494,7 +494,7 @@ def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
         for step in (1, 2, 3):
             metrics.write(row(step))
             metrics.text("samples", "text", step)
-    assert out.getvalue().count("wandb gave up (the network is down); training goes on") == 1
+    assert out.getvalue().count("wandb failed (the network is down); training continues") == 1
     assert "details" not in out.getvalue()
     assert len(read_metrics(folder.metrics)) == 3 and len(good.logged) == 6 and good.finished == 1
 
