@@ -20,7 +20,7 @@ from understudy.evaluate.compare import Judge, RunComparison, by_verifier, has_v
 from understudy.evaluate.runner import answer_all
 from understudy.evaluate.task import Task
 from understudy.evaluate.tasks import PUBLIC, TASKS, find_task
-from understudy.files import check_output_path, read_json, write_text
+from understudy.files import read_json, write_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 from understudy.rewards.verifiers import true_score
@@ -171,17 +171,6 @@ def _training_prompts(config: RunConfig) -> Iterator[Sequence[Message]]:
         yield from (comparison.prompt for comparison in open_preferences(path, "train"))
     elif config.info.data == "prompts":
         yield from (prompt.messages for prompt in open_prompts(path, "train"))
-
-
-def check_preference_file(path: Path) -> None:
-    """Refuse a path that :func:`save_preferences` cannot create.
-
-    Raises:
-        ValueError: it exists, does not end in .jsonl, or its folder does not exist.
-    """
-    if path.suffix != ".jsonl" or path.exists() or not path.absolute().parent.is_dir():
-        raise ValueError(f"--save {path} must be the name of a new .jsonl file in a folder that exists")
-    check_output_path(path)
 
 
 def save_preferences(comparison: RunComparison, annotator: str, path: Path) -> int:
