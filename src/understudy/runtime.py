@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import sys
 import time
@@ -125,7 +124,7 @@ def start_runtime(
     if joins:
         # If torch._dynamo is imported later, as optimisers do, it holds a reference to the process group; gloo's threads
         # then outlive interpreter shutdown and may abort it.
-        importlib.import_module("torch._dynamo")
+        torch.compiler.reset()  # imports it
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:
         runtime = Runtime(chosen, precision, rank, world_size, seed, {"device": why_device, "dtype": why_dtype})

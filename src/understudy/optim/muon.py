@@ -55,7 +55,8 @@ class Muon(torch.optim.Optimizer):
                 for part, part_update in zip(p.split(splits), update.split(splits)):
                     by_shape[tuple(part.shape)].append((part, part_update, group["lr"]))
             if group["weight_decay"]:
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                for p in params:
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
         for (rows, columns), parts in by_shape.items():
             scale = max(1.0, rows / columns) ** 0.5  # equal changes of outputs for wide and tall matrices
             updates = orthogonalise(torch.stack([update for _, update, _ in parts]), self.defaults["steps"])
@@ -67,10 +68,8 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        grads = [p.grad for p in params if p.grad is not None]
-        buffers = [self.state[p]["momentum"] for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        return list(torch._foreach_lerp(grads, buffers, momentum))
+        pairs = [(p.grad, self.state[p]["momentum"]) for p in params if p.grad is not None]
+        return [grad.lerp(buffer.lerp_(grad, 1 - momentum), momentum) for grad, buffer in pairs]
 
 
 # The first coefficients suit singular values in (0, 1], each next row the values after the row before (Amsel et al. 2025,

@@ -34,16 +34,13 @@ def compile_objective(
         return None, CHANGING_SHAPES
     if mode == "auto" and runtime.device.type != "cuda":
         return None, f"off, since on {runtime.device.type} it rarely pays; --train.compile on tries it"
-    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
-    from torch._inductor.exc import InductorError
-
     compiled: nn.Module = torch.compile(objective)  # type: ignore[assignment]  # a module for a module
     error: Exception | None = None
     try:
         with runtime.autocast():
             loss, _ = compiled({name: tensor.to(runtime.device) for name, tensor in first_batch().items()})
         torch.autograd.grad(loss, [p for p in objective.parameters() if p.requires_grad], allow_unused=True)
-    except (TorchDynamoException, InductorError) as failure:
+    except RuntimeError as failure:  # the base of all errors of the compiler
         error = failure
     if not runtime.any(error is not None):  # all processes train the same code
         return compiled, "on"

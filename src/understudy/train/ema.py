@@ -21,7 +21,8 @@ class ExponentialMovingAverage:
     def update(self, step: int) -> None:
         """Add the weights after the step with index ``step``."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.means.values()), list(self.parameters.values()), 1 - decay)
+        for name, p in self.parameters.items():
+            self.means[name].lerp_(p, 1 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
