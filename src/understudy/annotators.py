@@ -62,7 +62,11 @@ class Sampling:
         Raises:
             ValueError: no such run, or none with a checkpoint.
         """
-        return {"weights_sha256": _state(self.run)["weights_sha256"], **self.settings(corpus)}
+        from understudy.files import read_json
+        from understudy.run import find_run
+
+        state = read_json(find_run(self.run).checkpoint(CHECKPOINT) / "state.json")
+        return {"weights_sha256": state["weights_sha256"], **self.settings(corpus)}
 
     def settings(self, corpus: str) -> dict[str, Any]:
         return {
@@ -83,14 +87,6 @@ class Sampling:
     def open(self, corpus: str, seed: int, limit: int | None) -> Opened:
         """The pairs, as :func:`open_sampled` samples them."""
         return open_sampled(self, corpus, seed, limit)
-
-
-def _state(run: str) -> dict[str, Any]:
-    """The state of the checkpoint, without its weights."""
-    from understudy.files import read_json
-    from understudy.run import find_run
-
-    return read_json(find_run(run).checkpoint(CHECKPOINT) / "state.json")
 
 
 def open_sampled(sampling: Sampling, name: str, seed: int, limit: int | None) -> Opened:

@@ -80,24 +80,17 @@ def parse(argv: list[str]) -> Arguments:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="understudy",
-        description="Train your own ChatGPT, from raw text to a chat window.",
-        allow_abbrev=False,
-    )
+    description = "Train your own ChatGPT, from raw text to a chat window."
+    parser = _Parser(prog="understudy", description=description, allow_abbrev=False)
     from understudy import __version__
 
     parser.add_argument("--version", action="version", version=f"understudy {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     for command in COMMANDS:
         subparser = subparsers.add_parser(
-            command.name,
-            help=command.help,
-            description=command.help,
-            epilog=SETTINGS_EPILOG if command.settings else None,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+            command.name, help=command.help, description=command.help, allow_abbrev=False,
+            epilog=SETTINGS_EPILOG if command.settings else None, formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         command.arguments(subparser)
         subparser.set_defaults(
             command=command.run, command_name=command.name, parser=subparser, settings=command.settings
@@ -198,18 +191,9 @@ COMMANDS = (
     Command("sample", "continue a prompt", using.sample_arguments, using.sample),
     Command("chat", "chat with an assistant", using.chat_arguments, using.chat),
     Command("serve", "serve an OpenAI-compatible API and the playground", serving.serve_arguments, serving.serve),
+    Command("feedback", "export, import or count feedback on answers", feedback.feedback_arguments, feedback.feedback),
     Command(
-        "feedback",
-        "export, import or count feedback on answers",
-        feedback.feedback_arguments,
-        feedback.feedback,
-    ),
-    Command(
-        "improve",
-        "train a run on the feedback on its answers",
-        feedback.improve_arguments,
-        feedback.improve,
-        True,
+        "improve", "train a run on the feedback on its answers", feedback.improve_arguments, feedback.improve, True
     ),
     Command(
         "inspect",

@@ -69,6 +69,20 @@ def check_output_path(path: Path) -> None:
         raise ValueError(f"{path} is {kind}; choose the name of a new or regular file for the output")
 
 
+def check_new_lines_file(path: Path, option: str) -> None:
+    """Refuse a path that is not the name of a new .jsonl file in a folder that exists.
+
+    Args:
+        option: the command-line option that gives the path, for the message.
+
+    Raises:
+        ValueError: it exists, does not end in .jsonl, or its folder does not exist.
+    """
+    if path.suffix != ".jsonl" or path.exists() or not path.absolute().parent.is_dir():
+        raise ValueError(f"{option} {path} must be the name of a new .jsonl file in a folder that exists")
+    check_output_path(path)
+
+
 def now() -> str:
     """The present time for records, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -109,7 +109,8 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(arguments: Arguments) -> None:
-    from understudy.evaluate.compare_runs import check_preference_file, compare_runs, save_preferences
+    from understudy.evaluate.compare_runs import compare_runs, save_preferences
+    from understudy.files import check_new_lines_file
     from understudy.report.tables import print_comparison
     from understudy.run import load_run
     from understudy.runtime import start_runtime
@@ -122,7 +123,7 @@ def compare(arguments: Arguments) -> None:
     if arguments.reward_model is None and by == "reward":
         raise ValueError("--by reward needs --reward-model RUN; `understudy reward` trains one")
     if arguments.save is not None:
-        check_preference_file(arguments.save)
+        check_new_lines_file(arguments.save, "--save")
     first, second = load_run(arguments.first), load_run(arguments.second)
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
         judge = _judge(arguments.reward_model, by == "person", runtime, bars.stop)

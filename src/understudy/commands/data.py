@@ -190,14 +190,9 @@ def _train(arguments: Arguments) -> None:
     if not arguments.out.parent.is_dir():
         raise ValueError(f"the folder {arguments.out.parent} of --out does not exist; make it first")
     trained.save(arguments.out)
-    facts = {
-        "path": str(arguments.out),
-        "kind": trained.kind,
-        "vocab_size": trained.vocab_size,
-        "sha256": trained.sha256,
-    }
     if arguments.json:
-        print_json(facts)
+        facts = {name: getattr(trained, name) for name in ("kind", "vocab_size", "sha256")}
+        print_json({"path": str(arguments.out), **facts})
     else:
         print(f"{arguments.out}: {trained.kind} of {trained.vocab_size:,} tokens", file=sys.stderr)
 

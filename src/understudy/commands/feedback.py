@@ -86,11 +86,10 @@ def feedback_stats(arguments: Arguments) -> None:
 
 def feedback_export(arguments: Arguments) -> None:
     from understudy.feedback.export import EXPORTS
-    from understudy.files import write_text
+    from understudy.files import check_new_lines_file, write_text
 
     out = arguments.out
-    if out.suffix != ".jsonl" or out.exists() or not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out} is not a new .jsonl file in an existing folder; choose another name")
+    check_new_lines_file(out, "--out")
     with _store(arguments.db, create=False) as store:
         exported = EXPORTS[arguments.kind](store)
     _say_left_out(exported.left_out)

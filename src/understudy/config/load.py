@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from understudy.config.run import SECTIONS, RunConfig, known_stage
 from understudy.config.stages import DEFAULT_STAGE
@@ -265,27 +265,12 @@ class SettingRow:
 def setting_rows() -> list[SettingRow]:
     """Every setting of the configuration, those of a stage's own section last."""
     rows = []
-    schemas = {schema: model.model_json_schema(mode="validation") for schema, model in _models(RunConfig)}
     for name, field in setting_names():
-        section, _, leaf = name.rpartition(".")
-        default = field.get_default(call_default_factory=True)
-        rows.append(
-            SettingRow(
-                name,
-                _type_text(schemas[section]["properties"][leaf]),
-                "required" if field.is_required() else json.dumps(default),
-                " ".join((field.description or "").split()),
-            )
-        )
+        default = "required" if field.is_required() else json.dumps(field.get_default(call_default_factory=True))
+        description = " ".join((field.description or "").split())
+        schema = create_model("Setting", value=(field.annotation, field)).model_json_schema()["properties"]["value"]
+        rows.append(SettingRow(name, _type_text(schema), default, description))
     return sorted(rows, key=lambda row: row.name.partition(".")[0] in SECTIONS)
-
-
-def _models(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """The configuration and its sections, by dotted name."""
-    yield prefix, model
-    for name, field in model.model_fields.items():
-        if (section := _section(field.annotation)) is not None:
-            yield from _models(section, f"{prefix}.{name}".lstrip("."))
 
 
 def _type_text(schema: Mapping[str, Any]) -> str:

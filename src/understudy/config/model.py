@@ -125,10 +125,7 @@ class ModelConfig(Section):
         family = given.get("family", "gpt2")
         if family == "bigram":
             refuse(
-                given,
-                "model",
-                "family bigram",
-                set(cls.model_fields) - {"family", "vocab_size", "context_length"},
+                given, "model", "family bigram", cls.model_fields.keys() - {"family", "vocab_size", "context_length"}
             )
             return given
         if family not in FAMILY_DEFAULTS:

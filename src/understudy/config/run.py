@@ -48,7 +48,9 @@ class TokenizerConfig(Section):
         return self
 
 
-MUON_ONLY = {"momentum", "embedding_lr", "head_lr", "vector_lr", "newton_schulz_steps"}
+MUON_DEFAULTS = {
+    "lr": 0.02, "momentum": 0.95, "newton_schulz_steps": 5, "embedding_lr": 3e-3, "head_lr": 3e-3, "vector_lr": 3e-3,
+}  # fmt: skip
 
 
 class OptimConfig(Section):
@@ -96,13 +98,9 @@ class OptimConfig(Section):
         given = {name: value for name, value in raw.items() if value is not None}
         filled: dict[str, Any] = {"ema": 0.0} | given
         if given.get("name") == "muon":
-            filled.setdefault("lr", 0.02)
-            filled.setdefault("momentum", 0.95)
-            filled.setdefault("newton_schulz_steps", 5)
-            for name in ("embedding_lr", "head_lr", "vector_lr"):
-                filled.setdefault(name, 3e-3)
+            filled = MUON_DEFAULTS | filled
         else:
-            refuse(given, "optim", "optim.name adamw", MUON_ONLY)
+            refuse(given, "optim", "optim.name adamw", MUON_DEFAULTS.keys() - {"lr"})
         schedule = given.get("schedule", "cosine")
         if schedule == "constant":
             refuse(given, "optim", "optim.schedule constant", {"min_lr_fraction"})

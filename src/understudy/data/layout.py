@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +32,14 @@ def check_hash(file: Path, sha256: str) -> None:
             f"{file} has the SHA-256 {actual[:12]}… where {sha256[:12]}… was written: it was changed or damaged since; "
             "prepare it again with --force"
         )
+
+
+def put_in_place(folder: Path, names: Sequence[str]) -> None:
+    """Rename finished files out of .partial, the manifest last; a run that was cut off here may do it again."""
+    partial = folder / PARTIAL
+    # An old manifest never stands beside new data.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in names:
+        if (partial / name).is_file():
+            (partial / name).replace(folder / name)
+    shutil.rmtree(partial)

@@ -96,7 +96,7 @@ def advice(path: Path, accepted: Sequence[str]) -> str:
     return f"it has {named}, and {', '.join(accepted)} can be read; if it holds plain text, copy it to {path.name}.txt"
 
 
-class ByteStream:
+class ByteStream(io.RawIOBase):
     """The bytes of a file, decompressed; `offset` counts bytes of the file on disk."""
 
     def __init__(self, path: Path, raw: BinaryIO) -> None:
@@ -108,13 +108,21 @@ class ByteStream:
         self.offset = 0
         self._since_tell = 0
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         return self._checked(self.bytes.read, size)
 
-    def readline(self, size: int) -> bytes:
+    def readline(self, size: int | None = -1) -> bytes:
         return self._checked(self.bytes.readline, size)
 
-    def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _checked(self, read: Callable[[int | None], bytes], size: int | None) -> bytes:
         try:
             data = read(size)
         except DAMAGED as error:
@@ -211,10 +219,11 @@ def _read_csv(path: Path, column: str | None, header: Sequence[str]) -> Iterator
     csv.field_size_limit(MAX_LINE_BYTES)
     with path.open("rb") as raw:
         stream = ByteStream(path, raw)
-        lines = io.TextIOWrapper(io.BufferedReader(_RawStream(stream)), encoding="utf-8-sig", newline="")
+        lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="")
         names = list(header)
+        dialect = "excel-tab" if file_ending(path)[0] == ".tsv" else "excel"
         try:
-            for number, cells in enumerate(csv.reader(lines, dialect=_dialect(path)), 1):
+            for number, cells in enumerate(csv.reader(lines, dialect=dialect), 1):
                 if not cells:
                     continue
                 if not names:
@@ -227,25 +236,6 @@ def _read_csv(path: Path, column: str | None, header: Sequence[str]) -> Iterator
                 yield FileRecord(f"{path} row {number:,}", dict(zip(names, cells)), stream.offset)
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} is not a readable csv file ({error})") from error
-
-
-def _dialect(path: Path) -> str:
-    return "excel-tab" if file_ending(path)[0] == ".tsv" else "excel"
-
-
-class _RawStream(io.RawIOBase):
-    """A ByteStream as the io module wants one."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self.stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _read_parquet(path: Path, column: str | None, header: Sequence[str]) -> Iterator[FileRecord]:

@@ -16,7 +16,7 @@ from understudy.data.chat.prompts import Prompt
 from understudy.evaluate.likelihood import Progress
 from understudy.evaluate.statistics import sign_test, win_rate
 from understudy.rewards.model import RewardModel
-from understudy.rewards.verifiers import true_score, verifier_of
+from understudy.rewards.verifiers import true_score
 from understudy.run import Run
 
 Judge = Callable[[Prompt, str, str], float]
@@ -119,11 +119,6 @@ def judge_answers(
         if not pairs:
             raise ValueError("no pair of answers was judged, so there is no result") from None
     return pairs
-
-
-def has_verifier(prompt: Prompt) -> bool:
-    """Whether the true score of an answer to the prompt is known."""
-    return verifier_of(prompt) is not None
 
 
 def by_verifier(prompt: Prompt, first: str, second: str) -> float:

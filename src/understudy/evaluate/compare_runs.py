@@ -16,14 +16,14 @@ from understudy.data.chat.preference_formats import tidy_preference
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompt_formats import read_prompts
 from understudy.data.chat.prompts import Prompt, open_prompts, prompt_of
-from understudy.evaluate.compare import Judge, RunComparison, by_verifier, has_verifier, judge_answers
+from understudy.evaluate.compare import Judge, RunComparison, by_verifier, judge_answers
 from understudy.evaluate.runner import answer_all
 from understudy.evaluate.task import Task
 from understudy.evaluate.tasks import PUBLIC, TASKS, find_task
-from understudy.files import check_output_path, read_json, write_text
+from understudy.files import read_json, write_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
-from understudy.rewards.verifiers import true_score
+from understudy.rewards.verifiers import true_score, verifier_of
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 from understudy.tokenizer.chat import Message, render, speaks_chat
@@ -109,7 +109,7 @@ def comparison_prompts(runs: Sequence[Path], data: str | None, limit: int, verif
         prompts = list(islice((prompt_of(record) for record in records if record is not None), limit))
     if not prompts:
         raise ValueError(f"{data} has no prompt that can be answered")
-    if verifiable and (without := sum(not has_verifier(prompt) for prompt in prompts)):
+    if verifiable and (without := sum(verifier_of(prompt) is None for prompt in prompts)):
         raise ValueError(
             f"{without:,} of the {len(prompts):,} prompts in {data} have neither a check nor an answer to verify; choose "
             "--by person, or --by reward with --reward-model RUN"
@@ -173,17 +173,6 @@ def _training_prompts(config: RunConfig) -> Iterator[Sequence[Message]]:
         yield from (prompt.messages for prompt in open_prompts(path, "train"))
 
 
-def check_preference_file(path: Path) -> None:
-    """Refuse a path that :func:`save_preferences` cannot create.
-
-    Raises:
-        ValueError: it exists, does not end in .jsonl, or its folder does not exist.
-    """
-    if path.suffix != ".jsonl" or path.exists() or not path.absolute().parent.is_dir():
-        raise ValueError(f"--save {path} must be the name of a new .jsonl file in a folder that exists")
-    check_output_path(path)
-
-
 def save_preferences(comparison: RunComparison, annotator: str, path: Path) -> int:
     """Write the judged pairs as preferences to train on, without empty and equal answers, and return their number. No
     file is written for none."""
@@ -195,7 +184,7 @@ def save_preferences(comparison: RunComparison, annotator: str, path: Path) -> i
         record |= {"tie": True} if pair.points == 0.5 else {}
         record |= {"annotator": annotator}
         record |= {"category": pair.prompt.category} if pair.prompt.category else {}
-        if has_verifier(pair.prompt):
+        if verifier_of(pair.prompt):
             record["truth"] = [true_score(pair.prompt, text) for text in texts]
         if not isinstance(tidy_preference(record), Dropped):
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")

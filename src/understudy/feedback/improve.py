@@ -84,15 +84,16 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
         ValueError: too little feedback, a name in use, or no means to compare the runs.
         Interrupted: a signal; ``resume`` continues.
     """
-    from understudy.evaluate.compare import Judge, by_reward, by_verifier, has_verifier
+    from understudy.evaluate.compare import Judge, by_reward, by_verifier
     from understudy.evaluate.compare_runs import compare_runs
     from understudy.report.tables import print_comparison
     from understudy.rewards.model import RewardModel
+    from understudy.rewards.verifiers import verifier_of
     from understudy.runtime import start_runtime
 
     old = find_run(request.run)
     prompts = _prompts(request, old)
-    verifiable = bool(prompts) and all(map(has_verifier, prompts))
+    verifiable = bool(prompts) and all(map(verifier_of, prompts))
     if not verifiable and not request.judge and request.method and STAGES[request.method].rollout:
         raise ValueError(
             f"the reward model that {request.method} optimises cannot compare its result; give another one with --judge RUN, "

@@ -11,7 +11,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +134,9 @@ class FeedbackStore:
                     conversation = {"id": record.conversation_id, "created": record.created}
                     connection.execute(_insert_new(connection, CONVERSATIONS), conversation)
                 if answers:
-                    connection.execute(sql.insert(ANSWERS), [_row(record) for record in answers])
+                    connection.execute(sql.insert(ANSWERS), [vars(record) for record in answers])
                 if judgements:
-                    connection.execute(sql.insert(JUDGEMENTS), [_row(judgement) for judgement in judgements])
+                    connection.execute(sql.insert(JUDGEMENTS), [vars(judgement) for judgement in judgements])
         except sql.exc.IntegrityError as error:
             reason = " ".join(str(error.orig).split())
             raise ValueError(f"the feedback store refused the records: {reason}") from error
@@ -223,10 +223,8 @@ class FeedbackStore:
 
     def _answers(self, where: sql.ColumnElement[bool]) -> Iterator[AnswerRecord]:
         with self._engine.connect() as connection:
-            rows = connection.execution_options(yield_per=500).execute(
-                sql.select(ANSWERS).where(where).order_by(ANSWERS.c.number)
-            )
-            for row in rows.mappings():
+            query = sql.select(ANSWERS).where(where).order_by(ANSWERS.c.number)
+            for row in connection.execution_options(yield_per=500).execute(query).mappings():
                 yield AnswerRecord(**_without_number(row))
 
     @contextmanager
@@ -246,10 +244,6 @@ def new_id() -> str:
 
 def default_url() -> str:
     return f"sqlite:///{RUNS / 'feedback.db'}"
-
-
-def _row(record: AnswerRecord | Judgement) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _without_number(row: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _line(
     label: str, style: str, rows: Rows, prefix: str, metric: str, number_key: str, name_format: str
 ) -> dict[str, Any]:
     """A line with a point for each row that has a KL and a value of the metric."""
-    line: dict[str, Any] = {"label": label, "style": style, "x": [], "y": [], "low": [], "high": [], "names": []}
+    line = _empty_line(label, style)
     for row in rows:
         kl, value, index = (measured(row.get(key)) for key in (f"{prefix}kl", f"{prefix}{metric}", number_key))
         if kl is None or value is None or index is None:
@@ -75,6 +75,10 @@ def _line(
         bounds = {end: measured(row.get(f"{prefix}{metric}_{end}")) for end in ("low", "high")}
         _append(line, x=math.sqrt(max(0.0, kl)), y=value, names=name_format.format(int(index)), **bounds)
     return line
+
+
+def _empty_line(label: str, style: str) -> dict[str, Any]:
+    return {"label": label, "style": style, "x": [], "y": [], "low": [], "high": [], "names": []}
 
 
 def _append(line: dict[str, Any], **point: Any) -> None:
@@ -102,7 +106,7 @@ def reward_evidence(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
         if measured(evaluation.get(name)) is not None:
             facts[label] = joined(percent(evaluation[name]), interval(evaluation, name, "percent"), gap=" ")
     facts["loss (nats per pair)"] = number(evaluation.get("loss"), 4)
-    line: dict[str, Any] = {"label": "pairs", "style": "val", "x": [], "y": [], "low": [], "high": [], "names": []}
+    line = _empty_line("pairs", "val")
     for row in _mappings(evaluation.get("calibration")):
         predicted, observed, pairs = (measured(row.get(key)) for key in ("predicted", "observed", "pairs"))
         if predicted is not None and observed is not None and 0 <= observed <= 1 and pairs:
@@ -128,19 +132,9 @@ def _scores(evaluation: Mapping[str, Any]) -> Panel:
             groups.setdefault(name, []).append(value)
     values = [value for group in groups.values() for value in group] or [0.0]
     edges = np.linspace(min(values), max(values) if max(values) > min(values) else min(values) + 1, BINS + 1)
-    bars = [
-        {
-            "label": f"{name} ({len(group):,})",
-            "y": (np.histogram(group, edges)[0] / len(group)).round(5).tolist(),
-            "kind": name,
-        }
-        for name, group in sorted(groups.items())
-    ]
+    shares = {name: (np.histogram(group, edges)[0] / len(group)).round(5) for name, group in sorted(groups.items())}
+    bars = [{"label": f"{name} ({len(groups[name]):,})", "y": y.tolist(), "kind": name} for name, y in shares.items()]
     return {
-        "title": "distribution of scores",
-        "x": "score",
-        "kind": "share",
-        "edges": edges.round(5).tolist(),
-        "bars": bars,
+        "title": "distribution of scores", "x": "score", "kind": "share", "edges": edges.round(5).tolist(), "bars": bars,
         "lines": [],
-    }
+    }  # fmt: skip

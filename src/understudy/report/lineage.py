@@ -238,19 +238,13 @@ def _read_run(folder: RunFolder) -> Evidence:
     tasks = {name: of for name, of in optional("evaluation_tasks.json").items() if isinstance(of, dict)}
     files = {path.stem: path for path in (folder.path / "evaluations").glob("*.jsonl")}
     return Evidence(
-        label=folder.name,
-        folder=folder,
-        rows=read_metrics(folder.metrics),
-        settings=read_preset(str(folder.path / "config.yaml")),
-        about=optional("run.json"),
-        evaluation=optional("evaluation.json"),
-        tasks=tasks,
+        folder.name, folder, read_metrics(folder.metrics), read_preset(str(folder.path / "config.yaml")),
+        optional("run.json"), optional("evaluation.json"), tasks,
         answers={name: _examples(files[name]) if name in files else [] for name in tasks},
-        reward=optional(REWARD_EVALUATION),
-        best_of_n=optional(BEST_OF_N),
+        reward=optional(REWARD_EVALUATION), best_of_n=optional(BEST_OF_N),
         tokenizer_kind=str(optional("tokenizer.json").get("kind", "")),
         samples=[(step, printable(text[:MOST_CHARACTERS])) for step, text in samples],
-    )
+    )  # fmt: skip
 
 
 def _examples(path: Path) -> list[dict[str, Any]]:
@@ -295,13 +289,9 @@ def _own_checkpoint(run: Evidence) -> str:
 
 def split_text(data: Mapping[str, Any], split: str) -> str:
     """Size of a split: prompts, pairs, conversations, tokens, and tokens of answers."""
-    return joined(
-        count(data.get(f"{split}_prompts"), "prompts"),
-        count(data.get(f"{split}_pairs"), "pairs"),
-        count(data.get(f"{split}_conversations"), "conversations"),
-        count(data.get(f"{split}_tokens"), "tokens"),
-        count(data.get(f"{split}_trained_tokens"), "of them in answers"),
-    )
+    units = {name: name for name in ("prompts", "pairs", "conversations", "tokens")}
+    units["trained_tokens"] = "of them in answers"
+    return joined(*(count(data.get(f"{split}_{name}"), unit) for name, unit in units.items()))
 
 
 def left_out_text(data: Mapping[str, Any]) -> str:

@@ -36,12 +36,8 @@ def _print_tasks(title: str, results: Sequence[TaskResult], categories: bool) ->
 
 
 def _cells(estimate: Estimate, metric: str) -> list[str]:
-    number_format = ".1%" if metric.startswith("accuracy") else ".4f"
-    return [
-        f"{estimate.n:,}",
-        format(estimate.value, number_format),
-        _interval(estimate.low, estimate.high, number_format),
-    ]
+    style = ".1%" if metric.startswith("accuracy") else ".4f"
+    return [f"{estimate.n:,}", format(estimate.value, style), _interval(estimate.low, estimate.high, style)]
 
 
 def _interval(low: float | None, high: float | None, number_format: str) -> str:

@@ -61,15 +61,9 @@ def best_of_run(
 
 
 def best_of_n(
-    models: RolloutModels,
-    config: RolloutConfig,
-    tokenizer: Tokenizer,
-    prompts: Sequence[EncodedPrompt],
-    most: int,
-    seed: int,
-    runtime: Runtime,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
+    models: RolloutModels, config: RolloutConfig, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], most: int,
+    seed: int, runtime: Runtime, progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """For n = 1, 2, 4, ... ``most``: the expected metrics of the best of n completions of the reference, by reward.
 
     Each row has ``n``, ``kl``, ``reward``, and where they are known ``score`` and ``true_score``, with their 95% intervals

@@ -6,29 +6,17 @@ that teaches nothing is handed on with the reason, to be counted. Nothing is fet
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.formats import Dropped, Format, ParsedRow, list_field, read_formatted
+from understudy.data.chat.formats import Dropped, Format, list_field, read_formatted
 from understudy.data.chat.messages import text_field
 from understudy.tokenizer.chat import ROLES, Message, check_messages
 
 NOT_IN_TEXT = "The text does not say."
 """The answer to a question of SQuAD that its text does not answer."""
-
-
-def read_conversations(path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
-    """The conversations of one file, `{"messages": [...]}` each, in order.
-
-    Args:
-        format_name: a row of FORMATS; by default the one that the first record's fields fit.
-
-    Raises:
-        ValueError: a damaged file, by line, or one of no known format.
-    """
-    return read_formatted(path, FORMATS, tidy_conversation, "messages", format_name)
 
 
 def tidy_conversation(record: dict[str, Any]) -> dict[str, Any] | Dropped:
@@ -175,3 +163,5 @@ FORMATS = {
     )
 }
 """In the order in which they are tried; a record that fits two is the first."""
+
+read_conversations = functools.partial(read_formatted, formats=FORMATS, tidy=tidy_conversation, key="messages")

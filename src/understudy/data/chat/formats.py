@@ -74,18 +74,19 @@ class Format:
 
 def read_formatted(
     path: Path,
+    format_name: str | None = None,
+    *,
     formats: Mapping[str, Format],
     tidy: Callable[[Any], dict[str, Any] | Dropped],
     key: str,
-    format_name: str | None = None,
 ) -> Iterator[ParsedRow]:
     """The records of one file, in order; one that cannot be used is a row with the reason.
 
     Args:
+        format_name: the row to take in place of the one that the first record fits.
         formats: the table, in the order in which its rows are tried on the first record.
         tidy: brings the contents that a format read into the schema, or gives the reason to drop them.
         key: the field of the schema that the record's system message and history belong to.
-        format_name: the row to take in place of the one that the first record fits.
 
     Raises:
         ValueError: a damaged file, or one whose first records no format fits.

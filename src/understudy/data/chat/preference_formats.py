@@ -11,17 +11,16 @@ of the rejected answer. A ranking of several answers is its pairs, lines with th
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from understudy.data.chat.conversation_formats import check_form, tidy_messages
 from understudy.data.chat.formats import (
     Dropped,
     Format,
-    ParsedRow,
     list_field,
     message_field,
     number_field,
@@ -35,18 +34,6 @@ MOST_ANSWERS = 9
 """Answers to one prompt that are compared, each with each: 36 pairs."""
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-
-
-def read_preferences(path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
-    """The pairs of one file, in order.
-
-    Args:
-        format_name: a row of FORMATS; by default the one that the first record's fields fit.
-
-    Raises:
-        ValueError: a damaged file, by line, or one of no known format.
-    """
-    return read_formatted(path, FORMATS, tidy_preference, "prompt", format_name)
 
 
 def tidy_preference(record: dict[str, Any]) -> dict[str, Any] | Dropped:
@@ -234,3 +221,5 @@ FORMATS = {
     )
 }
 """In the order in which they are tried; a record that fits two is the first."""
+
+read_preferences = functools.partial(read_formatted, formats=FORMATS, tidy=tidy_preference, key="prompt")

@@ -40,7 +40,7 @@ from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
 from understudy.data.chat.sources import ChatSource, GeneratedChat, identity, open_source, parse_sources
 from understudy.data.fetch.download import disk_problem
 from understudy.data.generated import CORPORA
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference, put_in_place
 from understudy.data.progress import PreparationProgress, Report
 from understudy.files import locked, sha256_of, write_text
 from understudy.tokenizer.base import clean
@@ -142,7 +142,7 @@ def prepare_conversations(
         if manifest is None:
             with locked(folder, "--out"), _partial_folder(folder) as partial:
                 manifest = _write(partial, request, cache, report, endpoint)
-                _put_in_place(folder, partial)
+                put_in_place(folder, (*(f"{split}.jsonl" for split in SPLITS), MANIFEST))
     except OSError as error:
         raise disk_problem(error, folder) from error
     return ChatSummary(folder, status, manifest, time.perf_counter() - start)
@@ -249,13 +249,6 @@ def _partial_folder(folder: Path) -> Iterator[Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _put_in_place(folder: Path, partial: Path) -> None:
-    # An old manifest never stands beside new lines.
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name in (*(f"{split}.jsonl" for split in SPLITS), MANIFEST):
-        (partial / name).replace(folder / name)
 
 
 @dataclass

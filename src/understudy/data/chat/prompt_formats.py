@@ -7,31 +7,19 @@ Each line of a prepared folder is `{"prompt": [messages]}`, which end with the u
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
 from understudy.data.chat.conversation_formats import check_form, gsm8k_solution, tidy_messages
-from understudy.data.chat.formats import Dropped, Format, ParsedRow, message_field, read_formatted
+from understudy.data.chat.formats import Dropped, Format, message_field, read_formatted
 from understudy.data.chat.messages import text_field, without_weights
 from understudy.data.generated import validate_check
 from understudy.data.records import kind_of
 
 _ANSWER = {"role": "assistant", "content": "."}  # any: a prompt is in order when an answer may follow it
-
-
-def read_prompts(path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
-    """The prompts of one file, in order.
-
-    Args:
-        format_name: a row of FORMATS; by default the one that the first record's fields fit.
-
-    Raises:
-        ValueError: a damaged file, by line, or one of no known format.
-    """
-    return read_formatted(path, FORMATS, tidy_prompt, "prompt", format_name)
 
 
 def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
@@ -98,3 +86,5 @@ FORMATS = {
     "prompts": Format("prompts", (("prompt",),), _prompts, optional=("check", "answer", "category", "task")),
 }
 """In the order in which they are tried; a record that fits two is the first."""
+
+read_prompts = functools.partial(read_formatted, formats=FORMATS, tidy=tidy_prompt, key="prompt")

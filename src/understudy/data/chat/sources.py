@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -99,7 +100,7 @@ PREFERENCES: dict[str, Hub | GeneratedChat] = {
     ),
 }
 BY_KIND = {"conversations": NAMED, "preferences": PREFERENCES, "prompts": NAMED}
-READERS: dict[str, Callable[[Path, str | None], Iterator[ParsedRow]]] = {
+READERS: dict[str, Callable[..., Iterator[ParsedRow]]] = {
     "conversations": read_conversations,
     "preferences": read_preferences,
     "prompts": read_prompts,
@@ -253,11 +254,7 @@ def open_source(
         UnavailableError: the network is away.
         ValueError: the dataset does not exist.
     """
-
-    def rows(path: Path) -> Iterator[ParsedRow]:
-        return READERS[kind](path, format_name)
-
-    origin = source.origin
+    rows, origin = partial(READERS[kind], format_name=format_name), source.origin
     if isinstance(origin, GeneratedChat) and origin.sampling:
         return origin.sampling.open(origin.corpus, seed, limit)
     if isinstance(origin, GeneratedChat):
@@ -265,7 +262,7 @@ def open_source(
     if isinstance(origin, Hub):
         return _open_hub(origin, rows, cache, report, endpoint)
     parts = [
-        ChatPart(file.path.name, file.split, file.sha256, file.path.stat().st_size, lambda path=file.path: rows(path))  # type: ignore[misc]
+        ChatPart(file.path.name, file.split, file.sha256, file.path.stat().st_size, partial(rows, file.path))
         for file in origin.files
     ]
     return Opened(tuple(parts), left_out=origin.left_out)
@@ -285,25 +282,18 @@ def _open_hub(
             )
         revision = listing.revision
         notes += [listing.note] if listing.note else []
+        fetch = partial(fetch_file, dataset.repo, listing.revision, cache=cache / "hub", endpoint=endpoint)
         parts += [
-            _hub_part(dataset.repo, listing.revision, file, split, rows, cache, endpoint) for file in listing.files
+            ChatPart(file.path, split, file.sha256, file.size_bytes, partial(_fetched_rows, fetch, file, rows))
+            for file in listing.files
         ]
     return Opened(tuple(parts), revision, tuple(notes))
 
 
-def _hub_part(
-    repo: str,
-    revision: str,
-    file: HubFile,
-    split: Split | None,
-    rows: Callable[[Path], Iterator[ParsedRow]],
-    cache: Path,
-    endpoint: str | None,
-) -> ChatPart:
-    def fetched_rows() -> Iterator[ParsedRow]:
-        yield from rows(fetch_file(repo, revision, file, cache / "hub", endpoint))
-
-    return ChatPart(file.path, split, file.sha256, file.size_bytes, fetched_rows)
+def _fetched_rows(
+    fetch: Callable[[HubFile], Path], file: HubFile, rows: Callable[[Path], Iterator[ParsedRow]]
+) -> Iterator[ParsedRow]:
+    yield from rows(fetch(file))
 
 
 def _generated_parts(name: str, kind: str, seed: int, limit: int | None) -> tuple[ChatPart, ...]:

@@ -7,6 +7,7 @@ refs/convert/parquet). Everything is pinned to one commit and checked against th
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fnmatch
 import re
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CONVERTED = "refs/convert/parquet"
-OTHER_SPLITS = ("test", "validation", "valid", "val", "dev")
+OTHER_SPLITS = {"test", "validation", "valid", "val", "dev"}
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,17 @@ def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing
 
     with _explained(dataset.repo):
         api = HfApi(endpoint=endpoint)
-        main = _tree(api, dataset.repo, None)
-        chosen = _choose_main(dataset, main)
-        if chosen:
-            return HubListing(main.revision, tuple(chosen))
+        main, configs = _tree(api, dataset.repo, "dataset")
+        main = dataclasses.replace(main, files=tuple(file for file in main.files if file.path.endswith(".parquet")))
+        if chosen := _choose_main(dataset, main.files, configs):
+            return dataclasses.replace(main, files=tuple(chosen))
         if not api.revision_exists(dataset.repo, CONVERTED, repo_type="dataset"):
             raise ValueError(
                 f"the dataset {dataset.repo} holds no parquet files, nor has the hub converted it; fetch "
                 "its files yourself and give their paths instead"
             )
-        converted = _tree(api, dataset.repo, CONVERTED)
-    chosen, partial = _choose_converted(dataset, converted)
-    note = f"the hub has converted only the beginning of {dataset.repo}" if partial else ""
-    return HubListing(converted.revision, tuple(chosen), note)
+        converted, _ = _tree(api, dataset.repo, "dataset", CONVERTED)
+    return _choose_converted(dataset, converted)
 
 
 def list_model(repo: str, endpoint: str | None = None) -> HubListing:
@@ -96,16 +95,9 @@ def list_model(repo: str, endpoint: str | None = None) -> HubListing:
         ValueError: no such model, or no permission.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
 
     with _explained(repo, "model"):
-        api = HfApi(endpoint=endpoint)
-        revision = api.model_info(repo).sha
-        if revision is None:
-            raise UnavailableError(f"the hub gave no commit for {repo}; try again later")
-        entries = list(api.list_repo_tree(repo, revision=revision))
-    files = [HubFile(e.path, e.size, e.lfs.sha256 if e.lfs else None) for e in entries if isinstance(e, RepoFile)]
-    return HubListing(revision, tuple(files))
+        return _tree(HfApi(endpoint=endpoint), repo, "model")[0]
 
 
 def fetch_file(
@@ -131,58 +123,44 @@ def fetch_file(
     return path
 
 
-@dataclass(frozen=True)
-class _Tree:
-    revision: str
-    files: tuple[HubFile, ...]
-    configs: Sequence[dict[str, Any]]
-
-
-def _tree(api: HfApi, repo: str, revision: str | None) -> _Tree:
-    """Every parquet file at the commit that `revision` stands for now, and the configs of the card."""
+def _tree(api: HfApi, repo: str, kind: str, revision: str | None = None) -> tuple[HubListing, Sequence[dict[str, Any]]]:
+    """Every file at the commit that `revision` stands for now, by path, and the configs of the card."""
     from huggingface_hub.hf_api import RepoFile
 
-    info = api.dataset_info(repo, revision=revision)
+    info = api.repo_info(repo, repo_type=kind, revision=revision)
     if info.sha is None:
         raise UnavailableError(f"the hub gave no commit for {repo}; try again later")
-    entries = api.list_repo_tree(repo, repo_type="dataset", revision=info.sha, recursive=True)
-    files = [
-        HubFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None)
-        for entry in entries
-        if isinstance(entry, RepoFile) and entry.path.endswith(".parquet")
-    ]
-    configs = info.card_data.get("configs") if info.card_data else None
-    return _Tree(info.sha, tuple(sorted(files, key=lambda f: f.path)), configs or ())
+    entries = api.list_repo_tree(repo, repo_type=kind, revision=info.sha, recursive=kind == "dataset")
+    files = [HubFile(e.path, e.size, e.lfs.sha256 if e.lfs else None) for e in entries if isinstance(e, RepoFile)]
+    card = getattr(info, "card_data", None)
+    configs = card.get("configs") if card else None
+    return HubListing(info.sha, tuple(sorted(files, key=lambda file: file.path))), configs or ()
 
 
-def _choose_main(dataset: HubDataset, tree: _Tree) -> list[HubFile]:
+def _choose_main(
+    dataset: HubDataset, parquet: Sequence[HubFile], configs: Sequence[dict[str, Any]]
+) -> Sequence[HubFile]:
     """The training split among the repository's own parquet files; none where it has no such files."""
     if dataset.files is not None:
-        return [f for f in tree.files if fnmatch.fnmatchcase(f.path, dataset.files)]
-    if not tree.files:
-        return []
-    if tree.configs:
-        patterns, by_split = _train_patterns(dataset, tree.configs)
-        files = [f for f in tree.files if any(fnmatch.fnmatchcase(f.path, p) for p in patterns)]
+        return [f for f in parquet if fnmatch.fnmatchcase(f.path, dataset.files)]
+    if parquet and configs:
+        patterns, by_split = _train_patterns(dataset, configs)
+        files = [f for f in parquet if any(fnmatch.fnmatchcase(f.path, p) for p in patterns)]
         return files if by_split else _train_by_name(files)
-    if dataset.config is None:
-        return _train_by_name(tree.files)
-    files = [f for f in tree.files if dataset.config in PurePosixPath(f.path).parts[:-1]]
+    if not parquet or dataset.config is None:
+        return _train_by_name(parquet)
+    files = [f for f in parquet if dataset.config in PurePosixPath(f.path).parts[:-1]]
     if not files:
-        folders = sorted({str(PurePosixPath(f.path).parent) for f in tree.files})
+        folders = sorted({str(PurePosixPath(f.path).parent) for f in parquet})
         raise ValueError(f"{dataset.repo} has no config {dataset.config!r}; its folders are {', '.join(folders)}")
     return _train_by_name(files)
 
 
-def _train_by_name(files: Sequence[HubFile]) -> list[HubFile]:
-    train = [f for f in files if _mentions(f, ("train",))]
-    return train or [f for f in files if not _mentions(f, OTHER_SPLITS)] or list(files)
-
-
-def _mentions(file: HubFile, splits: Sequence[str]) -> bool:
-    """Whether a folder or the file's name says that it belongs to one of these splits."""
-    words = re.split(r"[/._-]", file.path.lower())
-    return any(word in splits for word in words)
+def _train_by_name(files: Sequence[HubFile]) -> Sequence[HubFile]:
+    """The files whose folder or name says that they are for training, or else those not said to be for another split."""
+    words = {file: set(re.split(r"[/._-]", file.path.lower())) for file in files}
+    train = [file for file in files if "train" in words[file]]
+    return train or [file for file in files if not words[file] & OTHER_SPLITS] or files
 
 
 def _train_patterns(dataset: HubDataset, configs: Sequence[dict[str, Any]]) -> tuple[list[str], bool]:
@@ -211,10 +189,10 @@ def _train_patterns(dataset: HubDataset, configs: Sequence[dict[str, Any]]) -> t
     return [p.removeprefix("./") for p in patterns], any(isinstance(entry, dict) for entry in entries)
 
 
-def _choose_converted(dataset: HubDataset, tree: _Tree) -> tuple[list[HubFile], bool]:
+def _choose_converted(dataset: HubDataset, converted: HubListing) -> HubListing:
     """From the converter's layout, CONFIG/SPLIT/0000.parquet, SPLIT being partial-train if it stopped early."""
     by_config: dict[str, list[HubFile]] = {}
-    for file in tree.files:
+    for file in converted.files:
         parts = PurePosixPath(file.path).parts
         if len(parts) == 3 and parts[1] in ("train", "partial-train"):
             by_config.setdefault(parts[0], []).append(file)
@@ -224,8 +202,9 @@ def _choose_converted(dataset: HubDataset, tree: _Tree) -> tuple[list[HubFile], 
             f"{dataset.repo} has no training split for the config {dataset.config!r}; write "
             f"hf:{dataset.repo}:CONFIG with one of {', '.join(sorted(by_config)) or 'none: it has none'}"
         )
-    files = by_config[name]
-    return files, any("/partial-train/" in f.path for f in files)
+    partial = any("/partial-train/" in file.path for file in by_config[name])
+    note = f"the hub has converted only the beginning of {dataset.repo}" if partial else ""
+    return HubListing(converted.revision, tuple(by_config[name]), note)
 
 
 @contextmanager
@@ -253,12 +232,8 @@ def _explained(repo: str, kind: str = "dataset") -> Iterator[None]:
         # The library has no class of its own for a failed connection; it raises one of these.
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_problem(problem, Path(problem.filename or ".")) from problem
+        [reason, *_] = str(problem).strip().splitlines() or [type(problem).__name__]
         raise UnavailableError(
-            f"the {kind} {repo} could not be fetched from the hub ({_first_line(problem)}); check the network, or fetch its "
+            f"the {kind} {repo} could not be fetched from the hub ({reason}); check the network, or fetch its "
             f"{'parquet files' if kind == 'dataset' else 'files'} on another machine and give their paths instead"
         ) from problem
-
-
-def _first_line(problem: Exception) -> str:
-    lines = str(problem).strip().splitlines()
-    return lines[0] if lines else type(problem).__name__

@@ -146,11 +146,7 @@ class _Documents:
         """The end of a document, or the whole of it."""
         if self.separator is not None:
             text = self._begin(text).rstrip("\r\n")
-        while len(text) > self.piece_chars:
-            cut = cut_position(text, self.piece_chars)
-            yield DocumentPiece(text[:cut], False, offset)
-            text = text[cut:]
-        yield DocumentPiece(text, True, offset)
+        yield from split_document(text, offset, self.piece_chars)
         self.begun = False
 
     def _begin(self, text: str) -> str:

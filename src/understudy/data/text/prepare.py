@@ -17,7 +17,7 @@ from typing import Any
 
 from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference, put_in_place
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.documents import PIECE_CHARS
 from understudy.data.text.encoding import TokenWriter, batches, encode_in_order, read_state
@@ -107,7 +107,8 @@ def prepare(
             with locked(folder, "--out"):
                 status = _status(folder, request, force)  # again: another process may have finished it
                 if status != "already prepared":
-                    _discard_other(folder, status)
+                    if status == "prepared" and (folder / PARTIAL).exists():
+                        shutil.rmtree(folder / PARTIAL)  # the unfinished work of another request
                     workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
                     _carry_out(folder, request, status == "continued", workers, cache, report)
     except OSError as error:
@@ -144,12 +145,6 @@ def _status(folder: Path, request: PrepareTextRequest, force: bool) -> str:
     return "prepared"
 
 
-def _discard_other(folder: Path, status: str) -> None:
-    """Remove the unfinished work of another request."""
-    if status == "prepared" and (folder / PARTIAL).exists():
-        shutil.rmtree(folder / PARTIAL)
-
-
 def _refuse_other(folder: Path, contents: str, present: dict[str, Any], request: PrepareTextRequest) -> None:
     if present != request.mapping:
         raise ValueError(
@@ -173,7 +168,7 @@ def _carry_out(
         # The input must change before this can succeed, and with it the request: nothing here is of use then.
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _put_in_place(folder)
+    put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST))
 
 
 def _encode(
@@ -235,17 +230,6 @@ def _encode(
         seed=request.seed,
         understudy=__version__,
     )
-
-
-def _put_in_place(folder: Path) -> None:
-    """Rename the finished files out of .partial; where this is cut off the next run takes it up."""
-    partial = folder / PARTIAL
-    # An old manifest never stands beside new tokens.
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name in (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST):
-        if (partial / name).is_file():
-            (partial / name).replace(folder / name)
-    shutil.rmtree(partial)
 
 
 def _notes(manifest: Manifest) -> tuple[str, ...]:
