@@ -29,7 +29,7 @@ def test_results_say_with_what_they_were_measured(path: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["about"].keys() == about().keys()
     assert all(content["about"].values())
-    assert path.stem in build_tables.PAGES
+    assert path.stem in build_tables.PAGES or path.stem == "decode"  # it holds only the numbers of others
 
 
 def test_every_page_is_linked_and_every_link_leads_to_a_file() -> None:
