@@ -221,7 +221,7 @@ def _compare(arguments: Arguments) -> None:
         raise ValueError(f"{arguments.text} is not UTF-8 text (byte {error.start})") from None
     rows = compare({name: _named(name) for name in arguments.tokenizers}, text)
     if arguments.json:
-        print_json([dataclasses.asdict(row) | {"bytes_per_token": row.bytes_per_token} for row in rows])
+        print_json([dataclasses.asdict(row) for row in rows])
     else:
         Console().print(render_comparison(rows))
 

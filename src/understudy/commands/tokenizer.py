@@ -21,10 +21,7 @@ class TokenizerComparison:
     vocab_size: int
     n_bytes: int
     n_tokens: int
-
-    @property
-    def bytes_per_token(self) -> float:
-        return self.n_bytes / self.n_tokens
+    bytes_per_token: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,9 @@ def compare(tokenizers: Mapping[str, Tokenizer], text: str) -> list[TokenizerCom
             n_tokens = len(tokenizer.encode_batch([text])[0])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        rows.append(TokenizerComparison(name, tokenizer.kind, tokenizer.vocab_size, n_bytes, n_tokens))
+        rows.append(
+            TokenizerComparison(name, tokenizer.kind, tokenizer.vocab_size, n_bytes, n_tokens, n_bytes / n_tokens)
+        )
     return rows
 
 

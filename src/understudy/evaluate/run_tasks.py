@@ -51,23 +51,19 @@ class TaskEvaluation:
             ValueError: a folder cannot be written.
         """
         for run, results in zip(self.runs, self.results):
+            path, folder = run.path / "evaluation_tasks.json", run.path / "evaluations"
+            saved = read_json(path) if path.exists() else {}
             try:
-                _save(run, results)
+                folder.mkdir(exist_ok=True)
+                for result in results:
+                    saved[result.name] = {"checkpoint": str(run.step), "created": now()} | result.as_dict()
+                    lines = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in result.examples)
+                    write_text(folder / f"{result.name}.jsonl", lines)
+                write_json(path, saved)
             except OSError as error:
                 raise ValueError(
                     f"the results cannot be written to {run.path} ({error.strerror}); make it writable"
                 ) from error
-
-
-def _save(run: Run, results: Sequence[TaskResult]) -> None:
-    path, folder = run.path / "evaluation_tasks.json", run.path / "evaluations"
-    saved = read_json(path) if path.exists() else {}
-    folder.mkdir(exist_ok=True)
-    for result in results:
-        saved[result.name] = {"checkpoint": str(run.step), "created": now()} | result.as_dict()
-        lines = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in result.examples)
-        write_text(folder / f"{result.name}.jsonl", lines)
-    write_json(path, saved)
 
 
 def evaluate_on_tasks(

@@ -68,6 +68,8 @@ def import_model(
         ValueError: there is no such model, it has no counterpart here, its files are missing, damaged or would execute
             code, or a run of that name exists.
     """
+    import understudy
+
     folder = RunFolder(run_path(run or _run_name(model)))
     if folder.path.exists():
         raise ValueError(f"{folder.path} exists already; remove it, or choose another name with --run")
@@ -78,8 +80,14 @@ def import_model(
         raise ValueError(f"{source.path} holds numbers that are not finite, in {broken[0]}; it is damaged")
     run_tokenizer = _tokenizer_of(source, shape, tokenizer, report)
     shape, weights = _cut(shape, weights, run_tokenizer, context_length, dropout)
+    config = build_config({"model": shape, "data": {"path": f"imported from {source.name}"}})
+    record = {
+        "stage": IMPORTED, "understudy": understudy.__version__, "created": now(), "imported_from": source.name,
+        "parameters": sum(tensor.numel() for tensor in weights.values()), "trained_parameters": 0, "data": {},
+        "parent": None,
+    }  # fmt: skip
     with whole_folder(folder.path, "--run") as partial:
-        _write_run(RunFolder(partial), shape, weights, run_tokenizer, source)
+        save_run(RunFolder(partial), config, run_tokenizer, weights, record)
     return folder
 
 
@@ -152,8 +160,12 @@ def _tokenizer_of(
         tokenizer = gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE, lambda progress: None))
     else:
         try:
-            tokenizer = load_tokenizer(folder)
-            _check_added_tokens(folder)
+            tokenizer, path = load_tokenizer(folder), folder / "tokenizer_config.json"
+            settings = read_json(path) if path.is_file() else {}
+            if added := [name for name in ("add_bos_token", "add_eos_token") if settings.get(name) is True]:
+                raise ValueError(
+                    f"{path} sets {added[0]}, by which a token is added to every text; that is not done here"
+                )
         except ValueError as error:
             raise ValueError(f"{error}; or give another tokenizer with the same ids by --tokenizer") from error
     if tokenizer.vocab_size > shape["vocab_size"]:
@@ -162,18 +174,6 @@ def _tokenizer_of(
             "it belongs to another model"
         )
     return tokenizer
-
-
-def _check_added_tokens(folder: Path) -> None:
-    """Refuse a tokenizer_config.json by which transformers adds tokens to a text.
-
-    Raises:
-        ValueError: it does.
-    """
-    path = folder / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else {}
-    if added := [name for name in ("add_bos_token", "add_eos_token") if settings.get(name) is True]:
-        raise ValueError(f"{path} sets {added[0]}, by which a token is added to every text; that is not done here")
 
 
 def _cut(
@@ -188,17 +188,3 @@ def _cut(
         cut["dropout"] = dropout
     before, after = (build_config({"model": model, "data": {"path": "."}}).model for model in (shape, cut))
     return cut, fit_rows(weights, before, after)
-
-
-def _write_run(
-    folder: RunFolder, shape: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, source: ImportSource
-) -> None:
-    import understudy
-
-    config = build_config({"model": shape, "data": {"path": f"imported from {source.name}"}})
-    parameters = sum(tensor.numel() for tensor in weights.values())
-    record = {
-        "stage": IMPORTED, "understudy": understudy.__version__, "created": now(), "imported_from": source.name,
-        "parameters": parameters, "trained_parameters": 0, "data": {}, "parent": None,
-    }  # fmt: skip
-    save_run(folder, config, tokenizer, weights, record)
