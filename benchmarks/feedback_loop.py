@@ -1,13 +1,11 @@
-"""From feedback to a better model: visitors talk to a server and judge its answers, `understudy improve` trains on what
-they said, and the new run is held against the old on questions of the same visitors' kind that nobody asked.
+"""From feedback to a better run: simulated visitors judge the answers of a server, and `understudy improve` trains on that.
 
     python benchmarks/feedback_loop.py hamlet-chat --out benchmarks/results/feedback_loop.json
 
-The visitors are simulated: the checker knows how good an answer is, and each visitor takes it for its opposite as often
-as data/hamlet/preferences.py says (5, 10 or 15%). They use the HTTP API and nothing else. What they ask, and what both
-runs are asked in the end, are Hamlet's questions in the words of its training split, since people who come again ask as
-they did before; `understudy compare` tells what is gained on held-out words and names. Not here: how judgements become preferences
-(feedback/export.py) and what is trained on them (feedback/improve.py).
+Then the new run is compared with the old one on new questions of the same kind. The checker knows how good an answer is; each
+visitor states the opposite with a probability of 5, 10 or 15% (hamlet/preferences.py). Visitors use only the HTTP API. Their
+questions have the wording of Hamlet's training split, because people who return ask as they did before. feedback_loop.sh also
+compares on held-out wording. Not here: how judgements become data (feedback/export.py), training (feedback/improve.py).
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plain import publish
 from understudy.hamlet.checker import score
 from understudy.hamlet.conversations import question
 from understudy.hamlet.draw import Draw, stable_hash
@@ -158,7 +157,7 @@ def main() -> None:
     parser.add_argument("--method", default="sft", help="of `understudy improve`")
     parser.add_argument("--name", help="of the new run (default: RUN-improved)")
     parser.add_argument("--prompts", type=int, default=2000, help="on which the two are compared")
-    parser.add_argument("--out", type=Path, help="write what was found as JSON")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
     given = parser.parse_args()
     name = given.name or f"{Path(given.run).name}-improved"
     path = Path("runs") / f"{name}-feedback.db"
@@ -187,9 +186,7 @@ def main() -> None:
         "seconds_visited": round(seconds, 1), "threads": os.environ.get("OMP_NUM_THREADS", ""), "stored": stored,
         "improvement": json.loads((Path("runs") / name / "improvement.json").read_text()),
     }  # fmt: skip
-    print(json.dumps(result["improvement"]["comparison"], indent=1))
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, given.out)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
-"""The yardstick: a GPT-2-shaped model and its training step as most people write them, with AdamW and nothing clever.
+"""The baseline of the benchmarks: a GPT-2-shaped model and training step as most people write them, with AdamW.
 
-Everything in benchmarks/ that says "plain" means this file. It shares no code with the package.
+"plain" in benchmarks/ means this file. It shares no code with the package. :func:`publish` writes results.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +95,37 @@ def plain_update(loss: Tensor, model: nn.Module, optimizers: Sequence[torch.opti
 
 
 def publish(results: dict[str, Any], out: Path | None) -> None:
-    """Print results as JSON, and keep them in a file when one is named."""
-    text = json.dumps(results, indent=1)
-    print(text)
+    """Print results as JSON with where they were measured, and write them to a file if one is named."""
+    results = {"about": about()} | results
+    print(json.dumps(results, indent=1))
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
+        out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def about() -> dict[str, str]:
+    """Machine, commit, date and command of this process, as results/*.json hold them."""
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    return {
+        "machine": f"{os.cpu_count()} cores of {_processor()}, PyTorch {torch.__version__}",
+        "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": shlex.join(words),
+    }
+
+
+def _processor() -> str:
+    """The model name of the processor, as Linux states it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "a processor that was not recorded"
+
+
+def _commit() -> str:
+    """The commit of the working tree, with "+" if files were changed."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*", "--dirty=+"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "not recorded"

@@ -10,7 +10,7 @@ import pytest
 import understudy
 
 MODULES = (
-    "config", "losses", "model.gpt", "inference.engine", "inference.sampling", "run", "tokenizer", "tokenizer.base",
+    "config.model", "config.run", "losses", "model.gpt", "inference.generate", "inference.sampling", "run", "tokenizer", "tokenizer.base",
     "tokenizer.char", "tokenizer.bpe",
 )  # fmt: skip
 

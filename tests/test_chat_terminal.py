@@ -302,10 +302,10 @@ def test_a_pipe_ends_at_the_first_mistake_and_says_where(chat: Chat, script: Scr
         "/regenrate": r"line 2: .*did you mean /regenerate",
         "/usr/bin": "sent with // before it",
         "/": "/help lists them",
-        "/set temperature": "what to set to what",
+        "/set temperature": "give a name and a value",
         "/set temperature -1": "temperature is -1.0",
-        "/load": "say what to load",
-        "/save": "say where to save",
+        "/load": "give a file",
+        "/save": "give a file",
         "Sam " * 1000: "line 2: the message takes",
     }.items():
         script(chat, "One.")

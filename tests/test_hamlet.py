@@ -269,7 +269,7 @@ def test_no_story_has_this_flaw(train, val, flaw):
 
 
 def test_the_examples_in_the_docs_are_real():
-    page = (Path(__file__).parents[1] / "docs/hamlet.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/internals/hamlet.md").read_text()
     examples = re.findall(r"<!-- story (\d+) (\d+) (\w+) -->\n```text\n(.*?)\n```", page, flags=re.S)
     assert len(examples) >= 5
     for seed, index, split, text in examples:

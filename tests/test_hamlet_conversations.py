@@ -368,7 +368,7 @@ def _shown(one: Conversation) -> str:
 
 
 def test_examples_on_the_page_are_real():
-    page = (Path(__file__).parent.parent / "docs" / "conversations.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "internals" / "hamlet.md").read_text()
     examples = re.findall(r"<!-- conversation (\d+) (\d+) (\w+) -->\n```text\n(.*?)\n```", page, re.DOTALL)
     assert len(examples) >= 8
     for seed, index, split, text in examples:

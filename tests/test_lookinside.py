@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from test_model import SHAPES, make, tokens
 from understudy.config.model import ModelConfig
 from understudy.inference.lookinside import look_inside, visible
-from understudy.model import Bigram
+from understudy.model import GPT, Bigram
 
 TEXT = tokens(1)[0].tolist()
 
@@ -87,3 +87,10 @@ def test_white_space_is_made_visible() -> None:
     assert [visible(text) for text in (" the", "a b", "\n", "  ", "it \t", "")] == [
         "␣the", "a b", "↵", "␣␣", "it ⇥", "",
     ]  # fmt: skip
+
+
+def test_ids_beyond_the_tokenizers_vocabulary_are_no_alternatives() -> None:
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(vocab_size=300, context_length=16, n_layers=1, n_heads=2, d_model=16)).eval()
+    look = look_inside(model, [1, 2, 3], vocab_size=20)
+    assert int(look.lens.tokens.max()) < 20 and int(look.following.max()) < 20

@@ -49,6 +49,12 @@ def test_prompts_of_every_origin(tmp_path: Path, record: dict[str, Any], expecte
     assert [(row.record, row.reason) for row in rows] == [(expected, "")]
 
 
+def test_all_fields_of_a_prompt_count_as_used(tmp_path: Path) -> None:
+    record = {"prompt": "2 + 2?", "check": SUM, "answer": "4", "category": "sum", "task": "number"}
+    [row] = read_prompts(write_jsonl(tmp_path / "a.jsonl", [record]))
+    assert row.record == {**record, "prompt": [user("2 + 2?")]} and row.unused == ()
+
+
 def test_what_nothing_can_answer_has_a_reason(tmp_path: Path) -> None:
     records = [{"prompt": ""}, {"prompt": []}, {"prompt": [user("Hi"), says("Hello.")]}, {"prompt": None}]
     rows = list(read_prompts(write_jsonl(tmp_path / "a.jsonl", records)))

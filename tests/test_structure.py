@@ -155,8 +155,8 @@ def readme_commands() -> list[str]:
     pages = [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").glob("*.md")),
-        *(ROOT / "benchmarks").glob("*.md"),
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *(ROOT / "benchmarks").rglob("*.md"),
     ]
     blocks = [b for page in pages for b in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.S)]
     lines = [

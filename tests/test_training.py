@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from conftest import TWO_PROCESSES
+from understudy.cli import main
 from understudy.config.load import build_config, dump_config
 from understudy.config.model import ModelConfig
 from understudy.config.run import OptimConfig
@@ -29,7 +30,7 @@ from understudy.evaluate.loss import LossResult
 from understudy.losses import IGNORE
 from understudy.model import GPT
 from understudy.optim import build_optimizers
-from understudy.run import RunFolder, load_run, read_metrics, read_tensors
+from understudy.run import Run, RunFolder, load_run, read_metrics, read_tensors
 from understudy.runtime import Runtime, start_runtime
 from understudy.stages import pretrain as pretraining
 from understudy.stages.table import run_stage
@@ -258,7 +259,7 @@ def test_folders_in_use_and_changed_settings_are_refused(small_config: Any, tmp_
         run_stage(small_config(), folder)
     with pytest.raises(ValueError, match=r"optim.lr was 0.02 and is now 0.5"):
         check_resume(folder.config(), small_config(optim__lr=0.5))
-    with folder.locked(), pytest.raises(ValueError, match="another process"):
+    with folder.locked(), pytest.raises(ValueError, match="is being written by"):
         run_stage(folder.config(), RunFolder(folder.path), resume=True)
 
 
@@ -460,3 +461,14 @@ def test_adapters_are_planned_without_gradients_of_what_they_leave() -> None:
     tree = {"stage": "dpo", "model": MODELS | {"lora": {"rank": 2}}, "data": {"path": "x"}, "init_from": "x"}
     plan = plan_memory(build_config(tree), 2)
     assert plan.gradients_bytes < plan.weights_bytes / 2
+
+
+def test_doctor_plans_a_run_with_the_shape_of_its_parent(
+    start: Run, judge: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "preset.yaml").write_text("stage: ppo\ndata: {path: x}\nppo: {critic: reward}\n")
+    words = ["--init-from", str(start.path), "--ppo.reward_model", str(judge.path), "--device", "cpu", "--json"]
+    assert main(["doctor", str(tmp_path / "preset.yaml"), *words]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    policy, reward = (sum(p.numel() for p in run.model.parameters()) for run in (start, judge))
+    assert plan["parameters"] == policy and plan["weights_bytes"] >= 4 * (2 * policy + 2 * reward)

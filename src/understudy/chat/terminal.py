@@ -86,13 +86,13 @@ class Shell:
     def save(self, rest: str) -> None:
         path = file_named(rest) if rest else self.chat.file
         if path is None:
-            raise ValueError("say where to save to: /save FILE")
+            raise ValueError("give a file: /save FILE")
         self.chat.save(path)
         self.note(f"saved to {path}")
 
     def load(self, rest: str) -> None:
         if not rest:
-            raise ValueError("say what to load: /load FILE")
+            raise ValueError("give a file: /load FILE")
         self.chat.load(file_named(rest))
         self.note(f"messages loaded: {len(self.chat.messages)}; the last: {self.chat.messages[-1]['content'][:200]}")
 
@@ -102,7 +102,7 @@ class Shell:
     def set(self, rest: str) -> None:
         words = rest.split()
         if len(words) != 2:
-            raise ValueError(f"say what to set to what: /set NAME VALUE, NAME being one of {', '.join(SETTINGS)}")
+            raise ValueError(f"give a name and a value: /set NAME VALUE, with NAME one of {', '.join(SETTINGS)}")
         self.chat.set(*words)
         self.note(self._settings())
 
@@ -111,7 +111,7 @@ class Shell:
         self.note(self._settings())
         self.note(
             f"messages: {len(chat.messages)}; the model reads {chat.context} tokens, "
-            f"of which at least {chat.reserved} are kept for the answer"
+            f"of which at least {chat.reserved} are reserved for the answer"
         )
         self.note(f"system message: {chat.system}" if chat.system else "no system message")
 

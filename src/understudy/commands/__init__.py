@@ -6,6 +6,7 @@ Each verb is two functions: one adds its arguments to a parser, one runs it. Hea
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 Arguments = argparse.Namespace
 
@@ -17,12 +18,20 @@ def check_least(least: int, **options: int | None) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; a number from {least} is wanted")
 
 
-def run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    parser.add_argument("run", nargs="+" if several else None, metavar="RUN", help="a name under runs/, or a path")
+SHARED: dict[str, dict[str, Any]] = {
+    "run": {"metavar": "RUN", "help": "a name under runs/, or a path"},
+    "--checkpoint": {"default": "best", "metavar": "WHICH", "help": "best (default), latest, or a step"},
+    "--device": {"default": "auto", "metavar": "NAME", "help": "auto, cpu, cuda, cuda:N or mps"},
+    "--json": {"action": "store_true", "help": "print one JSON document"},
+}
+"""Arguments of several commands."""
+
+
+def shared_arguments(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
+    """Add rows of SHARED. ``changes``: other properties of the last of them, such as its help."""
+    for name in names:
+        parser.add_argument(name, **SHARED[name] | (changes if name == names[-1] else {}))
 
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:
-    run_arguments(parser)
-    parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    shared_arguments(parser, "run", "--checkpoint", "--device", "--json")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least
+from understudy.commands import Arguments, check_least, shared_arguments
 from understudy.console import (
     final_table,
     interval_text,
@@ -33,12 +33,13 @@ SHOWN_LINES = 20
 
 
 def score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a reward model: a name under runs/, or a path")
-    parser.add_argument("file", metavar="FILE", help="lines of conversations or of preferences; - reads standard input")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="conversations in one forward")
-    parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print one JSON document, with the score of every line")
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a reward model: a name under runs/, or a path")
+    add("file", metavar="FILE", help="lines of conversations or of preferences; - reads standard input")
+    add("--batch-size", type=int, default=16, metavar="N", help="conversations in one forward")
+    shared_arguments(
+        parser, "--checkpoint", "--device", "--json", help="print one JSON document, with the score of every line"
+    )
 
 
 def score(arguments: Arguments) -> None:
@@ -89,26 +90,22 @@ def _first_words(text: str) -> str:
 
 
 def compare_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", metavar="RUN_A", help="the baseline run")
-    parser.add_argument("second", metavar="RUN_B", help="the run whose win rate is measured")
-    parser.add_argument("--by", choices=("checker", "reward", "person"), help="the judge (default: checker)")
-    parser.add_argument("--reward-model", metavar="RUN", help="with --by reward: a run of `understudy reward`")
-    parser.add_argument(
+    add = parser.add_argument
+    add("first", metavar="RUN_A", help="the baseline run")
+    add("second", metavar="RUN_B", help="the run whose win rate is measured")
+    add("--by", choices=("checker", "reward", "person"), help="the judge (default: checker)")
+    add("--reward-model", metavar="RUN", help="with --by reward: a run of `understudy reward`")
+    add(
         "--data", metavar="PATH",
         help="a folder of prompts (its validation split) or a file of prompts (default, for runs trained on Hamlet: "
         "held-out Hamlet prompts)",
     )  # fmt: skip
-    parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
-    parser.add_argument(
-        "--temperature", type=float, default=0.0, metavar="X", help="sampling temperature; 0 is greedy (default)"
-    )
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=120, metavar="N", help="maximum length of an answer (default: 120)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of sampling and of the order shown")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the judged pairs as preferences to train on")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print one JSON document, with every answer")
+    add("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
+    add("--temperature", type=float, default=0.0, metavar="X", help="sampling temperature; 0 is greedy (default)")
+    add("--max-new-tokens", type=int, default=120, metavar="N", help="maximum length of an answer (default: 120)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of sampling and of the order shown")
+    add("--save", type=Path, metavar="FILE", help="write the judged pairs as preferences to train on")
+    shared_arguments(parser, "--device", "--json", help="print one JSON document, with every answer")
 
 
 def compare(arguments: Arguments) -> None:
@@ -176,14 +173,12 @@ def _judge(reward_model: str | None, person: bool, runtime: Runtime, stop_bars: 
 
 
 def best_of_n_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run of ppo or grpo: a name under runs/, or a path")
-    parser.add_argument(
-        "--most", type=int, default=64, metavar="N", help="completions of each prompt, a power of two (default: 64)"
-    )
-    parser.add_argument("--prompts", type=int, default=64, metavar="N", help="validation prompts (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of sampling")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print the contents of best_of_n.json")
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run of ppo or grpo: a name under runs/, or a path")
+    add("--most", type=int, default=64, metavar="N", help="completions of each prompt, a power of two (default: 64)")
+    add("--prompts", type=int, default=64, metavar="N", help="validation prompts (default: 64)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of sampling")
+    shared_arguments(parser, "--device", "--json", help="print the contents of best_of_n.json")
 
 
 def best_of_n(arguments: Arguments) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments
+from understudy.commands import Arguments, shared_arguments
 from understudy.console import print_json
 
 if TYPE_CHECKING:
@@ -22,65 +22,45 @@ OF_SAMPLING = ("answers", "temperature", "corrected", "ties")
 
 
 def prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "sources",
-        nargs="*",
-        metavar="SOURCE",
-        help="a named source, hf:owner/name[:config][#field], files, folders, globs; conversations with @WEIGHT "
-        "where an epoch is to show it more or less than once",
-    )
-    parser.add_argument(
-        "--preset", metavar="NAME", help="prepare what this preset expects: its source, tokenizer and folder"
-    )
-    parser.add_argument(
-        "--kind",
-        choices=("text", "stories", "conversations", "preferences", "prompts"),
+    add = parser.add_argument
+    add(
+        "sources", nargs="*", metavar="SOURCE",
+        help="a named source, hf:owner/name[:config][#field], files, folders, globs; conversations with @WEIGHT where "
+        "an epoch is to show it more or less than once",
+    )  # fmt: skip
+    add("--preset", metavar="NAME", help="prepare what this preset expects: its source, tokenizer and folder")
+    add(
+        "--kind", choices=("text", "stories", "conversations", "preferences", "prompts"),
         help="text, or for the later stages messages; stories are hamlet's text (default: text)",
-    )
-    parser.add_argument("--out", type=Path, metavar="PATH", help="the folder to make (default: data/NAME)")
-    parser.add_argument(
-        "--format", metavar="NAME", help="of messages: how the records are written (default: by their fields)"
-    )
-    parser.add_argument(
-        "--from",
-        metavar="RUN",
+    )  # fmt: skip
+    add("--out", type=Path, metavar="PATH", help="the folder to make (default: data/NAME)")
+    add("--format", metavar="NAME", help="of messages: how the records are written (default: by their fields)")
+    add(
+        "--from", metavar="RUN",
         help="of hamlet's preferences: sample the answers from this run, compared by simulated annotators",
-    )
-    parser.add_argument("--answers", type=int, metavar="K", help="with --from: answers to each prompt (default: 4)")
-    parser.add_argument("--temperature", type=float, metavar="X", help="with --from: of the answers (default: 1.0)")
-    parser.add_argument(
-        "--corrected", action="store_true", default=None, help="with --from: compare the right answer with them too"
-    )
-    parser.add_argument(
-        "--ties", action="store_true", default=None, help="with --from: keep pairs of equally good answers, as ties"
-    )
-    parser.add_argument(
-        "--tokenizer",
-        metavar="KIND",
-        help="char, bpe (trained here), gpt2, or the path of a tokenizer (default: bpe)",
-    )
-    parser.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
-    parser.add_argument(
-        "--pattern", choices=("gpt2", "gpt4"), help="of bpe: how text is split before merging (default: gpt2)"
-    )
-    parser.add_argument(
-        "--field", metavar="NAME", help="field of records with the text, such as body or translation.en (default: text)"
-    )
-    parser.add_argument(
-        "--separator", metavar="TEXT", help="ends a document within .txt and .md files, such as '<|endoftext|>'"
-    )
-    parser.add_argument("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
-    parser.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help="at most so many documents of each source; of hamlet, which has no end, so many to train on (with --from: "
-        "so many prompts; default: 2000)",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
-    parser.add_argument("--force", action="store_true", help="replace data that is there already")
-    parser.add_argument("--json", action="store_true", help="print the manifest")
+    )  # fmt: skip
+    add("--answers", type=int, metavar="K", help="with --from: answers to each prompt (default: 4)")
+    add("--temperature", type=float, metavar="X", help="with --from: of the answers (default: 1.0)")
+    add("--corrected", action="store_true", default=None, help="with --from: compare the right answer with them too")
+    add("--ties", action="store_true", default=None, help="with --from: keep pairs of equally good answers, as ties")
+    add("--tokenizer", metavar="KIND", help="char, bpe (trained here), gpt2, or the path of a tokenizer (default: bpe)")
+    add("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
+    add("--pattern", choices=("gpt2", "gpt4"), help="of bpe: how text is split before merging (default: gpt2)")
+    add(
+        "--field", metavar="NAME",
+        help="field of records with the text, such as body or translation.en (default: text)",
+    )  # fmt: skip
+    add("--separator", metavar="TEXT", help="ends a document within .txt and .md files, such as '<|endoftext|>'")
+    add("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
+    add(
+        "--limit", type=int, metavar="N",
+        help="at most so many documents of each source; of hamlet, which has no end, so many to train on (with "
+        "--from: so many prompts; default: 2000)",
+    )  # fmt: skip
+    add("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
+    add("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
+    add("--force", action="store_true", help="replace data that is there already")
+    shared_arguments(parser, "--json", help="print the manifest")
 
 
 def prepare(arguments: Arguments) -> None:

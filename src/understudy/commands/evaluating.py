@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     model_arguments(parser)
-    parser.add_argument("--data", metavar="PATH", help="data to evaluate on (default: the run's training data)")
-    parser.add_argument("--split", default="val", choices=("train", "val"), help="split of the data (default: val)")
-    parser.add_argument("--context", type=int, metavar="TOKENS", help="length of the windows (default: the model's)")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in one forward (default: 16)")
+    add("--data", metavar="PATH", help="data to evaluate on (default: the run's training data)")
+    add("--split", default="val", choices=("train", "val"), help="split of the data (default: val)")
+    add("--context", type=int, metavar="TOKENS", help="length of the windows (default: the model's)")
+    add("--batch-size", type=int, default=16, metavar="N", help="rows in one forward (default: 16)")
     group = parser.add_argument_group("tasks instead of the loss")
     group.add_argument("--tasks", metavar="NAMES", help="such as hamlet,gsm8k, or files of questions ending in .jsonl")
     group.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")

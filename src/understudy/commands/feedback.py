@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least
+from understudy.commands import Arguments, check_least, shared_arguments
 from understudy.config.stages import improving_stages
 from understudy.console import interval_text, print_json
 
@@ -141,29 +141,23 @@ def _number(of: dict[str, Any] | None) -> str:
 
 
 def improve_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("old", metavar="RUN", help="the run that people judged: a name under runs/, or a path")
+    add = parser.add_argument
+    add("old", metavar="RUN", help="the run that people judged: a name under runs/, or a path")
     _database_argument(parser)
-    parser.add_argument(
+    add(
         "--method", choices=improving_stages(),
-        help="learn from corrections alone (sft), from preferences directly (dpo), or through a reward model (default: sft "
-        "with 50 corrections or more, else dpo)",
+        help="learn from corrections alone (sft), from preferences directly (dpo), or through a reward model "
+        "(default: sft with 50 corrections or more, else dpo)",
     )  # fmt: skip
-    parser.add_argument("--run", metavar="NAME", help="folder of the new run under runs/ (default: RUN-improved)")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted improvement")
-    parser.add_argument(
-        "--data", metavar="PATH", help="prompts to compare the runs on (default: Hamlet's, or held out)"
-    )
-    parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=120, metavar="N", help="length limit of a compared answer (default: 120)"
-    )
-    parser.add_argument(
-        "--temperature", type=float, metavar="X", help="of compared answers (default: that of most judged ones)"
-    )
-    parser.add_argument("--judge", metavar="RUN", help="a reward model that compares the runs where no answer is known")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print what improvement.json holds")
+    add("--run", metavar="NAME", help="folder of the new run under runs/ (default: RUN-improved)")
+    add("--resume", action="store_true", help="continue an interrupted improvement")
+    add("--data", metavar="PATH", help="prompts to compare the runs on (default: Hamlet's, or held out)")
+    add("--limit", type=int, default=200, metavar="N", help="the first N prompts (default: 200)")
+    add("--max-new-tokens", type=int, default=120, metavar="N", help="length limit of a compared answer (default: 120)")
+    add("--temperature", type=float, metavar="X", help="of compared answers (default: that of most judged ones)")
+    add("--judge", metavar="RUN", help="a reward model that compares the runs where no answer is known")
+    add("--seed", type=int, default=0, metavar="N", help="of training")
+    shared_arguments(parser, "--device", "--json", help="print what improvement.json holds")
 
 
 def improve(arguments: Arguments) -> None:

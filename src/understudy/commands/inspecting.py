@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, run_arguments
+from understudy.commands import Arguments, check_least, shared_arguments
 from understudy.console import final_table, print_json, print_line, printable
 
 if TYPE_CHECKING:
@@ -24,44 +24,36 @@ NARROWEST = 20
 
 
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    run_arguments(parser)
+    add = parser.add_argument
+    shared_arguments(parser, "run")
     what = parser.add_mutually_exclusive_group()
+    what.add_argument("--mask", action="store_true", help="show the first conversations, with trained tokens marked")
     what.add_argument(
-        "--mask", action="store_true", help="show the first conversations, with the trained tokens marked"
-    )
-    what.add_argument(
-        "--prompt",
-        metavar="TEXT",
+        "--prompt", metavar="TEXT",
         help="show probabilities, logit lens and attention of this text; - reads standard input. An assistant also "
         "answers it greedily",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
+    )  # fmt: skip
+    add(
+        "--data", type=Path, metavar="PATH",
         help="with --mask: a folder or .jsonl file of conversations (default: the run's training data)",
-    )
-    parser.add_argument(
-        "--num",
-        type=int,
-        metavar="N",
+    )  # fmt: skip
+    add(
+        "--num", type=int, metavar="N",
         help="number of conversations or tokens to show (default: 3 conversations, 16 tokens)",
-    )
-    parser.add_argument("--width", type=int, metavar="N", help="columns of the text (default: the terminal's)")
-    looking = parser.add_argument_group("with --prompt")
-    looking.add_argument("--plain", action="store_true", help="continue the prompt as text, also with an assistant")
-    looking.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
-    looking.add_argument(
-        "--tokens",
-        type=int,
-        metavar="N",
+    )  # fmt: skip
+    add("--width", type=int, metavar="N", help="columns of the text (default: the terminal's)")
+    looking = parser.add_argument_group("with --prompt").add_argument
+    looking("--plain", action="store_true", help="continue the prompt as text, also with an assistant")
+    looking("--system", metavar="TEXT", help="a system message before the prompt")
+    looking(
+        "--tokens", type=int, metavar="N",
         help="maximum length of the greedy continuation (default: 60 for an assistant, else 0)",
-    )
-    looking.add_argument("--at", type=int, metavar="N", help="show the attention at the position that predicts token N")
-    looking.add_argument("--out", type=Path, metavar="FILE", help="save a picture (.png)")
-    looking.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
-    looking.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    )  # fmt: skip
+    looking("--at", type=int, metavar="N", help="show the attention at the position that predicts token N")
+    looking("--out", type=Path, metavar="FILE", help="save a picture (.png)")
+    looking("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
+    looking("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
+    shared_arguments(parser, "--json")
 
 
 def inspect(arguments: Arguments) -> None:

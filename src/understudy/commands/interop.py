@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from understudy.commands import Arguments
+from understudy.commands import Arguments, shared_arguments
 from understudy.console import print_json
 
 TYPES = ("f32", "f16", "q8_0")
@@ -14,21 +14,17 @@ EXPORTS = Path("exports")
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
+    add = parser.add_argument
+    add(
+        "model", metavar="MODEL",
         help="gpt2, gpt2-medium, gpt2-large, gpt2-xl or another repository on the hub as owner/name; a folder with "
         "config.json and model.safetensors or pytorch_model.bin; or nanoGPT's ckpt.pt",
-    )
-    parser.add_argument("--run", metavar="NAME", help="folder under runs/ (default: the name of the model)")
-    parser.add_argument(
-        "--context", type=int, metavar="TOKENS", help="cut the context to this length (default: the model's)"
-    )
-    parser.add_argument("--dropout", type=float, metavar="X", help="dropout of later training (default: the model's)")
-    parser.add_argument(
-        "--tokenizer", type=Path, metavar="PATH", help="the tokenizer of a model that comes without one"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    )  # fmt: skip
+    add("--run", metavar="NAME", help="folder under runs/ (default: the name of the model)")
+    add("--context", type=int, metavar="TOKENS", help="cut the context to this length (default: the model's)")
+    add("--dropout", type=float, metavar="X", help="dropout of later training (default: the model's)")
+    add("--tokenizer", type=Path, metavar="PATH", help="the tokenizer of a model that comes without one")
+    shared_arguments(parser, "--json")
 
 
 def import_model(arguments: Arguments) -> None:
@@ -55,18 +51,14 @@ def import_model(arguments: Arguments) -> None:
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a name under runs/, or a path")
-    parser.add_argument("--format", required=True, choices=("hf", "gguf", "ollama", "nanogpt"), help="format to write")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="a new folder to write to (default: exports/RUN-FORMAT)"
-    )
-    parser.add_argument("--type", choices=TYPES, help="gguf, ollama: storage type of the matrices (default: f16)")
-    parser.add_argument(
-        "--adapter", action="store_true", help="hf: write the base model and its adapters separately, in PEFT's format"
-    )
-    parser.add_argument("--push", metavar="REPO", help="upload the export to a repository on the hub")
-    parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add = parser.add_argument
+    shared_arguments(parser, "run")
+    add("--format", required=True, choices=("hf", "gguf", "ollama", "nanogpt"), help="format to write")
+    add("--out", type=Path, metavar="FOLDER", help="a new folder to write to (default: exports/RUN-FORMAT)")
+    add("--type", choices=TYPES, help="gguf, ollama: storage type of the matrices (default: f16)")
+    add("--adapter", action="store_true", help="hf: write the base model and its adapters separately, in PEFT's format")
+    add("--push", metavar="REPO", help="upload the export to a repository on the hub")
+    shared_arguments(parser, "--checkpoint", "--json")
 
 
 def export(arguments: Arguments) -> None:

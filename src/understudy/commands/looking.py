@@ -24,6 +24,7 @@ SHADES = ((0.5, "black on green"), (0.1, "black on yellow"), (0.01, "black on da
 
 def inspect_prompt(arguments: Arguments) -> None:
     from understudy.files import check_output_path
+    from understudy.report.look_plot import look_plot
     from understudy.report.prompt_look import look_at_prompt
     from understudy.run import load_run
     from understudy.runtime import choose_device
@@ -37,7 +38,7 @@ def inspect_prompt(arguments: Arguments) -> None:
     look = look_at_prompt(run, prompt, arguments.plain, arguments.system, arguments.tokens)
     position = look.position(arguments.at)
     if arguments.out is not None:
-        look.save_picture(arguments.out, arguments.num)
+        look_plot(look, arguments.out, arguments.num)
     if arguments.json:
         print_json(look.as_dict(position))
         return

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from understudy.commands import Arguments
+from understudy.commands import Arguments, shared_arguments
 from understudy.console import print_json
 
 
 def presets_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", nargs="?", metavar="PRESET", help="show this preset with every default filled in")
-    parser.add_argument("--settings", action="store_true", help="list every setting: type, default, description")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add = parser.add_argument
+    add("preset", nargs="?", metavar="PRESET", help="show this preset with every default filled in")
+    add("--settings", action="store_true", help="list every setting: type, default, description")
+    shared_arguments(parser, "--json")
 
 
 def presets(arguments: Arguments) -> None:
@@ -46,22 +47,25 @@ def presets(arguments: Arguments) -> None:
 
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "preset", nargs="?", metavar="PRESET", help="also plan the memory of this preset with the given settings"
-    )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add = parser.add_argument
+    add("preset", nargs="?", metavar="PRESET", help="also plan the memory of this preset with the given settings")
+    add("--init-from", metavar="RUN", help="plan for a run that starts from this one, with its shape")
+    shared_arguments(parser, "--device", "--json")
 
 
 def doctor(arguments: Arguments) -> None:
     """Print the facts about this machine."""
-    from understudy.config.load import load_config
+    from understudy.config.load import apply_overrides, build_config, read_preset
     from understudy.doctor import examine, render
+    from understudy.run import load_run
     from understudy.runtime import start_runtime
+    from understudy.train.init_from import config_from_parent
 
     config = None
     if arguments.preset:
-        config = load_config(arguments.preset, arguments.overrides)
+        tree = apply_overrides(read_preset(arguments.preset), arguments.overrides)
+        parent = arguments.init_from or tree.get("init_from")
+        config = config_from_parent(tree, load_run(str(parent))) if parent else build_config(tree)
     elif arguments.overrides:
         raise ValueError("settings belong to a preset; say `understudy doctor PRESET --train.batch_size 8`")
     dtype = config.train.dtype if config else "auto"
@@ -74,18 +78,13 @@ def doctor(arguments: Arguments) -> None:
 
 
 def bench_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "preset",
-        nargs="?",
-        default="shakespeare-char-cpu",
-        metavar="PRESET",
+    add = parser.add_argument
+    add(
+        "preset", nargs="?", default="shakespeare-char-cpu", metavar="PRESET",
         help="the model and batch to measure (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=5.0, metavar="X", help="duration of each measurement (default: 5)"
-    )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    )  # fmt: skip
+    add("--seconds", type=float, default=5.0, metavar="X", help="duration of each measurement (default: 5)")
+    shared_arguments(parser, "--device", "--json")
 
 
 def bench(arguments: Arguments) -> None:

@@ -13,21 +13,17 @@ OPTIONS = {"data": "data.path", "seed": "train.seed", "device": "train.device", 
 
 
 def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", nargs="?", metavar="PRESET", help="a name `understudy presets` lists, or a YAML file")
-    parser.add_argument(
-        "--run",
-        "--run-name",  # torchrun of some Pythons mistakes --run for an abbreviation of its own options
-        metavar="NAME",
-        help="folder under runs/ (default: the name of the preset)",
-    )
-    parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
-    parser.add_argument("--init-from", metavar="RUN", help=STAGES[stage].init_from)
-    parser.add_argument("--data", metavar="PATH", help="a folder that `understudy prepare` wrote (data.path)")
-    parser.add_argument("--seed", metavar="N", help="train.seed")
-    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
+    add = parser.add_argument
+    add("preset", nargs="?", metavar="PRESET", help="a name `understudy presets` lists, or a YAML file")
+    # torchrun of some Pythons mistakes --run for an abbreviation of its own options
+    add("--run", "--run-name", metavar="NAME", help="folder under runs/ (default: the name of the preset)")
+    add("--resume", action="store_true", help="continue the run from its last checkpoint")
+    add("--init-from", metavar="RUN", help=STAGES[stage].init_from)
+    add("--data", metavar="PATH", help="a folder that `understudy prepare` wrote (data.path)")
+    add("--seed", metavar="N", help="train.seed")
+    add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
     if STAGES[stage].rollout:
-        help = f"the run whose scores are rewards ({stage}.reward_model)"
-        parser.add_argument("--reward-model", metavar="RUN", help=help)
+        add("--reward-model", metavar="RUN", help=f"the run whose scores are rewards ({stage}.reward_model)")
 
 
 def train(stage: str, arguments: Arguments) -> None:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, model_arguments, run_arguments
+from understudy.commands import Arguments, check_least, model_arguments, shared_arguments
 from understudy.console import print_json, printable
 
 if TYPE_CHECKING:
@@ -17,22 +17,16 @@ if TYPE_CHECKING:
 
 
 def sampling_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=temperature,
-        metavar="X",
+    add = parser.add_argument
+    add(
+        "--temperature", type=float, default=temperature, metavar="X",
         help="sampling temperature; 0 is greedy (default: %(default)s)",
-    )
-    parser.add_argument("--top-k", type=int, metavar="N", help="sample among the N most likely tokens")
-    parser.add_argument(
-        "--top-p", type=float, metavar="X", help="sample among the most likely tokens with total probability X"
-    )
-    parser.add_argument("--min-p", type=float, metavar="X", help="exclude tokens below X times the largest probability")
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1 discourages repetition"
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="seed; the same seed gives the same text")
+    )  # fmt: skip
+    add("--top-k", type=int, metavar="N", help="sample among the N most likely tokens")
+    add("--top-p", type=float, metavar="X", help="sample among the most likely tokens with total probability X")
+    add("--min-p", type=float, metavar="X", help="exclude tokens below X times the largest probability")
+    add("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1 discourages repetition")
+    add("--seed", type=int, metavar="N", help="seed; the same seed gives the same text")
 
 
 def sampling_settings(arguments: Arguments) -> SamplingSettings:
@@ -45,13 +39,12 @@ def sampling_settings(arguments: Arguments) -> SamplingSettings:
 
 
 def sample_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     model_arguments(parser)
-    parser.add_argument("--prompt", default="\n", metavar="TEXT", help="text to continue; - reads standard input")
-    parser.add_argument("--num", type=int, default=1, metavar="N", help="number of continuations (default: 1)")
-    parser.add_argument("--tokens", type=int, default=300, metavar="N", help="maximum new tokens (default: 300)")
-    parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="stop before this text; may be repeated"
-    )
+    add("--prompt", default="\n", metavar="TEXT", help="text to continue; - reads standard input")
+    add("--num", type=int, default=1, metavar="N", help="number of continuations (default: 1)")
+    add("--tokens", type=int, default=300, metavar="N", help="maximum new tokens (default: 300)")
+    add("--stop", action="append", default=[], metavar="TEXT", help="stop before this text; may be repeated")
     sampling_arguments(parser, temperature=0.8)
 
 
@@ -101,13 +94,12 @@ status 2. With --json the conversation is printed at the end."""
 
 
 def chat_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     model_arguments(parser)
     parser.epilog = CHAT_HELP
-    parser.add_argument("--system", metavar="TEXT", help="a system message")
-    parser.add_argument("--load", type=Path, metavar="FILE", help="continue a conversation that /save wrote")
-    parser.add_argument(
-        "--tokens", type=int, default=300, metavar="N", help="maximum tokens of an answer (default: 300)"
-    )
+    add("--system", metavar="TEXT", help="a system message")
+    add("--load", type=Path, metavar="FILE", help="continue a conversation that /save wrote")
+    add("--tokens", type=int, default=300, metavar="N", help="maximum tokens of an answer (default: 300)")
     sampling_arguments(parser, temperature=0.7)
 
 
@@ -152,12 +144,9 @@ def chat(arguments: Arguments) -> None:
 
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:
-    run_arguments(parser, several=True)
+    shared_arguments(parser, "run", nargs="+")
     parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="path of the page (default: report.html in the first run)",
+        "--out", type=Path, metavar="FILE", help="path of the page (default: report.html in the first run)"
     )
 
 

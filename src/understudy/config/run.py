@@ -181,10 +181,8 @@ class LogConfig(Section):
     """Also log to TensorBoard."""
     wandb: bool = False
     """Also log to Weights & Biases."""
-    trackio: bool = False
-    """Also log to Trackio."""
     project: str = "understudy"
-    """Project name at Weights & Biases and Trackio."""
+    """Project name at Weights & Biases."""
     samples: CountOrZero = 3
     """Texts to sample at each evaluation; after sft, the number of prompts to answer."""
     sample_tokens: Count = 200

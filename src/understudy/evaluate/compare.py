@@ -1,41 +1,27 @@
 """Comparison of two sets of answers to the same prompts by a judge that does not know which run gave which.
 
-Judges are a verifier, a reward model or a person. Not here: which prompts are compared on and saving (compare_runs.py),
-printing.
+Judges are a verifier, a reward model or a person. Not here: the answers and their prompts, and saving
+(compare_runs.py), printing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from understudy.data.chat.formats import Dropped
-from understudy.data.chat.preference_formats import tidy_preference
 from understudy.data.chat.prompts import Prompt
 from understudy.evaluate.likelihood import Progress
-from understudy.evaluate.runner import answer_all
 from understudy.evaluate.statistics import sign_test, win_rate
-from understudy.inference.sampling import SamplingSettings
-from understudy.model import GPT
 from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import true_score, verifier_of
 from understudy.run import Run
-from understudy.runtime import Runtime
-from understudy.tokenizer.chat import render, speaks_chat
 
-ANSWER_TOKENS = 120
-"""Maximum length of an answer, by default."""
-BATCH_SIZE = 64
-"""Prompts answered in one batch."""
 Judge = Callable[[Prompt, str, str], float]
 """Given a prompt and two answers in random order: 1 if the first is better, 0 if the second is, else 0.5.
 StopIteration ends the comparison."""
-ComparisonProgress = Callable[[str, int, int], None]
-"""Called with a description of the work, the number of finished prompts and the number of all."""
 
 
 @dataclass(frozen=True)
@@ -107,47 +93,6 @@ def outcome(pairs: Sequence[ComparedPair]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compare_answers(
-    first: Run, second: Run, prompts: Sequence[Prompt], judge: Judge, runtime: Runtime, temperature: float = 0.0,
-    max_new_tokens: int = ANSWER_TOKENS, seed: int = 0, progress: ComparisonProgress | None = None,
-    batch_size: int = BATCH_SIZE,
-) -> RunComparison:  # fmt: skip
-    """Let both runs answer every prompt, and judge each pair of answers as :func:`judge_answers` does.
-
-    A sampled answer depends on the seed, the run's position and the number of the prompt, not on the batch.
-
-    Raises:
-        ValueError: a run that does not answer, no prompt that leaves room for an answer, or no judged pair.
-    """
-    for run in (first, second):
-        if not isinstance(run.model, GPT) or not speaks_chat(run.tokenizer) or not run.config.info.generates:
-            raise ValueError(f"the run {run.path} does not answer; name one of sft, dpo, ppo or grpo")
-    rendered = [
-        [render(run.tokenizer, list(prompt.messages), reply=True).tokens for prompt in prompts]
-        for run in (first, second)
-    ]
-    room = [run.config.model.context_length - max_new_tokens for run in (first, second)]
-    numbers = [i for i, rows in enumerate(zip(*rendered)) if all(len(row) <= n for row, n in zip(rows, room))]
-    if not numbers:
-        raise ValueError(
-            f"no prompt leaves room for {max_new_tokens} tokens of an answer in contexts of "
-            f"{room[0] + max_new_tokens} and {room[1] + max_new_tokens}; choose shorter prompts or a smaller "
-            "--max-new-tokens"
-        )
-    report = progress or (lambda description, done, total: None)
-    answers = []
-    for position, (run, rows) in enumerate(zip((first, second), rendered)):
-        settings = SamplingSettings(temperature, seed=2 * seed + position)
-        answers.append(answer_all(
-            run.model.to(runtime.device), run.tokenizer, [rows[i] for i in numbers], max_new_tokens, settings, runtime,
-            batch_size, numbers=numbers, progress=partial(report, f"{run.path.name} answers"),
-        ))  # fmt: skip
-    pairs = judge_answers(
-        [prompts[i] for i in numbers], answers[0], answers[1], judge, seed, partial(report, "judging")
-    )
-    return RunComparison(first, second, pairs, len(prompts), len(prompts) - len(numbers))
-
-
 def judge_answers(
     prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], judge: Judge, seed: int = 0,
     progress: Progress | None = None,
@@ -174,27 +119,6 @@ def judge_answers(
         if not pairs:
             raise ValueError("no pair of answers was judged, so there is no result") from None
     return pairs
-
-
-def preferences_of(comparison: RunComparison, annotator: str) -> Iterator[dict[str, Any]]:
-    """The judged pairs as lines of preferences (data/chat/preference_formats.py), without empty and equal answers."""
-    for pair in comparison.pairs:
-        chosen, rejected = (pair.second, pair.first) if pair.points >= 0.5 else (pair.first, pair.second)
-        record = {
-            "prompt": list(pair.prompt.messages),
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-            **({"tie": True} if pair.points == 0.5 else {}),
-            "annotator": annotator,
-            **({"category": pair.prompt.category} if pair.prompt.category else {}),
-            **(
-                {"truth": [true_score(pair.prompt, text) for text in (chosen, rejected)]}
-                if has_verifier(pair.prompt)
-                else {}
-            ),
-        }
-        if not isinstance(tidy_preference(record), Dropped):
-            yield record
 
 
 def has_verifier(prompt: Prompt) -> bool:

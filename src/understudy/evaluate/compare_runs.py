@@ -3,51 +3,84 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from understudy.config.run import RunConfig
 from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.formats import Dropped
+from understudy.data.chat.preference_formats import tidy_preference
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompt_formats import read_prompts
 from understudy.data.chat.prompts import Prompt, open_prompts, prompt_of
-from understudy.evaluate.compare import (
-    ANSWER_TOKENS,
-    ComparisonProgress,
-    Judge,
-    RunComparison,
-    by_verifier,
-    compare_answers,
-    has_verifier,
-    preferences_of,
-)
+from understudy.evaluate.compare import Judge, RunComparison, by_verifier, has_verifier, judge_answers
+from understudy.evaluate.runner import answer_all
 from understudy.evaluate.task import Task
 from understudy.evaluate.tasks import PUBLIC, TASKS, find_task
 from understudy.files import check_output_path, read_json, write_text
+from understudy.inference.sampling import SamplingSettings
+from understudy.model import GPT
+from understudy.rewards.verifiers import true_score
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
-from understudy.tokenizer.chat import Message
+from understudy.tokenizer.chat import Message, render, speaks_chat
+
+ANSWER_TOKENS = 120
+"""Maximum length of an answer, by default."""
+BATCH_SIZE = 64
+"""Prompts answered in one batch."""
 
 
 def compare_runs(
     first: Run, second: Run, runtime: Runtime, data: str | None = None, limit: int = 200,
     prompts: Sequence[Prompt] | None = None, judge: Judge = by_verifier, max_new_tokens: int = ANSWER_TOKENS,
-    temperature: float = 0.0, seed: int = 0, progress: ComparisonProgress | None = None,
+    temperature: float = 0.0, seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda description, done, total: None,
 ) -> RunComparison:  # fmt: skip
-    """Compare the second run with the first on the same prompts.
+    """Let both runs answer the same prompts, and judge each pair of answers as :func:`judge_answers` does.
+
+    A sampled answer depends on the seed, the run's position and the number of the prompt, not on the batch.
 
     Args:
         prompts: by default those of :func:`comparison_prompts`.
+        progress: called with a description of the work, the number of finished prompts and the number of all.
 
     Raises:
-        ValueError: no prompts, a run that does not answer, or no judged pair.
+        ValueError: no prompts, a run that does not answer, no prompt that leaves room for an answer, or no judged pair.
     """
+    runs = (first, second)
     if prompts is None:
-        prompts = comparison_prompts([first.path, second.path], data, limit, verifiable=judge is by_verifier)
-    comparison = compare_answers(first, second, prompts, judge, runtime, temperature, max_new_tokens, seed, progress)
-    return replace(comparison, trained_on=count_trained(prompts, [first.path, second.path]))
+        prompts = comparison_prompts([run.path for run in runs], data, limit, verifiable=judge is by_verifier)
+    for run in runs:
+        if not isinstance(run.model, GPT) or not speaks_chat(run.tokenizer) or not run.config.info.generates:
+            raise ValueError(f"the run {run.path} does not answer; name one of sft, dpo, ppo or grpo")
+    rendered = [[render(run.tokenizer, list(p.messages), reply=True).tokens for p in prompts] for run in runs]
+    contexts = [run.config.model.context_length for run in runs]
+    numbers = [
+        i for i, rows in enumerate(zip(*rendered))
+        if all(len(row) + max_new_tokens <= context for row, context in zip(rows, contexts))
+    ]  # fmt: skip
+    if not numbers:
+        raise ValueError(
+            f"no prompt leaves room for {max_new_tokens} tokens of an answer in contexts of {contexts[0]} and "
+            f"{contexts[1]}; choose shorter prompts or a smaller --max-new-tokens"
+        )
+    answers = [
+        answer_all(
+            run.model.to(runtime.device), run.tokenizer, [rows[i] for i in numbers], max_new_tokens,
+            SamplingSettings(temperature, seed=2 * seed + position), runtime, BATCH_SIZE, numbers=numbers,
+            progress=partial(progress, f"{run.path.name} answers"),
+        )
+        for position, (run, rows) in enumerate(zip(runs, rendered))
+    ]  # fmt: skip
+    pairs = judge_answers(
+        [prompts[i] for i in numbers], answers[0], answers[1], judge, seed, partial(progress, "judging")
+    )
+    trained_on = count_trained(prompts, [run.path for run in runs])
+    return RunComparison(first, second, pairs, len(prompts), len(prompts) - len(numbers), trained_on)
 
 
 def comparison_prompts(runs: Sequence[Path], data: str | None, limit: int, verifiable: bool) -> list[Prompt]:
@@ -61,7 +94,13 @@ def comparison_prompts(runs: Sequence[Path], data: str | None, limit: int, verif
         ValueError: no such data, no prompt in it, a run whose data source has no task, or prompts without a verifier.
     """
     if data is None:
-        task = _common_task(runs)
+        tasks = {path: task_of_run(path) for path in runs}
+        if without_task := [path for path, task in tasks.items() if task is None]:
+            raise ValueError(
+                f"there are no default prompts for the run {without_task[0]}, since no task belongs to its data; name "
+                "prompts with --data PATH, a file or a folder of `understudy prepare SOURCE --kind prompts`"
+            )
+        [task, *_] = [task for task in tasks.values() if task is not None]
         return [task.as_prompt(example) for example in task.comparison_examples(limit)]
     if Path(data).is_dir():
         prompts = list(islice(open_prompts(Path(data), "val"), limit))
@@ -76,18 +115,6 @@ def comparison_prompts(runs: Sequence[Path], data: str | None, limit: int, verif
             "--by person, or --by reward with --reward-model RUN"
         )
     return prompts
-
-
-def _common_task(runs: Sequence[Path]) -> Task:
-    tasks = []
-    for path in runs:
-        if (task := task_of_run(path)) is None:
-            raise ValueError(
-                f"there are no default prompts for the run {path}, since no task belongs to its data; name prompts with "
-                "--data PATH, a file or a folder of `understudy prepare SOURCE --kind prompts`"
-            )
-        tasks.append(task)
-    return tasks[0]
 
 
 def task_of_run(path: Path) -> Task | None:
@@ -158,8 +185,20 @@ def check_preference_file(path: Path) -> None:
 
 
 def save_preferences(comparison: RunComparison, annotator: str, path: Path) -> int:
-    """Write the judged pairs as preferences to train on, and return their number. No file is written for none."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in preferences_of(comparison, annotator)]
+    """Write the judged pairs as preferences to train on, without empty and equal answers, and return their number. No
+    file is written for none."""
+    lines = []
+    for pair in comparison.pairs:
+        texts = (pair.second, pair.first) if pair.points >= 0.5 else (pair.first, pair.second)
+        chosen, rejected = ([{"role": "assistant", "content": text}] for text in texts)
+        record: dict[str, Any] = {"prompt": list(pair.prompt.messages), "chosen": chosen, "rejected": rejected}
+        record |= {"tie": True} if pair.points == 0.5 else {}
+        record |= {"annotator": annotator}
+        record |= {"category": pair.prompt.category} if pair.prompt.category else {}
+        if has_verifier(pair.prompt):
+            record["truth"] = [true_score(pair.prompt, text) for text in texts]
+        if not isinstance(tidy_preference(record), Dropped):
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     if lines:
         write_text(path, "".join(lines))
     return len(lines)

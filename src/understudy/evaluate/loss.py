@@ -20,12 +20,11 @@ from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.loader import Batch, consecutive_batches
 from understudy.data.text.shards import open_split
-from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
 from understudy.model.masks import causal, packed
-from understudy.run import Run, RunFolder
+from understudy.run import Run
 from understudy.runtime import Runtime
 
 
@@ -72,7 +71,7 @@ def evaluate_run(
     """
     info = run.config.info
     if not info.generates:
-        raise ValueError(f"the run {run.path} is a reward model and has no loss per token; use evaluate_reward_run")
+        raise ValueError(f"the run {run.path} is a reward model and has no loss per token; use evaluate_split")
     if not info.token_loss and path is None:
         raise ValueError(
             f"the run {run.path} was trained on {info.data}, which have no loss per token; name --tasks, or --data "
@@ -164,8 +163,3 @@ def loss_over(
     per_byte = count / (text_bytes * math.log(2)) if text_bytes else None
     bits = [value * per_byte if per_byte and value is not None else None for value in (mean, low, high)]
     return LossResult(mean, low, high, int(count), *bits)
-
-
-def save_evaluation(folder: RunFolder, result: LossResult, checkpoint: str) -> None:
-    """Write an evaluation to the run's folder, where the report reads it."""
-    write_json(folder.path / "evaluation.json", result.as_dict() | {"checkpoint": checkpoint})

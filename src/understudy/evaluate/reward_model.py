@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches, encode_preferences
-from understudy.data.chat.preferences import open_preferences
+from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches
+from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import Estimate, estimate, mean_interval
 from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import pair_loss
 from understudy.model import GPT
-from understudy.rewards.model import RewardModel, check_finite, document_scores
-from understudy.run import REWARD_EVALUATION, Run, RunFolder
+from understudy.rewards.model import check_finite, document_scores
+from understudy.run import REWARD_EVALUATION, RunFolder
 from understudy.runtime import Runtime
 
 BINS = 10
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,14 @@ class RewardEvaluation:
         """The accuracies with their intervals, as metrics of the validation split."""
         metrics: dict[str, float] = {}
         for name, accuracy in self.accuracies().items():
-            values = {"": accuracy.value, "_low": accuracy.low, "_high": accuracy.high}
-            metrics |= {f"val/{name}{suffix}": value for suffix, value in values.items() if value is not None}
+            metrics |= accuracy.metrics(f"val/{name}")
         return metrics
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of evaluation_reward.json: accuracies, calibration and the distribution of scores."""
         accuracies: dict[str, float | None] = {}
         for name, accuracy in self.accuracies().items():
-            accuracies |= {name: accuracy.value, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
+            accuracies |= accuracy.named(name)
         return {
             "loss": self.loss.loss, "loss_low": self.loss.loss_low, "loss_high": self.loss.loss_high,
             **accuracies, "pairs": len(self.rows),
@@ -94,6 +93,22 @@ def calibration(differences: Sequence[float]) -> list[dict[str, float]]:
 
 
 @torch.no_grad()
+def over_comparisons(
+    model: GPT, preferences: EncodedPreferences, context_length: int, batch_size: int, runtime: Runtime,
+    compute: Callable[[list[EncodedComparison], Batch], T], reference_logprobs: Tensor | None = None,
+) -> list[T]:  # fmt: skip
+    """``compute`` of each batch of comparisons, in order. The processes share the batches, and each returns all results."""
+    batches = comparison_batches(
+        preferences, context_length, batch_size, runtime.rank, runtime.world_size, reference_logprobs
+    )
+    shard = []
+    with evaluating(model):
+        for comparisons, batch in batches:
+            with runtime.autocast():
+                shard.append(compute(comparisons, {k: tensor.to(runtime.device) for k, tensor in batch.items()}))
+    return runtime.gather_shards(shard)
+
+
 def evaluate_scores(
     model: GPT, preferences: EncodedPreferences, context_length: int, batch_size: int, runtime: Runtime
 ) -> RewardEvaluation:
@@ -102,15 +117,12 @@ def evaluate_scores(
     Raises:
         ValueError: a score is not finite.
     """
-    batches = comparison_batches(preferences, context_length, batch_size, runtime.rank, runtime.world_size)
-    shard: list[tuple[list[float], list[float]]] = []
-    with evaluating(model):
-        for comparisons, batch in batches:
-            batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
-            with runtime.autocast():
-                scores = document_scores(model, batch).float()
-            shard.append((_losses(comparisons, batch, scores), scores.tolist()))
-    gathered = runtime.gather_shards(shard)
+
+    def compute(comparisons: list[EncodedComparison], batch: Batch) -> tuple[list[float], list[float]]:
+        scores = document_scores(model, batch).float()
+        return _losses(comparisons, batch, scores), scores.tolist()
+
+    gathered = over_comparisons(model, preferences, context_length, batch_size, runtime, compute)
     losses = [loss for batch_losses, _ in gathered for loss in batch_losses]
     scores_in_order = check_finite([score for _, batch_scores in gathered for score in batch_scores])
     rows: list[dict[str, Any]] = []
@@ -128,22 +140,6 @@ def evaluate_scores(
     mean = sum(losses) / len(losses)
     low, high = mean_interval(losses)
     return RewardEvaluation(LossResult(mean, low, high, preferences.pairs), rows, scored)
-
-
-def evaluate_reward_run(
-    run: Run, runtime: Runtime, path: Path | None = None, split: str = "val", context_length: int | None = None,
-    batch_size: int = 16,
-) -> RewardEvaluation:  # fmt: skip
-    """Evaluate a reward model on a split of its preferences or of those at ``path``.
-
-    Raises:
-        ValueError: a run without a score head, or no such data.
-    """
-    model, context = RewardModel(run, runtime).model, context_length or run.config.model.context_length
-    comparisons = open_preferences(path or Path(run.config.data.path), split)
-    return evaluate_scores(
-        model, encode_preferences(comparisons, run.tokenizer, context, split), context, batch_size, runtime
-    )
 
 
 def _losses(comparisons: Sequence[EncodedComparison], batch: dict[str, Tensor], scores: Tensor) -> list[float]:

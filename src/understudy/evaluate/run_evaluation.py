@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.evaluate.loss import LossResult, evaluate_run, save_evaluation
-from understudy.evaluate.reward_model import RewardEvaluation, evaluate_reward_run
+from understudy.data.chat.pair_rows import encode_preferences
+from understudy.data.chat.preferences import open_preferences
+from understudy.evaluate.loss import LossResult, evaluate_run
+from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
+from understudy.files import write_json
+from understudy.rewards.model import RewardModel
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime
 
@@ -52,7 +56,7 @@ class RunEvaluation:
             if isinstance(self.result, RewardEvaluation):
                 self.result.save(folder, self.run.step)
             else:
-                save_evaluation(folder, self.result, str(self.run.step))
+                write_json(folder.path / "evaluation.json", self.result.as_dict() | {"checkpoint": str(self.run.step)})
         except OSError as error:
             raise ValueError(
                 f"the result cannot be written to {self.run.path} ({error.strerror}); make it writable"
@@ -83,5 +87,8 @@ def evaluate_split(
     if run.config.info.generates:
         result = evaluate_run(run, runtime, path, split, context, batch_size)
     else:
-        result = evaluate_reward_run(run, runtime, path, split, context, batch_size)
+        model = RewardModel(run, runtime).model
+        preferences = open_preferences(path or Path(run.config.data.path), split)
+        encoded = encode_preferences(preferences, run.tokenizer, context, split)
+        result = evaluate_scores(model, encoded, context, batch_size, runtime)
     return RunEvaluation(run, split, context, result, path is None and split == "val" and context == limit)

@@ -25,6 +25,14 @@ class Estimate:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def named(self, name: str) -> dict[str, float | None]:
+        """The value as ``name``, the bounds as ``name_low`` and ``name_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """As :meth:`named`, without bounds that are None."""
+        return {key: value for key, value in self.named(name).items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Paired:

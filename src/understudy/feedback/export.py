@@ -65,7 +65,7 @@ def preferences(store: FeedbackStore) -> ExportedFeedback:
     ratings or thumbs. Equal pairs of one annotator are written once."""
     answers, judgements = _answers(store), store.judgements()
     exported, seen = ExportedFeedback(), set()
-    for pair in (*_direct(answers, judgements, exported), *_rated(answers, judgements, exported)):
+    for pair in (*_direct(answers, judgements), *_rated(answers, judgements, exported)):
         line = tidy_preference(pair)
         if not isinstance(line, Dropped):
             sides = [json.dumps(line[side]) for side in ("chosen", "rejected")]
@@ -102,18 +102,11 @@ def _assistant(text: str) -> list[Message]:
 
 
 def _pair(prompt: list[Message], chosen: str, rejected: str, annotator: str, **others: Any) -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "chosen": _assistant(chosen),
-        "rejected": _assistant(rejected),
-        "annotator": annotator,
-        **others,
-    }
+    sides = {"chosen": _assistant(chosen), "rejected": _assistant(rejected)}
+    return {"prompt": prompt, **sides, "annotator": annotator, **others}
 
 
-def _direct(
-    answers: dict[str, AnswerRecord], judgements: Iterable[Judgement], exported: ExportedFeedback
-) -> Iterator[dict[str, Any]]:
+def _direct(answers: dict[str, AnswerRecord], judgements: Iterable[Judgement]) -> Iterator[dict[str, Any]]:
     """Pairs that an annotator ordered: corrections and comparisons."""
     for judgement in judgements:
         answer = answers[judgement.answer_id]
@@ -140,29 +133,15 @@ def _rated(
         if len(texts) == 1:
             exported.left_out[UNPAIRED.format(kind=kind)] += len(next(iter(texts.values())))
         exported.left_out[f"answers beyond {MOST_ANSWERS} to one prompt"] += max(0, len(texts) - MOST_ANSWERS)
-        rated = [_RatedAnswer.of(text, judgements) for text, judgements in texts.items()][:MOST_ANSWERS]
-        for pair in combinations(rated, 2):
-            rejected, chosen = sorted(pair, key=lambda answer: answer.rating)
-            if chosen.rating == rejected.rating:
+        ratings = {text: sum(j.value or 0 for j in texts[text]) / len(texts[text]) for text in texts}
+        for pair in combinations(list(texts)[:MOST_ANSWERS], 2):
+            rejected, chosen = sorted(pair, key=ratings.__getitem__)
+            if ratings[chosen] == ratings[rejected]:
                 exported.left_out[f"pairs with equal {kind}s"] += 1
                 continue
-            names = chosen.annotators | rejected.annotators
+            names = {judgement.annotator for text in pair for judgement in texts[text]}
             yield _pair(
-                json.loads(prompt), chosen.text, rejected.text, min(names) if len(names) == 1 else SEVERAL,
-                rating_chosen=chosen.rating, rating_rejected=rejected.rating,
+                json.loads(prompt), chosen, rejected, min(names) if len(names) == 1 else SEVERAL,
+                rating_chosen=ratings[chosen], rating_rejected=ratings[rejected],
             )  # fmt: skip
     exported.left_out += Counter()  # drops reasons with a count of 0
-
-
-@dataclass(frozen=True)
-class _RatedAnswer:
-    """An answer with its mean rating or thumb."""
-
-    text: str
-    rating: float
-    annotators: frozenset[str]
-
-    @classmethod
-    def of(cls, text: str, judgements: list[Judgement]) -> _RatedAnswer:
-        rating = sum(judgement.value or 0 for judgement in judgements) / len(judgements)
-        return cls(text, rating, frozenset(judgement.annotator for judgement in judgements))

@@ -22,9 +22,7 @@ from understudy.run import RunFolder, find_run, load_run, run_path
 
 if TYPE_CHECKING:
     from understudy.data.chat.prompts import Prompt
-    from understudy.evaluate.compare import Judge
     from understudy.feedback.export import ExportedFeedback
-    from understudy.runtime import Runtime
 
 [CORRECTION_STAGE], [PREFERENCE_STAGE] = stages_for("conversations"), stages_for("preferences")
 """The stages that learn from corrections and directly from preferences."""
@@ -86,9 +84,10 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
         ValueError: too little feedback, a name in use, or no means to compare the runs.
         Interrupted: a signal; ``resume`` continues.
     """
-    from understudy.evaluate.compare import by_verifier, has_verifier
+    from understudy.evaluate.compare import Judge, by_reward, by_verifier, has_verifier
     from understudy.evaluate.compare_runs import compare_runs
     from understudy.report.tables import print_comparison
+    from understudy.rewards.model import RewardModel
     from understudy.runtime import start_runtime
 
     old = find_run(request.run)
@@ -110,7 +109,9 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
     _train(request, method, new, start, feedback)
     temperature = feedback["temperature"] if request.temperature is None else request.temperature
     with start_runtime(request.device) as runtime:
-        judge = by_verifier if verifiable else _judge(request, runtime)
+        judge: Judge = by_verifier
+        if not verifiable:
+            judge = by_reward(RewardModel(request.judge or str(request.part("-reward").path), runtime))
         comparison = compare_runs(
             load_run(old.path), load_run(new.path), runtime, prompts=prompts or _held_out(request), judge=judge,
             max_new_tokens=request.max_new_tokens, temperature=temperature,
@@ -139,7 +140,7 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
         saved = read_json(record)
         if saved["settings"] != settings:
             raise ValueError(
-                f"{request.name} was started with {_words(saved['settings'])}; give the same with --resume, or start "
+                f"{request.name} was started with {', '.join(f'{k} {v}' for k, v in saved['settings'].items())}; give the same with --resume, or start "
                 "another one with --run NAME"
             )
         return dict(saved["feedback"])
@@ -150,16 +151,12 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
     pairs, corrections = exports["preferences"].lines, len(exports["sft"].lines)
     method = request.method or (CORRECTION_STAGE if corrections >= MIN_CORRECTIONS else PREFERENCE_STAGE)
     if len(pairs) < MIN_PREFERENCES:
-        left_out = exports["preferences"].left_out
+        counts = ", ".join(f"{n:,} {reason}" for reason, n in exports["preferences"].left_out.items())
+        left_out = f" (left out: {counts})" if counts else ""
+        finetune = f", or export the {corrections:,} corrections with --kind sft and finetune on them"
         raise ValueError(
-            f"the feedback gives {len(pairs):,} preferences"
-            + (f" (left out: {_counted(left_out)})" if left_out else "")
-            + f"; {MIN_PREFERENCES} are needed; collect more with `understudy serve`"
-            + (
-                f", or export the {corrections:,} corrections with --kind sft and finetune on them"
-                if corrections
-                else ""
-            )
+            f"the feedback gives {len(pairs):,} preferences{left_out}; {MIN_PREFERENCES} are needed; collect more with "
+            f"`understudy serve`{finetune if corrections else ''}"
         )
     if method == CORRECTION_STAGE and corrections < MIN_CORRECTIONS:
         raise ValueError(
@@ -177,9 +174,8 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
     for kind, exported in exports.items():
         write_text(request.folder / f"{kind}.jsonl", exported.text())
         feedback[kind] = str(request.folder / f"{kind}.jsonl")
-    write_json(
-        record, {"settings": settings, "created": now(), "feedback": feedback}
-    )  # last: it marks the export complete
+    # last: it marks the export complete
+    write_json(record, {"settings": settings, "created": now(), "feedback": feedback})
     return feedback
 
 
@@ -192,14 +188,6 @@ def _export(database: str) -> tuple[dict[str, ExportedFeedback], dict[str, Any]]
         temperatures = Counter(record.settings.get("temperature", 0.0) for record in store.answers(judged=True))
         about = {"database": store.url, "temperature": temperatures.most_common(1)[0][0] if temperatures else 0.0}
         return {kind: EXPORTS[kind](store) for kind in ("sft", "preferences", "prompts")}, about
-
-
-def _counted(left_out: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
-
-
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -250,10 +238,3 @@ def _held_out(request: ImproveRequest) -> list[Prompt]:
 
     pairs = open_preferences(request.folder / "preferences.jsonl", "val")
     return [Prompt(each.prompt, None, None, each.category) for each in islice(pairs, request.limit)]
-
-
-def _judge(request: ImproveRequest, runtime: Runtime) -> Judge:
-    from understudy.evaluate.compare import by_reward
-    from understudy.rewards.model import RewardModel
-
-    return by_reward(RewardModel(request.judge or str(request.part("-reward").path), runtime))

@@ -96,7 +96,7 @@ def check_judgement(judgement: Judgement) -> Judgement:
     if (kind == "correction") != (correction is not None):
         raise ValueError("the kind correction needs a correction, and no other kind has one")
     if correction == "":
-        raise ValueError("the correction is empty; say what the answer should have been")
+        raise ValueError("the correction is empty; give the text that the answer should have been")
     if (kind == "comparison") != (judgement.other_answer_id is not None):
         raise ValueError("the kind comparison needs answer_id and other_answer_id, and no other kind has both")
     if judgement.answer_id == judgement.other_answer_id:

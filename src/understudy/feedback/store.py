@@ -223,10 +223,10 @@ class FeedbackStore:
 
     def _answers(self, where: sql.ColumnElement[bool]) -> Iterator[AnswerRecord]:
         with self._engine.connect() as connection:
-            found = connection.execution_options(yield_per=500).execute(
+            rows = connection.execution_options(yield_per=500).execute(
                 sql.select(ANSWERS).where(where).order_by(ANSWERS.c.number)
             )
-            for row in found.mappings():
+            for row in rows.mappings():
                 yield AnswerRecord(**_without_number(row))
 
     @contextmanager

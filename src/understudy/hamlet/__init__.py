@@ -1,4 +1,4 @@
-"""Hamlet, the embedded corpus: a small generated village and what happens there (docs/hamlet.md).
+"""Hamlet, the embedded corpus: a small generated village and what happens there (docs/internals/hamlet.md).
 
 All of it is written for this project; it has nothing to do with Shakespeare's play.
 """

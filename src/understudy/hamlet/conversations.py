@@ -1,7 +1,7 @@
 """Conversations of Hamlet: `conversation(seed, index, split)`, and what is made of them for training and judging.
 
 Everything is a pure function of (seed, index, split). Here turns are put together; they are made in questions.py,
-facts.py, sums.py, greetings.py, instructions.py and tales.py, and judged by checker.py. docs/conversations.md shows
+facts.py, sums.py, greetings.py, instructions.py and tales.py, and judged by checker.py. docs/internals/hamlet.md shows
 examples, and what is held out.
 """
 

@@ -26,7 +26,7 @@ from understudy.hamlet.world import village
 Split = Literal["train", "val"]
 Plot = Callable[[Scene], None]
 
-# How many stories make a corpus: about 7 MB to train on, 150 kB to validate on (docs/hamlet.md).
+# How many stories make a corpus: about 7 MB to train on, 150 kB to validate on (docs/internals/hamlet.md).
 DEFAULT_STORIES: dict[Split, int] = {"train": 13_000, "val": 280}
 
 # A small story that comes out longer is told again.

@@ -10,7 +10,7 @@ from typing import Any
 from understudy.hamlet.conversations import conversations, prompts
 from understudy.hamlet.stories import Split
 
-# What a corpus has of each kind (docs/conversations.md has its size).
+# What a corpus has of each kind (docs/internals/hamlet.md has its size).
 DEFAULT_COUNTS: dict[str, dict[Split, int]] = {
     "conversations": {"train": 20_000, "val": 500},
     "preferences": {"train": 5_000, "val": 500},

@@ -270,7 +270,7 @@ class BatchEngine:
             yield
         except torch.AcceleratorError:  # the device is lost: every later request would fail too
             raise
-        except Exception:
+        except Exception:  # a defect that one request meets must not end the others
             logger.exception("a request failed while it was generated")
             for sequence in sequences:
                 self._end(sequence, "error")

@@ -66,7 +66,7 @@ def generate(
     Raises:
         ValueError: an empty prompt, a token outside the vocabulary, a setting out of range.
 
-    >>> from understudy.config import ModelConfig
+    >>> from understudy import ModelConfig
     >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
     >>> generate(model, torch.zeros(2, 3, dtype=torch.long), max_new_tokens=20, top_k=10).shape
     torch.Size([2, 23])
@@ -229,10 +229,10 @@ def continue_rows(
                 return
             if len(stay) < len(rows):
                 rows, generators = [rows[place] for place in stay], [generators[place] for place in stay]
-                kept = torch.tensor(stay, device=tokens.device)
-                tokens, seen = tokens[kept], None if seen is None else seen[kept]
+                staying = torch.tensor(stay, device=tokens.device)
+                tokens, seen = tokens[staying], None if seen is None else seen[staying]
                 if cache:
-                    cache.keep(kept)
+                    cache.keep(staying)
             if seen is not None:
                 seen.scatter_(1, tokens[:, None], True)
             if cache and cache.longest == cache.max_tokens:
@@ -303,15 +303,15 @@ def _read(
 def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> None:
     """Keep only the recent half of the tokens of rows that fill the context, computed again from position 0."""
     full = (cache.lengths == cache.max_tokens).nonzero()[:, 0]  # (F,)
-    kept = max(0, cache.max_tokens // 2 - 1)
-    if kept:
-        recent = cache.tokens[full, -kept:]  # (F, kept)
-        fresh = KVCache(model.shape, len(full), kept, recent.device, cache.keys.dtype)
+    half = max(0, cache.max_tokens // 2 - 1)
+    if half:
+        recent = cache.tokens[full, -half:]  # (F, half)
+        fresh = KVCache(model.shape, len(full), half, recent.device, cache.keys.dtype)
         _read(model, recent, fresh, autocast)
-        cache.keys[:, full, :, :kept] = fresh.keys
-        cache.values[:, full, :, :kept] = fresh.values
-        cache.tokens[full, :kept] = recent
-    cache.set_lengths(cache.lengths.index_fill(0, full, kept))
+        cache.keys[:, full, :, :half] = fresh.keys
+        cache.values[:, full, :, :half] = fresh.values
+        cache.tokens[full, :half] = recent
+    cache.set_lengths(cache.lengths.index_fill(0, full, half))
 
 
 def precision(device: torch.device, autocast: torch.dtype | None) -> contextlib.AbstractContextManager[object]:

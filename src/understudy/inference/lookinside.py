@@ -71,7 +71,7 @@ def look_inside(
     Raises:
         ValueError: no tokens, too many, or one outside the vocabulary.
 
-    >>> from understudy.config import ModelConfig
+    >>> from understudy import ModelConfig
     >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
     >>> look = look_inside(model, [1, 2, 3, 4])
     >>> tuple(look.attention.shape), tuple(look.lens.tokens.shape)

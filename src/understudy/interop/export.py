@@ -42,7 +42,7 @@ def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: boo
     check_exportable(run, format)
     if format in ("gguf", "ollama"):
         gguf.check_tokenizer(run)
-        gguf.check_installed()
+        huggingface.require("gguf")
     with whole_folder(out) as partial:
         reference = reference_outputs(run)
         match format:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config.model import ModelConfig
-from understudy.interop.huggingface import require
 from understudy.interop.huggingface_tokenizer import tokenizer_document
 from understudy.interop.names import from_theirs, to_theirs
 from understudy.interop.proof import EXACT, ReferenceOutputs
@@ -67,12 +66,7 @@ def write_gguf(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> 
     config = plain_shape(run)
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config.family])
     writer.add_name(run.path.name)
-    writer.add_file_type(
-        {
-            "f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16,
-            "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
-        }[type]
-    )  # fmt: skip
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if type == "f32" else f"MOSTLY_{type.upper()}"])
     _add_shape(writer, config)
     _add_tokenizer(writer, run.tokenizer)
     for name, tensor in to_theirs(plain_weights(run, config), config, "gguf").items():
@@ -83,7 +77,9 @@ def write_gguf(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return [_read_again(run, reference, path, config, type)]
+    weights = from_theirs(read_tensors(path), config, "gguf", path)
+    difference = reference.compare_weights(config, weights, path, TOLERANCE[type], "gguf")
+    return [f"read again, its {type} weights give logits within {difference:.1g} of ours"]
 
 
 def _add_shape(writer: Any, config: ModelConfig) -> None:
@@ -131,12 +127,11 @@ def _type_of(name: str, values: np.ndarray, type: str) -> Any:
     """GGUF's storage type of a tensor."""
     import gguf
 
-    kinds = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0"}
     if values.ndim == 1 or name == "position_embd.weight":
         return gguf.GGMLQuantizationType.F32
     if type == "q8_0" and values.shape[1] % BLOCK:
         return gguf.GGMLQuantizationType.F16
-    return gguf.GGMLQuantizationType[kinds[type]]
+    return gguf.GGMLQuantizationType[type.upper()]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -148,22 +143,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensor.name: torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
         for tensor in gguf.GGUFReader(path).tensors
     }
-
-
-def _read_again(run: Run, reference: ReferenceOutputs, path: Path, config: ModelConfig, type: str) -> str:
-    from understudy.model import build_model
-    from understudy.model.weights import load_weights
-
-    model = build_model(config).eval()
-    load_weights(model, from_theirs(read_tensors(path), config, "gguf", path), path)
-    difference = reference.compare(lambda prompt: model(prompt)[0], TOLERANCE[type], "gguf")
-    return f"read again, its {type} weights give logits within {difference:.1g} of ours"
-
-
-def check_installed() -> None:
-    """Require the `gguf` package.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    require("gguf")

@@ -84,6 +84,8 @@ def write_peft(run: Run, reference: ReferenceOutputs, folder: Path, out: Path) -
     """
     from safetensors.torch import save_file
 
+    from understudy.model import merge_lora
+
     lora = run.config.model.lora
     if lora is None:
         raise ValueError(f"the run {run.path} has no adapters; leave --adapter out")
@@ -101,7 +103,10 @@ def write_peft(run: Run, reference: ReferenceOutputs, folder: Path, out: Path) -
         "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": targets, "bias": "none",
         "fan_in_fan_out": run.config.model.family == "gpt2", "inference_mode": True,
     }})  # fmt: skip
-    _without_adapters(run.model)
+    for name, parameter in run.model.named_parameters():
+        if name.endswith("lora_b"):
+            parameter.data.zero_()
+    merge_lora(run.model)  # removes the adapters, which are zero
     _write_model(run, folder / "base")
     return [_read_by_transformers(run, reference, folder / "base", adapter)]
 
@@ -157,16 +162,6 @@ def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
     return tensors, sorted(targets)
 
 
-def _without_adapters(model: Any) -> None:
-    """Remove the adapters: set them to zero, and merge them."""
-    from understudy.model import merge_lora
-
-    for name, parameter in model.named_parameters():
-        if name.endswith("lora_b"):
-            parameter.data.zero_()
-    merge_lora(model)
-
-
 # ---- Comparing ------------------------------------------------------------------------------------------------------
 
 
@@ -197,31 +192,24 @@ def _compare_tokens(tokenizer: Tokenizer, other: Any) -> None:
     Raises:
         RuntimeError: they differ, which is a defect of the export.
     """
-    text = "".join(character for character in SAMPLE_TEXT if _knows(tokenizer, character))
+
+    def knows(text: str) -> bool:
+        try:
+            return bool(tokenizer.encode(text))
+        except ValueError:
+            return False
+
+    text = "".join(filter(knows, SAMPLE_TEXT))
     if other(text)["input_ids"] != tokenizer.encode(text):
         raise RuntimeError("the exported tokenizer gives other ids")
     if speaks_chat(tokenizer):
-        messages = [{"role": "user", "content": text.strip() or _any_word(tokenizer)}]
+        ordinary = set(range(tokenizer.vocab_size)) - set(tokenizer.special_tokens.values())
+        words = (tokenizer.decode([id]).strip() for id in sorted(ordinary))
+        word = text.strip() or next(word for word in words if word and word not in CHAT_TOKENS)
+        messages = [{"role": "user", "content": word}]
         theirs = other.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         if theirs != render(tokenizer, messages, reply=True).tokens:
             raise RuntimeError("the exported chat template gives other ids")
-
-
-def _knows(tokenizer: Tokenizer, text: str) -> bool:
-    try:
-        tokenizer.encode(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _any_word(tokenizer: Tokenizer) -> str:
-    words = (
-        tokenizer.decode([id]).strip()
-        for id in range(tokenizer.vocab_size)
-        if id not in tokenizer.special_tokens.values()
-    )
-    return next(word for word in words if word and word not in CHAT_TOKENS)
 
 
 # ---- Reading --------------------------------------------------------------------------------------------------------
@@ -275,7 +263,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: there are none, or a file is missing or damaged, or would execute code.
     """
-    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_pytorch)):
+    for name, read in (
+        ("model.safetensors", _read_safetensors),
+        ("pytorch_model.bin", lambda path: only_tensors(read_pickled(path), path)),
+    ):
         if (folder / name).is_file():
             return read(folder / name)
         index = folder / f"{name}.index.json"
@@ -300,10 +291,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}); fetch it again") from error
-
-
-def _read_pytorch(path: Path) -> dict[str, Tensor]:
-    return only_tensors(read_pickled(path), path)
 
 
 def read_pickled(path: Path) -> dict[str, Any]:

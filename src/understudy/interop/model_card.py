@@ -67,17 +67,6 @@ def _row(link: Mapping[str, Any]) -> str:
     source = Path(str(data.get("path", ""))).name or str(record.get("imported_from", ""))
     if data.get("sha256"):
         source += f" ({str(data['sha256'])[:12]})"
-    cells = (
-        link["run"],
-        _title(record.get("stage")),
-        source,
-        link["step"],
-        str(link["sha256"])[:12],
-    )
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
-def _title(stage: Any) -> str:
-    if stage == IMPORTED:
-        return "imported"
-    return STAGES[stage].title if stage in STAGES else "missing"
+    stage = record.get("stage")
+    title = "imported" if stage == IMPORTED else STAGES[stage].title if stage in STAGES else "missing"
+    return f"| {link['run']} | {title} | {source} | {link['step']} | {str(link['sha256'])[:12]} |"

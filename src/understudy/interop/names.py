@@ -120,11 +120,8 @@ def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: s
         names = [name.replace(".N.", f".{number[1]}.") if number else name for name in COLUMNS[column](row)]
         rows = rows_of(row.kind, config.resolve(), shape[0])
         transposed = names[0].endswith(".T")
-        tensor_places.append(
-            TensorPlace(
-                ours, tuple(n.removesuffix(".T") for n in names), transposed, rows[: len(names)], shape[0] - sum(rows)
-            )
-        )
+        plain_names, padding = tuple(name.removesuffix(".T") for name in names), shape[0] - sum(rows)
+        tensor_places.append(TensorPlace(ours, plain_names, transposed, rows[: len(names)], padding))
     return tensor_places
 
 
@@ -154,9 +151,10 @@ def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: obje
 
     shapes = shapes_of(config)
     tensor_places = places(shapes, config, column)
-    expected = {
-        name: shape for place in tensor_places for name, shape in _their_shapes(place, shapes[place.ours]).items()
-    }
+    expected: dict[str, tuple[int, ...]] = {}
+    for place in tensor_places:
+        parts_shapes = [(size, *shapes[place.ours][1:]) for size in place.sizes]
+        expected |= zip(place.names, (shape[::-1] if place.transposed else shape for shape in parts_shapes))
     check_shapes(tensors, expected, source)
     ours = {}
     for place in tensor_places:
@@ -187,8 +185,3 @@ def rows_of(kind: str, shape: ModelShape, rows: int) -> tuple[int, ...]:
     if kind == "halves":
         return (rows // 2, rows // 2)
     return (rows,)
-
-
-def _their_shapes(place: TensorPlace, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    shapes = [(size, *shape[1:]) for size in place.sizes]
-    return {name: tuple(reversed(part)) if place.transposed else part for name, part in zip(place.names, shapes)}

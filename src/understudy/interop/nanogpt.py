@@ -35,8 +35,7 @@ def write_nanogpt(run: Run, reference: ReferenceOutputs, folder: Path) -> list[s
     """Write ckpt.pt, and meta.pkl for characters or else our tokenizer.json; returns a line for each check."""
     import torch
 
-    from understudy.model import build_model, merge_lora
-    from understudy.model.weights import load_weights
+    from understudy.model import merge_lora
 
     merge_lora(run.model)
     config = plain_shape(run, bias=False)
@@ -58,9 +57,7 @@ def write_nanogpt(run: Run, reference: ReferenceOutputs, folder: Path) -> list[s
     else:
         run.tokenizer.save(folder / "tokenizer.json")
     shape, weights = read_nanogpt(folder / "ckpt.pt")
-    model = build_model(ModelConfig(**shape)).eval()
-    load_weights(model, weights, folder / "ckpt.pt")
-    difference = reference.compare(lambda prompt: model(prompt)[0], EXACT, "our reader")
+    difference = reference.compare_weights(ModelConfig(**shape), weights, folder / "ckpt.pt", EXACT, "our reader")
     return [f"read again, the checkpoint gives logits within {difference:.1g} of ours"]
 
 

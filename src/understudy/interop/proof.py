@@ -14,6 +14,7 @@ from understudy.interop.shapes import gives_scores
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from understudy.config.model import ModelConfig
     from understudy.run import Run
 
 EXACT = 1e-4
@@ -74,6 +75,17 @@ class ReferenceOutputs:
             largest = max(largest, difference)
         return largest
 
+    def compare_weights(
+        self, config: ModelConfig, weights: dict[str, Tensor], source: Path, tolerance: float, reader: str
+    ) -> float:
+        """:meth:`compare` with our model of these weights, read from ``source``."""
+        from understudy.model import build_model
+        from understudy.model.weights import load_weights
+
+        model = build_model(config).eval()
+        load_weights(model, weights, source)
+        return self.compare(lambda prompt: model(prompt)[0], tolerance, reader)
+
 
 def reference_outputs(run: Run) -> ReferenceOutputs:
     """The outputs of a run for three prompts of ordinary tokens, of different lengths.
@@ -83,6 +95,8 @@ def reference_outputs(run: Run) -> ReferenceOutputs:
     """
     import torch
 
+    from understudy.model import as_gpt
+
     special = set(run.tokenizer.special_tokens.values())
     ordinary = torch.tensor([id for id in range(run.tokenizer.vocab_size) if id not in special])
     random = torch.Generator().manual_seed(0)
@@ -91,23 +105,16 @@ def reference_outputs(run: Run) -> ReferenceOutputs:
         ordinary[torch.randint(len(ordinary), (1, length), generator=random)]
         for length in sorted({1, min(7, context), min(48, context)})
     ]
-    expected = [output_of(run)(prompt) for prompt in prompts]
+    expected: list[Tensor] = []
+    with torch.no_grad():
+        for prompt in prompts:
+            if gives_scores(run):
+                expected.append(as_gpt(run.model).score(run.model.hidden(prompt))[0, -1:])
+            else:
+                expected.append(run.model(prompt)[0, :, : run.tokenizer.vocab_size].float())  # without padding
     if not all(output.isfinite().all() for output in expected):
         raise ValueError(
             f"the run {run.path} gives logits that are not finite, because training diverged; export an earlier step with "
             "--checkpoint"
         )
     return ReferenceOutputs(prompts, expected)
-
-
-def output_of(run: Run) -> Callable[[Tensor], Tensor]:
-    """A function from a prompt (1, T) to logits (T, V) without padding, or to the score of the sequence."""
-    import torch
-
-    def output(prompt: Tensor) -> Tensor:
-        with torch.no_grad():
-            if gives_scores(run):
-                return run.model.score(run.model.hidden(prompt))[0, -1:]  # type: ignore[operator]
-            return run.model(prompt)[0, :, : run.tokenizer.vocab_size].float()
-
-    return output

@@ -38,7 +38,6 @@ class ModelFamily:
 
     model_type: str
     language_model: str
-    headless: str
     reward_model: str
     base: str
     fields: dict[str, str]
@@ -52,7 +51,6 @@ FAMILIES: dict[str, ModelFamily] = {
     "gpt2": ModelFamily(
         model_type="gpt2",
         language_model="GPT2LMHeadModel",
-        headless="GPT2Model",
         reward_model="GPT2ForSequenceClassification",
         base="transformer.",
         fields={
@@ -73,7 +71,6 @@ FAMILIES: dict[str, ModelFamily] = {
     "portable": ModelFamily(
         model_type="qwen3",
         language_model="Qwen3ForCausalLM",
-        headless="Qwen3Model",
         reward_model="Qwen3ForSequenceClassification",
         base="model.",
         fields={
@@ -94,9 +91,7 @@ FAMILIES: dict[str, ModelFamily] = {
 ACTIVATION_FIELD = {"gpt2": "activation_function", "portable": "hidden_act"}
 ALIASES = {"gelu_pytorch_tanh": "gelu_new"}
 
-FORMATS = {
-    "hf": "Hugging Face", "gguf": "GGUF", "ollama": "Ollama", "nanogpt": "nanoGPT",
-}  # fmt: skip
+FORMATS = {"hf": "Hugging Face", "gguf": "GGUF", "ollama": "Ollama", "nanogpt": "nanoGPT"}
 NARROWER: dict[str, dict[str, dict[str, Any]]] = {
     "gguf": {"gpt2": {"activation": "gelu_tanh"}},
     "nanogpt": {"gpt2": {"activation": "gelu", "norm_eps": 1e-5, "tied": True}},
@@ -231,10 +226,8 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
     family = FAMILIES[name]
     architectures = document.get("architectures") or []
     for architecture in architectures if isinstance(architectures, list) else [architectures]:
-        if architecture not in (
-            family.language_model,
-            family.language_model.replace("LMHead", "").replace("ForCausalLM", "Model"),
-        ):
+        headless = family.language_model.replace("LMHead", "").replace("ForCausalLM", "Model")
+        if architecture not in (family.language_model, headless):
             raise ValueError(f"{source} describes a {architecture}; {family.language_model} can be imported")
     for option, value in family.theirs_always.items():
         _their_option(source, option, document.get(option, value), value)

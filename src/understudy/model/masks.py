@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -84,13 +84,8 @@ def packed(documents: Tensor, select: Tensor | None = None) -> AttentionContext:
     per_document = divide(documents)
     if per_document is not None and all(len(division.lengths) == 1 for division in per_document):
         return causal(select)
-    return AttentionContext(
-        document_positions(documents),
-        build_mask(document_mask(documents), documents),
-        None,
-        per_document,
-        select=select,
-    )
+    positions, mask = document_positions(documents), build_mask(document_mask(documents), documents)
+    return AttentionContext(positions, mask, None, per_document, select=select)
 
 
 def prefix_shared(documents: Tensor, branch_ids: Tensor, select: Tensor | None = None) -> AttentionContext:
@@ -103,14 +98,11 @@ def prefix_shared(documents: Tensor, branch_ids: Tensor, select: Tensor | None =
         branch_ids: (B, T), 0 for the prefix, and 1, 2, ... for the branches after it.
     """
     per_document = divide(documents)
-    if (
-        per_document is not None and int(branch_ids.max()) < 2
-    ):  # no two branches: each document reads from left to right
-        if any(len(division.lengths) > 1 for division in per_document):
-            positions, mask = document_positions(documents), build_mask(document_mask(documents), documents)
-            return AttentionContext(positions, mask, None, per_document, select=select)
-        padded = bool((documents[:, -1] == PADDING).all())  # whose positions may be more than there are
-        return AttentionContext(document_positions(documents) if padded else None, select=select)
+    if per_document is not None and int(branch_ids.max()) < 2:  # no two branches: documents read from left to right
+        context = packed(documents, select)
+        if context.positions is None and bool((documents[:, -1] == PADDING).all()):
+            return replace(context, positions=document_positions(documents))  # rows may be longer than the context
+        return context
     positions, prev_index = branch_positions(documents, branch_ids)
     mask = build_mask(document_mask(documents, branch_ids), documents)
     return AttentionContext(positions, mask, prev_index, per_document, select=select)

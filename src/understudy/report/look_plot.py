@@ -15,24 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from understudy.inference.lookinside import Look
+    from understudy.report.prompt_look import PromptLook
 
 MOST_TOKENS = 24  # columns of the lens, so that words stay readable
 MOST_KEYS = 64  # rows and columns of an attention map
 LIKELY = "#2f6fb0"
 
 
-def look_plot(
-    look: Look, rows: Sequence[dict[str, Any]], shown: range, path: Path, title: str, prompt_tokens: int
-) -> None:
-    """Draw the tokens ``shown``: their probabilities, the logit lens of each layer, and the attention of all heads.
-
-    Args:
-        rows: as :func:`describe` gives them for ``look``.
-        prompt_tokens: number of tokens of the prompt; a line in the attention maps separates them from generated ones.
+def look_plot(prompt_look: PromptLook, path: Path, count: int | None = None) -> None:
+    """Draw ``count`` tokens: their probabilities, the logit lens of each layer, and the attention of all heads. A line in
+    the attention maps separates the prompt from generated tokens.
 
     Raises:
         ValueError: no token to show, or the file cannot be written.
     """
+    look, rows, shown = prompt_look.look, prompt_look.rows, prompt_look.shown(count)
     if not shown:
         raise ValueError(
             "a single token has no prediction to draw; give a longer prompt, or let the model go on: --tokens N"
@@ -44,12 +41,19 @@ def look_plot(
     heights = [1.5, 0.34 * lens_rows + 0.6] + ([layers * min(side, width / heads) + 0.5] if layers else [])
     figure = new_figure(width, sum(heights) + 0.5)
     figure.set_layout_engine("constrained", w_pad=0.04, h_pad=0.04)
-    figure.suptitle(plain_name(title), x=0.02, ha="left", color=INK, fontsize=11, fontweight="bold")
+    figure.suptitle(
+        plain_name(f"{prompt_look.run.path.name}, step {prompt_look.run.step}"),
+        x=0.02,
+        ha="left",
+        color=INK,
+        fontsize=11,
+        fontweight="bold",
+    )
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_probabilities(parts[0].subplots(), rows, shown)
     _draw_lens(parts[1].subplots(), rows, shown)
     if layers:
-        _draw_attention(parts[2], look, prompt_tokens)
+        _draw_attention(parts[2], look, prompt_look.prompt_tokens)
     save_figure(figure, path)
 
 

@@ -6,13 +6,11 @@ Not here: the numbers themselves (inference/lookinside.py), the picture (look_pl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from understudy.inference.generate import continue_rows, encode_prompt
 from understudy.inference.lookinside import Look, describe, look_inside
 from understudy.inference.sampling import SamplingSettings
-from understudy.report.look_plot import look_plot
 from understudy.run import Run, refuse_reward_model
 from understudy.tokenizer.base import token_texts
 from understudy.tokenizer.chat import Message, end_ids, render, speaks_chat
@@ -67,15 +65,6 @@ class PromptLook:
             "run": str(self.run.path), "step": self.run.step, "prompt_tokens": self.prompt_tokens,
             "position": position, "tokens": self.rows, "attention": attention,
         }  # fmt: skip
-
-    def save_picture(self, path: Path, count: int | None = None) -> None:
-        """Draw the look into a PNG file.
-
-        Raises:
-            ValueError: the file cannot be written.
-        """
-        title = f"{self.run.path.name}, step {self.run.step}"
-        look_plot(self.look, self.rows, self.shown(count), path, title, self.prompt_tokens)
 
 
 def look_at_prompt(

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -67,27 +66,6 @@ NO_CHART = {"step", "tokens", "train_seconds", "train/loss", "val/loss", "memory
 AXES = {"step": "step", "tokens": "tokens", "seconds": "train_seconds"}
 
 
-@dataclass(frozen=True)
-class MainChart:
-    """The large chart of runs whose curves have the same unit.
-
-    Attributes:
-        train, val: metrics of the two curves.
-        best: whether the best validation value is the lowest ("min") or the highest ("max").
-        runs: numbers of the runs.
-        limits: of the vertical axis without the first, steep fall; None shows everything.
-        note: a warning about comparing the curves; empty if there is none.
-    """
-
-    title: str
-    train: str
-    val: str
-    best: str
-    runs: list[int]
-    limits: list[float] | None
-    note: str = ""
-
-
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write the page that compares the runs in ``folders`` to ``out``, a file, or a folder that gets report.html.
 
@@ -95,6 +73,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         ValueError: no run, a damaged file in one, or a page that cannot be written.
     """
     import jinja2
+    import yaml
 
     if not folders:
         raise ValueError("a report needs at least one run; give the names of runs under runs/, or their folders")
@@ -111,7 +90,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     charts = {
         "runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "main": _main_charts(runs),
         "ancestors": [_curves(run, only_main=True) for run in members[len(runs) :]],
-        "members": [asdict(_main_chart([run], [place])) for place, run in enumerate(members)], "evidence": evidence,
+        "members": [_main_chart([run], [place]) for place, run in enumerate(members)], "evidence": evidence,
     }  # fmt: skip
     content = {
         "cards": [_card(run) for run in runs],
@@ -123,7 +102,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         "differences": _differences(runs),
         "evidence": evidence,
         "samples": [_samples(run) for run in members],
-        "configs": [_yaml(run.settings) for run in runs],
+        "configs": [yaml.safe_dump(run.settings, sort_keys=False) for run in runs],
         "charts": charts,
     }
     page = environment.from_string(template).render(
@@ -176,9 +155,7 @@ def _card(run: Evidence) -> dict[str, Any]:
     """The main numbers of a run."""
     evaluation, best = run.evaluation, run.best()
     name, unit = run.main_metric()
-    if best and is_rollout(run.about.get("stage")):
-        value, note = best[0], f"best, at step {best[1]:,}"
-    elif "loss" in evaluation:
+    if "loss" in evaluation and not (best and is_rollout(run.about.get("stage"))):
         value, note = evaluation["loss"], interval(evaluation, "loss", 3)
     elif best:
         value, note = best[0], f"best, at step {best[1]:,}"
@@ -218,6 +195,10 @@ def _facts(run: Evidence) -> dict[str, dict[str, str]]:
     name, _ = run.main_metric()
     losses = np.array([row["train/loss"] for row in run.rows if row.get("train/loss") is not None])
     broken = [row["step"] for row in run.rows if "train/loss" in row and row["train/loss"] is None]
+    steps, parent = run.setting("train.steps"), run.parent
+    is_short = isinstance(steps, int) and last_step is not None and last_step < steps
+    sizes = {"n_layers": "layers", "n_heads": "heads", "d_model": "width", "context_length": "context"}
+    shape = [f"{run.setting(f'model.{key}')} {word}" for key, word in sizes.items() if run.setting(f"model.{key}")]
     passes = tokens / data["train_tokens"] if tokens and measured(data.get("train_tokens")) else None
     result = {
         "validation loss": f"{number(evaluation.get('loss'), 4)} {interval(evaluation, 'loss', 4)}".rstrip(),
@@ -230,7 +211,7 @@ def _facts(run: Evidence) -> dict[str, dict[str, str]]:
         "trouble": f"the loss was not finite at step {broken[0]:,} ({len(broken)} lines)" if broken else MISSING,
     }
     training = {
-        "steps": joined(count(last_step), f"of {run.setting('train.steps'):,}" if _is_short(run) else None, gap=" "),
+        "steps": joined(count(last_step), f"of {steps:,}" if is_short else None, gap=" "),
         "tokens": joined(count(tokens), f"{passes:.2f} epochs" if passes else None),
         "time": MISSING if seconds is None else duration_text(seconds),
         "tokens per second": count_text(tokens / seconds) if tokens and seconds else MISSING,
@@ -240,7 +221,7 @@ def _facts(run: Evidence) -> dict[str, dict[str, str]]:
     }
     model = {
         "parameters": parameters_text(about),
-        "model": _shape(run),
+        "model": joined(run.setting("model.family"), *shape),
         "tokenizer": joined(run.tokenizer_kind, count(run.setting("model.vocab_size"), "tokens")),
     }
     origin = {
@@ -249,29 +230,13 @@ def _facts(run: Evidence) -> dict[str, dict[str, str]]:
         "training split": split_text(data, "train"),
         "validation split": split_text(data, "val"),
         "cut or dropped": left_out_text(data),
-        "started from": _parent(run.parent),
+        "started from": joined(f"{parent.get('run')} at step {parent.get('step')}", short_hash(parent.get("sha256")))
+        if parent else "random weights",
         "made with": joined(*(f"{name} {about[name]}" for name in ("understudy", "torch") if name in about)),
         "begun": plain(about.get("created")).replace("T", " ").replace("Z", " UTC"),
         "folder": str(run.folder.path),
-    }
+    }  # fmt: skip
     return {"Result": result, "Training": training, "Model": model, "Origin": origin}
-
-
-def _is_short(run: Evidence) -> bool:
-    steps, last = run.setting("train.steps"), run.last("step")
-    return isinstance(steps, int) and last is not None and last < steps
-
-
-def _shape(run: Evidence) -> str:
-    names = {"n_layers": "layers", "n_heads": "heads", "d_model": "width", "context_length": "context"}
-    sizes = [f"{run.setting(f'model.{key}')} {name}" for key, name in names.items() if run.setting(f"model.{key}")]
-    return joined(run.setting("model.family"), *sizes)
-
-
-def _parent(parent: Mapping[str, Any]) -> str:
-    if not parent:
-        return "random weights"
-    return joined(f"{parent.get('run')} at step {parent.get('step')}", short_hash(parent.get("sha256")))
 
 
 def _side_by_side(facts: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, list[str]]]:
@@ -304,22 +269,32 @@ def _main_charts(runs: Sequence[Evidence]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], list[int]] = {}
     for place, run in enumerate(runs):
         groups.setdefault(run.main_metric(), []).append(place)
-    return [asdict(_main_chart([runs[place] for place in places], places)) for places in groups.values()]
+    return [_main_chart([runs[place] for place in places], places) for places in groups.values()]
 
 
-def _main_chart(runs: Sequence[Evidence], numbers: list[int]) -> MainChart:
+def _main_chart(runs: Sequence[Evidence], numbers: list[int]) -> dict[str, Any]:
+    """The large chart of runs whose curves have the same unit.
+
+    ``train`` and ``val`` are its metrics, ``best`` says which validation value is the best ("min" or "max"), ``runs``
+    are the ``numbers`` of the runs, ``limits`` those of the vertical axis without the first, steep fall (None shows
+    everything), and ``note`` is a warning about comparing the curves.
+    """
     name, unit = runs[0].main_metric()
-    title = f"{name} ({unit})" if unit else name
-    data = {run.data.get("sha256") for run in runs}
-    kinds = {STAGES[run.stage].data for run in runs}
+    reward = is_rollout(runs[0].stage)
     note = ""
-    if len(data) > 1:
+    if len({run.data.get("sha256") for run in runs}) > 1:
         note = "These runs have different data, so their curves are not directly comparable."
-    if len(kinds) > 1:
+    if len({STAGES[run.stage].data for run in runs}) > 1:
         note += " Losses of conversations count the answers only, losses of text every token."
-    if is_rollout(runs[0].stage):
-        return MainChart(title, "train/reward", "val/reward", "max", numbers, None, note)
-    return MainChart(title, "train/loss", "val/loss", "min", numbers, _limits(runs), note)
+    limits = None
+    if not reward:
+        curves = [_curve(run.rows, loss, CURVE_POINTS) for run in runs for loss in ("train/loss", "val/loss")]
+        limits = [_rounded(end) for end in loss_limits([np.array(c.get("smooth", c["y"])) for c in curves])]
+    return {
+        "title": f"{name} ({unit})" if unit else name, "train": "train/reward" if reward else "train/loss",
+        "val": "val/reward" if reward else "val/loss", "best": "max" if reward else "min", "runs": numbers,
+        "limits": limits, "note": note,
+    }  # fmt: skip
 
 
 MAIN_METRICS = ("train/loss", "val/loss", "train/reward", "val/reward")
@@ -384,22 +359,6 @@ def _chart_title(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]
         # A task of kind loss has its loss under this name.
         kind = "share" if all(0 <= row[name] <= 1 for row in rows if row.get(name) is not None) else "number"
     return {"title": title, "kind": kind}
-
-
-def _limits(runs: Sequence[Evidence]) -> list[float]:
-    """Limits of the axis of losses, without the first, steep fall."""
-    curves = []
-    for run in runs:
-        for name in ("train/loss", "val/loss"):
-            curve = _curve(run.rows, name, CURVE_POINTS)
-            curves.append(np.array(curve.get("smooth", curve["y"])))
-    return [_rounded(limit) for limit in loss_limits(curves)]
-
-
-def _yaml(settings: Mapping[str, Any]) -> str:
-    import yaml
-
-    return yaml.safe_dump(dict(settings), sort_keys=False)
 
 
 def _rounded(value: float) -> float:

@@ -1,1 +1,1 @@
-"""What a served model is made of: the API, the playground, and the store of what people said and thought of it."""
+"""The server: an OpenAI-compatible API, the playground, and their checks and metrics."""

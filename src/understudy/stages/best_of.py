@@ -90,7 +90,7 @@ def best_of_n(
             known = [value for value in values if name in value and not value[name].isnan().any()]
             if known:
                 result = mean_estimate([expected_of_best(value["reward"], value[name], n) for value in known])
-                row |= {name: result.value, f"{name}_low": result.low, f"{name}_high": result.high}
+                row |= result.named(name)
         rows.append(row)
     return rows
 

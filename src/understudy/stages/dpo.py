@@ -15,11 +15,11 @@ from torch import Tensor
 
 from understudy.config.align import DPOConfig
 from understudy.config.run import RunConfig
-from understudy.data.chat.pair_rows import EncodedPreferences, PairRows, comparison_batches
+from understudy.data.chat.pair_rows import PairRows
 from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
+from understudy.evaluate.reward_model import over_comparisons
 from understudy.evaluate.statistics import estimate, mean_estimate
-from understudy.inference.generate import evaluating
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import completion_hidden_states
@@ -102,9 +102,7 @@ class Dpo(TrainingStage):
             self.objective, val, self.config.model.context_length, batch_size, runtime, self.reference_logprobs["val"]
         )
         loss, accuracy = mean_estimate(metrics["loss"]), estimate(metrics["accuracy"])
-        bounds = {"val/accuracy_low": accuracy.low, "val/accuracy_high": accuracy.high}
-        known = {name: bound for name, bound in bounds.items() if bound is not None}
-        return LossResult(loss.value, loss.low, loss.high, val.pairs), {"val/accuracy": accuracy.value, **known}
+        return LossResult(loss.value, loss.low, loss.high, val.pairs), accuracy.metrics("val/accuracy")
 
 
 def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str, Tensor]:
@@ -123,7 +121,14 @@ def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str,
     if saved is not None and not missing:
         return saved
     model = context.model if context.parent else load_reference(context.folder).model.to(runtime.device)
-    logprobs = {split: split_logprobs(as_gpt(model), encoded, context) for split, encoded in data.encoded.items()}
+    reference, config = as_gpt(model), context.config
+    logprobs = {
+        split: torch.cat(over_comparisons(
+            reference, encoded, config.model.context_length, micro_batch_size(config), runtime,
+            lambda _, batch: summed_logprobs(reference, batch).cpu(),
+        ))
+        for split, encoded in data.encoded.items()
+    }  # fmt: skip
     if runtime.is_main:
         save_file(logprobs, partial := path.with_name(f".{path.name}.partial"), {"key": key})
         partial.replace(path)
@@ -147,19 +152,3 @@ def _read(path: Path, key: str) -> dict[str, Tensor] | None:
         if (file.metadata() or {}).get("key") != key:
             return None
     return load_file(path)
-
-
-@torch.no_grad()
-def split_logprobs(model: GPT, encoded: EncodedPreferences, context: StageContext) -> Tensor:
-    """The log-probability (completions,) of each completion of a split; the processes share the batches."""
-    config, runtime = context.config, context.runtime
-    batches = comparison_batches(
-        encoded, config.model.context_length, micro_batch_size(config), runtime.rank, runtime.world_size
-    )
-    shard = []
-    with evaluating(model):
-        for _, batch in batches:
-            batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
-            with runtime.autocast():
-                shard.append(summed_logprobs(model, batch).cpu())
-    return torch.cat(runtime.gather_shards(shard))

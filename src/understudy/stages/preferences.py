@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from understudy.config.run import RunConfig
-from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches, encode_preferences
+from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.loader import Batch
-from understudy.inference.generate import evaluating
+from understudy.evaluate.reward_model import over_comparisons
 from understudy.model import GPT
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
@@ -83,23 +83,18 @@ def pair_accuracy(tie: Tensor, margin: Tensor) -> Tensor:
     return torch.where(tie, 0.5, (margin.sign() + 1) / 2)
 
 
-@torch.no_grad()
 def evaluate_pairs(
     objective: PairObjective, preferences: EncodedPreferences, context_length: int, batch_size: int, runtime: Runtime,
     reference_logprobs: Tensor | None = None,
 ) -> dict[str, list[float]]:  # fmt: skip
     """Each metric of the objective for each prompt, a mean over its pairs. The processes share the batches."""
-    batches = comparison_batches(
-        preferences, context_length, batch_size, runtime.rank, runtime.world_size, reference_logprobs
+
+    def compute(comparisons: list[EncodedComparison], batch: Batch) -> dict[str, list[float]]:
+        return {n: prompt_means(comparisons, batch, values) for n, values in objective.pair_metrics(batch).items()}
+
+    gathered = over_comparisons(
+        objective.model, preferences, context_length, batch_size, runtime, compute, reference_logprobs
     )
-    shard = []
-    with evaluating(objective.model):
-        for comparisons, batch in batches:
-            batch = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
-            with runtime.autocast():
-                metrics = objective.pair_metrics(batch)
-            shard.append({name: prompt_means(comparisons, batch, values) for name, values in metrics.items()})
-    gathered = runtime.gather_shards(shard)
     return {name: [mean for means in gathered for mean in means[name]] for name in gathered[0]}
 
 

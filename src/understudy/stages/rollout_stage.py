@@ -80,13 +80,9 @@ class RolloutStage(TrainingStage):
         values = dict(zip(names, self.runtime.all_sum(table)))
         metrics = {f"val/{name}": float(values.pop(name).mean()) for name in ("length", "eos_rate")}
         for name, value in values.items():
-            known = value[~value.isnan()].tolist()
-            if not known:
-                continue
-            result = estimate(known) if name == "true_score" else mean_estimate(known)
-            metrics[f"val/{name}"] = result.value
-            if result.low is not None and result.high is not None:
-                metrics |= {f"val/{name}_low": result.low, f"val/{name}_high": result.high}
+            if known := value[~value.isnan()].tolist():
+                result = estimate(known) if name == "true_score" else mean_estimate(known)
+                metrics |= result.metrics(f"val/{name}")
         reward = metrics["val/reward"]
         low, high = (-metrics.get(f"val/reward_{bound}", reward) for bound in ("high", "low"))
         return LossResult(-reward, low, high, len(prompts)), metrics

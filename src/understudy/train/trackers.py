@@ -1,4 +1,4 @@
-"""TensorBoard, wandb and trackio behind one interface: values, text, close.
+"""TensorBoard and wandb behind one interface: values, text, close.
 
 A missing package or login is an error before training starts. A later failure (a network, a disk) ends the tracking
 with one note, and never the training. Not here: metrics.jsonl, which is always written.
@@ -6,11 +6,8 @@ with one note, and never the training. Not here: metrics.jsonl, which is always 
 
 from __future__ import annotations
 
-import contextlib
 import html
 import importlib
-import sqlite3
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -19,7 +16,7 @@ from understudy.config.run import LogConfig
 from understudy.files import read_json, write_json
 from understudy.run import RunFolder
 
-MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "trackio": "trackio"}
+MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 
 
 class Tracker(Protocol):
@@ -75,26 +72,6 @@ class Wandb:
 
     def close(self) -> None:
         self.run.finish()
-
-
-class Trackio:
-    """A run in trackio's database, identified by its name."""
-
-    def __init__(self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str) -> None:
-        self.module = module
-        with contextlib.redirect_stdout(sys.stderr):  # it prints to standard output, which is for results
-            self.run = module.init(project=log.project, name=f"{folder.name}-{run_id}", config=config, resume="allow")
-
-    def values(self, values: Mapping[str, float], step: int) -> None:
-        self.run.log({name: value for name, value in values.items() if name != "step"}, step=step)
-
-    def text(self, title: str, text: str, step: int) -> None:
-        if (markdown := getattr(self.module, "Markdown", None)) is not None:  # its first versions take no text
-            self.run.log({title: markdown(_code_block(text))}, step=step)
-
-    def close(self) -> None:
-        with contextlib.redirect_stdout(sys.stderr):
-            self.module.finish()  # not self.run.finish(), which is called again, and prints, when the process ends
 
 
 class Trackers:
@@ -163,8 +140,7 @@ def start_trackers(
                 started.running[name] = TensorBoard(module, folder, resume_step)
             else:
                 run_id = ids.setdefault(name, uuid.uuid4().hex[:8])
-                start = Wandb if name == "wandb" else Trackio
-                started.running[name] = start(module, folder, log, config or {}, run_id)
+                started.running[name] = Wandb(module, folder, log, config or {}, run_id)
         except started.failures[name] as error:
             started.close()
             raise ValueError(
@@ -177,9 +153,8 @@ def start_trackers(
 
 
 def _failures(module: Any) -> tuple[type[Exception], ...]:
-    """Exceptions of a tracker that are no defect of ours: of disk, network, database and its service."""
-    wandb_errors = (module.Error,) if hasattr(module, "Error") else ()
-    return (OSError, RuntimeError, sqlite3.Error, *wandb_errors)
+    """Exceptions of a tracker that are no defect of ours: of disk, network and its service."""
+    return (OSError, RuntimeError, *((module.Error,) if hasattr(module, "Error") else ()))
 
 
 def _brief(error: Exception) -> str:

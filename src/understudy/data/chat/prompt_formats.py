@@ -83,7 +83,7 @@ FORMATS = {
         name: replace(row, read=_gsm8k if name == "gsm8k" else _of_conversation(row.read), keeps_fields=False)
         for name, row in CONVERSATION_FORMATS.items()
     },
-    "prompts": Format("prompts", (("prompt",),), _prompts, optional=("check", "answer", "category")),
+    "prompts": Format("prompts", (("prompt",),), _prompts, optional=("check", "answer", "category", "task")),
 }
 """In the order in which they are tried; a record that fits two is the first."""
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from understudy.evaluate.task import Example, Split, Task, question
-from understudy.evaluate.tasks.source import Row, TaskData, read_source, texts_of
+from understudy.evaluate.task import Example, Split, question
+from understudy.evaluate.tasks.source import PublicTask, Row, TaskData, read_source, texts_of
 
 
-class Arc(Task):
+class Arc(PublicTask):
     """The choices are not shown: the most likely one after the question, normalised by length, is the answer."""
 
     kind = "choice"
     metric = "accuracy_normalised"
 
     def __init__(self, subset: Literal["easy", "challenge"], path: Path | None = None, few_shot: int = 0) -> None:
-        super().__init__(few_shot)
-        self.name, self.subset, self.path = f"arc-{subset}", subset, path
+        super().__init__(path, few_shot)
+        self.name, self.subset = f"arc-{subset}", subset
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name = "train" if split == "train" else "test"

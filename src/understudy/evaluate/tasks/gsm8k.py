@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from understudy.evaluate.task import Example, Split, Task, question
-from understudy.evaluate.tasks.source import TaskData, read_source, text_of
+from understudy.evaluate.task import Example, Split, question
+from understudy.evaluate.tasks.source import PublicTask, TaskData, read_source, text_of
 from understudy.rewards.verifiers import final_number
 
 CALCULATOR = re.compile(r"<<.*?>>")
 
 
-class GSM8K(Task):
+class GSM8K(PublicTask):
     """Compares final numbers: `$1,200.00.` is 1200. The final number follows `####`, or else is the last one."""
 
     name = "gsm8k"
     kind = "answer"
     verifier = "gsm8k"
     max_new_tokens = 256
-
-    def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
-        super().__init__(few_shot)
-        self.path = path
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name = "train" if split == "train" else "test"

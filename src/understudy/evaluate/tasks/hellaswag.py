@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from understudy.evaluate.task import Example, Split, Task
-from understudy.evaluate.tasks.source import Row, TaskData, read_source, text_of, texts_of
+from understudy.evaluate.task import Example, Split
+from understudy.evaluate.tasks.source import PublicTask, Row, TaskData, read_source, text_of, texts_of
 
 MARKUP = re.compile(r"\[[^\]]*\]")
 
 
-class HellaSwag(Task):
+class HellaSwag(PublicTask):
     """A text to continue, never a conversation. Its main metric is normalised by length, as is usual.
 
     The labels of the test split are not public, so `val` is the validation split.
@@ -20,10 +19,6 @@ class HellaSwag(Task):
     name = "hellaswag"
     kind = "choice"
     metric = "accuracy_normalised"
-
-    def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
-        super().__init__(few_shot)
-        self.path = path
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name, words = ("train", ("train",)) if split == "train" else ("validation", ("validation", "val"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from understudy.evaluate.task import Example, Split, Task, question, take_turns
-from understudy.evaluate.tasks.source import Row, TaskData, read_source, text_of, texts_of
+from understudy.evaluate.task import Example, Split, question, take_turns
+from understudy.evaluate.tasks.source import PublicTask, Row, TaskData, read_source, text_of, texts_of
 
 LETTERS = ("A", "B", "C", "D")
 
 
-class MMLU(Task):
+class MMLU(PublicTask):
     """The four choices are shown with letters, and the most likely letter is the answer. Categories are the subjects.
 
     Few-shot examples come from the `dev` split, which has five for each subject, and have the question's subject.
@@ -20,10 +20,6 @@ class MMLU(Task):
 
     name = "mmlu"
     kind = "choice"
-
-    def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
-        super().__init__(few_shot)
-        self.path = path
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name = "dev" if split == "train" else "test"

@@ -17,6 +17,7 @@ from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset
 from understudy.data.find import LIBRARY_FILES
 from understudy.data.layout import CACHE
 from understudy.data.records import READERS, file_ending, read_records
+from understudy.evaluate.task import Task
 from understudy.tokenizer.base import clean
 
 Row = dict[str, Any]
@@ -41,6 +42,14 @@ class TaskData:
     columns: tuple[str, ...] = ()
     within: str = ""
     without: str = ""
+
+
+class PublicTask(Task):
+    """A task whose questions are read from ``path``, or by default from the hub."""
+
+    def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
+        super().__init__(few_shot)
+        self.path = path
 
 
 def read_source(source: TaskData, path: Path | None) -> list[tuple[str, Row]]:

@@ -94,7 +94,7 @@ class GenerationRequest(Shape):
         """Leave out parameters that are null, off, or at a value that changes nothing."""
         if not isinstance(body, dict):
             return body
-        kept = {}
+        given = {}
         for name, value in body.items():
             allowed = WITHOUT_EFFECT.get(name)
             if value is None or is_one_of(value, allowed or OFF.get(name, ())):
@@ -102,8 +102,8 @@ class GenerationRequest(Shape):
             if allowed is not None:
                 accepted = " or ".join(json.dumps(other) for other in (*allowed, None))
                 raise ValueError(f"{name} is {json.dumps(value)[:100]}; this server accepts only {accepted}")
-            kept[name] = value
-        return kept
+            given[name] = value
+        return given
 
     @field_validator("logit_bias", "tools", "functions", "suffix", check_fields=False)
     @classmethod

@@ -148,7 +148,8 @@ def build_page(served: Served) -> gr.Blocks:
 
         def begin(conversation: PlaygroundConversation) -> tuple[PlaygroundConversation, dict[str, Any], Any]:
             conversation.close()
-            return PlaygroundConversation(), PlaygroundConversation().view(several, greeting), gr.Tabs(selected="talk")
+            new = PlaygroundConversation()
+            return new, new.view(several, greeting), gr.Tabs(selected="talk")
 
         box.submit(say, [box, conversation, *options], [talk, box], **pieces)
         box.stop(PlaygroundConversation.stop, [conversation], None, **whole)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import itertools
 import logging
 import math
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +46,7 @@ SAVED = {
     "correction": "your correction. It can train a model.",
     "comparison": "your choice. It can train a model.",
 }
-"""Message after a judgement, by its kind: what `feedback export` makes of it."""
+"""Message after a judgement, by its kind, with its use in `feedback export`."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,6 @@ class PlaygroundConversation:
     pending: PendingAnswer | None = None
     closed: bool = False
     """Whether the visitor started another conversation."""
-    view_numbers: Iterator[int] = field(default_factory=lambda: view_numbers())
 
     def __deepcopy__(self, memo: Any) -> PlaygroundConversation:
         """Gradio copies the initial state for each session; it is a new conversation, with no copy of an engine."""
@@ -176,7 +174,7 @@ class PlaygroundConversation:
                 "lookable": bool(answer.tokens), "last": place + 1 == len(self.turns) and not busy,
                 "judged": answer.judged, "saved": answer.saved, "refused": answer.refused,
             })  # fmt: skip
-        return {"messages": messages, "greeting": greeting, "number": next(self.view_numbers)}
+        return {"messages": messages, "greeting": greeting, "number": view_number()}
 
     async def say(
         self, served: Served, text: str, options: GenerationOptions, place: int | None = None
@@ -239,7 +237,6 @@ class AnswerPair:
     picked: int | None = None
     saved: str = ""
     refused: bool = False
-    view_numbers: Iterator[int] = field(default_factory=lambda: view_numbers())
 
     def __deepcopy__(self, memo: Any) -> AnswerPair:
         return AnswerPair()
@@ -249,7 +246,7 @@ class AnswerPair:
         over = bool(self.saved) and not self.refused
         return {
             "question": self.question, "greeting": greeting, "picked": self.picked if over else None,
-            "saved": self.saved, "refused": self.refused, "number": next(self.view_numbers),
+            "saved": self.saved, "refused": self.refused, "number": view_number(),
             "ready": bool(self.answers) and not over and all(answer.id is not None for answer in self.answers),
             "answers": [
                 {
@@ -374,12 +371,12 @@ async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def view_numbers() -> Iterator[int]:
-    """Increasing numbers of views: when an event ends, Gradio sends its last view again, which may be older than the page's.
+def view_number() -> int:
+    """A number that increases from view to view, also over a restart of the server: the time in microseconds.
 
-    They begin at the time in microseconds, so that those of a restarted server, or of the next conversation, are larger.
+    The page ignores a view with a smaller number than its own: when an event ends, Gradio sends its last view again.
     """
-    return itertools.count(time.time_ns() // 1000)
+    return time.time_ns() // 1000
 
 
 def _messages(question: str, answer: PlaygroundAnswer) -> list[Message]:

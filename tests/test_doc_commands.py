@@ -1,0 +1,190 @@
+"""The shell commands of README.md and docs/how-to/ are run in order, on small sizes.
+
+All pages are run in one temporary folder with the files that the commands name, so that a page can use the runs of the pages
+before it. Stages train for two steps. Commands that need the network, a server or another program are skipped (SKIPPED).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from understudy.cli import main
+from understudy.config.stages import STAGES
+from understudy.feedback.records import AnswerRecord, Judgement
+from understudy.feedback.store import FeedbackStore, default_url
+from understudy.hamlet import story
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs/how-to" / f"{name}.md" for name in ("train", "data", "align", "evaluate", "serve", "interop")),
+]
+"""In the order of their runs: data.md uses a run of train.md."""
+
+SKIPPED = {
+    r"^make ": "installs a new environment; tests/test_cli.py runs the demo's parts",
+    r"^(curl|lm_eval|torchrun|python) ": "needs a server, the harness or several processes; has tests of its own",
+    r"^understudy serve ": "does not end; tests/test_serve_api.py starts a server",
+    r"^understudy (prepare|pretrain|doctor) .*(openwebtext|gpt2)": "needs the network, or is too large",
+    r"^understudy pretrain finetune-shakespeare": "needs GPT-2 from the hub",
+    r"^understudy prepare .*(hf:|dolly|gsm8k|ultrafeedback|squad|shakespeare)": "needs the network",
+    r"^understudy (pretrain|evaluate|report) shakespeare-(bigram|char)": "its data needs the network",
+    r"^understudy import (gpt2|downloads|nanogpt)": "needs the network, or another project's files",
+    r"^understudy export .*--push": "needs the network",
+    r"^understudy pretrain portable --depth 12": "is too large",
+    r"^understudy compare .*--by person": "waits for a person; tests/test_evaluate_compare.py answers for one",
+    r"^understudy bench": "measures time",
+}
+"""Commands that are only parsed, and why."""
+
+VOCABULARY = "320"
+MODEL = ["--model.n_layers", "1", "--model.d_model", "32", "--model.n_heads", "2", "--model.n_kv_heads", "2"]
+TRAINING = [
+    "--train.steps", "2", "--train.batch_size", "4", "--train.dtype", "fp32", "--optim.warmup_steps", "0", "--eval.every_steps", "0",
+    "--checkpoint.every_steps", "0", "--log.samples", "1", "--log.sample_tokens", "4",
+]  # fmt: skip
+ROLLOUT = {"prompts": "2", "group_size": "2", "max_new_tokens": "4", "eval_prompts": "2"}
+OPTIONS = {
+    "evaluate": ["--limit", "4"],
+    "compare": ["--limit", "4", "--max-new-tokens", "8"],
+    "best-of-n": ["--most", "2", "--prompts", "2"],
+    "sample": ["--tokens", "4"],
+    "chat": ["--tokens", "4"],
+    "improve": [
+        "--limit", "4", "--max-new-tokens", "8", "--train.steps", "2", "--eval.every_steps", "0", "--checkpoint.every_steps", "0",
+    ],
+}  # fmt: skip
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [command for line in lines if (command := line.split("  #")[0].strip())]
+
+
+def smaller(words: list[str]) -> list[str]:
+    """The words of a command with small sizes."""
+    name = words[0]
+    for option in ("--vocab-size", "--tokenizer.vocab_size"):
+        if option in words:
+            words[words.index(option) + 1] = VOCABULARY
+    if name in STAGES:
+        words = _without_size(words)
+        words += TRAINING
+        if name == "pretrain":
+            words += MODEL
+            words += ["--tokenizer.vocab_size", VOCABULARY] if "--resume" not in words else []
+        if name in ("ppo", "grpo"):
+            words += [word for setting, value in ROLLOUT.items() for word in (f"--{name}.{setting}", value)]
+        if "--resume" in words:  # with the settings that it began with
+            words = words[: words.index("--train.steps")]
+    if name == "prepare" and words[1] == "hamlet" and "--limit" not in words:
+        words += ["--limit", "8" if "--from" in words else "60"]
+    if "--from" in words and "--corrected" not in words:
+        words += ["--corrected"]  # an untrained run gives no two answers of different score
+    if name == "evaluate" and "--tasks" not in words:
+        return words
+    if name == "sample" and "--tokens" in words:
+        return words
+    return words + OPTIONS.get(name, [])
+
+
+def _without_size(words: list[str]) -> list[str]:
+    if "--train.steps" in words:
+        at = words.index("--train.steps")
+        words = words[:at] + words[at + 2 :]
+    return words
+
+
+# ---- the files that the pages name ----------------------------------------------------------------------------------
+
+
+def write_files() -> None:
+    """The user's files, in the current folder."""
+    texts = [story(3, number, "train").text for number in range(40)]
+    Path("my-books").mkdir()
+    for name, part in (("one", texts[:20]), ("two", texts[20:])):
+        Path(f"my-books/{name}.txt").write_text("\n<|endoftext|>\n".join(part), encoding="utf-8")
+    csv = "title,body\n" + "".join(
+        f'{number},"{text}"\n' for number, text in enumerate(t.replace('"', "'") for t in texts)
+    )
+    Path("my-articles.csv").write_text(csv, encoding="utf-8")
+    numbers = range(60)
+    asked = [f"What comes after {number}?" for number in numbers]
+    user = [[{"role": "user", "content": question}] for question in asked]
+    reply = [[{"role": "assistant", "content": f"{number + 1}"}] for number in numbers]
+    write_lines("my-talks.jsonl", [{"messages": question + answer} for question, answer in zip(user, reply)])
+    write_lines("my-prompts.jsonl", [
+        {"prompt": question, "answer": answer[0]["content"], "task": "number"} for question, answer in zip(user, reply)
+    ])  # fmt: skip
+    write_lines("my-pairs.jsonl", [
+        {"prompt": question, "chosen": answer, "rejected": [{"role": "assistant", "content": "No."}]}
+        for question, answer in zip(user, reply)
+    ])  # fmt: skip
+    rows = [{"question": question, "answer": answer[0]["content"]} for question, answer in zip(asked, reply)]
+    write_lines("my-questions.jsonl", rows)
+    Path("my-questions.csv").write_text(
+        "question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows), encoding="utf-8"
+    )
+
+
+def write_lines(name: str, records: list[dict[str, Any]]) -> None:
+    Path(name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def write_feedback() -> None:
+    """60 corrections of answers, as a server stores them."""
+    with FeedbackStore(default_url()) as store:
+        for number in range(60):
+            prompt = [{"role": "user", "content": f"Who is number {number}?"}]
+            answer = AnswerRecord(
+                "talk", prompt, "Nobody.", "hamlet-chat", 2, "", {"temperature": 0.7}, "stop", 2, f"a{number}"
+            )
+            store.add_judgement(Judgement("correction", store.add_answer(answer), correction=f"Number {number}."))
+
+
+# ---- the tests ------------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files()
+    done: set[str] = set()
+    for page in PAGES:
+        for command in commands(page):
+            if command not in done and not any(re.search(pattern, command) for pattern in SKIPPED):
+                assert run(command, monkeypatch) == 0, f"{page.name}: {command}"
+                done.add(command)
+    assert len(done) > 60
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit status of a command on small sizes."""
+    text, pipe, after = command.rpartition(" | ")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(shlex.split(text)[1] + "\n" if pipe else ""))
+    words: list[str] = []
+    for word in shlex.split(after)[1:]:
+        words += sorted(map(str, Path().glob(word))) if "*" in word else [word]
+    if words[0] in ("feedback", "improve") and not Path("runs/feedback.db").exists():
+        write_feedback()
+    return main(smaller(words))
+
+
+def test_the_pages_are_all_run() -> None:
+    assert {page.name for page in PAGES[1:]} == {path.name for path in (ROOT / "docs/how-to").glob("*.md")}
+
+
+def test_every_reason_to_skip_is_used() -> None:
+    every = [command for page in PAGES for command in commands(page)]
+    assert not [pattern for pattern in SKIPPED if not any(re.search(pattern, command) for command in every)]
