@@ -84,70 +84,65 @@ class Sampling:
 
         return find_run(self.run).path.resolve().name
 
-    def open(self, corpus: str, seed: int, limit: int | None) -> Opened:
-        """The pairs, as :func:`open_sampled` samples them."""
-        return open_sampled(self, corpus, seed, limit)
+    def open(self, corpus_name: str, seed: int, limit: int | None) -> Opened:
+        """Pairs of a run's answers, in parts of their own splits.
 
+        Each row is a pair, or the reason why an answer or a pair is left out. `notes` gets the share of prompts without a pair.
 
-def open_sampled(sampling: Sampling, name: str, seed: int, limit: int | None) -> Opened:
-    """Pairs of a run's answers, in parts of their own splits.
+        Args:
+            corpus_name: a row of CORPORA.
+            seed: of the corpus, and of the sampling.
+            limit: the number of prompts to train on; DEFAULT_PROMPTS otherwise, and at most for validation.
+        """
+        corpus = CORPORA[corpus_name]
+        notes: list[str] = []
+        about: dict[str, Any] = {"settings": self.settings(corpus_name)}
 
-    Each row is a pair, or the reason why an answer or a pair is left out. `notes` gets the share of prompts without a pair.
+        @functools.cache
+        def run() -> Run:
+            from understudy.inference.weights import model_for_generation
+            from understudy.run import load_run
+            from understudy.runtime import choose_device
+            from understudy.tokenizer.chat import speaks_chat
 
-    Args:
-        name: a row of CORPORA.
-        seed: of the corpus, and of the sampling.
-        limit: the number of prompts to train on; DEFAULT_PROMPTS otherwise, and at most for validation.
-    """
-    corpus = CORPORA[name]
-    notes: list[str] = []
-    about: dict[str, Any] = {"settings": sampling.settings(name)}
+            loaded = load_run(self.run, CHECKPOINT, str(choose_device()[0]))
+            if not speaks_chat(loaded.tokenizer):
+                raise ValueError(
+                    f"the run {loaded.path} has no chat tokens and cannot answer: give a finetuned one, as `understudy sft` "
+                    "makes it"
+                )
+            loaded.model = model_for_generation(loaded.model)
+            about["run"], about["step"] = str(loaded.path), loaded.step
+            about["weights_sha256"] = loaded.state["weights_sha256"]
+            return loaded
 
-    @functools.cache
-    def run() -> Run:
-        from understudy.inference.weights import model_for_generation
-        from understudy.run import load_run
-        from understudy.runtime import choose_device
-        from understudy.tokenizer.chat import speaks_chat
+        def rows(split: Split, count: int) -> Iterator[ParsedRow]:
+            alike = too_long = 0
+            for index, question, texts in _answered(run(), corpus, self, seed, split, count):
+                if texts is None:
+                    too_long += 1
+                    yield ParsedRow(None, "prompt too long for the run", index + 1)
+                    continue
+                scores: dict[str, float] = {}
+                for text in [*texts, *([question.answer] if self.corrected else [])]:
+                    if not text or text in scores:
+                        yield ParsedRow(None, "answer given twice" if text else "empty answer", index + 1)
+                    else:
+                        scores[text] = corpus.score(question.check, text)
+                alike += len(set(scores.values())) < 2
+                for record in _pairs(corpus, question, scores, self, (seed, split, index)):
+                    yield ParsedRow(record, "" if record else "pair of equally good answers", index + 1)
+            answered = count - too_long
+            share = f"{alike:,} of {answered:,} prompts ({alike / max(1, answered):.0%})"
+            result = "ties only" if self.ties else "no pair"
+            notes.append(f"{split}: {share} have no two answers of different true score, and give {result}")
+            about[split] = {"prompts": count, "too_long": too_long, "alike": alike}
 
-        loaded = load_run(sampling.run, CHECKPOINT, str(choose_device()[0]))
-        if not speaks_chat(loaded.tokenizer):
-            raise ValueError(
-                f"the run {loaded.path} has no chat tokens and cannot answer: give a finetuned one, as `understudy sft` "
-                "makes it"
-            )
-        loaded.model = model_for_generation(loaded.model)
-        about["run"], about["step"] = str(loaded.path), loaded.step
-        about["weights_sha256"] = loaded.state["weights_sha256"]
-        return loaded
+        def part(split: Split) -> ChatPart:
+            count = record_count(split, DEFAULT_PROMPTS[split], limit)
+            return ChatPart(f"{corpus_name}/{split}", split, None, count, lambda: rows(split, count))
 
-    def rows(split: Split, count: int) -> Iterator[ParsedRow]:
-        alike = too_long = 0
-        for index, question, texts in _answered(run(), corpus, sampling, seed, split, count):
-            if texts is None:
-                too_long += 1
-                yield ParsedRow(None, "prompt too long for the run", index + 1)
-                continue
-            scores: dict[str, float] = {}
-            for text in [*texts, *([question.answer] if sampling.corrected else [])]:
-                if not text or text in scores:
-                    yield ParsedRow(None, "answer given twice" if text else "empty answer", index + 1)
-                else:
-                    scores[text] = corpus.score(question.check, text)
-            alike += len(set(scores.values())) < 2
-            for record in _pairs(corpus, question, scores, sampling, (seed, split, index)):
-                yield ParsedRow(record, "" if record else "pair of equally good answers", index + 1)
-        answered = count - too_long
-        share = f"{alike:,} of {answered:,} prompts ({alike / max(1, answered):.0%})"
-        result = "ties only" if sampling.ties else "no pair"
-        notes.append(f"{split}: {share} have no two answers of different true score, and give {result}")
-        about[split] = {"prompts": count, "too_long": too_long, "alike": alike}
-
-    def part(split: Split) -> ChatPart:
-        count = record_count(split, DEFAULT_PROMPTS[split], limit)
-        return ChatPart(f"{name}/{split}", split, None, count, lambda: rows(split, count))
-
-    return Opened((part("train"), part("val")), notes=notes, about={"sampled": about}, doing="sampling answers to")
+        return Opened((part("train"), part("val")), notes=notes, about={"sampled": about}, doing="sampling answers to")
 
 
 def _answered(

@@ -21,6 +21,18 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     return "other " + ", ".join(key for key in other if one.get(key) != other[key])
 
 
+def check_ranges(val_fraction: float | None, limit: int | None) -> None:
+    """Refuse a share for validation, or a number of records, that is out of range.
+
+    Raises:
+        ValueError: one of them is.
+    """
+    if val_fraction is not None and not 0 < val_fraction <= 0.5:
+        raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 of each source, not {limit}")
+
+
 def check_hash(file: Path, sha256: str) -> None:
     """Compare a file with the hash of the bytes that were written into it.
 

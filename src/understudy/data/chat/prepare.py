@@ -40,7 +40,7 @@ from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
 from understudy.data.chat.sources import ChatSource, GeneratedChat, identity, open_source, parse_sources
 from understudy.data.fetch.download import disk_problem
 from understudy.data.generated import CORPORA
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference, put_in_place
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, check_ranges, difference, put_in_place
 from understudy.data.progress import PreparationProgress, Report
 from understudy.files import locked, sha256_of, write_text
 from understudy.tokenizer.base import clean
@@ -165,10 +165,7 @@ def _make_request(
             f"the run {sampling.run} would do nothing for {kind} of {', '.join(arguments)}: its answers become preferences "
             f"of a generated source alone ({', '.join(CORPORA)}), --kind preferences"
         )
-    if val_fraction is not None and not 0 < val_fraction <= 0.5:
-        raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 of each source, not {limit}")
+    check_ranges(val_fraction, limit)
     if format_name is not None and format_name not in FORMATS[kind]:
         raise ValueError(f"no format {format_name!r}: choose one of {', '.join(FORMATS[kind])}")
     sources = parse_sources(arguments, kind, report, sampling)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.data.generated import CORPORA
+from understudy.data.layout import check_ranges
 from understudy.data.progress import Report
 from understudy.data.text.documents import PIECE_CHARS, ReadingOptions
 from understudy.data.text.shards import FORMAT
@@ -72,10 +73,7 @@ def make_request(
     Raises:
         ValueError: a source that is not there, a setting out of range, a setting without effect.
     """
-    if val_fraction is not None and not 0 < val_fraction <= 0.5:
-        raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 document, not {limit}")
+    check_ranges(val_fraction, limit)
     _check_tokenizer(tokenizer, vocab_size, pattern)
     sources = tuple(parse_sources(arguments, report))
     if field is not None and not any(takes_field(source) for source in sources):
