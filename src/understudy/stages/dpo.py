@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from understudy.config.align import DPOConfig
@@ -20,6 +20,7 @@ from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.reward_model import over_comparisons
 from understudy.evaluate.statistics import estimate, mean_estimate
+from understudy.files import write_bytes
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import completion_hidden_states
@@ -130,8 +131,7 @@ def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str,
         for split, encoded in data.encoded.items()
     }  # fmt: skip
     if runtime.is_main:
-        save_file(logprobs, partial := path.with_name(f".{path.name}.partial"), {"key": key})
-        partial.replace(path)
+        write_bytes(path, save(logprobs, {"key": key}))
     return logprobs
 
 
