@@ -1,6 +1,6 @@
-"""Hamlet, the embedded corpus: a small generated village and what happens there (docs/internals/hamlet.md).
+"""Hamlet, the built-in corpus: generated stories and conversations about a small village.
 
-All of it is written for this project; it has nothing to do with Shakespeare's play.
+docs/internals/hamlet.md describes it. The corpus is written for this project and unrelated to Shakespeare's play.
 """
 
 from understudy.hamlet.stories import DEFAULT_STORIES, Fact, Split, Story, is_reserved, stories, story

@@ -1,8 +1,9 @@
-"""Judges an answer: `score(check, answer)` is 1.0 where a careful reader would call it right, else 0.0.
+"""Rule-based scoring of answers: `score(check, answer)` returns 1.0 for a correct answer, else 0.0.
 
-A check is plain JSON. Its "kind" names the judge: the facts of a story or of the village ("says", "number",
-"which", "unsaid") are judged here, instructions by forms.py. Every judge reads the words alone; nothing here
-knows the story, so a check has to carry what is right and what may stand beside it ("also").
+A check is plain JSON. Its "kind" selects the scoring function. This module scores answers about facts of a story
+or of the village ("says", "number", "which", "unsaid"); forms.py scores instructions. A scoring function sees only
+the check and the answer, not the story. The check therefore lists the correct answers and the other facts that the
+answer may mention ("also").
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from understudy.hamlet.counting import after_counting, counts_to
 from understudy.hamlet.forms import KINDS as FORM_KINDS
 from understudy.hamlet.world import VISITOR_TRADES, number, village
 
-# More words than this is no answer to a question about a story.
+# Maximum length of an answer to a question about a story, in words.
 _MOST_WORDS = 30
 
 _HEDGES = re.compile(
@@ -35,13 +36,13 @@ _UNSAID = re.compile(
 )
 _ARTICLES = frozenset(("a", "an", "the"))
 _KIN = "father|mother|son|daughter|sister|brother|cousin|grandfather|grandmother|grandson|granddaughter|husband|wife"
-# Ordinary words that are also the name of someone or of a place: a fact only where they stand like one.
+# Ordinary words that are also the name of a person or place. They count as facts only when used as a name.
 _ONLY_AS_NAMES = frozenset(("will", "mark", "pip", "rose"))
 _ONLY_AFTER_THE = frozenset(("well", "green"))
 _ONE_AFTER = frozenset(["the", "this", "that", "which", "each", "every", "any", "no"])
 _ONE_BEFORE = frozenset(("who", "that", "which"))
 
-# Words that tell no event from another.
+# Function words, which do not distinguish one event from another.
 _SMALL = frozenset(
     [
         "to",
@@ -69,9 +70,9 @@ _WORD = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?|[a-z]+(?:'[a-z]+
 
 
 def _digits(words: list[str]) -> list[str]:
-    """Number words become digits: twelve is 12, twenty-one is 21, one hundred and five is 105."""
+    """Replace number words by digits: twelve is 12, twenty-one is 21, one hundred and five is 105."""
     out: list[str] = []
-    last = ""  # "tens", "hundred" or "": what a number word may be added to
+    last = ""  # "tens", "hundred" or "": the kind of number to which the next number word is added
     for i, word in enumerate(words):
         n = _NUMBER_WORDS.get(word)
         if n == 1 and _is_pronoun(words, i):
@@ -97,13 +98,13 @@ def _digits(words: list[str]) -> list[str]:
 
 
 def _is_pronoun(words: list[str], i: int) -> bool:
-    """Whether the "one" at `i` means someone or something, and no number."""
+    """Return whether the "one" at index `i` is a pronoun and not a number."""
     before, after = words[i - 1] if i else "", words[i + 1] if i + 1 < len(words) else ""
     return before in _ONE_AFTER or after in _ONE_BEFORE
 
 
 def _plain(text: str) -> str:
-    """Lower case, straight apostrophes, no hyphens in words, contractions taken apart, no "Well," before it."""
+    """Normalize `text`: lower case, straight apostrophes, hyphens and contractions split, leading "Well," removed."""
     text = text.lower().replace("’", "'").replace("‘", "'")
     if "," in text or "!" in text:
         text = re.sub(r"^\s*(?:well|yes|oh|sure|of course|certainly)[,.!:]\s+", "", text)
@@ -116,7 +117,7 @@ def _plain(text: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of `text`, as they are compared: lower case, digits, neither articles nor "'s"."""
+    """Normalized words of `text`: lower case, numbers as digits, without articles and "'s"."""
     return _words(_plain(text))
 
 
@@ -127,8 +128,10 @@ def _words(plain: str) -> list[str]:
 
 @functools.cache
 def fact_words() -> frozenset[str]:
-    """Every word that names someone, a place, a thing, goods, a day or a season: beside a right answer it
-    has to be allowed, or it is a second answer."""
+    """Words that name a person, place, thing, goods, day or season.
+
+    A fact word that the check does not allow counts as a second answer, so the answer scores 0.0.
+    """
     world = village()
     texts = [*world.people, *world.visitors, *world.reserved_visitors, *world.animals, *world.places, *world.things]
     texts += [*world.trades, *VISITOR_TRADES, "village", "spring", "summer", "autumn", "winter"]
@@ -139,7 +142,7 @@ def fact_words() -> frozenset[str]:
 
 
 def _facts_in(text: str, plain: str) -> set[str]:
-    """The fact words and the numbers in `text`."""
+    """Fact words and numbers in `text`; `plain` is the normalized text."""
     known = fact_words()
     found = {w for w in _words(plain) if w in known or w[0].isdigit() or w[0] == "-"}
     for word in found & _ONLY_AS_NAMES:
@@ -152,7 +155,10 @@ def _facts_in(text: str, plain: str) -> set[str]:
 
 
 def _without_kin(plain: str, names: Iterable[str] = ()) -> str:
-    """ "Sam's father found it" is not about Sam; and "Sam's father Silas" is Silas, if he is of `names`."""
+    """Remove kinship phrases: "Sam's father found it" is not about Sam.
+
+    With `names`, remove a phrase only before one of them: "Sam's father Silas" is Silas.
+    """
     only = f"(?= (?:{'|'.join(map(re.escape, names))})\\b)" if names else ""
     return re.sub(rf"\b[a-z]+'s (?:{_KIN})\b{only}", "", plain)
 
@@ -163,19 +169,19 @@ def _has(words: list[str], phrase: list[str]) -> bool:
 
 
 def _sound(plain: str, words: list[str]) -> bool:
-    """Whether this is a plain statement at all: not empty, not endless, no hedge, no question."""
+    """Return whether the answer is a statement of valid length, without a hedge or a question."""
     return 0 < len(words) <= _MOST_WORDS and "?" not in plain and not _HEDGES.search(plain)
 
 
 def _turned_around(plain: str, roles: list[str]) -> bool:
-    """Whether some sentence says that the second of `roles` did it to the first, and not the other way round."""
+    """Return whether some sentence swaps `roles`, the pair (agent, patient)."""
     return any(
         _other_way(_words(sentence), *(role.lower() for role in roles)) for sentence in re.split(r"[.!;]", plain)
     )
 
 
 def _other_way(words: list[str], doer: str, other: str) -> bool:
-    """ "Nora gave Sam ..." where Sam, the doer, gave Nora."""
+    """Return whether `words` swap agent and patient: "Nora gave Sam ..." when Sam gave to Nora."""
     pairs = set(itertools.pairwise(words))
     if ("to", doer) in pairs or ("from", other) in pairs or ("by", other) in pairs:
         return True
@@ -188,7 +194,7 @@ def _other_way(words: list[str], doer: str, other: str) -> bool:
 
 
 def _says(check: dict[str, Any], answer: str) -> float:
-    """One of `any` is said, nothing of `none`, and no fact that is not in `also`."""
+    """Score a fact: contains one of `any`, none of `none`, and no fact outside `also`."""
     right = [words_of(phrase) for phrase in check["any"]]
     plain = _plain(answer)
     words = _words(_without_kin(plain))
@@ -205,7 +211,10 @@ def _says(check: dict[str, Any], answer: str) -> float:
 
 
 def _number(check: dict[str, Any], answer: str) -> float:
-    """The number `value` is said and no other, but those in `also`; counting may lead to it, or a sum from `parts`."""
+    """Score a number: contains `value` and no other number, except those in `also`.
+
+    Counting steps may precede the result. The terms in `parts` may stand beside their sum.
+    """
     counted, answer = answer, after_counting(answer)
     steps = [" ".join(words_of(said)) for said in re.findall(r"[\w-]+", counted.removesuffix(answer))]
     if steps and not (all(step.isdigit() for step in steps) and counts_to(check["value"], list(map(int, steps)))):
@@ -227,7 +236,7 @@ def _number(check: dict[str, Any], answer: str) -> float:
 
 
 def _which(check: dict[str, Any], answer: str) -> float:
-    """Of two things that happened, `right` came first and `other` did not."""
+    """Score the order of two events: the answer names `right` as the first, not `other`."""
     plain = _plain(answer)
     if not _sound(plain, _words(plain)):
         return 0.0
@@ -245,7 +254,7 @@ def _which(check: dict[str, Any], answer: str) -> float:
 
 
 def _unsaid(check: dict[str, Any], answer: str) -> float:
-    """That the story does not say it, and no guess beside it."""
+    """Score an unanswerable question: the answer says that the story does not tell, and adds no guess."""
     plain = _plain(answer)
     words = _words(plain)
     if not _sound(plain, words) or not _UNSAID.search(" ".join(words)):
@@ -264,7 +273,11 @@ _KINDS: dict[str, Callable[[dict[str, Any], str], float]] = {
 
 
 def score(check: dict[str, Any], answer: str) -> float:
-    """1.0 where `answer` is right by `check`, else 0.0."""
+    """Score `answer` against `check`: 1.0 if correct, else 0.0.
+
+    Raises:
+        ValueError: the kind of the check is unknown.
+    """
     judge = _KINDS.get(check.get("kind", ""))
     if judge is None:
         raise ValueError(f"unknown kind of check {check.get('kind')!r}; known are {', '.join(sorted(_KINDS))}")

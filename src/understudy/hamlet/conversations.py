@@ -1,8 +1,8 @@
-"""Conversations of Hamlet: `conversation(seed, index, split)`, and what is made of them for training and judging.
+"""Conversations of Hamlet for training, and their prompts for evaluation and reinforcement learning.
 
-Everything is a pure function of (seed, index, split). Here turns are put together; they are made in questions.py,
-facts.py, sums.py, greetings.py, instructions.py and tales.py, and judged by checker.py. docs/internals/hamlet.md shows
-examples, and what is held out.
+Each function of (seed, index, split) is deterministic. This module combines turns from questions.py, facts.py,
+sums.py, greetings.py, instructions.py and tales.py into conversations; checker.py scores the answers.
+docs/internals/hamlet.md has examples and lists the held-out content.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from understudy.hamlet.wording import phrasings
 Message = dict[str, str]
 
 
-# The share of small stories (two to five sentences) among those that are asked about.
+# Fraction of conversations about a story that use a small story (two to five sentences).
 _SMALL = 0.75
 
-# The share of questions about a story that are answered with a phrase and no sentence.
+# Fraction of questions about a story whose answer is a phrase instead of a sentence.
 _PHRASES = 0.8
 
-# The share of conversations that have a system message which changes nothing.
+# Fraction of conversations with a system message that does not change the answers.
 _PLAIN_SYSTEM = 0.3
 
 _SYSTEM = phrasings("""
@@ -52,14 +52,14 @@ plain
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`turns[k]` is the Turn behind the k-th pair of user and assistant in `messages`."""
+    """A conversation; `turns[k]` is the source of the k-th pair of user and assistant messages."""
 
     messages: tuple[Message, ...]
     turns: tuple[Turn, ...]
     split: Split
 
     def to_json(self) -> dict[str, Any]:
-        """The schema of conversations; beside it how each answer is judged."""
+        """The conversation as a JSON object, with category, check and wrong answers for each turn."""
         return {
             "messages": list(self.messages),
             "turns": [{"category": t.category, "check": t.check, "wrong": list(t.wrong)} for t in self.turns],
@@ -67,7 +67,7 @@ class Conversation:
 
 
 def _story(draw: Draw, split: Split) -> list[Turn]:
-    """A story with two to five questions, at times with thanks at the end."""
+    """A story with two to five questions, sometimes followed by thanks."""
     turns = [shortened(turn) if draw.chance(_PHRASES) else turn for turn in _about_a_story(draw, split)]
     if draw.chance(0.1):
         turns.append(talk_turn(draw, split, "thanks", "goodbye"))
@@ -75,7 +75,10 @@ def _story(draw: Draw, split: Split) -> list[Turn]:
 
 
 def _about_a_story(draw: Draw, split: Split) -> list[Turn]:
-    """Two to four questions about a small story, or three to five about a longer one, which comes with the first."""
+    """Two to four questions about a small story, or three to five about a long one.
+
+    The first user message contains the story.
+    """
     small = draw.chance(_SMALL)
     index = int(draw.random() * 2**48)
     story = small_story(0, index, split) if small else short_story(0, index, split)
@@ -84,7 +87,7 @@ def _about_a_story(draw: Draw, split: Split) -> list[Turn]:
     return [replace(first, user=opening + first.user), *others]
 
 
-# The makers of a turn that needs no story before it, and how often each is asked in a chat.
+# Generators of turns that need no story, with their sampling weights.
 _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
     "greeting": (0.6, talk_turn),
     "village": (0.9, lambda draw, split: village_turn(draw, split)[0]),
@@ -113,12 +116,12 @@ def _short(draw: Draw, split: Split) -> Turn:
 
 
 def _single(draw: Draw, split: Split) -> list[Turn]:
-    """One question or instruction."""
+    """A conversation of one question or instruction."""
     return [_short(draw, split)]
 
 
 def _chat(draw: Draw, split: Split) -> list[Turn]:
-    """Two to five short turns, at times with a greeting before and thanks after."""
+    """Two to five short turns, sometimes with a greeting before and thanks after."""
     turns = [_short(draw, split) for _ in range(draw.between(2, 4))]
     if draw.chance(0.25):
         turns.insert(0, talk_turn(draw, split, "hello", "name"))
@@ -128,7 +131,7 @@ def _chat(draw: Draw, split: Split) -> list[Turn]:
 
 
 def _again(draw: Draw, split: Split) -> list[Turn]:
-    """A turn, and one or two that refer back to it: "And where does she live?", "And backwards?"."""
+    """A turn and one or two follow-ups that refer to it: "And where does she live?", "And backwards?"."""
     kind = _weighted(draw, {"village": 0.5, "sum": 0.2, "order": 0.1, "repeat": 0.2})
     if kind == "order":
         first = INSTRUCTIONS["order"](draw, split)
@@ -151,14 +154,15 @@ def _again(draw: Draw, split: Split) -> list[Turn]:
 
 
 def _styled(draw: Draw, split: Split, style: str) -> list[Turn]:
-    """Questions whose answers the system message wants in capitals, or in one word."""
+    """Questions with a system message that requires answers in capitals or in one word."""
     while True:
         if draw.chance(0.5):
             turns = _about_a_story(draw, split)
         else:
-            kinds = ("village", "sum") if style == "capitals" else ("village",)  # a sum has to be counted
+            # The answer to a sum contains counting steps, so it cannot be one word.
+            kinds = ("village", "sum") if style == "capitals" else ("village",)
             turns = [_SHORT[draw.pick(kinds)][1](draw, split) for _ in range(draw.between(2, 4))]
-        # A story comes with its first question, so that one has to take the style.
+        # The first question carries the story, so its answer must support the style.
         styled = [restyled(turn, style) for turn in turns]
         if styled[0] is not None:
             return [turn for turn in styled if turn is not None]
@@ -166,7 +170,7 @@ def _styled(draw: Draw, split: Split, style: str) -> list[Turn]:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A kind of conversation: its share of all, what makes it, and which categories of turns can be asked for in it."""
+    """A kind of conversation: sampling weight, generator, and the categories of its turns."""
 
     share: float
     make: Callable[[Draw, Split], list[Turn]]
@@ -185,7 +189,7 @@ KINDS: dict[str, _Kind] = {
 
 
 def _hold(draw: Draw, split: Split, category: str | None = None) -> Conversation:
-    """A conversation; one in which `category` may be asked for, where given."""
+    """Generate a conversation; if `category` is given, one that can contain a turn of that category."""
     fitting = {name: kind.share for name, kind in KINDS.items() if category is None or category in kind.asks}
     kind = _weighted(draw, fitting)
     system = ""
@@ -202,14 +206,14 @@ def _hold(draw: Draw, split: Split, category: str | None = None) -> Conversation
 
 
 def conversation(seed: int, index: int, split: Split) -> Conversation:
-    """The conversation of `seed` with number `index`, from 0 on."""
+    """The conversation with number `index` (from 0) of `seed`."""
     if split not in ("train", "val"):
         raise ValueError(f"split is {split!r}; Hamlet has 'train' and 'val'")
     return _hold(Draw(stable_hash("conversation", seed, split, index)), split)
 
 
 def conversations(seed: int, split: Split) -> Iterator[Conversation]:
-    """`conversation(seed, 0, split)`, `conversation(seed, 1, split)`, ... without end."""
+    """Iterate without end over `conversation(seed, 0, split)`, `conversation(seed, 1, split)`, ..."""
     index = 0
     while True:
         yield conversation(seed, index, split)
@@ -217,10 +221,10 @@ def conversations(seed: int, split: Split) -> Iterator[Conversation]:
 
 
 def question(seed: int, index: int, split: Split, purpose: str = "question") -> tuple[list[Message], Turn]:
-    """Something to ask: messages that end with a user's, with good answers before it, and its Turn.
+    """A prompt that ends with a user message, and the Turn with its reference answer.
 
-    The categories come in turn: `index % 16` is the place in CATEGORIES. Questions stand in conversations like those
-    of `conversation`, but of other draws: each `purpose` has its own.
+    Earlier turns contain correct answers. The categories alternate: `index % 16` is the index in CATEGORIES. Each
+    `purpose` has its own random stream, separate from that of `conversation`.
     """
     category = CATEGORIES[index % len(CATEGORIES)]
     draw = Draw(stable_hash(purpose, seed, split, index))
@@ -234,7 +238,7 @@ def question(seed: int, index: int, split: Split, purpose: str = "question") -> 
 
 
 def prompts(seed: int, split: Split) -> Iterator[dict[str, Any]]:
-    """What is asked, without an answer: `prompt`, `category` and the `check` that rewards."""
+    """Prompts without answers: rows of `prompt`, `category` and the `check` that computes the reward."""
     index = 0
     while True:
         messages, turn = question(seed, index, split, "prompt")

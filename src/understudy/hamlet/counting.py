@@ -1,6 +1,6 @@
-"""Counting to a result, as on one's fingers: "13 (1), 14 (2), 15 (3). 12 plus 3 is 15."
+"""Counting steps before the result of a sum: "13 (1), 14 (2), 15 (3). 12 plus 3 is 15."
 
-Each step is easy to learn and to copy, where the table of sums would have to be known by heart.
+A small model learns single steps more easily than the table of all sums.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _COUNTING = re.compile(r"\s*(?:[\w-]+ \([\w-]+\)[,:]? *)+[.;:]?\s*")
 
 
 def counting(start: int, end: int, write: Callable[[int], str]) -> str:
-    """The steps from `start` to `end`, upwards or down, each with its number; "" where there is none."""
+    """The numbered steps from `start` to `end`, up or down; "" if there is no step."""
     step = 1 if end > start else -1
     steps = (f"{write(n)} ({write(abs(n - start))})" for n in range(start + step, end + step, step) if n != start)
     text = ", ".join(steps)
@@ -21,13 +21,16 @@ def counting(start: int, end: int, write: Callable[[int], str]) -> str:
 
 
 def after_counting(answer: str) -> str:
-    """`answer` without the counting that it begins with."""
+    """`answer` without its leading counting steps."""
     match = _COUNTING.match(answer)
     return answer[match.end() :] if match else answer
 
 
 def counts_to(value: int, numbers: list[int]) -> bool:
-    """Whether `numbers`, the counted and their places in turn (13, 1, 14, 2), go in single steps to `value`."""
+    """Return whether `numbers` count in single steps to `value`.
+
+    `numbers` alternates between counted numbers and step numbers: 13, 1, 14, 2.
+    """
     counted, places = numbers[::2], numbers[1::2]
     steps = {after - before for before, after in itertools.pairwise(counted)}
     return (

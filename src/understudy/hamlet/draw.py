@@ -1,4 +1,4 @@
-"""Chance that is the same everywhere: on every platform and in every version of Python.
+"""Random choices that are identical on every platform and in every version of Python.
 
 Only `random.Random(int).random()` is used of the standard library's generator: Python promises that
 its sequence never changes. `choice`, `shuffle` and the rest carry no such promise, nor does `hash`.
@@ -15,31 +15,31 @@ T = TypeVar("T")
 
 
 def stable_hash(*words: object) -> int:
-    """A 64-bit number that depends on the text of `words` only."""
+    """A 64-bit hash of the text of `words`, the same in every process."""
     text = "\x1f".join(map(str, words))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 class Draw:
-    """A stream of choices from one seed."""
+    """A seeded stream of random choices."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed).random
 
     def chance(self, p: float) -> bool:
-        """True with probability `p`."""
+        """Return True with probability `p`."""
         return self.random() < p
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of `options`."""
+        """A uniformly chosen element of `options`."""
         return options[int(self.random() * len(options))]
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, both included."""
+        """A uniform integer from `low` to `high`, both included."""
         return low + int(self.random() * (high - low + 1))
 
     def some(self, options: Sequence[T], n: int) -> list[T]:
-        """`n` different ones of `options`, in a random order."""
+        """A sample of `n` elements of `options` without replacement, in random order."""
         pool = list(options)
         assert n <= len(pool), f"{n} of {len(pool)} wanted"
         for i in range(n):

@@ -1,8 +1,8 @@
-"""What can happen in a story, as data, and the small state of the world that it changes.
+"""Events of a story as data, and the state of the world that they change.
 
-An `Event` is one thing that happened (or was said, or has always been so), with its parts in named
-fields. `State.apply` carries it out and refuses what cannot be: giving what one does not hold,
-finding a thing where it is not, paying more than one has. Nothing here knows about wording.
+An `Event` is an action, a statement or a lasting fact, with its arguments in named fields. `State.apply` executes
+an event and rejects an impossible one: a person gives a thing that they do not hold, finds a thing where it does
+not lie, or pays more than they have. This module does not depend on the wording.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from understudy.hamlet.world import Animal, Goods, Person, Place, required
 
-# The closed list of acts. `telling` (in Event) says which phrases tell it; `act` says what it means.
+# All acts. `Event.act` is the meaning of an event; `Event.telling` selects its phrases.
 ACTS = {
     "lasting": "a lasting fact of the village: nothing changes",
     "talk": "words are spoken: ask, answer, promise, thank; nothing changes",
@@ -40,13 +40,13 @@ ACTS = {
 
 
 Key = tuple[str, ...]
-# Ways home are no news: home is a lasting fact.
+# A walk home gives no key, because the home of a person is a lasting fact.
 _HOMEWARD = ("go_home", "run_home")
 
 
 @dataclass(slots=True)
 class Item:
-    """A thing of one story: the noun, and the word that tells it from others of its kind."""
+    """A thing in one story: its noun and the adjective that distinguishes it."""
 
     noun: str
     word: str
@@ -55,7 +55,7 @@ class Item:
 
 @dataclass(slots=True)
 class Setting:
-    """When a story happens. `told` collects what the text has said of it."""
+    """Time and weather of a story. `told` collects the fields that the text states."""
 
     weather: str
     season: str
@@ -66,7 +66,7 @@ class Setting:
 
 @dataclass(slots=True, eq=False)
 class Event:
-    """One event. Fields that do not apply are None; `told` lists the fields that the text states."""
+    """An event of a story. Fields that do not apply are None; `told` lists the fields that the text states."""
 
     act: str
     telling: str
@@ -101,7 +101,10 @@ class Event:
         return self.other
 
     def keys_and_fields(self) -> list[tuple[Key, tuple[str, ...]]]:
-        """What may be held out: who-what-where, who-what-whom, pairs of numbers; each with its fields."""
+        """Keys of the facts that can be reserved, each with the event fields that state it.
+
+        Kinds: "where" (person, thing or act, place), "whom" (person, thing, person), "numbers" (two terms of a sum).
+        """
         keys: list[tuple[Key, tuple[str, ...]]] = []
         if self.second_count is not None:
             keys.append((("numbers", str(self.count), str(self.second_count)), ("total",)))
@@ -120,14 +123,14 @@ class Event:
 
 
 class State:
-    """Who is where, who holds what, and who has how many of what, as far as the story says."""
+    """State of the world in a story: locations, holders of things, and amounts of goods."""
 
     def __init__(self) -> None:
-        self.where: dict[str, str] = {}  # name of a person or animal -> name of a place
-        self.holder: dict[str, str] = {}  # noun of a thing -> name of who has it
-        self.lying: dict[str, str] = {}  # noun of a thing -> name of the place where it lies
+        self.where: dict[str, str] = {}  # person or animal -> place
+        self.holder: dict[str, str] = {}  # noun of a thing -> holder
+        self.lying: dict[str, str] = {}  # noun of a thing -> place
         self.broken: set[str] = set()
-        self.purse: dict[tuple[str, str], int] = {}  # (name, singular goods) -> how many
+        self.purse: dict[tuple[str, str], int] = {}  # (person, singular goods) -> amount
 
     def owned(self, name: str, goods: str) -> int:
         return self.purse.get((name, goods), 0)
@@ -151,7 +154,11 @@ class State:
         self.holder[noun] = name
 
     def apply(self, event: Event) -> None:
-        """Carry out `event`. An AssertionError means that a plot is inconsistent: a defect of ours."""
+        """Execute `event`.
+
+        Raises:
+            AssertionError: the event is impossible in this state, so the plot has a defect.
+        """
         assert event.act in ACTS, f"unknown act {event.act}"
         change = getattr(self, f"_{event.act}", None)
         if change is not None:

@@ -1,7 +1,6 @@
-"""Turns about lasting facts of the village: who is the baker, where does Finn live, whose donkey is Pepper.
+"""Turns about lasting facts of the village, such as "Who is the baker?" and "Where does Finn live?".
 
-What can be asked comes from world.py, its words from facts_wording.py. What training never asks is said at
-`_held_out`.
+world.py has the facts and facts_wording.py the phrasings. `_held_out` selects the questions that are in val only.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from understudy.hamlet.stories import Split
 from understudy.hamlet.turns import Turn
 from understudy.hamlet.world import Person, number, required, village
 
-# Of the questions that may be kept for val at all (see `_held_out`), one in this many is.
+# `_held_out` reserves one in this many of the eligible questions for val.
 _RESERVED_ONE_IN = 5
 
 _ANSWERS = {
@@ -38,35 +37,35 @@ _ANSWERS = {
     "kin": "{name}'s {kin} is {other}.",
 }
 _NOW = {"stood": "stands", "lay": "lies", "ran": "runs", "went": "goes", "grew": "grows", "rose": "rises"}
-_YOUNG = {"kitten": "cat", "puppy": "dog", "sheepdog": "dog"}  # what else is not wrong
+_YOUNG = {"kitten": "cat", "puppy": "dog", "sheepdog": "dog"}  # a more general kind that is also correct
 
 Fields = dict[str, Any]
-Known = tuple[str, str]  # a fact that a question teaches: ("home", "Finn")
+Known = tuple[str, str]  # key of a fact that a question teaches: ("home", "Finn")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One thing that can be asked about the village, whatever the words."""
+    """A question about the village, independent of its wording."""
 
-    kind: str  # a row of QUESTIONS
-    of: str  # whom or what it is asked of
+    kind: str  # key in QUESTIONS
+    of: str  # name of the subject
     facts: frozenset[Known]
     fields: Fields
     check: dict[str, Any]
-    wrong: tuple[Fields, ...]  # fields that make the answer wrong
-    about: Person | None = None  # whom "he" or "she" would mean after the answer
+    wrong: tuple[Fields, ...]  # alternative fields, each of which gives a wrong answer
+    about: Person | None = None  # referent of "he" or "she" after the answer
 
     def answer(self, wrong: Fields | None = None) -> str:
         return capital(_ANSWERS[self.kind].format(**self.fields | (wrong or {})))
 
 
 def capital(sentence: str) -> str:
-    """`sentence` with a capital letter in front."""
+    """`sentence` with a capital first letter."""
     return sentence[:1].upper() + sentence[1:]
 
 
 def _says(right: Sequence[str], *also: str) -> dict[str, Any]:
-    """One of `right` has to be said, and no other fact of the village than those in `also`."""
+    """A check that requires one of `right` and allows the facts in `also`."""
     return {"kind": "says", "any": list(right), "also": list(also)}
 
 
@@ -75,7 +74,7 @@ def _others(field: str, values: Sequence[str], *right: str) -> tuple[Fields, ...
 
 
 def _of_people() -> Iterator[Question]:
-    """What can be asked of one person."""
+    """Questions about one person."""
     world = village()
     names = list(world.people)
     homes = [world.places[p.home].at for p in world.people.values() if p.home]
@@ -121,7 +120,7 @@ def _of_people() -> Iterator[Question]:
 
 
 def _of_all_people() -> Iterator[Question]:
-    """Who lives at the mill, who likes plums: any one of those will do."""
+    """Questions with several correct answers, such as who lives at the mill."""
     world = village()
     names, people = list(world.people), world.people.values()
     for home in dict.fromkeys(p.home for p in people if p.home):
@@ -161,13 +160,13 @@ def _of_animals() -> Iterator[Question]:
 
 
 def _of_places() -> Iterator[Question]:
-    """Where a place stands, and what stands there."""
+    """Questions about the location of a place, and about the place at a location."""
     world = village()
     standing: dict[str, list[str]] = {}
     for place in world.everywhere:
         verb, where = place.stands.split(" ", 1)
         standing.setdefault(where, []).append(place.name)
-        # Where the village is the landmark, the words before it tell the places apart.
+        # Several places have the village as landmark; the preposition distinguishes them.
         by_village = place.landmark == "village"
         landmark = where.removesuffix(" of the village") if by_village else place.landmark
         elsewhere = [
@@ -190,10 +189,10 @@ def _of_places() -> Iterator[Question]:
 
 
 def _held_out(questions: Sequence[Question]) -> set[tuple[str, str]]:
-    """The questions that training never asks, in no words: a hash chooses, and never both ways to one fact.
+    """Keys of the questions that are in val only, selected by a hash.
 
-    Each fact in them is taught by another question: who the baker is may be held out only because Marta's trade
-    is asked. Ages and places of work are asked in one way, and so always in training.
+    Training teaches each of their facts by another question: "Who is the baker?" can be held out because training
+    asks for Marta's trade. Ages and workplaces have one question each, so these are never held out.
     """
     ways = Counter(fact for q in questions for fact in q.facts)
     touched: set[Known] = set()
@@ -208,7 +207,7 @@ def _held_out(questions: Sequence[Question]) -> set[tuple[str, str]]:
 
 @functools.cache
 def village_questions() -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """All questions about the village: those that training asks, and those that only val asks."""
+    """All questions about the village: the shared ones, and those in val only."""
     questions = [*_of_people(), *_of_all_people(), *_of_animals(), *_of_places()]
     out = _held_out(questions)
     shared = tuple(q for q in questions if (q.kind, q.of) not in out)
@@ -221,9 +220,9 @@ def _turn(draw: Draw, question: Question, user: str) -> Turn:
 
 
 def village_turn(draw: Draw, split: Split, *kinds: str) -> tuple[Turn, Person | None]:
-    """A question about the village, of one of `kinds` where given, and whom a pronoun would mean after it.
+    """A question about the village, and the person to whom a later pronoun refers.
 
-    In val either the question is one that training never asks, or its words are.
+    `kinds` restricts the kinds of question. In val, either the question or its phrasing is held out.
     """
     shared, held_out = village_questions()
     new_question = split == "val" and draw.chance(0.5)
@@ -236,7 +235,10 @@ def village_turn(draw: Draw, split: Split, *kinds: str) -> tuple[Turn, Person | 
 
 
 def again_turn(draw: Draw, split: Split, person: Person, told: Sequence[str]) -> Turn | None:
-    """A further question about `person`, without the name, whose answer has not been `told`; None if there is none."""
+    """A follow-up question that refers to `person` by a pronoun; None if there is none.
+
+    Its answer is not in `told`, the earlier answers.
+    """
     shared, held_out = village_questions()
     open_ = [
         q for q in (shared + held_out if split == "val" else shared)

@@ -1,4 +1,4 @@
-"""The words in which the lasting facts of the village are asked for; facts.py asks. Lines with ~ are for val only."""
+"""Phrasings of the questions in facts.py. Lines with ~ are for val only."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ kin
   ~Can you tell me who {name}'s {kin} is?
 """)
 
-# The same, of someone who was just spoken of.
+# Follow-up questions about the person of the previous turn.
 QUESTIONS_AGAIN = phrasings("""
 trade
   And what is {his} trade?

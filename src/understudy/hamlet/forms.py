@@ -1,8 +1,8 @@
-"""Judging answers to instructions: so many words, this order, capitals, a list, a tale to order, a greeting.
+"""Scoring of answers to instructions: word counts, order, capitals, lists, short stories, greetings.
 
-Each function of KINDS takes a check (plain JSON) and an answer and says 1.0 or 0.0, as a careful person would:
-case, punctuation and a lead-in such as "Here it is:" do not matter where the instruction does not concern them,
-wrong or further content does. Facts are judged in checker.py, which takes these kinds in.
+Each function in KINDS maps a check (plain JSON) and an answer to 1.0 or 0.0. Case, punctuation and a lead-in such as
+"Here it is:" are ignored unless the instruction concerns them. Wrong or additional content scores 0.0. checker.py
+scores facts and includes these kinds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LEAD_IN = re.compile(
 )
 _MARKER = re.compile(r"^[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+(?=\S)", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-# Words that a list may be wrapped in: "first the cup, then the hat", "the animals are goat and hen".
+# Words that may surround the items of a list: "first the cup, then the hat", "the animals are goat and hen".
 _FILLERS = frozenset((
     "a", "an", "the", "and", "then", "first", "next", "last", "finally", "after", "that", "is", "are", "was", "it",
     "they", "them", "these", "those", "of", "in", "at", "order", "only", "all", "both", "animal", "animals", "thing",
@@ -32,7 +32,7 @@ _FILLERS = frozenset((
 
 
 def _readings(answer: str) -> Iterator[str]:
-    """The answer as it stands, and without a lead-in."""
+    """The answer unchanged, and without its lead-in if it has one."""
     yield answer.strip()
     match = _LEAD_IN.match(answer)
     if match:
@@ -49,7 +49,7 @@ def _digits() -> dict[str, str]:
 
 
 def _content(text: str, items: list[str]) -> list[str]:
-    """The words of `text` that count, numbers as digits; what frames a list is left out unless asked for."""
+    """Content words of `text`, numbers as digits, without filler words that are not in `items`."""
     digits = _digits()
     asked = {word for item in items for word in _words(item.casefold())}
     words = _words(_MARKER.sub("", text).casefold())
@@ -61,7 +61,7 @@ def _same(text: str) -> str:
 
 
 def words(check: Check, answer: str) -> float:
-    """Exactly `n` words; `any`: one of these is among them; `only`: no word but this one."""
+    """Exactly `n` words; with `any`, at least one of these; with `only`, no other word."""
 
     def right(text: str) -> bool:
         found = [word.casefold() for word in _words(text)]
@@ -77,7 +77,7 @@ def words(check: Check, answer: str) -> float:
 
 
 def order(check: Check, answer: str) -> float:
-    """These `items`, in this order, and no others."""
+    """Exactly these `items`, in this order."""
     items = check["items"]
     wanted = _content(" ".join(items), items)
     return float(any(_content(text, items) == wanted for text in _readings(answer)))
@@ -91,13 +91,13 @@ def only(check: Check, answer: str) -> float:
 
 
 def capitals(check: Check, answer: str) -> float:
-    """One of `texts` in capital letters."""
+    """Exactly one of `texts`, in capital letters."""
     wanted = [_words(text.upper()) for text in check["texts"]]
     return float(any(_words(text) in wanted for text in _readings(answer)))
 
 
 def one_a_line(check: Check, answer: str) -> float:
-    """These `items` in this order, one on each line; a first line that ends in a colon may introduce them."""
+    """These `items` in this order, one on each line; a first line that ends in a colon is ignored."""
     items = check["items"]
     wanted = [_content(item, items) for item in items]
     lines = [line for line in answer.splitlines() if line.strip()]
@@ -107,7 +107,7 @@ def one_a_line(check: Check, answer: str) -> float:
 
 
 def repeat(check: Check, answer: str) -> float:
-    """This `text`, word for word."""
+    """The same words as `text`."""
     return float(any(_same(text) == _same(check["text"]) for text in _readings(answer)))
 
 
@@ -116,7 +116,10 @@ def _sentences(text: str) -> list[str]:
 
 
 def tale(check: Check, answer: str) -> float:
-    """A short story: `least` to `most` sentences that name each of `about`; not the request again, nothing twice."""
+    """A short story of `least` to `most` sentences that names all of `about`.
+
+    It does not repeat a sentence or the request.
+    """
 
     def right(text: str) -> bool:
         sentences = _sentences(text)
@@ -134,7 +137,7 @@ def tale(check: Check, answer: str) -> float:
     return float(any(map(right, _readings(answer))))
 
 
-# What a friendly answer to each kind of small talk has one of, and what would not fit.
+# For each kind of small talk: a pattern that the answer must contain, and one that it must not contain.
 _FITTING: dict[str, tuple[str, str]] = {
     "hello": (r"hello|hi|good (?:morning|day|evening|afternoon)|welcome|greetings", r"goodbye|bye|good night"),
     "how": (r"well|fine|good|happy|great", r"goodbye|bye|not|bad|sad"),
@@ -145,13 +148,13 @@ _FITTING: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-# Whom a greeting calls by name: "Good day, Sam!"
+# The name that a greeting addresses: "Good day, Sam!"
 _CALLED = re.compile(r"\b(?i:hello|hi|welcome|goodbye|morning|evening|day),? (?:to )?([A-Z][a-z]+)\b")
 
 
 @functools.cache
 def _claims() -> frozenset[str]:
-    """Words by which an answer would claim a fact of the village: names, trades, places, numbers from two on."""
+    """Words that state a fact of the village: names, trades, places, and numbers from two."""
     world = village()
     names = {*world.people, *world.animals, *world.visitors, *world.reserved_visitors}
     things = {*world.trades, *world.places, *world.things} - {"well", "green", "ring"}
@@ -159,7 +162,7 @@ def _claims() -> frozenset[str]:
 
 
 def greeting(check: Check, answer: str) -> float:
-    """A friendly answer that fits small talk `of` this kind and claims no facts; `name`: whom it may call by name."""
+    """A friendly answer to small talk of the kind `of` that states no facts; it may address `name`."""
     fits, jars = _FITTING[check["of"]]
     text = answer.casefold()
     found = _words(text)

@@ -1,4 +1,4 @@
-"""Greetings and small talk: answers that are friendly, fit, and claim no facts."""
+"""Greetings and small talk, with friendly answers that state no facts."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ _TALK_WRONG: dict[str, tuple[str, ...]] = {
 
 
 def talk_turn(draw: Draw, split: Split, *kinds: str) -> Turn:
-    """Small talk, of one of `kinds` where given; in val always in words, or with a name, that training never has."""
+    """A turn of small talk; `kinds` restricts its kind. In val, the phrasing or the name is held out."""
     kind = draw.pick(kinds or tuple(_TALK))
     world = village()
     someone = draw.pick([p for p in world.people.values() if p.trade])

@@ -1,7 +1,7 @@
-"""Instructions whose answer can be checked: so many words, this order, capitals, a list, repeat, name the animals.
+"""Instructions with answers that can be checked: word counts, order, capitals, lists, repetition, animals.
 
-Each draws its words from the tables of the village. A hash of them (`kept_for_val`) sorts every set of words into
-train or val, so that no instruction of val has been carried out in training, in any wording.
+Each instruction uses words from the tables of the village. `kept_for_val` assigns each set of words to train or val
+by a hash, so training never contains an instruction of val, in any phrasing.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ no animals
   ~Say these without the animals: {items}.
 """)
 
-# Something about a thing, in so many words.
+# Answers about a thing, by number of words.
 _ABOUT: dict[int, tuple[str, ...]] = {
     2: ("{W} {x}.",),
     3: ("The {w} {x}.", "{W}, {v} {x}."),
@@ -202,7 +202,7 @@ _SENTENCES = (
 
 
 def kept_for_val(category: str, *words: object) -> bool:
-    """Whether an instruction about these words is for val only. Depends on the words alone."""
+    """Return whether an instruction about these words is in val only. Depends on the words alone."""
     return stable_hash("instruction", category, *words) % _RESERVED_ONE_IN == 0
 
 
@@ -211,7 +211,7 @@ def _fits(split: Split, category: str, *words: object) -> bool:
 
 
 def visitor_for(draw: Draw, split: Split) -> str:
-    """A visitor's name, every second time an invented one; in val always one that training never has."""
+    """The name of a visitor, an invented one half of the time; in val always a held-out name."""
     world = village()
     if draw.chance(0.5):
         return invented_name(draw, split)
@@ -219,12 +219,12 @@ def visitor_for(draw: Draw, split: Split) -> str:
 
 
 def name_for(draw: Draw, split: Split) -> str:
-    """Someone of the village, at times a visitor."""
+    """The name of a villager, or sometimes of a visitor."""
     return draw.pick(tuple(village().people)) if draw.chance(0.6) else visitor_for(draw, split)
 
 
 def _mixed(draw: Draw, split: Split, n: int) -> list[str]:
-    """`n` different things, animals, or names."""
+    """A list of `n` different things, animals or names."""
     pool = draw.pick((village().everything, village().everything, _ANIMALS, None))
     if pool is None:
         names = list(dict.fromkeys(name_for(draw, split) for _ in range(4 * n)))
@@ -233,7 +233,7 @@ def _mixed(draw: Draw, split: Split, n: int) -> list[str]:
 
 
 def count_words(draw: Draw, split: Split) -> Turn:
-    """Exactly so many words, about a thing or of one word."""
+    """An instruction for an exact number of words about a thing, or for one word repeated."""
     topics = (*village().everything, *_ANIMALS)
     while True:
         kind, n, x = draw.pick(("about", "about", "times")), draw.between(2, 7), draw.pick(topics)
@@ -261,7 +261,7 @@ def _order_turn(draw: Draw, user: str, right: list[str]) -> Turn:
 
 
 def order(draw: Draw, split: Split) -> Turn:
-    """Three or four things the other way round, numbers sorted, or with one first and one last."""
+    """An instruction to reverse three or four items, to sort numbers, or to put given items first and last."""
     kind = draw.pick(("backwards", "smallest", "given"))
     while True:
         n = 3 if kind == "given" or draw.chance(0.6) else 4
@@ -277,7 +277,7 @@ def order(draw: Draw, split: Split) -> Turn:
 
 
 def reversed_turn(draw: Draw, split: Split, before: Turn) -> Turn:
-    """A further wish after an answer in some order: the same, from the end."""
+    """A follow-up that reverses the items of the answer to `before`."""
     items = before.check["items"][::-1]
     return _order_turn(draw, _WORDED["backwards again"].pick(draw, split), items)
 
@@ -289,7 +289,7 @@ def _capitals_turn(user: str, text: str) -> Turn:
 
 
 def capitals(draw: Draw, split: Split) -> Turn:
-    """Two to four words in capital letters."""
+    """An instruction to write two to four words in capital letters."""
     things = (*village().everything, *_ANIMALS)
     while True:
         w, x = draw.pick((*_LOOKS, *_COLOURS)), draw.pick(things)
@@ -301,7 +301,7 @@ def capitals(draw: Draw, split: Split) -> Turn:
 
 
 def capitals_again(draw: Draw, split: Split, before: Turn) -> Turn:
-    """A further wish after a sentence was repeated: the same in capital letters."""
+    """A follow-up that asks for the repeated sentence of `before` in capital letters."""
     return _capitals_turn(_WORDED["capitals again"].pick(draw, split), before.check["text"])
 
 
@@ -310,7 +310,7 @@ def _joined(items: Sequence[str]) -> str:
 
 
 def one_a_line(draw: Draw, split: Split) -> Turn:
-    """Two to four things, one on each line."""
+    """An instruction to list two to four items, one on each line."""
     while True:
         items = _mixed(draw, split, draw.between(2, 4))
         if _fits(split, "list", *sorted(items)):
@@ -322,7 +322,7 @@ def one_a_line(draw: Draw, split: Split) -> Turn:
 
 
 def repeat(draw: Draw, split: Split) -> Turn:
-    """A short sentence, word for word."""
+    """An instruction to repeat a short sentence."""
     world = village()
     while True:
         name, other = name_for(draw, split), name_for(draw, split)
@@ -342,7 +342,7 @@ def repeat(draw: Draw, split: Split) -> Turn:
 
 
 def animals(draw: Draw, split: Split) -> Turn:
-    """Of some words only the animals, or only the others."""
+    """An instruction to select the animals from a list, or the other items."""
     while True:
         beasts = draw.some(_ANIMALS, draw.between(1, 3))
         things = draw.some(village().everything, draw.between(2, 3))

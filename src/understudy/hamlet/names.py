@@ -1,6 +1,6 @@
-"""Names that are put together from syllables: more of them than can be learnt by heart, so they have to be copied.
+"""Invented names composed of syllables: too many to memorize, so a model must copy them from the prompt.
 
-A hash of the name sorts it into train or val. The last letter tells a woman's name ("a") from a man's.
+A hash assigns each name to train or val. Names that end in "a" are female, all others male.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LAST = {"m": ("os", "ek", "ik", "im", "ul"), "f": ("ina", "ena", "ora", "ela", 
 
 
 def invented_name(draw: Draw, split: Split) -> str:
-    """A name such as "Belina" or "Dornek", of those that are for this split."""
+    """An invented name of this split, such as "Belina" or "Dornek"."""
     while True:
         sex = draw.pick(("m", "f"))
         name = draw.pick(_FIRST) + draw.pick(_VOWELS) + draw.pick(_MIDDLE) + draw.pick(_LAST[sex])
@@ -29,5 +29,5 @@ def invented_name(draw: Draw, split: Split) -> str:
 
 
 def sex_of(name: str) -> str:
-    """ "m" or "f": whose name an invented name is."""
+    """The sex of an invented name: "m" or "f"."""
     return "f" if name.endswith("a") else "m"

@@ -1,7 +1,7 @@
-"""From events to a story: choice of templates, openings, "then", joined sentences, paragraphs.
+"""Text generation from events: choice of templates, openings, connectives, joined sentences, paragraphs.
 
-Wording inside a sentence (names, pronouns, articles) is in reader.py, the notation of the templates in
-templates.py, the templates in `phrases_*.py`; what happens is decided in `plots_*.py`.
+reader.py chooses names, pronouns and articles inside a sentence. templates.py parses the templates, which are in
+`phrases_*.py`. `plots_*.py` generate the events.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DEEDS = _LINKED_ACTS | {"give", "find", "hand", "talk", "mend", "look"}
 
 
 class Narrator:
-    """Tells the events of one story."""
+    """Generator of the text of one story."""
 
     def __init__(
         self,
@@ -32,17 +32,17 @@ class Narrator:
         relations: Mapping[tuple[str, str], str],
         spoken: bool,
     ) -> None:
-        """`spoken` stories use words in quotation marks wherever a telling has them."""
+        """Initialize; `spoken` stories prefer templates with direct speech."""
         self.tellings, self.draw, self.setting, self.spoken = tellings, draw, setting, spoken
         self.reader = Reader(draw, relations)
         self.used: set[str] = set()
-        self.linked = False  # the last sentence told its time: "then", "soon"
+        self.linked = False  # the last sentence has a time expression: "then", "soon"
         self.last_act = ""
         self.paragraphs: list[list[str]] = [[]]
-        self.speaker: object = None  # who spoke in the last sentence, if anyone
+        self.speaker: object = None  # speaker of the last sentence, or None
 
     def tell(self, events: Sequence[Event]) -> str:
-        """The text of `events`; sets the `told` field of each."""
+        """Return the text of `events`; set the `told` field of each event."""
         events = [e for e in events if e.telling]
         opener = ""
         chosen: Template | None = None
@@ -70,16 +70,16 @@ class Narrator:
         return "\n".join(" ".join(p) for p in self.paragraphs if p)
 
     def _choose(self, event: Event, first: bool = False) -> Template:
-        """A template for `event`; `first` asks for one that can follow an opening phrase."""
+        """Choose a template for `event`; with `first`, one that can follow an opening phrase."""
         choices = self.tellings[event.telling]
         if first:
             return self.draw.pick(choices.first)
         spoken, plain = choices.spoken, choices.plain
         table = plain or spoken
         if self.spoken and spoken and not (plain and self.speaker is event.actor):
-            # Whoever has just spoken acts now; else speech is likelier than its share of the table.
+            # The last speaker acts without speech. Otherwise templates with speech have three times the weight.
             table = spoken if self.draw.chance(3 * len(spoken) / (3 * len(spoken) + len(plain))) else plain
-        for _ in range(3):  # a story seldom repeats itself
+        for _ in range(3):  # avoid repeated templates
             template = self.draw.pick(table)
             if template.source not in self.used and not (self.linked and template.timed):
                 break
@@ -87,7 +87,7 @@ class Narrator:
         return template
 
     def _link(self, template: Template, event: Event) -> str:
-        """At times "then" or the like, where one deed follows another."""
+        """Return a connective such as "then" between two actions, or ""."""
         before, self.last_act = self.last_act, event.act
         fits = template.active and not template.timed and event.act in _LINKED_ACTS and before in _DEEDS
         if not fits or self.linked or self.draw.chance(0.75):
@@ -97,7 +97,7 @@ class Narrator:
         return self.draw.pick(_LINKS_ON_THE_WAY if event.act == "go" else _LINKS)
 
     def _render(self, parts: Sequence[Part], event: Event) -> str:
-        """The words of `parts`; sets what `event` has told."""
+        """Return the text of `parts`; set `event.told`."""
         text = self._words(parts, event)
         event.told = tuple(sorted(self.reader.told))
         self.reader.told.clear()
@@ -122,7 +122,7 @@ class Narrator:
         return "".join(out)
 
     def _write(self, sentence: str, spoken: bool, event: Event) -> None:
-        """Add `sentence`; a change of speaker, or from speech to another's deed, begins a paragraph."""
+        """Add `sentence`; begin a paragraph when the speaker changes or another person acts after speech."""
         start = 1 if sentence[0] == '"' else 0
         sentence = sentence[:start] + sentence[start].upper() + sentence[start + 1 :]
         if sentence[-1] not in '.!?"':

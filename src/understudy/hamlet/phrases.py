@@ -1,4 +1,4 @@
-"""All phrase tables in one: which templates tell which kind of event."""
+"""Union of all phrase tables: the templates for each kind of event."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ from understudy.hamlet.templates import Template, parse_tellings
 
 @functools.cache
 def all_tellings() -> dict[str, list[Template]]:
-    """Every telling with its templates, those held out included."""
+    """All templates by telling, including the held-out ones."""
     return parse_tellings("\n".join((COMMON, THINGS, PEOPLE, WORK, WILD)))

@@ -1,6 +1,6 @@
-"""Phrases that any story may use: openings, lasting facts, going about, thanks, endings.
+"""Phrases for all plots: openings, lasting facts, movement, thanks, endings.
 
-The notation is explained in templates.py. Lines that begin with ~ are for validation text only.
+templates.py explains the notation. Lines that begin with ~ are for validation text only.
 """
 
 COMMON = """

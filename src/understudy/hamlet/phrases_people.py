@@ -1,6 +1,6 @@
 """Phrases for the plots about people (plots_people.py).
 
-The notation is explained in templates.py. Lines that begin with ~ are for validation text only.
+templates.py explains the notation. Lines that begin with ~ are for validation text only.
 """
 
 PEOPLE = """

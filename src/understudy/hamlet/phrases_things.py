@@ -1,6 +1,6 @@
 """Phrases for the plots about things (plots_things.py).
 
-The notation is explained in templates.py. Lines that begin with ~ are for validation text only.
+templates.py explains the notation. Lines that begin with ~ are for validation text only.
 """
 
 THINGS = """

@@ -1,6 +1,6 @@
 """Phrases for the plots about work and numbers (plots_work.py).
 
-The notation is explained in templates.py. Lines that begin with ~ are for validation text only.
+templates.py explains the notation. Lines that begin with ~ are for validation text only.
 """
 
 WORK = """

@@ -1,4 +1,4 @@
-"""The list of plots. To add one: a function on a Scene, its phrases, and a row here."""
+"""The table of plots. A plot consists of a function on a Scene, its phrases, and a row here."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Plots about people: a visit, a quarrel, hide-and-seek, a contest, a sick friend, a lesson.
 
-Each function plays one story on a Scene; how it is told is in phrases_people.py.
+Each function generates the events of one story on a Scene; phrases_people.py has the phrases.
 """
 
 from __future__ import annotations
 
 from understudy.hamlet.scene import Scene
 
-# What children look for in a contest: goods, place, and the word for getting it.
+# Goods of a contest: goods, place, and past tense of the verb.
 _HUNTS = (
     ("fish", "river", "caught"),
     ("shell", "river", "found"),
@@ -21,7 +21,7 @@ _HUNTS = (
     ("stone", "hill", "found"),
 )
 
-# What a villager can teach, and where.
+# Skills that a villager teaches: trade, skill, place.
 _SKILLS = (
     ("ferryman", "row the boat", "ferry"),
     ("fisherman", "tie a good knot", "river"),
@@ -69,7 +69,7 @@ def visit(s: Scene) -> None:
 
 
 def quarrel(s: Scene) -> None:
-    """Two children want the same thing, grow angry, and make it up again."""
+    """Two children quarrel about a thing and make peace."""
     hero = s.child()
     other = s.playmate(hero)
     thing, place = s.thing(), s.place()
@@ -99,7 +99,7 @@ def quarrel(s: Scene) -> None:
 
 
 def hide_and_seek(s: Scene) -> None:
-    """Three children play; two hide, one seeks, and finds them one after the other."""
+    """Two children hide; a third one finds both."""
     hero = s.child()
     first = s.playmate(hero)
     second = s.child()
@@ -127,7 +127,7 @@ def hide_and_seek(s: Scene) -> None:
 
 
 def contest(s: Scene) -> None:
-    """Two children see who can get more of something; the difference is told."""
+    """Two children compete for more of some goods; the story gives the difference."""
     hero = s.child()
     other = s.playmate(hero)
     goods, place, verb = s.harvest(_HUNTS)
@@ -163,7 +163,7 @@ def contest(s: Scene) -> None:
 
 
 def sick(s: Scene) -> None:
-    """Someone is ill; friends bring something good, and it is counted."""
+    """Friends bring food to someone ill; the story gives the total."""
     ill = s.child()
     first, second = s.playmate(ill), s.elder_of(ill)
     home = s.home_of(ill)
@@ -190,7 +190,7 @@ def sick(s: Scene) -> None:
 
 
 def lesson(s: Scene) -> None:
-    """A villager teaches a child something; it takes some tries."""
+    """A villager teaches a child a skill in several attempts."""
     hero = s.child()
     trade, skill, where = s.draw.pick(_SKILLS)
     teacher = s.with_trade(trade)

@@ -1,7 +1,7 @@
-"""Small plots: stories of two to five sentences, to be asked about. The corpus itself has none of them.
+"""Small plots: stories of two to five sentences for questions, separate from the corpus of stories.
 
-Each function plays one story on a Scene, with the phrases of the longer plots, so that the same questions fit. What
-a small plot needs and what a reader has to know stands in its own few events: nothing is left over.
+Each function generates the events of one story on a Scene. It uses the phrases of the longer plots, so the same
+questions apply. The events of a small plot are complete: they contain all facts that the story needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from understudy.hamlet.scene import Scene
 from understudy.hamlet.world import Person
 
-# What can be had where: goods, place, and the word for getting it.
+# Harvests: goods, place, and past tense of the verb.
 _HARVESTS = (
     ("apple", "orchard", "picked"), ("plum", "orchard", "picked"), ("cherry", "orchard", "picked"),
     ("pear", "garden", "picked"), ("tomato", "garden", "picked"), ("carrot", "garden", "pulled up"),
@@ -32,9 +32,10 @@ _MENDERS = {
 
 
 def _begin(s: Scene, hero: Person, opened: float = 0.5, phrase: float = 0.8) -> None:
-    """At times a lasting fact, at times the day or the weather, at times neither.
+    """Begin with a lasting fact, the day or the weather, or none of these.
 
-    `phrase` is how often "One windy day," rather than a sentence of its own: none before what begins with a place.
+    `phrase` is the probability of an opening phrase ("One windy day,") instead of an opening sentence. It is 0 if the
+    next sentence begins with a place.
     """
     if s.draw.chance(0.2):
         s.lasting(hero)
@@ -43,7 +44,7 @@ def _begin(s: Scene, hero: Person, opened: float = 0.5, phrase: float = 0.8) -> 
 
 
 def finds(s: Scene) -> None:
-    """Someone finds a thing somewhere; at times someone else finds another thing elsewhere."""
+    """A person finds a thing; sometimes another person finds another thing elsewhere."""
     hero, place, thing = s.anyone(), s.place(), s.thing()
     _begin(s, hero)
     s.state.lying[thing.noun] = place.name
@@ -59,7 +60,7 @@ def finds(s: Scene) -> None:
 
 
 def loses(s: Scene) -> None:
-    """A thing is lost at a place; someone else finds it and gives it back."""
+    """A person loses a thing; another one finds and returns it."""
     hero, thing, place = s.anyone(), s.thing(), s.place()
     finder = s.playmate(hero) if hero.is_child else s.neighbour()
     _begin(s, hero)
@@ -72,7 +73,7 @@ def loses(s: Scene) -> None:
 
 
 def leaves(s: Scene) -> None:
-    """A thing was left somewhere; a child goes to get it."""
+    """A child fetches a thing that was left at a place."""
     hero = s.child()
     owner, thing, place = s.elder_of(hero), s.thing(), s.place()
     _begin(s, hero, 0.3)
@@ -85,7 +86,7 @@ def leaves(s: Scene) -> None:
 
 
 def gifts(s: Scene) -> None:
-    """A thing goes from hand to hand."""
+    """A thing is given to one person after another."""
     hero = s.anyone()
     other, third, thing = s.neighbour(), s.child(), s.thing()
     if s.draw.chance(0.5):
@@ -115,7 +116,7 @@ def errand(s: Scene) -> None:
 
 
 def swap(s: Scene) -> None:
-    """One thing for another."""
+    """Two persons exchange things."""
     hero = s.anyone()
     partner, place = s.neighbour(), s.place()
     thing, second = s.thing(), s.thing()
@@ -129,7 +130,7 @@ def swap(s: Scene) -> None:
 
 
 def breaks(s: Scene) -> None:
-    """A thing breaks; someone who can mend it gets it."""
+    """A thing breaks; a craftsman gets it for repair."""
     hero = s.child()
     mender = s.with_trade(*_MENDERS)
     thing, place = s.thing(*_MENDERS[mender.trade or ""]), s.place()
@@ -142,7 +143,7 @@ def breaks(s: Scene) -> None:
 
 
 def share(s: Scene) -> None:
-    """So many are picked, some are given away, the rest is counted."""
+    """A person picks goods, gives some away, and counts the remainder."""
     hero = s.child()
     friend = s.playmate(hero)
     goods, place, verb = s.harvest(_HARVESTS)
@@ -157,7 +158,7 @@ def share(s: Scene) -> None:
 
 
 def contest(s: Scene) -> None:
-    """Two get some of the same; one has more."""
+    """Two persons collect the same goods; one has more."""
     hero = s.child()
     other = s.playmate(hero)
     goods, place, verb = s.harvest(_HARVESTS)
@@ -174,7 +175,7 @@ def contest(s: Scene) -> None:
 
 
 def buys(s: Scene) -> None:
-    """So many coins for so many goods; at times the rest is counted."""
+    """A person pays coins for goods; sometimes the remaining coins are counted."""
     hero = s.anyone()
     seller = s.stranger_with_trade(hero, *(t.name for t in s.world.trades.values() if t.sells))
     place, goods = s.work_of(seller), s.goods(*s.world.trades[seller.trade or ""].sells)
@@ -197,7 +198,7 @@ def buys(s: Scene) -> None:
 
 
 def works(s: Scene) -> None:
-    """What is done before and after noon is added up."""
+    """The amounts of work before and after noon are added."""
     hero, master = s.child(), s.adult()
     trade = s.world.trades[master.trade or ""]
     place, goods = s.world.places[trade.place], s.world.goods[trade.makes]
@@ -215,7 +216,7 @@ def works(s: Scene) -> None:
 
 
 def ill(s: Scene) -> None:
-    """Someone is ill; what friends bring is added up."""
+    """Friends bring goods to someone ill; the amounts are added."""
     hero = s.child()
     first, second = s.playmate(hero), s.adult()
     goods = s.food(*_PRESENTS)
@@ -228,7 +229,7 @@ def ill(s: Scene) -> None:
 
 
 def carries(s: Scene) -> None:
-    """Goods are brought to people; the rest is counted."""
+    """A person delivers goods and counts the remainder."""
     hero = s.with_trade(*_CARRIERS)
     goods = s.goods(*_CARRIERS[hero.trade or ""])
     s.season_of(goods.one)
@@ -245,7 +246,7 @@ def carries(s: Scene) -> None:
 
 
 def hides(s: Scene) -> None:
-    """Two hide, one seeks and finds."""
+    """Two children hide; a third one finds them."""
     hero = s.child()
     first, second = s.playmate(hero), s.child()
     here, there = s.draw.some(s.world.everywhere, 2)
@@ -277,7 +278,7 @@ def guest(s: Scene) -> None:
 
 
 def walks(s: Scene) -> None:
-    """Someone meets one here and another there, and is given something to eat."""
+    """A person meets two others and gets food."""
     hero = s.anyone()
     first, second = s.neighbour(), s.child()
     here, there = s.draw.some(s.world.everywhere, 2)
@@ -293,7 +294,7 @@ def walks(s: Scene) -> None:
 
 
 def quarrel(s: Scene) -> None:
-    """One finds what the other wants, and gives it away."""
+    """A child finds a thing that another one wants, and gives it away."""
     hero = s.child()
     other, thing, place = s.playmate(hero), s.thing(), s.place()
     _begin(s, hero, 0.4)
@@ -305,7 +306,7 @@ def quarrel(s: Scene) -> None:
 
 
 def strays(s: Scene) -> None:
-    """An animal has run off; its owner or someone else finds it."""
+    """An animal runs off; its owner or another person finds it."""
     animal = s.animal()
     owner = s.world.people[animal.owner]
     s.cast.append(owner.name)
@@ -329,7 +330,7 @@ def strays(s: Scene) -> None:
 
 
 def blows(s: Scene) -> None:
-    """The wind carries a thing away, and it is found again."""
+    """The wind carries a thing away; a person finds it."""
     s.weather("windy", "spring", "autumn")
     hero = s.anyone()
     thing = s.thing("hat", "scarf", "kite", "cap", "umbrella", "map", "letter", "blanket", "picture")
@@ -344,7 +345,7 @@ def blows(s: Scene) -> None:
 
 
 def shelter(s: Scene) -> None:
-    """Rain drives someone in, and something is lent."""
+    """A person shelters from the rain and borrows a thing."""
     s.weather("grey", "spring", "summer", "autumn")
     hero, helper = s.anyone(), s.adult()
     place = s.place()

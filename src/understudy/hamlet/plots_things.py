@@ -1,7 +1,6 @@
 """Plots about things: an errand, something left behind, lost, found, swapped, broken.
 
-Each function plays one story on a Scene: it casts the roles and lets the events happen, in order.
-How they are told is in phrases_things.py.
+Each function generates the events of one story on a Scene; phrases_things.py has the phrases.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from understudy.hamlet.events import Item
 from understudy.hamlet.scene import Scene
 from understudy.hamlet.world import Person, Place
 
-# Who mends what: the parts of the village's crafts in a story of something broken.
+# Things that each craftsman can mend.
 _MENDERS = {
     "smith": ("lantern", "kettle", "bell", "spade", "key", "saw", "bucket", "whistle"),
     "carpenter": ("drum", "flute", "broom", "box", "fiddle", "spoon"),
@@ -23,7 +22,7 @@ _MENDERS = {
 
 
 def delay(s: Scene, hero: Person, place: Place, thing: Item | None) -> None:
-    """Something small holds `hero` up at `place`."""
+    """A short delay of `hero` at `place`."""
     kind = s.draw.between(1, 4)
     if kind == 2 and thing is not None:
         s.do("use", "delay_heavy", hero, thing=thing)
@@ -40,7 +39,7 @@ def delay(s: Scene, hero: Person, place: Place, thing: Item | None) -> None:
 
 
 def thanks(s: Scene, giver: Person, hero: Person, chance: float) -> None:
-    """`giver` thanks `hero`, at times with something to eat."""
+    """`giver` thanks `hero`, sometimes with food."""
     s.do("talk", "thank", giver, hero)
     if s.draw.chance(chance):
         treat, n = s.treat(), s.draw.between(2, 6)
@@ -49,7 +48,7 @@ def thanks(s: Scene, giver: Person, hero: Person, chance: float) -> None:
 
 
 def errand(s: Scene) -> None:
-    """Someone sends a child to bring a thing to someone else."""
+    """A person sends a child to bring a thing to another person."""
     hero = s.child()
     asker = s.elder_of(hero)
     receiver = s.adult()
@@ -75,7 +74,7 @@ def errand(s: Scene) -> None:
 
 
 def fetch(s: Scene) -> None:
-    """A thing was left somewhere; a child goes to get it."""
+    """A child fetches a thing that was left at a place."""
     hero = s.child()
     owner = s.elder_of(hero)
     thing, home = s.thing(), s.work_of(owner)
@@ -102,7 +101,7 @@ def fetch(s: Scene) -> None:
 
 
 def lost(s: Scene) -> None:
-    """A thing is lost, missed, looked for, and found by its owner, a friend or an animal."""
+    """A person loses a thing; the owner, a friend or an animal finds it."""
     hero = s.anyone()
     thing, place = s.thing(), s.place()
     noticed = s.place(place)
@@ -142,7 +141,7 @@ def lost(s: Scene) -> None:
 
 
 def found(s: Scene) -> None:
-    """A thing is found, and its owner has to be found as well."""
+    """A person finds a thing and looks for its owner."""
     hero = s.child()
     thing, place = s.thing(), s.place()
     owner = s.neighbour()
@@ -170,7 +169,7 @@ def found(s: Scene) -> None:
 
 
 def swaps(s: Scene) -> None:
-    """One thing becomes another, and another, until someone has just what was needed."""
+    """A chain of swaps ends with the thing that a person needs."""
     hero = s.child()
     needer = s.elder_of(hero)
     first, second, third = s.thing(), s.thing(), s.thing()
@@ -192,7 +191,7 @@ def swaps(s: Scene) -> None:
 
 
 def repair(s: Scene) -> None:
-    """A thing breaks; a craftsman makes it whole for a fair return."""
+    """A thing breaks; a craftsman mends it for a return."""
     hero = s.child()
     mender = s.with_trade(*_MENDERS)
     thing = s.thing(*_MENDERS[mender.trade or ""])

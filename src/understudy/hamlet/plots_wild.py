@@ -1,6 +1,6 @@
 """Plots about weather and animals: wind, rain, snow, fog, an animal that runs off or needs help.
 
-Each function plays one story on a Scene; how it is told is in phrases_wild.py.
+Each function generates the events of one story on a Scene; phrases_wild.py has the phrases.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from understudy.hamlet.scene import Scene
 
 
 def wind(s: Scene) -> None:
-    """The wind takes something away; it takes help and a tool to get it back."""
+    """The wind takes a thing away; a helper with a tool gets it back."""
     s.weather("windy", "spring", "autumn")
     hero = s.anyone()
     thing = s.thing("hat", "scarf", "kite", "cap", "umbrella", "map", "letter", "blanket", "picture")
@@ -36,7 +36,7 @@ def wind(s: Scene) -> None:
 
 
 def rain(s: Scene) -> None:
-    """Rain surprises someone; there is shelter, and something is lent."""
+    """A person shelters from the rain and borrows a thing."""
     s.weather("grey", "spring", "summer", "autumn")
     hero = s.anyone()
     place = s.place()
@@ -64,7 +64,7 @@ def rain(s: Scene) -> None:
 
 
 def snow(s: Scene) -> None:
-    """Snow has closed a way; neighbours dig, and the shovelled paces add up."""
+    """Snow blocks a path; neighbours dig, and the story gives the total number of paces."""
     s.weather("snowy", "winter")
     hero = s.child()
     helper = s.playmate(hero)
@@ -92,7 +92,7 @@ def snow(s: Scene) -> None:
 
 
 def fog(s: Scene) -> None:
-    """Someone loses the way in the mist; a sound leads to safety."""
+    """A person gets lost in the fog; a sound leads to safety."""
     s.weather("misty", "autumn", "spring", "winter")
     hero = s.visitor() if s.draw.chance(0.4) else s.child()
     goal = s.place()
@@ -121,7 +121,7 @@ def fog(s: Scene) -> None:
 
 
 def runaway(s: Scene) -> None:
-    """An animal runs off; its owner looks in vain, then finds it doing something silly."""
+    """An animal runs off; its owner searches and finds it."""
     animal = s.animal()
     owner = s.world.people[animal.owner]
     s.cast.append(owner.name)
@@ -149,7 +149,7 @@ def runaway(s: Scene) -> None:
 
 
 def rescue(s: Scene) -> None:
-    """An animal is stuck; two people get it out with the right thing."""
+    """Two persons free a trapped animal with a tool."""
     animal = s.animal()
     owner = s.world.people[animal.owner]
     s.cast.append(owner.name)

@@ -1,14 +1,14 @@
 """Plots about work and numbers: helping, buying, a feast, deliveries, a picnic shared out.
 
-Each function plays one story on a Scene; how it is told is in phrases_work.py. Every sum is an
-event of its own (`tally`), so that the state can check it and questions can ask for it.
+Each function generates the events of one story on a Scene; phrases_work.py has the phrases. Every sum is a
+separate event (`tally`), so the state can check it and questions can refer to it.
 """
 
 from __future__ import annotations
 
 from understudy.hamlet.scene import Scene
 
-# Who carries what around the village.
+# Goods that each trade delivers.
 _ROUNDS = {
     "postman": ("letter",),
     "baker": ("loaf", "bun", "pie"),
@@ -37,7 +37,7 @@ _FOODS = (
 
 
 def work(s: Scene) -> None:
-    """A child helps a villager; what is done before and after noon is added up."""
+    """A child helps a villager; the amounts of work before and after noon are added."""
     hero = s.child()
     master = s.adult()
     trade = s.world.trades[master.trade or ""]
@@ -69,7 +69,7 @@ def work(s: Scene) -> None:
 
 
 def trade(s: Scene) -> None:
-    """Someone buys something, bargains at times, and counts what is left."""
+    """A person buys goods, sometimes bargains, and counts the remaining coins."""
     hero = s.anyone()
     if s.draw.chance(0.3):
         seller = s.visitor()
@@ -112,7 +112,7 @@ def trade(s: Scene) -> None:
 
 
 def feast(s: Scene) -> None:
-    """The village eats together: what two people bring is added up, what is eaten taken away."""
+    """A feast: the goods that two people bring are added, the eaten ones subtracted."""
     host, first, second = s.anyone(), s.anyone(), s.neighbour()
     outside = ("green", "meadow", "orchard", "garden", "river", "market")
     inside = ("barn", "inn", "mill", "school")
@@ -147,7 +147,7 @@ def feast(s: Scene) -> None:
 
 
 def rounds(s: Scene) -> None:
-    """Someone carries goods from place to place; what is left is counted on the way."""
+    """A person delivers goods to several places and counts the remaining ones."""
     hero = s.with_trade(*_ROUNDS)
     goods = s.goods(*_ROUNDS[hero.trade or ""])
     s.season_of(goods.one)
@@ -185,7 +185,7 @@ def rounds(s: Scene) -> None:
 
 
 def share_out(s: Scene) -> None:
-    """A basket of something is shared between friends, one part given, one part kept."""
+    """A child shares a basket of goods with a friend."""
     hero = s.child()
     friend = s.playmate(hero)
     name, where, verb = s.draw.pick(

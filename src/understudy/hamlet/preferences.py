@@ -1,7 +1,7 @@
-"""Pairs of answers, the better and the worse, as simulated annotators chose them: they err at a stated rate.
+"""Preference pairs of simulated annotators with known error rates.
 
-The truth comes from the checker; an annotator takes the better answer for the worse with a chance of their own. So
-pairs carry noise of a known size, as those of people do.
+Each pair has a correct and a wrong answer, by the checker. An annotator prefers the wrong answer with a fixed
+probability, so the label noise is known.
 """
 
 from __future__ import annotations
@@ -13,27 +13,32 @@ from understudy.hamlet.conversations import question
 from understudy.hamlet.draw import Draw, stable_hash
 from understudy.hamlet.stories import Split
 
-# How often each annotator errs; 10% on the whole.
+# Error rate of each annotator; the mean is 10%.
 ANNOTATORS: dict[str, float] = {"careful": 0.05, "usual": 0.10, "hasty": 0.15}
 
 
 def votes(seed: int, index: int, split: Split) -> dict[str, bool]:
-    """What each annotator says of a pair: whether they choose the better answer."""
+    """The vote of each annotator on one pair: whether they choose the correct answer."""
     draw = Draw(stable_hash("annotators", seed, split, index))
     return {name: not draw.chance(rate) for name, rate in ANNOTATORS.items()}
 
 
 def choose(seed: int, split: Split, *pair: int) -> tuple[str, bool]:
-    """Of any two answers of different worth: who compares them, and whether they choose the better one. `pair`: numbers
-    that stand for the two."""
+    """A simulated comparison of two answers with different scores.
+
+    `pair` identifies the answers by numbers. Returns the annotator and whether they choose the better answer.
+    """
     draw = Draw(stable_hash("annotator", seed, split, *pair))
     annotator = draw.pick(tuple(ANNOTATORS))
     return annotator, not draw.chance(ANNOTATORS[annotator])
 
 
 def preference(seed: int, index: int, split: Split) -> dict[str, Any]:
-    """The pair of `seed` with number `index`: prompt, chosen, rejected, the annotator whose choice it is, and `truth`,
-    the scores of chosen and rejected."""
+    """The preference pair with number `index` of `seed`.
+
+    Its keys include prompt, chosen, rejected, annotator (who made the choice), votes, and truth (the true scores of
+    chosen and rejected).
+    """
     messages, turn = question(seed, index, split, "preference")
     draw = Draw(stable_hash("pair", seed, split, index))
     annotator = draw.pick(tuple(ANNOTATORS))
@@ -52,7 +57,7 @@ def preference(seed: int, index: int, split: Split) -> dict[str, Any]:
 
 
 def preferences(seed: int, split: Split) -> Iterator[dict[str, Any]]:
-    """`preference(seed, 0, split)`, `preference(seed, 1, split)`, ... without end."""
+    """Iterate without end over `preference(seed, 0, split)`, `preference(seed, 1, split)`, ..."""
     index = 0
     while True:
         yield preference(seed, index, split)
@@ -60,7 +65,7 @@ def preferences(seed: int, split: Split) -> Iterator[dict[str, Any]]:
 
 
 def agreement(seed: int, split: Split, n: int) -> dict[str, float]:
-    """Of the first `n` pairs: how often each annotator is right, how often each two agree, and all three."""
+    """Agreement rates on the first `n` pairs: accuracy of each annotator, agreement of each two and of all three."""
     rows = [votes(seed, index, split) for index in range(n)]
     names = tuple(ANNOTATORS)
     facts = {name: sum(row[name] for row in rows) / n for name in names}

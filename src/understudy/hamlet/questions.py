@@ -1,7 +1,7 @@
-"""Questions about a story as turns of a conversation: `story_turns`, how a user brings the story, short stories.
+"""Questions about a story as turns of a conversation.
 
-What is asked comes from questions_told.py and questions_more.py; here it gets its wording (some phrasings are for
-validation only) and the categories take their turns. Judging is checker.py's work.
+questions_told.py and questions_more.py generate the questions. This module selects their phrasings (some are for
+validation only) and alternates the categories. checker.py scores the answers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from understudy.hamlet.wording import phrasings
 # A story of so many bytes and four questions are about 230 tokens of a BPE trained on the stories.
 SHORT_BYTES = 450
 
-_PLAINLY = 0.45  # how often a question is asked as it is, and
-_BARE = 0.15  # a story brought, without a word around it
-_NEWS = 0.6  # how often a question passes over what is always so
-_HELD_OUT_FIRST = 0.75  # how often a val question is about a fact that training never saw, where there is one
+_PLAINLY = 0.45  # probability of the direct question without a further phrasing
+_BARE = 0.15  # probability of a story without an introduction
+_NEWS = 0.6  # probability that a question avoids lasting facts
+_HELD_OUT_FIRST = 0.75  # probability of a question about a held-out fact, if the val story has one
 
 _ASKING = phrasings("""
 question
@@ -100,7 +100,7 @@ story
 
 
 def _wording(query: Query, draw: Draw, split: Split, first: bool) -> str:
-    """What the user says."""
+    """The user message for `query`."""
     direct = query.direct
     if not query.indirect:
         return _ASKING["pair"].pick(draw, split).format(direct=direct)
@@ -111,18 +111,18 @@ def _wording(query: Query, draw: Draw, split: Split, first: bool) -> str:
 
 
 class _Questions:
-    """The questions of one story that have not been asked yet."""
+    """Sampler of distinct questions about one story."""
 
     def __init__(self, story: Story, draw: Draw) -> None:
         self.telling, self.draw = Telling(story), draw
         self.specs: dict[str, list[Spec]] = {}
         for spec in self.telling.specs():
             self.specs.setdefault(spec.category, []).append(spec)
-        self.asked: set[str] = set()  # questions
-        self.about: list[object] = []  # events, and facts of the setting
+        self.asked: set[str] = set()  # earlier questions and answers
+        self.about: list[object] = []  # events and setting facts of earlier questions
 
     def next(self, category: str) -> Query | None:
-        """A question of this category that has not been asked, about something new where there is such a thing."""
+        """Return a new question of this category, preferably about a new event; None if there is none."""
         if category in ("first", "not-said"):
             ask = ask_first if category == "first" else ask_unsaid
             for _ in range(4):
@@ -149,7 +149,10 @@ class _Questions:
         return spec
 
     def _is_new(self, query: Query) -> bool:
-        """Whether neither the question nor what it comes to has been asked. Sameness of a pair is that of its parts."""
+        """Return whether question and answer are both new; if so, record them.
+
+        Unanswerable questions share one answer, so only their question is compared.
+        """
         keys = {query.direct} if query.category == "not-said" else {query.direct, query.answer}
         if keys & self.asked:
             return False
@@ -158,7 +161,7 @@ class _Questions:
 
 
 def story_turns(draw: Draw, story: Story, n: int) -> list[Turn]:
-    """Up to `n` questions about `story`, of all categories in turn, none twice."""
+    """Up to `n` distinct questions about `story`, with alternating categories."""
     questions = _Questions(story, draw)
     turns: list[Turn] = []
     open_ = list(STORY_CATEGORIES)
@@ -176,14 +179,18 @@ def story_turns(draw: Draw, story: Story, n: int) -> list[Turn]:
 
 
 def story_opening(draw: Draw, story: Story, split: Split) -> str:
-    """The story as a user brings it, to be followed by the first question."""
+    """The part of the first user message before the question: the story and an optional introduction."""
     if draw.chance(_BARE):
         return f"{story.text}\n\n"
     return f"{_ASKING['story'].pick(draw, split)}\n\n{story.text}\n\n"
 
 
 def short_story(seed: int, index: int, split: Split, most_bytes: int = SHORT_BYTES) -> Story:
-    """The first story of at most `most_bytes` in a stream that belongs to (seed, index) alone."""
+    """The first story of at most `most_bytes` in the random stream of (seed, index).
+
+    Raises:
+        ValueError: none of 1000 stories is short enough.
+    """
     stream = stable_hash("short story", seed, index)
     for k in range(1000):
         told = story(stream, k, split)

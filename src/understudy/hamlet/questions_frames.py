@@ -1,8 +1,8 @@
-"""Sentences that questions are made of: for each telling of a story, verb, object and place, as a table.
+"""Tables of sentence frames and fixed questions for each telling.
 
-A row of FRAMES stands for one plain sentence about an event, `{a} found/find {t.a} {p.at}`. From it come the
-question for each slot before the bar and its answer: "Who found the purse?", "Where did Sam find the purse?".
-FIXED is for what asks in words of its own. Choosing, and whether a question is fair, is questions.py's work.
+A row of FRAMES is a sentence about an event, such as `{a} found/find {t.a} {p.at}`. It generates a question and an
+answer for each slot that the row lists: "Who found the purse?", "Where did Sam find the purse?". FIXED has complete
+questions. questions_told.py decides whether a question is fair, and questions.py selects questions.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from understudy.hamlet.world import required
 
-# tellings, each list ended by a colon; then, per line: the group of verbs that may mean the same deed | slots that
-# may be asked for | the sentence. past/base is the verb; {x} is the verb that the event itself brings (picked);
-# A group with "?" is no deed, but a
-# reader may think of it; one that asks for nothing only makes others doubtful;
-# "order" is asked about only in questions of what came first. <words> stay in the question and make the deed another one ("before noon"); {t.a} is "a kite" where it is asked for.
+# A list of tellings ends with a colon. Each line below it has: group of synonymous verbs | slots that questions may
+# ask for | sentence. "past/base" is the verb; {x} is the verb of the event (picked). {t.a} is "a kite" if the question
+# asks for it. <words> stay in the question and distinguish the action ("before noon").
+# A group with "?" is no action, but a reader may infer one. A row without slots only makes other questions ambiguous.
+# The group "order" occurs only in questions about the order of events.
 FRAMES = """
 found_it find_spot quarrel_find lost_animal lost_found_by:
   find | atp | {a} found/find {t.a} {p.at}
@@ -121,8 +121,8 @@ lasting_home lasting_child:
   live | p | {a} lived/live {p.at}
 """
 
-# telling: category | slot asked for | the question | the same inside another sentence | the answer.
-# Slots that are given may be known from elsewhere in the story; the slot asked for has to be told by this event.
+# telling: category | requested slot | question | indirect question | answer.
+# Another event may state the given slots. This event must state the requested slot.
 FIXED = """
 quarrel_off: where | p | Where did {a} go after the quarrel? | where {a} went after the quarrel | After the quarrel, {a} went {p.to}.
 rain_shelter: where | p | Where did {a} run when it rained? | where {a} ran when it rained | When it rained, {a} ran {p.to}.
@@ -174,7 +174,7 @@ contest_more: how-many | k | How many more {g} did {a} have than {b}? | how many
 trade_purse rounds_have: how-many | n | How many {g} did {a} have at first? | how many {g} {a} had at first | At first {a} had {n.g}.
 """
 
-# What happened before or beside what stands around it in the text: no question of order about these.
+# Tellings out of chronological order in the text. Questions about order do not use them.
 OUT_OF_ORDER = frozenset(
     [
         "lost_animal",
@@ -195,7 +195,7 @@ OUT_OF_ORDER = frozenset(
     ]
 )
 
-# Which part a slot plays in the deed: who does it, who has it done to them, what it is done with, and where.
+# Semantic role of each slot.
 _ROLES = {
     "t": "thing",
     "u": "thing",
@@ -208,12 +208,12 @@ _ROLES = {
     "c": "third",
 }
 
-Part = str | tuple[str, str]  # words, or (slot, form)
+Part = str | tuple[str, str]  # literal text, or (slot, form)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One row of FRAMES: subject, verb, and the rest; `verb` is (past, base), or None for the event's own."""
+    """A row of FRAMES; `verb` is (past, base), or None for the verb of the event."""
 
     group: str
     asks: str
@@ -221,7 +221,7 @@ class Frame:
     verb: tuple[str, str] | None
     rest: tuple[Part, ...]
     roles: dict[str, str]  # slot -> role
-    mark: str  # the words in <>
+    mark: str  # the text in <>
 
     @property
     def slots(self) -> list[str]:
@@ -230,7 +230,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """One row of FIXED."""
+    """A row of FIXED."""
 
     category: str
     slot: str
@@ -263,9 +263,9 @@ def _parse_frame(line: str) -> Frame:
     subject, rest = _parts(text[: verb.start()]), _parts(text[verb.end() :])
     roles = {slot: _ROLES[slot] for slot, _ in (p for p in (*subject, *rest) if isinstance(p, tuple))}
     if "n" in roles:
-        roles["g"] = "thing"  # what is counted goes with the count
+        roles["g"] = "thing"  # the counted goods have the role of the count
     if group == "find" and "t" not in roles:
-        roles["b"] = "thing"  # whoever is found
+        roles["b"] = "thing"  # the person found
     if text.startswith("{a} sent"):
         roles["c"] = "other"
     if text.startswith("{b} gave"):
@@ -275,7 +275,7 @@ def _parse_frame(line: str) -> Frame:
 
 @functools.cache
 def frames() -> dict[str, tuple[Frame, ...]]:
-    """The frames of each telling."""
+    """Frames by telling."""
     table: dict[str, list[Frame]] = {}
     tellings: list[str] = []
     for line in FRAMES.strip().splitlines():
@@ -290,7 +290,7 @@ def frames() -> dict[str, tuple[Frame, ...]]:
 
 @functools.cache
 def fixed() -> dict[str, tuple[Fixed, ...]]:
-    """The fixed questions of each telling."""
+    """Fixed questions by telling."""
     table: dict[str, list[Fixed]] = {}
     for line in FIXED.strip().splitlines():
         tellings, rest = line.split(": ", 1)

@@ -1,7 +1,7 @@
-"""Two kinds of question about a story that need more than one event: what came first, and what is not said.
+"""Questions about the order of two events, and questions that the story does not answer.
 
-A question that the story does not answer has the form of one that it does: someone or something else stands in
-it, or it asks for what this telling left open. What is told is in questions_told.py.
+An unanswerable question has the form of an answerable one. It names another person or thing, or asks for a detail
+that the story omits. questions_told.py has the answerable questions.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from understudy.hamlet.questions_words import (
 from understudy.hamlet.world import Animal, Person, number, required, village
 
 _MEETINGS = ("arrive_to", "rounds_next", "swap_meet", "hide_first", "hide_second")
-# Deeds of which the text would have told if anyone else had done them.
+# Verb groups for which the text is complete: it states every person who performs the action.
 _NARROW = frozenset(("give", "eat", "gain", "mend", "buy", "leave"))
-# From these weathers a reader knows the season.
+# Weather words that imply the season.
 _TELLING_WEATHER = frozenset(["snowy", "frosty", "hot", "cold", "warm", "golden", "misty", "snow", "frost", "mist"])
 _HAIR = ("brown", "black", "red", "grey", "long")
 
 
-# ---- what came first ------------------------------------------------------------------------------------
+# ---- order of events ------------------------------------------------------------------------------------
 
 
 def _in_order(telling: Telling) -> list[tuple[Event, str]]:
-    """Each event whose time is where it stands in the text, as a sentence that the text bears out."""
+    """Events in chronological order, each with a sentence that the text supports."""
     out: list[tuple[Event, str]] = []
     for event in telling.events:
         if event.telling in OUT_OF_ORDER:
@@ -52,7 +52,7 @@ def _in_order(telling: Telling) -> list[tuple[Event, str]]:
 
 
 def _two(telling: Telling, draw: Draw) -> Query | None:
-    """Which of two things happened first."""
+    """Ask which of two events happened first."""
     told = _in_order(telling)
     if len(told) < 2:
         return None
@@ -66,7 +66,7 @@ def _two(telling: Telling, draw: Draw) -> Query | None:
 
 
 def _apart(one: str, two: str) -> bool:
-    """Whether each says something that the other does not."""
+    """Return whether each sentence has a fact word that the other one lacks."""
     first, second = set(words_of(one)), set(words_of(two))
     known = fact_words()
     return bool((first - second) & known) and bool((second - first) & known)
@@ -79,7 +79,7 @@ def _which(direct: str, right: str, other: str, answer: str, wrong: str) -> Quer
 
 
 def _met(telling: Telling, draw: Draw) -> Query | None:
-    """Whom someone met first."""
+    """Ask whom a person met first."""
     meetings = [e for e in telling.events if e.telling in _MEETINGS and telling.told(e, "b") and e.actor and e.other]
     if len(meetings) < 2:
         return None
@@ -97,7 +97,7 @@ def _met(telling: Telling, draw: Draw) -> Query | None:
 
 
 def _went(telling: Telling, draw: Draw) -> Query | None:
-    """Where someone was first."""
+    """Ask where a person was first."""
     visits: dict[str, list[Event]] = {}
     for event in telling.events:
         if (
@@ -127,7 +127,7 @@ def _went(telling: Telling, draw: Draw) -> Query | None:
 
 
 def ask_first(telling: Telling, draw: Draw) -> Query | None:
-    """A question about what came first; at times there is none."""
+    """A question about the order of two events; None if six attempts fail."""
     for _ in range(6):
         query = draw.pick((_two, _two, _met, _went))(telling, draw)
         if query is not None:
@@ -135,7 +135,7 @@ def ask_first(telling: Telling, draw: Draw) -> Query | None:
     return None
 
 
-# ---- what is not said -------------------------------------------------------------------------------------
+# ---- unanswerable questions -------------------------------------------------------------------------------------
 
 
 def _unsaid(direct: str, indirect: str, *wrong: str) -> Query:
@@ -146,7 +146,7 @@ def _unsaid(direct: str, indirect: str, *wrong: str) -> Query:
 
 
 def _stranger(telling: Telling, event: Event, slot: str, open_: bool, draw: Draw) -> Any:
-    """Someone or something else for a slot: mostly what the story does not have at all, unless `open_`."""
+    """Another person or thing for a slot: absent from the story, or with `open_` sometimes from it."""
     world = village()
     value = getattr(event, FIELDS[slot])
     near: list[Any]
@@ -162,7 +162,7 @@ def _stranger(telling: Telling, event: Event, slot: str, open_: bool, draw: Draw
 
 
 def _other_deed(telling: Telling, draw: Draw) -> Query | None:
-    """A question of the same form, with someone or something in it of whom no such deed is told."""
+    """A question with one argument replaced, about an action that the story does not tell."""
     rows = [
         (event, frame)
         for event in telling.events
@@ -215,7 +215,7 @@ def _colour(telling: Telling, draw: Draw) -> Query | None:
 
 
 def _age(telling: Telling, draw: Draw) -> Query | None:
-    """Of those who live in Hamlet anyone may know the age, told or not."""
+    """Ask for the age of a visitor; the ages of residents are lasting facts."""
     guests = [p for p in telling.people.values() if isinstance(p, Person) and not p.resident]
     if not guests:
         return None
@@ -225,7 +225,7 @@ def _age(telling: Telling, draw: Draw) -> Query | None:
 
 
 def _never_told(telling: Telling, draw: Draw) -> Query | None:
-    """What no telling says of anyone."""
+    """Ask for a detail that no telling states."""
     people = [p.name for p in telling.people.values() if isinstance(p, Person)]
     who = draw.pick(people)
     other = draw.pick(list(village().people))
@@ -248,7 +248,7 @@ def _never_told(telling: Telling, draw: Draw) -> Query | None:
 
 
 def ask_unsaid(telling: Telling, draw: Draw) -> Query | None:
-    """A question that the story does not answer."""
+    """A question that the story does not answer; None if eight attempts fail."""
     kinds: tuple[Callable[[Telling, Draw], Query | None], ...] = (
         _other_deed, _other_deed, _other_deed, _other_deed, _time, _colour, _age, _never_told,
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Questions whose answer a story tells: who, where, what, how many, in plain words, each with its check.
+"""Questions that a story answers (who, where, what, how many), each with its check.
 
-`Telling` is one story as a questioner sees it. What it offers are specs, cheap to list; `ask` makes a `Query` of
-one, or None where the question would not be fair: the answer not told, or another event answering it as well.
-What the story does not say, and what came first, is in questions_more.py.
+`Telling` indexes one story. `specs` lists candidate questions cheaply; `ask` converts a candidate to a `Query`, or
+returns None if the question is unfair: the text does not state the answer, or another event gives a second answer.
+questions_more.py has unanswerable questions and questions about order.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _WEATHER = (
 )  # fmt: skip
 SEASONS = ("spring", "summer", "autumn", "winter")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_SKILLS = ("row the boat", "tie a good knot", "ring the big bell", "roll the dough", "milk a cow")  # to be mistaken for
-# Several days pass in these.
+_SKILLS = ("row the boat", "tie a good knot", "ring the big bell", "roll the dough", "milk a cow")  # for wrong answers
+# Plots that last several days.
 _LONG_PLOTS = ("rain", "sick", "visit")
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What may be asked: a slot of an event by a frame or a fixed question, or (no event) a fact of the setting."""
+    """A candidate question: a slot of an event with its frame or fixed question, or (without event) a setting fact."""
 
     category: str
     event: Event | None
@@ -58,7 +58,7 @@ class Spec:
 
 
 class Telling:
-    """One story, with what in it can be told apart and mistaken for each other."""
+    """An index of one story: its people, places, things, numbers and actions."""
 
     def __init__(self, story: Story) -> None:
         self.story = story
@@ -73,16 +73,16 @@ class Telling:
         self.places = {e.place.name: e.place for e in story.events if e.place and e.place.name in self.words}
         self.items = {i.noun: i for e in story.events for i in (e.thing, e.second_thing) if i and i.noun in self.words}
         self.numbers = {n for e in story.events for n in (e.count, e.second_count, e.total) if n is not None}
-        self.deeds: dict[str, list[tuple[Event, dict[str, str | None]]]] = {}  # by group of verbs
+        self.deeds: dict[str, list[tuple[Event, dict[str, str | None]]]] = {}  # verb group -> events with their roles
         for event in story.events:
             for frame in frames().get(event.telling, ()):
                 if frame.verb is not None or event.detail is not None:
                     self.deeds.setdefault(frame.group, []).append((event, roles_of(frame, event)))
 
-    # ---- what is told ------------------------------------------------------------------------------
+    # ---- stated facts ------------------------------------------------------------------------------
 
     def known(self, event: Event, slot: str) -> bool:
-        """Whether a reader of the whole story has met what stands in the slot."""
+        """Return whether the story mentions the value of the slot anywhere."""
         value = getattr(event, FIELDS[slot])
         if value is None:
             return False
@@ -95,19 +95,19 @@ class Telling:
         return True
 
     def told(self, event: Event, slot: str) -> bool:
-        """Whether the text says of this event what stands in the slot."""
-        if slot == "g":  # what is counted is often left out the second time: "and ate two of them"
+        """Return whether the text of this event states the value of the slot."""
+        if slot == "g":  # the text often omits repeated goods: "and ate two of them"
             return event.goods is None or self.known(event, slot)
         return FIELDS[slot] in event.told and self.known(event, slot)
 
     def complete(self, frame: Frame, event: Event) -> bool:
-        """Whether the event tells all that the frame names; only the place may stay open."""
+        """Return whether the event states all slots of the frame; only the place is optional."""
         if frame.verb is None and "detail" not in event.told:
             return False
         return all(slot == "p" or self.told(event, slot) for slot in frame.roles)
 
     def specs(self) -> Iterator[Spec]:
-        """What may be asked about."""
+        """Iterate over the candidate questions."""
         for event in self.events:
             for frame in frames().get(event.telling, ()):
                 if self.complete(frame, event):
@@ -124,7 +124,7 @@ class Telling:
                 yield Spec("what", None, None, fact.subject, str(fact.value))
 
     def could_be(self, frame: Frame, given: dict[str, str | None]) -> bool:
-        """Whether some event may be meant by a question that names these roles. What is open fits everything."""
+        """Return whether some event matches a question with these roles. An unspecified role matches any value."""
         return any(
             all(theirs.get(role) in (None, "", value) for role, value in given.items())
             for group in (frame.group, frame.group + "?")
@@ -154,10 +154,10 @@ class Telling:
                 return False
         return True
 
-    # ---- asking ------------------------------------------------------------------------------------
+    # ---- questions ------------------------------------------------------------------------------------
 
     def ask(self, spec: Spec, draw: Draw) -> Query | None:
-        """The question of `spec`, or None where it is not fair."""
+        """Return the question of `spec`, or None if it is unfair."""
         if spec.event is None:
             return self._ask_setting(spec, draw)
         if isinstance(spec.row, Fixed):
@@ -169,7 +169,7 @@ class Telling:
         assert isinstance(frame, Frame)
         met = frame.verb is not None and frame.verb[0] == "met"
         placed = slot == "p" or ("p" in frame.slots and self.told(event, "p") and (met or draw.chance(0.3)))
-        if met and not placed:  # one meets many people in a day
+        if met and not placed:  # without a place, the question is ambiguous
             return None
         but = "" if placed else "p"
         if not self._unique(spec, but):
@@ -197,7 +197,7 @@ class Telling:
         )  # fmt: skip
 
     def _doers(self, frame: Frame, event: Event) -> list[str] | None:
-        """Who did it to whom, where an answer could turn that around."""
+        """Names of agent and patient if an answer could swap them, else None."""
         pair = frame.group in ("give", "follow") or (frame.group == "find" and "b" in frame.roles)
         met = frame.verb is not None and frame.verb[0] == "met"
         if not pair or met or not {"a", "b"} <= set(frame.roles) or event.actor is None or event.other is None:
@@ -231,12 +231,12 @@ class Telling:
         return Query(spec.category, direct, indirect, answer, check, tuple(wrong[:2]))
 
     def _epithets(self, event: Event) -> list[str]:
-        """By what else those in the event may be called."""
+        """Trades and kinds of the persons and animals in the event."""
         who = (event.actor, event.other, event.third, event.animal)
         return [w for w in (x.kind if isinstance(x, Animal) else x.trade if x else None for x in who) if w]
 
     def accepted(self, event: Event, slot: str, question: str) -> list[str]:
-        """The ways to name what stands in a slot."""
+        """Correct answers for a slot."""
         if slot == "y":
             return [required(event.animal).kind]
         value = getattr(event, FIELDS[slot])
@@ -256,9 +256,9 @@ class Telling:
         return [str(value), str(value).split()[-1]] if event.telling != "lesson_ask" else _skill(str(value))
 
     def mistaken(self, event: Event, slot: str, named: Collection[str], draw: Draw) -> list[Event]:
-        """The event with something else in the slot: two wrong answers, of the story where it has others.
+        """Up to two copies of the event with another value in the slot, for wrong answers.
 
-        `named` are the slots in the question; nobody in them is taken.
+        Values from the story come first. Values of the slots in `named`, which the question mentions, are excluded.
         """
         field = "animal" if slot == "y" else FIELDS[slot]
         right = getattr(event, field)
@@ -301,7 +301,7 @@ class Telling:
         return True
 
     def reserved(self, event: Event) -> bool:
-        """Train never sees a reserved fact, not even as a mistake."""
+        """Return whether the event has a reserved fact that train must not contain, even in a wrong answer."""
         return self.story.split == "train" and any(is_reserved(key) for key, _ in event.keys_and_fields())
 
     # ---- the setting -------------------------------------------------------------------------------
@@ -347,6 +347,6 @@ class Telling:
 
 
 def _skill(skill: str) -> list[str]:
-    """What is learned, or the word in it that tells it from the others."""
+    """Correct answers for a skill: the phrase, or its distinctive word."""
     own = {"whistle with two fingers": "whistle", "hold a bee without fear": "bee"}
     return [skill, own.get(skill, skill.split()[-1])]

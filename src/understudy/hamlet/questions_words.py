@@ -1,7 +1,7 @@
-"""The words of questions: an event's parts put into the sentences of questions_frames.py.
+"""Text of questions and answers: the frames of questions_frames.py filled with the arguments of an event.
 
-`put` says one slot, `sentence` a whole frame, `frame_question` asks for one of its slots. What may fairly be asked
-is decided in questions_told.py.
+`put` renders a slot, `sentence` a frame, and `frame_question` a question for one slot. questions_told.py decides
+which questions are fair.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from understudy.hamlet.world import Animal, Goods, Person, Place, number, requir
 
 UNSAID = "The story does not say."
 
-# What each slot of a frame is in an event.
+# Event field of each slot.
 FIELDS = {
     "a": "actor", "b": "other", "c": "third", "z": "animal", "y": "animal", "t": "thing", "u": "second_thing",
     "p": "place", "g": "goods", "h": "second_goods", "n": "count", "k": "total", "x": "detail",
 }  # fmt: skip
-# Pasts that events bring along and whose base is no entry of the village's trades.
+# Base forms of past tenses in `Event.detail` that are not in the table of trades.
 _BASES = {"caught": "catch", "found": "find", "picked": "pick", "counted": "count", "pulled up": "pull up"}
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question in plain words; `indirect` is the same inside another sentence: "where Sam found the purse"."""
+    """A question with answer and check; `indirect` is its indirect form: "where Sam found the purse"."""
 
     category: str
     direct: str
@@ -61,7 +61,7 @@ def _counted(event: Event, n: int, form: str) -> str:
 
 
 def put(event: Event, slot: str, form: str, asked: bool = False) -> str:
-    """The words of one slot."""
+    """The text of one slot."""
     if slot == "y":
         return required(event.animal).kind
     value = getattr(event, FIELDS[slot])
@@ -83,7 +83,7 @@ def put(event: Event, slot: str, form: str, asked: bool = False) -> str:
 
 
 def render(parts: tuple[Part, ...], event: Event, asked: str, but: str = "") -> str:
-    """The words of `parts`, without the slots in `but`."""
+    """The text of `parts`, without the slots in `but`."""
     words = []
     for part in parts:
         if isinstance(part, str):
@@ -94,7 +94,7 @@ def render(parts: tuple[Part, ...], event: Event, asked: str, but: str = "") -> 
 
 
 def verb(frame: Frame, event: Event) -> tuple[str, str]:
-    """Past and base."""
+    """Past and base form of the verb."""
     if frame.verb is not None:
         return frame.verb
     detail = required(event.detail)
@@ -102,36 +102,36 @@ def verb(frame: Frame, event: Event) -> tuple[str, str]:
 
 
 def sentence(frame: Frame, event: Event, asked: str = "", but: str = "") -> str:
-    """`Sam found the purse at the school`."""
+    """A frame as a sentence without full stop: `Sam found the purse at the school`."""
     subject, rest = render(frame.subject, event, asked), render(frame.rest, event, asked, but)
     return f"{subject} {verb(frame, event)[0]} {rest}".strip()
 
 
 def stays(slot: re.Match[str], asked: str) -> bool:
-    """Whether a slot of an answer is the question's own, also where something else is put for what is asked."""
+    """Return whether a slot of an answer keeps its value in wrong answers."""
     return slot[2] in ("parent", "kind", "trade") or (slot[1] == "p" and not slot[2]) or (slot[1], asked) == ("z", "y")
 
 
 def fill(template: str, event: Event, asked: str = "") -> str:
-    """The words of a fixed question or answer."""
+    """The text of a fixed question or answer."""
     return capital(TOKEN.sub(lambda m: put(event, m[1], m[2] or "", m[1] == asked), template))
 
 
 def facts_of(*texts: str) -> list[str]:
-    """The words in `texts` that a checker knows as facts, each once."""
+    """The fact words and numbers in `texts`, sorted, without duplicates."""
     known = fact_words()
     return sorted({w for w in words_of(" ; ".join(texts)) if w in known or w.isdigit()})
 
 
 def frame_question(frame: Frame, event: Event, slot: str, but: str) -> tuple[str, str]:
-    """The question for `slot`, direct and indirect; the slots in `but` stay out of it."""
+    """The direct and indirect question for `slot`, without the slots in `but`."""
     past, base = verb(frame, event)
     rest = render(frame.rest, event, "", but + slot)
     if any(part[0] == slot for part in frame.subject if isinstance(part, tuple)):
         words = f"who {past} {rest}".strip()
         return capital(words) + "?", words
     asked = {"p": "where", "n": "how many", "a": "who", "b": "who", "c": "who"}.get(slot, "what")
-    if slot == "g":  # "n" carries the goods along
+    if slot == "g":  # the slot "n" includes the goods
         rest = render(frame.rest, event, "", but + "n")
     if slot == "n":
         goods = event.goods or village().goods["coin"]
@@ -142,7 +142,7 @@ def frame_question(frame: Frame, event: Event, slot: str, but: str) -> tuple[str
 
 
 def key_of(event: Event, slot: str) -> str | None:
-    """What stands in a slot, to be compared."""
+    """A comparable key of the value in a slot."""
     value = getattr(event, FIELDS[slot])
     if value is None:
         return None
@@ -154,7 +154,7 @@ def key_of(event: Event, slot: str) -> str | None:
 
 
 def _thing_of(frame: Frame, event: Event) -> tuple[str, str | None]:
-    """What the deed is done with: its kind and what it is; of goods, which."""
+    """Kind and key of the patient of the action; the kind of goods for an amount."""
     for slot, role in frame.roles.items():
         if role == "thing":
             if slot in "ng":

@@ -1,8 +1,8 @@
-"""What a reader has in mind while a story is told, and so which words may stand for whom.
+"""Choice of referring expressions: names, introductions, pronouns and articles.
 
-`Reader` decides between name, introduction ("Hugo the miller", "her cousin Otto") and pronoun,
-between "a kite", "the kite" and "it". FORMS, at the end, is the list of what slots of a template can
-ask for. It knows nothing of events' order or of sentences around the slot.
+`Reader` tracks the referents that a reader knows. It chooses between a name, an introduction ("Hugo the miller",
+"her cousin Otto") and a pronoun, and between "a kite", "the kite" and "it". FORMS lists the forms of template slots.
+This module does not depend on the order of events or on the rest of the sentence.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _PRONOUNS = {"m": ("he", "him", "his", "himself"), "f": ("she", "her", "her", "h
 
 
 class Reader:
-    """Follows one story. `told` collects the fields of the event at hand that have been put in words."""
+    """State of a reader of one story. `told` collects the fields of the current event that the text states."""
 
     def __init__(self, draw: Draw, relations: Mapping[tuple[str, str], str]) -> None:
         self.draw, self.relations = draw, relations
-        self.people: list[str] = []  # everyone mentioned so far, in order
-        self.first: Person | Animal | None = None  # the first of them
+        self.people: list[str] = []  # persons and animals mentioned so far, in order
+        self.first: Person | Animal | None = None  # the first person or animal mentioned
         self.here: dict[str, list[Any]] = {"m": [], "f": []}  # mentioned in this sentence
-        self.salient: dict[str, Any] = {"m": None, "f": None}  # whom "he" and "she" would mean
-        self.silence = 0  # sentences since someone was mentioned
+        self.salient: dict[str, Any] = {"m": None, "f": None}  # referents of "he" and "she"
+        self.silence = 0  # number of sentences since the last mention
         self.last_pair: set[str] = set()
         self.things_here: list[Any] = []
         self.things_before: list[Any] = []
@@ -34,7 +34,7 @@ class Reader:
         self.told: set[str] = set()
 
     def end_sentence(self) -> None:
-        """Whoever alone of their sex was in the sentence is now whom a pronoun would mean."""
+        """Update the pronoun referents: a person mentioned as the only one of their sex becomes a referent."""
         here = self.here
         self.last_pair = {p.name for p in here["m"]} | {p.name for p in here["f"]}
         if self.last_pair:
@@ -51,14 +51,14 @@ class Reader:
     # ---- people and animals -----------------------------------------------------------------------
 
     def _known(self, who: Person | Animal) -> bool:
-        """Whether a pronoun would mean `who` to a reader, here and now."""
+        """Return whether a pronoun refers to `who` at this point of the text."""
         here = self.here[who.sex]
         if here:
             return len(here) == 1 and here[0] is who
         return self.salient[who.sex] is who
 
     def _mention(self, who: Person | Animal) -> bool:
-        """Note a mention; True if it is the first of the story."""
+        """Record a mention; return True if it is the first one in the story."""
         here = self.here[who.sex]
         if who not in here:
             here.append(who)
@@ -74,7 +74,7 @@ class Reader:
         return _PRONOUNS[who.sex][2] if known else f"{who.name}'s"
 
     def _introduce(self, who: Person | Animal, event: Event) -> str:
-        """`who` for the first time: by kinship, trade or kind where that helps."""
+        """Introduce `who` at the first mention by kinship, trade or kind."""
         if isinstance(who, Animal):
             near = [p for p in (event.actor, event.other, event.third) if p is not None]
             for owner in near:
@@ -84,7 +84,7 @@ class Reader:
         if event.act == "lasting":
             return who.name
         for kin in (event.other if who is event.actor else event.actor, self.first):
-            # Kinship helps if the reader knows the other one, and always for a cousin from elsewhere.
+            # Use kinship if the relative is already mentioned, and always for a cousin from outside the village.
             if kin and (kin.name in self.people or not who.resident):
                 relation = self.relations.get((kin.name, who.name))
                 if relation:
@@ -104,7 +104,7 @@ class Reader:
         return who.name
 
     def full(self, who: Person | Animal, event: Event) -> str:
-        """The name, with an introduction the first time; never a pronoun."""
+        """The name, with an introduction at the first mention; never a pronoun."""
         return self._name(who, event)
 
     def subject(self, who: Person | Animal, event: Event) -> str:
@@ -135,7 +135,7 @@ class Reader:
         return f"{who.name} the {kind}" if kind else who.name
 
     def vocative(self, who: Person | Animal, event: Event) -> str:
-        """How the other one of the two who talk calls `who`: "Mother", or the name."""
+        """The form of address for `who`: "Mother", or the name."""
         speaker = event.other if who is event.actor else event.actor
         self._mention(who)
         relation = self.relations.get((speaker.name, who.name)) if speaker else None
@@ -144,7 +144,7 @@ class Reader:
         return who.name
 
     def both(self, who: Person, event: Event) -> str:
-        """Actor and other as one subject: "Finn and Lily", or "they"."""
+        """Actor and other as joint subject: "Finn and Lily", or "they"."""
         other = event.partner
         self.told.add("other")
         pair = {who.name, other.name}
@@ -169,7 +169,7 @@ class Reader:
             self.seen_things.add(thing.noun)
 
     def thing(self, item: Item, event: Event) -> str:
-        """`the kite`, `the red kite`, or `it` where that is clear; `a red kite` the first time."""
+        """`a red kite` at the first mention; then `the kite`, `the red kite`, or `it` if unambiguous."""
         if item.noun not in self.seen_things:
             return self.thing_indefinite(item, event)
         in_mind = self.things_here or self.things_before
@@ -229,7 +229,7 @@ def _by_sex(man: str, woman: str) -> Callable[[Reader, Person, Event], str]:
     return form
 
 
-# Which forms each kind of slot has. The empty form is what a bare slot means.
+# Forms of each slot. The empty string is the default form.
 _WHO: dict[str, Callable[..., str]] = {
     "": Reader.subject, "o": Reader.object, "s": Reader.possessive, "n": Reader.plain_name,
     "f": Reader.full, "e": Reader.epithet, "v": Reader.vocative, "both": Reader.both,

@@ -1,8 +1,7 @@
-"""The stage of one story: casting, props, and the record of what happens.
+"""Construction of one story: selection of people, things and places, and the list of events.
 
-Plots ask a `Scene` for people, things and places and hand it events; the scene keeps the state
-(so that an impossible event fails at once) and adds lasting facts of the village on the way.
-It knows nothing of train and validation, except which visitors may come by.
+Plots request people, things and places from a `Scene` and add events to it. The scene updates the state, so an
+impossible event fails at once, and adds lasting facts of the village. Only its visitors depend on the split.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _WEATHER = {
     "autumn": ("windy", "rainy", "misty", "grey", "cool", "golden"),
     "winter": ("snowy", "frosty", "cold", "still", "grey", "clear"),
 }
-# When what grows or lives outside can be had. What is not here can be had all year.
+# Seasons of goods. Goods that are not listed are available all year.
 _SEASONS = {
     "strawberry": ("summer",), "cherry": ("summer",), "plum": ("summer", "autumn"), "pear": ("summer", "autumn"),
     "tomato": ("summer", "autumn"), "apple": ("summer", "autumn"), "nut": ("autumn",), "mushroom": ("autumn",),
@@ -31,7 +30,7 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 
 
 class Scene:
-    """What a plot works with. `events` is the story so far, `state` what is true now."""
+    """Builder of one story. `events` is the story so far; `state` is the state after the last event."""
 
     def __init__(self, world: World, draw: Draw, visitors: dict[str, str]) -> None:
         self.world, self.draw = world, draw
@@ -40,7 +39,7 @@ class Scene:
         self.events: list[Event] = []
         self.state = State()
         self.cast: list[str] = []
-        self.relations: dict[tuple[str, str], str] = {}  # of visitors; the village's are in world
+        self.relations: dict[tuple[str, str], str] = {}  # of visitors; `world` has the relations of villagers
         self._nouns: list[str] = []
         self._told_lasting: set[tuple[str, str]] = set()
         season = draw.pick(tuple(_WEATHER))
@@ -54,7 +53,7 @@ class Scene:
     # ---- record ----------------------------------------------------------------------------------
 
     def do(self, act: str, telling: str, actor: Person | Animal | None = None, /, *with_: Any, **fields: Any) -> Event:
-        """Let an event happen. Positional after the actor: other, third."""
+        """Add and execute an event. Positional arguments after the actor: other, third."""
         event = Event(act, telling, actor, *with_, **fields)
         self.state.apply(event)
         self.events.append(event)
@@ -63,7 +62,7 @@ class Scene:
     def maybe(
         self, chance: float, act: str, telling: str, actor: Person | Animal, /, *with_: Any, **fields: Any
     ) -> None:
-        """`do`, or not."""
+        """Call `do` with probability `chance`."""
         if self.draw.chance(chance):
             self.do(act, telling, actor, *with_, **fields)
 
@@ -75,7 +74,7 @@ class Scene:
         goods: Goods | None = None,
         count: int = 0,
     ) -> None:
-        """What is so before the story tells of it: `who` is at `place`, holds `thing`, has `goods`."""
+        """Set the state without an event: `who` is at `place`, holds `thing`, has `count` of `goods`."""
         if place is not None:
             self.state.where[who.name] = place.name
         if thing is not None:
@@ -83,14 +82,14 @@ class Scene:
         if goods is not None:
             self.state.purse[who.name, goods.one] = count
 
-    # ---- casting -----------------------------------------------------------------------------------
+    # ---- people ------------------------------------------------------------------------------------
 
     def _join(self, who: Any) -> Any:
         self.cast.append(who.name)
         return who
 
     def _pick_person(self, people: list[Person]) -> Person:
-        """One of `people` who is not in the story yet; often, for clear pronouns, of the other sex."""
+        """Choose one of `people` who is not in the story; often of the other sex, for unambiguous pronouns."""
         free = [p for p in people if p.name not in self.cast]
         hero = self.world.people.get(self.cast[0]) if self.cast else None
         if hero is not None and self.draw.chance(0.5):
@@ -110,13 +109,13 @@ class Scene:
         return self._pick_person([p for p in self.world.people.values() if p.trade in trades])
 
     def stranger_with_trade(self, hero: Person, *trades: str) -> Person:
-        """Someone with one of `trades` who is no relation of `hero`."""
+        """A person with one of `trades` who is no relative of `hero`."""
         kin = {other for _, other in self.world.kin[hero.name]}
         people = self.world.people.values()
         return self._pick_person([p for p in people if p.trade in trades and p.name not in kin])
 
     def elder_of(self, who: Person) -> Person:
-        """A parent of `who` half of the time, else any adult."""
+        """A parent of `who` with probability 0.5, else any adult."""
         near = [
             self.world.people[other]
             for relation, other in self.world.kin[who.name]
@@ -127,7 +126,7 @@ class Scene:
         return self.adult()
 
     def playmate(self, of: Person) -> Person:
-        """Another child, at times a cousin who does not live in Hamlet."""
+        """Another child, sometimes a cousin from outside the village."""
         return self.cousin(of) if self.draw.chance(0.3) else self.child()
 
     def _newcomer(self) -> str:
@@ -143,23 +142,23 @@ class Scene:
         return self._join(cousin)
 
     def visitor(self) -> Person:
-        """A grown-up from elsewhere, for this story only."""
+        """An adult visitor, who occurs in this story only."""
         name = self._newcomer()
         return self._join(
             Person(name, self._visitors[name], age=40, trade=self.draw.pick(VISITOR_TRADES), resident=False)
         )
 
     def neighbour(self) -> Person:
-        """Someone grown-up: mostly of the village, at times from elsewhere."""
+        """An adult: usually a villager, sometimes a visitor."""
         return self.visitor() if self.draw.chance(0.25) else self.adult()
 
     def animal(self) -> Animal:
         return self._join(self.draw.pick([a for a in self.world.animals.values() if a.name not in self.cast]))
 
-    # ---- props -------------------------------------------------------------------------------------
+    # ---- things and places -------------------------------------------------------------------------------------
 
     def thing(self, *nouns: str) -> Item:
-        """A thing that has not yet occurred in the story; one of `nouns` where given."""
+        """A thing that is new in the story; one of `nouns` if given."""
         while True:
             noun = self.draw.pick(nouns or self.world.everything)
             if noun not in self._nouns:
@@ -175,7 +174,7 @@ class Scene:
                 return place
 
     def work_of(self, who: Person) -> Place:
-        """Where a villager with a trade works; a visitor is at the inn."""
+        """Workplace of a villager; the inn for a visitor."""
         trade = self.world.trades.get(who.trade or "")
         return self.world.places[trade.place if trade else "inn"]
 
@@ -186,38 +185,38 @@ class Scene:
         return self.world.goods[self.draw.pick(names)]
 
     def food(self, *names: str) -> Goods:
-        """One of `names` that the season has; apples and nuts keep."""
+        """One of `names` that is available in the season; apples and nuts always are."""
         kept = ("apple", "nut", self.setting.season)
         return self.goods(*[n for n in names if n in kept or self.setting.season in _SEASONS.get(n, kept)])
 
     def treat(self) -> Goods:
-        """Something small to eat, as a thank-you."""
+        """Food as a small reward."""
         return self.food("apple", "bun", "pear", "plum", "cake", "cherry", "nut", "egg", "strawberry")
 
     def season_of(self, name: str) -> None:
-        """Move the story to a season that has `name`."""
+        """Set the season of the story to one in which the goods `name` are available."""
         if self.setting.season not in _SEASONS.get(name, (self.setting.season,)):
             self.setting.season = self.draw.pick(_SEASONS[name])
             self.setting.weather = self.draw.pick(_WEATHER[self.setting.season])
 
     def harvest(self, harvests: Sequence[tuple[str, str, str]]) -> tuple[Goods, Place, str]:
-        """Goods, where they are to be had, and the verb for getting them, of rows that name them; in a season for it."""
+        """Choose one of `harvests` and set its season. Returns goods, place and verb."""
         name, where, verb = self.draw.pick(harvests)
         self.season_of(name)
         return self.world.goods[name], self.world.places[where], verb
 
-    # ---- what every story has -------------------------------------------------------------------------
+    # ---- parts of every story -------------------------------------------------------------------------
 
     def weather(self, weather: str, *seasons: str) -> None:
-        """Set the weather, in one of the seasons that have it."""
+        """Set the weather and one of the given seasons."""
         self.setting.weather = weather
         self.setting.season = self.draw.pick(seasons)
 
     def start(self, hero: Person, before: Callable[[], object] | None = None) -> None:
-        """The time and the weather, and often lasting facts about the hero.
+        """Add time and weather, and often lasting facts about the hero.
 
-        `before` is what was already so when the story begins ("Finn had a kite"); it stands before
-        the phrase that opens the first true event ("One windy morning, ...").
+        `before` adds the initial situation ("Finn had a kite"). It usually precedes the opening phrase of the first
+        event ("One windy morning, ...").
         """
         if any(pet.name in self.cast for pet in self.world.pets.get(hero.name, ())):
             self._told_lasting.add(("owner", hero.name))
@@ -234,7 +233,7 @@ class Scene:
             self.do("mood", "open_phrase")
 
     def lasting(self, who: Person) -> None:
-        """One lasting fact about `who` that this story has not told yet."""
+        """Add a lasting fact about `who` that is new in this story."""
         if not who.resident:
             return
         world = self.world
@@ -249,7 +248,7 @@ class Scene:
             return
         topic = self.draw.pick(topics)
         self._told_lasting.add((topic, who.name))
-        if topic in ("child", "age", "home"):  # "child" tells age and home in one
+        if topic in ("child", "age", "home"):  # "child" states age and home
             self._told_lasting |= {("child", who.name)}
         if topic == "child":
             self._told_lasting |= {("age", who.name), ("home", who.name)}
@@ -267,17 +266,17 @@ class Scene:
             self.do("lasting", "lasting_owner", who, animal=self.draw.pick(pets))
 
     def owns(self, owner: Person, animal: Animal) -> None:
-        """Tell whose `animal` is."""
+        """Add the lasting fact that `owner` owns `animal`."""
         self.do("lasting", "lasting_owner", owner, animal=animal)
 
     def sight(self, place: Place, chance: float = 0.3) -> None:
-        """Where `place` stands: a lasting fact, told in passing."""
+        """Add the location of `place`, a lasting fact, with probability `chance`."""
         if self.draw.chance(chance) and ("stands", place.name) not in self._told_lasting:
             self._told_lasting.add(("stands", place.name))
             self.do("lasting", "lasting_stands", place=place)
 
     def close(self, hero: Person, *tellings: str) -> None:
-        """One or two closing sentences: of the plot's own, of the weather, or of any story."""
+        """Add one or two closing sentences: specific to the plot or the weather, or general."""
         weather = f"close_{self.setting.weather}"
         own = tellings and self.draw.chance(0.6)
         if own:

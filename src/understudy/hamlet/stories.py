@@ -1,8 +1,8 @@
-"""The stories of Hamlet: `story(seed, index, split)` for one, `stories(seed, split)` without end.
+"""The stories of Hamlet: `story(seed, index, split)` for one, `stories(seed, split)` for all.
 
-A story is a pure function of (seed, index, split). A share of all facts (who did what where, who
-gave what to whom, pairs of numbers), of the phrases, and of the names of visitors is reserved: a
-train story that comes upon a reserved fact is dealt again, a val story is dealt again until it has one.
+A story is a pure function of (seed, index, split). A fraction of the facts (who did something where, who gave a thing
+to whom, pairs of numbers), of the phrases and of the visitors is reserved for val. A train story with a reserved fact
+is generated again; a val story is generated again until it has one.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from understudy.hamlet.world import village
 Split = Literal["train", "val"]
 Plot = Callable[[Scene], None]
 
-# How many stories make a corpus: about 7 MB to train on, 150 kB to validate on (docs/internals/hamlet.md).
+# Number of stories in a corpus (docs/internals/hamlet.md has its size).
 DEFAULT_STORIES: dict[Split, int] = {"train": 13_000, "val": 280}
 
-# A small story that comes out longer is told again.
+# Maximum length of a small story; a longer one is generated again.
 SMALL_BYTES = 240
 
-# A longer play makes more than fifteen sentences.
+# Maximum number of events, which limits the number of sentences.
 _MOST_EVENTS = 16
 
-# One fact in this many is kept for evaluation.
+# One in this many facts is reserved for val, by kind of key.
 _RESERVED_ONE_IN = {"where": 12, "whom": 12, "numbers": 8}
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something a story leaves true, or says in passing: ("day", "", "Monday"), ("has", "Nell", "kite")."""
+    """A fact that holds at the end of a story, or that its text states: ("day", "", "Monday"), ("has", "Nell", "kite")."""
 
     kind: str
     subject: str
@@ -50,19 +50,19 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One story: the text, and everything in it as data."""
+    """A story: its text, and its content as data."""
 
     text: str
     plot: str
     split: Split
-    characters: tuple[str, ...]  # people and animals, in the order in which the text names them
+    characters: tuple[str, ...]  # people and animals, in order of first mention
     events: tuple[Event, ...]
     facts: tuple[Fact, ...]
-    reserved: tuple[Key, ...]  # which of its facts are held out from training; empty in train
+    reserved: tuple[Key, ...]  # keys of its facts that are held out from training; empty in train
 
 
 def is_reserved(key: Key) -> bool:
-    """Whether a fact is kept for evaluation. Depends on the words of the key alone."""
+    """Return whether a fact is reserved for val. Depends on the words of the key alone."""
     return stable_hash("reserved", *key) % _RESERVED_ONE_IN[key[0]] == 0
 
 
@@ -75,7 +75,10 @@ def _tellings(split: Split) -> dict[str, Choices]:
 
 
 def _admits(split: Split, keys: list[Key]) -> bool:
-    """Train: no reserved fact. Val: at least one, which is a pair of numbers where there are numbers."""
+    """Return whether the split allows a story with these keys.
+
+    Train: no reserved fact. Val: at least one; it must be a pair of numbers if the story has any.
+    """
     if split == "train":
         return not any(map(is_reserved, keys))
     numbers = [key for key in keys if key[0] == "numbers"]
@@ -83,7 +86,7 @@ def _admits(split: Split, keys: list[Key]) -> bool:
 
 
 def _deal(draw: Draw, split: Split, plot: Plot, visitors: dict[str, str]) -> Scene:
-    """Play `plot`, again and again, until the split admits its facts."""
+    """Generate scenes of `plot` until the split allows the facts of one."""
     while True:
         scene = Scene(village(), draw, visitors)
         plot(scene)
@@ -109,12 +112,12 @@ def _facts(scene: Scene) -> tuple[Fact, ...]:
 
 
 def story(seed: int, index: int, split: Split) -> Story:
-    """The story of `seed` with number `index`, from 0 on."""
+    """The story with number `index` (from 0) of `seed`."""
     return _tell("story", PLOTS, seed, index, split)
 
 
 def small_story(seed: int, index: int, split: Split) -> Story:
-    """A story of two to five sentences. None of them is in the corpus: they are made to be asked about."""
+    """A story of two to five sentences, for questions. The corpus of stories does not contain it."""
     return _tell("small story", SMALL_PLOTS, seed, index, split, SMALL_BYTES)
 
 
@@ -156,7 +159,7 @@ def _tell(
 
 
 def stories(seed: int, split: Split) -> Iterator[str]:
-    """The texts of `story(seed, 0, split)`, `story(seed, 1, split)`, ... without end."""
+    """Iterate without end over the texts of `story(seed, 0, split)`, `story(seed, 1, split)`, ..."""
     index = 0
     while True:
         yield story(seed, index, split).text

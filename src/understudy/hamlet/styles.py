@@ -1,4 +1,4 @@
-"""Ways to answer: the bare phrase instead of a sentence, and what system messages ask for: capital letters, one word."""
+"""Answer styles: a phrase instead of a sentence, and the styles of system messages (capitals, one word)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ one word
 """)
 
 
-# A noun with its article, and with its preposition where a place is asked for; an adjective stays alone.
+# A noun with its article, and for a place with its preposition; an adjective without a noun.
 _ENDS = r"(?=\.| (?:at|by|for|from|in|on|to|together|with)\b)"
 _PHRASE = {
     "what": r"\b(?:a|an|one|the) {value}" + _ENDS,
@@ -43,12 +43,12 @@ _PHRASE = {
 
 
 def style_message(draw: Draw, split: Split, style: str) -> str:
-    """A system message that asks for `style`."""
+    """A system message that requires `style`."""
     return _MESSAGES[style].pick(draw, split)
 
 
 def _values(check: dict[str, Any]) -> list[str]:
-    """What the shortest right answers would be."""
+    """The shortest correct answers."""
     if check["kind"] == "number":
         return [str(check["value"]), number(check["value"])]
     return list(check["any"]) if check["kind"] == "says" else []
@@ -59,7 +59,7 @@ def _word_in(sentence: str, value: str) -> re.Match[str] | None:
 
 
 def shortened(turn: Turn) -> Turn:
-    """`turn` with a phrase for an answer, "At the mill." for "Sam met Nora at the mill.", where there is one."""
+    """`turn` with its answer shortened to a phrase if possible: "At the mill." for "Sam met Nora at the mill."."""
     if turn.answer.startswith("It was ") or turn.answer.endswith(" years old."):
         return turn
     say = "It was {}." if turn.category in ("who", "how-many") else "{}."
@@ -74,13 +74,13 @@ def shortened(turn: Turn) -> Turn:
 
 
 def restyled(turn: Turn, style: str) -> Turn | None:
-    """`turn` as it goes in `style`, with a check that asks for it; None where it does not go."""
+    """`turn` with answer and check adapted to `style`; None if the style does not apply."""
     values = [value for value in _values(turn.check) if " " not in value]
     said = [value for value in values if _word_in(turn.answer, value)]
     if not said:
         return None
     if style == "capitals":
-        texts = [turn.answer, *values]  # the sentence, or what was asked alone
+        texts = [turn.answer, *values]  # the full sentence or a short answer
         loud = turn.wrong[0].upper()
         loud_check = {"kind": "capitals", "texts": texts}
         return replace(turn, answer=turn.answer.upper(), check=loud_check, wrong=(turn.answer, loud))
@@ -92,7 +92,7 @@ def restyled(turn: Turn, style: str) -> Turn | None:
 
 
 def _in_its_place(turn: Turn, right: re.Match[str]) -> list[str]:
-    """What the wrong sentences say where the answer says `right`."""
+    """The parts of the wrong answers that replace `right`."""
     before, after = turn.answer[: right.start()], turn.answer[right.end() :]
     fitting = [s for s in turn.wrong if s.startswith(before) and s.endswith(after)]
     return [other for s in fitting if (other := s[len(before) : len(s) - len(after)])]

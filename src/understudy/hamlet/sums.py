@@ -1,6 +1,6 @@
-"""Small sums up to twenty, bare and with goods. Pairs of numbers reserved from the stories are reserved here too.
+"""Sums and differences up to twenty, with and without goods. Reserved pairs of numbers are in val only.
 
-The answer counts: upwards from the larger number, or down from the first.
+The answer begins with counting steps (counting.py).
 """
 
 from __future__ import annotations
@@ -104,13 +104,15 @@ def _reserved(a: int, b: int) -> bool:
 
 
 def _pair(draw: Draw, split: Split, plus: bool) -> tuple[int, int]:
-    """Two numbers to add or to take from each other. Train: no pair that `is_reserved`, in either order; val: one."""
+    """Two numbers to add or subtract: in val a reserved pair; in train not reserved in either order."""
     while True:
-        largest = max(draw.between(2, _LARGEST), draw.between(2, _LARGEST))  # there are more pairs of large numbers
+        largest = max(
+            draw.between(2, _LARGEST), draw.between(2, _LARGEST)
+        )  # favours large numbers, which have more pairs
         smaller = draw.between(1, largest - 1)
         first, second = (largest - smaller, smaller) if plus else (largest, smaller)
         if largest == 2 * smaller and not plus:
-            continue  # in "12 minus 6 is 6" nobody sees which six is the answer
+            continue  # "12 minus 6 is 6" does not show which 6 is the answer
         if split == "val" and _reserved(first, second):
             return first, second
         if split == "train" and not _reserved(first, second) and not _reserved(second, first):
@@ -136,7 +138,7 @@ def _sum(draw: Draw, split: Split, kind: str, a: int, b: int, word: bool) -> Tur
                 "ag": counted(a), "cg": counted(c)}  # fmt: skip
 
     def answer(c: int) -> str:
-        """Adds to the larger number, takes few away one by one, or counts from what is taken up to all there is."""
+        """Count up from the larger term; for a difference, count down `b` steps, or up from `b` if that is shorter."""
         start, end = (max(a, b), c) if plus else (a, c) if 2 * b <= a else (b, b + c)
         return counting(start, end, write) + capital(_SUM_ANSWERS[kind].format(**fields(c)))
 
@@ -149,7 +151,7 @@ def _sum(draw: Draw, split: Split, kind: str, a: int, b: int, word: bool) -> Tur
 
 
 def sum_turn(draw: Draw, split: Split) -> tuple[Turn, int]:
-    """A sum, bare or with goods, in digits or in words; and what it comes to."""
+    """A sum or difference in digits or words, and its result."""
     kind = draw.pick(("plus", "plus", "minus", "minus", *_WITH_GOODS))
     a, b = _pair(draw, split, kind in ("plus", "more"))
     turn = _sum(draw, split, kind, a, b, word=draw.chance(0.5 if kind in _WITH_GOODS else 0.25))
@@ -157,7 +159,7 @@ def sum_turn(draw: Draw, split: Split) -> tuple[Turn, int]:
 
 
 def further_turn(draw: Draw, split: Split, total: int) -> Turn | None:
-    """Something to add to the sum just answered, where there is room below twenty."""
+    """A follow-up that adds to the previous result; None if no number fits below the limit."""
     open_ = [b for b in range(1, _LARGEST - total + 1) if _reserved(total, b) == (split == "val")]
     open_ = [b for b in open_ if split == "val" or not _reserved(b, total)]
     if total < 1 or not open_:

@@ -1,6 +1,6 @@
-"""Short stories to order: "Write a short story about Finn and a kite." Three to five sentences, of a few plain plots.
+"""Requests for short stories: "Write a short story about Finn and a kite."
 
-The long stories of Hamlet are made elsewhere (stories.py); these are answers of an assistant, made to be short.
+The answers have three to five sentences and follow a few plots. stories.py generates the long stories.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ counted
   ~In {n} sentences, tell me a story about {first} and {second}.
 """)
 
-# Each plot has five steps, each with its ways of telling; every step that has to be told (the others are left out of a
-# shorter story) stands under "tell", and together these name the hero, the other one, the thing and the place.
+# Each plot has five steps with alternative sentences. "tell" marks a required step, "skip" an optional one. The required
+# steps name the hero, the other person, the thing and the place.
 _PLOTS = """
 lost
   tell: One {weather} {part}, {name} took {a} {to}. | {name} had {a} and took it {to} one {weather} {part}. | On {day}, {name} went {to} with {a}.
@@ -93,7 +93,7 @@ show
 
 
 def _plots() -> dict[str, list[tuple[bool, list[str]]]]:
-    """The steps of each plot: whether the step has to be told, and its ways of telling."""
+    """The steps of each plot: whether the step is required, and its alternative sentences."""
     plots: dict[str, list[tuple[bool, list[str]]]] = {}
     steps: list[tuple[bool, list[str]]] = []
     for line in _PLOTS.strip().splitlines():
@@ -135,7 +135,7 @@ def _an(words: str) -> str:
 
 
 def _tell(draw: Draw, n: int, fields: dict[str, str]) -> list[str]:
-    """A story of `n` sentences: what has to be told, and as much else as there is room for."""
+    """A story of `n` sentences: all required steps, and optional ones up to `n`."""
     steps = PLOTS[draw.pick(tuple(PLOTS))]
     open_ = [i for i, (has_to, _) in enumerate(steps) if not has_to]
     told = draw.some(open_, n - (len(steps) - len(open_)))
@@ -143,14 +143,14 @@ def _tell(draw: Draw, n: int, fields: dict[str, str]) -> list[str]:
 
 
 def tale_turn(draw: Draw, split: Split) -> Turn:
-    """A request for a short story about someone and a thing, a place or someone else; and such a story."""
+    """A request for a short story about a person and a thing, a place or another person, with such a story."""
     world = village()
     while True:
         name, other = name_for(draw, split), name_for(draw, split)
         thing, place = draw.pick(world.everything), draw.pick(tuple(world.places))
         kind = draw.pick(("thing", "thing", "thing", "place", "other"))
         second = {"thing": thing, "place": place, "other": other}[kind]
-        # "He" has to be clear, where the request leaves a choice.
+        # Names of the same sex make "he" or "she" ambiguous.
         clear = kind == "other" or _sex(name) != _sex(other)
         if name != other and clear and kept_for_val("story", name, second) == (split == "val"):
             break

@@ -1,4 +1,4 @@
-"""The notation of the phrase tables, parsed. The tables themselves are in `phrases_*.py`.
+"""Parser of the phrase tables in `phrases_*.py`.
 
 A template is a sentence with slots and alternatives:
 
@@ -24,7 +24,7 @@ SLOTS = {
     "w": "weather", "s": "season", "d": "day", "o": "part",
 }  # fmt: skip
 
-# Verbs after which "then" or "and" would sound wrong: nothing is done.
+# Stative verbs, which cannot follow "then" or precede "and".
 _STILL = {
     "was", "were", "had", "could", "did", "lived", "wanted", "liked", "thought", "felt", "would", "knew", "needed",
     "loved", "never", "hoped",
@@ -35,26 +35,26 @@ Part = str | tuple[Callable[..., str], str] | list["tuple[Part, ...]"]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One way to tell one kind of event."""
+    """A sentence pattern for one kind of event."""
 
     parts: tuple[Part, ...]
     source: str
     held_out: bool
-    spoken: bool  # has words in quotation marks
-    opener: bool  # stands before another sentence
-    active: bool  # begins with the actor doing something: may take "then", may be joined to another
-    timed: bool  # says when by itself
-    simple: bool  # active, and nothing in it hinders "and ..." after it
+    spoken: bool  # contains direct speech
+    opener: bool  # opening phrase before another sentence
+    active: bool  # begins with an action of the actor: can follow "then", can be joined to another sentence
+    timed: bool  # contains a time expression
+    simple: bool  # active, and can precede "and ..."
     words: int
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The templates of one telling, as a split may use them."""
+    """The templates of one telling that a split may use."""
 
     plain: tuple[Template, ...]
     spoken: tuple[Template, ...]
-    first: tuple[Template, ...]  # those that can stand after "One windy morning,"
+    first: tuple[Template, ...]  # templates that can follow "One windy morning,"
 
     @classmethod
     def of(cls, templates: Sequence[Template]) -> Choices:

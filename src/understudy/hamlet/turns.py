@@ -1,7 +1,6 @@
-"""One exchange of a Hamlet conversation: what the user says, a good answer, and how any answer is judged.
+"""A turn of a Hamlet conversation: user message, reference answer and check.
 
-Here is only the shape that the writers of questions (`questions_*.py`, …) and `conversations.py` share; judging is
-checker.py's work.
+The generators of turns and conversations.py share this class; checker.py scores the answers.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ CATEGORIES = (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """``check`` is plain JSON for `checker.score`; each of ``wrong`` is a plausible answer that it judges wrong."""
+    """A turn. `check` is plain JSON for `checker.score`; `wrong` has plausible answers that score 0.0."""
 
     category: str
     user: str

@@ -1,7 +1,7 @@
-"""How a turn is put in words: tables of phrasings, some of them (`~`) for validation only.
+"""Tables of phrasings for turns; lines with `~` are for validation only.
 
-A table has a name at the margin and its phrasings indented below, with {fields}. The richer notation of the stories
-is in templates.py.
+A table has a name at the margin and its phrasings, with {fields}, indented below. templates.py has the notation of
+the stories.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from understudy.hamlet.draw import Draw
 from understudy.hamlet.stories import Split
 
-# How often a val turn is worded as no train turn is, where nothing else decides.
+# Default probability of a held-out phrasing in val.
 _NEW_WORDS = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
 class Phrasings:
-    """The ways to say one thing; `held_out` ones are for val only."""
+    """Phrasings of one message; `held_out` phrasings are for val only."""
 
     shared: tuple[str, ...]
     held_out: tuple[str, ...]
 
     def pick(self, draw: Draw, split: Split, new: bool | None = None) -> str:
-        """A phrasing for `split`; `new` says whether a val one has to be a held-out one (None: at times)."""
+        """Choose a phrasing for `split`; in val, `new` selects a held-out one (None: at random)."""
         if split == "val" and self.held_out and (draw.chance(_NEW_WORDS) if new is None else new):
             return draw.pick(self.held_out)
         return draw.pick(self.shared)
 
 
 def phrasings(table: str) -> dict[str, Phrasings]:
-    """Parse a table."""
+    """Parse a table of phrasings."""
     lines: dict[str, list[str]] = {}
     name = ""
     for line in table.splitlines():

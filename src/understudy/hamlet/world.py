@@ -1,7 +1,7 @@
-"""The village of Hamlet: who lives there, what stands where, who owns which animal.
+"""The village of Hamlet: its people, places, trades, goods and animals.
 
-These tables are the lasting facts: the same in every story, so that a model can learn them by
-heart. They say nothing about what happens; `plots_*.py` do that. All of it is invented here.
+These tables are the lasting facts. They are the same in every story, so a model can memorize them. `plots_*.py`
+generate the events. All content is invented for this project.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def required(value: T | None, what: str = "a part of the event") -> T:
-    """``value``, without which a story or question makes no sense.
+    """Return `value`, which must not be None.
 
     Raises:
-        AssertionError: it is missing: a defect of the stories.
+        AssertionError: `value` is None, so a plot or a table has a defect.
     """
     if value is None:
         raise AssertionError(f"{what} is missing")
@@ -27,7 +27,7 @@ def required(value: T | None, what: str = "a part of the event") -> T:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place of the village. `name` is without article: "mill"; the phrases carry theirs."""
+    """A place of the village. `name` has no article: "mill"."""
 
     name: str
     at: str  # "at the mill"
@@ -37,7 +37,7 @@ class Place:
     landmark: str  # "river": the place that `stands` names, or "village"
     do: str  # "watch the great wheel turn"
     did: str  # "watched the great wheel turn"
-    spot: str  # where something can lie or hide here: "behind a sack of flour"
+    spot: str  # spot for a hidden or lost thing: "behind a sack of flour"
 
     @property
     def the(self) -> str:
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Goods:
-    """Something that is counted: "egg", "eggs"."""
+    """Countable goods: "egg", "eggs"."""
 
     one: str
     many: str
@@ -58,7 +58,7 @@ class Goods:
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """A trade: where it is done, what is made by it, and what can be bought."""
+    """A trade: its place, its task, and the goods that it makes and sells."""
 
     name: str
     place: str  # name of a Place
@@ -70,7 +70,7 @@ class Trade:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Someone who lives in Hamlet, or, with `resident` false, comes by for one story."""
+    """A villager, or with `resident` false a visitor in one story."""
 
     name: str
     sex: str  # "m" or "f"
@@ -87,7 +87,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Animal:
-    """An animal with a name and an owner; both stay as they are in every story."""
+    """An animal with a name and an owner, the same in every story."""
 
     name: str
     sex: str
@@ -97,7 +97,7 @@ class Animal:
     food: str  # singular name of Goods
 
 
-# name, sex, age, trade, home, likes. Each trade has one person only.
+# name, sex, age, trade, home, likes. Each trade has exactly one person.
 _ADULTS = """
 Marta f 41 baker bakery pear
 Leo m 39 postman bakery pie
@@ -144,7 +144,7 @@ Molly f 9 ferry plum Jonas
 Jack m 12 ferry egg Jonas
 """
 
-# People who come by for one story only. The reserved ones never occur in training text.
+# Visitors, who occur in one story each. The reserved ones never occur in training text.
 _VISITORS_MEN = "Adam Arthur Carl Conrad David Emil Frank George Harry Jacob Lucas Mark Nick Otto Paul Ralph"
 _VISITORS_MEN += " Robert Simon Theo Victor Edmund Henry Philip Stephen"
 _VISITORS_WOMEN = "Alice Amy Beth Daisy Dora Ella Flora Grace Hanna Ida Jane Laura Mary Mina Olga Polly"
@@ -240,7 +240,7 @@ sausage/sausages sheep/sheep shoe/shoes step/steps stone/stones strawberry/straw
 turnip/turnips walnut/walnuts flower/flowers shell/shells feather/feathers frog/frogs duck/ducks
 """
 
-# A thing that someone can carry, with the words that may describe it.
+# Portable things with their possible adjectives.
 _THINGS = """
 basket:brown,small,round,white lantern:brass,old,small,green rope:long,old,thick,brown
 bucket:wooden,blue,old,small blanket:red,woollen,grey,warm hammer:heavy,small,old
@@ -254,7 +254,7 @@ box:wooden,little,blue,round mirror:round,little,silver stick:long,thick,straigh
 picture:small,bright,pretty fiddle:old,brown,fine pot:iron,clay,black cap:white,woollen,red
 """
 
-# Pieces of family that the parents' table does not give.
+# Relations that the table of children does not contain.
 _SIBLINGS = (("Edith", "Caleb"), ("Agnes", "Ada"))
 _FATHERS = (("Nora", "Gilbert"), ("Jonas", "Ivo"))
 
@@ -275,7 +275,7 @@ def number(n: int) -> str:
 
 @dataclass(frozen=True)
 class World:
-    """Everything that never changes. `reserved_visitors` are for evaluation only."""
+    """The lasting facts of the village. `reserved_visitors` occur in val only."""
 
     people: dict[str, Person]
     visitors: dict[str, str]  # name -> sex
@@ -284,7 +284,7 @@ class World:
     places: dict[str, Place]
     trades: dict[str, Trade]
     goods: dict[str, Goods]  # by singular name
-    things: dict[str, tuple[str, ...]]  # noun -> words that may describe it
+    things: dict[str, tuple[str, ...]]  # noun -> possible adjectives
     relations: dict[tuple[str, str], str]  # (Finn, Greta) -> "mother": who the second is to the first
 
     @functools.cached_property
@@ -305,7 +305,7 @@ class World:
 
     @functools.cached_property
     def kin(self) -> dict[str, list[tuple[str, str]]]:
-        """Each one's relations: "Finn" -> [("father", "Hugo"), ...]."""
+        """Relatives by name: "Finn" -> [("father", "Hugo"), ...]."""
         kin: dict[str, list[tuple[str, str]]] = {name: [] for name in self.people}
         for (name, other), relation in self.relations.items():
             kin[name].append((relation, other))
@@ -313,7 +313,7 @@ class World:
 
     @functools.cached_property
     def pets(self) -> dict[str, list[Animal]]:
-        """Each owner's animals."""
+        """Animals by name of the owner."""
         return {name: [a for a in self.animals.values() if a.owner == name] for name in self.people}
 
 
@@ -344,7 +344,7 @@ def _relations(people: dict[str, Person], parents: dict[str, list[str]]) -> dict
 
 @functools.cache
 def village() -> World:
-    """The one village, built from the tables of this file; always the same."""
+    """The village, built from the tables of this module."""
     goods = {}
     for pair in _PLURALS.split():
         one, many = pair.replace("_", " ").split("/")

@@ -10,7 +10,7 @@ from typing import Any
 from understudy.hamlet.conversations import conversations, prompts
 from understudy.hamlet.stories import Split
 
-# What a corpus has of each kind (docs/internals/hamlet.md has its size).
+# Number of rows of each kind in a corpus (docs/internals/hamlet.md has its size).
 DEFAULT_COUNTS: dict[str, dict[Split, int]] = {
     "conversations": {"train": 20_000, "val": 500},
     "preferences": {"train": 5_000, "val": 500},
@@ -19,7 +19,11 @@ DEFAULT_COUNTS: dict[str, dict[Split, int]] = {
 
 
 def write_lines(kind: str, seed: int, split: Split, n: int) -> Iterator[str]:
-    """The first `n` of "conversations", "preferences" or "prompts", each as a line of JSON."""
+    """Iterate over the first `n` rows of "conversations", "preferences" or "prompts" as lines of JSON.
+
+    Raises:
+        ValueError: `kind` is unknown.
+    """
     from understudy.hamlet.preferences import preferences
 
     rows: Iterator[dict[str, Any]]
