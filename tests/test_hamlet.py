@@ -1,4 +1,4 @@
-"""The village and its stories: the same everywhere, consistent, varied, and with facts truly held out."""
+"""Tests of the village and its stories: determinism, consistency, variety, held-out facts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower().replace("'s", ""))
 
 
-# ---- the same everywhere ------------------------------------------------------------------------------
+# ---- determinism ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_first_hundred_stories_are_pinned(split, digest):
 
 
 def test_a_story_depends_on_seed_index_and_split_alone(train):
-    assert story(0, 57, "train").text == train[57].text  # others were told in between
+    assert story(0, 57, "train").text == train[57].text  # independent of the other stories
     others = {story(1, 57, "train").text, story(0, 58, "train").text, story(0, 57, "val").text}
     assert len(others | {train[57].text}) == 4
 
@@ -62,7 +62,7 @@ def test_an_unknown_split_is_refused():
         story(0, 0, "test")  # type: ignore[arg-type]
 
 
-# ---- held out by construction --------------------------------------------------------------------------
+# ---- held-out facts --------------------------------------------------------------------------
 
 
 def test_no_reserved_fact_is_in_training(train, val):
@@ -106,7 +106,7 @@ def test_reserved_phrases_are_never_in_training(train, val):
     assert sum(f in val_text for f in long) > len(long) / 2
 
 
-# ---- consistent -----------------------------------------------------------------------------------------
+# ---- consistency -----------------------------------------------------------------------------------------
 
 
 def test_what_is_told_is_in_the_text(train, val):
@@ -209,15 +209,15 @@ def test_a_pronoun_means_one_person():
     assert reader.object(finn, event) == "him"
     assert reader.possessive(nell, event) == "her"
     assert reader.object(tom, event) == "Tom"
-    assert reader.object(finn, event) == "Finn"  # two boys are in the sentence by now
+    assert reader.object(finn, event) == "Finn"  # the sentence mentions two boys, so "him" is ambiguous
     reader.end_sentence()
     assert reader.object(tom, event) == "Tom"
     reader.end_sentence()
     assert reader.object(tom, event) == "him"
-    assert reader.object(nell, event) == "Nell"  # a sentence has passed her over
+    assert reader.object(nell, event) == "Nell"  # one sentence did not mention her
 
 
-# ---- varied and clean --------------------------------------------------------------------------------
+# ---- variety and form --------------------------------------------------------------------------------
 
 
 def test_no_two_stories_are_alike(train, val):
@@ -252,11 +252,11 @@ def test_sizes_are_as_documented(train, val):
     [
         r"[^\x20-\x7e\n]",  # plain ASCII only
         r"  | \.| ,|\.\.|,\.|[?!]\.|,,|[{}\[\]|~]",  # punctuation and left-over notation
-        r"(?m)^[a-z]|^\"[a-z]",  # a paragraph begins small
-        r"\. [a-z]",  # a sentence begins small
+        r"(?m)^[a-z]|^\"[a-z]",  # lower case at the start of a paragraph
+        r"\. [a-z]",  # lower case at the start of a sentence
         r"\b(said|asked|cried) (he|she|they)\b",
         r"\ba [aeiou]\w*|\ban [^aeiouh]",
-        r"\b(\w+) \1\b",  # a word twice
+        r"\b(\w+) \1\b",  # repeated word
         r"\b(he|she|they|him)'s\b",
         r"\b(to|for|with|from|met|found|saw|beside|told|gave) (he|she|they)\b",
         r"(?<!-)\bone were\b|\bzero\b|(?<!-)\bone (eggs|coins|pears|apples|buns)\b",
@@ -277,7 +277,7 @@ def test_the_examples_in_the_docs_are_real():
 
 
 def test_a_bigram_fails(train):
-    """Five words of context say far more than two: the stories need memory."""
+    """The perplexity of stories is much lower with five words of context than with two."""
     learn, test = train[:400], train[-40:]
     bits = {}
     for n in (2, 5):

@@ -1,4 +1,4 @@
-"""Hamlet's conversations: every answer is what its check says, val keeps what is its own, and nothing else changes."""
+"""Tests of Hamlet's conversations: answers match their checks, held-out content is in val only, determinism."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def held() -> dict[str, list[Conversation]]:
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, dict[str, list[Turn]]]:
-    """Many turns of each category that needs no story."""
+    """Turns of each category that needs no story."""
     return {
         split: {category: [make(draw, split) for _ in range(600)] for category, make in MAKERS.items()}
         for split, draw in ((split, Draw(n)) for n, split in enumerate(SPLITS))
@@ -137,7 +137,7 @@ def test_answers_to_instructions_are_read_as_people_read(check, answer, right):
     assert score(check, answer) == right
 
 
-# ---- what is held out -------------------------------------------------------------------------------------
+# ---- held-out content -------------------------------------------------------------------------------------
 
 
 def _asked(turns: list[Turn]) -> set[str]:
@@ -158,7 +158,7 @@ def test_val_asks_nothing_of_the_village_in_words_of_train(made):
 
 
 def test_every_fact_of_the_village_is_taught():
-    """What val alone asks is the answer to another question of train."""
+    """Each fact of a val-only question is also taught by a train question."""
     shared, held_out = facts.village_questions()
     taught = {fact for q in shared for fact in q.facts}
     assert {fact for q in held_out for fact in q.facts} <= taught
@@ -191,7 +191,7 @@ def test_what_an_instruction_is_about_belongs_to_one_split(made, split):
 
 
 def test_no_first_turn_of_val_is_one_of_train(held):
-    """Follow-ups such as "And backwards?" recur; what they refer to does not."""
+    """Follow-ups such as "And backwards?" recur, but the turns to which they refer do not."""
     first = {split: {one.turns[0].user for one in held[split]} for split in SPLITS}
     assert not first["val"] & first["train"]
     later = {turn.user for one in held["train"] for turn in one.turns[1:]}
@@ -322,7 +322,7 @@ def test_the_chosen_answer_is_the_right_one_unless_the_annotator_erred():
         check_messages([*row["prompt"], *row["chosen"]])
 
 
-# ---- the same everywhere ----------------------------------------------------------------------------------
+# ---- determinism ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_unknown_splits_and_kinds_are_refused():
     assert set(DEFAULT_COUNTS) == {"conversations", "preferences", "prompts"}
 
 
-# ---- the page ---------------------------------------------------------------------------------------------
+# ---- documentation ---------------------------------------------------------------------------------------------
 
 
 def _shown(one: Conversation) -> str:

@@ -1,4 +1,4 @@
-"""Questions about stories and the checker that judges the answers: fair, checkable, the same everywhere."""
+"""Tests of questions about stories, and of the checker that scores the answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _turns(*sets: list[tuple[Story, list[Turn]]]) -> list[Turn]:
     return [turn for told in sets for _, turns in told for turn in turns]
 
 
-# ---- the checker alone -----------------------------------------------------------------------------------
+# ---- checker -----------------------------------------------------------------------------------
 
 WHO = {"kind": "says", "any": ["Sam"], "also": ["purse"]}
 WHERE = {"kind": "says", "any": ["school", "under a desk"], "also": ["purse", "sam"]}
@@ -110,7 +110,7 @@ def test_an_unknown_kind_of_check_is_refused_in_one_sentence():
         score({"kind": "taste"}, "sweet")
 
 
-# ---- the questions ----------------------------------------------------------------------------------------
+# ---- questions ----------------------------------------------------------------------------------------
 
 
 def test_answers_are_right_and_mistakes_are_wrong_by_their_own_checks(train, val):
@@ -133,7 +133,7 @@ def test_paraphrases_pass_and_hedges_fail(train):
         body = turn.answer.rstrip(".")
         for same in (body.upper() + "!", body, f"  {turn.answer}\n", "Well, " + body[0].lower() + body[1:]):
             if same.startswith("Well") and re.search(r"\bWill\b", body[0:4]):
-                continue  # "will" in small letters is no name
+                continue  # "will" in lower case is not a name
             assert score(turn.check, same) == 1.0, (same, turn)
         for hedge in (f"Maybe {body}.", f"I think {body}.", f"{body}?", f"{body}, or not.", f"{body}. I am not sure."):
             assert score(turn.check, hedge) == 0.0, (hedge, turn)
@@ -158,7 +158,7 @@ def test_a_second_answer_beside_the_right_one_is_wrong(train):
 
 
 def test_what_is_asked_for_stands_in_the_story(train, val):
-    """The asked word is in the text, or the answer is that it is not."""
+    """The answer is in the text, or the question is unanswerable."""
     for told, turns in train + val:
         text = told.text.lower()
         for turn in turns:
@@ -192,13 +192,13 @@ def test_a_question_that_two_events_answer_is_not_asked():
     assert ("who", "Sam found the key.") in asked
     assert ("what", "Sam found a key at the mill.") in asked
     assert ("where", "Sam found the purse at the school.") in asked
-    assert ("what", "Sam found a key.") not in asked  # he found a purse, too
-    assert ("who", "Sam found the purse.") not in asked  # so did Nora
-    assert ("where", "Nora found the purse at the inn.") not in asked  # not told
+    assert ("what", "Sam found a key.") not in asked  # ambiguous: Sam also found a purse
+    assert ("who", "Sam found the purse.") not in asked  # ambiguous: Nora also found a purse
+    assert ("where", "Nora found the purse at the inn.") not in asked  # the text does not state the place
 
 
 def test_what_is_not_said_is_not_said(train, val):
-    """No question without an answer asks for what another question of the same story answers."""
+    """No unanswerable question has an answer in another question of the same story."""
     for told, _ in [*train[:60], *val[:20]]:
         turns = story_turns(Draw(1), told, 40)
         direct = {re.sub(r"[^a-z ]", "", t.user.lower()) for t in turns if t.category != "not-said"}
@@ -225,7 +225,7 @@ def test_nothing_is_asked_twice(train):
 
 
 def test_val_is_asked_about_what_training_never_sees(val):
-    """Most val stories have a question whose answer names a reserved fact's value."""
+    """Most val stories have a question whose answer is the value of a reserved fact."""
     hits = 0
     for told, turns in val:
         values = {v.lower() for key in told.reserved for v in key[1:]}

@@ -1,4 +1,4 @@
-"""Small stories of Hamlet, told to be asked about: short, apart from the corpus, and fair to ask about."""
+"""Tests of the small stories of Hamlet: length, separation from the corpus, fairness of questions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_they_are_short(train, val):
         assert 40 < len(told.text) <= SMALL_BYTES
     sentences = [len(ENDS.findall(told.text)) for told in train + val]
     assert min(sentences) >= 2
-    assert max(sentences) <= 8  # what is said may have two
+    assert max(sentences) <= 8  # direct speech can have two sentences
     assert sum(2 <= n <= 5 for n in sentences) > 0.95 * len(sentences)
     assert 160 < sum(len(told.text) for told in train) / len(train) < 190
 
@@ -79,7 +79,7 @@ def test_reserved_facts_and_names_are_in_val_only(train, val):
 
 
 def test_reserved_phrases_are_in_val_only(train, val):
-    """Whatever a held-out phrase says between its slots, no shared phrase says."""
+    """The literal text of a held-out phrase occurs in no shared phrase."""
     said = [t.source for rows in all_tellings().values() for t in rows if not t.held_out]
     held_out = [t.source for rows in all_tellings().values() for t in rows if t.held_out]
     own = [
@@ -105,7 +105,7 @@ def test_what_is_told_is_in_the_text(train, val):
 
 
 def test_nothing_is_spoken_of_as_known_before_it_is_told(train, val):
-    """A thing is first "a red kite", or someone's own: never "the red kite"."""
+    """The first mention of a thing is indefinite or possessive ("a red kite"), never "the red kite"."""
     for told in train + val:
         things = {i.noun: i.word for e in told.events for i in (e.thing, e.second_thing) if i is not None}
         for noun, word in things.items():
@@ -147,7 +147,7 @@ def test_three_in_four_stories_that_are_asked_about_are_small():
     for i in range(400):
         one = conversation(2, i, "train")
         if one.turns[0].category in STORY_CATEGORIES:
-            first.append(len(one.turns[0].user) < 340)  # a longer story alone has more
+            first.append(len(one.turns[0].user) < 340)  # only longer stories exceed this length
     assert 0.67 < sum(first) / len(first) < 0.83
 
 
@@ -157,10 +157,10 @@ def test_three_in_four_stories_that_are_asked_about_are_small():
         ("8 (1), 9 (2), 10 (3). 7 plus 3 is 10.", 1.0),
         ("Eight (one), nine (two), ten (three). It is ten.", 1.0),
         ("10", 1.0),
-        ("8 (1), 9 (2). 7 plus 3 is 10.", 0.0),  # does not get there
-        ("8 (1), 10 (2). 7 plus 3 is 10.", 0.0),  # leaves one out
-        ("8 (1), 9 (3), 10 (4). 7 plus 3 is 10.", 0.0),  # places that are not in order
-        ("8 (1), 9 (2), 10 (3). 7 plus 3 is 9.", 0.0),  # says something else in the end
+        ("8 (1), 9 (2). 7 plus 3 is 10.", 0.0),  # does not reach the result
+        ("8 (1), 10 (2). 7 plus 3 is 10.", 0.0),  # skips a number
+        ("8 (1), 9 (3), 10 (4). 7 plus 3 is 10.", 0.0),  # step numbers out of order
+        ("8 (1), 9 (2), 10 (3). 7 plus 3 is 9.", 0.0),  # result differs from the counting
         ("8 (1), 9 (two hens), 10 (3). 7 plus 3 is 10.", 0.0),
     ],
 )

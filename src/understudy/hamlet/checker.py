@@ -144,14 +144,14 @@ def fact_words() -> frozenset[str]:
 def _facts_in(text: str, plain: str) -> set[str]:
     """Fact words and numbers in `text`; `plain` is the normalized text."""
     known = fact_words()
-    found = {w for w in _words(plain) if w in known or w[0].isdigit() or w[0] == "-"}
-    for word in found & _ONLY_AS_NAMES:
+    facts = {w for w in _words(plain) if w in known or w[0].isdigit() or w[0] == "-"}
+    for word in facts & _ONLY_AS_NAMES:
         if word.capitalize() not in text:
-            found.discard(word)
-    for word in found & _ONLY_AFTER_THE:
+            facts.discard(word)
+    for word in facts & _ONLY_AFTER_THE:
         if f"the {word}" not in plain:
-            found.discard(word)
-    return found
+            facts.discard(word)
+    return facts
 
 
 def _without_kin(plain: str, names: Iterable[str] = ()) -> str:
@@ -168,19 +168,20 @@ def _has(words: list[str], phrase: list[str]) -> bool:
     return any(words[i : i + n] == phrase for i in range(len(words) - n + 1))
 
 
-def _sound(plain: str, words: list[str]) -> bool:
+def _is_statement(plain: str, words: list[str]) -> bool:
     """Return whether the answer is a statement of valid length, without a hedge or a question."""
     return 0 < len(words) <= _MOST_WORDS and "?" not in plain and not _HEDGES.search(plain)
 
 
-def _turned_around(plain: str, roles: list[str]) -> bool:
+def _swaps_roles(plain: str, roles: list[str]) -> bool:
     """Return whether some sentence swaps `roles`, the pair (agent, patient)."""
     return any(
-        _other_way(_words(sentence), *(role.lower() for role in roles)) for sentence in re.split(r"[.!;]", plain)
+        _sentence_swaps_roles(_words(sentence), *(role.lower() for role in roles))
+        for sentence in re.split(r"[.!;]", plain)
     )
 
 
-def _other_way(words: list[str], doer: str, other: str) -> bool:
+def _sentence_swaps_roles(words: list[str], doer: str, other: str) -> bool:
     """Return whether `words` swap agent and patient: "Nora gave Sam ..." when Sam gave to Nora."""
     pairs = set(itertools.pairwise(words))
     if ("to", doer) in pairs or ("from", other) in pairs or ("by", other) in pairs:
@@ -198,7 +199,7 @@ def _says(check: dict[str, Any], answer: str) -> float:
     right = [words_of(phrase) for phrase in check["any"]]
     plain = _plain(answer)
     words = _words(_without_kin(plain))
-    if not _sound(plain, words) or _DENIALS & set(words):
+    if not _is_statement(plain, words) or _DENIALS & set(words):
         return 0.0
     if not any(_has(words, phrase) for phrase in right):
         return 0.0
@@ -207,7 +208,7 @@ def _says(check: dict[str, Any], answer: str) -> float:
     allowed = {w for phrase in right for w in phrase} | {w for text in check.get("also", ()) for w in words_of(text)}
     if _facts_in(answer, _without_kin(plain, [phrase[0] for phrase in right])) - allowed:
         return 0.0
-    return 0.0 if "roles" in check and _turned_around(plain, check["roles"]) else 1.0
+    return 0.0 if "roles" in check and _swaps_roles(plain, check["roles"]) else 1.0
 
 
 def _number(check: dict[str, Any], answer: str) -> float:
@@ -224,7 +225,7 @@ def _number(check: dict[str, Any], answer: str) -> float:
     value = str(check["value"])
     if value == "0" and {"none", "nothing", "no"} & set(words):
         words = [w for w in words if w not in ("none", "nothing", "no")] + ["0"]
-    if not _sound(plain, words) or value not in words or _DENIALS & set(words):
+    if not _is_statement(plain, words) or value not in words or _DENIALS & set(words):
         return 0.0
     allowed = {value} | {w for text in check.get("also", ()) for w in words_of(text)}
     parts = Counter(map(str, check.get("parts", ())))
@@ -232,13 +233,13 @@ def _number(check: dict[str, Any], answer: str) -> float:
         allowed |= set(parts)
     if _facts_in(answer, plain) - allowed:
         return 0.0
-    return 0.0 if "roles" in check and _turned_around(plain, check["roles"]) else 1.0
+    return 0.0 if "roles" in check and _swaps_roles(plain, check["roles"]) else 1.0
 
 
 def _which(check: dict[str, Any], answer: str) -> float:
     """Score the order of two events: the answer names `right` as the first, not `other`."""
     plain = _plain(answer)
-    if not _sound(plain, _words(plain)):
+    if not _is_statement(plain, _words(plain)):
         return 0.0
     said_first = re.split(r"\bafter (?!noon|the quarrel)", plain)[-1]  # "B, after A"
     words = _words(re.split(r"\bbefore (?!noon)|\bthen\b|\blater\b", said_first)[0])  # "A before B", "A, then B"
@@ -257,7 +258,7 @@ def _unsaid(check: dict[str, Any], answer: str) -> float:
     """Score an unanswerable question: the answer says that the story does not tell, and adds no guess."""
     plain = _plain(answer)
     words = _words(plain)
-    if not _sound(plain, words) or not _UNSAID.search(" ".join(words)):
+    if not _is_statement(plain, words) or not _UNSAID.search(" ".join(words)):
         return 0.0
     allowed = {w for text in check.get("also", ()) for w in words_of(text)}
     return 0.0 if _facts_in(answer, plain) - allowed else 1.0
@@ -278,7 +279,7 @@ def score(check: dict[str, Any], answer: str) -> float:
     Raises:
         ValueError: the kind of the check is unknown.
     """
-    judge = _KINDS.get(check.get("kind", ""))
-    if judge is None:
+    scorer = _KINDS.get(check.get("kind", ""))
+    if scorer is None:
         raise ValueError(f"unknown kind of check {check.get('kind')!r}; known are {', '.join(sorted(_KINDS))}")
-    return judge(check, answer)
+    return scorer(check, answer)

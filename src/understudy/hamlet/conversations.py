@@ -68,13 +68,13 @@ class Conversation:
 
 def _story(draw: Draw, split: Split) -> list[Turn]:
     """A story with two to five questions, sometimes followed by thanks."""
-    turns = [shortened(turn) if draw.chance(_PHRASES) else turn for turn in _about_a_story(draw, split)]
+    turns = [shortened(turn) if draw.chance(_PHRASES) else turn for turn in _story_questions(draw, split)]
     if draw.chance(0.1):
         turns.append(talk_turn(draw, split, "thanks", "goodbye"))
     return turns
 
 
-def _about_a_story(draw: Draw, split: Split) -> list[Turn]:
+def _story_questions(draw: Draw, split: Split) -> list[Turn]:
     """Two to four questions about a small story, or three to five about a long one.
 
     The first user message contains the story.
@@ -102,11 +102,11 @@ _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
 }
 
 
-def _weighted(draw: Draw, shares: dict[str, float]) -> str:
-    left = draw.random() * sum(shares.values())
-    for name, share in shares.items():
-        left -= share
-        if left < 0:
+def _weighted(draw: Draw, weights: dict[str, float]) -> str:
+    remainder = draw.random() * sum(weights.values())
+    for name, weight in weights.items():
+        remainder -= weight
+        if remainder < 0:
             return name
     return name
 
@@ -157,7 +157,7 @@ def _styled(draw: Draw, split: Split, style: str) -> list[Turn]:
     """Questions with a system message that requires answers in capitals or in one word."""
     while True:
         if draw.chance(0.5):
-            turns = _about_a_story(draw, split)
+            turns = _story_questions(draw, split)
         else:
             # The answer to a sum contains counting steps, so it cannot be one word.
             kinds = ("village", "sum") if style == "capitals" else ("village",)
@@ -188,7 +188,7 @@ KINDS: dict[str, _Kind] = {
 }
 
 
-def _hold(draw: Draw, split: Split, category: str | None = None) -> Conversation:
+def _generate(draw: Draw, split: Split, category: str | None = None) -> Conversation:
     """Generate a conversation; if `category` is given, one that can contain a turn of that category."""
     fitting = {name: kind.share for name, kind in KINDS.items() if category is None or category in kind.asks}
     kind = _weighted(draw, fitting)
@@ -209,7 +209,7 @@ def conversation(seed: int, index: int, split: Split) -> Conversation:
     """The conversation with number `index` (from 0) of `seed`."""
     if split not in ("train", "val"):
         raise ValueError(f"split is {split!r}; Hamlet has 'train' and 'val'")
-    return _hold(Draw(stable_hash("conversation", seed, split, index)), split)
+    return _generate(Draw(stable_hash("conversation", seed, split, index)), split)
 
 
 def conversations(seed: int, split: Split) -> Iterator[Conversation]:
@@ -229,12 +229,12 @@ def question(seed: int, index: int, split: Split, purpose: str = "question") -> 
     category = CATEGORIES[index % len(CATEGORIES)]
     draw = Draw(stable_hash(purpose, seed, split, index))
     while True:
-        held = _hold(draw, split, category)
-        places = [k for k, turn in enumerate(held.turns) if turn.category == category]
+        candidate = _generate(draw, split, category)
+        places = [k for k, turn in enumerate(candidate.turns) if turn.category == category]
         if places:
             k = draw.pick(places)
-            first = len(held.messages) - 2 * len(held.turns)  # 1 after a system message
-            return list(held.messages[: first + 2 * k + 1]), held.turns[k]
+            first = len(candidate.messages) - 2 * len(candidate.turns)  # 1 after a system message
+            return list(candidate.messages[: first + 2 * k + 1]), candidate.turns[k]
 
 
 def prompts(seed: int, split: Split) -> Iterator[dict[str, Any]]:

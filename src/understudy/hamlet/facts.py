@@ -226,10 +226,10 @@ def village_turn(draw: Draw, split: Split, *kinds: str) -> tuple[Turn, Person | 
     """
     shared, held_out = village_questions()
     new_question = split == "val" and draw.chance(0.5)
-    open_ = [q for q in (held_out if new_question else shared) if not kinds or q.kind in kinds]
-    if not open_:
+    candidates = [q for q in (held_out if new_question else shared) if not kinds or q.kind in kinds]
+    if not candidates:
         return village_turn(draw, split, *kinds)
-    question = draw.pick(open_)
+    question = draw.pick(candidates)
     user = QUESTIONS[question.kind].pick(draw, split, new=None if new_question else True)
     return _turn(draw, question, user.format(**question.fields)), question.about
 
@@ -240,13 +240,13 @@ def again_turn(draw: Draw, split: Split, person: Person, told: Sequence[str]) ->
     Its answer is not in `told`, the earlier answers.
     """
     shared, held_out = village_questions()
-    open_ = [
+    candidates = [
         q for q in (shared + held_out if split == "val" else shared)
         if q.kind in QUESTIONS_AGAIN and q.fields["name"] == person.name and q.answer() not in told
     ]  # fmt: skip
-    if not open_:
+    if not candidates:
         return None
-    question = draw.pick(open_)
+    question = draw.pick(candidates)
     he, his = ("he", "his") if person.sex == "m" else ("she", "her")
     user = QUESTIONS_AGAIN[question.kind].pick(draw, split)
     return _turn(draw, question, user.format(**question.fields, he=he, his=his))

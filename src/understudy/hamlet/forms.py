@@ -64,13 +64,13 @@ def words(check: Check, answer: str) -> float:
     """Exactly `n` words; with `any`, at least one of these; with `only`, no other word."""
 
     def right(text: str) -> bool:
-        found = [word.casefold() for word in _words(text)]
+        tokens = [word.casefold() for word in _words(text)]
         wanted = [word.casefold() for word in check.get("any", ())]
         only = check.get("only")
         return (
-            len(found) == check["n"]
-            and (not wanted or any(word in found for word in wanted))
-            and (only is None or set(found) == {only.casefold()})
+            len(tokens) == check["n"]
+            and (not wanted or any(word in tokens for word in wanted))
+            and (only is None or set(tokens) == {only.casefold()})
         )
 
     return float(any(map(right, _readings(answer))))
@@ -123,12 +123,12 @@ def tale(check: Check, answer: str) -> float:
 
     def right(text: str) -> bool:
         sentences = _sentences(text)
-        found = set(_words(text.casefold()))
+        tokens = set(_words(text.casefold()))
         plain = [_same(s) for s in sentences]
         return (
             check["least"] <= len(sentences) <= check["most"]
             and text.rstrip("\"”'")[-1:] in (".", "!")
-            and all(word.casefold() in found for word in check["about"])
+            and all(word.casefold() in tokens for word in check["about"])
             and len(set(plain)) == len(plain)
             and all(len(s.split()) >= 3 for s in plain)
             and not any(re.match(r"(write|tell|make|invent|please)\b", s) for s in plain)
@@ -163,17 +163,17 @@ def _claims() -> frozenset[str]:
 
 def greeting(check: Check, answer: str) -> float:
     """A friendly answer to small talk of the kind `of` that states no facts; it may address `name`."""
-    fits, jars = _FITTING[check["of"]]
+    required_pattern, forbidden_pattern = _FITTING[check["of"]]
     text = answer.casefold()
-    found = _words(text)
-    free = {check.get("name", "").casefold()}
+    tokens = _words(text)
+    allowed = {check.get("name", "").casefold()}
     called = {name.casefold() for name in _CALLED.findall(answer)} - {"hamlet"}
     return float(
-        0 < len(found) <= 30
-        and re.search(rf"\b(?:{fits})\b", text) is not None
-        and re.search(rf"\b(?:{jars}|the well|the green)\b", text) is None
-        and called <= free
-        and not any((word in _claims() and word not in free) or word.isdigit() for word in found)
+        0 < len(tokens) <= 30
+        and re.search(rf"\b(?:{required_pattern})\b", text) is not None
+        and re.search(rf"\b(?:{forbidden_pattern}|the well|the green)\b", text) is None
+        and called <= allowed
+        and not any((word in _claims() and word not in allowed) or word.isdigit() for word in tokens)
     )
 
 

@@ -316,7 +316,7 @@ def one_a_line(draw: Draw, split: Split) -> Turn:
         if _fits(split, "list", *sorted(items)):
             break
     shown = _joined(items) if len(items) == 2 or draw.chance(0.4) else ", ".join(items)
-    answer, *wrong = ("\n".join(f"- {item}" for item in told) for told in (items, items[:-1], items[::-1]))
+    answer, *wrong = ("\n".join(f"- {item}" for item in lines) for lines in (items, items[:-1], items[::-1]))
     user = _WORDED["list"].pick(draw, split).format(items=shown)
     return Turn("list", user, answer, {"kind": "list", "items": items}, (", ".join(items), *wrong))
 
@@ -344,18 +344,18 @@ def repeat(draw: Draw, split: Split) -> Turn:
 def animals(draw: Draw, split: Split) -> Turn:
     """An instruction to select the animals from a list, or the other items."""
     while True:
-        beasts = draw.some(_ANIMALS, draw.between(1, 3))
+        animals_listed = draw.some(_ANIMALS, draw.between(1, 3))
         things = draw.some(village().everything, draw.between(2, 3))
-        if _fits(split, "animals", *sorted(beasts + things)):
+        if _fits(split, "animals", *sorted(animals_listed + things)):
             break
-    items = draw.some(beasts + things, len(beasts) + len(things))
+    items = draw.some(animals_listed + things, len(animals_listed) + len(things))
     kind = "animals" if draw.chance(0.8) else "no animals"
-    chosen = beasts if kind == "animals" else things
+    chosen = animals_listed if kind == "animals" else things
     right = [item for item in items if item in chosen]
-    rest = [item for item in items if item not in chosen]
+    others = [item for item in items if item not in chosen]
     user = _WORDED[kind].pick(draw, split).format(items=", ".join(items))
-    missing = right[1:] if len(right) > 1 else rest[:1]
-    wrong = tuple(", ".join(w) for w in (rest, [*right, rest[0]], missing) if w)
+    missing = right[1:] if len(right) > 1 else others[:1]
+    wrong = tuple(", ".join(w) for w in (others, [*right, others[0]], missing) if w)
     return Turn("animals", user, ", ".join(right), {"kind": "only", "items": right}, wrong)
 
 

@@ -17,10 +17,10 @@ from understudy.hamlet.wording import phrasings
 # A story of so many bytes and four questions are about 230 tokens of a BPE trained on the stories.
 SHORT_BYTES = 450
 
-_PLAINLY = 0.45  # probability of the direct question without a further phrasing
-_BARE = 0.15  # probability of a story without an introduction
-_NEWS = 0.6  # probability that a question avoids lasting facts
-_HELD_OUT_FIRST = 0.75  # probability of a question about a held-out fact, if the val story has one
+_DIRECT_SHARE = 0.45  # probability of the direct question without a further phrasing
+_BARE_STORY_SHARE = 0.15  # probability of a story without an introduction
+_NEW_FACT_SHARE = 0.6  # probability that a question avoids lasting facts
+_HELD_OUT_SHARE = 0.75  # probability of a question about a held-out fact, if the val story has one
 
 _ASKING = phrasings("""
 question
@@ -104,7 +104,7 @@ def _wording(query: Query, draw: Draw, split: Split, first: bool) -> str:
     direct = query.direct
     if not query.indirect:
         return _ASKING["pair"].pick(draw, split).format(direct=direct)
-    if draw.chance(_PLAINLY):
+    if draw.chance(_DIRECT_SHARE):
         return direct
     table = _ASKING["question" if first or draw.chance(0.75) else "next"]
     return table.pick(draw, split).format(direct=direct, indirect=query.indirect, lower=direct[0].lower() + direct[1:])
@@ -141,10 +141,10 @@ class _Questions:
 
     def _take(self, pool: list[Spec]) -> Spec:
         near = [s for s in pool if (s.event or s.slot) not in self.about] or pool
-        if self.draw.chance(_NEWS):
+        if self.draw.chance(_NEW_FACT_SHARE):
             near = [s for s in near if s.event is None or s.event.act != "lasting"] or near
         held_out = [s for s in near if s.event is not None and s.event.held_out]
-        spec = self.draw.pick(held_out if held_out and self.draw.chance(_HELD_OUT_FIRST) else near)
+        spec = self.draw.pick(held_out if held_out and self.draw.chance(_HELD_OUT_SHARE) else near)
         pool.remove(spec)
         return spec
 
@@ -180,7 +180,7 @@ def story_turns(draw: Draw, story: Story, n: int) -> list[Turn]:
 
 def story_opening(draw: Draw, story: Story, split: Split) -> str:
     """The part of the first user message before the question: the story and an optional introduction."""
-    if draw.chance(_BARE):
+    if draw.chance(_BARE_STORY_SHARE):
         return f"{story.text}\n\n"
     return f"{_ASKING['story'].pick(draw, split)}\n\n{story.text}\n\n"
 
@@ -193,7 +193,7 @@ def short_story(seed: int, index: int, split: Split, most_bytes: int = SHORT_BYT
     """
     stream = stable_hash("short story", seed, index)
     for k in range(1000):
-        told = story(stream, k, split)
-        if len(told.text) <= most_bytes:
-            return told
+        candidate = story(stream, k, split)
+        if len(candidate.text) <= most_bytes:
+            return candidate
     raise ValueError(f"most_bytes is {most_bytes}, and hardly any story is that short; take 400 or more")

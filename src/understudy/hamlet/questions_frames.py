@@ -260,8 +260,8 @@ def _parse_frame(line: str) -> Frame:
     text = re.sub("[<>]", "", text)
     verb = required(re.search(r"\{x\}|(\w+)/(\w+)", text), f"the verb of {text!r}")
     forms = (verb[1].replace("_", " "), verb[2].replace("_", " ")) if verb[1] else None
-    subject, rest = _parts(text[: verb.start()]), _parts(text[verb.end() :])
-    roles = {slot: _ROLES[slot] for slot, _ in (p for p in (*subject, *rest) if isinstance(p, tuple))}
+    subject, complement = _parts(text[: verb.start()]), _parts(text[verb.end() :])
+    roles = {slot: _ROLES[slot] for slot, _ in (p for p in (*subject, *complement) if isinstance(p, tuple))}
     if "n" in roles:
         roles["g"] = "thing"  # the counted goods have the role of the count
     if group == "find" and "t" not in roles:
@@ -270,7 +270,7 @@ def _parse_frame(line: str) -> Frame:
         roles["c"] = "other"
     if text.startswith("{b} gave"):
         roles |= {"a": "other", "b": "doer"}
-    return Frame(group, asks, subject, forms, rest, roles, mark[1] if mark else "")
+    return Frame(group, asks, subject, forms, complement, roles, mark[1] if mark else "")
 
 
 @functools.cache
@@ -293,8 +293,8 @@ def fixed() -> dict[str, tuple[Fixed, ...]]:
     """Fixed questions by telling."""
     table: dict[str, list[Fixed]] = {}
     for line in FIXED.strip().splitlines():
-        tellings, rest = line.split(": ", 1)
-        category, slot, direct, indirect, answer = (part.strip() for part in rest.split("|"))
+        tellings, columns = line.split(": ", 1)
+        category, slot, direct, indirect, answer = (part.strip() for part in columns.split("|"))
         row = Fixed(category, slot, direct, indirect, answer, frozenset(m[1] for m in TOKEN.finditer(direct)))
         for telling in tellings.split():
             table.setdefault(telling, []).append(row)

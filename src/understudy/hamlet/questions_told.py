@@ -126,9 +126,9 @@ class Telling:
     def could_be(self, frame: Frame, given: dict[str, str | None]) -> bool:
         """Return whether some event matches a question with these roles. An unspecified role matches any value."""
         return any(
-            all(theirs.get(role) in (None, "", value) for role, value in given.items())
+            all(event_roles.get(role) in (None, "", value) for role, value in given.items())
             for group in (frame.group, frame.group + "?")
-            for _, theirs in self.deeds.get(group, ())
+            for _, event_roles in self.deeds.get(group, ())
         )
 
     def _unique(self, spec: Spec, but: str) -> bool:
@@ -145,12 +145,14 @@ class Telling:
             given["thing"] = roles["thing"]
         if "p" not in but and asked != "place":
             given["place"] = roles.get("place")
-        for other, theirs in self.deeds[row.group]:
-            if other is event or (asked == "thing" and (theirs["kind"] == "person") != (roles["kind"] == "person")):
+        for other, other_roles in self.deeds[row.group]:
+            if other is event or (
+                asked == "thing" and (other_roles["kind"] == "person") != (roles["kind"] == "person")
+            ):
                 continue
-            open_ = all(theirs.get(role) in (None, "", value) for role, value in given.items() if value)
-            same = theirs.get(asked) == roles[asked] is not None and spec.slot != "n"
-            if open_ and not (same and asked in ("doer", "other", "place", "third")):
+            matches = all(other_roles.get(role) in (None, "", value) for role, value in given.items() if value)
+            same = other_roles.get(asked) == roles[asked] is not None and spec.slot != "n"
+            if matches and not (same and asked in ("doer", "other", "place", "third")):
                 return False
         return True
 
@@ -261,35 +263,35 @@ class Telling:
         Values from the story come first. Values of the slots in `named`, which the question mentions, are excluded.
         """
         field = "animal" if slot == "y" else FIELDS[slot]
-        right = getattr(event, field)
+        correct = getattr(event, field)
         near: list[Any]
         far: list[Any]
         world = village()
-        if isinstance(right, (Person, Animal)):
-            near = [p for p in self.people.values() if type(p) is type(right)]
-            far = list(world.people.values() if isinstance(right, Person) else world.animals.values())
-        elif isinstance(right, Place):
+        if isinstance(correct, (Person, Animal)):
+            near = [p for p in self.people.values() if type(p) is type(correct)]
+            far = list(world.people.values() if isinstance(correct, Person) else world.animals.values())
+        elif isinstance(correct, Place):
             near, far = list(self.places.values()), list(world.everywhere)
-        elif isinstance(right, Item):
+        elif isinstance(correct, Item):
             near, far = list(self.items.values()), [Item(noun, "") for noun in world.things]
-        elif isinstance(right, Goods):
+        elif isinstance(correct, Goods):
             near, far = [e.goods for e in self.events if e.goods], list(world.goods.values())
-        elif isinstance(right, int):
+        elif isinstance(correct, int):
             near = sorted(self.numbers - {0})
-            far = [n for n in (right - 2, right - 1, right + 1, right + 2, right + 10) if 0 < n < 100]
+            far = [n for n in (correct - 2, correct - 1, correct + 1, correct + 2, correct + 10) if 0 < n < 100]
         else:
             near, far = [], list(_SKILLS)
         taken = {key_of(event, s) for s in named if s != slot}
-        out: list[Event] = []
+        variants: list[Event] = []
         for pool in (near, far):
             for value in draw.some(pool, min(len(pool), 8)):
                 changed = replace(event, **{field: value})
                 if self._differs(event, changed, slot, taken) and not self.reserved(changed):
                     taken.add(key_of(changed, slot))
-                    out.append(changed)
-                if len(out) == 2:
-                    return out
-        return out
+                    variants.append(changed)
+                if len(variants) == 2:
+                    return variants
+        return variants
 
     def _differs(self, event: Event, changed: Event, slot: str, taken: set[str | None]) -> bool:
         if key_of(changed, slot) in taken or key_of(changed, slot) == key_of(event, slot):
@@ -348,5 +350,5 @@ class Telling:
 
 def _skill(skill: str) -> list[str]:
     """Correct answers for a skill: the phrase, or its distinctive word."""
-    own = {"whistle with two fingers": "whistle", "hold a bee without fear": "bee"}
-    return [skill, own.get(skill, skill.split()[-1])]
+    keywords = {"whistle with two fingers": "whistle", "hold a bee without fear": "bee"}
+    return [skill, keywords.get(skill, skill.split()[-1])]

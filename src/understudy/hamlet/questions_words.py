@@ -103,8 +103,8 @@ def verb(frame: Frame, event: Event) -> tuple[str, str]:
 
 def sentence(frame: Frame, event: Event, asked: str = "", but: str = "") -> str:
     """A frame as a sentence without full stop: `Sam found the purse at the school`."""
-    subject, rest = render(frame.subject, event, asked), render(frame.rest, event, asked, but)
-    return f"{subject} {verb(frame, event)[0]} {rest}".strip()
+    subject, complement = render(frame.subject, event, asked), render(frame.rest, event, asked, but)
+    return f"{subject} {verb(frame, event)[0]} {complement}".strip()
 
 
 def stays(slot: re.Match[str], asked: str) -> bool:
@@ -126,19 +126,19 @@ def facts_of(*texts: str) -> list[str]:
 def frame_question(frame: Frame, event: Event, slot: str, but: str) -> tuple[str, str]:
     """The direct and indirect question for `slot`, without the slots in `but`."""
     past, base = verb(frame, event)
-    rest = render(frame.rest, event, "", but + slot)
+    complement = render(frame.rest, event, "", but + slot)
     if any(part[0] == slot for part in frame.subject if isinstance(part, tuple)):
-        words = f"who {past} {rest}".strip()
+        words = f"who {past} {complement}".strip()
         return capital(words) + "?", words
     asked = {"p": "where", "n": "how many", "a": "who", "b": "who", "c": "who"}.get(slot, "what")
     if slot == "g":  # the slot "n" includes the goods
-        rest = render(frame.rest, event, "", but + "n")
+        complement = render(frame.rest, event, "", but + "n")
     if slot == "n":
         goods = event.goods or village().goods["coin"]
         asked = f"how many {goods.many}"
     subject = render(frame.subject, event, "")
-    direct = f"{capital(asked)} did {subject} {base} {rest}".strip() + "?"
-    return direct, f"{asked} {subject} {past} {rest}".strip()
+    direct = f"{capital(asked)} did {subject} {base} {complement}".strip() + "?"
+    return direct, f"{asked} {subject} {past} {complement}".strip()
 
 
 def key_of(event: Event, slot: str) -> str | None:

@@ -41,7 +41,7 @@ class Scene:
         self.cast: list[str] = []
         self.relations: dict[tuple[str, str], str] = {}  # of visitors; `world` has the relations of villagers
         self._nouns: list[str] = []
-        self._told_lasting: set[tuple[str, str]] = set()
+        self._stated_facts: set[tuple[str, str]] = set()
         season = draw.pick(tuple(_WEATHER))
         self.setting = Setting(
             weather=draw.pick(_WEATHER[season]),
@@ -219,7 +219,7 @@ class Scene:
         event ("One windy morning, ...").
         """
         if any(pet.name in self.cast for pet in self.world.pets.get(hero.name, ())):
-            self._told_lasting.add(("owner", hero.name))
+            self._stated_facts.add(("owner", hero.name))
         for chance in (0.55, 0.25):
             if self.draw.chance(chance):
                 self.lasting(hero)
@@ -243,15 +243,15 @@ class Scene:
         topics += ["age", "child"] if who.is_child else ["trade", "trade"]
         topics += ["parent"] if parents and who.is_child else []
         topics += ["owner", "owner"] if pets else []
-        topics = [t for t in topics if (t, who.name) not in self._told_lasting]
+        topics = [t for t in topics if (t, who.name) not in self._stated_facts]
         if not topics:
             return
         topic = self.draw.pick(topics)
-        self._told_lasting.add((topic, who.name))
+        self._stated_facts.add((topic, who.name))
         if topic in ("child", "age", "home"):  # "child" states age and home
-            self._told_lasting |= {("child", who.name)}
+            self._stated_facts |= {("child", who.name)}
         if topic == "child":
-            self._told_lasting |= {("age", who.name), ("home", who.name)}
+            self._stated_facts |= {("age", who.name), ("home", who.name)}
         if topic == "likes":
             self.do("lasting", "lasting_likes", who, goods=world.goods[required(who.likes, f"what {who.name} likes")])
         elif topic in ("home", "child"):
@@ -271,16 +271,16 @@ class Scene:
 
     def sight(self, place: Place, chance: float = 0.3) -> None:
         """Add the location of `place`, a lasting fact, with probability `chance`."""
-        if self.draw.chance(chance) and ("stands", place.name) not in self._told_lasting:
-            self._told_lasting.add(("stands", place.name))
+        if self.draw.chance(chance) and ("stands", place.name) not in self._stated_facts:
+            self._stated_facts.add(("stands", place.name))
             self.do("lasting", "lasting_stands", place=place)
 
     def close(self, hero: Person, *tellings: str) -> None:
         """Add one or two closing sentences: specific to the plot or the weather, or general."""
         weather = f"close_{self.setting.weather}"
-        own = tellings and self.draw.chance(0.6)
-        if own:
+        use_own_ending = tellings and self.draw.chance(0.6)
+        if use_own_ending:
             self.do("mood", self.draw.pick(tellings), hero)
-        if not own or self.draw.chance(0.6):
+        if not use_own_ending or self.draw.chance(0.6):
             fits = weather in _WEATHER_ENDS and weather not in tellings
             self.do("mood", weather if fits and self.draw.chance(0.3) else "close", hero)

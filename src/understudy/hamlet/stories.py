@@ -85,7 +85,7 @@ def _admits(split: Split, keys: list[Key]) -> bool:
     return any(map(is_reserved, numbers or keys))
 
 
-def _deal(draw: Draw, split: Split, plot: Plot, visitors: dict[str, str]) -> Scene:
+def _generate_scene(draw: Draw, split: Split, plot: Plot, visitors: dict[str, str]) -> Scene:
     """Generate scenes of `plot` until the split allows the facts of one."""
     while True:
         scene = Scene(village(), draw, visitors)
@@ -96,7 +96,7 @@ def _deal(draw: Draw, split: Split, plot: Plot, visitors: dict[str, str]) -> Sce
             return scene
 
 
-def _told_and_reserved(event: Event) -> list[Key]:
+def _stated_reserved_keys(event: Event) -> list[Key]:
     return [key for key, fields in event.keys_and_fields() if is_reserved(key) and set(fields) <= set(event.told)]
 
 
@@ -113,15 +113,15 @@ def _facts(scene: Scene) -> tuple[Fact, ...]:
 
 def story(seed: int, index: int, split: Split) -> Story:
     """The story with number `index` (from 0) of `seed`."""
-    return _tell("story", PLOTS, seed, index, split)
+    return _generate("story", PLOTS, seed, index, split)
 
 
 def small_story(seed: int, index: int, split: Split) -> Story:
     """A story of two to five sentences, for questions. The corpus of stories does not contain it."""
-    return _tell("small story", SMALL_PLOTS, seed, index, split, SMALL_BYTES)
+    return _generate("small story", SMALL_PLOTS, seed, index, split, SMALL_BYTES)
 
 
-def _tell(
+def _generate(
     stream: str, plots: Mapping[str, Plot], seed: int, index: int, split: Split, most_bytes: float = math.inf
 ) -> Story:
     if split not in ("train", "val"):
@@ -133,7 +133,7 @@ def _tell(
     spoken = draw.chance(0.5)
     reserved: list[Key] = []
     while True:
-        scene = _deal(draw, split, plots[plot], visitors)
+        scene = _generate_scene(draw, split, plots[plot], visitors)
         relations = world.relations | scene.relations if scene.relations else world.relations
         narrator = Narrator(tellings, draw, scene.setting, relations, spoken)
         text = narrator.tell(scene.events)
@@ -142,7 +142,7 @@ def _tell(
         if split == "train":
             break
         for event in scene.events:
-            keys = _told_and_reserved(event)
+            keys = _stated_reserved_keys(event)
             event.held_out = bool(keys)
             reserved += keys
         if reserved:

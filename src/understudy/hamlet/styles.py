@@ -68,7 +68,7 @@ def shortened(turn: Turn) -> Turn:
             continue
         pattern = _PHRASE["where" if turn.category == "where" else "what"]
         phrase = re.search(pattern.format(value=re.escape(word.group())), turn.answer) or word
-        answer, *wrong = (capital(say.format(said)) for said in (phrase.group(), *_in_its_place(turn, phrase)))
+        answer, *wrong = (capital(say.format(said)) for said in (phrase.group(), *_replacements(turn, phrase)))
         return replace(turn, answer=answer, wrong=tuple(wrong) or turn.wrong)
     return turn
 
@@ -76,22 +76,22 @@ def shortened(turn: Turn) -> Turn:
 def restyled(turn: Turn, style: str) -> Turn | None:
     """`turn` with answer and check adapted to `style`; None if the style does not apply."""
     values = [value for value in _values(turn.check) if " " not in value]
-    said = [value for value in values if _word_in(turn.answer, value)]
-    if not said:
+    stated = [value for value in values if _word_in(turn.answer, value)]
+    if not stated:
         return None
     if style == "capitals":
         texts = [turn.answer, *values]  # the full sentence or a short answer
-        loud = turn.wrong[0].upper()
-        loud_check = {"kind": "capitals", "texts": texts}
-        return replace(turn, answer=turn.answer.upper(), check=loud_check, wrong=(turn.answer, loud))
-    match = required(_word_in(turn.answer, said[0]), f"{said[0]} in {turn.answer!r}")
+        upper_wrong = turn.wrong[0].upper()
+        upper_check = {"kind": "capitals", "texts": texts}
+        return replace(turn, answer=turn.answer.upper(), check=upper_check, wrong=(turn.answer, upper_wrong))
+    match = required(_word_in(turn.answer, stated[0]), f"{stated[0]} in {turn.answer!r}")
     answer = match.group()
-    wrong = [turn.answer, *(other for other in _in_its_place(turn, match) if " " not in other)]
+    wrong = [turn.answer, *(other for other in _replacements(turn, match) if " " not in other)]
     check = {"kind": "words", "n": 1, "any": values}
     return replace(turn, answer=f"{capital(answer)}.", check=check, wrong=tuple(wrong[:3]))
 
 
-def _in_its_place(turn: Turn, right: re.Match[str]) -> list[str]:
+def _replacements(turn: Turn, right: re.Match[str]) -> list[str]:
     """The parts of the wrong answers that replace `right`."""
     before, after = turn.answer[: right.start()], turn.answer[right.end() :]
     fitting = [s for s in turn.wrong if s.startswith(before) and s.endswith(after)]

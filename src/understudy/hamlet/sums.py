@@ -160,8 +160,8 @@ def sum_turn(draw: Draw, split: Split) -> tuple[Turn, int]:
 
 def further_turn(draw: Draw, split: Split, total: int) -> Turn | None:
     """A follow-up that adds to the previous result; None if no number fits below the limit."""
-    open_ = [b for b in range(1, _LARGEST - total + 1) if _reserved(total, b) == (split == "val")]
-    open_ = [b for b in open_ if split == "val" or not _reserved(b, total)]
-    if total < 1 or not open_:
+    terms = [b for b in range(1, _LARGEST - total + 1) if _reserved(total, b) == (split == "val")]
+    terms = [b for b in terms if split == "val" or not _reserved(b, total)]
+    if total < 1 or not terms:
         return None
-    return _sum(draw, split, "further", total, draw.pick(open_), word=False)
+    return _sum(draw, split, "further", total, draw.pick(terms), word=False)

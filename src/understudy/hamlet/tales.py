@@ -137,9 +137,13 @@ def _an(words: str) -> str:
 def _tell(draw: Draw, n: int, fields: dict[str, str]) -> list[str]:
     """A story of `n` sentences: all required steps, and optional ones up to `n`."""
     steps = PLOTS[draw.pick(tuple(PLOTS))]
-    open_ = [i for i, (has_to, _) in enumerate(steps) if not has_to]
-    told = draw.some(open_, n - (len(steps) - len(open_)))
-    return [draw.pick(ways).format(**fields) for i, (has_to, ways) in enumerate(steps) if has_to or i in told]
+    optional_steps = [i for i, (is_required, _) in enumerate(steps) if not is_required]
+    chosen = draw.some(optional_steps, n - (len(steps) - len(optional_steps)))
+    return [
+        draw.pick(alternatives).format(**fields)
+        for i, (is_required, alternatives) in enumerate(steps)
+        if is_required or i in chosen
+    ]
 
 
 def tale_turn(draw: Draw, split: Split) -> Turn:

@@ -44,7 +44,8 @@ def phrasings(table: str) -> dict[str, Phrasings]:
             lines[name].append(line.strip())
     return {
         name: Phrasings(
-            tuple(x for x in all_ if not x.startswith("~")), tuple(x[1:] for x in all_ if x.startswith("~"))
+            tuple(x for x in table_lines if not x.startswith("~")),
+            tuple(x[1:] for x in table_lines if x.startswith("~")),
         )
-        for name, all_ in lines.items()
+        for name, table_lines in lines.items()
     }

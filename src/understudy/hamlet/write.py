@@ -28,7 +28,7 @@ def write_lines(kind: str, seed: int, split: Split, n: int) -> Iterator[str]:
 
     rows: Iterator[dict[str, Any]]
     if kind == "conversations":
-        rows = (held.to_json() for held in conversations(seed, split))
+        rows = (conv.to_json() for conv in conversations(seed, split))
     elif kind == "preferences":
         rows = preferences(seed, split)
     elif kind == "prompts":
