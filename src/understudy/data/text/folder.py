@@ -23,7 +23,7 @@ def data_tokenizer(config: RunConfig) -> Tokenizer:
         ValueError: another kind or size, or none beside the data.
     """
     path, wanted = Path(config.data.path), config.tokenizer
-    refuse_raw_file(path)
+    refuse_raw_file(path, prepare_options(config))
     read_manifest(path)  # which refuses a folder of conversations
     tokenizer = _tokenizer_of(path, wanted.kind)
     kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind

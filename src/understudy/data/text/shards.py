@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,6 @@ from typing import Any
 import numpy as np
 
 from understudy.data.layout import MANIFEST, PARTIAL
-from understudy.data.records import file_ending
-from understudy.data.text.documents import TEXT_FILES
 
 FORMAT = 1
 TOKENIZER = "tokenizer.json"
@@ -146,20 +146,22 @@ def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenDa
     )
 
 
-def refuse_raw_file(path: Path) -> None:
-    """Refuse a file where a data folder is expected.
+def refuse_raw_file(path: Path, options: Sequence[str] = ()) -> None:
+    """Refuse a file in place of a data folder.
+
+    Args:
+        options: of the `understudy prepare` that makes a fitting folder.
 
     Raises:
-        ValueError: the path is a file; the sentence says how to prepare it.
+        ValueError: ``path`` is a file; the message names the folder, or the command that makes one.
     """
-    if path.is_file() and file_ending(path)[0] in TEXT_FILES.all:
-        folder = f"data/{path.name.split('.')[0]}"
-        raise ValueError(
-            f"{path} is a file, which must be prepared first: `understudy prepare {path} --out {folder}`, then "
-            f"name {folder}"
-        )
-    if path.is_file():
-        raise ValueError(f"{path} is a file: name the folder that `understudy prepare` made")
+    if not path.is_file():
+        return
+    if path.suffix == ".bin":
+        raise ValueError(f"{path} is a token file; name its folder: --data {path.parent}")
+    folder = Path("data") / path.stem
+    command = shlex.join(["understudy", "prepare", str(path), "--out", str(folder), *options])
+    raise ValueError(f"{path} is a file, which must be prepared first: `{command}`, then train with --data {folder}")
 
 
 def _check_size(file: Path, dtype: np.dtype, info: SplitInfo | None) -> None:
