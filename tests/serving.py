@@ -20,7 +20,7 @@ import torch
 import uvicorn
 from openai import OpenAI
 
-from align_runs import kept_run
+from align_runs import saved_run
 from understudy.config.model import ModelConfig
 from understudy.inference.batching import BatchEngine
 from understudy.model import GPT
@@ -50,7 +50,7 @@ def make_run(
     }  # fmt: skip
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
-    return kept_run(path, model, tokenizer, stage or ("sft" if chat else "pretrain"))
+    return saved_run(path, model, tokenizer, stage or ("sft" if chat else "pretrain"))
 
 
 def served_run(run: Run, seconds_per_step: float = 0.0, **engine: Any) -> ServedRun:
@@ -124,12 +124,12 @@ def command(
     )  # fmt: skip
     try:
         assert process.stderr is not None
-        said = ""
-        while not (found := re.search(r"(http://\S+)/v1", said)):
+        output = ""
+        while not (match := re.search(r"(http://\S+)/v1", output)):
             line = process.stderr.readline()
-            assert line, f"it ended: {said}"
-            said += line
-        yield process, found[1]
+            assert line, f"it ended: {output}"
+            output += line
+        yield process, match[1]
     finally:
         process.kill()
         process.wait()
@@ -161,8 +161,8 @@ def post(
     given = {"Host": url.removeprefix("http://"), "Content-Type": "application/json", "Connection": "close"}
     given |= {"Content-Length": str(len(data))} | (headers or {})
     head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-    status, found, content = raw(url, f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + data)
-    return status, found, json.loads(content)
+    status, response_headers, content = raw(url, f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + data)
+    return status, response_headers, json.loads(content)
 
 
 def get(url: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:

@@ -90,8 +90,8 @@ def test_what_documents_have_in_common_is_laid_out_once() -> None:
     batch, places = pack_prefix_trees(DOCUMENTS, 10)
     assert int((batch["documents"] != PADDING).sum()) == len(COMMON) + 5 + 2 + 8
     read = batch["tokens"].flatten()
-    for (beginning, rest), place in zip(DOCUMENTS, places):
-        assert read[place].tolist() == [beginning[-1], *rest]
+    for (beginning, suffix), place in zip(DOCUMENTS, places):
+        assert read[place].tolist() == [beginning[-1], *suffix]
     trees = build_prefix_trees(DOCUMENTS, 8)  # two of the common beginning fit a tree, and the third, being empty
     assert [len(tree) for tree in trees] == [7, 6, 3, 2 + 7]
     assert [tree.members for tree in trees] == [[0], [2, 3], [1], [4]]

@@ -126,8 +126,8 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     }
     path = write_jsonl(tmp_path / "a.jsonl", [record, *many(30)])
     prepare_conversations([str(path)], tmp_path / "out")
-    kept = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split) if "note" in r]
-    assert kept == [{"messages": turn("a\0b <|im_end|> \ufffd", f"😀 {long}"), "note": "\ufffd", "source": "a"}]
+    with_note = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split) if "note" in r]
+    assert with_note == [{"messages": turn("a\0b <|im_end|> \ufffd", f"😀 {long}"), "note": "\ufffd", "source": "a"}]
 
 
 DROPPED = [
@@ -178,8 +178,8 @@ def test_a_damaged_line_names_file_and_line_and_leaves_nothing(
     path = write_jsonl(tmp_path / "a.jsonl", many(1))
     path.write_text(path.read_text() + "\n" + line + "\n", "utf-8")
     assert main(["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and re.search(sentence, said[0]), said
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and re.search(sentence, printed[0]), printed
     assert not (tmp_path / "out").exists()
 
 
@@ -583,9 +583,9 @@ def test_gsm8k(real_data: Path, tmp_path: Path) -> None:
     summary = prepare_conversations([str(folder)], tmp_path / "out")
     assert {k: v["conversations"] for k, v in summary.manifest["splits"].items()} == {"train": 7473, "val": 1319}
     for record, line in zip(open_conversations(tmp_path / "out", "val"), (folder / "test.jsonl").open(), strict=True):
-        asked, answer = record["messages"]
+        questions, answer = record["messages"]
         given = json.loads(line)
-        assert asked["content"] == given["question"].strip()
+        assert questions["content"] == given["question"].strip()
         assert "<<" not in answer["content"] and "####" not in answer["content"]
         number = given["answer"].split("####")[1].strip().replace(",", "")
         assert answer["content"].endswith(f"\nThe answer is {number}.")
@@ -599,6 +599,6 @@ def test_seed_tasks(real_data: Path, tmp_path: Path) -> None:
     summary = prepare_conversations([str(path)], tmp_path / "out")
     assert sum(v["conversations"] for v in summary.manifest["splits"].values()) == len(tasks) == 175
     records = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split)]
-    asked = {record["messages"][0]["content"] for record in records}
-    assert tasks[0]["instruction"] in asked
-    assert f"{tasks[1]['instruction']}\n\n{tasks[1]['instances'][0]['input']}" in asked
+    questions = {record["messages"][0]["content"] for record in records}
+    assert tasks[0]["instruction"] in questions
+    assert f"{tasks[1]['instruction']}\n\n{tasks[1]['instances'][0]['input']}" in questions

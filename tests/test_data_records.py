@@ -180,7 +180,7 @@ def test_tables_in_a_folder_of_text_are_skipped_and_counted(tmp_path: Path) -> N
 
     for name in ("a.md", "package.json", "b.csv"):
         (tmp_path / name).write_text("x")
-    found = find_files([str(tmp_path)], TEXT_FILES)
-    assert [path.name for path in found.files] == ["a.md"] and found.skipped == {".csv": 1, ".json": 1}
+    listing = find_files([str(tmp_path)], TEXT_FILES)
+    assert [path.name for path in listing.files] == ["a.md"] and listing.skipped == {".csv": 1, ".json": 1}
     (tmp_path / "a.md").unlink()
     assert [path.name for path in find_files([str(tmp_path)], TEXT_FILES).files] == ["b.csv", "package.json"]

@@ -40,15 +40,15 @@ def choose(feed: Feed, fraction: float | None = None, limit: int | None = None) 
 
 def texts(items: list[SplitItem], split: str) -> list[str]:
     """The documents of a split, from the pieces."""
-    whole, held = [], ""
+    whole, piece_text = [], ""
     for item in items:
         for name, text, ends in item.texts:
             if name == split:
-                held += text
+                piece_text += text
                 if ends:
-                    whole.append(held)
-                    held = ""
-    assert held == ""
+                    whole.append(piece_text)
+                    piece_text = ""
+    assert piece_text == ""
     return whole
 
 

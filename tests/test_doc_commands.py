@@ -121,8 +121,8 @@ def write_files() -> None:
     )
     Path("my-articles.csv").write_text(csv, encoding="utf-8")
     numbers = range(60)
-    asked = [f"What comes after {number}?" for number in numbers]
-    user = [[{"role": "user", "content": question}] for question in asked]
+    questions = [f"What comes after {number}?" for number in numbers]
+    user = [[{"role": "user", "content": question}] for question in questions]
     reply = [[{"role": "assistant", "content": f"{number + 1}"}] for number in numbers]
     write_lines("my-talks.jsonl", [{"messages": question + answer} for question, answer in zip(user, reply)])
     write_lines("my-prompts.jsonl", [
@@ -132,7 +132,7 @@ def write_files() -> None:
         {"prompt": question, "chosen": answer, "rejected": [{"role": "assistant", "content": "No."}]}
         for question, answer in zip(user, reply)
     ])  # fmt: skip
-    rows = [{"question": question, "answer": answer[0]["content"]} for question, answer in zip(asked, reply)]
+    rows = [{"question": question, "answer": answer[0]["content"]} for question, answer in zip(questions, reply)]
     write_lines("my-questions.jsonl", rows)
     Path("my-questions.csv").write_text(
         "question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows), encoding="utf-8"

@@ -57,8 +57,8 @@ def test_stop_strings_over_any_tokens(pieces: list[str], stop: list[str]) -> Non
     for end in range(1, len(shown)):
         seen, so_far = "".join(shown[:end]), "".join(pieces[:end])
         if so_far.startswith(seen) and not any(one in so_far for one in stop):
-            held = so_far[len(seen) :]
-            assert held == "" or any(one.startswith(held) and one != held for one in stop)
+            tail = so_far[len(seen) :]
+            assert tail == "" or any(one.startswith(tail) and one != tail for one in stop)
 
 
 def test_stop_strings_by_hand() -> None:
@@ -121,8 +121,8 @@ def test_a_stream_is_the_whole_text(bytewise: Tokenizer, stop: list[str]) -> Non
     assert "" not in pieces
     assert len(pieces) > 3
     if not stop:
-        said = [token for token in whole.tokens if token != bytewise.eot_id]
-        assert whole.text == bytewise.decode(said)
+        generated = [token for token in whole.tokens if token != bytewise.eot_id]
+        assert whole.text == bytewise.decode(generated)
 
 
 def test_a_batch_of_texts(bytewise: Tokenizer) -> None:

@@ -82,8 +82,8 @@ def test_an_imported_model_is_an_ordinary_run(
 ) -> None:
     origin = theirs(tmp_path / "small", tokenizer, context_length=64)
     assert main(["import", "small", "--context", "24", "--dropout", "0.25", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["model"]["context_length"], said["model"]["dropout"]) == (24, 0.25)
+    message = json.loads(capsys.readouterr().out)
+    assert (message["model"]["context_length"], message["model"]["dropout"]) == (24, 0.25)
     run = load_run("small")
     assert run.config.model.context_length == 24 and run.tokenizer.sha256 == tokenizer.sha256
     tokens = torch.randint(0, 280, (1, 24))
@@ -122,8 +122,8 @@ def test_finetuning_shakespeare(lora: bool, tokenizer: Tokenizer, tmp_path: Path
     assert json.loads((run.path / "run.json").read_text())["parent"]["run"] == "runs/small"
     if lora:
         pytest.importorskip("peft", reason="peft comes with `pip install 'understudy[interop]'`")
-        found = export_run(run, "hf", tmp_path / "apart", adapter=True).checks
-        assert "PEFT" in found[0]
+        checks = export_run(run, "hf", tmp_path / "apart", adapter=True).checks
+        assert "PEFT" in checks[0]
 
 
 def test_gpt2s_own_vocabulary_in_both_of_its_spellings(real_data: Path, tmp_path: Path) -> None:
@@ -357,14 +357,14 @@ BAD: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize("fault", BAD)
 def test_a_bad_folder_is_refused_in_one_sentence(
-    what: str, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fault: str, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs(tmp_path / "small", tokenizer)
-    spoil, said = BAD[what]
+    spoil, message = BAD[fault]
     spoil()
-    assert said in complaint(capsys, "import", "small")
+    assert message in complaint(capsys, "import", "small")
 
 
 def test_a_tokenizer_of_another_model_is_refused(
@@ -414,8 +414,8 @@ def test_an_option_without_a_counterpart_is_refused_by_its_name(
 ) -> None:
     more, format = OURS_ALONE[option]
     finished_run(tmp_path / "runs" / "own", shape("portable", vocab_size=280, **more), tokenizer)
-    said = complaint(capsys, "export", "own", "--format", format)
-    assert "no counterpart for" in said and option in said
+    message = complaint(capsys, "export", "own", "--format", format)
+    assert "no counterpart for" in message and option in message
 
 
 def test_all_that_stands_in_the_way_is_named_at_once(
@@ -423,9 +423,11 @@ def test_all_that_stands_in_the_way_is_named_at_once(
 ) -> None:
     config = shape("portable", vocab_size=280, key_shift=True, norm="layernorm", ngram_orders=(2,))
     finished_run(tmp_path / "runs" / "own", config, tokenizer)
-    said = complaint(capsys, "export", "own", "--format", "hf")
-    assert "model.ngram_orders (2,) and model.key_shift True and model.norm 'layernorm' in the family portable" in said
-    assert "trained with --model.ngram_orders [] --model.key_shift false --model.norm rmsnorm can" in said
+    message = complaint(capsys, "export", "own", "--format", "hf")
+    assert (
+        "model.ngram_orders (2,) and model.key_shift True and model.norm 'layernorm' in the family portable" in message
+    )
+    assert "trained with --model.ngram_orders [] --model.key_shift false --model.norm rmsnorm can" in message
 
 
 def test_a_reward_model_or_a_bigram_has_one_counterpart_or_none(
@@ -606,7 +608,7 @@ def test_what_cannot_be_pushed_is_written_and_said_to_be(tokenizer: Tokenizer, t
 def test_weights_of_an_import_are_whole_and_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     config: ModelConfig = theirs(tmp_path / "small", tokenizer).config.model
     folder = import_model("small")
-    held = read_tensors(folder.checkpoint() / "model.safetensors")
-    assert held["token_embedding.weight"].shape == (config.resolve().padded_vocab_size, 32)
-    assert not held["token_embedding.weight"][280:].any()
+    stored = read_tensors(folder.checkpoint() / "model.safetensors")
+    assert stored["token_embedding.weight"].shape == (config.resolve().padded_vocab_size, 32)
+    assert not stored["token_embedding.weight"][280:].any()
     assert folder.record()["stage"] == "import" and folder.record()["imported_from"] == "small"

@@ -320,11 +320,11 @@ def test_the_final_table_goes_to_standard_error(capsys: pytest.CaptureFixture[st
 def test_memory_of_the_process_now_and_at_its_peak() -> None:
     before, _ = memory_bytes(torch.device("cpu"))
     block = np.ones(200_000_000 // 8)
-    held, peak_held = memory_bytes(torch.device("cpu"))
-    assert held - before > 150e6 and peak_held >= held
+    resident, peak_resident = memory_bytes(torch.device("cpu"))
+    assert resident - before > 150e6 and peak_resident >= resident
     del block
     after, peak = memory_bytes(torch.device("cpu"))
-    assert held - after > 150e6 and peak >= peak_held - 1e6
+    assert resident - after > 150e6 and peak >= peak_resident - 1e6
     assert 10e6 < after < 1e12, "bytes, not kilobytes or pages"
 
 
@@ -358,9 +358,9 @@ def test_tensorboard_reads_back_what_was_measured_once(folder: RunFolder) -> Non
         metrics.text("samples", "To be\n# or not", 30)
     with TrainingMetrics(folder, log, 100, resume_step=20, console=plain_console()[0]) as metrics:
         metrics.write(row(30, **{"train/loss": 1.5}))
-    found, _ = scalars(folder)
-    assert found["train/loss"] == [(10, 3.99), (20, 3.98), (30, 1.5)]
-    assert found["tokens"] == [(10, 640), (20, 1280), (30, 1920)] and "step" not in found
+    curves, _ = scalars(folder)
+    assert curves["train/loss"] == [(10, 3.99), (20, 3.98), (30, 1.5)]
+    assert curves["tokens"] == [(10, 640), (20, 1280), (30, 1920)] and "step" not in curves
 
 
 def test_tensorboard_shows_samples_as_they_are(folder: RunFolder) -> None:
@@ -372,7 +372,7 @@ def test_tensorboard_shows_samples_as_they_are(folder: RunFolder) -> None:
     assert event.step == 30 and event.tensor_proto.string_val[0] == b"    To be\n    # or not"
 
 
-class Told:
+class FakeWandb:
     """A stand-in for a run at wandb that keeps what it is told, and can be made to fail."""
 
     def __init__(self, failing: type[Exception] | None = None) -> None:
@@ -382,7 +382,7 @@ class Told:
         self.finished = 0
         self.failing = failing
 
-    def init(self, **settings: Any) -> Told:
+    def init(self, **settings: Any) -> FakeWandb:
         print("a greeting")
         self.starts.append(settings)
         return self
@@ -400,10 +400,10 @@ class Told:
         self.finished += 1
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, name: str, told: Told) -> types.ModuleType:
+def pretend(monkeypatch: pytest.MonkeyPatch, name: str, fake: FakeWandb) -> types.ModuleType:
     module = types.ModuleType(name)
     content = {
-        "init": told.init,
+        "init": fake.init,
         "Error": type("Error", (Exception,), {}),
         "Settings": lambda **s: s,
     }
@@ -414,13 +414,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch, name: str, told: Told) -> types.Mod
 
 
 @pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
-    told = Told()
-    pretend(monkeypatch, "wandb", told)
-    yield told
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
+    fake = FakeWandb()
+    pretend(monkeypatch, "wandb", fake)
+    yield fake
 
 
-def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunFolder, wandb: Told) -> None:
+def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunFolder, wandb: FakeWandb) -> None:
     log, config = LogConfig(wandb=True, project="plays"), {"train": {"steps": 100}}
     with TrainingMetrics(folder, log, 100, config=config, console=plain_console()[0]) as metrics:
         metrics.write(row(10))
@@ -440,7 +440,7 @@ def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunF
     assert wandb.metrics[:2] == [("step", None), ("*", "step")] and wandb.finished == 2
 
 
-def test_another_run_is_another_run_at_wandb(tmp_path: Path, wandb: Told) -> None:
+def test_another_run_is_another_run_at_wandb(tmp_path: Path, wandb: FakeWandb) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         TrainingMetrics(RunFolder(tmp_path / name), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
@@ -461,7 +461,7 @@ def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, failing: Any
 ) -> None:
     pytest.importorskip("tensorboard")
-    bad = Told()
+    bad = FakeWandb()
     module = pretend(monkeypatch, "wandb", bad)
     bad.failing = module.Error if failing == "its own" else failing
     console, out = plain_console()
@@ -475,7 +475,7 @@ def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
     assert [event.step for event in scalars(folder)[1].Scalars("train/loss")] == [1, 2, 3]
 
 
-def test_a_defect_of_ours_is_not_taken_for_a_network(folder: RunFolder, wandb: Told) -> None:
+def test_a_defect_of_ours_is_not_taken_for_a_network(folder: RunFolder, wandb: FakeWandb) -> None:
     wandb.failing = TypeError
     with TrainingMetrics(folder, LogConfig(wandb=True), 100, console=plain_console()[0]) as metrics:
         with pytest.raises(TypeError):
@@ -484,7 +484,7 @@ def test_a_defect_of_ours_is_not_taken_for_a_network(folder: RunFolder, wandb: T
 
 
 def test_a_tracker_that_cannot_start_is_one_sentence(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pretend(monkeypatch, "wandb", Told())
+    module = pretend(monkeypatch, "wandb", FakeWandb())
 
     def refuse(**settings: Any) -> None:
         raise module.Error("no API key")

@@ -93,7 +93,7 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     page.wait_for_selector(".talk .greeting")
     assert page.get_by_role("tab").all_inner_texts() == ["Talk", "Compare", "Look inside", "Settings"], "none in a menu"
     yield page
-    assert page.errors == [] and all(asked.startswith((url, "data:", "blob:")) for asked in page.asked)
+    assert page.errors == [] and all(address.startswith((url, "data:", "blob:")) for address in page.asked)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits a phone"
     context.close()
 
@@ -116,7 +116,7 @@ def say(page: Any, text: str) -> Any:
     return page.locator(".assistant").last
 
 
-def kept(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
+def stored_answers(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
     """The answers of a run in the store, once there are so many."""
 
     def answers() -> list[AnswerRecord]:
@@ -126,8 +126,8 @@ def kept(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
     return answers()
 
 
-def saved(page: Any, what: str) -> None:
-    page.wait_for_selector(f".saved:text('saved: your {what}')")
+def saved(page: Any, expected: str) -> None:
+    page.wait_for_selector(f".saved:text('saved: your {expected}')")
 
 
 def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> None:
@@ -183,10 +183,10 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
     page.locator(".user .said textarea").fill("Uno")
     page.locator(".user .said .save").click()
     page.wait_for_function("document.querySelectorAll('.user').length === 1")
-    assert len(kept(store, "nasty", 3)) == 3
+    assert len(stored_answers(store, "nasty", 3)) == 3
     page.wait_for_function("document.querySelectorAll('.assistant .cursor').length === 0")
     page.locator(".again").click()
-    answers = kept(store, "nasty", 4)
+    answers = stored_answers(store, "nasty", 4)
     assert [a.prompt[-1]["content"] for a in answers] == ["One", "Two", "Uno", "Uno"]
     assert len({a.conversation_id for a in answers}) == 1 and len(answers[2].prompt) == 1
 
@@ -224,7 +224,9 @@ def test_only_answers_open_a_stream(page: Any) -> None:
     page.wait_for_selector(".look .map canvas")
     page.locator("#fresh").click()
     page.wait_for_selector(".talk .greeting")
-    calls = [asked.rpartition("/")[2] for asked in page.asked if "run/predict" in asked or "queue/join" in asked]
+    calls = [
+        address.rpartition("/")[2] for address in page.asked if "run/predict" in address or "queue/join" in address
+    ]
     assert sorted(call.partition("?")[0] for call in calls) == ["join", *["predict"] * (len(calls) - 1)]
     assert len(calls) > 4, "loading, judging, looking and leaving"
 
@@ -236,17 +238,17 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
     """What is done as soon as an answer is seen to be whole is done; and is not undrawn by the event's last message."""
     from gradio import queueing
 
-    send, held = queueing.Queue.send_message, []
+    send, messages = queueing.Queue.send_message, []
 
     def hold(queue: Any, event: Any, message: Any) -> None:
         if message.msg == "process_completed":
-            held.append((asyncio.get_running_loop(), queue, event, message))
+            messages.append((asyncio.get_running_loop(), queue, event, message))
         else:
             send(queue, event, message)
 
     def let_go() -> None:
-        while held:
-            loop, *message = held.pop(0)
+        while messages:
+            loop, *message = messages.pop(0)
             loop.call_soon_threadsafe(send, *message)
 
     monkeypatch.setattr(queueing.Queue, "send_message", hold)
@@ -254,16 +256,16 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
     say(page, "One")
     page.get_by_label("A good answer").click()
     saved(page, "thumb")
-    wait_until(lambda: len(held) == 1, 20)
+    wait_until(lambda: len(messages) == 1, 20)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "thumb")
     assert page.locator(".thumb[aria-pressed=true]").count() == 1
-    before = len(kept(store, "nasty", 1))
+    before = len(stored_answers(store, "nasty", 1))
     say(page, "Two")
     say(page, "Three")
     page.locator(".again").click()
-    assert [answer.prompt[-1]["content"] for answer in kept(store, "nasty", before + 3)[-3:]] == [
+    assert [answer.prompt[-1]["content"] for answer in stored_answers(store, "nasty", before + 3)[-3:]] == [
         "Two",
         "Three",
         "Three",
@@ -272,7 +274,7 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
     enter(page, "Four", "#ask")
     page.locator(".choice").first.click()
     saved(page, "choice")
-    wait_until(lambda: len(held) == 4, 20)
+    wait_until(lambda: len(messages) == 4, 20)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "choice")

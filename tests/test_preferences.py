@@ -226,11 +226,11 @@ def test_lines_of_one_prompt_come_together(tmp_path: Path) -> None:
         pair("First?", "B", "A", annotator="hasty"),
     ]
     opened = [open_preferences(write_jsonl(tmp_path / "a.jsonl", lines), split) for split in ("train", "val")]
-    found = {each.prompt[0]["content"]: each for half in opened for each in half}
+    by_prompt = {each.prompt[0]["content"]: each for half in opened for each in half}
     answers = tuple((says(text),) for text in "ABC")
     pairs = (Pair(0, 1, 1.5, False), Pair(2, 0, 0.0, True), Pair(1, 0, 0.0, False))
-    assert found["First?"] == PreferenceComparison((user("First?"),), answers, pairs, "sum", (1.0, 0.0, None))
-    assert found["Second?"] == PreferenceComparison(
+    assert by_prompt["First?"] == PreferenceComparison((user("First?"),), answers, pairs, "sum", (1.0, 0.0, None))
+    assert by_prompt["Second?"] == PreferenceComparison(
         (user("Second?"),), answers[:2], (Pair(0, 1, 0.0, False),), "", (None, None)
     )
     assert [len(half) for half in opened] == [1, 1] and sorted(half.pairs for half in opened) == [1, 3]

@@ -83,8 +83,8 @@ def test_a_folder_of_prompts_is_divided_by_prompt(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", records)
     prepare_conversations([str(path)], tmp_path / "out", kind="prompts", val_fraction=0.3)
     train, val = (list(open_prompts(tmp_path / "out", split)) for split in ("train", "val"))
-    asked = [{each.messages[0]["content"] for each in half} for half in (train, val)]
-    assert len(train) + len(val) == 200 and 30 < len(val) < 90 and not asked[0] & asked[1]
+    questions = [{each.messages[0]["content"] for each in half} for half in (train, val)]
+    assert len(train) + len(val) == 200 and 30 < len(val) < 90 and not questions[0] & questions[1]
     assert Prompt((user("7 + 4?"),), SUM, "15", "sum") in train + val
     of_file = [open_prompts(write_jsonl(tmp_path / "b.jsonl", [{"prompt": [user(str(i))]} for i in range(60)]), split)
                for split in ("train", "val")]  # fmt: skip

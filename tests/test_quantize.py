@@ -48,10 +48,10 @@ def test_logits_stay_and_rows_do_not_depend_on_their_batch(shape: str, weights: 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     prepared = prepare_for_inference(model, weights, rows=5)
     assert is_prepared(prepared) and not is_prepared(model)
-    expected, found = model(tokens), prepared(tokens)
-    assert found.dtype == torch.float32
-    assert float((found - expected).std() / expected.std()) < ERROR[weights]
-    assert weights == "fp32" or not torch.equal(found, expected)
+    expected, computed = model(tokens), prepared(tokens)
+    assert computed.dtype == torch.float32
+    assert float((computed - expected).std() / expected.std()) < ERROR[weights]
+    assert weights == "fp32" or not torch.equal(computed, expected)
 
     def one_by_one(rows: list[int]) -> Tensor:
         cache = KVCache(model.shape, 5)

@@ -100,8 +100,8 @@ class Page(HTMLParser):
                 self.cells[-1][-1] += data.strip()
 
     def row(self, name: str) -> list[str]:
-        (found,) = [cells[1:] for cells in self.cells if cells and cells[0] == name]
-        return found
+        (matching,) = [cells[1:] for cells in self.cells if cells and cells[0] == name]
+        return matching
 
 
 def page_of(tmp_path: Path, *folders: RunFolder) -> Page:
@@ -410,8 +410,8 @@ def add_task(folder: RunFolder, name: str, scores: dict[str, float], **changes: 
         accuracy = sum(own) / len(own)
         result["categories"][category] = {"accuracy": accuracy, "low": 0.0, "high": accuracy, "n": len(own)}
     path = folder.path / "evaluation_tasks.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, kept | {name: result | changes})
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, saved | {name: result | changes})
     (folder.path / "evaluations").mkdir(exist_ok=True)
     lines = [
         {"id": id, "category": id.partition("-")[0], "score": score, "answer": f"{folder.name} says {id}"}
@@ -472,7 +472,7 @@ def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Pa
     else:
         write_json(child.path / "run.json", about | {"parent": about["parent"] | {"run": str(child.path)}})
     page = page_of(tmp_path, child)
-    said = {
+    message = {
         "gone": f"the folder {base.path} does not exist any more",
         "retrained": "its checkpoint of step 400 now has other weights (sha256 777777777777…) than those the child "
         "started from (sha256 efefefefefef…)",
@@ -481,7 +481,7 @@ def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Pa
         "odd path": "does not exist any more",
         "itself": "run.json names the run as its own ancestor",
     }
-    assert said[what] in page.text
+    assert message[what] in page.text
     assert "87.5%" in page.text, "its own results are there"
     assert ("Tasks, before and after" in page.text) == (what in ("retrained", "pruned"))
 
@@ -533,13 +533,13 @@ def test_chance_is_shown_where_a_result_carries_it(tmp_path: Path) -> None:
         (None, "The answers of child were not saved"),
     ],
 )  # fmt: skip
-def test_only_the_same_questions_are_compared(scores: dict[str, float] | None, said: str, tmp_path: Path) -> None:
+def test_only_the_same_questions_are_compared(scores: dict[str, float] | None, message: str, tmp_path: Path) -> None:
     _, child = before_and_after(tmp_path)
     if scores is None:
         (child.path / "evaluations" / "village.jsonl").unlink()
     else:
         add_task(child, "village", scores)
-    assert said in page_of(tmp_path, child).text
+    assert message in page_of(tmp_path, child).text
 
 
 def test_a_task_that_measures_a_loss_is_no_percentage(tmp_path: Path) -> None:

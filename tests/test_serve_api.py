@@ -91,10 +91,13 @@ def test_a_chat_answers_what_the_run_answers(api: OpenAI, run: Run) -> None:
 
 
 def test_what_was_read_for_an_earlier_turn_is_not_read_again(api: OpenAI, run: Run) -> None:
-    asked = [{"role": "user", "content": "What did Polly bring to the old mill, and who saw it?"}]
-    first = chat(api, messages=asked, seed=openai.NOT_GIVEN)
-    turns = [*asked, {"role": "assistant", "content": first.choices[0].message.content}, *ASKED]
-    again, read = chat(api, messages=turns, seed=openai.NOT_GIVEN), render(run.tokenizer, asked, reply=True).tokens
+    prompt_tokens = [{"role": "user", "content": "What did Polly bring to the old mill, and who saw it?"}]
+    first = chat(api, messages=prompt_tokens, seed=openai.NOT_GIVEN)
+    turns = [*prompt_tokens, {"role": "assistant", "content": first.choices[0].message.content}, *ASKED]
+    again, read = (
+        chat(api, messages=turns, seed=openai.NOT_GIVEN),
+        render(run.tokenizer, prompt_tokens, reply=True).tokens,
+    )
     assert 0 <= first.usage.prompt_tokens_details.cached_tokens < len(read)
     assert len(read) <= again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens
     several = complete(api, prompt=["Lily", "Lily"], n=2, seed=openai.NOT_GIVEN).usage
@@ -161,7 +164,7 @@ def test_completions_of_texts_and_tokens(api: OpenAI, run: Run) -> None:
 def test_echoed_probabilities_are_the_models(api: OpenAI, run: Run) -> None:
     """As lm_eval asks for them."""
     tokens = run.tokenizer.encode("Sam found the purse")
-    truth = run.model(torch.tensor([tokens]))[0].log_softmax(-1)
+    expected_logprobs = run.model(torch.tensor([tokens]))[0].log_softmax(-1)
     for stream in (False, True):
         for most in (0, 1):
             answer = complete(api, prompt=tokens, echo=True, logprobs=1, max_tokens=most, temperature=0, stream=stream)
@@ -172,14 +175,14 @@ def test_echoed_probabilities_are_the_models(api: OpenAI, run: Run) -> None:
             assert found["token_logprobs"][0] is None and len(found["tokens"]) == len(tokens) + most
             for place, token in enumerate(tokens[1:]):
                 logprob = found["token_logprobs"][place + 1]
-                assert logprob == pytest.approx(float(truth[place, token]), abs=1e-4)
+                assert logprob == pytest.approx(float(expected_logprobs[place, token]), abs=1e-4)
                 assert max(found["top_logprobs"][place + 1].values()) == pytest.approx(
-                    float(truth[place].max()), abs=1e-4
+                    float(expected_logprobs[place].max()), abs=1e-4
                 )
             assert "".join(found["tokens"][: len(tokens)]) == "Sam found the purse"
             assert found["text_offset"][1] == len(found["tokens"][0])
             if most:
-                assert found["token_logprobs"][-1] == pytest.approx(float(truth[-1].max()), abs=1e-4)
+                assert found["token_logprobs"][-1] == pytest.approx(float(expected_logprobs[-1].max()), abs=1e-4)
 
 
 def test_probabilities_of_an_answer(api: OpenAI) -> None:
@@ -199,8 +202,8 @@ def test_probabilities_of_an_answer(api: OpenAI) -> None:
 
 def test_a_long_conversation_loses_its_oldest_turns_and_says_so(api: OpenAI) -> None:
     turns = [{"role": role, "content": "Sam found the purse at the school. " * 2} for role in ("user", "assistant")]
-    asked = [{"role": "system", "content": "Who?"}, *turns, *turns, *turns, *turns, *ASKED]
-    answer = chat(api, messages=asked)
+    prompt_tokens = [{"role": "system", "content": "Who?"}, *turns, *turns, *turns, *turns, *ASKED]
+    answer = chat(api, messages=prompt_tokens)
     assert answer.messages_left_out in (2, 4, 6, 8) and answer.usage.prompt_tokens <= 128
     assert chat(api).messages_left_out == 0
     with pytest.raises(openai.BadRequestError) as refused:
@@ -388,11 +391,11 @@ def test_answers_are_kept_and_judged(api: OpenAI, url: str, store: FeedbackStore
         streamed = chunk.id
     ids = [answers[0].id.removeprefix("chatcmpl-")]
     ids += [f"{ids[0]}-1", streamed.removeprefix("chatcmpl-")]
-    kept = store.conversation("c1")
-    assert [record.id for record in kept] == ids
-    assert kept[0].text == answers[0].choices[0].message.content and kept[0].prompt == ASKED
-    assert (kept[1].run, kept[1].weights_sha256) == ("tiny", run.state["weights_sha256"])
-    assert kept[1].settings["seed"] == 4 and kept[1].settings["max_new_tokens"] == 12
+    stored = store.conversation("c1")
+    assert [record.id for record in stored] == ids
+    assert stored[0].text == answers[0].choices[0].message.content and stored[0].prompt == ASKED
+    assert (stored[1].run, stored[1].weights_sha256) == ("tiny", run.state["weights_sha256"])
+    assert stored[1].settings["seed"] == 4 and stored[1].settings["max_new_tokens"] == 12
     thumb = {"kind": "thumb", "answer_id": answers[0].id, "value": 1, "annotator": "ann"}
     assert post(url, "/v1/feedback", thumb)[0] == 201
     comparison = {"kind": "comparison", "answer_id": ids[0], "other_answer_id": ids[1], "value": -1}

@@ -87,8 +87,8 @@ def test_eight_at_once_one_by_one_and_packed_give_the_same_gradients(tokenizer: 
     wanted = gradients(model, at_once)
     assert max(float(g.abs().max()) for g in wanted.values()) > 1e-3
     for batches in (one_by_one, packed):
-        for name, found in gradients(model, batches).items():
-            torch.testing.assert_close(found, wanted[name], atol=1e-6, rtol=1e-4, msg=name)
+        for name, positions in gradients(model, batches).items():
+            torch.testing.assert_close(positions, wanted[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_what_is_trained_on_is_the_answer_and_its_end(tokenizer: Tokenizer) -> None:

@@ -193,12 +193,12 @@ def test_any_ids_decode_to_their_bytes_at_once_or_in_a_stream(pattern: str, ids:
     tokenizer = TRAINED[pattern]
     text = tokenizer.decode(ids)
     assert text == b"".join(map(tokenizer.token_bytes, ids)).decode("utf-8", errors="replace")
-    decoder, shown, rest = StreamDecoder(tokenizer), "", ids
+    decoder, shown, remaining = StreamDecoder(tokenizer), "", ids
     for size in sizes:
-        shown += decoder.push(rest[:size])
+        shown += decoder.push(remaining[:size])
         assert text.startswith(shown)
-        rest = rest[size:]
-    assert shown + decoder.push(rest) + decoder.finish() == text
+        remaining = remaining[size:]
+    assert shown + decoder.push(remaining) + decoder.finish() == text
 
 
 def test_the_stream_shows_no_half_characters() -> None:

@@ -166,8 +166,8 @@ def test_ctrl_c_saves_and_exits_with_130(small_config: Any, tmp_path: Path) -> N
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume" in said and "Traceback" not in said
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in printed and "Traceback" not in printed
     assert folder.steps()[-1] == read_metrics(folder.metrics)[-1]["step"]
 
 
@@ -464,11 +464,11 @@ def test_adapters_are_planned_without_gradients_of_what_they_leave() -> None:
 
 
 def test_doctor_plans_a_run_with_the_shape_of_its_parent(
-    start: Run, judge: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sft_run: Run, reward_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "preset.yaml").write_text("stage: ppo\ndata: {path: x}\nppo: {critic: reward}\n")
-    words = ["--init-from", str(start.path), "--ppo.reward_model", str(judge.path), "--device", "cpu", "--json"]
+    words = ["--init-from", str(sft_run.path), "--ppo.reward_model", str(reward_run.path), "--device", "cpu", "--json"]
     assert main(["doctor", str(tmp_path / "preset.yaml"), *words]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
-    policy, reward = (sum(p.numel() for p in run.model.parameters()) for run in (start, judge))
+    policy, reward = (sum(p.numel() for p in run.model.parameters()) for run in (sft_run, reward_run))
     assert plan["parameters"] == policy and plan["weights_bytes"] >= 4 * (2 * policy + 2 * reward)

@@ -68,9 +68,9 @@ def attend_per_document(
     for division, part, *qkv in zip(divisions, masks, q.split(rows), k.split(rows), v.split(rows)):
         documents, end = [], 0
         for one_q, one_k, one_v in zip(*(x.split(division.lengths, dim=2) for x in qkv)):
-            own, end = slice(end, end + one_q.shape[2]), end + one_q.shape[2]
-            own_mask = None if part is None else part[..., own, own]
-            documents.append(dot_product_attention(one_q, one_k, one_v, own_mask))
+            span, end = slice(end, end + one_q.shape[2]), end + one_q.shape[2]
+            span_mask = None if part is None else part[..., span, span]
+            documents.append(dot_product_attention(one_q, one_k, one_v, span_mask))
         outputs.append(torch.cat(documents, dim=2))
     return torch.cat(outputs)
 

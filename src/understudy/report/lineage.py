@@ -235,7 +235,7 @@ def _read_run(folder: RunFolder) -> Evidence:
     samples = [
         (step, (folder.samples / f"step_{step}.txt").read_text(encoding="utf-8", errors="replace")) for step in steps
     ]
-    tasks = {name: of for name, of in optional("evaluation_tasks.json").items() if isinstance(of, dict)}
+    tasks = {name: entry for name, entry in optional("evaluation_tasks.json").items() if isinstance(entry, dict)}
     files = {path.stem: path for path in (folder.path / "evaluations").glob("*.jsonl")}
     return Evidence(
         folder.name, folder, read_metrics(folder.metrics), read_preset(str(folder.path / "config.yaml")),

@@ -245,10 +245,10 @@ def _rewind(folder: RunFolder, resume_step: int | None) -> list[dict[str, Any]]:
                 f"{folder.metrics} is from an earlier run; continue it with --resume, or choose another --run"
             )
         return []
-    kept = [row for row in read_metrics(folder.metrics) if row.get("step", 0) <= resume_step]
-    write_bytes(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+    rows = [row for row in read_metrics(folder.metrics) if row.get("step", 0) <= resume_step]
+    write_bytes(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
     for path in folder.samples.glob("step_*.txt"):
         step = path.stem.removeprefix("step_")
         if step.isdigit() and int(step) > resume_step:
             path.unlink()
-    return kept
+    return rows

@@ -173,15 +173,15 @@ def _refuse_misspelt(argument: str) -> None:
     raise ValueError(f"{argument!r} is neither a file or folder nor a named source: {hint}")
 
 
-def _hashed(found: LocalFiles, report: Report) -> TextFiles:
-    sizes = [path.stat().st_size for path in found.files]
+def _hashed(listing: LocalFiles, report: Report) -> TextFiles:
+    sizes = [path.stat().st_size for path in listing.files]
     parts: list[TextPart] = []
     done, total = 0, sum(sizes)
-    for path, size in zip(found.files, sizes):
+    for path, size in zip(listing.files, sizes):
         parts.append(TextPart(str(path), size, sha256_of(path)))
         done += size
         report(PreparationProgress("hashing files", done, total))
-    return TextFiles(found, tuple(parts))
+    return TextFiles(listing, tuple(parts))
 
 
 def identity(source: TextSource, seed: int) -> dict[str, Any]:
