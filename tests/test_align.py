@@ -248,7 +248,7 @@ def test_evaluations_have_one_scale_whatever_was_sampled_before(sft_run: Run, re
 
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
-def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, sft_run: Run, preferences: Path) -> None:
+def test_the_gradient_does_not_depend_on_the_micro_batches(stage: str, sft_run: Run, preferences: Path) -> None:
     encoded = encode_preferences(open_preferences(preferences, "train"), sft_run.tokenizer, 32)
     unit = encoded.comparisons[0]
     units = [
@@ -335,12 +335,10 @@ def test_the_loss_of_dpo_begins_at_log_2(sft_run: Run, preferences: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("right", "said", "score"),
+    ("right", "message", "score"),
     [("72", "So they have 72 in all.", 1.0), ("72", "It is 71.", 0.0), ("3 and 4 #### 7", "7", 1.0), ("b", "bb", 0.0)],
 )
-def test_where_the_right_answer_is_a_number_what_an_answer_comes_to_counts(
-    right: str, message: str, score: float
-) -> None:
+def test_numeric_answers_are_compared_by_value(right: str, message: str, score: float) -> None:
     assert true_score(Prompt(({"role": "user", "content": "?"},), None, right, ""), message) == score
 
 
@@ -356,7 +354,7 @@ def test_samples_answer_the_prompts_that_are_asked_for(sft_run: Run, prompts: Pa
 
 
 @pytest.mark.parametrize(
-    ("stage", "options", "said"),
+    ("stage", "options", "message"),
     [
         ("ppo", {}, "nothing is rewarded"),
         ("ppo", {"ppo.checker_weight": "1", "train.batch_size": "48"}, "does not divide the 64 answers"),
@@ -376,7 +374,7 @@ def test_samples_answer_the_prompts_that_are_asked_for(sft_run: Run, prompts: Pa
         ("grpo", {"grpo.checker_weight": "1", "grpo.kl_estimator": "k1"}, "k1"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(
+def test_settings_that_do_not_fit_are_one_sentence(
     stage: str, options: dict[str, str], message: str, sft_run: Run, prompts: Path, preferences: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -414,7 +412,7 @@ def test_a_checker_needs_to_know_all_answers(
     assert "checker_weight needs prompts with a check or an answer" in capsys.readouterr().err
 
 
-def test_a_run_that_does_not_speak_chat_is_refused(
+def test_a_run_without_chat_tokens_is_refused(
     char_data: Path, preferences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = [

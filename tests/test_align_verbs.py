@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_reward_model(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"messages": [{"role": "user", "content": "a"}]}', "line 2 cannot be scored: it does not end with an answer"),
         ('{"prompt": []}', "line 2 cannot be scored: it has neither messages nor prompt, chosen and rejected"),
@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_reward_model(
         ("{", "line 2 is not JSON"),
     ],
 )
-def test_what_cannot_be_scored_is_one_sentence(
+def test_lines_that_cannot_be_scored_are_one_sentence(
     line: str, message: str, reward_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "lines.jsonl"
@@ -119,47 +119,43 @@ def judged(judge: compare.Judge, first: list[str], second: list[str], sft_run: R
 def test_a_comparison_is_blind_and_counts_for_the_second(sft_run: Run) -> None:
     right, wrong = [prompt.answer or "" for prompt in PROMPTS], ["h"] * 40
     mixed = [*right[:20], *wrong[20:]]
-    comparison_result = judged(compare.by_verifier, wrong, mixed, sft_run).as_dict()
+    output = judged(compare.by_verifier, wrong, mixed, sft_run).as_dict()
     assert (
-        comparison_result["wins"],
-        comparison_result["ties"],
-        comparison_result["losses"],
-        comparison_result["win_rate"],
+        output["wins"],
+        output["ties"],
+        output["losses"],
+        output["win_rate"],
     ) == (20, 20, 0, 0.75)
-    assert (
-        0.64 < comparison_result["low"] < 0.68
-        and 0.80 < comparison_result["high"] < 0.84
-        and comparison_result["p_value"] == pytest.approx(2**-19)
-    )
-    assert [(name, category["win_rate"]) for name, category in comparison_result["categories"].items()] == [
+    assert 0.64 < output["low"] < 0.68 and 0.80 < output["high"] < 0.84 and output["p_value"] == pytest.approx(2**-19)
+    assert [(name, category["win_rate"]) for name, category in output["categories"].items()] == [
         ("a", 1.0),
         ("c", 0.5),
     ]
 
     shown: list[str] = []
     first_shown = compare.by_person(lambda question: "1", shown.append)
-    comparison_result = judged(first_shown, wrong, right, sft_run).as_dict()
-    assert 8 < comparison_result["wins"] < 32, "who always takes the first prefers neither run"
-    assert comparison_result["ties"] == 0 and sum("\n1: h\n" in text for text in shown) == comparison_result["losses"]
+    output = judged(first_shown, wrong, right, sft_run).as_dict()
+    assert 8 < output["wins"] < 32, "who always takes the first prefers neither run"
+    assert output["ties"] == 0 and sum("\n1: h\n" in text for text in shown) == output["losses"]
 
 
 def test_a_person_may_stop_and_the_judged_pairs_count(sft_run: Run) -> None:
     right, wrong = [prompt.answer or "" for prompt in PROMPTS], ["h"] * 40
-    message = iter(["1", "what?", "t", "2"])
+    replies = iter(["1", "what?", "t", "2"])
 
     def ask(question: str) -> str:
-        if (answer := next(message, None)) is None:
+        if (answer := next(replies, None)) is None:
             raise KeyboardInterrupt
         return answer
 
-    comparison_result = judged(compare.by_person(ask, lambda text: None), wrong, right, sft_run)
-    assert [pair.points for pair in comparison_result.pairs].count(0.5) == 1 and len(comparison_result.pairs) == 3
-    assert comparison_result.not_judged == 37
+    output = judged(compare.by_person(ask, lambda text: None), wrong, right, sft_run)
+    assert [pair.points for pair in output.pairs].count(0.5) == 1 and len(output.pairs) == 3
+    assert output.not_judged == 37
     with pytest.raises(ValueError, match="no pair of answers was judged"):
         judged(compare.by_person(lambda question: "q", lambda text: None), wrong, right, sft_run)
 
 
-def test_what_was_judged_can_be_trained_on(
+def test_judged_pairs_can_be_trained_on(
     sft_run: Run, optimised: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = [prompt.answer or "" for prompt in PROMPTS]
@@ -169,12 +165,12 @@ def test_what_was_judged_can_be_trained_on(
     data, saved = write_lines(tmp_path / "prompts.jsonl", rows), tmp_path / "judged.jsonl"
     words = ["compare", str(sft_run.path), str(optimised.path), "--data", str(data), "--max-new-tokens", "2"]
     assert main([*words, "--limit", "30", "--save", str(saved), "--json"]) == 0
-    comparison_result = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     assert (
-        comparison_result["wins"],
-        comparison_result["ties"],
-        comparison_result["n"],
-        comparison_result["saved_pairs"],
+        output["wins"],
+        output["ties"],
+        output["n"],
+        output["saved_pairs"],
     ) == (29, 1, 30, 29), "an empty one teaches nothing"
     known = [comparison for split in ("train", "val") for comparison in open_preferences(saved, split)]
     assert {c.prompt[0]["content"]: c.answers[c.pairs[0].chosen][0]["content"] for c in known} == ASKED
@@ -184,7 +180,7 @@ def test_what_was_judged_can_be_trained_on(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--reward-model", "x"], "would be ignored with --by checker"),
         (["--by", "reward"], "--by reward needs --reward-model RUN"),
@@ -194,7 +190,7 @@ def test_what_was_judged_can_be_trained_on(
         (["SECOND=JUDGE", "--data", "PROMPTS"], "does not answer"),
     ],
 )
-def test_a_comparison_that_cannot_be_is_one_sentence(
+def test_impossible_comparisons_are_one_sentence(
     options: list[str], message: str, sft_run: Run, reward_run: Run, prompts: Path, preferences: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -229,14 +225,14 @@ def test_best_of_n_stands_beside_the_path_of_a_run(optimised: Run, capsys: pytes
     (path / "overoptimisation.png").unlink()
 
     assert main(["best-of-n", str(path), "--most", "8", "--prompts", "4", "--json"]) == 0
-    saved_result = read_json(path / "best_of_n.json")
-    assert saved_result == json.loads(capsys.readouterr().out)
-    rows = saved_result["rows"]
+    stored = read_json(path / "best_of_n.json")
+    assert stored == json.loads(capsys.readouterr().out)
+    rows = stored["rows"]
     assert [row["n"] for row in rows] == [1, 2, 4, 8] and rows[0]["kl"] == 0
     assert rows[3]["kl"] == pytest.approx(math.log(8) - 7 / 8)
     assert all(before["reward"] < after["reward"] for before, after in itertools.pairwise(rows))
     assert (path / "overoptimisation.png").read_bytes().startswith(b"\x89PNG")
-    panels = overoptimisation(read_metrics(path / "metrics.jsonl"), saved_result, settings)
+    panels = overoptimisation(read_metrics(path / "metrics.jsonl"), stored, settings)
     assert [[line["label"] for line in panel["lines"]] for panel in panels] == [
         ["ppo", "best of n of the reference"]
     ] * 2
@@ -245,14 +241,14 @@ def test_best_of_n_stands_beside_the_path_of_a_run(optimised: Run, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("which", "options", "said"),
+    ("which", "options", "message"),
     [
         ("reward_run", [], "only ppo and grpo optimise a reward"),
         ("optimised", ["--most", "6"], "a power of two from 2"),
         ("optimised", ["--prompts", "1"], "a number from 2"),
     ],
 )
-def test_best_of_n_says_what_it_cannot_do(
+def test_best_of_n_refuses_other_runs_and_numbers(
     which: str, options: list[str], message: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["best-of-n", str(request.getfixturevalue(which).path), *options]) == 2
@@ -262,26 +258,26 @@ def test_best_of_n_says_what_it_cannot_do(
 # ---- evaluate and report --------------------------------------------------------------------------------------------
 
 
-def test_a_reward_model_leaves_what_its_scores_are_worth(
+def test_a_reward_model_saves_its_evaluation(
     reward_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)  # it was trained in fp32
-    saved_result = read_json(reward_run.path / "evaluation_reward.json")
-    assert saved_result["checkpoint"] == "40" and saved_result["pairs"] == 182
+    stored = read_json(reward_run.path / "evaluation_reward.json")
+    assert stored["checkpoint"] == "40" and stored["pairs"] == 182
     last = read_metrics(reward_run.path / "metrics.jsonl")[-1]
-    assert (saved_result["accuracy"], saved_result["loss"]) == (last["val/accuracy"], last["val/loss"])
-    assert sum(row["pairs"] for row in saved_result["calibration"]) == 182
+    assert (stored["accuracy"], stored["loss"]) == (last["val/accuracy"], last["val/loss"])
+    assert sum(row["pairs"] for row in stored["calibration"]) == 182
     assert main(["evaluate", str(reward_run.path), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["accuracy"], again["loss"]) == (
-        saved_result["accuracy"],
-        pytest.approx(saved_result["loss"], abs=1e-5),
+        stored["accuracy"],
+        pytest.approx(stored["loss"], abs=1e-5),
     )
 
-    comparison_result = reward_evidence(saved_result | {"scores": [[2.0, 1.0], [1.0, 0.0], [0.0, 0.5], [1.5, None]]})
-    assert comparison_result is not None
-    assert comparison_result["facts"]["accuracy (labels)"].startswith(share := f"{saved_result['accuracy']:.1%} [")
-    calibration, scores = comparison_result["charts"]
+    output = reward_evidence(stored | {"scores": [[2.0, 1.0], [1.0, 0.0], [0.0, 0.5], [1.5, None]]})
+    assert output is not None
+    assert output["facts"]["accuracy (labels)"].startswith(share := f"{stored['accuracy']:.1%} [")
+    calibration, scores = output["charts"]
     [line] = calibration["lines"]
     assert all(low <= y <= high for low, y, high in zip(line["low"], line["y"], line["high"]))
     assert [bar["label"] for bar in scores["bars"]] == ["answers (1)", "right answers (1)", "wrong answers (2)"]
@@ -323,8 +319,8 @@ def test_scores_that_are_not_finite_are_refused(
 
 
 def test_answers_before_and_after_stand_side_by_side(optimised: Run, tmp_path: Path) -> None:
-    message = {step: (optimised.path / "samples" / f"step_{step}.txt").read_text() for step in (0, 12)}
-    before, after = (text.partition("\nassistant: ")[2].strip() for text in message.values())
+    samples = {step: (optimised.path / "samples" / f"step_{step}.txt").read_text() for step in (0, 12)}
+    before, after = (text.partition("\nassistant: ")[2].strip() for text in samples.values())
     page = write_report([optimised.path], tmp_path / "page.html").read_text()
     texts = json.loads(page.partition('id="texts">')[2].partition("</script>")[0])[0]
     assert [sample["step"] for sample in texts] == [0, 6, 12]
@@ -344,13 +340,11 @@ def test_preferences_have_no_loss_a_token_but_conversations_have(
     assert "trained on preferences, which have no loss per token; name --tasks, or --data" in capsys.readouterr().err
     talk = write_lines(tmp_path / "talk.jsonl", [{"messages": conversation(a, "b")} for a in "abcdefgh"])
     assert main(["evaluate", str(trained.path), "--data", str(talk), "--json"]) == 0
-    comparison_result = json.loads(capsys.readouterr().out)
-    assert 1 < comparison_result["loss"] < 6 and comparison_result["tokens"] >= 2, (
-        "near the uniform distribution over 20 tokens"
-    )
+    output = json.loads(capsys.readouterr().out)
+    assert 1 < output["loss"] < 6 and output["tokens"] >= 2, "near the uniform distribution over 20 tokens"
 
 
-def test_a_line_of_progress_has_the_few_that_are_watched() -> None:
+def test_progress_lines_show_few_metrics() -> None:
     watch = ProgressPanel(10)
     watch.update({
         "step": 1, "train_seconds": 1.0, "train/reward": 0.5, "train/kl": 1.25, "train/policy_loss": 0.1,

@@ -95,9 +95,9 @@ def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenize
     model = small_model(shape)
     requests = [SequenceRequest(tokens, 12, HOWS[n % 4], stop=("q",)) for n, tokens in enumerate(prompts_of(1, 10))]
     with BatchEngine(model, tokenizer, max_rows=3, prefill_tokens=8) as engine:
-        listener = [Listener() for _ in requests]
-        tickets = [engine.submit(*each) for each in zip(requests, listener)]
-        for request, one, ticket in zip(requests, listener, tickets):
+        listeners = [Listener() for _ in requests]
+        tickets = [engine.submit(*each) for each in zip(requests, listeners)]
+        for request, one, ticket in zip(requests, listeners, tickets):
             pieces, completion = one.wait(), ticket.completion()
             [expected] = generate_text(model, tokenizer, [list(request.tokens)], 12, request.settings, request.stop)
             assert "".join(piece.text for piece in pieces) == completion.text == expected.text
@@ -107,7 +107,7 @@ def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenize
         stats = engine.stats()
     assert (stats.running, stats.waiting, stats.slots) == (0, 0, 3)
     assert sum(stats.requests_finished.values()) == 10
-    assert stats.tokens_generated == sum(len(one.tokens) for one in listener)
+    assert stats.tokens_generated == sum(len(one.tokens) for one in listeners)
     assert stats.prompt_tokens == sum(len(request.tokens) for request in requests)
 
 
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weight
     assert finished["cancelled"] > 3 and finished["length"] >= 18
 
 
-def test_the_next_turn_reads_only_what_is_new(tokenizer: Tokenizer) -> None:
+def test_the_next_turn_computes_only_new_tokens(tokenizer: Tokenizer) -> None:
     model = small_model()
     first, more, other = prompts_of(3, 1, 9)[0] * 2, [5, 6, 7], [1] * 9
     with BatchEngine(model, tokenizer, max_rows=2, prefill_tokens=4) as engine:
@@ -277,11 +277,11 @@ def test_cancelling_frees_the_slot_and_the_queue_is_bounded(stalled: Any) -> Non
 def test_closing_drains_or_ends_at_once(tokenizer: Tokenizer) -> None:
     for drain in (True, False):
         with BatchEngine(small_model(), tokenizer, max_rows=1) as engine:
-            listener = [Listener() for _ in range(3)]
-            for one in listener:
+            listeners = [Listener() for _ in range(3)]
+            for one in listeners:
                 engine.submit(SequenceRequest([1], 40, GREEDY), one)
             engine.close(drain)
-            reasons = [one.wait()[-1].finish_reason for one in listener]
+            reasons = [one.wait()[-1].finish_reason for one in listeners]
             assert reasons == ["length"] * 3 if drain else reasons[1:] == ["cancelled"] * 2
             with pytest.raises(RuntimeError, match="not running"):
                 engine.submit(SequenceRequest([1], 1), Listener())
@@ -412,6 +412,8 @@ def test_memory_is_planned(tokenizer: Tokenizer) -> None:
         (SequenceRequest([1], 1, logprobs=-1), "logprobs is -1"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(request_: SequenceRequest, message: str, tokenizer: Tokenizer) -> None:
+def test_requests_that_cannot_be_answered_are_refused(
+    request_: SequenceRequest, message: str, tokenizer: Tokenizer
+) -> None:
     with BatchEngine(small_model(), tokenizer) as engine, pytest.raises(ValueError, match=message):
         engine.submit(request_, Listener())

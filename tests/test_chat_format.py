@@ -249,7 +249,7 @@ def test_a_megabyte_on_one_line_is_rendered(unit: str) -> None:
         ([user("a"), assistant("b"), assistant("c")], "message 3 is from the assistant and follows one from the"),
     ],
 )
-def test_what_is_no_conversation_is_refused_with_its_place(messages: Any, complaint: str) -> None:
+def test_invalid_conversations_are_refused_with_their_place(messages: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as refusal:
         check_messages(messages)
     assert "\n" not in str(refusal.value)
@@ -265,7 +265,7 @@ def test_a_conversation_comes_back_stripped_and_the_given_one_is_untouched() -> 
     assert check_messages([system("")]) == [system("")]
 
 
-def test_an_answer_follows_a_user_and_a_tokenizer_speaks_chat(tokenizer: Tokenizer) -> None:
+def test_an_answer_follows_a_user_and_needs_chat_tokens(tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="the last message is from the assistant"):
         render(tokenizer, [user("a"), assistant("b")], reply=True)
     with pytest.raises(ValueError, match="the last message is from the system"):
@@ -319,7 +319,7 @@ def test_the_system_message_stays() -> None:
         fit(ours, [system("kind"), *TALK], 33)
 
 
-def test_what_cannot_be_fitted_is_refused() -> None:
+def test_conversations_that_cannot_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the message takes 20 tokens, and 19 are free .* shorter"):
         fit(made("char"), TALK, 19)
     for messages in (TALK[:2], [system("kind")]):

@@ -125,7 +125,7 @@ def test_the_oldest_turns_leave_first_and_the_system_message_never(chat: Chat, s
     assert left[0] == 0 and left == sorted(left) and left[-1] > 0 and not any(n % 2 for n in left)
 
 
-def test_stopping_keeps_what_was_said(chat: Chat, script: Script) -> None:
+def test_stopping_keeps_the_text_so_far(chat: Chat, script: Script) -> None:
     script(chat, "Sam found the purse.", "Sam found the purse.", "At the school.", "At the school.")
     pieces = chat.say("Who?")
     received = next(pieces) + next(pieces)
@@ -315,7 +315,7 @@ def test_a_pipe_ends_at_the_first_mistake_and_says_where(chat: Chat, script: Scr
         assert contents(chat) == ["Who?", "One."]
 
 
-def test_what_happens_to_an_answer_is_said_once(chat: Chat, script: Script) -> None:
+def test_the_end_of_an_answer_is_reported_once(chat: Chat, script: Script) -> None:
     script(chat, "", "Sam found the purse at the school.")
     assert piped(chat, "Who?\n") == ("\n", "(the answer is empty; the conversation is unchanged)\n")
     chat.set("tokens", "2")
@@ -332,7 +332,7 @@ def test_lines_are_joined_by_a_backslash() -> None:
     assert list(joined_lines([])) == []
 
 
-def test_an_interrupt_while_writing_keeps_what_was_said(chat: Chat, script: Script) -> None:
+def test_an_interrupt_while_writing_keeps_the_text_so_far(chat: Chat, script: Script) -> None:
     script(chat, "Sam found the purse at the school.")
     written: list[str] = []
 

@@ -142,7 +142,7 @@ BAD_TEXT = [
 
 
 @pytest.mark.parametrize(("content", "sentence"), BAD_TEXT)
-def test_what_is_not_text(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_files_that_are_not_text(tmp_path: Path, content: bytes, sentence: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=sentence):
@@ -193,7 +193,7 @@ def test_bad_gzip(tmp_path: Path) -> None:
             documents(whole)
 
 
-def test_what_cannot_be_found(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("x")
     with pytest.raises(ValueError, match="no such file or folder"):
         find_files([str(tmp_path / "none.txt")])

@@ -115,7 +115,7 @@ def test_a_csv_file_with_uneven_rows_or_without_a_header(tmp_path: Path) -> None
         ("README", "it has no ending, and .txt, .md, .jsonl"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_remedy(
+def test_unreadable_files_are_refused_with_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, sentence: str
 ) -> None:
     (tmp_path / name).write_text("Some text.")

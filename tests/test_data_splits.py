@@ -107,7 +107,7 @@ def test_a_source_s_own_splits_are_kept() -> None:
     assert texts(items, "train") == ["a", "b"] and texts(items, "val") == ["c"]
 
 
-def test_any_part_can_be_gone_on_from() -> None:
+def test_reading_can_resume_at_any_part() -> None:
     docs = [f"{i} " * (1 + 31 * i % 47) for i in range(20)]
     for feed in (feed_of(docs[:8], [], docs[8:]), feed_of(docs[:2] * 45, docs)):
         rule, _ = choose(feed, 0.2)

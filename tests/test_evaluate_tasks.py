@@ -115,8 +115,8 @@ def test_long_sequences_are_scored_token_by_token_with_all_the_context_there_is(
             seen = ids[max(0, end - 9) : at]
             logprobs = model(torch.tensor([seen]))[0, -1].detach().double().log_softmax(0)
             wanted += float(logprobs[ids[at]])
-        (likelihood,) = score_sequences(model, [Span(ids, first)], CPU, 4)
-        assert likelihood.logprob == pytest.approx(wanted, abs=1e-4) and likelihood.tokens == 30 - first
+        (scores,) = score_sequences(model, [Span(ids, first)], CPU, 4)
+        assert scores.logprob == pytest.approx(wanted, abs=1e-4) and scores.tokens == 30 - first
 
 
 def test_a_continuation_is_encoded_with_its_context() -> None:
@@ -128,12 +128,10 @@ def test_a_continuation_is_encoded_with_its_context() -> None:
     assert continuation(words, "", "cat").first == 1
 
 
-def test_greedy_says_whether_choosing_would_have_given_it(letters: Tokenizer) -> None:
+def test_greedy_marks_continuations_of_greedy_decoding(letters: Tokenizer) -> None:
     model = rigged(letters, {":": {"a": 0.6, "b": 0.4}, "a": {"b": 1}, "b": {"a": 0.9, "b": 0.1}})
-    likelihood = score_sequences(
-        model, [continuation(letters, ":", text) for text in ("ab", "aba", "bb", "ba")], CPU, 3
-    )
-    assert [score.greedy for score in likelihood] == [True, True, False, False]
+    scores = score_sequences(model, [continuation(letters, ":", text) for text in ("ab", "aba", "bb", "ba")], CPU, 3)
+    assert [score.greedy for score in scores] == [True, True, False, False]
 
 
 # Answers.
@@ -158,7 +156,7 @@ def test_answers_end_at_a_line_break_and_are_judged(letters: Tokenizer, tmp_path
     assert (one.n, one.low, one.high) == (1, None, None)
 
 
-def test_where_the_tokenizer_speaks_chat_the_answer_ends_with_the_turn(letters: Tokenizer, tmp_path: Path) -> None:
+def test_with_chat_tokens_the_answer_ends_with_the_turn(letters: Tokenizer, tmp_path: Path) -> None:
     chat = with_chat_tokens(letters)
     model = rigged(chat, {"\n": {"y": 1}, "y": {"e": 1}, "e": {"s": 1}, "s": {"<|im_end|>": 1}})
     path = lines(tmp_path / "q.jsonl", {"question": "Really?", "answer": "Yes"}, {"question": "No?", "answer": "no"})
@@ -171,9 +169,9 @@ def test_the_batch_size_changes_nothing_but_rounding(letters: Tokenizer, tmp_pat
     tokenizer = with_chat_tokens(letters) if chat else letters
     model = small_gpt(tokenizer).train()
     words = ["river", "a mill", "bread and butter", "x"]
-    asked = [f"Who {word} {'very ' * i}?" for i, word in enumerate(words * 3)]
-    choices = [{"question": q, "choices": words[: 2 + i % 3], "answer": 0} for i, q in enumerate(asked)]
-    answers = [{"question": q, "answer": "x"} for q in asked]
+    texts = [f"Who {word} {'very ' * i}?" for i, word in enumerate(words * 3)]
+    choices = [{"question": q, "choices": words[: 2 + i % 3], "answer": 0} for i, q in enumerate(texts)]
+    answers = [{"question": q, "answer": "x"} for q in texts]
     chosen, generated = (
         [
             run_task(find_task(str(lines(tmp_path / f"{name}.jsonl", *rows))), model, tokenizer, CPU, batch_size=size)
@@ -394,7 +392,7 @@ def test_real_gsm8k(real_data: Path, split: Any) -> None:
     assert all(task.score(example, example.answer) for example in examples)
 
 
-def test_mistakes_name_what_and_where(tmp_path: Path) -> None:
+def test_mistakes_name_the_field_and_line(tmp_path: Path) -> None:
     def complaint(*rows: Any) -> str:
         path = tmp_path / "bad.jsonl"
         path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
@@ -425,7 +423,7 @@ def test_mistakes_name_what_and_where(tmp_path: Path) -> None:
         find_task(str(tmp_path / "gsm8k.jsonl"))
 
 
-def test_without_data_or_hub_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_data_or_hub_one_sentence_advises(monkeypatch: pytest.MonkeyPatch) -> None:
     from understudy.data.fetch.download import UnavailableError
     from understudy.evaluate.tasks import source
 
@@ -469,7 +467,7 @@ def questions(path: Path) -> Path:
     return lines(path, *rows)
 
 
-def test_evaluate_tasks_keeps_and_tells(capsys: pytest.CaptureFixture[str], trained: RunFolder) -> None:
+def test_evaluate_tasks_saves_and_prints(capsys: pytest.CaptureFixture[str], trained: RunFolder) -> None:
     questions(Path("q.jsonl"))
     lines(Path("said.jsonl"), {"question": "Who?", "answer": "Sam"})
     assert main(["evaluate", "small", "--tasks", "q.jsonl"]) == 0

@@ -98,7 +98,7 @@ def test_ratings_and_thumbs_of_answers_to_one_prompt_become_preferences_by_their
     assert preferences(store).left_out == {"pairs with equal ratings": 1, UNPAIRED.format(kind="thumb"): 1}
 
 
-def test_what_is_exported_is_what_the_stages_read(store: FeedbackStore, tmp_path: Path) -> None:
+def test_the_stages_read_the_export(store: FeedbackStore, tmp_path: Path) -> None:
     for n in range(4):
         for id, text in ((f"a{n}", "Sam did."), (f"b{n}", "Lily did.")):
             answer(store, id, text, question=f"Who found purse {n}?")
@@ -109,7 +109,7 @@ def test_what_is_exported_is_what_the_stages_read(store: FeedbackStore, tmp_path
     talks = [open_conversations(tmp_path / "sft.jsonl", split) for split in ("train", "val")]
     assert sum(map(len, talks)) == 4 and min(map(len, talks)) == 1
     compared = [open_preferences(tmp_path / "preferences.jsonl", split) for split in ("train", "val")]
-    assert sum(comparisons.pairs for comparisons in compared) == 8 and sum(map(len, compared)) == 4
+    assert sum(part.pairs for part in compared) == 8 and sum(map(len, compared)) == 4
 
 
 # ---- import ---------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_agreement_and_win_rates_are_those_computed_by_hand(store: FeedbackStore
     assert result["runs"]["chat"]["thumbs_up"]["value"] == 0.5
 
 
-def test_a_win_rate_is_as_sure_as_that_of_compare(store: FeedbackStore) -> None:
+def test_win_rates_have_the_interval_of_compare(store: FeedbackStore) -> None:
     for n in range(20):
         answer(store, f"a{n}", "Sam did.")
         answer(store, f"b{n}", "Lily did.", run="better")
@@ -264,7 +264,7 @@ def favourite(run: Run) -> str:
     return max(LETTERS, key=lambda letter: logits[run.tokenizer.encode(letter)[0]].item())
 
 
-def test_improve_goes_from_feedback_to_a_better_run(
+def test_improve_trains_on_the_feedback(
     sft_run: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompt_file = tmp_path / "prompts.jsonl"
@@ -286,7 +286,7 @@ def test_improve_goes_from_feedback_to_a_better_run(
     assert main([*command, "--resume"]) == 0 and "was trained before" in capsys.readouterr().err
 
 
-def test_enough_corrections_finetune_first_and_where_no_answer_is_known_a_reward_model_judges(
+def test_enough_corrections_finetune_first_and_prompts_without_answers_use_a_reward_model(
     sft_run: Run, letters: str, tmp_path: Path
 ) -> None:
     with FeedbackStore(letters) as store:

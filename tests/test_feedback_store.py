@@ -41,7 +41,7 @@ def record(conversation: str = "talk", text: str = "Sam did.", **others: Any) ->
     return AnswerRecord(**given | others)
 
 
-def test_what_is_added_comes_back_from_a_store_opened_again(database: str) -> None:
+def test_records_come_back_from_a_reopened_store(database: str) -> None:
     with FeedbackStore(database) as store:
         given = record(text="Größe 🎭")
         first = store.add_answer(given)
@@ -95,9 +95,7 @@ def test_the_last_judgement_of_an_annotator_counts_and_the_earlier_stay(store: F
         ({"annotator": "a\0b"}, "1 to 200 characters"),
     ],
 )  # fmt: skip
-def test_a_judgement_that_makes_no_sense_is_refused_in_a_sentence(
-    tmp_path: Path, wrong: dict[str, Any], says: str
-) -> None:
+def test_an_invalid_judgement_is_refused_in_a_sentence(tmp_path: Path, wrong: dict[str, Any], says: str) -> None:
     with FeedbackStore(f"sqlite:///{tmp_path}/f.db") as store:
         for id in ("one", "two"):
             store.add_answer(record(id=id))
@@ -123,7 +121,7 @@ def test_hostile_texts_are_kept_as_texts(store: FeedbackStore) -> None:
         assert len(judged) == n + 1 and judged[-1].comment == text and judged[-1].correction == text + "!"
 
 
-def test_what_no_database_keeps_becomes_a_replacement_character(store: FeedbackStore) -> None:
+def test_characters_no_database_stores_become_replacement_characters(store: FeedbackStore) -> None:
     odd, stored = "a\0b\ud800c", "a\ufffdb\ufffdc"
     answer = store.add_answer(
         record(

@@ -107,13 +107,13 @@ def test_a_model_beside_the_files_does_not_change_them(kind: str, model_type: st
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt4", "renumbered", "bytes"])
-def test_what_was_written_is_read_back_as_the_same_tokenizer(kind: str, tmp_path: Path) -> None:
+def test_written_files_are_read_back_as_the_same_tokenizer(kind: str, tmp_path: Path) -> None:
     ours = KINDS[kind]()
     save_huggingface_tokenizer(ours, tmp_path)
     assert load_tokenizer(tmp_path).sha256 == ours.sha256
 
 
-def test_the_configuration_says_what_ends_a_text_and_how_to_chat(tmp_path: Path) -> None:
+def test_the_configuration_has_end_tokens_and_a_chat_template(tmp_path: Path) -> None:
     def config(tokenizer: Tokenizer, *more: int) -> dict[str, Any]:
         save_huggingface_tokenizer(tokenizer, tmp_path / "new" / "folder", *more)
         return json.loads((tmp_path / "new" / "folder" / "tokenizer_config.json").read_text())

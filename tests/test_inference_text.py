@@ -202,7 +202,7 @@ def test_empty_prompts(bytewise: Tokenizer) -> None:
         generate_text(chain(letters, [0, 1]), letters, ["a", ""], 1, how)
 
 
-def test_mistakes_are_told_before_the_first_piece(bytewise: Tokenizer) -> None:
+def test_mistakes_are_raised_before_the_first_piece(bytewise: Tokenizer) -> None:
     model = random_model(bytewise)
     with pytest.raises(ValueError, match="stop string is empty"):
         stream_text(model, bytewise, "to be", 5, stop=["a", ""])

@@ -192,7 +192,7 @@ def test_control_characters_do_not_reach_the_terminal(inspect: Any, tmp_path: Pa
         (["tiny", "--prompt", "S", "--plain", "--out", "look.png"], "a single token has no prediction to draw"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_in_a_sentence(inspect: Any, words: list[str], complaint: str) -> None:
+def test_inputs_that_cannot_be_shown_are_refused_in_a_sentence(inspect: Any, words: list[str], complaint: str) -> None:
     status, out, err = inspect(*words)
     assert (status, out) == (2, "") and complaint in err and err.count("\n") == 1
 

@@ -44,7 +44,7 @@ def field(reader: Any, name: str) -> Any:
 
 @pytest.mark.parametrize("type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("family", SHAPES)
-def test_weights_and_what_is_said_of_them(family: str, type: str, tmp_path: Path) -> None:
+def test_weights_and_metadata(family: str, type: str, tmp_path: Path) -> None:
     tokenizer = bpe()
     run = randomised(tmp_path / "run", shape(family, **SHAPES[family]), tokenizer)
     expected = run.model.blocks[0].mlp.down.weight.detach().clone()
@@ -81,19 +81,19 @@ def test_a_matrix_that_blocks_do_not_divide_is_kept_in_f16(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "own,more,said",
+    "tokenizer,more,message",
     [
         (train_tokenizer("char", ["abc"]), {}, "has a character tokenizer"),
         (train_tokenizer("bpe", SAMPLE, 290, special_tokens=[]), {}, "no token that ends a text"),
         (bpe(), {"activation": "gelu"}, "model.activation 'gelu'"),
     ],
 )
-def test_what_gguf_cannot_hold_is_refused(
-    tokenizer: Tokenizer, more: dict[str, Any], modelfile_fields: str, tmp_path: Path
+def test_models_without_a_gguf_form_are_refused(
+    tokenizer: Tokenizer, more: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     settings = {"activation": "gelu_tanh"} | more
     run = finished_run(tmp_path / "run", shape("gpt2", vocab_size=tokenizer.vocab_size, **settings), tokenizer)
-    with pytest.raises(ValueError, match=re.escape(modelfile_fields)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         export_run(run, "gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -140,7 +140,7 @@ def render_go(template: str, **values: Any) -> str:
     return run(0, values)[0]
 
 
-def test_ollamas_template_writes_what_ours_does(tmp_path: Path) -> None:
+def test_ollamas_template_renders_as_ours(tmp_path: Path) -> None:
     tokenizer = bpe()
     run = randomised(tmp_path / "run", shape("portable"), tokenizer)
     export_run(run, "ollama", tmp_path / "out", "q8_0")
@@ -159,7 +159,7 @@ def test_ollamas_template_writes_what_ours_does(tmp_path: Path) -> None:
     assert written == tokenizer.decode(render(tokenizer, messages, reply=True).tokens)
 
 
-def test_a_base_run_goes_on_with_its_prompt(tmp_path: Path) -> None:
+def test_a_base_run_continues_its_prompt(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bpe", SAMPLE, 290)
     run = finished_run(tmp_path / "run", shape("portable", vocab_size=290), tokenizer)
     modelfile_fields = parse_modelfile(modelfile(run))

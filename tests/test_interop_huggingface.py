@@ -80,7 +80,7 @@ def theirs_of(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", [*GPT2_SIZES, "gpt2 with a head", "qwen3", "qwen3 tied"])
-def test_theirs_in_and_out_again(kind: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_imported_models_are_exported_unchanged(kind: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """In: the same logits. Out: the same tensors, to the bit, under the same names."""
     theirs = theirs_of(kind)
     theirs.save_pretrained(tmp_path / "theirs")
@@ -110,7 +110,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_ours_out_and_in_again(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_exported_runs_are_imported_unchanged(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = randomised(tmp_path / "run", shape(name.split()[0], **OURS[name]), tokenizer)
     checks = export_run(run, "hf", tmp_path / "hf").checks  # which compares logits
     assert "logits within" in checks[0]
@@ -155,7 +155,7 @@ def test_large_models_are_sharded_and_read_from_shards(
     assert torch.equal(weights["norm.weight"], run.model.norm.weight)
 
 
-def test_the_card_tells_where_a_run_comes_from(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_card_names_the_lineage(tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "base", shape("portable"), tokenizer)
     child = finished_run(tmp_path / "child", shape("portable"), tokenizer, "sft")
     about = json.loads((child.path / "run.json").read_text())

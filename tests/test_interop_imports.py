@@ -184,7 +184,7 @@ def test_nanogpt_out_and_in_again(kind: str, bias: bool, tokenizer: Tokenizer, t
     assert read.keys() == own_weights.keys() and all(torch.equal(read[name], own_weights[name]) for name in read)
 
 
-def test_nanogpts_layout_is_that_of_transformers_the_other_way_round(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_nanogpts_layout_is_that_of_transformers_transposed(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """nanoGPT reads GPT-2 by turning four matrices of each block round; so this is the same model."""
     transformers = pytest.importorskip("transformers", reason="it comes with `pip install 'understudy[interop]'`")
     run = randomised(tmp_path / "run", shape("gpt2", vocab_size=280), tokenizer)
@@ -228,7 +228,9 @@ def test_a_pickle_that_would_run_code_is_not_read(
     assert not Path("harmed").exists()
 
 
-def test_what_is_no_tensor_is_refused(tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_entries_that_are_no_tensors_are_refused(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     theirs(tmp_path / "small", tokenizer)
     Path("small/model.safetensors").unlink()
     torch.save({"transformer.wte.weight": 3}, "small/pytorch_model.bin")
@@ -390,7 +392,7 @@ OURS_ALONE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def test_every_option_of_a_model_is_spoken_for() -> None:
+def test_every_model_option_is_carried_over_or_refused() -> None:
     """A new one is carried over, refused, or named here as one that changes nothing once a model is trained."""
     of_training = {"zero_init_projections", "dropout", "ngram_buckets", "ngram_dropout"}
     folded = {
@@ -418,7 +420,7 @@ def test_an_option_without_a_counterpart_is_refused_by_its_name(
     assert "no counterpart for" in message and option in message
 
 
-def test_all_that_stands_in_the_way_is_named_at_once(
+def test_all_obstacles_are_named_at_once(
     tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = shape("portable", vocab_size=280, key_shift=True, norm="layernorm", ngram_orders=(2,))
@@ -573,7 +575,7 @@ def test_a_name_on_the_hub_is_fetched_and_checked(hub: str, tmp_path: Path) -> N
     assert other.returncode == 2 and "there is no model no/such" in other.stderr
 
 
-def test_a_file_that_is_not_what_the_hub_says_is_refused(
+def test_a_file_with_another_hash_than_the_hubs_is_refused(
     hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Hub, "damaged", {"model.safetensors"})
@@ -582,14 +584,14 @@ def test_a_file_that_is_not_what_the_hub_says_is_refused(
     assert not Path("runs").exists()
 
 
-def test_a_hub_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_one_sentence(tmp_path: Path) -> None:
     done = from_hub("http://127.0.0.1:9", "gpt2", tmp_path / "cache")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "openai-community/gpt2 could not be fetched from the hub" in done.stderr and "their paths" in done.stderr
     assert not Path("runs").exists()
 
 
-def test_what_cannot_be_pushed_is_written_and_said_to_be(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_failed_push_leaves_the_export_and_names_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
     environment = os.environ | {
         "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),

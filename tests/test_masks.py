@@ -166,7 +166,7 @@ def test_block_masks_are_dense_masks(shape: dict[str, Any], n_heads: int, monkey
     assert len(calls) == (4 if n_heads == 2 else 0)
 
 
-def test_the_dense_mask_is_what_the_mask_function_says() -> None:
+def test_the_dense_mask_equals_the_mask_function() -> None:
     _, documents, branch_ids, _ = prefix_rows()
     computed = dense_mask(document_mask(documents, branch_ids), 2, 18, documents.device)
     for b in range(2):

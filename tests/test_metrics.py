@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> RunFolder:
 # The file.
 
 
-def test_lines_are_flat_json_and_readable_while_the_run_goes_on(folder: RunFolder) -> None:
+def test_lines_are_flat_json_and_readable_while_the_run_trains(folder: RunFolder) -> None:
     with TrainingMetrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics:
         metrics.write(row(1, lr=np.float32(0.25)))
         metrics.write(row(2, **{"train/loss": math.nan, "grad_norm": math.inf}))
@@ -70,7 +70,7 @@ def test_lines_are_flat_json_and_readable_while_the_run_goes_on(folder: RunFolde
         assert len(read_metrics(folder.metrics)) == 2
 
 
-def test_a_line_without_what_scripts_rely_on_is_a_defect(folder: RunFolder) -> None:
+def test_a_line_without_required_fields_is_a_defect(folder: RunFolder) -> None:
     with (
         TrainingMetrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics,
         pytest.raises(AssertionError),
@@ -93,7 +93,7 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path: Path) -> None:
         read_metrics(path)
 
 
-def test_resuming_drops_what_comes_again_and_goes_on(folder: RunFolder) -> None:
+def test_resuming_drops_repeated_steps(folder: RunFolder) -> None:
     console, _ = plain_console()
     with TrainingMetrics(folder, LogConfig(), 100, console=console) as metrics:
         for step in (10, 20, 30):
@@ -126,7 +126,7 @@ def test_a_new_run_does_not_write_into_the_metrics_of_another(folder: RunFolder)
     assert folder.metrics.read_text() == '{"step": 1}\n'
 
 
-def test_the_other_processes_write_and_say_nothing(folder: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_other_processes_write_and_print_nothing(folder: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
     folder.metrics.write_text('{"step": 9}\n')
     with TrainingMetrics(folder, LogConfig(tensorboard=True), 100, resume_step=1, quiet=True) as metrics:
         metrics.write(row(1))
@@ -259,7 +259,7 @@ def test_time_left_is_until_the_first_end(stops: dict[str, Any], left: float, fr
     assert watch.fraction == pytest.approx(fraction)
 
 
-def test_time_left_counts_what_evaluations_take_and_what_a_loss_may_save() -> None:
+def test_time_left_counts_evaluations_and_an_early_stop_by_loss() -> None:
     assert watched({}, clock_per_step=1.5).seconds_left == pytest.approx(89 * 1.5)
     assert watched({"stop_at_loss": 2.0}).left_text == "at most 1:29"
     assert watched({}, steps=1).left_text == "–", "one measurement is no pace"
@@ -329,7 +329,7 @@ def test_memory_of_the_process_now_and_at_its_peak() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_memory_of_a_gpu_is_what_the_allocator_gave() -> None:
+def test_memory_of_a_gpu_is_the_allocators() -> None:
     device = torch.device("cuda")
     block = torch.zeros(10_000_000, device=device)
     now, peak = memory_bytes(device)
@@ -349,7 +349,7 @@ def scalars(folder: RunFolder) -> tuple[dict[str, list[tuple[int, float]]], Any]
     return {name: [(e.step, round(e.value, 5)) for e in events.Scalars(name)] for name in tags["scalars"]}, events
 
 
-def test_tensorboard_reads_back_what_was_measured_once(folder: RunFolder) -> None:
+def test_tensorboard_reads_back_each_measurement_once(folder: RunFolder) -> None:
     pytest.importorskip("tensorboard")
     log = LogConfig(tensorboard=True)
     with TrainingMetrics(folder, log, 100, console=plain_console()[0]) as metrics:
@@ -420,7 +420,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
     yield fake
 
 
-def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunFolder, wandb: FakeWandb) -> None:
+def test_wandb_gets_everything_and_a_resumed_run_is_the_same_run(folder: RunFolder, wandb: FakeWandb) -> None:
     log, config = LogConfig(wandb=True, project="plays"), {"train": {"steps": 100}}
     with TrainingMetrics(folder, log, 100, config=config, console=plain_console()[0]) as metrics:
         metrics.write(row(10))
@@ -457,7 +457,7 @@ def test_a_missing_package_names_the_extra(folder: RunFolder, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("failing", [ConnectionError, RuntimeError, "its own"])
-def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
+def test_a_tracker_that_fails_is_noted_once_and_training_continues(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, failing: Any
 ) -> None:
     pytest.importorskip("tensorboard")

@@ -136,7 +136,7 @@ def test_shifted_keys_have_half_of_the_token_before_within_their_document() -> N
             torch.testing.assert_close(shifted[t, still], expected)
 
 
-def test_a_new_model_with_shifted_keys_looks_where_its_token_was_followed() -> None:
+def test_a_new_model_with_shifted_keys_attends_after_earlier_copies() -> None:
     """Before any training, the last token's attention finds what came after its earlier copy better than chance."""
     torch.manual_seed(0)
     model = GPT(

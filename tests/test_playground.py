@@ -294,7 +294,7 @@ def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
 
 
 @on_sqlite
-def test_what_is_typed_while_an_answer_comes_stays(page: Any) -> None:
+def test_text_typed_during_an_answer_stays(page: Any) -> None:
     enter(page, "One")
     page.wait_for_selector(".assistant .cursor")
     page.locator("#say textarea").fill("Two")
@@ -310,7 +310,7 @@ def test_what_is_typed_while_an_answer_comes_stays(page: Any) -> None:
 
 
 @on_sqlite
-def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
+def test_answers_are_shown_as_text(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "<img src=y onerror=window.hacked=2>")
     bubbles = page.locator(".bubble").all_inner_texts()
@@ -348,7 +348,7 @@ def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
 
 
 @on_sqlite
-def test_saved_is_not_said_of_what_the_store_refused(
+def test_refused_judgements_are_not_reported_as_saved(
     page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(judgement: Judgement) -> str:

@@ -119,7 +119,7 @@ SCORED_DROPPED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize("cases", [DROPPED, HH_DROPPED, SCORED_DROPPED], ids=["pairs", "hh", "scored"])
-def test_what_teaches_nothing_has_a_reason(tmp_path: Path, cases: list[tuple[dict[str, Any], list[str]]]) -> None:
+def test_dropped_pairs_have_a_reason(tmp_path: Path, cases: list[tuple[dict[str, Any], list[str]]]) -> None:
     for record, reasons in cases:
         assert read(tmp_path, record) == ([], reasons)
 
@@ -150,7 +150,7 @@ def test_a_ranking_is_all_its_pairs_up_to_a_number_of_answers(tmp_path: Path) ->
         ({"instruction": "x", "completions": [{"response": [3]}]}, "the field 'response' is not text but a list"),
     ],
 )
-def test_what_is_no_preference_is_refused_and_leaves_nothing(
+def test_files_without_preferences_are_refused_and_leave_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], record: dict[str, Any], sentence: str
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [record])
@@ -169,7 +169,7 @@ def prompts_in(folder: Path) -> list[set[str]]:
     return [{json.dumps(json.loads(line)["prompt"]) for line in file.read_text("utf-8").splitlines()} for file in files]
 
 
-def test_a_folder_is_divided_by_prompt_and_says_what_was_dropped(tmp_path: Path) -> None:
+def test_a_folder_is_divided_by_prompt_and_counts_dropped_pairs(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [*many(200), pair("Q", "Same.", "Same.")])
     other = write_jsonl(tmp_path / "b.jsonl", [{"chosen": f"\n\nHuman: Question {i}?\n\nAssistant: Yes.",
                                                 "rejected": f"\n\nHuman: Question {i}?\n\nAssistant: No."}

@@ -55,7 +55,7 @@ def test_all_fields_of_a_prompt_count_as_used(tmp_path: Path) -> None:
     assert row.record == {**record, "prompt": [user("2 + 2?")]} and row.unused == ()
 
 
-def test_what_nothing_can_answer_has_a_reason(tmp_path: Path) -> None:
+def test_dropped_prompts_have_a_reason(tmp_path: Path) -> None:
     records = [{"prompt": ""}, {"prompt": []}, {"prompt": [user("Hi"), says("Hello.")]}, {"prompt": None}]
     rows = list(read_prompts(write_jsonl(tmp_path / "a.jsonl", records)))
     assert [row.reason for row in rows] == ["empty message", "no prompt", "turns out of order", "no prompt"]
@@ -71,7 +71,9 @@ def test_what_nothing_can_answer_has_a_reason(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": [4]}, "the field 'answer' is not text but a list"),
     ],
 )
-def test_what_is_no_prompt_is_refused_and_leaves_nothing(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:
+def test_files_without_prompts_are_refused_and_leave_nothing(
+    tmp_path: Path, record: dict[str, Any], sentence: str
+) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [record])
     with pytest.raises(ValueError, match=sentence):
         prepare_conversations([str(path)], tmp_path / "out", kind="prompts")

@@ -107,7 +107,7 @@ def test_the_same_request_gives_the_same_bytes_and_is_done_once(run: RunFolder, 
         prepare(run, tmp_path / "a", temperature=0.5)
 
 
-def test_pairs_of_equal_worth_are_left_out_and_counted_or_kept_as_ties(run: RunFolder, tmp_path: Path) -> None:
+def test_pairs_of_equal_score_are_counted_or_become_ties(run: RunFolder, tmp_path: Path) -> None:
     [left_out] = prepare(run, tmp_path / "a").manifest["sources"]
     prepare(run, tmp_path / "b", ties=True)
     pairs = [

@@ -205,7 +205,7 @@ def test_nothing_that_a_run_brings_becomes_markup(tmp_path: Path) -> None:
     assert "<b>run&" in page.text
 
 
-def test_the_page_says_what_a_run_came_to(tmp_path: Path) -> None:
+def test_the_page_shows_the_results_of_a_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "shakespeare")
     evaluation = {
         "loss": 1.88634, "loss_low": 1.8711, "loss_high": 1.9019, "perplexity": 6.5951, "bits_per_byte": 2.7214,
@@ -229,7 +229,7 @@ def test_the_page_says_what_a_run_came_to(tmp_path: Path) -> None:
     assert "[1.871, 1.902]" in page.text and "804k" in page.text
 
 
-def test_runs_stand_side_by_side_with_what_was_set_differently(tmp_path: Path) -> None:
+def test_runs_stand_side_by_side_with_their_different_settings(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one")
     two = make_run(tmp_path / "two", rows(200), train={"steps": 400, "seed": 7}, optim={"name": "muon"})
     write_json(two.path / "run.json", two.record() | {"parent": {"run": "runs/one", "step": 400, "sha256": "ef" * 32}})
@@ -326,7 +326,7 @@ def test_a_run_that_has_just_begun_or_went_wrong_has_its_page_too(tmp_path: Path
     assert "not evaluated yet" in alone.text
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_one_name_are_distinguished(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / where / "same") for where in ("here", "there")]
     page = page_of(tmp_path, *folders, make_run(tmp_path / "other"))
     names = [run["name"] for run in page.json["charts"]["runs"]]
@@ -435,7 +435,7 @@ def table(page: Page, name: str) -> list[str]:
     return page.row(name)[1:]  # after the chart
 
 
-def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
+def test_a_run_with_a_parent_shows_its_lineage(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
     child = make_child(tmp_path / "child", base)
     page = page_of(tmp_path, child)
@@ -456,7 +456,7 @@ def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
-def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Path) -> None:
+def test_trouble_with_a_parent_is_noted_and_stops_nothing(what: str, tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     about = child.record()
     if what == "gone":
@@ -521,7 +521,7 @@ def test_chance_is_shown_where_a_result_carries_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "said"),
+    ("scores", "message"),
     [
         (
             {"who-0": 1.0, "sum-0": 1.0, "where-1": 0.0},
@@ -556,7 +556,7 @@ def test_a_task_that_measures_a_loss_is_no_percentage(tmp_path: Path) -> None:
     assert page.text.count("answers of child") == 1, "those of the other task"
 
 
-def test_what_makes_a_comparison_unfair_is_noted(tmp_path: Path) -> None:
+def test_unfair_comparisons_are_noted(tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     add_task(base, "village", {"who-0": 1.0}, checkpoint="200", few_shot=5, cut=3)
     text = page_of(tmp_path, child).text
@@ -565,7 +565,7 @@ def test_what_makes_a_comparison_unfair_is_noted(tmp_path: Path) -> None:
     assert "3 prompts were too long for the context of base and lost their beginning." in text
 
 
-def test_some_right_and_wrong_answers_are_shown_with_what_the_parent_said(tmp_path: Path) -> None:
+def test_some_right_and_wrong_answers_are_shown_with_the_parents(tmp_path: Path) -> None:
     _, child = before_and_after(tmp_path)
     path = child.path / "evaluations" / "village.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -629,7 +629,7 @@ def test_accuracies_have_charts_in_percent(tmp_path: Path) -> None:
     assert page_of(tmp_path, lossy).json["charts"]["titles"]["accuracy/text"]["kind"] == "number"
 
 
-def test_a_lineage_is_told_once_and_from_its_beginning(tmp_path: Path) -> None:
+def test_a_lineage_is_shown_once_and_from_its_beginning(tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     last = make_child(tmp_path / "last", child)
     parent = {"run": str(child.path), "step": 300, "sha256": CHILD_SHA}
@@ -648,7 +648,7 @@ def test_a_lineage_is_told_once_and_from_its_beginning(tmp_path: Path) -> None:
     assert not page.json["charts"]["ancestors"]
 
 
-def test_runs_without_parents_have_no_story(tmp_path: Path) -> None:
+def test_runs_without_parents_have_no_lineage(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "a"), make_run(tmp_path / "b"))
     assert "Lineage" not in page.text and "Tasks" not in page.text
 

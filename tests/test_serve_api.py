@@ -76,7 +76,7 @@ def test_models(api: OpenAI, run: Run) -> None:
     assert (model.object, model.context_length, model.weights_sha256) == ("model", 128, run.state["weights_sha256"])
 
 
-def test_a_chat_answers_what_the_run_answers(api: OpenAI, run: Run) -> None:
+def test_a_chat_answers_as_the_run(api: OpenAI, run: Run) -> None:
     answer = chat(api)
     prompt = render(run.tokenizer, ASKED, reply=True).tokens
     assert answer.choices[0].message.content == expected(run, prompt)
@@ -90,7 +90,7 @@ def test_a_chat_answers_what_the_run_answers(api: OpenAI, run: Run) -> None:
     assert chat(api, messages=parts).choices[0].message.content == answer.choices[0].message.content
 
 
-def test_what_was_read_for_an_earlier_turn_is_not_read_again(api: OpenAI, run: Run) -> None:
+def test_earlier_turns_are_not_computed_again(api: OpenAI, run: Run) -> None:
     prompt_tokens = [{"role": "user", "content": "What did Polly bring to the old mill, and who saw it?"}]
     first = chat(api, messages=prompt_tokens, seed=openai.NOT_GIVEN)
     turns = [*prompt_tokens, {"role": "assistant", "content": first.choices[0].message.content}, *ASKED]
@@ -117,7 +117,7 @@ def test_a_stream_is_the_same_answer_in_pieces(api: OpenAI) -> None:
     assert streamed == whole.choices[0].logprobs.content and all(chunk.usage is None for chunk in with_choices)
 
 
-def test_several_answers_draw_by_seeds_of_their_own(api: OpenAI) -> None:
+def test_several_answers_have_different_seeds(api: OpenAI) -> None:
     contents = [choice.message.content for choice in chat(api, n=3).choices]
     assert contents == [chat(api, seed=seed).choices[0].message.content for seed in (3, 4, 5)]
     assert len(set(contents)) == 3
@@ -385,7 +385,7 @@ def test_errors_of_every_kind_have_one_shape(url: str) -> None:
         assert set(body["error"]) == {"message", "type", "param", "code"} and body["error"]["message"]
 
 
-def test_answers_are_kept_and_judged(api: OpenAI, url: str, store: FeedbackStore, run: Run) -> None:
+def test_answers_are_stored_and_judged(api: OpenAI, url: str, store: FeedbackStore, run: Run) -> None:
     answers = [chat(api, n=2, extra_body={"conversation_id": "c1"})]
     for chunk in chat(api, stream=True, extra_body={"conversation_id": "c1"}):
         streamed = chunk.id

@@ -123,7 +123,7 @@ def test_an_open_address_needs_a_key(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "the key is empty" in capsys.readouterr().err
 
 
-def test_a_large_body_is_refused_whatever_it_says_of_its_size(url: str) -> None:
+def test_a_large_body_is_refused_whatever_its_declared_size(url: str) -> None:
     large = b'{"model": "' + b"x" * 30_000
     status, _, body = post(url, "/v1/completions", large)
     assert status == 413 and body["error"]["code"] == "body_too_large"
@@ -178,7 +178,7 @@ def test_strange_texts_pass_as_texts(url: str, store: FeedbackStore, text: str) 
     assert (stored.comment, stored.annotator) == (text.replace("\0", "�"), "o'hara")
 
 
-def test_what_no_text_holds_is_replaced_or_refused(url: str) -> None:
+def test_characters_invalid_in_text_are_replaced_or_refused(url: str) -> None:
     for text in (rb'"\ud800"', b'"\xed\xa0\x80"'):  # half a character, which JSON can spell
         body = b'{"model": "tiny", "messages": [{"role": "user", "content": ' + text + b"}]}"
         assert post(url, "/v1/chat/completions", body)[0] == 200
@@ -202,7 +202,7 @@ def test_paths_do_not_leave_the_list_of_models(url: str) -> None:
         assert status == 404 and body["error"]["code"] == "model_not_found"
 
 
-def test_broken_http_is_refused_and_the_server_goes_on(url: str) -> None:
+def test_broken_http_is_refused_and_the_server_continues(url: str) -> None:
     for request in (
         b"\0\1\2\r\n\r\n",
         b"GET / HTTP/9.9\r\nConnection: close\r\n\r\n",

@@ -163,7 +163,9 @@ def busy(url: str) -> float:
     )
 
 
-def test_what_cannot_be_served_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_runs_that_cannot_be_served_are_refused_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     make_run(tmp_path / "a" / "one")
     make_run(tmp_path / "b" / "one")
     make_run(tmp_path / "judge", stage="reward")

@@ -91,7 +91,7 @@ def test_eight_at_once_one_by_one_and_packed_give_the_same_gradients(tokenizer: 
             torch.testing.assert_close(positions, wanted[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_what_is_trained_on_is_the_answer_and_its_end(tokenizer: Tokenizer) -> None:
+def test_the_answer_and_its_end_are_trained_on(tokenizer: Tokenizer) -> None:
     conversations = render_set([talk(2, 2)], tokenizer, 160)
     _, targets = conversations.row(0)
     end = tokenizer.special_tokens[CHAT_TOKENS[1]]

@@ -128,7 +128,7 @@ def test_backward_and_optimizer_step_stand_in_one_file() -> None:
     assert calls == {"train/loop.py"}
 
 
-def test_no_file_is_a_monster() -> None:
+def test_no_file_is_too_long() -> None:
     long = {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 450}
     assert not long
 
@@ -142,7 +142,7 @@ def test_every_preset_parses_and_its_resolved_form_is_itself(name: str, tmp_path
     assert preset_summaries()[name], "a preset says in its first line what it is"
 
 
-def test_the_depth_dial_sets_everything_and_gives_way_to_what_is_said() -> None:
+def test_depth_sets_everything_and_yields_to_explicit_settings() -> None:
     small, large = (build_config(read_preset("portable") | {"depth": depth}) for depth in (2, 12))
     assert (large.model.d_model, large.model.n_heads) == (768, 12)
     assert large.train.batch_size * large.model.context_length > small.train.batch_size * small.model.context_length

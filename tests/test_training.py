@@ -232,7 +232,7 @@ def test_stops_by_tokens_seconds_and_loss(small_config: Any, tmp_path: Path) -> 
     assert by_loss.final.loss <= 3.2 and by_loss.progress.step % 4 == 0
 
 
-def test_start_from_a_run_and_what_may_differ(small_config: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_init_from_a_run_and_settings_that_may_differ(small_config: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     run_stage(small_config(), RunFolder(tmp_path / "runs/first"))
     parent = load_run("first", "latest")
@@ -408,7 +408,7 @@ def test_only_stages_whose_batches_have_one_shape_are_compiled() -> None:
         build_config({"stage": "dpo", "data": {"path": "x"}, "train": {"compile": "on"}})
 
 
-def test_what_cannot_be_compiled_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_be_compiled_are_left_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
     def fails(*_: Any) -> None:
@@ -457,7 +457,7 @@ def test_the_memory_plan_reads_the_shape_of_the_reward_model(small_config: Any, 
     assert other_models(config) == [(config.model, False), (shape, False), (shape, True)]
 
 
-def test_adapters_are_planned_without_gradients_of_what_they_leave() -> None:
+def test_adapters_are_planned_without_gradients_of_frozen_weights() -> None:
     tree = {"stage": "dpo", "model": MODELS | {"lora": {"rank": 2}}, "data": {"path": "x"}, "init_from": "x"}
     plan = plan_memory(build_config(tree), 2)
     assert plan.gradients_bytes < plan.weights_bytes / 2

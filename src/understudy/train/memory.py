@@ -111,11 +111,11 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     mlp = 2 * model.d_model + model.d_ff * (4 if model.activation == "swiglu" else 2)
     dropout = 3 * model.d_model if model.dropout else 0
     block = attention + mlp + dropout
-    saved_features = (
+    features = (
         model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
     )
     ngrams = 2 * len(model.ngram_orders) * model.d_model
-    return item * (saved_features + ngrams + 4 * model.d_model)
+    return item * (features + ngrams + 4 * model.d_model)
 
 
 def free_bytes(runtime: Runtime) -> int:
