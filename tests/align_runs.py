@@ -1,5 +1,5 @@
-"""Tiny runs for the stages after finetuning: an assistant that knows eight letters, what it is asked and taught, and the
-command line that trains it. conftest.py makes the fixtures known to every test."""
+"""Tiny runs for the stages after finetuning: an assistant that knows eight letters, prompts, preferences, and a
+function that trains by the command line. conftest.py imports the fixtures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
 LETTERS = "abcdefgh"
-ASKED = {"a": "b", "c": "d"}  # what is asked, and the right answer; one of the two falls to validation
+ASKED = {"a": "b", "c": "d"}  # questions and right answers; one of the two is for validation
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ COMMON = {
 
 
 def run(stage: str, name: Path, sft_run: Run, data: Path, *options: str, seed: int = 0, **settings: Any) -> Run:
-    """Train by the command line, without a preset file of its own."""
+    """Train by the command line, with a preset written here."""
     preset = name.parent / f"{name.name}.yaml"
     preset.parent.mkdir(parents=True, exist_ok=True)
     preset.write_text(f"stage: {stage}\ndata: {{path: {data}}}\n")

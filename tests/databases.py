@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 USERS = ("postgres", "nobody")
-"""Whom PostgreSQL may run as where the tests run as root, which it refuses."""
+"""The user of PostgreSQL where the tests run as root, which it refuses."""
 
 
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))

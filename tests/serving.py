@@ -1,4 +1,4 @@
-"""Servers for tests: tiny runs with random weights, on a free port, in this process or in one of their own."""
+"""Servers for tests: tiny runs with random weights, on a free port, in this process or another."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_run(
 
 
 def served_run(run: Run, seconds_per_step: float = 0.0, **engine: Any) -> ServedRun:
-    """A run with an engine, not started, that takes its time where it is told to."""
+    """A run with an engine, not started, whose steps can be slowed down."""
     model: Any = run.model
     if seconds_per_step:
         logits = model.logits
@@ -116,7 +116,7 @@ def wait_until(true: Any, seconds: float = 60) -> None:
 def command(
     *words: str, folder: Path, open_files: int | None = None, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`understudy serve` in a process of its own, which may open ``open_files``; yields the process and the URL."""
+    """`understudy serve` in another process, which may open ``open_files``; yields the process and the URL."""
     limit = [] if open_files is None else ["bash", "-c", f'ulimit -n {open_files}; exec "$@"', "bash"]
     process = subprocess.Popen(
         [*limit, sys.executable, "-m", "understudy", "serve", *words], cwd=folder, stderr=subprocess.PIPE, text=True,

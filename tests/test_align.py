@@ -204,7 +204,7 @@ def test_a_reward_model_scores_the_right_letter_higher(reward_run: Run, preferen
     assert max(scores, key=lambda letter: scores[letter]) == ASKED[question]
 
 
-# ---- what must agree --------------------------------------------------------------------------------------------------
+# ---- agreement of sampling and training -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "rounding"), [("fp32", 1e-5), ("bf16", 4e-3)])

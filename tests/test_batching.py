@@ -63,7 +63,7 @@ def tokenizer() -> Tokenizer:
 
 
 class Listener:
-    """What came of one request."""
+    """The chunks of one request."""
 
     def __init__(self, on_each: Callable[[CompletionChunk], None] = lambda piece: None) -> None:
         self.pieces: list[CompletionChunk] = []
@@ -238,7 +238,7 @@ def test_text_ends_before_a_stop_string_and_at_end_tokens(tokenizer: Tokenizer) 
 
 @pytest.fixture
 def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Listener, RequestHandle]]:
-    """An engine of one row, taken by an answer that does not go on until the test says so."""
+    """An engine of one row, taken by an answer that waits for the test's signal."""
     gate = threading.Event()
 
     def hold(piece: CompletionChunk) -> None:

@@ -1,4 +1,4 @@
-"""The table of benchmarks is the one that the results give, and each result says with what it was measured."""
+"""The table of benchmarks is the one that the results give, and each result records its environment."""
 
 from __future__ import annotations
 

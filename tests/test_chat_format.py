@@ -123,7 +123,7 @@ def test_the_template_needs_no_more_than_jinja() -> None:
     )  # fmt: skip
 
 
-# ---- what is trained on ----------------------------------------------------------------------------------
+# ---- the loss mask ---------------------------------------------------------------------------------------
 
 
 def test_the_mask_of_one_question_by_hand() -> None:
@@ -223,7 +223,7 @@ def test_a_megabyte_on_one_line_is_rendered(unit: str) -> None:
     assert sum(tokens.count(id) for id in ours.special_tokens.values()) == 4
 
 
-# ---- what is no conversation -----------------------------------------------------------------------------
+# ---- invalid conversations -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

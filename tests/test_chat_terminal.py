@@ -420,7 +420,7 @@ PROMPT = "\x1b[?2004h"  # asked of the terminal when it is ready to be typed to
 
 
 class Terminal:
-    """A child in a terminal of its own, typed to and read from."""
+    """A child in a separate terminal, typed to and read from."""
 
     def __init__(self, program: str, **environment: str) -> None:
         import pty

@@ -94,7 +94,7 @@ def test_mistakes_with_runs(capsys: pytest.CaptureFixture[str], trained: RunFold
 
 
 def test_tokens_outside_the_vocabulary_are_refused(capsys: pytest.CaptureFixture[str], char_data: Path) -> None:
-    """nanoGPT's files carry no manifest, so what they hold is looked at."""
+    """nanoGPT's files carry no manifest, so their content is checked."""
     import numpy as np
 
     Path("nano").mkdir()

@@ -1,4 +1,4 @@
-"""Configuration: what is refused, in which words, and what is filled in."""
+"""Configuration: refusals, their messages, and defaults."""
 
 from __future__ import annotations
 

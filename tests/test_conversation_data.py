@@ -1,4 +1,4 @@
-"""Conversations: every format read, what is dropped and refused, folders written whole, and read back by the trainer."""
+"""Conversations: every format, dropped and refused records, folders written whole, and read back by the trainer."""
 
 from __future__ import annotations
 

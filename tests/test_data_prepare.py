@@ -1,4 +1,4 @@
-"""`prepare` from end to end: what is in the files, what is refused, what is said."""
+"""`prepare` from end to end: files, refusals and messages."""
 
 from __future__ import annotations
 

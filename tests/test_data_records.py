@@ -1,4 +1,4 @@
-"""The one reader of files of records, what cannot be read, and the advice that is given."""
+"""The one reader of files of records, unreadable files, and the advice for them."""
 
 from __future__ import annotations
 

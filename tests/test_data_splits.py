@@ -1,4 +1,4 @@
-"""The rules of validation: what falls where, whatever the order, and from any place on."""
+"""The rules of validation: independence of the order, and resuming at any part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From judgements to training data and back, what they come to, and from feedback to a better run."""
+"""Judgements as training data and back, their statistics, and `improve`."""
 
 from __future__ import annotations
 

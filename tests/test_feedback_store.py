@@ -1,4 +1,4 @@
-"""The feedback store: what was said to be saved is there, on SQLite and on PostgreSQL, also after kill -9."""
+"""The feedback store: acknowledged records are stored, on SQLite and on PostgreSQL, also after kill -9."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def in_batch(
 
 
 class Read(NamedTuple):
-    """One forward, as the engine asked for it."""
+    """One forward of the engine."""
 
     shape: tuple[int, ...]
     held: int

@@ -25,7 +25,7 @@ ALMOST_ONE = math.nextafter(1.0, 0.0)
 
 
 def distribution(probabilities: list[float], **how: Any) -> list[float]:
-    """What is sampled from when the model says ``probabilities``."""
+    """The distribution sampled from, given the model's ``probabilities``."""
     logits = torch.tensor([probabilities]).log() + 3.0  # logits are log-probabilities plus any constant
     return next_token_logprobs(logits, SamplingSettings(**how)).exp()[0].tolist()
 

@@ -25,7 +25,7 @@ class Chunks:
 
 
 def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], CompletionText]:
-    """What is shown at each piece, and the end."""
+    """The text shown at each piece, and the completion at the end."""
     text = CompletionText(Chunks(pieces), stop, ())  # type: ignore[arg-type]
     shown: list[str] = []
     for token in range(len(pieces)):

@@ -1,4 +1,4 @@
-"""`inspect --mask`: what is shown of conversations is what a finetuning trains on."""
+"""`inspect --mask`: the shown conversations are those that finetuning trains on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GGUF and Ollama: what is in the files, and what llama.cpp makes of them where it is there."""
+"""GGUF and Ollama: the content of the files, and llama.cpp's continuations where it is installed."""
 
 from __future__ import annotations
 

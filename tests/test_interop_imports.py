@@ -1,4 +1,4 @@
-"""Other projects' models as runs: from folders, nanoGPT's checkpoints and the hub; and what is not taken in."""
+"""Other projects' models as runs: from folders, nanoGPT's checkpoints and the hub; and refusals."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return last
 
 
-# What comes in is a run.
+# An import is a run.
 
 
 def test_an_imported_model_is_an_ordinary_run(
@@ -137,7 +137,7 @@ def test_gpt2s_own_vocabulary_in_both_of_its_spellings(real_data: Path, tmp_path
 
 
 def test_older_files_names_without_a_prefix_masks_and_half_precision(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """What the hub's own gpt2 looks like, in PyTorch's file."""
+    """The layout of the hub's gpt2, in PyTorch's file."""
     origin = theirs(tmp_path / "small", tokenizer)
     tensors = load_file("small/model.safetensors")
     Path("small/model.safetensors").unlink()
@@ -201,7 +201,7 @@ def test_nanogpts_layout_is_that_of_transformers_transposed(tokenizer: Tokenizer
         assert (model(tokens).logits - run.model(tokens)).abs().max() < 1e-4
 
 
-# What is not taken in: one sentence, and nothing left behind.
+# Refusals: one sentence, and nothing left behind.
 
 
 class Harm:
@@ -506,7 +506,7 @@ class Hub(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     repo = "openai-community/gpt2"
     damaged: ClassVar[set[str]] = set()
-    """Files that are not what the hub says of them."""
+    """Files whose hashes differ from the hub's."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -557,7 +557,7 @@ def hub(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def from_hub(endpoint: str, name: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, since the library reads its address when it is imported."""
+    """In a separate process, since the library reads its address when it is imported."""
     environment = os.environ | {
         "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Looking inside: what is shown is what the model computed, weight for weight and number for number."""
+"""Inspection of a forward pass: each shown weight and number is the one that the model computed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 LENGTHS = [[7, 9, 3], [12, 8], [20]]
-"""Of the documents of each row; what is left of 20 is padding."""
+"""Of the documents of each row; the remainder of 20 is padding."""
 PREFIXES = [(6, [4, 5, 3]), (9, [7, 0])]
 """For each row, the length of the prefix and of the branches that continue it."""
 

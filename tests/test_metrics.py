@@ -1,4 +1,4 @@
-"""What a run writes, shows and passes on while it trains, and that none of it can spoil the training."""
+"""Metrics, progress and trackers of a run, none of which can stop the training."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_texts_of_one_step_share_a_file_that_a_repeated_step_replaces(folder: Ru
     assert (folder.samples / "step_60.txt").read_text() == "later\n"
 
 
-# What a person sees.
+# Output on the terminal.
 
 
 def test_a_log_gets_plain_aligned_lines_and_not_too_many(folder: RunFolder) -> None:
@@ -373,7 +373,7 @@ def test_tensorboard_shows_samples_as_they_are(folder: RunFolder) -> None:
 
 
 class FakeWandb:
-    """A stand-in for a run at wandb that keeps what it is told, and can be made to fail."""
+    """A stand-in for a run at wandb that records its calls, and can be made to fail."""
 
     def __init__(self, failing: type[Exception] | None = None) -> None:
         self.starts: list[dict[str, Any]] = []

@@ -137,7 +137,7 @@ def test_shifted_keys_have_half_of_the_token_before_within_their_document() -> N
 
 
 def test_a_new_model_with_shifted_keys_attends_after_earlier_copies() -> None:
-    """Before any training, the last token's attention finds what came after its earlier copy better than chance."""
+    """Before any training, the last token's attention finds the token after its earlier copy more often than chance."""
     torch.manual_seed(0)
     model = GPT(
         ModelConfig(
@@ -183,7 +183,7 @@ def test_grouped_queries_equal_repeated_keys_and_values() -> None:
 
 @pytest.mark.parametrize(("queries", "masked"), [(9, False), (9, True), (1, True), (1, False)])
 def test_plain_products_in_bf16_are_the_attention_of_fp32(queries: int, masked: bool) -> None:
-    """What a CPU computes in bf16, grouped heads and gradients included, is what SDPA finds in fp32, but for rounding."""
+    """Attention on a CPU in bf16, grouped heads and gradients included, equals SDPA in fp32 up to rounding."""
     torch.manual_seed(1)
     q, k, v = (torch.randn(3, heads, t, 8, requires_grad=True) for heads, t in ((4, queries), (2, 9), (2, 9)))
     mask = torch.rand(3, 1, queries, 9) < 0.6 if masked else None

@@ -82,7 +82,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, url: str) -> Iterator[Any]:
-    """A page that has loaded, and what it asked for and complained of meanwhile."""
+    """A page that has loaded, with its requests and errors."""
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.set_default_timeout(20_000)
@@ -117,7 +117,7 @@ def say(page: Any, text: str) -> Any:
 
 
 def stored_answers(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
-    """The answers of a run in the store, once there are so many."""
+    """The answers of a run in the store, once there are ``many``."""
 
     def answers() -> list[AnswerRecord]:
         return [answer for answer in store.answers() if answer.run == run]
@@ -172,7 +172,7 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     assert page.evaluate("""() => {
         const map = document.querySelector('.big'), data = map.getContext('2d').getImageData(0, 0, map.width, map.height).data;
         return [data[3] > 200, data[4 * (map.width - 1) + 3] === 0];
-    }""") == [True, True], "the first token sees itself, and none what comes later"  # fmt: skip
+    }""") == [True, True], "the first token sees itself, and none a later one"  # fmt: skip
 
 
 def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: FeedbackStore) -> None:

@@ -1,4 +1,4 @@
-"""Preferences: every format becomes pairs, no prompt is on both sides, and what is read back is what was written."""
+"""Preferences: every format becomes pairs, no prompt is on both sides, and written pairs are read back unchanged."""
 
 from __future__ import annotations
 

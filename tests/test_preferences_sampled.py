@@ -1,4 +1,4 @@
-"""Preferences from a run's own answers: reproducible, judged by the stated truth, chosen with the stated errors."""
+"""Preferences from a run's own answers: reproducible, ordered by the true score, chosen with the stated errors."""
 
 from __future__ import annotations
 

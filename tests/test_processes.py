@@ -1,4 +1,4 @@
-"""Several processes: what each measures is agreed upon, work is shared, and results are those of one process."""
+"""Several processes: values measured on one are agreed upon, work is shared, and results are those of one process."""
 
 from __future__ import annotations
 

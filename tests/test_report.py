@@ -1,5 +1,5 @@
-"""loss.png and the page on runs: complete, self-contained, deaf to markup in what a run brings, and with the whole
-story of a run and its parents."""
+"""loss.png and the page on runs: complete, self-contained, free of markup from a run's data, and with the whole
+lineage of a run."""
 
 from __future__ import annotations
 
@@ -397,7 +397,7 @@ def make_child(path: Path, parent: RunFolder, sha256: str = BASE_SHA) -> RunFold
 
 
 def add_task(folder: RunFolder, name: str, scores: dict[str, float], **changes: Any) -> None:
-    """What `evaluate --tasks` leaves; a question's category is the beginning of its id, before the dash."""
+    """The files of `evaluate --tasks`; a question's category is the beginning of its id, before the dash."""
     n, right = len(scores), sum(scores.values())
     result = {
         "checkpoint": "400", "metric": "accuracy", "accuracy": right / n, "low": 0.1, "high": 0.9, "n": n, "few_shot": 0,

@@ -330,7 +330,7 @@ def test_parameters_without_effect_are_accepted(url: str, options: dict[str, Any
 
 
 def test_ids_beyond_the_tokenizers_vocabulary(tmp_path: Path) -> None:
-    """A padded vocabulary is never sampled nor accepted, and the server goes on."""
+    """A padded vocabulary is never sampled nor accepted, and the server continues."""
     run = make_run(tmp_path / "tiny", padding=200)
     with serving(Served({"tiny": served_run(run)})) as url:
         padded = {"model": "tiny", "prompt": [run.tokenizer.vocab_size], "max_tokens": 1, "echo": True, "logprobs": 1}

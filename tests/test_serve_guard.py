@@ -1,4 +1,4 @@
-"""What a server does not let through, and what passes through it unharmed: other sites, keys, sizes, hostile texts."""
+"""Requests that a server refuses, and texts that it passes on unchanged: other sites, keys, sizes, hostile texts."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_the_same_seed_answers_alike_alone_and_in_company(run: Run) -> None:
 
 
 def test_a_signal_drains_and_ends_with_status_0(tmp_path: Path) -> None:
-    """What runs and what waits is answered to its end; new requests find nobody."""
+    """Running and waiting requests are answered to their ends; new connections are refused."""
     patient = make_run(tmp_path / "patient", context_length=256)
     with command(
         str(patient.path), "--port", "0", "--no-ui", "--max-rows", "1", "--feedback", "sqlite:///f.db", folder=tmp_path

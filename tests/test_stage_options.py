@@ -1,4 +1,4 @@
-"""Every option works in every stage or is refused by name: each cell of stage × option trains, or says why it does not.
+"""Every option works in every stage or is refused by name: each cell of stage × option trains, or is refused with a reason.
 
 A cell trains when its loss is finite and moves, and when every parameter that is meant to learn has changed.
 `pytest -n0 -s tests/test_stage_options.py` prints the table.
@@ -67,7 +67,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[tuple[str, str], str]]:
-    """What became of each cell; printed at the end."""
+    """The result of each cell; printed at the end."""
     cells: dict[tuple[str, str], str] = {}
     yield cells
     options = list(dict.fromkeys(option for _, option in cells))
@@ -79,7 +79,7 @@ def table() -> Iterator[dict[tuple[str, str], str]]:
 
 @pytest.fixture(scope="module")
 def untied(tmp_path_factory: pytest.TempPathFactory, sft_run: Run) -> Run:
-    """A parent with a head of its own, grouped queries, n-gram and value embeddings."""
+    """A parent with an untied head, grouped queries, n-gram and value embeddings."""
     from understudy.config.model import ModelConfig
 
     shape = ModelConfig(

@@ -32,7 +32,7 @@ PROSE = "It's the bear's den, isn't it? The bears' 1234 dens!\n\n  They're there
 
 
 def pairs_tokenizer(pattern: str) -> BPETokenizer:
-    """A token for every two neighbouring bytes of some: what it makes of a text tells where words end."""
+    """A token for every two neighbouring bytes of some: its tokens of a text show where words end."""
     order = list(byte_characters())
     some = sorted({byte for text in TRICKY for byte in text.encode()} | set(b"abcdlrstvxyz"))
     merges = [(order.index(left), order.index(right)) for left, right in product(some, some)]

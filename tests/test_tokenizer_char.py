@@ -1,4 +1,4 @@
-"""Character tokenizers, and what base.py gives to every tokenizer."""
+"""Character tokenizers, and the methods of base.py that all tokenizers share."""
 
 import hashlib
 import os

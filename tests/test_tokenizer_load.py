@@ -1,4 +1,4 @@
-"""Reading tokenizers: our files, GPT-2's, Hugging Face's, and what is refused."""
+"""Reading tokenizers: our files, GPT-2's, Hugging Face's, and refusals."""
 
 import hashlib
 import json

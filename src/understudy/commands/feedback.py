@@ -156,7 +156,7 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, metavar="X", help="of compared answers (default: that of most judged ones)")
     add("--judge", metavar="RUN", help="a reward model that compares the runs where no answer is known")
     add("--seed", type=int, default=0, metavar="N", help="of training")
-    shared_arguments(parser, "--device", "--json", help="print what improvement.json holds")
+    shared_arguments(parser, "--device", "--json", help="print the content of improvement.json")
 
 
 def improve(arguments: Arguments) -> None:

@@ -144,7 +144,7 @@ def build_mask(mask_mod: MaskMod, documents: Tensor) -> Tensor | BlockMask:
 
 
 def dense_mask(mask_mod: MaskMod, rows: int, length: int, device: torch.device) -> Tensor:
-    """(B, 1, T, T), what ``mask_mod`` says of each query and key."""
+    """``mask_mod`` of each query and key: (B, 1, T, T)."""
     b, places = torch.arange(rows, device=device)[:, None, None], torch.arange(length, device=device)
     return mask_mod(b, torch.zeros_like(b), places[:, None], places)[:, None]
 

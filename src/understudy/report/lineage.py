@@ -1,7 +1,7 @@
 """Contents of run folders for the report, and the lineage of each run.
 
 A run names its parent by folder, step and hash of the weights. The folder may have moved with its child, be missing, or
-hold another training; the page says so and the report goes on. Weights are not read: their hash is the one in the
+hold another training; the page says so and the report is still written. Weights are not read: their hash is the one in the
 checkpoint's state.json. Not here: the page (report.py), tasks (comparison.py).
 """
 

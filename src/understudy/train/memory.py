@@ -66,7 +66,7 @@ def plan_memory(
 
 def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
     """The models that a rollout stage holds beside its policy, and whether each is trained: the reference model, the
-    reward model, and a critic of its own. A reward model that is not there yet is planned with the policy's shape."""
+    reward model, and a separate critic. A reward model that is not there yet is planned with the policy's shape."""
     if not config.info.rollout:
         return []
     rollout, reward = config.section(RolloutConfig), config.model

@@ -39,8 +39,8 @@ __all__ = ["TrainingMetrics", "final_table", "memory_bytes", "read_metrics", "re
 
 ALWAYS = ("step", "tokens", "train_seconds")
 FRAME_SECONDS = 0.2  # drawing one takes 2 ms of the core that trains
-PLAIN_LINES = 50  # about so many in a whole run, so that a log stays readable,
-PLAIN_SECONDS = 30.0  # but one at least so often
+PLAIN_LINES = 50  # lines of a whole run, about, so that a log stays readable,
+PLAIN_SECONDS = 30.0  # the longest time between two lines
 
 
 class TrainingMetrics:
@@ -225,7 +225,7 @@ def _process_peak_bytes(info: Any) -> int:
     if os.name == "nt":
         return int(info.peak_wset)
     try:
-        # Linux: getrusage would count what the parent had before exec (measured: 890 MB for a child of 9 MB).
+        # Linux: getrusage would count the parent's memory before exec (measured: 890 MB for a child of 9 MB).
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

@@ -44,7 +44,7 @@ class WebText:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """A row of generated.CORPORA, with training and validation documents of its own."""
+    """A row of generated.CORPORA, with its own training and validation documents."""
 
     corpus: str
 
@@ -269,7 +269,7 @@ def _open_hub(
     pinned: Pin | None,
     endpoint: str | None,
 ) -> Feed:
-    """The list of files is asked for once; a preparation that goes on takes it from its plan."""
+    """A feed of files on the hub. Their list is requested once; a resumed preparation takes it from its plan."""
     if pinned is not None and pinned.revision is not None:
         parts, revision, note = pinned.parts, pinned.revision, pinned.note
     else:
