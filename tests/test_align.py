@@ -165,7 +165,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(
         (tmp_path / "cut" / "checkpoints" / name).write_text("8")
     resumed = run(stage, tmp_path / "cut", sft_run, data, "--resume", **stage_options)
     for name in ("model.safetensors", "training.safetensors"):
-        first, second = (load_file(each.path / "checkpoints" / "step_16" / name) for each in (whole, resumed))
+        first, second = (load_file(one_run.path / "checkpoints" / "step_16" / name) for one_run in (whole, resumed))
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
     for name in ("progress", "source", "step", "tokens", "best_loss"):
         assert whole.state.get(name) == resumed.state.get(name)
@@ -299,8 +299,8 @@ def test_only_the_tokens_of_the_assistant_are_compared(sft_run: Run, tmp_path: P
         for n, completion in enumerate(comparison.completions):
             tokens = torch.tensor(completion.prompt + completion.completion)
             rows_of = model(tokens[None])[0, len(completion.prompt) - 1 : -1].log_softmax(-1)
-            each = rows_of.gather(1, tokens[len(completion.prompt) :, None])[:, 0]
-            assert float(logprobs[n]) == pytest.approx(float(each[torch.tensor(completion.mask)].sum()), abs=1e-4)
+            one_run = rows_of.gather(1, tokens[len(completion.prompt) :, None])[:, 0]
+            assert float(logprobs[n]) == pytest.approx(float(one_run[torch.tensor(completion.mask)].sum()), abs=1e-4)
 
 
 def test_a_validation_split_that_does_not_fit_is_named(sft_run: Run, preferences: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_checker_needs_to_know_all_answers(
     data = tmp_path / "prompts.jsonl"
     rows = [{"prompt": [{"role": "user", "content": a + b}], "answer": ASKED[a]} for a in ASKED for b in LETTERS]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    of_split = [list(each.messages) for each in open_prompts(data, unknown)]
+    of_split = [list(one_run.messages) for one_run in open_prompts(data, unknown)]
     for row in rows:
         if row["prompt"] in of_split:
             row["answer"] = None
@@ -461,7 +461,7 @@ def test_two_processes_work_together(
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr
     two = load_run(tmp_path / "runs" / "two", "latest")
-    rows = [read_metrics(each.path / "metrics.jsonl") for each in (one, two)]
+    rows = [read_metrics(one_run.path / "metrics.jsonl") for one_run in (one, two)]
     for name, weights in weights_of(one.model).items():
         torch.testing.assert_close(weights_of(two.model)[name], weights, atol=1e-5, rtol=1e-4)
     assert rows[0][-1]["train/loss"] == pytest.approx(rows[1][-1]["train/loss"], rel=1e-5, abs=1e-6)

@@ -1,4 +1,4 @@
-"""score, compare, best-of-n and evaluate after the later stages, and what the report shows of them."""
+"""score, compare, best-of-n and evaluate after the later stages, and their parts of the report."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenize
     ("shape", "weights"), [("gpt2", "fp32"), ("portable", "fp32"), ("bigram", "fp32"), ("gpt2", "int8")]
 )
 def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weights: str, tokenizer: Tokenizer) -> None:
-    """Beside others that come, go, and share prefixes, each answer and each log-probability is what it was alone."""
+    """Beside others that come, go, and share prefixes, each answer and each log-probability is the same as alone."""
     model = prepare_for_inference(small_model(shape), weights, rows=5)
     begun = prompts_of(5, 3, 25)
     random = np.random.default_rng(0)

@@ -33,7 +33,7 @@ PAGES = [
 
 SKIPPED = {
     r"^make ": "installs a new environment; tests/test_cli.py runs the demo's parts",
-    r"^(curl|lm_eval|torchrun|python) ": "needs a server, the harness or several processes; has tests of its own",
+    r"^(curl|lm_eval|torchrun|python) ": "needs a server, the harness or several processes; has other tests",
     r"^understudy serve ": "does not end; tests/test_serve_api.py starts a server",
     r"^understudy (prepare|pretrain|doctor) .*(openwebtext|gpt2)": "needs the network, or is too large",
     r"^understudy pretrain finetune-shakespeare": "needs GPT-2 from the hub",

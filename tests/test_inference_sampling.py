@@ -134,7 +134,7 @@ def test_a_truncated_distribution(row: list[float], how: SamplingSettings, unifo
     untruncated = (logits[0] / how.temperature).log_softmax(-1)
     assert logprobs.exp().sum().item() == pytest.approx(1, abs=1e-5)
     assert possible[logits[0].argmax()]
-    # what is kept keeps its proportions, and nothing cut is likelier than anything kept
+    # possible tokens keep their proportions, and nothing cut is likelier than anything kept
     gained = (logprobs - untruncated)[possible]
     assert (gained.max() - gained.min()).item() < 1e-3
     if not possible.all():

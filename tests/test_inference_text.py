@@ -36,7 +36,7 @@ def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], Completion
 
 
 def cut_at_first_stop(text: str, stop: list[str]) -> str:
-    """The definition: letter by letter, until what is there ends with a stop string; the longest of those goes."""
+    """The definition: letter by letter, until the text ends with a stop string; the longest of those goes."""
     for end in range(len(text) + 1):
         if complete := [len(one) for one in stop if text[:end].endswith(one)]:
             return text[: end - max(complete)]
@@ -53,7 +53,7 @@ def test_stop_strings_over_any_tokens(pieces: list[str], stop: list[str]) -> Non
     shown, text = written([piece.encode() for piece in pieces], stop)
     assert "".join(shown) == text.completion().text == cut_at_first_stop(whole, stop)
     assert text.stopped == any(one in whole for one in stop)
-    # what is held back on the way is no more than the longest beginning of a stop string
+    # the text held back on the way is no more than the longest beginning of a stop string
     for end in range(1, len(shown)):
         seen, so_far = "".join(shown[:end]), "".join(pieces[:end])
         if so_far.startswith(seen) and not any(one in so_far for one in stop):
@@ -126,7 +126,7 @@ def test_a_stream_is_the_whole_text(bytewise: Tokenizer, stop: list[str]) -> Non
 
 
 def test_a_batch_of_texts(bytewise: Tokenizer) -> None:
-    """Prompts of different lengths, beyond the context too, give what each gives alone; rows end by themselves."""
+    """Prompts of different lengths, beyond the context too, give the same as alone; rows end by themselves."""
     model = random_model(bytewise)
     greedy = SamplingSettings(temperature=0, repetition_penalty=1.5)
     prompts = ["to be", "", "q", "that is the question, or is it not the question at all?"]
@@ -186,7 +186,7 @@ def test_the_end_of_text_token_ends_a_text(bytewise: Tokenizer) -> None:
     assert list(stream_text(model, bytewise, "z", 9, how)) == ["a", "x"]
     [ignored] = generate_text(model, bytewise, ["z"], 4, how, stop_at_end_of_text=False)
     assert ignored == Completion("ax<|endoftext|>z", [*ids, end, *bytewise.encode("z")], [0.0] * 4, "length")
-    # what began to look like a stop string is text after all
+    # a beginning of a stop string that is not completed is text
     assert generate_text(model, bytewise, ["z"], 9, how, stop="xy")[0].text == "ax"
 
 

@@ -42,7 +42,7 @@ TALKS = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """runs/chat, which was finetuned on talks.jsonl; runs/drop, which leaves out what is too long; runs/base."""
+    """runs/chat, which was finetuned on talks.jsonl; runs/drop, which leaves out long conversations; runs/base."""
     place = tmp_path_factory.mktemp("inspect")
     (place / "talks.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in TALKS))
     base = train_tokenizer("bpe", ["user assistant system Sam has a cup. Who? It is a cup"] * 9, 290)
@@ -123,7 +123,7 @@ def test_the_json_holds_the_rows_of_the_training(inspect: Any) -> None:
         whole = render(tokenizer, record["messages"]).tokens
         left_out, remaining = shown_row["left_out_before"], len(whole) - shown_row["left_out_after"]
         heads = [whole[:head] + whole[head + left_out : remaining] for head in range(20)]
-        assert shown_row["ids"] in heads, "what is left out follows the header"
+        assert shown_row["ids"] in heads, "the omitted tokens follow the header"
         assert "".join(shown_row["texts"]) == tokenizer.decode(shown_row["ids"])
         assert [id >= 289 for id in shown_row["ids"]] == shown_row["special"], "and the markers a user types are text"
         assert (shown_row["fate"] == "whole") == (left_out + shown_row["left_out_after"] == 0)
@@ -209,7 +209,7 @@ def test_a_prompt_is_read_as_it_would_be_answered(inspect: Any) -> None:
         assert row["probability"] == pytest.approx(float(probabilities[t - 1, ids[t]].detach()), abs=1e-5)
         assert row["layers"][-1][2] == row["probability"] and len(row["layers"]) == 2
     greedy = probabilities.argmax(-1).tolist()
-    assert ids[len(prompt) :] == greedy[len(prompt) - 1 : -1], "what it adds is the likeliest"
+    assert ids[len(prompt) :] == greedy[len(prompt) - 1 : -1], "the added tokens are the likeliest"
     assert np.array(document["attention"]).shape == (1, 2, len(ids))
     assert np.array(document["attention"])[..., document["position"] + 1 :].sum() == 0
 

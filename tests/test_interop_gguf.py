@@ -98,7 +98,7 @@ def test_models_without_a_gguf_form_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-# Ollama. Its template language is Go's; what our template uses of it is read here.
+# Ollama. Its template language is Go's; the part that our template uses is read here.
 
 
 def parse_modelfile(text: str) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def numbers_and_marks() -> list[str]:
 
 
 def fuzzed(count: int = 150) -> list[str]:
-    """Texts of letters of several scripts, digits, marks, blanks of all kinds and what else splitting looks at."""
+    """Texts of letters of several scripts, digits, marks, blanks of all kinds and other characters that splitting depends on."""
     alphabet = (
         "0123456789" * 3
         + "aZé\u0301ßΩжשع数かな한ñ'sStTlLrReEdDmMvV019²½٣ \t\n\r\u00a0\u2028\u3000.,!?-_(<|>🙂👩\u200d💻\u200b\0"

@@ -117,7 +117,7 @@ def test_exported_runs_are_imported_unchanged(name: str, tokenizer: Tokenizer, t
     fields, weights = read_huggingface(tmp_path / "hf")
     if "without" not in name:
         expected = weights_of(run.model)
-        expected["token_embedding.weight"][292:] = 0  # what pads the vocabulary is cut off
+        expected["token_embedding.weight"][292:] = 0  # padding rows of the vocabulary are cut off
         if "head.weight" in expected:
             expected["head.weight"][292:] = 0
         assert weights.keys() == expected.keys() and all(

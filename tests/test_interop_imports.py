@@ -102,7 +102,7 @@ def test_an_imported_model_is_an_ordinary_run(
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_finetuning_shakespeare(lora: bool, tokenizer: Tokenizer, tmp_path: Path, request: Any) -> None:
-    """The preset, from an imported GPT-2-shaped model, on what there is of Tiny Shakespeare."""
+    """The preset, from an imported GPT-2-shaped model, on Tiny Shakespeare."""
     source = os.environ.get("UNDERSTUDY_TEST_DATA")
     text = (Path(source) / "tinyshakespeare.txt").read_text()[:60_000] if source else small_text(9000)
     (tmp_path / "text.txt").write_text(text)
@@ -127,13 +127,13 @@ def test_finetuning_shakespeare(lora: bool, tokenizer: Tokenizer, tmp_path: Path
 
 
 def test_gpt2s_own_vocabulary_in_both_of_its_spellings(real_data: Path, tmp_path: Path) -> None:
-    own = load_tokenizer(real_data / "gpt2")
+    gpt2 = load_tokenizer(real_data / "gpt2")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    write_together(tmp_path / "one", {"tokenizer.json": tokenizer_document(own)})
+    write_together(tmp_path / "one", {"tokenizer.json": tokenizer_document(gpt2)})
     (tmp_path / "two" / "vocab.json").write_bytes((real_data / "gpt2" / "encoder.json").read_bytes())
     (tmp_path / "two" / "merges.txt").write_bytes((real_data / "gpt2" / "vocab.bpe").read_bytes())
-    assert {load_tokenizer(tmp_path / name).sha256 for name in ("one", "two")} == {own.sha256}
+    assert {load_tokenizer(tmp_path / name).sha256 for name in ("one", "two")} == {gpt2.sha256}
 
 
 def test_older_files_names_without_a_prefix_masks_and_half_precision(tokenizer: Tokenizer, tmp_path: Path) -> None:

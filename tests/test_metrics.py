@@ -104,7 +104,7 @@ def test_resuming_drops_repeated_steps(folder: RunFolder) -> None:
     with TrainingMetrics(folder, LogConfig(), 100, resume_step=20, console=console) as metrics:
         assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20]
         assert sorted(path.name for path in folder.samples.iterdir()) == ["step_10.txt", "step_20.txt"]
-        assert metrics.panel.best == (2.8, 20), "what the panel knew is known again"
+        assert metrics.panel.best == (2.8, 20), "the panel's best loss is restored"
         metrics.write(row(30))
     assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20, 30]
     assert folder.metrics.read_bytes().endswith(b"}\n")
@@ -216,7 +216,7 @@ def test_texts_of_a_model_cannot_steer_the_terminal(folder: RunFolder) -> None:
     shown = out.getvalue()
     assert "\x1b" not in shown and "\x07" not in shown and "\nred \N{REPLACEMENT CHARACTER}[31m" in shown
     assert "[bold]not markup[/bold]" in shown and "日本\u00a0語" in shown
-    assert "\x1b[31m" in (folder.samples / "step_10.txt").read_text(), "the file keeps what was written"
+    assert "\x1b[31m" in (folder.samples / "step_10.txt").read_text(), "the file keeps the text unchanged"
     assert printable("a\r\nb") == "a\nb"
 
 

@@ -1,6 +1,6 @@
 """The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run.
 
-What ends up in the database is tested on SQLite and on PostgreSQL, the rest on SQLite alone.
+The content of the database is tested on SQLite and on PostgreSQL, the rest on SQLite alone.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def url(store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def say_always(run: ServedRun, text: str, seconds_per_token: float = 0.0) -> None:
-    """Have a run's engine answer everything with one text; what is seen inside the run stays its own."""
+    """Have a run's engine answer everything with one text; the inspection still shows the run's model."""
     model, hidden, place = run.engine.model, run.engine.model.hidden, 0
     whole = [*run.tokenizer.encode(text), run.tokenizer.special_tokens["<|im_end|>"]]
 
@@ -235,7 +235,7 @@ def test_only_answers_open_a_stream(page: Any) -> None:
 def test_one_need_not_wait_for_gradio_to_end_an_event(
     page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is done as soon as an answer is seen to be whole is done; and is not undrawn by the event's last message."""
+    """An action right after the last piece of an answer takes effect, and the event's last message does not undo it."""
     from gradio import queueing
 
     send, messages = queueing.Queue.send_message, []
@@ -287,7 +287,7 @@ def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
     page.locator("#fresh").click()
     page.wait_for_selector(".talk .greeting")
     page.wait_for_selector("#say .submit-button")
-    assert page.locator(".message").count() == 0, "what was still written is not drawn over it"
+    assert page.locator(".message").count() == 0, "late pieces are not drawn over it"
     choose(page, "nasty")
     say(page, "Two")
     assert page.locator(".user .bubble").all_inner_texts() == ["Two"]

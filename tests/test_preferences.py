@@ -129,7 +129,7 @@ def test_a_ranking_is_all_its_pairs_up_to_a_number_of_answers(tmp_path: Path) ->
     pairs, reasons = read(tmp_path, {"prompt": "Hi", "answers": answers})
     assert len(pairs) == MOST_ANSWERS * (MOST_ANSWERS - 1) // 2 == 36
     assert reasons == ["answer after the first 9"] * 3
-    assert all(each["rating_chosen"] > each["rating_rejected"] for each in pairs)
+    assert all(item["rating_chosen"] > item["rating_rejected"] for item in pairs)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_a_folder_is_divided_by_prompt_and_counts_dropped_pairs(tmp_path: Path) 
     train, val = prompts_in(tmp_path / "out")
     assert len(train) + len(val) == 100 and 15 < len(val) < 45 and not train & val
     opened = [open_preferences(tmp_path / "out", split) for split in ("train", "val")]
-    assert [len(each) for each in opened] == [len(train), len(val)]
-    assert sum(each.pairs for each in opened) == 300
-    assert all(len(comparison.pairs) == 3 for each in opened for comparison in each), (
+    assert [len(item) for item in opened] == [len(train), len(val)]
+    assert sum(item.pairs for item in opened) == 300
+    assert all(len(comparison.pairs) == 3 for item in opened for comparison in item), (
         "lines of both files come together"
     )
     with pytest.raises(ValueError, match="holds preferences: prepare it with --kind conversations"):
@@ -226,7 +226,7 @@ def test_lines_of_one_prompt_come_together(tmp_path: Path) -> None:
         pair("First?", "B", "A", annotator="hasty"),
     ]
     opened = [open_preferences(write_jsonl(tmp_path / "a.jsonl", lines), split) for split in ("train", "val")]
-    by_prompt = {each.prompt[0]["content"]: each for half in opened for each in half}
+    by_prompt = {item.prompt[0]["content"]: item for half in opened for item in half}
     answers = tuple((says(text),) for text in "ABC")
     pairs = (Pair(0, 1, 1.5, False), Pair(2, 0, 0.0, True), Pair(1, 0, 0.0, False))
     assert by_prompt["First?"] == PreferenceComparison((user("First?"),), answers, pairs, "sum", (1.0, 0.0, None))
@@ -243,7 +243,7 @@ def test_a_single_file_is_divided_as_a_folder_is_and_in_order(tmp_path: Path) ->
     for split in ("train", "val"):
         of_file, of_folder = open_preferences(path, split), open_preferences(tmp_path / "out", split)
         assert list(of_file) == list(of_folder) and (of_file.path, of_file.split) == (path, split)
-        numbers = [int(each.prompt[0]["content"].split()[1][:-1]) for each in of_file]
+        numbers = [int(item.prompt[0]["content"].split()[1][:-1]) for item in of_file]
         assert numbers == sorted(set(numbers))
 
 
@@ -267,7 +267,7 @@ def test_a_file_that_cannot_be_trained_on(tmp_path: Path, records: list[Any], se
 def test_hamlets_own_pairs_have_their_truth(tmp_path: Path) -> None:
     prepare_conversations(["hamlet"], tmp_path / "out", kind="preferences", limit=60)
     opened = open_preferences(tmp_path / "out", "train")
-    truths = [tuple(each.truths[number] for number in (p.chosen, p.rejected)) for each in opened for p in each.pairs]
+    truths = [tuple(item.truths[number] for number in (p.chosen, p.rejected)) for item in opened for p in item.pairs]
     assert len(truths) == opened.pairs == 60
     assert set(truths) == {(1.0, 0.0), (0.0, 1.0)} and truths.count((0.0, 1.0)) < 20, "annotators err now and then"
-    assert all(each.category for each in opened)
+    assert all(item.category for item in opened)

@@ -85,7 +85,7 @@ def test_a_folder_of_prompts_is_divided_by_prompt(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", records)
     prepare_conversations([str(path)], tmp_path / "out", kind="prompts", val_fraction=0.3)
     train, val = (list(open_prompts(tmp_path / "out", split)) for split in ("train", "val"))
-    questions = [{each.messages[0]["content"] for each in half} for half in (train, val)]
+    questions = [{prompt.messages[0]["content"] for prompt in half} for half in (train, val)]
     assert len(train) + len(val) == 200 and 30 < len(val) < 90 and not questions[0] & questions[1]
     assert Prompt((user("7 + 4?"),), SUM, "15", "sum") in train + val
     of_file = [open_prompts(write_jsonl(tmp_path / "b.jsonl", [{"prompt": [user(str(i))]} for i in range(60)]), split)
@@ -96,9 +96,9 @@ def test_a_folder_of_prompts_is_divided_by_prompt(tmp_path: Path) -> None:
 
 def test_hamlets_prompts_bring_a_check_that_judges(tmp_path: Path) -> None:
     prepare_conversations(["hamlet"], tmp_path / "out", kind="prompts", limit=32)
-    for each in open_prompts(tmp_path / "out", "train"):
-        assert each.check and each.category and each.messages[-1]["role"] == "user"
-        assert score(each.check, "") == 0.0
+    for prompt in open_prompts(tmp_path / "out", "train"):
+        assert prompt.check and prompt.category and prompt.messages[-1]["role"] == "user"
+        assert score(prompt.check, "") == 0.0
 
 
 def test_every_format_of_conversations_can_be_asked() -> None:

@@ -141,8 +141,8 @@ def test_the_right_answer_is_compared_too_where_that_is_asked_for(run: RunFolder
 def test_annotators_err_as_often_as_stated() -> None:
     chosen = [choose(0, "train", i, 0, 1) for i in range(6000)]
     for name, rate in ANNOTATORS.items():
-        own = [is_right for annotator, is_right in chosen if annotator == name]
-        assert 1800 < len(own) < 2200 and abs(own.count(False) / len(own) - rate) < 0.02
+        mistakes = [is_right for annotator, is_right in chosen if annotator == name]
+        assert 1800 < len(mistakes) < 2200 and abs(mistakes.count(False) / len(mistakes) - rate) < 0.02
 
 
 def test_cut_off_it_leaves_nothing(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def test_runs_stand_side_by_side_with_their_different_settings(tmp_path: Path) -
     assert page.row("steps") == ["400", "200 of 400"]
     assert page.row("train.seed") == ["1337", "7"]
     assert page.row("optim.name") == ["adamw", "muon"] and page.row("optim.momentum") == ["–", "0.95"]
-    assert not any(cells[:1] == ["train.steps"] for cells in page.cells), "what is the same is not in the way"
+    assert not any(cells[:1] == ["train.steps"] for cells in page.cells), "equal settings are not shown"
     assert "2 runs compared" in page.text
 
 
@@ -449,25 +449,25 @@ def test_a_run_with_a_parent_shows_its_lineage(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert text in story, text
     assert "trouble" not in page.source[page.source.index("<body>") :].partition("<script")[0]
-    assert [run["name"] for run in page.json["charts"]["runs"]] == ["child"], "the comparison stays what was asked for"
+    assert [run["name"] for run in page.json["charts"]["runs"]] == ["child"], "the comparison has only the given runs"
     (ancestor,) = page.json["charts"]["ancestors"]
     assert ancestor["name"] == "base" and set(ancestor["curves"]) == {"train/loss", "val/loss"}
     assert page.row("cut or dropped") == ["10 cut at a turn · 3 dropped as too long"]
 
 
-@pytest.mark.parametrize("what", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
-def test_trouble_with_a_parent_is_noted_and_stops_nothing(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
+def test_trouble_with_a_parent_is_noted_and_stops_nothing(fault: str, tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     about = child.record()
-    if what == "gone":
+    if fault == "gone":
         shutil.rmtree(base.path)
-    elif what == "retrained":
+    elif fault == "retrained":
         write_json(base.checkpoints / "step_400" / "state.json", {"weights_sha256": "77" * 32})
-    elif what == "pruned":
+    elif fault == "pruned":
         shutil.rmtree(base.checkpoints / "step_400")
-    elif what == "damaged":
+    elif fault == "damaged":
         base.metrics.write_text("{\n{}\n")
-    elif what == "odd path":
+    elif fault == "odd path":
         write_json(child.path / "run.json", about | {"parent": {"run": "x" * 5000 + "\0", "step": [], "sha256": 7}})
     else:
         write_json(child.path / "run.json", about | {"parent": about["parent"] | {"run": str(child.path)}})
@@ -481,9 +481,9 @@ def test_trouble_with_a_parent_is_noted_and_stops_nothing(what: str, tmp_path: P
         "odd path": "does not exist any more",
         "itself": "run.json names the run as its own ancestor",
     }
-    assert message[what] in page.text
+    assert message[fault] in page.text
     assert "87.5%" in page.text, "its own results are there"
-    assert ("Tasks, before and after" in page.text) == (what in ("retrained", "pruned"))
+    assert ("Tasks, before and after" in page.text) == (fault in ("retrained", "pruned"))
 
 
 def test_runs_that_moved_together_find_each_other(tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_tasks_stand_before_and_after_with_intervals_and_a_paired_test(tmp_path:
     ) in page.text
     marks = [a for tag, a in page.tags if tag == "circle"]
     assert [mark["cx"] for mark in marks[:2]] == ["25.0%", "87.5%"]
-    assert "chance" not in page.text, "nobody said what it is"
+    assert "chance" not in page.text, "the chance level is unknown"
     card = page.text[: page.text.rindex("Lineage")]
     assert "village" in card and "87.5%" in card
 
@@ -585,9 +585,9 @@ def test_shown_answers_come_from_as_many_categories_as_can_be(tmp_path: Path) ->
     folder = make_run(tmp_path / "a")
     add_task(folder, "village", {f"c{i % 9}-{i}": 1.0 for i in range(90)})
     (task,) = compare_tasks(read_family([folder.path]))
-    (own,) = task["answers"]
-    assert [each["category"] for each in own["right"]] == ["c0", "c2", "c4", "c6", "c8"]
-    assert own["wrong"] == [] and not task["sentences"]
+    (answers,) = task["answers"]
+    assert [row["category"] for row in answers["right"]] == ["c0", "c2", "c4", "c6", "c8"]
+    assert answers["wrong"] == [] and not task["sentences"]
     assert "before and after" not in page_of(tmp_path, folder).text
 
 

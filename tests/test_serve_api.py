@@ -373,15 +373,15 @@ def test_mistakes_with_completions(api: OpenAI) -> None:
 
 
 def test_errors_of_every_kind_have_one_shape(url: str) -> None:
-    for status, found in (
+    for status, response_headers in (
         (404, get(url, "/nothing")), (404, get(url, "/v1/models/..%2F..%2Fetc")), (405, get(url, "/v1/feedback")),
         (400, post(url, "/v1/completions", b"{")), (400, post(url, "/v1/completions", b"[" * 100_000)),
         (400, post(url, "/v1/completions", b'{"seed": ' + b"9" * 10_000 + b"}")), (400, post(url, "/v1/completions", b"")),
         (400, post(url, "/v1/completions", [1])), (400, post(url, "/v1/completions", b"\xff\xfe")),
         (400, post(url, "/v1/completions", {"model": "tiny"}, {"Content-Type": "text/plain"})),
     ):  # fmt: skip
-        body: Any = found[2] if isinstance(found[2], dict) else json.loads(found[2])
-        assert found[0] == status, found
+        body: Any = response_headers[2] if isinstance(response_headers[2], dict) else json.loads(response_headers[2])
+        assert response_headers[0] == status, response_headers
         assert set(body["error"]) == {"message", "type", "param", "code"} and body["error"]["message"]
 
 

@@ -54,22 +54,23 @@ def keyed(run: Any) -> Iterator[str]:
 
 
 def test_other_sites_are_refused(url: str) -> None:
-    own = url.removeprefix("http://")
-    port = own.rpartition(":")[2]
+    origin = url.removeprefix("http://")
+    port = origin.rpartition(":")[2]
     for headers in (
         {"Host": "evil.example"}, {"Host": f"evil.example:{port}"}, {"Host": "127.0.0.1.evil.example"}, {"Host": "[::1"},
         {"Host": ""}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:3000"},
-        {"Origin": f"http://{own}.evil.example"}, {"Origin": "http://[::1"}, {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": f"http://{origin}.evil.example"}, {"Origin": "http://[::1"}, {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
     ):  # fmt: skip
-        for status, found, _ in (post(url, "/v1/chat/completions", CHAT, headers), get(url, "/v1/models", headers)):
+        for status, response_headers, _ in (
+            post(url, "/v1/chat/completions", CHAT, headers),
+            get(url, "/v1/models", headers),
+        ):
             assert status == 403, headers
-            assert not any(name.startswith("access-control") for name in found)
-    preflight = (
-        f"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: {own}\r\nOrigin: https://evil.example\r\nConnection: close\r\n"
-    )
-    status, found, _ = raw(url, (preflight + "Access-Control-Request-Method: POST\r\n\r\n").encode())
-    assert status == 403 and not any(name.startswith("access-control") for name in found)
+            assert not any(name.startswith("access-control") for name in response_headers)
+    preflight = f"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: {origin}\r\nOrigin: https://evil.example\r\nConnection: close\r\n"
+    status, response_headers, _ = raw(url, (preflight + "Access-Control-Request-Method: POST\r\n\r\n").encode())
+    assert status == 403 and not any(name.startswith("access-control") for name in response_headers)
     assert raw(url, b"GET /v1/models HTTP/1.0\r\n\r\n")[0] == 403
 
 
@@ -79,9 +80,9 @@ def test_its_own_pages_and_programs_are_not(url: str) -> None:
         {}, {"Host": f"localhost:{port}"}, {"Host": "[::1]:9000"}, {"Origin": url}, {"Sec-Fetch-Site": "same-origin"},
         {"Host": f"LOCALHOST:{port}", "Origin": f"http://localhost:{port}"},
     ):  # fmt: skip
-        status, found, _ = post(url, "/v1/chat/completions", CHAT, headers)
+        status, response_headers, _ = post(url, "/v1/chat/completions", CHAT, headers)
         assert status == 200, headers
-        assert found["x-content-type-options"] == "nosniff" and found["x-frame-options"] == "deny"
+        assert response_headers["x-content-type-options"] == "nosniff" and response_headers["x-frame-options"] == "deny"
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert get(url, "/health", followed)[0] == 200 and post(url, "/v1/completions", CHAT, followed)[0] == 403
 
@@ -105,8 +106,10 @@ def test_the_key_is_asked_for(keyed: str) -> None:
         assert get(keyed, "/v1/models", {"Authorization": header})[0] == status, header
     assert get(keyed, "/v1/models", {"Authorization": f"Bearer {KEY}", "Host": "my.example"})[0] == 200
     for path in ("/v1/models", "/metrics", "/openapi.json", "/", "/nothing"):
-        status, found, _ = get(keyed, path)
-        assert status == 401 and found["www-authenticate"].startswith("bearer" if path == "/v1/models" else "basic")
+        status, response_headers, _ = get(keyed, path)
+        assert status == 401 and response_headers["www-authenticate"].startswith(
+            "bearer" if path == "/v1/models" else "basic"
+        )
     assert get(keyed, "/health")[0] == 200
 
 
@@ -128,8 +131,8 @@ def test_a_large_body_is_refused_whatever_its_declared_size(url: str) -> None:
     status, _, body = post(url, "/v1/completions", large)
     assert status == 413 and body["error"]["code"] == "body_too_large"
     assert post(url, "/v1/completions", b"{}", {"Content-Length": "9999999999"})[0] == 413
-    own = url.removeprefix("http://")
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    origin = url.removeprefix("http://")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {origin}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     chunk = b"%x\r\n%b\r\n" % (len(large), large)
     assert raw(url, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n")[0] == 413
     assert raw(url, head.encode() + b"Content-Length: 50\r\n\r\n{")[0] == 408
@@ -277,7 +280,7 @@ def test_the_longest_idle_connection_makes_room_for_a_new_one(run: Any) -> None:
 
 
 def test_a_refused_body_is_not_read(keyed: str) -> None:
-    """A client without the key that goes on sending is disconnected."""
+    """A client without the key that continues to send is disconnected."""
     with socket.create_connection(address_of(keyed), timeout=10) as connection:
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n")
         assert b"401" in connection.recv(65536)

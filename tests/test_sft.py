@@ -334,7 +334,7 @@ def test_adapters_leave_the_base_untouched_and_the_new_tokens_learn(base: RunFol
     before = dict(load_run(base.path).model.named_parameters())
     after = dict(load_run(folder.path, "latest").model.named_parameters())
     changed = {name for name in before if "embedding" not in name and not torch.equal(before[name], after[name])}
-    assert not changed, "what is adapted stays as it was"
+    assert not changed, "adapted weights stay unchanged"
     assert any(name.endswith("lora_b") and after[name].abs().max() > 0 for name in after)
     rows = after["token_embedding.weight"][290:292]
     assert not torch.equal(rows[0], rows[1]), "tokens that came new are learnt"

@@ -395,7 +395,7 @@ def test_importing_sets_nothing_and_a_deterministic_runtime_sets_cublas(monkeypa
     assert not torch.are_deterministic_algorithms_enabled()
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     with start_runtime("cpu", deterministic=True):
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "what the user set stays"
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "the user's value stays"
 
 
 def test_only_stages_whose_batches_have_one_shape_are_compiled() -> None:

@@ -47,7 +47,7 @@ def make_plan(
         ValueError: sources that cannot be read, hold no text or have changed; a tokenizer that does not suit them.
     """
     saved = json.loads((partial / PLAN).read_text("utf-8"))["feeds"] if continued else []
-    pins = [Pin(tuple(TextPart(*part) for part in parts), *rest) for parts, *rest in saved]
+    pins = [Pin(tuple(TextPart(*part) for part in parts), *fields) for parts, *fields in saved]
     settings = (request.reading, cache, request.seed, request.limit, report)
     feeds = tuple(open_feed(source, *settings, pin) for source, pin in zip_longest(request.sources, pins))
     chosen = [choose_rule(feed, request.val_fraction, request.limit, report) for feed in feeds]
