@@ -1,4 +1,4 @@
-# demo · play · test · lint · bench: each makes the environment it needs in .venv, with uv where there is one, else venv and pip.
+# demo · play · test · lint · bench: each makes its environment in .venv, with uv if it is installed, else with venv and pip.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +10,7 @@ UV := $(shell command -v uv 2>/dev/null)
 demo: $(VENV)/.installed
 	$(BIN)/understudy demo
 
-# Serves what `make demo` made, and opens the page. PLAY names other runs, or more options of `understudy serve`.
+# Serves the run of `make demo`, and opens the page. PLAY names other runs, or more options of `understudy serve`.
 PLAY ?= demo
 play: $(VENV)/.installed-ui
 	$(BIN)/understudy serve $(PLAY) --open

@@ -1,5 +1,5 @@
-"""Tiny runs for the stages after finetuning: an assistant that knows eight letters, what it is asked and taught, and the
-command line that trains it. conftest.py makes the fixtures known to every test."""
+"""Tiny runs for the stages after finetuning: an assistant that knows eight letters, prompts, preferences, and a
+function that trains by the command line. conftest.py imports the fixtures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
 LETTERS = "abcdefgh"
-ASKED = {"a": "b", "c": "d"}  # what is asked, and the right answer; one of the two falls to validation
+ASKED = {"a": "b", "c": "d"}  # questions and right answers; one of the two is for validation
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def sft_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return beginner(tmp_path_factory.mktemp("runs") / "start")
 
 
@@ -41,10 +41,10 @@ def beginner(path: Path, seed: int = 0) -> Run:
 
 def finished_run(path: Path, shape: ModelConfig, tokenizer: Tokenizer, stage: str = "pretrain") -> Run:
     """A run with the weights that a model of this shape begins with."""
-    return kept_run(path, build_model(shape), tokenizer, stage)
+    return saved_run(path, build_model(shape), tokenizer, stage)
 
 
-def kept_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, stage: str) -> Run:
+def saved_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, stage: str) -> Run:
     """The folder of a run that ended with this model, as training would have written it."""
     folder, shape = RunFolder(path), model.config
     about = {"stage": stage, "data": {"sha256": "x"}}
@@ -68,19 +68,19 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log(19 / 7), which is 1. Between wrong ones it is even."""
     path = tmp_path_factory.mktemp("data") / "preferences.jsonl"
     rows = []
-    for asked, right in ASKED.items():
+    for question, right in ASKED.items():
         for wrong in LETTERS.replace(right, ""):
             for chosen, rejected, times in ((right, wrong, 19), (wrong, right, 7)):
-                rows += [pair(asked, chosen, rejected)] * times
+                rows += [pair(question, chosen, rejected)] * times
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def pair(asked: str, chosen: str, rejected: str) -> dict[str, Any]:
-    said = {"chosen": chosen, "rejected": rejected}
+def pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
+    answers = {"chosen": chosen, "rejected": rejected}
     return {
-        "prompt": [{"role": "user", "content": asked}],
-        **{name: [{"role": "assistant", "content": text}] for name, text in said.items()},
+        "prompt": [{"role": "user", "content": question}],
+        **{name: [{"role": "assistant", "content": text}] for name, text in answers.items()},
     }
 
 
@@ -91,21 +91,21 @@ COMMON = {
 }  # fmt: skip
 
 
-def run(stage: str, name: Path, start: Run, data: Path, *options: str, seed: int = 0, **settings: Any) -> Run:
-    """Train by the command line, without a preset file of its own."""
+def run(stage: str, name: Path, sft_run: Run, data: Path, *options: str, seed: int = 0, **settings: Any) -> Run:
+    """Train by the command line, with a preset written here."""
     preset = name.parent / f"{name.name}.yaml"
     preset.parent.mkdir(parents=True, exist_ok=True)
     preset.write_text(f"stage: {stage}\ndata: {{path: {data}}}\n")
     given = COMMON | {key.replace("__", "."): str(value) for key, value in settings.items()}
     words = [word for key, value in given.items() for word in (f"--{key}", value)]
-    origin = ["--resume"] if "--resume" in options else ["--init-from", str(start.path)]
+    origin = ["--resume"] if "--resume" in options else ["--init-from", str(sft_run.path)]
     others = [option for option in options if option != "--resume"]
     assert main([stage, str(preset), "--run", str(name), *origin, "--seed", str(seed), *others, *words]) == 0
     return load_run(name, "latest")
 
 
 @pytest.fixture(scope="module")
-def judge(start: Run, preferences: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def reward_run(sft_run: Run, preferences: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A reward model that knows the right letters."""
     where = tmp_path_factory.mktemp("reward") / "judge"
-    return run("reward", where, start, preferences, train__steps=40, train__batch_size=1, **QUIET)
+    return run("reward", where, sft_run, preferences, train__steps=40, train__batch_size=1, **QUIET)

@@ -2,7 +2,7 @@
 
 The tests compare `tokenizers` (which trains) and `tiktoken` (which encodes) with it, merge by merge and id by id.
 
-Training finds the pair of neighbouring tokens that is most frequent within words, gives the pair an id of its own,
+Training finds the pair of neighbouring tokens that is most frequent within words, gives the pair a new id,
 replaces it everywhere, and starts over. Encoding repeats that history on a new word: of all neighbouring pairs that have
 an id, the one merged first is replaced first, from left to right.
 

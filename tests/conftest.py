@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from align_runs import judge, preferences, prompts, start  # noqa: F401  (fixtures)
+from align_runs import preferences, prompts, reward_run, sft_run  # noqa: F401  (fixtures)
 from databases import database, postgres  # noqa: F401  (fixtures)
 
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -1,4 +1,4 @@
-"""What the tests of `prepare` share: a small corpus of many kinds, and ways to look at what became of it."""
+"""Helpers of the tests of `prepare`: a small corpus of many kinds, and readers of the prepared data."""
 
 from __future__ import annotations
 

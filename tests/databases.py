@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 USERS = ("postgres", "nobody")
-"""Whom PostgreSQL may run as where the tests run as root, which it refuses."""
+"""The user of PostgreSQL where the tests run as root, which it refuses."""
 
 
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))
@@ -30,7 +30,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def empty_database(request: pytest.FixtureRequest, folder: Path) -> str:
     """The URL of a new database of the kind that the asking fixture's parameter names; a file of SQLite in the folder.
-    Skips what asks for a PostgreSQL where there is none."""
+    Skips tests of PostgreSQL where there is none."""
     if request.param == "sqlite":
         return f"sqlite:///{folder}/feedback.db"
     return empty_postgres(request.getfixturevalue("postgres"))
@@ -38,7 +38,7 @@ def empty_database(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own, which listens on a socket in a folder and nowhere else."""
+    """The URL of a new PostgreSQL server, which listens on a socket in a folder and nowhere else."""
     pytest.importorskip("psycopg", reason="the driver of PostgreSQL is missing (extra `postgres`)")
     programs = find_programs()
     if programs is None:
@@ -77,7 +77,7 @@ def empty_postgres(server: str) -> str:
 
 def find_programs() -> Path | None:
     """The folder of initdb and pg_ctl: on the path, or where Debian keeps those of each version."""
-    on_path = [Path(found).parent for found in (shutil.which("initdb"),) if found]
+    on_path = [Path(program).parent for program in (shutil.which("initdb"),) if program]
     newest_first = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name), reverse=True)
     for folder in (*on_path, *newest_first):
         if all((folder / name).exists() for name in ("initdb", "pg_ctl", "postgres")):

@@ -1,4 +1,4 @@
-"""Servers for tests: tiny runs with random weights, on a free port, in this process or in one of their own."""
+"""Servers for tests: tiny runs with random weights, on a free port, in this process or another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 import uvicorn
 from openai import OpenAI
 
-from align_runs import kept_run
+from align_runs import saved_run
 from understudy.config.model import ModelConfig
 from understudy.inference.batching import BatchEngine
 from understudy.model import GPT
@@ -50,11 +50,11 @@ def make_run(
     }  # fmt: skip
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
-    return kept_run(path, model, tokenizer, stage or ("sft" if chat else "pretrain"))
+    return saved_run(path, model, tokenizer, stage or ("sft" if chat else "pretrain"))
 
 
 def served_run(run: Run, seconds_per_step: float = 0.0, **engine: Any) -> ServedRun:
-    """A run with an engine, not started, that takes its time where it is told to."""
+    """A run with an engine, not started, whose steps can be slowed down."""
     model: Any = run.model
     if seconds_per_step:
         logits = model.logits
@@ -116,7 +116,7 @@ def wait_until(true: Any, seconds: float = 60) -> None:
 def command(
     *words: str, folder: Path, open_files: int | None = None, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`understudy serve` in a process of its own, which may open ``open_files``; yields the process and the URL."""
+    """`understudy serve` in another process, which may open ``open_files``; yields the process and the URL."""
     limit = [] if open_files is None else ["bash", "-c", f'ulimit -n {open_files}; exec "$@"', "bash"]
     process = subprocess.Popen(
         [*limit, sys.executable, "-m", "understudy", "serve", *words], cwd=folder, stderr=subprocess.PIPE, text=True,
@@ -124,12 +124,12 @@ def command(
     )  # fmt: skip
     try:
         assert process.stderr is not None
-        said = ""
-        while not (found := re.search(r"(http://\S+)/v1", said)):
+        output = ""
+        while not (match := re.search(r"(http://\S+)/v1", output)):
             line = process.stderr.readline()
-            assert line, f"it ended: {said}"
-            said += line
-        yield process, found[1]
+            assert line, f"it ended: {output}"
+            output += line
+        yield process, match[1]
     finally:
         process.kill()
         process.wait()
@@ -161,8 +161,8 @@ def post(
     given = {"Host": url.removeprefix("http://"), "Content-Type": "application/json", "Connection": "close"}
     given |= {"Content-Length": str(len(data))} | (headers or {})
     head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-    status, found, content = raw(url, f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + data)
-    return status, found, json.loads(content)
+    status, response_headers, content = raw(url, f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + data)
+    return status, response_headers, json.loads(content)
 
 
 def get(url: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:

@@ -48,18 +48,18 @@ from understudy.train.objective import Objective
 BETA = 0.25
 
 
-def chance_of(run: Run, asked: str) -> torch.Tensor:
+def chance_of(run: Run, question: str) -> torch.Tensor:
     """Probabilities of the first token of an answer."""
-    tokens = render(run.tokenizer, [{"role": "user", "content": asked}], reply=True).tokens
+    tokens = render(run.tokenizer, [{"role": "user", "content": question}], reply=True).tokens
     assert isinstance(run.model, GPT)
     with torch.no_grad():
         return run.model(torch.tensor([tokens]))[0, -1].softmax(-1)
 
 
-def answer_chances(run: Run, asked: str) -> dict[str, float]:
+def answer_chances(run: Run, question: str) -> dict[str, float]:
     """Log-probability of each letter as a whole answer, which is the letter and the end of turn."""
     assert isinstance(run.model, GPT)
-    prompt = render(run.tokenizer, [{"role": "user", "content": asked}], reply=True).tokens
+    prompt = render(run.tokenizer, [{"role": "user", "content": question}], reply=True).tokens
     chances = {}
     for letter in LETTERS:
         answer = [*run.tokenizer.encode(letter), run.tokenizer.special_tokens["<|im_end|>"]]
@@ -69,11 +69,11 @@ def answer_chances(run: Run, asked: str) -> dict[str, float]:
     return chances
 
 
-def best_chance(start: Run, asked: str) -> tuple[int, float]:
+def best_chance(sft_run: Run, question: str) -> tuple[int, float]:
     """The right letter's id, and its probability under the policy that is best at a divergence cost of BETA:
     proportional to the start's times e to the reward over BETA."""
-    right = start.tokenizer.encode(ASKED[asked])[0]
-    before = float(chance_of(start, asked)[right])
+    right = sft_run.tokenizer.encode(ASKED[question])[0]
+    before = float(chance_of(sft_run, question)[right])
     raised = before * math.exp(1 / BETA)
     return right, raised / (1 - before + raised)
 
@@ -100,12 +100,12 @@ STEPS = {"train__steps": 60, "eval__every_steps": 0, "checkpoint__every_steps": 
 def test_the_known_best_policy_is_found(
     stage: str, settings: dict[str, Any], seed: int, prompts: Path, tmp_path: Path
 ) -> None:
-    start = beginner(tmp_path / "start", seed)
-    own = {f"{stage}__{name}": value for name, value in (BANDIT | settings).items()}
-    trained = run(stage, tmp_path / "run", start, prompts, seed=seed, train__batch_size=128, **STEPS, **own)
+    sft_run = beginner(tmp_path / "start", seed)
+    stage_options = {f"{stage}__{name}": value for name, value in (BANDIT | settings).items()}
+    trained = run(stage, tmp_path / "run", sft_run, prompts, seed=seed, train__batch_size=128, **STEPS, **stage_options)
     [letter] = [prompt.messages[0]["content"] for prompt in open_prompts(prompts, "train")]
-    right, best = best_chance(start, letter)
-    assert float(chance_of(start, letter)[right]) < 0.1 < 0.3 < best < 0.9
+    right, best = best_chance(sft_run, letter)
+    assert float(chance_of(sft_run, letter)[right]) < 0.1 < 0.3 < best < 0.9
     assert float(chance_of(trained, letter)[right]) == pytest.approx(best, abs=0.1)
     rows = read_metrics(trained.path / "metrics.jsonl")
     assert all(row["train/kl"] >= 0 for row in rows if "train/kl" in row)
@@ -114,12 +114,12 @@ def test_the_known_best_policy_is_found(
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_dpo_finds_the_policy_that_the_preferences_come_from(seed: int, preferences: Path, tmp_path: Path) -> None:
-    start = beginner(tmp_path / "start", seed)
-    trained = run("dpo", tmp_path / "run", start, preferences, seed=seed, train__batch_size=1, dpo__beta=0.5, **STEPS)
-    [asked] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
-    before, after = answer_chances(start, asked), answer_chances(trained, asked)
+    sft_run = beginner(tmp_path / "start", seed)
+    trained = run("dpo", tmp_path / "run", sft_run, preferences, seed=seed, train__batch_size=1, dpo__beta=0.5, **STEPS)
+    [question] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
+    before, after = answer_chances(sft_run, question), answer_chances(trained, question)
     moved = {letter: after[letter] - before[letter] for letter in LETTERS}
-    gained = moved.pop(ASKED[asked])
+    gained = moved.pop(ASKED[question])
     assert [gained - other for other in moved.values()] == pytest.approx([math.log(19 / 7) / 0.5] * 7, abs=0.05)
 
 
@@ -140,26 +140,32 @@ LEARNING = {"missing_end_penalty": 0.5, "max_new_tokens": 3, "normalise_scores":
     ],
 )
 def test_a_resumed_run_is_the_same_to_the_bit(
-    stage: str, settings: dict[str, Any], start: Run, judge: Run, prompts: Path, preferences: Path, tmp_path: Path
+    stage: str,
+    settings: dict[str, Any],
+    sft_run: Run,
+    reward_run: Run,
+    prompts: Path,
+    preferences: Path,
+    tmp_path: Path,
 ) -> None:
     """Stopped half way and gone on with, and never stopped."""
-    own: dict[str, Any] = {f"{stage}__{name}": value for name, value in settings.items()}
+    stage_options: dict[str, Any] = {f"{stage}__{name}": value for name, value in settings.items()}
     data = preferences
     if stage in ("ppo", "grpo"):
         data = prompts
-        own |= {f"{stage}__reward_model": judge.path}
-    own |= {
+        stage_options |= {f"{stage}__reward_model": reward_run.path}
+    stage_options |= {
         "train__steps": 16, "train__batch_size": 8 if data == prompts else 2, "eval__every_steps": 8,
         "checkpoint__every_steps": 8, "checkpoint__keep": 3, "log__every_steps": 1,
     }  # fmt: skip
-    whole = run(stage, tmp_path / "whole", start, data, **own)
+    whole = run(stage, tmp_path / "whole", sft_run, data, **stage_options)
     shutil.copytree(whole.path, tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_16")
     for name in ("latest", "best"):
         (tmp_path / "cut" / "checkpoints" / name).write_text("8")
-    resumed = run(stage, tmp_path / "cut", start, data, "--resume", **own)
+    resumed = run(stage, tmp_path / "cut", sft_run, data, "--resume", **stage_options)
     for name in ("model.safetensors", "training.safetensors"):
-        first, second = (load_file(each.path / "checkpoints" / "step_16" / name) for each in (whole, resumed))
+        first, second = (load_file(one_run.path / "checkpoints" / "step_16" / name) for one_run in (whole, resumed))
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
     for name in ("progress", "source", "step", "tokens", "best_loss"):
         assert whole.state.get(name) == resumed.state.get(name)
@@ -172,44 +178,46 @@ def test_a_resumed_run_is_the_same_to_the_bit(
     assert any(not torch.equal(before[key], after[key]) for key in before)  # it does learn something
 
 
-def test_a_reward_model_with_adapters_learns(start: Run, preferences: Path, tmp_path: Path) -> None:
+def test_a_reward_model_with_adapters_learns(sft_run: Run, preferences: Path, tmp_path: Path) -> None:
     """Its score head starts at zero, and would let no gradient pass if it were frozen like the rest."""
     options = {"train__steps": 20, "train__batch_size": 1, "model__lora__rank": 4}
-    found = run("reward", tmp_path / "judge", start, preferences, **options, **QUIET)
-    lines = [json.loads(line) for line in (found.path / "metrics.jsonl").read_text().splitlines()]
+    trained = run("reward", tmp_path / "judge", sft_run, preferences, **options, **QUIET)
+    lines = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert losses[-1] < math.log(2) - 0.02, losses
-    before, after = start.model.state_dict(), found.model.state_dict()
+    before, after = sft_run.model.state_dict(), trained.model.state_dict()
     assert after["score.weight"].abs().sum() > 0
     assert all(after[f"blocks.0.{layer}.lora_b"].abs().sum() > 0 for layer in ("attention.qkv", "mlp.down"))
     assert all(torch.equal(before[name], after[name]) for name in before), "the rest is frozen"
 
 
-def test_a_reward_model_scores_the_right_letter_higher(judge: Run, preferences: Path) -> None:
+def test_a_reward_model_scores_the_right_letter_higher(reward_run: Run, preferences: Path) -> None:
     with start_runtime("cpu") as runtime:
-        model = RewardModel(judge, runtime)
-        [asked] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
+        model = RewardModel(reward_run, runtime)
+        [question] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
         scores = {
-            letter: model.conversations([[*pair(asked, letter, "a")["prompt"], *pair(asked, letter, "a")["chosen"]]])[0]
+            letter: model.conversations(
+                [[*pair(question, letter, "a")["prompt"], *pair(question, letter, "a")["chosen"]]]
+            )[0]
             for letter in LETTERS
         }
-    assert max(scores, key=lambda letter: scores[letter]) == ASKED[asked]
+    assert max(scores, key=lambda letter: scores[letter]) == ASKED[question]
 
 
-# ---- what must agree --------------------------------------------------------------------------------------------------
+# ---- agreement of sampling and training -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "rounding"), [("fp32", 1e-5), ("bf16", 4e-3)])
 def test_sampled_and_read_log_probabilities_are_the_same(
-    dtype: str, rounding: float, start: Run, prompts: Path
+    dtype: str, rounding: float, sft_run: Run, prompts: Path
 ) -> None:
     """The ratio of the first step is 1, at the temperature that answers were sampled at, whatever their lengths."""
     config = GRPOConfig(checker_weight=1, max_new_tokens=9, temperature=0.7)
-    encoded = encode_prompts(open_prompts(prompts, "train"), start.tokenizer, 20) * 5
+    encoded = encode_prompts(open_prompts(prompts, "train"), sft_run.tokenizer, 20) * 5
     encoded = [EncodedPrompt(prompt.record, prompt.tokens[-9 + n :]) for n, prompt in enumerate(encoded)] * 8
     with start_runtime("cpu", dtype) as runtime:
-        model = as_gpt(start.model)
-        completions = sample_completions(model, start.tokenizer, encoded, config, 3, runtime)
+        model = as_gpt(sft_run.model)
+        completions = sample_completions(model, sft_run.tokenizer, encoded, config, 3, runtime)
 
         def logprobs(temperature: float) -> torch.Tensor:
             compute = partial(completion_logprobs, model, temperature=temperature)
@@ -223,13 +231,15 @@ def test_sampled_and_read_log_probabilities_are_the_same(
     assert not torch.allclose(wrong, old, atol=0.1)
 
 
-def test_evaluations_have_one_scale_whatever_was_sampled_before(start: Run, judge: Run, prompts: Path) -> None:
+def test_evaluations_have_one_scale_whatever_was_sampled_before(sft_run: Run, reward_run: Run, prompts: Path) -> None:
     """Otherwise the best checkpoint would be one of the first, since the mean score rises as the policy improves."""
-    config = GRPOConfig(reward_model=str(judge.path), normalise_scores=True, missing_end_penalty=0.5, max_new_tokens=3)
+    config = GRPOConfig(
+        reward_model=str(reward_run.path), normalise_scores=True, missing_end_penalty=0.5, max_new_tokens=3
+    )
     with start_runtime("cpu") as runtime:
-        reward = RewardFunction(config, runtime, RewardModel(judge, runtime))
-        encoded = encode_prompts(open_prompts(prompts, "train"), start.tokenizer, 20) * 16
-        completions = sample_completions(as_gpt(start.model), start.tokenizer, encoded, config, 3, runtime)
+        reward = RewardFunction(config, runtime, RewardModel(reward_run, runtime))
+        encoded = encode_prompts(open_prompts(prompts, "train"), sft_run.tokenizer, 20) * 16
+        completions = sample_completions(as_gpt(sft_run.model), sft_run.tokenizer, encoded, config, 3, runtime)
         before, updated, after = reward(completions), reward(completions, update=True), reward(completions)
     assert torch.equal(before["reward"], after["reward"])
     assert torch.allclose(before["reward"], before["score"] - 0.5 * (1 - before["eos_rate"]))
@@ -238,13 +248,13 @@ def test_evaluations_have_one_scale_whatever_was_sampled_before(start: Run, judg
 
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
-def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: Run, preferences: Path) -> None:
-    encoded = encode_preferences(open_preferences(preferences, "train"), start.tokenizer, 32)
+def test_the_gradient_does_not_depend_on_the_micro_batches(stage: str, sft_run: Run, preferences: Path) -> None:
+    encoded = encode_preferences(open_preferences(preferences, "train"), sft_run.tokenizer, 32)
     unit = encoded.comparisons[0]
     units = [
         dataclasses.replace(unit, pairs=unit.pairs[k : k + 1 + 20 * k]) for k in range(4)
     ]  # prompts with one pair and with many
-    shape = start.config.model.model_copy(update={"score_head": stage == "reward"})
+    shape = sft_run.config.model.model_copy(update={"score_head": stage == "reward"})
     torch.manual_seed(1)
     model = GPT(shape)
     objective: Objective = (
@@ -269,7 +279,7 @@ def test_however_a_batch_is_cut_up_the_gradient_is_the_same(stage: str, start: R
     assert torch.allclose(gradient([units], longest), together, rtol=1e-4, atol=1e-5)  # a document in each row
 
 
-def test_only_the_tokens_of_the_assistant_are_compared(start: Run, tmp_path: Path) -> None:
+def test_only_the_tokens_of_the_assistant_are_compared(sft_run: Run, tmp_path: Path) -> None:
     """In dialogues that part early the user's later words are context, as in finetuning."""
 
     def turns(*contents: str) -> list[dict[str, str]]:
@@ -279,32 +289,32 @@ def test_only_the_tokens_of_the_assistant_are_compared(start: Run, tmp_path: Pat
     rows = [row | {"prompt": [{"role": "user", "content": letter}]} for letter in LETTERS]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     comparisons = open_preferences(tmp_path / "pairs.jsonl", "train")
-    encoded = encode_preferences(comparisons, start.tokenizer, 64)
+    encoded = encode_preferences(comparisons, sft_run.tokenizer, 64)
     batch = collate_pairs(encoded.comparisons[:1], 64)
-    texts = [start.tokenizer.decode(batch["targets"][batch["completion_index"] == n].tolist()) for n in (0, 1)]
+    texts = [sft_run.tokenizer.decode(batch["targets"][batch["completion_index"] == n].tolist()) for n in (0, 1)]
     assert texts == ["a<|im_end|>b<|im_end|>", "c<|im_end|>"]
-    comparison, model = encoded.comparisons[0], GPT(start.config.model.model_copy(update={"context_length": 64}))
+    comparison, model = encoded.comparisons[0], GPT(sft_run.config.model.model_copy(update={"context_length": 64}))
     with torch.no_grad():
         logprobs = summed_logprobs(model, batch)
         for n, completion in enumerate(comparison.completions):
             tokens = torch.tensor(completion.prompt + completion.completion)
             rows_of = model(tokens[None])[0, len(completion.prompt) - 1 : -1].log_softmax(-1)
-            each = rows_of.gather(1, tokens[len(completion.prompt) :, None])[:, 0]
-            assert float(logprobs[n]) == pytest.approx(float(each[torch.tensor(completion.mask)].sum()), abs=1e-4)
+            one_run = rows_of.gather(1, tokens[len(completion.prompt) :, None])[:, 0]
+            assert float(logprobs[n]) == pytest.approx(float(one_run[torch.tensor(completion.mask)].sum()), abs=1e-4)
 
 
-def test_a_validation_split_that_does_not_fit_is_named(start: Run, preferences: Path) -> None:
+def test_a_validation_split_that_does_not_fit_is_named(sft_run: Run, preferences: Path) -> None:
     with pytest.raises(ValueError, match=r"of the validation split fits .*more data or a larger --val-fraction"):
-        encode_preferences(open_preferences(preferences, "val"), start.tokenizer, 4, "val")
+        encode_preferences(open_preferences(preferences, "val"), sft_run.tokenizer, 4, "val")
     with pytest.raises(ValueError, match="no preference is left to train on"):
-        encode_preferences(open_preferences(preferences, "train"), start.tokenizer, 4)
+        encode_preferences(open_preferences(preferences, "train"), sft_run.tokenizer, 4)
 
 
-def test_pairs_are_evaluated_in_batches(start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_evaluated_in_batches(sft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [pair(f"{a}{b}", "a", "b") for a in LETTERS for b in LETTERS]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    encoded = encode_preferences(open_preferences(tmp_path / "pairs.jsonl", "train"), start.tokenizer, 32)
-    model, reference = as_gpt(start.model), torch.linspace(-9, -3, encoded.completions)
+    encoded = encode_preferences(open_preferences(tmp_path / "pairs.jsonl", "train"), sft_run.tokenizer, 32)
+    model, reference = as_gpt(sft_run.model), torch.linspace(-9, -3, encoded.completions)
     objective, forwards = DirectPreference(model, DPOConfig()), []
     with start_runtime("cpu", "fp32") as runtime, model.token_embedding.register_forward_hook(
         lambda *_: forwards.append(1)
@@ -316,8 +326,8 @@ def test_pairs_are_evaluated_in_batches(start: Run, tmp_path: Path, monkeypatch:
         assert together[name] == pytest.approx(values, abs=1e-4), name
 
 
-def test_the_loss_of_dpo_begins_at_log_2(start: Run, preferences: Path, tmp_path: Path) -> None:
-    trained = run("dpo", tmp_path / "run", start, preferences, train__steps=1, train__batch_size=1, **QUIET)
+def test_the_loss_of_dpo_begins_at_log_2(sft_run: Run, preferences: Path, tmp_path: Path) -> None:
+    trained = run("dpo", tmp_path / "run", sft_run, preferences, train__steps=1, train__batch_size=1, **QUIET)
     before, first = read_metrics(trained.path / "metrics.jsonl")
     assert (before["step"], before["val/accuracy"]) == (0, 0.5)
     assert before["val/loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -325,16 +335,16 @@ def test_the_loss_of_dpo_begins_at_log_2(start: Run, preferences: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("right", "said", "score"),
+    ("right", "message", "score"),
     [("72", "So they have 72 in all.", 1.0), ("72", "It is 71.", 0.0), ("3 and 4 #### 7", "7", 1.0), ("b", "bb", 0.0)],
 )
-def test_where_the_right_answer_is_a_number_what_an_answer_comes_to_counts(right: str, said: str, score: float) -> None:
-    assert true_score(Prompt(({"role": "user", "content": "?"},), None, right, ""), said) == score
+def test_numeric_answers_are_compared_by_value(right: str, message: str, score: float) -> None:
+    assert true_score(Prompt(({"role": "user", "content": "?"},), None, right, ""), message) == score
 
 
-def test_samples_answer_the_prompts_that_are_asked_for(start: Run, prompts: Path, tmp_path: Path) -> None:
+def test_samples_answer_the_prompts_that_are_asked_for(sft_run: Run, prompts: Path, tmp_path: Path) -> None:
     trained = run(
-        "grpo", tmp_path / "run", start, prompts, train__steps=1, train__batch_size=4, grpo__prompts=2,
+        "grpo", tmp_path / "run", sft_run, prompts, train__steps=1, train__batch_size=4, grpo__prompts=2,
         grpo__group_size=2, grpo__checker_weight=1, grpo__max_new_tokens=2, log__samples=1, log__prompts="[h]", **QUIET,
     )  # fmt: skip
     assert (trained.path / "samples" / "step_1.txt").read_text().startswith("user: h\nassistant:")
@@ -344,7 +354,7 @@ def test_samples_answer_the_prompts_that_are_asked_for(start: Run, prompts: Path
 
 
 @pytest.mark.parametrize(
-    ("stage", "options", "said"),
+    ("stage", "options", "message"),
     [
         ("ppo", {}, "nothing is rewarded"),
         ("ppo", {"ppo.checker_weight": "1", "train.batch_size": "48"}, "does not divide the 64 answers"),
@@ -364,18 +374,18 @@ def test_samples_answer_the_prompts_that_are_asked_for(start: Run, prompts: Path
         ("grpo", {"grpo.checker_weight": "1", "grpo.kl_estimator": "k1"}, "k1"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(
-    stage: str, options: dict[str, str], said: str, start: Run, prompts: Path, preferences: Path, tmp_path: Path,
+def test_settings_that_do_not_fit_are_one_sentence(
+    stage: str, options: dict[str, str], message: str, sft_run: Run, prompts: Path, preferences: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     preset = tmp_path / "preset.yaml"
     data = prompts if stage in ("ppo", "grpo") else preferences
     preset.write_text(f"stage: {stage}\ndata: {{path: {data}}}\n")
     given = {"train.steps": "16", "train.batch_size": "64", **QUIET_DOTTED} | options
-    words = [w.replace("START", str(start.path)) for key, value in given.items() for w in (f"--{key}", value)]
-    status = main([stage, str(preset), "--run", str(tmp_path / "run"), "--init-from", str(start.path), *words])
+    words = [w.replace("START", str(sft_run.path)) for key, value in given.items() for w in (f"--{key}", value)]
+    status = main([stage, str(preset), "--run", str(tmp_path / "run"), "--init-from", str(sft_run.path), *words])
     err = capsys.readouterr().err
-    assert status == 2 and said in err and "Traceback" not in err
+    assert status == 2 and message in err and "Traceback" not in err
     assert not list(tmp_path.glob("run/checkpoints/step_*"))
 
 
@@ -384,12 +394,12 @@ QUIET_DOTTED = {name.replace("__", "."): str(value) for name, value in QUIET.ite
 
 @pytest.mark.parametrize("unknown", ["train", "val"])
 def test_a_checker_needs_to_know_all_answers(
-    unknown: str, start: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unknown: str, sft_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "prompts.jsonl"
     rows = [{"prompt": [{"role": "user", "content": a + b}], "answer": ASKED[a]} for a in ASKED for b in LETTERS]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    of_split = [list(each.messages) for each in open_prompts(data, unknown)]
+    of_split = [list(one_run.messages) for one_run in open_prompts(data, unknown)]
     for row in rows:
         if row["prompt"] in of_split:
             row["answer"] = None
@@ -397,12 +407,12 @@ def test_a_checker_needs_to_know_all_answers(
     preset = tmp_path / "preset.yaml"
     preset.write_text(f"stage: grpo\ndata: {{path: {data}}}\ngrpo: {{checker_weight: 1, max_new_tokens: 2}}\n")
     words = [word for name, value in QUIET_DOTTED.items() for word in (f"--{name}", value)]
-    words += ["--train.steps", "16", "--run", str(tmp_path / "run"), "--init-from", str(start.path)]
+    words += ["--train.steps", "16", "--run", str(tmp_path / "run"), "--init-from", str(sft_run.path)]
     assert main(["grpo", str(preset), *words]) == 2
     assert "checker_weight needs prompts with a check or an answer" in capsys.readouterr().err
 
 
-def test_a_run_that_does_not_speak_chat_is_refused(
+def test_a_run_without_chat_tokens_is_refused(
     char_data: Path, preferences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = [
@@ -425,7 +435,7 @@ def test_a_run_that_does_not_speak_chat_is_refused(
 @pytest.mark.skipif(os.name == "nt", reason="gloo's launcher is not tested on Windows")
 @pytest.mark.parametrize("stage", ["dpo", "ppo"])
 def test_two_processes_work_together(
-    stage: str, start: Run, judge: Run, prompts: Path, preferences: Path, tmp_path: Path
+    stage: str, sft_run: Run, reward_run: Run, prompts: Path, preferences: Path, tmp_path: Path
 ) -> None:
     """They take the steps of one process; in ppo each asks its share of the prompts and gets the same answers."""
     settings: dict[str, Any] = {"train__steps": 4, "train__batch_size": 4, "train__micro_batch_size": 2, **QUIET}
@@ -434,11 +444,11 @@ def test_two_processes_work_together(
     if stage == "ppo":
         data = prompts
         settings |= {
-            "ppo__reward_model": judge.path, "ppo__prompts": 4, "ppo__group_size": 2, "ppo__max_new_tokens": 2,
+            "ppo__reward_model": reward_run.path, "ppo__prompts": 4, "ppo__group_size": 2, "ppo__max_new_tokens": 2,
             "ppo__critic": "model", "ppo__normalise_scores": True, "ppo__epochs": 2, "ppo__target_kl": 0.5,
             "train__batch_size": 8,  # all answers: smaller batches would be other shares of them
         }  # fmt: skip
-    one = run(stage, tmp_path / "runs" / "one", start, data, **settings)
+    one = run(stage, tmp_path / "runs" / "one", sft_run, data, **settings)
     words = [
         w
         for k, v in (COMMON | {k.replace("__", "."): str(v) for k, v in settings.items()}).items()
@@ -446,12 +456,12 @@ def test_two_processes_work_together(
     ]
     launched = subprocess.run(
         [*TWO_PROCESSES, "-m", "understudy", stage, "runs/one.yaml", "--run-name", "two",
-         "--init-from", str(start.path), "--seed", "0", *words],
+         "--init-from", str(sft_run.path), "--seed", "0", *words],
         cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr
     two = load_run(tmp_path / "runs" / "two", "latest")
-    rows = [read_metrics(each.path / "metrics.jsonl") for each in (one, two)]
+    rows = [read_metrics(one_run.path / "metrics.jsonl") for one_run in (one, two)]
     for name, weights in weights_of(one.model).items():
         torch.testing.assert_close(weights_of(two.model)[name], weights, atol=1e-5, rtol=1e-4)
     assert rows[0][-1]["train/loss"] == pytest.approx(rows[1][-1]["train/loss"], rel=1e-5, abs=1e-6)

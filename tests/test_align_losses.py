@@ -27,7 +27,7 @@ from understudy.losses import (
 LOG2 = math.log(2)
 
 
-def test_pairs_cost_log_2_where_nothing_is_known_and_less_where_the_order_is_right() -> None:
+def test_pair_losses_are_log_2_at_equal_scores_and_less_in_the_right_order() -> None:
     assert pair_loss(torch.zeros(3), torch.zeros(3)).sum().item() == pytest.approx(3 * LOG2)
     # -log sigmoid(1) = log(1 + e^-1)
     assert pair_loss(torch.tensor([2.0]), torch.tensor([1.0])).item() == pytest.approx(math.log1p(math.exp(-1)))
@@ -78,7 +78,7 @@ def test_advantages_by_hand() -> None:
     torch.testing.assert_close(returns, advantages + values)
 
 
-def test_what_is_padded_changes_no_advantage() -> None:
+def test_padding_changes_no_advantage() -> None:
     generator = torch.Generator().manual_seed(0)
     rewards, values = torch.randn(2, 1, 4, generator=generator)
     alone = generalised_advantages(rewards, values, torch.ones(1, 4), 0.95, 0.9)
@@ -90,7 +90,7 @@ def test_what_is_padded_changes_no_advantage() -> None:
         assert (two[:, 4:] == 0).all()
 
 
-def test_with_lambda_1_the_return_is_the_sum_of_what_comes() -> None:
+def test_with_lambda_1_the_return_is_the_sum_of_later_rewards() -> None:
     rewards = torch.tensor([[1.0, 2.0, 3.0]])
     _, returns = generalised_advantages(rewards, torch.randn(1, 3), torch.ones(1, 3), gamma=1.0, lam=1.0)
     torch.testing.assert_close(returns, torch.tensor([[6.0, 5.0, 3.0]]))

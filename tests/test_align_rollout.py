@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from align_runs import ASKED, COMMON, LETTERS, QUIET, kept_run, run
+from align_runs import ASKED, COMMON, LETTERS, QUIET, run, saved_run
 from conftest import TWO_PROCESSES
 from understudy.cli import main
 from understudy.config.load import build_config
@@ -80,15 +80,15 @@ MIXED = {
 
 @pytest.mark.skipif(os.name == "nt", reason="gloo's launcher is not tested on Windows")
 def test_prompts_with_and_without_answers_on_two_processes(
-    start: Run, judge: Run, mixed_prompts: Path, tmp_path: Path
+    sft_run: Run, reward_run: Run, mixed_prompts: Path, tmp_path: Path
 ) -> None:
     """The true score is a mean over the prompts that have an answer, and evaluations are those of one process."""
-    settings = MIXED | {"grpo__reward_model": judge.path}
-    one = run("grpo", tmp_path / "runs" / "one", start, mixed_prompts, **settings)
+    settings = MIXED | {"grpo__reward_model": reward_run.path}
+    one = run("grpo", tmp_path / "runs" / "one", sft_run, mixed_prompts, **settings)
     options = COMMON | {name.replace("__", "."): str(value) for name, value in settings.items()}
     launched = subprocess.run(
         [*TWO_PROCESSES, "-m", "understudy", "grpo", "runs/one.yaml", "--run-name", "two", "--init-from",
-         str(start.path), "--seed", "0", *(word for name, value in options.items() for word in (f"--{name}", value))],
+         str(sft_run.path), "--seed", "0", *(word for name, value in options.items() for word in (f"--{name}", value))],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr
@@ -115,12 +115,12 @@ class RecordedReward(RewardFunction):
         return super().__call__(completions, update)
 
 
-def test_an_evaluation_is_shared_by_the_processes(start: Run, prompts: Path, tmp_path: Path) -> None:
+def test_an_evaluation_is_shared_by_the_processes(sft_run: Run, prompts: Path, tmp_path: Path) -> None:
     data = tmp_path / "prompts.jsonl"
     rows = [{"prompt": [{"role": "user", "content": a + b}], "answer": ASKED[a]} for a in ASKED for b in LETTERS * 4]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tree = {"stage": "grpo", "data": {"path": str(data)}, "grpo": {"checker_weight": 1, "max_new_tokens": 3}}
-    shape = start.config.model.model_dump(exclude_none=True)
+    shape = sft_run.config.model.model_dump(exclude_none=True)
     config = build_config(
         tree
         | {
@@ -133,10 +133,10 @@ def test_an_evaluation_is_shared_by_the_processes(start: Run, prompts: Path, tmp
     )
 
     def evaluated(runtime: Runtime) -> tuple[list[str], dict[str, float]]:
-        stage = GRPO(config, start.tokenizer)
+        stage = GRPO(config, sft_run.tokenizer)
         reward = RecordedReward(stage.rollout_config, runtime, None)
         stage.runtime = runtime
-        stage.models = RolloutModels(as_gpt(start.model), as_gpt(start.model), reward)
+        stage.models = RolloutModels(as_gpt(sft_run.model), as_gpt(sft_run.model), reward)
         _, metrics = stage.evaluate(1)
         return [completion.text for completion in reward.completions], metrics
 
@@ -153,15 +153,15 @@ def test_an_evaluation_is_shared_by_the_processes(start: Run, prompts: Path, tmp
 
 
 @pytest.fixture(scope="module")
-def with_dropout(start: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def with_dropout(sft_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An assistant that was trained with adapters, and with dropout everywhere."""
-    shape = start.config.model.model_dump(exclude_none=True) | {
+    shape = sft_run.config.model.model_dump(exclude_none=True) | {
         "dropout": 0.2, "ngram_orders": [2], "ngram_buckets": 64, "ngram_dropout": 0.2,
         "lora": {"rank": 2, "dropout": 0.2},
     }  # fmt: skip
     torch.manual_seed(0)
     config = ModelConfig(**shape)
-    return kept_run(tmp_path_factory.mktemp("runs") / "dropout", build_model(config), start.tokenizer, "sft")
+    return saved_run(tmp_path_factory.mktemp("runs") / "dropout", build_model(config), sft_run.tokenizer, "sft")
 
 
 @pytest.mark.parametrize("adapters", [{}, {"model__lora__rank": 2}])
@@ -215,10 +215,12 @@ def test_dropout_is_refused_by_name(
 # ---- adapters -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_score_head_of_ppo_learns_beside_adapters(start: Run, judge: Run, prompts: Path, tmp_path: Path) -> None:
+def test_the_score_head_of_ppo_learns_beside_adapters(
+    sft_run: Run, reward_run: Run, prompts: Path, tmp_path: Path
+) -> None:
     trained = run(
-        "ppo", tmp_path / "run", start, prompts, train__steps=20, train__batch_size=16, log__every_steps=1,
-        model__lora__rank=2, ppo__reward_model=judge.path, ppo__prompts=16, ppo__max_new_tokens=2, **QUIET,
+        "ppo", tmp_path / "run", sft_run, prompts, train__steps=20, train__batch_size=16, log__every_steps=1,
+        model__lora__rank=2, ppo__reward_model=reward_run.path, ppo__prompts=16, ppo__max_new_tokens=2, **QUIET,
     )  # fmt: skip
     rows = read_metrics(trained.path / "metrics.jsonl")[1:]
     assert rows[0]["train/value"] == 0 != rows[-1]["train/value"]

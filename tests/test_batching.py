@@ -62,8 +62,8 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer("char", [LETTERS])
 
 
-class Heard:
-    """What came of one request."""
+class Listener:
+    """The chunks of one request."""
 
     def __init__(self, on_each: Callable[[CompletionChunk], None] = lambda piece: None) -> None:
         self.pieces: list[CompletionChunk] = []
@@ -93,11 +93,11 @@ def prompts_of(seed: int, number: int, most: int = 30) -> list[list[int]]:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenizer) -> None:
     model = small_model(shape)
-    asked = [SequenceRequest(tokens, 12, HOWS[n % 4], stop=("q",)) for n, tokens in enumerate(prompts_of(1, 10))]
+    requests = [SequenceRequest(tokens, 12, HOWS[n % 4], stop=("q",)) for n, tokens in enumerate(prompts_of(1, 10))]
     with BatchEngine(model, tokenizer, max_rows=3, prefill_tokens=8) as engine:
-        heard = [Heard() for _ in asked]
-        tickets = [engine.submit(*each) for each in zip(asked, heard)]
-        for request, one, ticket in zip(asked, heard, tickets):
+        listeners = [Listener() for _ in requests]
+        tickets = [engine.submit(*each) for each in zip(requests, listeners)]
+        for request, one, ticket in zip(requests, listeners, tickets):
             pieces, completion = one.wait(), ticket.completion()
             [expected] = generate_text(model, tokenizer, [list(request.tokens)], 12, request.settings, request.stop)
             assert "".join(piece.text for piece in pieces) == completion.text == expected.text
@@ -107,44 +107,46 @@ def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenize
         stats = engine.stats()
     assert (stats.running, stats.waiting, stats.slots) == (0, 0, 3)
     assert sum(stats.requests_finished.values()) == 10
-    assert stats.tokens_generated == sum(len(one.tokens) for one in heard)
-    assert stats.prompt_tokens == sum(len(request.tokens) for request in asked)
+    assert stats.tokens_generated == sum(len(one.tokens) for one in listeners)
+    assert stats.prompt_tokens == sum(len(request.tokens) for request in requests)
 
 
 @pytest.mark.parametrize(
     ("shape", "weights"), [("gpt2", "fp32"), ("portable", "fp32"), ("bigram", "fp32"), ("gpt2", "int8")]
 )
 def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weights: str, tokenizer: Tokenizer) -> None:
-    """Beside others that come, go, and share prefixes, each answer and each log-probability is what it was alone."""
+    """Beside others that come, go, and share prefixes, each answer and each log-probability is the same as alone."""
     model = prepare_for_inference(small_model(shape), weights, rows=5)
     begun = prompts_of(5, 3, 25)
     random = np.random.default_rng(0)
-    asked = [
+    requests = [
         SequenceRequest([*begun[n % 3], *tokens], 10, SamplingSettings(1 + n % 2 / 2, top_p=0.95, seed=n), logprobs=2)
         for n, tokens in enumerate(prompts_of(2, 18, 12))
     ]
     alone: list[list[CompletionChunk]] = []
-    for request in asked:
+    for request in requests:
         with BatchEngine(model, tokenizer, max_rows=5, prefill_tokens=8) as engine:
-            heard = Heard()
-            engine.submit(request, heard)
-            alone.append(heard.wait())
+            listener = Listener()
+            engine.submit(request, listener)
+            alone.append(listener.wait())
     with BatchEngine(model, tokenizer, max_rows=5, prefill_tokens=8, queue_limit=1000) as engine:
         noise: list[RequestHandle] = []
         beside = []
-        for request in asked:
+        for request in requests:
             for tokens in prompts_of(int(random.integers(1e6)), 3, 12):
-                own = SamplingSettings(random.choice([0.0, 0.8, 1.2]), repetition_penalty=random.choice([1.0, 1.3]))
-                noise.append(engine.submit(SequenceRequest([*begun[0], *tokens], 10, own), Heard()))
-            beside.append(Heard(lambda piece: noise[int(random.integers(len(noise)))].cancel()))
+                noise_settings = SamplingSettings(
+                    random.choice([0.0, 0.8, 1.2]), repetition_penalty=random.choice([1.0, 1.3])
+                )
+                noise.append(engine.submit(SequenceRequest([*begun[0], *tokens], 10, noise_settings), Listener()))
+            beside.append(Listener(lambda piece: noise[int(random.integers(len(noise)))].cancel()))
             engine.submit(request, beside[-1])
-        for heard, expected in zip(beside, alone):
-            assert heard.wait() == expected
+        for listener, expected in zip(beside, alone):
+            assert listener.wait() == expected
     finished = engine.stats().requests_finished
     assert finished["cancelled"] > 3 and finished["length"] >= 18
 
 
-def test_the_next_turn_reads_only_what_is_new(tokenizer: Tokenizer) -> None:
+def test_the_next_turn_computes_only_new_tokens(tokenizer: Tokenizer) -> None:
     model = small_model()
     first, more, other = prompts_of(3, 1, 9)[0] * 2, [5, 6, 7], [1] * 9
     with BatchEngine(model, tokenizer, max_rows=2, prefill_tokens=4) as engine:
@@ -179,16 +181,16 @@ def test_a_long_prompt_does_not_stop_the_others(tokenizer: Tokenizer) -> None:
         started.set()
 
     with BatchEngine(model, tokenizer, max_rows=3, prefill_tokens=8) as engine:
-        talking = Heard(talk)
+        talking = Listener(talk)
         engine.submit(SequenceRequest([1], 40, GREEDY), talking)
         started.wait(10)
-        long, short = Heard(lambda piece: order.append("long")), Heard(lambda piece: order.append("short"))
+        long, short = Listener(lambda piece: order.append("long")), Listener(lambda piece: order.append("short"))
         with engine._wake:  # both before the next step
             engine.submit(SequenceRequest([2] * 40, 1, GREEDY), long)
             engine.submit(SequenceRequest([3] * 3, 1, GREEDY), short)
         for one in (long, short, talking):
             one.wait()
-    chunks = [place for place, what in enumerate(order) if what == "chunk 8"]
+    chunks = [place for place, event in enumerate(order) if event == "chunk 8"]
     assert len(chunks) == 5
     assert all("token" in order[a:b] for a, b in pairwise(chunks))
     assert order.index("short") < order.index("long")
@@ -196,19 +198,19 @@ def test_a_long_prompt_does_not_stop_the_others(tokenizer: Tokenizer) -> None:
 
 def test_logprobs_are_the_models_own(tokenizer: Tokenizer) -> None:
     model, prompt = small_model(), prompts_of(4, 1)[0] + [1, 2, 3]
-    heard = Heard()
+    listener = Listener()
     with BatchEngine(model, tokenizer, prefill_tokens=4) as engine:
         complete(
             engine, SequenceRequest(prompt, 1)
         )  # what is left of it is not used: every token of the prompt is asked for
         how = SamplingSettings(0.5, top_k=3, seed=1)
-        engine.submit(SequenceRequest(prompt, 6, how, logprobs=3, prompt_logprobs=0), heard)
-        pieces = heard.wait()
+        engine.submit(SequenceRequest(prompt, 6, how, logprobs=3, prompt_logprobs=0), listener)
+        pieces = listener.wait()
     with torch.no_grad():
-        expected = model(torch.tensor([prompt + heard.tokens]))[0].log_softmax(-1)
-    told = pieces[0].prompt_logprobs
-    assert [one.token for one in told] == prompt[1:] and all(one.top == () for one in told)
-    assert [one.logprob for one in told] == pytest.approx(
+        expected = model(torch.tensor([prompt + listener.tokens]))[0].log_softmax(-1)
+    prompt_logprobs = pieces[0].prompt_logprobs
+    assert [one.token for one in prompt_logprobs] == prompt[1:] and all(one.top == () for one in prompt_logprobs)
+    assert [one.logprob for one in prompt_logprobs] == pytest.approx(
         [expected[place, token].item() for place, token in enumerate(prompt[1:])], abs=1e-4
     )
     assert not any(piece.prompt_logprobs for piece in pieces[1:])
@@ -225,41 +227,41 @@ def test_text_ends_before_a_stop_string_and_at_end_tokens(tokenizer: Tokenizer) 
     [whole] = generate_text(model, tokenizer, [prompt], 20, SamplingSettings(seed=9))
     stop, end = whole.text[6:9], whole.tokens[12]
     with BatchEngine(model, tokenizer) as engine:
-        heard = Heard()
-        engine.submit(SequenceRequest(prompt, 20, SamplingSettings(seed=9), stop=(stop,)), heard)
-        assert heard.wait()[-1].finish_reason == "stop"
-        assert "".join(piece.text for piece in heard.pieces) == whole.text[: whole.text.index(stop)]
+        listener = Listener()
+        engine.submit(SequenceRequest(prompt, 20, SamplingSettings(seed=9), stop=(stop,)), listener)
+        assert listener.wait()[-1].finish_reason == "stop"
+        assert "".join(piece.text for piece in listener.pieces) == whole.text[: whole.text.index(stop)]
         ended = complete(engine, SequenceRequest(prompt, 20, SamplingSettings(seed=9), end_ids=[end]))
         assert ended.finish_reason == "stop" and ended.tokens == whole.tokens[: whole.tokens.index(end) + 1]
         assert complete(engine, SequenceRequest(prompt, 0)).finish_reason == "length"
 
 
 @pytest.fixture
-def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Heard, RequestHandle]]:
-    """An engine of one row, taken by an answer that does not go on until the test says so."""
+def stalled(tokenizer: Tokenizer) -> Iterator[tuple[BatchEngine, Listener, RequestHandle]]:
+    """An engine of one row, taken by an answer that waits for the test's signal."""
     gate = threading.Event()
 
     def hold(piece: CompletionChunk) -> None:
         gate.wait(30)
 
-    heard = Heard(hold)
+    listener = Listener(hold)
     with BatchEngine(small_model(), tokenizer, max_rows=1, queue_limit=2) as engine:
-        ticket = engine.submit(SequenceRequest([1], 40, GREEDY), heard)
-        while not heard.pieces:
+        ticket = engine.submit(SequenceRequest([1], 40, GREEDY), listener)
+        while not listener.pieces:
             time.sleep(0.001)
-        heard.gate = gate  # type: ignore[attr-defined]
-        yield engine, heard, ticket
+        listener.gate = gate  # type: ignore[attr-defined]
+        yield engine, listener, ticket
         gate.set()
 
 
 def test_cancelling_frees_the_slot_and_the_queue_is_bounded(stalled: Any) -> None:
     engine, first, ticket = stalled
-    waiting, late = Heard(), Heard()
+    waiting, late = Listener(), Listener()
     cancelled = engine.submit(SequenceRequest([2], 5, GREEDY), waiting)
     engine.submit(SequenceRequest([3], 5, GREEDY, timeout=0.01), late)
     assert engine.stats().waiting == 2
     with pytest.raises(QueueFull) as full:
-        engine.submit(SequenceRequest([2], 5, GREEDY), Heard())
+        engine.submit(SequenceRequest([2], 5, GREEDY), Listener())
     assert full.value.retry_after >= 1
     time.sleep(0.02)
     cancelled.cancel()
@@ -275,16 +277,16 @@ def test_cancelling_frees_the_slot_and_the_queue_is_bounded(stalled: Any) -> Non
 def test_closing_drains_or_ends_at_once(tokenizer: Tokenizer) -> None:
     for drain in (True, False):
         with BatchEngine(small_model(), tokenizer, max_rows=1) as engine:
-            heard = [Heard() for _ in range(3)]
-            for one in heard:
+            listeners = [Listener() for _ in range(3)]
+            for one in listeners:
                 engine.submit(SequenceRequest([1], 40, GREEDY), one)
             engine.close(drain)
-            reasons = [one.wait()[-1].finish_reason for one in heard]
+            reasons = [one.wait()[-1].finish_reason for one in listeners]
             assert reasons == ["length"] * 3 if drain else reasons[1:] == ["cancelled"] * 2
             with pytest.raises(RuntimeError, match="not running"):
-                engine.submit(SequenceRequest([1], 1), Heard())
+                engine.submit(SequenceRequest([1], 1), Listener())
     with BatchEngine(small_model(), tokenizer, max_rows=1) as engine:
-        slow = Heard(lambda piece: time.sleep(0.05))
+        slow = Listener(lambda piece: time.sleep(0.05))
         engine.submit(SequenceRequest([1], 40, GREEDY), slow)
         engine.close(timeout=0.1)
         assert slow.wait()[-1].finish_reason == "cancelled"
@@ -295,7 +297,7 @@ def test_logits_that_are_not_finite_end_only_their_row(tokenizer: Tokenizer) -> 
     model.token_embedding.weight.data[7] = math.nan  # and every row's logit for 7 with it, the head being tied
     model.head.weight = torch.nn.Parameter(model.token_embedding.weight.data.nan_to_num())
     with BatchEngine(model, tokenizer, max_rows=4) as engine:
-        good, bad = Heard(), Heard()
+        good, bad = Listener(), Listener()
         engine.submit(SequenceRequest([1, 2], 20, GREEDY, end_ids=[]), good)
         engine.submit(SequenceRequest([1, 7], 20, GREEDY), bad)
         assert bad.wait() == [CompletionChunk("", finish_reason="error")]
@@ -309,7 +311,7 @@ def test_a_request_that_raises_while_sampling_fails_alone(tokenizer: Tokenizer) 
     broken = SamplingSettings(temperature=1, top_k=3, seed=1)
     object.__setattr__(broken, "top_k", 2.5)  # no whole number: torch refuses it, and SamplingSettings does not
     with BatchEngine(small_model(), tokenizer, max_rows=2) as engine:
-        good = Heard()
+        good = Listener()
         engine.submit(SequenceRequest([1], 40, GREEDY), good)
         assert complete(engine, SequenceRequest([2], 5, broken)).finish_reason == "error"
         assert complete(engine, SequenceRequest([2], 5, GREEDY)).finish_reason == "length"
@@ -329,7 +331,7 @@ def test_a_forward_that_raises_ends_the_sequences_in_it_and_not_the_engine(token
 
     model.hidden = fail  # type: ignore[method-assign, assignment]
     with BatchEngine(model, tokenizer, max_rows=1) as engine:
-        running, waiting = Heard(lambda chunk: started.set()), Heard()
+        running, waiting = Listener(lambda chunk: started.set()), Listener()
         engine.submit(SequenceRequest([1], 40, GREEDY), running)
         engine.submit(SequenceRequest([1], 40, GREEDY), waiting)
         started.wait(10)
@@ -346,13 +348,13 @@ def test_a_lost_device_closes_the_engine(tokenizer: Tokenizer) -> None:
 
     model.hidden = lost  # type: ignore[method-assign, assignment]
     with BatchEngine(model, tokenizer) as engine:
-        heard = Heard()
-        engine.submit(SequenceRequest([1], 40, GREEDY), heard)
-        assert heard.wait()[-1].finish_reason == "error"
+        listener = Listener()
+        engine.submit(SequenceRequest([1], 40, GREEDY), listener)
+        assert listener.wait()[-1].finish_reason == "error"
         engine._thread.join(10)  # type: ignore[union-attr]
         assert not engine.is_open
         with pytest.raises(RuntimeError):
-            engine.submit(SequenceRequest([1], 1), Heard())
+            engine.submit(SequenceRequest([1], 1), Listener())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1000.0])
@@ -363,16 +365,16 @@ def test_ids_beyond_the_tokenizers_vocabulary_are_never_sampled(tokenizer: Token
     settings = SamplingSettings(temperature, repetition_penalty=1.1, seed=1)
     request = SequenceRequest([1, 2], 40, settings, logprobs=3, prompt_logprobs=300)
     with BatchEngine(model, tokenizer) as engine:
-        heard = Heard()
-        engine.submit(request, heard)
-        chunks = heard.wait()
+        listener = Listener()
+        engine.submit(request, listener)
+        chunks = listener.wait()
         with pytest.raises(ValueError, match=f"outside the vocabulary of {tokenizer.vocab_size}"):
-            engine.submit(dataclasses.replace(request, tokens=[tokenizer.vocab_size]), Heard())
-    assert chunks[-1].finish_reason == "length" and max(heard.tokens) < tokenizer.vocab_size
+            engine.submit(dataclasses.replace(request, tokens=[tokenizer.vocab_size]), Listener())
+    assert chunks[-1].finish_reason == "length" and max(listener.tokens) < tokenizer.vocab_size
     entries = [entry for chunk in chunks for entry in (*chunk.logprobs, *chunk.prompt_logprobs)]
     assert all(token < tokenizer.vocab_size for entry in entries for token, _ in entry.top)
     [alone] = generate_text(model, tokenizer, [[1, 2]], 40, settings)
-    assert alone.tokens == heard.tokens
+    assert alone.tokens == listener.tokens
     with pytest.raises(ValueError, match="outside the vocabulary"):
         generate_text(model, tokenizer, [[tokenizer.vocab_size]], 4, settings)
 
@@ -410,6 +412,8 @@ def test_memory_is_planned(tokenizer: Tokenizer) -> None:
         (SequenceRequest([1], 1, logprobs=-1), "logprobs is -1"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(request_: SequenceRequest, message: str, tokenizer: Tokenizer) -> None:
+def test_requests_that_cannot_be_answered_are_refused(
+    request_: SequenceRequest, message: str, tokenizer: Tokenizer
+) -> None:
     with BatchEngine(small_model(), tokenizer) as engine, pytest.raises(ValueError, match=message):
-        engine.submit(request_, Heard())
+        engine.submit(request_, Listener())

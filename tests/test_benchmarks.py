@@ -1,4 +1,4 @@
-"""The table of benchmarks is the one that the results give, and each result says with what it was measured."""
+"""The table of benchmarks is the one that the results give, and each result records its environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_table_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_results_say_with_what_they_were_measured(path: Path) -> None:
+def test_results_record_their_environment(path: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["about"].keys() == about().keys()
     assert all(content["about"].values())

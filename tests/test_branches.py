@@ -38,7 +38,7 @@ def laid_out(batch: Any, places: list[torch.Tensor]) -> tuple[torch.Tensor, Atte
 @pytest.mark.parametrize("per_document", (True, False), ids=("one by one", "under a mask"))
 @pytest.mark.parametrize("documents", (DOCUMENTS, DOCUMENTS[:2], [([1, 2], [3]), ([4, 5], [6, 7])]))
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_documents_read_together_are_as_if_alone(
+def test_packed_documents_equal_single_documents(
     shape: dict[str, Any], documents: list[Any], per_document: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(shape)
@@ -60,7 +60,7 @@ def test_documents_read_together_are_as_if_alone(
 
 @pytest.mark.parametrize("documents", (DOCUMENTS, [([1, 2], [3]), ([4, 5, 4, 5], [6, 7])]))
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_so_they_are_in_bf16_where_rows_are_not_divided(shape: dict[str, Any], documents: list[Any]) -> None:
+def test_packed_documents_equal_single_documents_in_bf16(shape: dict[str, Any], documents: list[Any]) -> None:
     model = model_of(shape)
     batch, places = pack_prefix_trees(documents, 10)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_so_they_are_in_bf16_where_rows_are_not_divided(shape: dict[str, Any], d
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_states_that_are_asked_for_are_those_of_all(shape: dict[str, Any]) -> None:
+def test_selected_states_equal_those_of_all(shape: dict[str, Any]) -> None:
     model, tokens, at = model_of(shape), torch.randint(0, 12, (3, 7)), torch.tensor([0, 6, 7, 20, 20])
     torch.testing.assert_close(model.hidden(tokens, causal(at)), model.hidden(tokens).flatten(0, 1)[at])
 
@@ -86,12 +86,12 @@ def test_rows_are_divided_where_documents_begin() -> None:
     assert divide(torch.tensor(rows)) == [(2, [3, 3]), (1, [6]), (1, [1, 5])]
 
 
-def test_what_documents_have_in_common_is_laid_out_once() -> None:
+def test_shared_prefixes_are_laid_out_once() -> None:
     batch, places = pack_prefix_trees(DOCUMENTS, 10)
     assert int((batch["documents"] != PADDING).sum()) == len(COMMON) + 5 + 2 + 8
     read = batch["tokens"].flatten()
-    for (beginning, rest), place in zip(DOCUMENTS, places):
-        assert read[place].tolist() == [beginning[-1], *rest]
+    for (beginning, suffix), place in zip(DOCUMENTS, places):
+        assert read[place].tolist() == [beginning[-1], *suffix]
     trees = build_prefix_trees(DOCUMENTS, 8)  # two of the common beginning fit a tree, and the third, being empty
     assert [len(tree) for tree in trees] == [7, 6, 3, 2 + 7]
     assert [tree.members for tree in trees] == [[0], [2, 3], [1], [4]]

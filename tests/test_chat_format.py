@@ -83,17 +83,17 @@ def conversations(draw: st.DrawFn) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module", params=["gpt2", "gpt4"])
 def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    own = made(request.param)
-    return own, template(own, tmp_path_factory.mktemp("huggingface"))
+    ours = made(request.param)
+    return ours, template(ours, tmp_path_factory.mktemp("huggingface"))
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(messages=conversations())
 def test_transformers_gives_the_same_ids(beside: Any, messages: list[dict[str, str]]) -> None:
-    own, theirs = beside
-    assert render(own, messages).tokens == theirs(messages, False)
+    ours, theirs = beside
+    assert render(ours, messages).tokens == theirs(messages, False)
     if messages[-1]["role"] == "user":
-        assert render(own, messages, reply=True).tokens == theirs(messages, True)
+        assert render(ours, messages, reply=True).tokens == theirs(messages, True)
 
 
 def test_transformers_gives_the_same_ids_for_characters(tmp_path: Path) -> None:
@@ -104,14 +104,14 @@ def test_transformers_gives_the_same_ids_for_characters(tmp_path: Path) -> None:
 
 
 def test_transformers_gives_the_same_ids_with_gpt2s_vocabulary(real_data: Path, tmp_path: Path) -> None:
-    own = with_chat_tokens(gpt2_tokenizer(real_data / "gpt2"))
-    assert own.special_tokens == {"<|endoftext|>": 50256, "<|im_start|>": 50257, "<|im_end|>": 50258}
-    theirs = template(own, tmp_path)
+    ours = with_chat_tokens(gpt2_tokenizer(real_data / "gpt2"))
+    assert ours.special_tokens == {"<|endoftext|>": 50256, "<|im_start|>": 50257, "<|im_end|>": 50258}
+    theirs = template(ours, tmp_path)
     for line in (real_data / "gsm8k" / "test.jsonl").read_text("utf-8").splitlines()[:200]:
         record = json.loads(line)
         messages = [user(record["question"]), assistant(record["answer"])]
-        assert render(own, messages).tokens == theirs(messages, False)
-        assert render(own, messages[:1], reply=True).tokens == theirs(messages[:1], True)
+        assert render(ours, messages).tokens == theirs(messages, False)
+        assert render(ours, messages[:1], reply=True).tokens == theirs(messages[:1], True)
 
 
 def test_the_template_needs_no_more_than_jinja() -> None:
@@ -123,15 +123,15 @@ def test_the_template_needs_no_more_than_jinja() -> None:
     )  # fmt: skip
 
 
-# ---- what is trained on ----------------------------------------------------------------------------------
+# ---- the loss mask ---------------------------------------------------------------------------------------
 
 
 def test_the_mask_of_one_question_by_hand() -> None:
-    own = made("char")
-    rendered = render(own, [user("ab?"), assistant("no.")])
-    start, end = (own.special_tokens[name] for name in CHAT_TOKENS)
-    before = [start, *own.encode("user\nab?"), end, *own.encode("\n"), start, *own.encode("assistant\n")]
-    assert rendered.tokens == [*before, *own.encode("no."), end, *own.encode("\n")]
+    ours = made("char")
+    rendered = render(ours, [user("ab?"), assistant("no.")])
+    start, end = (ours.special_tokens[name] for name in CHAT_TOKENS)
+    before = [start, *ours.encode("user\nab?"), end, *ours.encode("\n"), start, *ours.encode("assistant\n")]
+    assert rendered.tokens == [*before, *ours.encode("no."), end, *ours.encode("\n")]
     assert rendered.mask == [False] * len(before) + [True] * 4 + [False]
 
 
@@ -201,12 +201,12 @@ def test_names_of_special_tokens_in_a_text_are_text(tokenizer: Tokenizer, text: 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt4"])
 def test_surrogates_and_nulls_are_rendered(kind: str) -> None:
-    own = made(kind)
-    lone, pair = render(own, [user("a\ud800b")]), render(own, [user("\ud83d\ude42")])
-    assert lone == render(own, [user("a\ufffdb")])
-    assert pair == render(own, [user("🙂")])
-    nulls = render(own, [user("\0a\0"), assistant("\0")])
-    assert own.decode(nulls.tokens).count("\0") == 3
+    ours = made(kind)
+    lone, pair = render(ours, [user("a\ud800b")]), render(ours, [user("\ud83d\ude42")])
+    assert lone == render(ours, [user("a\ufffdb")])
+    assert pair == render(ours, [user("🙂")])
+    nulls = render(ours, [user("\0a\0"), assistant("\0")])
+    assert ours.decode(nulls.tokens).count("\0") == 3
     assert check_messages([user("\ud800")]) == [user("\ufffd")], "what comes back can be written to a file"
 
 
@@ -215,15 +215,15 @@ MEGABYTE = 1_000_000
 
 @pytest.mark.parametrize("unit", ["a", "a b", "<|im_end|>", "é", "x" + " " * 99_999, "\0", "🙂"])
 def test_a_megabyte_on_one_line_is_rendered(unit: str) -> None:
-    own = made("gpt4")
+    ours = made("gpt4")
     text = (unit * (MEGABYTE // len(unit.encode())) + ".").strip()
-    tokens = render(own, [user(text), assistant("no")]).tokens
-    decoded = own.decode(tokens)
+    tokens = render(ours, [user(text), assistant("no")]).tokens
+    decoded = ours.decode(tokens)
     assert decoded == f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\nno<|im_end|>\n"
-    assert sum(tokens.count(id) for id in own.special_tokens.values()) == 4
+    assert sum(tokens.count(id) for id in ours.special_tokens.values()) == 4
 
 
-# ---- what is no conversation -----------------------------------------------------------------------------
+# ---- invalid conversations -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_megabyte_on_one_line_is_rendered(unit: str) -> None:
         ([user("a"), assistant("b"), assistant("c")], "message 3 is from the assistant and follows one from the"),
     ],
 )
-def test_what_is_no_conversation_is_refused_with_its_place(messages: Any, complaint: str) -> None:
+def test_invalid_conversations_are_refused_with_their_place(messages: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as refusal:
         check_messages(messages)
     assert "\n" not in str(refusal.value)
@@ -265,7 +265,7 @@ def test_a_conversation_comes_back_stripped_and_the_given_one_is_untouched() -> 
     assert check_messages([system("")]) == [system("")]
 
 
-def test_an_answer_follows_a_user_and_a_tokenizer_speaks_chat(tokenizer: Tokenizer) -> None:
+def test_an_answer_follows_a_user_and_needs_chat_tokens(tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="the last message is from the assistant"):
         render(tokenizer, [user("a"), assistant("b")], reply=True)
     with pytest.raises(ValueError, match="the last message is from the system"):
@@ -278,13 +278,13 @@ def test_an_answer_follows_a_user_and_a_tokenizer_speaks_chat(tokenizer: Tokeniz
 
 def test_the_markers_come_after_the_tokens_a_tokenizer_has(tmp_path: Path) -> None:
     base = train_tokenizer("bpe", SAMPLE, 300)
-    own = with_chat_tokens(base)
-    assert not speaks_chat(base) and speaks_chat(own)
-    assert own.special_tokens == {"<|endoftext|>": 299, "<|im_start|>": 300, "<|im_end|>": 301}
-    assert with_chat_tokens(own) is own
-    assert end_ids(own) == {299, 301} and end_ids(base) == {299} and len(end_ids(made("char"))) == 1
-    own.save(tmp_path / "tokenizer.json")
-    assert load_tokenizer(tmp_path).sha256 == own.sha256
+    ours = with_chat_tokens(base)
+    assert not speaks_chat(base) and speaks_chat(ours)
+    assert ours.special_tokens == {"<|endoftext|>": 299, "<|im_start|>": 300, "<|im_end|>": 301}
+    assert with_chat_tokens(ours) is ours
+    assert end_ids(ours) == {299, 301} and end_ids(base) == {299} and len(end_ids(made("char"))) == 1
+    ours.save(tmp_path / "tokenizer.json")
+    assert load_tokenizer(tmp_path).sha256 == ours.sha256
     half = base.with_special_tokens(["<|im_end|>"])
     assert not speaks_chat(half) and with_chat_tokens(half).special_tokens["<|im_start|>"] == 301
 
@@ -302,24 +302,24 @@ SIZES = [12, 15, 10, 14, 9]
     [(71, 0), (70, 2), (44, 2), (43, 4), (20, 4)],
 )
 def test_the_oldest_turns_leave_first(room: int, left_out: int) -> None:
-    own = made("char")
-    assert len(render(own, TALK, reply=True).tokens) == sum(SIZES) + 11 == 71
-    fitted = fit(own, TALK, room)
+    ours = made("char")
+    assert len(render(ours, TALK, reply=True).tokens) == sum(SIZES) + 11 == 71
+    fitted = fit(ours, TALK, room)
     assert (fitted.messages, fitted.left_out) == (TALK[left_out:], left_out)
-    assert fitted.tokens == render(own, fitted.messages, reply=True).tokens
+    assert fitted.tokens == render(ours, fitted.messages, reply=True).tokens
 
 
 def test_the_system_message_stays() -> None:
-    own = made("char")
+    ours = made("char")
     for room, left_out in ((71 + 14, 0), (71, 2), (34, 4)):
-        fitted = fit(own, [system("kind"), *TALK], room)
+        fitted = fit(ours, [system("kind"), *TALK], room)
         assert (fitted.messages, fitted.left_out) == ([system("kind"), *TALK[left_out:]], left_out)
-        assert fitted.tokens == render(own, fitted.messages, reply=True).tokens
+        assert fitted.tokens == render(ours, fitted.messages, reply=True).tokens
     with pytest.raises(ValueError, match="the message takes 34 tokens, and 33 are free"):
-        fit(own, [system("kind"), *TALK], 33)
+        fit(ours, [system("kind"), *TALK], 33)
 
 
-def test_what_cannot_be_fitted_is_refused() -> None:
+def test_conversations_that_cannot_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the message takes 20 tokens, and 19 are free .* shorter"):
         fit(made("char"), TALK, 19)
     for messages in (TALK[:2], [system("kind")]):
@@ -332,12 +332,12 @@ def test_a_conversation_that_was_cut_is_stripped_too() -> None:
 
 
 def test_a_greeting_of_the_assistant_may_begin_a_prompt_and_is_left_out_first() -> None:
-    own, greeted = made("char"), [assistant("hi"), *TALK]
-    whole = fit(own, greeted, 1000)
-    assert whole.messages == greeted and whole.tokens == render(own, greeted, reply=True).tokens
+    ours, greeted = made("char"), [assistant("hi"), *TALK]
+    whole = fit(ours, greeted, 1000)
+    assert whole.messages == greeted and whole.tokens == render(ours, greeted, reply=True).tokens
     assert len(whole.tokens) == 71 + 15
     for room, left_out in ((71 + 15, 0), (71 + 14, 1), (70, 3)):
-        fitted = fit(own, greeted, room)
+        fitted = fit(ours, greeted, room)
         assert (fitted.messages, fitted.left_out) == (greeted[left_out:], left_out)
     with pytest.raises(ValueError, match="follows nothing"):
         check_messages(greeted)

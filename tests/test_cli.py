@@ -94,7 +94,7 @@ def test_mistakes_with_runs(capsys: pytest.CaptureFixture[str], trained: RunFold
 
 
 def test_tokens_outside_the_vocabulary_are_refused(capsys: pytest.CaptureFixture[str], char_data: Path) -> None:
-    """nanoGPT's files carry no manifest, so what they hold is looked at."""
+    """nanoGPT's files carry no manifest, so their content is checked."""
     import numpy as np
 
     Path("nano").mkdir()
@@ -138,7 +138,7 @@ def test_the_same_seed_samples_the_same_text(capsys: pytest.CaptureFixture[str],
     assert texts[0] == texts[1] != texts[2] and texts[0].startswith("the")
 
 
-def test_prepare_writes_what_it_says_and_does_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_writes_its_summary_and_does_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(list(prepared("to be or not to be\n" * 50))) == 0
     before = {p.name: p.read_bytes() for p in Path("d").iterdir() if p.is_file()}
     assert main(list(prepared("to be or not to be\n" * 50))) == 0
@@ -223,10 +223,10 @@ def test_the_advice_names_a_run_elsewhere_by_its_path(
 
 
 def test_a_run_does_not_start_from_a_reward_model(
-    judge: Any, small_config: Any, capsys: pytest.CaptureFixture[str]
+    reward_run: Any, small_config: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for stage, preset in (("sft", "sft"), ("dpo", "hamlet-dpo"), ("grpo", "hamlet-grpo")):
-        words = (stage, preset, "--init-from", str(judge.path), "--run", "new")
+        words = (stage, preset, "--init-from", str(reward_run.path), "--run", "new")
         assert "gives scores and generates no text" in complaint(capsys, *words)
 
 

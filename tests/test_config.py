@@ -1,4 +1,4 @@
-"""Configuration: what is refused, in which words, and what is filled in."""
+"""Configuration: refusals, their messages, and defaults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refused(**overrides: str) -> str:
     return sentence
 
 
-def test_mistakes_are_named_with_what_to_do() -> None:
+def test_mistakes_are_named_with_advice() -> None:
     assert "did you mean optim.lr?" in refused(optim__lrr="1")
     assert "did you mean train.steps?" in refused(trian__steps="1")
     assert "did you mean model.n_layers?" in refused(n_layer="1")
@@ -61,7 +61,7 @@ def test_mistakes_are_named_with_what_to_do() -> None:
         {"tokenizer__kind": "char", "tokenizer__vocab_size": "99"},
     ],
 )
-def test_settings_nothing_would_read_are_refused(overrides: dict[str, str]) -> None:
+def test_unused_settings_are_refused(overrides: dict[str, str]) -> None:
     assert "ignored" in refused(**overrides) or "only read by" in refused(**overrides)
 
 
@@ -83,7 +83,7 @@ def test_missing_and_unreadable_configurations(tmp_path: Any) -> None:
             load_config(str(tmp_path / "c.yaml"))
 
 
-def test_family_defaults_fill_what_is_left_out() -> None:
+def test_family_defaults_fill_omitted_settings() -> None:
     gpt2 = build_config({"data": {"path": "x"}}).model
     assert (gpt2.position, gpt2.norm, gpt2.bias, gpt2.d_ff) == ("learned", "layernorm", True, 512)
     portable = build_config(BASE).model

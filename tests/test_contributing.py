@@ -121,7 +121,7 @@ train: {steps: 3, batch_size: 2}
 """
 
 
-def test_a_stage_is_four_files(source: Source, start: Run, tmp_path: Path) -> None:
+def test_a_stage_is_four_files(source: Source, sft_run: Run, tmp_path: Path) -> None:
     source.insert("config/align.py", 'dpo.loss ipo; leave them out"\n            )\n        return self\n', KTO_SECTION)
     source.insert("config/stages.py", "STAGES: dict[str, StageInfo] = {", KTO_ROW)
     source.write("stages/kto.py", KTO_STAGE)
@@ -134,7 +134,7 @@ def test_a_stage_is_four_files(source: Source, start: Run, tmp_path: Path) -> No
         "--run",
         "judged",
         "--init-from",
-        str(start.path),
+        str(sft_run.path),
         "--kto.undesirable_weight",
         "0.5",
         "--log.every_steps",
@@ -151,7 +151,7 @@ def test_a_stage_is_four_files(source: Source, start: Run, tmp_path: Path) -> No
     assert re.search(r"^    kto ", source.run(tmp_path, "--help").stdout, re.M)
 
 
-def test_a_task_is_a_file_and_a_row(source: Source, start: Run, tmp_path: Path) -> None:
+def test_a_task_is_a_file_and_a_row(source: Source, sft_run: Run, tmp_path: Path) -> None:
     source.write("evaluate/tasks/letters.py", '''"""Which letter follows."""
 
 from __future__ import annotations
@@ -175,11 +175,11 @@ class Letters(Task):
                   "from understudy.evaluate.tasks.letters import Letters\n")  # fmt: skip
     source.insert("evaluate/tasks/__init__.py", '    "hellaswag": HellaSwag,\n', '    "letters": Letters,\n')
     assert len(source.touched) == 2
-    done = source.run(tmp_path, "evaluate", str(start.path), "--tasks", "letters", "--limit", "4", "--json")
+    done = source.run(tmp_path, "evaluate", str(sft_run.path), "--tasks", "letters", "--limit", "4", "--json")
     assert '"letters"' in done.stdout and '"n": 4' in done.stdout
 
 
-def test_a_verifier_is_a_function_and_a_row(source: Source, tmp_path: Path, start: Run) -> None:
+def test_a_verifier_is_a_function_and_a_row(source: Source, tmp_path: Path, sft_run: Run) -> None:
     source.insert("rewards/verifiers.py", "VERIFIERS: dict[str, Verifier] = {\n", '    "short": short,\n')
     source.insert("rewards/verifiers.py", "    return float(normalised(completion) == normalised(_answer(prompt)))\n", '''
 
@@ -196,7 +196,7 @@ def short(prompt: Prompt, completion: str) -> float:
         "optim: {name: adamw}\ntrain: {steps: 2, batch_size: 8}\nlog: {every_steps: 1}\n"
         "eval: {every_steps: 0}\ncheckpoint: {every_steps: 0}\n"
     )
-    source.run(tmp_path, "grpo", "g.yaml", "--run", "g", "--init-from", str(start.path))
+    source.run(tmp_path, "grpo", "g.yaml", "--run", "g", "--init-from", str(sft_run.path))
     rows = [json.loads(line) for line in (tmp_path / "runs/g/metrics.jsonl").read_text().splitlines()]
     assert all(0 <= row["train/true_score"] <= 1 for row in rows if "train/loss" in row)
     assert any(row["train/true_score"] > 0 for row in rows if "train/loss" in row)

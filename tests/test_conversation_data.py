@@ -1,4 +1,4 @@
-"""Conversations: every format read, what is dropped and refused, folders written whole, and read back by the trainer."""
+"""Conversations: every format, dropped and refused records, folders written whole, and read back by the trainer."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     }
     path = write_jsonl(tmp_path / "a.jsonl", [record, *many(30)])
     prepare_conversations([str(path)], tmp_path / "out")
-    kept = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split) if "note" in r]
-    assert kept == [{"messages": turn("a\0b <|im_end|> \ufffd", f"😀 {long}"), "note": "\ufffd", "source": "a"}]
+    with_note = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split) if "note" in r]
+    assert with_note == [{"messages": turn("a\0b <|im_end|> \ufffd", f"😀 {long}"), "note": "\ufffd", "source": "a"}]
 
 
 DROPPED = [
@@ -144,11 +144,11 @@ DROPPED = [
 
 
 @pytest.mark.parametrize(("messages", "reason"), DROPPED)
-def test_what_cannot_be_trained_on_has_a_reason(messages: list[dict[str, str]], reason: str) -> None:
+def test_dropped_conversations_have_a_reason(messages: list[dict[str, str]], reason: str) -> None:
     assert tidy_messages(messages) == ([], reason)
 
 
-def test_what_can_be_trained_on() -> None:
+def test_accepted_conversations() -> None:
     assert tidy_messages([{"role": "system", "content": " "}, *turn("Hi", "Hello.")]) == (turn("Hi", "Hello."), "")
     unanswered = [*turn("Hi", "Hello."), {"role": "user", "content": "Bye"}]
     assert tidy_messages(unanswered) == (unanswered, "")
@@ -178,8 +178,8 @@ def test_a_damaged_line_names_file_and_line_and_leaves_nothing(
     path = write_jsonl(tmp_path / "a.jsonl", many(1))
     path.write_text(path.read_text() + "\n" + line + "\n", "utf-8")
     assert main(["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and re.search(sentence, said[0]), said
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and re.search(sentence, printed[0]), printed
     assert not (tmp_path / "out").exists()
 
 
@@ -299,7 +299,7 @@ def test_again_is_done_other_is_refused_and_force_replaces(tmp_path: Path, capsy
     assert "val.jsonl has 0 bytes where its manifest says" in capsys.readouterr().err
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_former_data(tmp_path: Path) -> None:
     path, out = write_jsonl(tmp_path / "a.jsonl", many(60)), tmp_path / "out"
     prepare_conversations([str(path)], out)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
@@ -428,7 +428,7 @@ def test_a_source_of_conversations_is_no_text(capsys: pytest.CaptureFixture[str]
     assert "hh is a source of preferences, not of text: add --kind preferences" in capsys.readouterr().err
 
 
-def test_a_preset_of_a_later_stage_says_where_and_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_of_a_later_stage_sets_folder_and_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "a.jsonl", many(60))
     (tmp_path / "mine.yaml").write_text("stage: sft\ndata: {source: a.jsonl, path: talk}\n")
@@ -583,9 +583,9 @@ def test_gsm8k(real_data: Path, tmp_path: Path) -> None:
     summary = prepare_conversations([str(folder)], tmp_path / "out")
     assert {k: v["conversations"] for k, v in summary.manifest["splits"].items()} == {"train": 7473, "val": 1319}
     for record, line in zip(open_conversations(tmp_path / "out", "val"), (folder / "test.jsonl").open(), strict=True):
-        asked, answer = record["messages"]
+        question, answer = record["messages"]
         given = json.loads(line)
-        assert asked["content"] == given["question"].strip()
+        assert question["content"] == given["question"].strip()
         assert "<<" not in answer["content"] and "####" not in answer["content"]
         number = given["answer"].split("####")[1].strip().replace(",", "")
         assert answer["content"].endswith(f"\nThe answer is {number}.")
@@ -599,6 +599,6 @@ def test_seed_tasks(real_data: Path, tmp_path: Path) -> None:
     summary = prepare_conversations([str(path)], tmp_path / "out")
     assert sum(v["conversations"] for v in summary.manifest["splits"].values()) == len(tasks) == 175
     records = [r for split in ("train", "val") for r in open_conversations(tmp_path / "out", split)]
-    asked = {record["messages"][0]["content"] for record in records}
-    assert tasks[0]["instruction"] in asked
-    assert f"{tasks[1]['instruction']}\n\n{tasks[1]['instances'][0]['input']}" in asked
+    questions = {record["messages"][0]["content"] for record in records}
+    assert tasks[0]["instruction"] in questions
+    assert f"{tasks[1]['instruction']}\n\n{tasks[1]['instances'][0]['input']}" in questions

@@ -31,13 +31,13 @@ def find_files(arguments: list[str]) -> LocalFiles:
 
 
 def documents(path: Path, field: str = "text", piece_chars: int = 1 << 20, separator: str | None = None) -> list[str]:
-    whole, held = [], ""
+    whole, piece_text = [], ""
     for piece in read_file(path, ReadingOptions(field, separator, piece_chars)):
-        held += piece.text
+        piece_text += piece.text
         if piece.ends:
-            whole.append(held)
-            held = ""
-    assert held == "", "the last piece of a file ends a document"
+            whole.append(piece_text)
+            piece_text = ""
+    assert piece_text == "", "the last piece of a file ends a document"
     return whole
 
 
@@ -121,14 +121,14 @@ def test_folders_and_globs_in_order(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")
-    found = find_files([str(tmp_path)])
-    names = [p.relative_to(tmp_path).as_posix() for p in found.files]
+    listing = find_files([str(tmp_path)])
+    names = [p.relative_to(tmp_path).as_posix() for p in listing.files]
     assert names == ["a.jsonl", "b/1.md", "b/2.txt", "e.TXT"]
-    assert found.skipped == {".png": 2, "readme": 1}
-    found = find_files([str(tmp_path / "b" / "*.txt"), str(tmp_path / "b" / "1.md"), str(tmp_path / "b")])
-    assert [p.name for p in found.files] == ["2.txt", "1.md"], "as given, and a file met twice is read once"
-    found = find_files([str(tmp_path / "**" / "*.txt")])
-    assert [p.name for p in found.files] == ["2.txt"]
+    assert listing.skipped == {".png": 2, "readme": 1}
+    listing = find_files([str(tmp_path / "b" / "*.txt"), str(tmp_path / "b" / "1.md"), str(tmp_path / "b")])
+    assert [p.name for p in listing.files] == ["2.txt", "1.md"], "as given, and a file met twice is read once"
+    listing = find_files([str(tmp_path / "**" / "*.txt")])
+    assert [p.name for p in listing.files] == ["2.txt"]
 
 
 BAD_TEXT = [
@@ -142,7 +142,7 @@ BAD_TEXT = [
 
 
 @pytest.mark.parametrize(("content", "sentence"), BAD_TEXT)
-def test_what_is_not_text(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_files_that_are_not_text(tmp_path: Path, content: bytes, sentence: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=sentence):
@@ -193,7 +193,7 @@ def test_bad_gzip(tmp_path: Path) -> None:
             documents(whole)
 
 
-def test_what_cannot_be_found(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("x")
     with pytest.raises(ValueError, match="no such file or folder"):
         find_files([str(tmp_path / "none.txt")])

@@ -126,7 +126,7 @@ def test_404_is_not_retried(server: Server, get: Get, waits: list[float]) -> Non
     assert waits == []
 
 
-def test_offline_is_said_at_once(tmp_path: Path, waits: list[float]) -> None:
+def test_offline_is_reported_at_once(tmp_path: Path, waits: list[float]) -> None:
     with pytest.raises(UnavailableError, match=r"no-such-host\.invalid could not be .* seems to be offline"):
         download("http://no-such-host.invalid/x", tmp_path / "x", wait=waits.append)
     assert waits == []

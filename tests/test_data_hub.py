@@ -198,7 +198,7 @@ print(prepare([sys.argv[1]], Path(sys.argv[2]), tokenizer="char", cache=Path(sys
 
 
 def test_prepared_from_the_hub_as_from_the_same_files_here(hub: FakeHub, tmp_path: Path) -> None:
-    """With HF_ENDPOINT, which the library reads once, hence in a process of its own."""
+    """With HF_ENDPOINT, which the library reads once, hence in a separate process."""
     folder = tmp_path / "files"
     folder.mkdir()
     for n in range(2):

@@ -1,4 +1,4 @@
-"""`prepare` from end to end: what is in the files, what is refused, what is said."""
+"""`prepare` from end to end: files, refusals and messages."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ BOOK = (
 )
 
 
-def test_a_book_without_what_gutenberg_adds() -> None:
+def test_a_book_without_gutenbergs_header_and_licence() -> None:
     assert without_gutenberg(BOOK, "x") == "Chapter 1\n\nIt was a dark night.\n"
     with pytest.raises(ValueError, match="its START and END lines are missing"):
         without_gutenberg("no book", "x")
@@ -242,7 +242,7 @@ def test_offline_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out").exists()
 
 
-def test_progress_is_told_and_drawn_only_for_people(corpus: Path, tmp_path: Path, capfd: Any) -> None:
+def test_progress_is_reported_and_drawn_only_on_terminals(corpus: Path, tmp_path: Path, capfd: Any) -> None:
     seen: list[PreparationProgress] = []
     run(corpus, tmp_path / "out", report=seen.append)
     stages = list(dict.fromkeys(progress.stage for progress in seen))

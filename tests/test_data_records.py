@@ -1,4 +1,4 @@
-"""The one reader of files of records, what cannot be read, and the advice that is given."""
+"""The one reader of files of records, unreadable files, and the advice for them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_csv_file_with_uneven_rows_or_without_a_header(tmp_path: Path) -> None
         ("README", "it has no ending, and .txt, .md, .jsonl"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_remedy(
+def test_unreadable_files_are_refused_with_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, sentence: str
 ) -> None:
     (tmp_path / name).write_text("Some text.")
@@ -180,7 +180,7 @@ def test_tables_in_a_folder_of_text_are_skipped_and_counted(tmp_path: Path) -> N
 
     for name in ("a.md", "package.json", "b.csv"):
         (tmp_path / name).write_text("x")
-    found = find_files([str(tmp_path)], TEXT_FILES)
-    assert [path.name for path in found.files] == ["a.md"] and found.skipped == {".csv": 1, ".json": 1}
+    listing = find_files([str(tmp_path)], TEXT_FILES)
+    assert [path.name for path in listing.files] == ["a.md"] and listing.skipped == {".csv": 1, ".json": 1}
     (tmp_path / "a.md").unlink()
     assert [path.name for path in find_files([str(tmp_path)], TEXT_FILES).files] == ["b.csv", "package.json"]

@@ -103,7 +103,7 @@ def test_interrupted_within_one_long_text(tmp_path: Path) -> None:
     assert "".join(decoded) == text.read_text("utf-8")
 
 
-def test_a_full_disk_keeps_what_was_done(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(corpus, tmp_path / "whole")
     append = encoding.TokenWriter._append
     written = 0
@@ -124,9 +124,7 @@ def test_a_full_disk_keeps_what_was_done(corpus: Path, tmp_path: Path, monkeypat
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_network_that_goes_away_keeps_what_was_done(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_network_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
     read_file = sources.read_file
 

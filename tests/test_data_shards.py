@@ -90,7 +90,7 @@ def test_a_file_cut_short(tmp_path: Path) -> None:
         open_split(folder, "train")
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_folders_and_splits(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no data folder at .*: make it with `understudy prepare"):
         open_split(tmp_path / "none", "train")
     with pytest.raises(ValueError, match="has no split 'test'; it holds train, val"):

@@ -1,4 +1,4 @@
-"""The rules of validation: what falls where, whatever the order, and from any place on."""
+"""The rules of validation: independence of the order, and resuming at any part."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def choose(feed: Feed, fraction: float | None = None, limit: int | None = None) 
 
 def texts(items: list[SplitItem], split: str) -> list[str]:
     """The documents of a split, from the pieces."""
-    whole, held = [], ""
+    whole, piece_text = [], ""
     for item in items:
         for name, text, ends in item.texts:
             if name == split:
-                held += text
+                piece_text += text
                 if ends:
-                    whole.append(held)
-                    held = ""
-    assert held == ""
+                    whole.append(piece_text)
+                    piece_text = ""
+    assert piece_text == ""
     return whole
 
 
@@ -107,7 +107,7 @@ def test_a_source_s_own_splits_are_kept() -> None:
     assert texts(items, "train") == ["a", "b"] and texts(items, "val") == ["c"]
 
 
-def test_any_part_can_be_gone_on_from() -> None:
+def test_reading_can_resume_at_any_part() -> None:
     docs = [f"{i} " * (1 + 31 * i % 47) for i in range(20)]
     for feed in (feed_of(docs[:8], [], docs[8:]), feed_of(docs[:2] * 45, docs)):
         rule, _ = choose(feed, 0.2)

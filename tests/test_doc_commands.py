@@ -33,7 +33,7 @@ PAGES = [
 
 SKIPPED = {
     r"^make ": "installs a new environment; tests/test_cli.py runs the demo's parts",
-    r"^(curl|lm_eval|torchrun|python) ": "needs a server, the harness or several processes; has tests of its own",
+    r"^(curl|lm_eval|torchrun|python) ": "needs a server, the harness or several processes; has other tests",
     r"^understudy serve ": "does not end; tests/test_serve_api.py starts a server",
     r"^understudy (prepare|pretrain|doctor) .*(openwebtext|gpt2)": "needs the network, or is too large",
     r"^understudy pretrain finetune-shakespeare": "needs GPT-2 from the hub",
@@ -121,8 +121,8 @@ def write_files() -> None:
     )
     Path("my-articles.csv").write_text(csv, encoding="utf-8")
     numbers = range(60)
-    asked = [f"What comes after {number}?" for number in numbers]
-    user = [[{"role": "user", "content": question}] for question in asked]
+    questions = [f"What comes after {number}?" for number in numbers]
+    user = [[{"role": "user", "content": question}] for question in questions]
     reply = [[{"role": "assistant", "content": f"{number + 1}"}] for number in numbers]
     write_lines("my-talks.jsonl", [{"messages": question + answer} for question, answer in zip(user, reply)])
     write_lines("my-prompts.jsonl", [
@@ -132,7 +132,7 @@ def write_files() -> None:
         {"prompt": question, "chosen": answer, "rejected": [{"role": "assistant", "content": "No."}]}
         for question, answer in zip(user, reply)
     ])  # fmt: skip
-    rows = [{"question": question, "answer": answer[0]["content"]} for question, answer in zip(asked, reply)]
+    rows = [{"question": question, "answer": answer[0]["content"]} for question, answer in zip(questions, reply)]
     write_lines("my-questions.jsonl", rows)
     Path("my-questions.csv").write_text(
         "question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows), encoding="utf-8"

@@ -77,9 +77,9 @@ def test_prompts_that_were_trained_on_are_counted(
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows[kind]))
     run = trained_on(tmp_path / "runs/run", kind, path=str(data))
-    asked = tmp_path / "asked.jsonl"
-    asked.write_text("".join(json.dumps({"prompt": user(a), "answer": "b"}) + "\n" for a in "abcdefghhg"))
-    prompts = comparison_prompts([run], str(asked), 100, True)
+    path = tmp_path / "asked.jsonl"
+    path.write_text("".join(json.dumps({"prompt": user(a), "answer": "b"}) + "\n" for a in "abcdefghhg"))
+    prompts = comparison_prompts([run], str(path), 100, True)
     assert len(prompts) == 10 and 7 <= count_trained(prompts, [run]) < 10, "one in 20, and one at least, is validation"
     data.unlink()
     assert count_trained(prompts, [run]) == 0

@@ -94,7 +94,10 @@ def test_raw_and_normalised_choices_differ_as_worked_out(letters: Tokenizer, tmp
     model = rigged(letters, {":": {" ": 1}, " ": {"a": 0.2, "b": 0.19, "c": 0.61}, "b": {"b": 0.5, "\n": 0.5}})
     rows = [{"question": f"Q{i}?", "choices": ["a", "bbb"], "answer": "a" if i < 3 else 1} for i in range(4)]
     result = run_task(find_task(str(lines(tmp_path / "q.jsonl", *rows))), model, letters, CPU)
-    assert {name: of.value for name, of in result.metrics.items()} == {"accuracy": 0.75, "accuracy_normalised": 0.25}
+    assert {name: metric.value for name, metric in result.metrics.items()} == {
+        "accuracy": 0.75,
+        "accuracy_normalised": 0.25,
+    }
     assert (result.accuracy, result.n, result.cut) == (0.75, 4, 0)
     assert (result.low, result.high) == wilson_interval(3, 4)
     assert result.examples[0]["logprobs"] == pytest.approx([math.log(0.2), math.log(0.19) + 2 * math.log(0.5)])
@@ -112,8 +115,8 @@ def test_long_sequences_are_scored_token_by_token_with_all_the_context_there_is(
             seen = ids[max(0, end - 9) : at]
             logprobs = model(torch.tensor([seen]))[0, -1].detach().double().log_softmax(0)
             wanted += float(logprobs[ids[at]])
-        (found,) = score_sequences(model, [Span(ids, first)], CPU, 4)
-        assert found.logprob == pytest.approx(wanted, abs=1e-4) and found.tokens == 30 - first
+        (scores,) = score_sequences(model, [Span(ids, first)], CPU, 4)
+        assert scores.logprob == pytest.approx(wanted, abs=1e-4) and scores.tokens == 30 - first
 
 
 def test_a_continuation_is_encoded_with_its_context() -> None:
@@ -125,10 +128,10 @@ def test_a_continuation_is_encoded_with_its_context() -> None:
     assert continuation(words, "", "cat").first == 1
 
 
-def test_greedy_says_whether_choosing_would_have_given_it(letters: Tokenizer) -> None:
+def test_greedy_marks_continuations_of_greedy_decoding(letters: Tokenizer) -> None:
     model = rigged(letters, {":": {"a": 0.6, "b": 0.4}, "a": {"b": 1}, "b": {"a": 0.9, "b": 0.1}})
-    found = score_sequences(model, [continuation(letters, ":", text) for text in ("ab", "aba", "bb", "ba")], CPU, 3)
-    assert [score.greedy for score in found] == [True, True, False, False]
+    scores = score_sequences(model, [continuation(letters, ":", text) for text in ("ab", "aba", "bb", "ba")], CPU, 3)
+    assert [score.greedy for score in scores] == [True, True, False, False]
 
 
 # Answers.
@@ -145,12 +148,15 @@ def test_answers_end_at_a_line_break_and_are_judged(letters: Tokenizer, tmp_path
     assert [row["answer"] for row in result.examples] == ["5!"] * 3
     assert result.scores() == {"one": 1.0, "1": 0.0, "2": 1.0}
     assert result.accuracy == pytest.approx(2 / 3)
-    assert {name: (of.value, of.n) for name, of in result.categories.items()} == {"sums": (0.5, 2), "shares": (1.0, 1)}
+    assert {name: (metric.value, metric.n) for name, metric in result.categories.items()} == {
+        "sums": (0.5, 2),
+        "shares": (1.0, 1),
+    }
     one = run_task(find_task(str(tmp_path / "sums.jsonl")), model, letters, CPU, limit=1)
     assert (one.n, one.low, one.high) == (1, None, None)
 
 
-def test_where_the_tokenizer_speaks_chat_the_answer_ends_with_the_turn(letters: Tokenizer, tmp_path: Path) -> None:
+def test_with_chat_tokens_the_answer_ends_with_the_turn(letters: Tokenizer, tmp_path: Path) -> None:
     chat = with_chat_tokens(letters)
     model = rigged(chat, {"\n": {"y": 1}, "y": {"e": 1}, "e": {"s": 1}, "s": {"<|im_end|>": 1}})
     path = lines(tmp_path / "q.jsonl", {"question": "Really?", "answer": "Yes"}, {"question": "No?", "answer": "no"})
@@ -163,10 +169,10 @@ def test_the_batch_size_changes_nothing_but_rounding(letters: Tokenizer, tmp_pat
     tokenizer = with_chat_tokens(letters) if chat else letters
     model = small_gpt(tokenizer).train()
     words = ["river", "a mill", "bread and butter", "x"]
-    asked = [f"Who {word} {'very ' * i}?" for i, word in enumerate(words * 3)]
-    choices = [{"question": q, "choices": words[: 2 + i % 3], "answer": 0} for i, q in enumerate(asked)]
-    answers = [{"question": q, "answer": "x"} for q in asked]
-    chosen, said = (
+    texts = [f"Who {word} {'very ' * i}?" for i, word in enumerate(words * 3)]
+    choices = [{"question": q, "choices": words[: 2 + i % 3], "answer": 0} for i, q in enumerate(texts)]
+    answers = [{"question": q, "answer": "x"} for q in texts]
+    chosen, generated = (
         [
             run_task(find_task(str(lines(tmp_path / f"{name}.jsonl", *rows))), model, tokenizer, CPU, batch_size=size)
             for size in (1, 3, 16)
@@ -177,9 +183,9 @@ def test_the_batch_size_changes_nothing_but_rounding(letters: Tokenizer, tmp_pat
         for ours, theirs in zip(chosen[0].examples, other.examples):
             assert ours["logprobs"] == pytest.approx(theirs["logprobs"], abs=1e-3)
             assert ours["answer"] == theirs["answer"]
-    for other in said[1:]:
-        assert [row["answer"] for row in other.examples] == [row["answer"] for row in said[0].examples]
-    for results in (chosen, said):  # "very very ..." does not fit the context, and is counted
+    for other in generated[1:]:
+        assert [row["answer"] for row in other.examples] == [row["answer"] for row in generated[0].examples]
+    for results in (chosen, generated):  # "very very ..." does not fit the context, and is counted
         assert 12 > results[0].cut == results[1].cut == results[2].cut > 0
     assert model.training
 
@@ -386,7 +392,7 @@ def test_real_gsm8k(real_data: Path, split: Any) -> None:
     assert all(task.score(example, example.answer) for example in examples)
 
 
-def test_mistakes_name_what_and_where(tmp_path: Path) -> None:
+def test_mistakes_name_the_field_and_line(tmp_path: Path) -> None:
     def complaint(*rows: Any) -> str:
         path = tmp_path / "bad.jsonl"
         path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
@@ -417,7 +423,7 @@ def test_mistakes_name_what_and_where(tmp_path: Path) -> None:
         find_task(str(tmp_path / "gsm8k.jsonl"))
 
 
-def test_without_data_or_hub_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_data_or_hub_one_sentence_advises(monkeypatch: pytest.MonkeyPatch) -> None:
     from understudy.data.fetch.download import UnavailableError
     from understudy.evaluate.tasks import source
 
@@ -461,7 +467,7 @@ def questions(path: Path) -> Path:
     return lines(path, *rows)
 
 
-def test_evaluate_tasks_keeps_and_tells(capsys: pytest.CaptureFixture[str], trained: RunFolder) -> None:
+def test_evaluate_tasks_saves_and_prints(capsys: pytest.CaptureFixture[str], trained: RunFolder) -> None:
     questions(Path("q.jsonl"))
     lines(Path("said.jsonl"), {"question": "Who?", "answer": "Sam"})
     assert main(["evaluate", "small", "--tasks", "q.jsonl"]) == 0
@@ -471,13 +477,13 @@ def test_evaluate_tasks_keeps_and_tells(capsys: pytest.CaptureFixture[str], trai
     (row,) = [line.split() for line in capsys.readouterr().err.splitlines() if "said" in line]
     assert row[2:] in (["1", "0.0%", "–"], ["1", "100.0%", "–"]), "one question has no interval"
     assert main(["evaluate", "small", "--tasks", "said.jsonl", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["tasks"]["said"]["low"] is None
-    kept = json.loads((trained.path / "evaluation_tasks.json").read_text())
-    assert kept["said"] == {"checkpoint": "8", "created": kept["said"]["created"]} | said["tasks"]["said"]
-    assert set(kept["q"]["categories"]) == {"purse", "cow"} and kept["q"]["n"] == 20
+    generated = json.loads(capsys.readouterr().out)
+    assert generated["tasks"]["said"]["low"] is None
+    saved = json.loads((trained.path / "evaluation_tasks.json").read_text())
+    assert saved["said"] == {"checkpoint": "8", "created": saved["said"]["created"]} | generated["tasks"]["said"]
+    assert set(saved["q"]["categories"]) == {"purse", "cow"} and saved["q"]["n"] == 20
     rows = [json.loads(line) for line in (trained.path / "evaluations/q.jsonl").read_text().splitlines()]
-    assert sum(row["score"] for row in rows) / 20 == kept["q"]["accuracy"]
+    assert sum(row["score"] for row in rows) / 20 == saved["q"]["accuracy"]
     assert rows[0]["question"] == "Who found the purse?" and rows[0]["expected"] == "Sam"
 
 

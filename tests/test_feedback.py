@@ -1,4 +1,4 @@
-"""From judgements to training data and back, what they come to, and from feedback to a better run."""
+"""Judgements as training data and back, their statistics, and `improve`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def store(database: str) -> Iterator[FeedbackStore]:
         yield opened
 
 
-def answer(store: FeedbackStore, id: str, text: str, run: str = "chat", asked: str = "") -> str:
-    prompt = [{"role": "user", "content": asked}] if asked else ASKED
+def answer(store: FeedbackStore, id: str, text: str, run: str = "chat", question: str = "") -> str:
+    prompt = [{"role": "user", "content": question}] if question else ASKED
     return store.add_answer(AnswerRecord("talk", prompt, text, run, 1, "", {}, "stop", 2, id))
 
 
@@ -43,12 +43,12 @@ def judge(store: FeedbackStore, kind: Any, answer_id: str, annotator: str = "ann
 
 def pairs(store: FeedbackStore) -> set[tuple[str, str, str, bool]]:
     lines = preferences(store).lines
-    found = {
+    result = {
         (line["chosen"][0]["content"], line["rejected"][0]["content"], line["annotator"], line.get("tie", False))
         for line in lines
     }
-    assert len(found) == len(lines)
-    return found
+    assert len(result) == len(lines)
+    return result
 
 
 # ---- export ---------------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_comparisons_become_preferences_once_for_each_annotator(store: FeedbackS
 def test_ratings_and_thumbs_of_answers_to_one_prompt_become_preferences_by_their_means(store: FeedbackStore) -> None:
     for id, text in (("a", "Sam did."), ("b", "Lily did."), ("c", "Ben did.")):
         answer(store, id, text)
-    answer(store, "alone", "At the mill.", asked="Where?")
+    answer(store, "alone", "At the mill.", question="Where?")
     for id, annotator, value in (("a", "ann", 5), ("b", "ann", 2), ("b", "bob", 3), ("c", "bob", 5)):
         judge(store, "rating", id, annotator, value=value)
     judge(store, "thumb", "c", value=1)
@@ -98,10 +98,10 @@ def test_ratings_and_thumbs_of_answers_to_one_prompt_become_preferences_by_their
     assert preferences(store).left_out == {"pairs with equal ratings": 1, UNPAIRED.format(kind="thumb"): 1}
 
 
-def test_what_is_exported_is_what_the_stages_read(store: FeedbackStore, tmp_path: Path) -> None:
+def test_the_stages_read_the_export(store: FeedbackStore, tmp_path: Path) -> None:
     for n in range(4):
         for id, text in ((f"a{n}", "Sam did."), (f"b{n}", "Lily did.")):
-            answer(store, id, text, asked=f"Who found purse {n}?")
+            answer(store, id, text, question=f"Who found purse {n}?")
         judge(store, "comparison", f"a{n}", value=1, other_answer_id=f"b{n}")
         judge(store, "correction", f"b{n}", correction="It was Sam.")
     for kind in ("sft", "preferences"):
@@ -109,7 +109,7 @@ def test_what_is_exported_is_what_the_stages_read(store: FeedbackStore, tmp_path
     talks = [open_conversations(tmp_path / "sft.jsonl", split) for split in ("train", "val")]
     assert sum(map(len, talks)) == 4 and min(map(len, talks)) == 1
     compared = [open_preferences(tmp_path / "preferences.jsonl", split) for split in ("train", "val")]
-    assert sum(each.pairs for each in compared) == 8 and sum(map(len, compared)) == 4
+    assert sum(part.pairs for part in compared) == 8 and sum(map(len, compared)) == 4
 
 
 # ---- import ---------------------------------------------------------------------------------------------------------
@@ -177,19 +177,19 @@ def test_agreement_and_win_rates_are_those_computed_by_hand(store: FeedbackStore
         judge(store, "comparison", f"a{n}", "ann", value=-1, other_answer_id=f"b{n}")
         judge(store, "comparison", f"b{n}", "bob", value=1, other_answer_id=f"a{n}")  # the same, turned round
     judge(store, "comparison", "a0", "eve", value=0, other_answer_id="b0")
-    found = statistics(store)
+    result = statistics(store)
     # Krippendorff: of 6 thumbs 3 are up; observed disagreement 2/6, expected 18/30.
-    assert found["alpha"]["thumb"] == pytest.approx(1 - (2 / 6) / (18 / 30)) and found["alpha"]["rating"] is None
+    assert result["alpha"]["thumb"] == pytest.approx(1 - (2 / 6) / (18 / 30)) and result["alpha"]["rating"] is None
     # ann and bob judged six things both, five alike; eve's tie is unlike either's.
-    assert [found["annotators"][name]["agreement"]["value"] for name in ("ann", "bob")] == pytest.approx([5 / 7] * 2)
-    assert found["annotators"]["eve"]["agreement"]["value"] == 0 and found["annotators"]["ann"]["judgements"] == 6
-    [win] = found["win_rates"]
+    assert [result["annotators"][name]["agreement"]["value"] for name in ("ann", "bob")] == pytest.approx([5 / 7] * 2)
+    assert result["annotators"]["eve"]["agreement"]["value"] == 0 and result["annotators"]["ann"]["judgements"] == 6
+    [win] = result["win_rates"]
     assert (win["first"], win["second"], win["n"]) == ("better", "chat", 7)
     assert win["value"] == pytest.approx(0.5 / 7) and win["low"] < win["value"] < win["high"]
-    assert found["runs"]["chat"]["thumbs_up"]["value"] == 0.5
+    assert result["runs"]["chat"]["thumbs_up"]["value"] == 0.5
 
 
-def test_a_win_rate_is_as_sure_as_that_of_compare(store: FeedbackStore) -> None:
+def test_win_rates_have_the_interval_of_compare(store: FeedbackStore) -> None:
     for n in range(20):
         answer(store, f"a{n}", "Sam did.")
         answer(store, f"b{n}", "Lily did.", run="better")
@@ -219,7 +219,7 @@ def test_the_verbs_show_write_and_read(
     assert main(["feedback", "stats", "--db", database, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["judgements"] == 2
     assert main(["feedback", "stats", "--db", database]) == 0
-    assert "mean rating" in (said := capsys.readouterr()).err and not said.out
+    assert "mean rating" in (printed := capsys.readouterr()).err and not printed.out
     assert main(["feedback", "export", "--db", database, "--kind", "sft", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["messages"][-1]["content"] == "Sam did."
     assert main(["feedback", "import", str(out), "--db", database, "--kind", "sft"]) == 0
@@ -249,11 +249,11 @@ def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     url = f"sqlite:///{tmp_path}/feedback.db"
     with FeedbackStore(url) as store:
-        for asked in LETTERS:
+        for question in LETTERS:
             for text in LETTERS:
-                answer(store, f"{asked}{text}", text, asked=asked)
+                answer(store, f"{question}{text}", text, question=question)
             for other in LETTERS.replace("b", ""):
-                judge(store, "comparison", f"{asked}b", value=1, other_answer_id=f"{asked}{other}")
+                judge(store, "comparison", f"{question}b", value=1, other_answer_id=f"{question}{other}")
     return url
 
 
@@ -264,53 +264,53 @@ def favourite(run: Run) -> str:
     return max(LETTERS, key=lambda letter: logits[run.tokenizer.encode(letter)[0]].item())
 
 
-def test_improve_goes_from_feedback_to_a_better_run(
-    start: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_improve_trains_on_the_feedback(
+    sft_run: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = tmp_path / "prompts.jsonl"
-    asked.write_text("".join(
+    prompt_file = tmp_path / "prompts.jsonl"
+    prompt_file.write_text("".join(
         json.dumps({"prompt": [{"role": "user", "content": letter}], "answer": "b"}) + "\n" for letter in LETTERS
     ))  # fmt: skip
-    command = ["improve", str(start.path), "--db", letters, "--run", "new", "--data", str(asked), *FAST]
+    command = ["improve", str(sft_run.path), "--db", letters, "--run", "new", "--data", str(prompt_file), *FAST]
     assert main([*command, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["judged_by"] == "checker" and record["feedback"]["pairs"] == 56
     assert record["comparison"]["n"] == 8
     new = RunFolder(tmp_path / "runs" / "new")
-    assert (favourite(start), favourite(load_run(new.path))) == ("e", "b")
+    assert (favourite(sft_run), favourite(load_run(new.path))) == ("e", "b")
     assert json.loads((new.path / "improvement.json").read_text()) == record
-    assert new.record()["parent"]["sha256"] == start.state["weights_sha256"]
+    assert new.record()["parent"]["sha256"] == sft_run.state["weights_sha256"]
     assert new.record()["data"]["path"] == "data/new-feedback/preferences.jsonl"
     assert main(command) == 2 and "continue it with --resume" in capsys.readouterr().err
     assert main([*command, "--seed", "1", "--resume"]) == 2 and "was started with" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0 and "was trained before" in capsys.readouterr().err
 
 
-def test_enough_corrections_finetune_first_and_where_no_answer_is_known_a_reward_model_judges(
-    start: Run, letters: str, tmp_path: Path
+def test_enough_corrections_finetune_first_and_prompts_without_answers_use_a_reward_model(
+    sft_run: Run, letters: str, tmp_path: Path
 ) -> None:
     with FeedbackStore(letters) as store:
-        for asked in LETTERS:
+        for question in LETTERS:
             for text in LETTERS.replace("b", ""):
-                judge(store, "correction", f"{asked}{text}", correction=f"b{text}")
-    assert main(["improve", str(start.path), "--db", letters, "--run", "new", "--method", "dpo", *FAST]) == 0
+                judge(store, "correction", f"{question}{text}", correction=f"b{text}")
+    assert main(["improve", str(sft_run.path), "--db", letters, "--run", "new", "--method", "dpo", *FAST]) == 0
     parents = [RunFolder(tmp_path / "runs" / name).record()["parent"]["run"] for name in ("new", "new-sft")]
-    assert parents == ["runs/new-sft", str(start.path)]
+    assert parents == ["runs/new-sft", str(sft_run.path)]
     record = json.loads((tmp_path / "runs/new/improvement.json").read_text())
     assert record["judged_by"] == "reward" and record["comparison"]["n"] >= 1
     assert RunFolder(tmp_path / "runs" / "new-reward").config().stage == "reward"
-    assert main(["improve", str(start.path), "--db", letters, "--run", "newer", *FAST]) == 0
+    assert main(["improve", str(sft_run.path), "--db", letters, "--run", "newer", *FAST]) == 0
     newer = RunFolder(tmp_path / "runs" / "newer")
-    assert (newer.config().stage, newer.record()["parent"]["run"]) == ("sft", str(start.path))
+    assert (newer.config().stage, newer.record()["parent"]["run"]) == ("sft", str(sft_run.path))
     assert favourite(load_run(newer.path)) == "b"
 
 
 def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_anything_is_written(
-    start: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sft_run: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = f"sqlite:///{tmp_path}/few.db"
     with FeedbackStore(few) as store:
-        answer(store, "a", "b", asked="a")
+        answer(store, "a", "b", question="a")
         judge(store, "thumb", "a", value=1)
     for words, says in (
         (
@@ -322,6 +322,6 @@ def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_any
         (["--db", letters, "--method", "sft"], "the feedback has 0 corrections; 50 are needed"),
         (["--db", letters, "--limit", "0"], "--limit is 0"),
     ):
-        assert main(["improve", str(start.path), "--run", "new", *words]) == 2
+        assert main(["improve", str(sft_run.path), "--run", "new", *words]) == 2
         assert says in capsys.readouterr().err
     assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()

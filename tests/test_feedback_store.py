@@ -1,4 +1,4 @@
-"""The feedback store: what was said to be saved is there, on SQLite and on PostgreSQL, also after kill -9."""
+"""The feedback store: acknowledged records are stored, on SQLite and on PostgreSQL, also after kill -9."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ def store(database: str) -> Iterator[FeedbackStore]:
 
 
 def record(conversation: str = "talk", text: str = "Sam did.", **others: Any) -> AnswerRecord:
-    asked = [{"role": "user", "content": "Who found the purse?"}]
+    prompt = [{"role": "user", "content": "Who found the purse?"}]
     given = {
-        "conversation_id": conversation, "prompt": asked, "text": text, "run": "chat", "step": 850,
+        "conversation_id": conversation, "prompt": prompt, "text": text, "run": "chat", "step": 850,
         "weights_sha256": "ab" * 32, "settings": {"temperature": 0.7, "seed": None}, "finish_reason": "stop", "tokens": 4,
     }  # fmt: skip
     return AnswerRecord(**given | others)
 
 
-def test_what_is_added_comes_back_from_a_store_opened_again(database: str) -> None:
+def test_records_come_back_from_a_reopened_store(database: str) -> None:
     with FeedbackStore(database) as store:
         given = record(text="Größe 🎭")
         first = store.add_answer(given)
         second = store.add_answer(replace(given, text="Lily did.", id="chosen-by-the-server"))
         judged = store.add_judgement(Judgement("rating", first, "ann", 4, comment=" quite good "))
     with FeedbackStore(database, create=False) as store:
-        kept = store.answer(first)
-        assert kept == replace(given, id=first, created=kept.created if kept else "")
-        assert kept.created.endswith("Z") and second == "chosen-by-the-server"
+        stored = store.answer(first)
+        assert stored == replace(given, id=first, created=stored.created if stored else "")
+        assert stored.created.endswith("Z") and second == "chosen-by-the-server"
         assert [answer.id for answer in store.conversation("talk")] == [first, second]
         assert store.answer("unknown") is None and store.conversation("unknown") == []
-        [found] = store.judgements()
-        assert (found.id, found.kind, found.value, found.comment) == (judged, "rating", 4, "quite good")
+        [loaded] = store.judgements()
+        assert (loaded.id, loaded.kind, loaded.value, loaded.comment) == (judged, "rating", 4, "quite good")
         assert store.stats() == {
             "conversations": 1, "answers": 2, "judgements": 1, "replaced": 0,
             "kinds": {"thumb": 0, "rating": 1, "correction": 0, "comparison": 0},
@@ -95,9 +95,7 @@ def test_the_last_judgement_of_an_annotator_counts_and_the_earlier_stay(store: F
         ({"annotator": "a\0b"}, "1 to 200 characters"),
     ],
 )  # fmt: skip
-def test_a_judgement_that_makes_no_sense_is_refused_in_a_sentence(
-    tmp_path: Path, wrong: dict[str, Any], says: str
-) -> None:
+def test_an_invalid_judgement_is_refused_in_a_sentence(tmp_path: Path, wrong: dict[str, Any], says: str) -> None:
     with FeedbackStore(f"sqlite:///{tmp_path}/f.db") as store:
         for id in ("one", "two"):
             store.add_answer(record(id=id))
@@ -113,8 +111,8 @@ def test_hostile_texts_are_kept_as_texts(store: FeedbackStore) -> None:
     for n, text in enumerate(HOSTILE):
         answer = store.add_answer(record(conversation=text, text=text, run=text, settings={"stop": [text]}))
         store.add_judgement(Judgement("correction", answer, f"ann {text}", comment=text, correction=text + "!"))
-        kept, judged = store.answer(answer), store.judgements()
-        assert kept and (kept.text, kept.run, kept.conversation_id, kept.settings) == (
+        stored, judged = store.answer(answer), store.judgements()
+        assert stored and (stored.text, stored.run, stored.conversation_id, stored.settings) == (
             text,
             text,
             text,
@@ -123,34 +121,34 @@ def test_hostile_texts_are_kept_as_texts(store: FeedbackStore) -> None:
         assert len(judged) == n + 1 and judged[-1].comment == text and judged[-1].correction == text + "!"
 
 
-def test_what_no_database_keeps_becomes_a_replacement_character(store: FeedbackStore) -> None:
-    odd, kept = "a\0b\ud800c", "a\ufffdb\ufffdc"
+def test_characters_no_database_stores_become_replacement_characters(store: FeedbackStore) -> None:
+    odd, stored = "a\0b\ud800c", "a\ufffdb\ufffdc"
     answer = store.add_answer(
         record(
             text=odd, run=odd, finish_reason=odd, prompt=[{"role": "user", "content": odd}], settings={"stop": [odd]}
         )
     )
     store.add_judgement(Judgement("rating", answer, "ann", 1, comment=odd))
-    found = store.answer(answer)
-    assert found and (found.text, found.run, found.finish_reason) == (kept, kept, kept)
-    assert found.prompt == [{"role": "user", "content": kept}] and found.settings == {"stop": [kept]}
-    assert store.judgements()[0].comment == kept
+    loaded = store.answer(answer)
+    assert loaded and (loaded.text, loaded.run, loaded.finish_reason) == (stored, stored, stored)
+    assert loaded.prompt == [{"role": "user", "content": stored}] and loaded.settings == {"stop": [stored]}
+    assert store.judgements()[0].comment == stored
 
 
 def test_a_comment_and_a_correction_of_the_greatest_length_are_kept(store: FeedbackStore) -> None:
     answer = store.add_answer(record(text="🎭" * 1_000_000))
     long = "é" * MOST_CHARACTERS
     store.add_judgement(Judgement("correction", answer, "ann", comment=long, correction=long))
-    [found] = store.judgements()
-    assert found.comment == found.correction == long
+    [loaded] = store.judgements()
+    assert loaded.comment == loaded.correction == long
 
 
 def test_many_threads_lose_nothing(store: FeedbackStore) -> None:
     answer = store.add_answer(record())
 
     def work(n: int) -> str:
-        own = store.add_answer(record(conversation=f"talk {n % 3}"))
-        store.add_judgement(Judgement("comparison", own, f"ann {n}", 1, other_answer_id=answer))
+        answer_id = store.add_answer(record(conversation=f"talk {n % 3}"))
+        store.add_judgement(Judgement("comparison", answer_id, f"ann {n}", 1, other_answer_id=answer))
         return store.add_judgement(Judgement("thumb", answer, f"ann {n}", 1))
 
     with ThreadPoolExecutor(8) as pool:
@@ -252,8 +250,8 @@ def test_kill_9_loses_no_acknowledged_judgement(database: str) -> None:
     acknowledged += process.stdout.read().split()  # those that were told before it died
     assert process.wait() == -signal.SIGKILL
     with FeedbackStore(database, create=False) as store:
-        kept = {judgement.id for judgement in store.judgements()}
-        assert len(acknowledged) >= 200 and {id for id in acknowledged if len(id) == 32} <= kept
+        stored = {judgement.id for judgement in store.judgements()}
+        assert len(acknowledged) >= 200 and {id for id in acknowledged if len(id) == 32} <= stored
         assert store.add_judgement(Judgement("thumb", store.judgements()[0].answer_id, "ann", 1))
     if database.startswith("sqlite"):
         with sqlite3.connect(database.removeprefix("sqlite:///")) as connection:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from align_runs import kept_run
+from align_runs import saved_run
 from understudy import files
 from understudy.cli import main
 from understudy.config.model import ModelConfig
@@ -67,7 +67,7 @@ def test_a_sample_writes_no_control_characters_to_a_terminal(
 ) -> None:
     tokenizer = train_tokenizer("char", ["\x1b[2J"])
     shape: dict[str, Any] = {"family": "bigram", "context_length": 8, "vocab_size": tokenizer.vocab_size}
-    run = kept_run(tmp_path / "run", Bigram(ModelConfig(**shape)), tokenizer, "pretrain")
+    run = saved_run(tmp_path / "run", Bigram(ModelConfig(**shape)), tokenizer, "pretrain")
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     assert main(["sample", str(run.path), "--prompt", "\x1b", "--tokens", "60", "--seed", "1", "--num", num]) == 0
     out = capsys.readouterr().out

@@ -49,9 +49,9 @@ KINDS = {
 @pytest.fixture(scope="module", params=[*KINDS, "gpt2 with chat", "gpt4 with chat", "char with chat"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     kind, _, chat = request.param.partition(" ")
-    own = KINDS[kind]()
-    own = with_chat_tokens(own) if chat else own
-    return own, theirs(own, tmp_path_factory.mktemp("huggingface"))
+    ours = KINDS[kind]()
+    ours = with_chat_tokens(ours) if chat else ours
+    return ours, theirs(ours, tmp_path_factory.mktemp("huggingface"))
 
 
 known = st.lists(st.sampled_from([*CHARACTERS, *(p for p in PIECES if set(p) <= set(CHARACTERS))]), max_size=40)
@@ -61,38 +61,38 @@ wild = st.lists(st.sampled_from(PIECES) | st.text(st.characters(exclude_categori
 @settings(max_examples=40, deadline=None)
 @given(known=known, wild=wild)
 def test_the_ids_are_the_same_and_decode_to_the_same(pair: Any, known: list[str], wild: list[str]) -> None:
-    own, other = pair
-    for pieces in [known] + [wild] * (own.kind == "bpe"):
+    ours, other = pair
+    for pieces in [known] + [wild] * (ours.kind == "bpe"):
         text = re.sub(r"<\|\w+\|>", "", "".join(pieces))  # names of special tokens are control there
-        ids = own.encode(text)
+        ids = ours.encode(text)
         assert other(text)["input_ids"] == ids
         assert other.decode(ids) == text
         if ids:
-            assert other.decode(ids[1:]) == own.decode(ids[1:])
+            assert other.decode(ids[1:]) == ours.decode(ids[1:])
 
 
 def test_every_id_has_its_bytes_and_every_special_token_its_id(pair: Any) -> None:
-    own, other = pair
-    assert len(other) == own.vocab_size
-    assert {name: other.convert_tokens_to_ids(name) for name in own.special_tokens} == own.special_tokens
-    assert [other.decode([id]) for id in range(own.vocab_size)] == [own.decode([id]) for id in range(own.vocab_size)]
-    for name, id in own.special_tokens.items():
+    ours, other = pair
+    assert len(other) == ours.vocab_size
+    assert {name: other.convert_tokens_to_ids(name) for name in ours.special_tokens} == ours.special_tokens
+    assert [other.decode([id]) for id in range(ours.vocab_size)] == [ours.decode([id]) for id in range(ours.vocab_size)]
+    for name, id in ours.special_tokens.items():
         assert other(f"a{name}a")["input_ids"][1:-1] == [id], "there, unlike here, its name is control"
 
 
 def test_a_character_that_is_missing_is_refused_there_too(tmp_path: Path) -> None:
-    own = train_tokenizer("char", ["banana"])
-    other = theirs(own, tmp_path)
-    assert other("nab")["input_ids"] == own.encode("nab")
+    ours = train_tokenizer("char", ["banana"])
+    other = theirs(ours, tmp_path)
+    assert other("nab")["input_ids"] == ours.encode("nab")
     with pytest.raises(Exception, match="Missing"):  # of no class of its own
         other("nabx")
 
 
 def test_gpt2s_vocabulary_keeps_its_ids(real_data: Path, tmp_path: Path) -> None:
-    own = gpt2_tokenizer(real_data / "gpt2")
-    other = theirs(own, tmp_path)
+    ours = gpt2_tokenizer(real_data / "gpt2")
+    other = theirs(ours, tmp_path)
     text = (real_data / "tinyshakespeare.txt").read_text("utf-8")[:50_000] + " naïve 数えた🙂\t\r\n  x"
-    assert other(text)["input_ids"] == own.encode(text)
+    assert other(text)["input_ids"] == ours.encode(text)
     assert len(other) == 50257 and other.eos_token_id == 50256
 
 
@@ -101,19 +101,19 @@ def test_gpt2s_vocabulary_keeps_its_ids(real_data: Path, tmp_path: Path) -> None
 def test_a_model_beside_the_files_does_not_change_them(kind: str, model_type: str, tmp_path: Path) -> None:
     """transformers chooses a tokenizer by the model's type at times, and then splits otherwise."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    own = KINDS[kind]()
+    ours = KINDS[kind]()
     text = "a1! \n Éé\u0301 's  1234" if kind == "gpt4" else "a1! \n Éé\u0301 's"
-    assert theirs(own, tmp_path)(text)["input_ids"] == own.encode(text)
+    assert theirs(ours, tmp_path)(text)["input_ids"] == ours.encode(text)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt4", "renumbered", "bytes"])
-def test_what_was_written_is_read_back_as_the_same_tokenizer(kind: str, tmp_path: Path) -> None:
-    own = KINDS[kind]()
-    save_huggingface_tokenizer(own, tmp_path)
-    assert load_tokenizer(tmp_path).sha256 == own.sha256
+def test_written_files_are_read_back_as_the_same_tokenizer(kind: str, tmp_path: Path) -> None:
+    ours = KINDS[kind]()
+    save_huggingface_tokenizer(ours, tmp_path)
+    assert load_tokenizer(tmp_path).sha256 == ours.sha256
 
 
-def test_the_configuration_says_what_ends_a_text_and_how_to_chat(tmp_path: Path) -> None:
+def test_the_configuration_has_end_tokens_and_a_chat_template(tmp_path: Path) -> None:
     def config(tokenizer: Tokenizer, *more: int) -> dict[str, Any]:
         save_huggingface_tokenizer(tokenizer, tmp_path / "new" / "folder", *more)
         return json.loads((tmp_path / "new" / "folder" / "tokenizer_config.json").read_text())

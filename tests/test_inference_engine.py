@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def decided_model(shape: str = "gpt2", **more: Any) -> GPT | Bigram:
-    """A random model with weights so large that what it reads matters and rounding does not."""
+    """A random model with weights so large that its input matters and rounding does not."""
     torch.manual_seed(0)
     model = build_model(ModelConfig(**{**SHAPES[shape], **more}))
     for parameter in model.parameters():
@@ -73,7 +73,7 @@ def in_batch(
 
 
 class Read(NamedTuple):
-    """One forward, as the engine asked for it."""
+    """One forward of the engine."""
 
     shape: tuple[int, ...]
     held: int
@@ -151,7 +151,7 @@ def test_each_token_costs_one_position(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = decided_model()
     alone = generate(model, RAGGED, 20, seed=5, repetition_penalty=1.1)
-    stop = alone[2][len(RAGGED[2]) + 3]  # somewhere inside what the third row says
+    stop = alone[2][len(RAGGED[2]) + 3]  # a token inside the third row's answer
     reads = watch(model, monkeypatch)
     stopped = generate(model, RAGGED, 20, seed=5, repetition_penalty=1.1, stop_tokens=[stop])
     for prompt, whole, row in zip(RAGGED, alone, stopped):

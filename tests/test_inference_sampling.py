@@ -25,7 +25,7 @@ ALMOST_ONE = math.nextafter(1.0, 0.0)
 
 
 def distribution(probabilities: list[float], **how: Any) -> list[float]:
-    """What is sampled from when the model says ``probabilities``."""
+    """The distribution sampled from, given the model's ``probabilities``."""
     logits = torch.tensor([probabilities]).log() + 3.0  # logits are log-probabilities plus any constant
     return next_token_logprobs(logits, SamplingSettings(**how)).exp()[0].tolist()
 
@@ -130,24 +130,24 @@ uniforms = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, ALMOST_ONE]
 def test_a_truncated_distribution(row: list[float], how: SamplingSettings, uniform: float) -> None:
     logits = torch.tensor([row])
     logprobs = next_token_logprobs(logits, how)[0]
-    kept = logprobs > -math.inf
+    possible = logprobs > -math.inf
     untruncated = (logits[0] / how.temperature).log_softmax(-1)
     assert logprobs.exp().sum().item() == pytest.approx(1, abs=1e-5)
-    assert kept[logits[0].argmax()]
-    # what is kept keeps its proportions, and nothing cut is likelier than anything kept
-    gained = (logprobs - untruncated)[kept]
+    assert possible[logits[0].argmax()]
+    # possible tokens keep their proportions, and nothing cut is likelier than anything kept
+    gained = (logprobs - untruncated)[possible]
     assert (gained.max() - gained.min()).item() < 1e-3
-    if not kept.all():
-        assert untruncated[~kept].max() <= untruncated[kept].min()
-    assert kept[sample(logprobs[None], torch.tensor([uniform], dtype=torch.float64))[0]]
+    if not possible.all():
+        assert untruncated[~possible].max() <= untruncated[possible].min()
+    assert possible[sample(logprobs[None], torch.tensor([uniform], dtype=torch.float64))[0]]
 
 
 @settings(max_examples=100, deadline=None)
 @given(logit_lists, st.floats(0.01, 0.99))
 def test_a_nucleus_is_the_smallest_that_suffices(row: list[float], p: float) -> None:
     logits = torch.tensor([row])
-    kept = next_token_logprobs(logits, SamplingSettings(top_p=p))[0] > -math.inf
-    probabilities = logits[0].softmax(-1)[kept]
+    possible = next_token_logprobs(logits, SamplingSettings(top_p=p))[0] > -math.inf
+    probabilities = logits[0].softmax(-1)[possible]
     assert probabilities.sum().item() >= p - 1e-5
     assert probabilities[probabilities > probabilities.min()].sum().item() < p + 1e-5
 

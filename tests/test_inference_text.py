@@ -25,7 +25,7 @@ class Chunks:
 
 
 def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], CompletionText]:
-    """What is shown at each piece, and the end."""
+    """The text shown at each piece, and the completion at the end."""
     text = CompletionText(Chunks(pieces), stop, ())  # type: ignore[arg-type]
     shown: list[str] = []
     for token in range(len(pieces)):
@@ -36,7 +36,7 @@ def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], Completion
 
 
 def cut_at_first_stop(text: str, stop: list[str]) -> str:
-    """The definition: letter by letter, until what is there ends with a stop string; the longest of those goes."""
+    """The definition: letter by letter, until the text ends with a stop string; the longest of those goes."""
     for end in range(len(text) + 1):
         if complete := [len(one) for one in stop if text[:end].endswith(one)]:
             return text[: end - max(complete)]
@@ -53,12 +53,12 @@ def test_stop_strings_over_any_tokens(pieces: list[str], stop: list[str]) -> Non
     shown, text = written([piece.encode() for piece in pieces], stop)
     assert "".join(shown) == text.completion().text == cut_at_first_stop(whole, stop)
     assert text.stopped == any(one in whole for one in stop)
-    # what is held back on the way is no more than the longest beginning of a stop string
+    # the text held back on the way is no more than the longest beginning of a stop string
     for end in range(1, len(shown)):
         seen, so_far = "".join(shown[:end]), "".join(pieces[:end])
         if so_far.startswith(seen) and not any(one in so_far for one in stop):
-            held = so_far[len(seen) :]
-            assert held == "" or any(one.startswith(held) and one != held for one in stop)
+            tail = so_far[len(seen) :]
+            assert tail == "" or any(one.startswith(tail) and one != tail for one in stop)
 
 
 def test_stop_strings_by_hand() -> None:
@@ -121,12 +121,12 @@ def test_a_stream_is_the_whole_text(bytewise: Tokenizer, stop: list[str]) -> Non
     assert "" not in pieces
     assert len(pieces) > 3
     if not stop:
-        said = [token for token in whole.tokens if token != bytewise.eot_id]
-        assert whole.text == bytewise.decode(said)
+        generated = [token for token in whole.tokens if token != bytewise.eot_id]
+        assert whole.text == bytewise.decode(generated)
 
 
 def test_a_batch_of_texts(bytewise: Tokenizer) -> None:
-    """Prompts of different lengths, beyond the context too, give what each gives alone; rows end by themselves."""
+    """Prompts of different lengths, beyond the context too, give the same as alone; rows end by themselves."""
     model = random_model(bytewise)
     greedy = SamplingSettings(temperature=0, repetition_penalty=1.5)
     prompts = ["to be", "", "q", "that is the question, or is it not the question at all?"]
@@ -186,7 +186,7 @@ def test_the_end_of_text_token_ends_a_text(bytewise: Tokenizer) -> None:
     assert list(stream_text(model, bytewise, "z", 9, how)) == ["a", "x"]
     [ignored] = generate_text(model, bytewise, ["z"], 4, how, stop_at_end_of_text=False)
     assert ignored == Completion("ax<|endoftext|>z", [*ids, end, *bytewise.encode("z")], [0.0] * 4, "length")
-    # what began to look like a stop string is text after all
+    # a beginning of a stop string that is not completed is text
     assert generate_text(model, bytewise, ["z"], 9, how, stop="xy")[0].text == "ax"
 
 
@@ -202,7 +202,7 @@ def test_empty_prompts(bytewise: Tokenizer) -> None:
         generate_text(chain(letters, [0, 1]), letters, ["a", ""], 1, how)
 
 
-def test_mistakes_are_told_before_the_first_piece(bytewise: Tokenizer) -> None:
+def test_mistakes_are_raised_before_the_first_piece(bytewise: Tokenizer) -> None:
     model = random_model(bytewise)
     with pytest.raises(ValueError, match="stop string is empty"):
         stream_text(model, bytewise, "to be", 5, stop=["a", ""])

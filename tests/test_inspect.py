@@ -1,4 +1,4 @@
-"""`inspect --mask`: what is shown of conversations is what a finetuning trains on."""
+"""`inspect --mask`: the shown conversations are those that finetuning trains on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from align_runs import kept_run
+from align_runs import saved_run
 from serving import make_run
 from understudy.cli import main
 from understudy.config.load import build_config
@@ -42,7 +42,7 @@ TALKS = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """runs/chat, which was finetuned on talks.jsonl; runs/drop, which leaves out what is too long; runs/base."""
+    """runs/chat, which was finetuned on talks.jsonl; runs/drop, which leaves out long conversations; runs/base."""
     place = tmp_path_factory.mktemp("inspect")
     (place / "talks.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in TALKS))
     base = train_tokenizer("bpe", ["user assistant system Sam has a cup. Who? It is a cup"] * 9, 290)
@@ -119,14 +119,14 @@ def test_the_json_holds_the_rows_of_the_training(inspect: Any) -> None:
     assert np.concatenate([s["mask"] for s in shown]).tolist() == rows.mask.tolist()
     assert document["counts"]["tokens"] == len(rows.tokens)
     assert document["counts"]["trained_tokens"] == rows.mask.sum()
-    for each, record in zip(shown, records):
+    for shown_row, record in zip(shown, records):
         whole = render(tokenizer, record["messages"]).tokens
-        left_out, rest = each["left_out_before"], len(whole) - each["left_out_after"]
-        heads = [whole[:head] + whole[head + left_out : rest] for head in range(20)]
-        assert each["ids"] in heads, "what is left out follows the header"
-        assert "".join(each["texts"]) == tokenizer.decode(each["ids"])
-        assert [id >= 289 for id in each["ids"]] == each["special"], "and the markers a user types are text"
-        assert (each["fate"] == "whole") == (left_out + each["left_out_after"] == 0)
+        left_out, remaining = shown_row["left_out_before"], len(whole) - shown_row["left_out_after"]
+        heads = [whole[:head] + whole[head + left_out : remaining] for head in range(20)]
+        assert shown_row["ids"] in heads, "the omitted tokens follow the header"
+        assert "".join(shown_row["texts"]) == tokenizer.decode(shown_row["ids"])
+        assert [id >= 289 for id in shown_row["ids"]] == shown_row["special"], "and the markers a user types are text"
+        assert (shown_row["fate"] == "whole") == (left_out + shown_row["left_out_after"] == 0)
     assert {s["fate"] for s in shown} == {"whole", "cut at a turn", "cut inside"}
 
 
@@ -192,7 +192,7 @@ def test_control_characters_do_not_reach_the_terminal(inspect: Any, tmp_path: Pa
         (["tiny", "--prompt", "S", "--plain", "--out", "look.png"], "a single token has no prediction to draw"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_in_a_sentence(inspect: Any, words: list[str], complaint: str) -> None:
+def test_inputs_that_cannot_be_shown_are_refused_in_a_sentence(inspect: Any, words: list[str], complaint: str) -> None:
     status, out, err = inspect(*words)
     assert (status, out) == (2, "") and complaint in err and err.count("\n") == 1
 
@@ -200,16 +200,16 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(inspect: Any, words: list
 def test_a_prompt_is_read_as_it_would_be_answered(inspect: Any) -> None:
     status, out, _ = inspect("tiny", "--prompt", "Who found it?", "--json", "--tokens", "6")
     run, document = load_run("tiny"), json.loads(out)
-    asked = render(run.tokenizer, [{"role": "user", "content": "Who found it?"}], reply=True).tokens
+    prompt = render(run.tokenizer, [{"role": "user", "content": "Who found it?"}], reply=True).tokens
     ids = [row["id"] for row in document["tokens"]]
-    assert status == 0 and ids[: document["prompt_tokens"]] == asked and len(ids) <= len(asked) + 6
+    assert status == 0 and ids[: document["prompt_tokens"]] == prompt and len(ids) <= len(prompt) + 6
     probabilities = run.model(torch.tensor([ids]))[0].softmax(-1)
     for t in range(1, len(ids)):
         row = document["tokens"][t]
         assert row["probability"] == pytest.approx(float(probabilities[t - 1, ids[t]].detach()), abs=1e-5)
         assert row["layers"][-1][2] == row["probability"] and len(row["layers"]) == 2
     greedy = probabilities.argmax(-1).tolist()
-    assert ids[len(asked) :] == greedy[len(asked) - 1 : -1], "what it adds is the likeliest"
+    assert ids[len(prompt) :] == greedy[len(prompt) - 1 : -1], "the added tokens are the likeliest"
     assert np.array(document["attention"]).shape == (1, 2, len(ids))
     assert np.array(document["attention"])[..., document["position"] + 1 :].sum() == 0
 
@@ -240,6 +240,6 @@ def test_the_numbers_of_tokens_are_whole_on_a_narrow_terminal(inspect: Any) -> N
 def test_a_bigram_has_probabilities_only(inspect: Any, runs: Path) -> None:
     tokenizer = train_tokenizer("char", ["abc\n"], None)
     shape = {"family": "bigram", "context_length": 8, "vocab_size": 4}
-    kept_run(runs / "runs/bigram", Bigram(ModelConfig(**shape)), tokenizer, "pretrain")
+    saved_run(runs / "runs/bigram", Bigram(ModelConfig(**shape)), tokenizer, "pretrain")
     status, out, _ = inspect("bigram", "--prompt", "abc")
     assert status == 0 and "25.0%" in out and "lens" not in out and "Attention" not in out

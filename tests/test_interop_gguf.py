@@ -1,4 +1,4 @@
-"""GGUF and Ollama: what is in the files, and what llama.cpp makes of them where it is there."""
+"""GGUF and Ollama: the content of the files, and llama.cpp's continuations where it is installed."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def field(reader: Any, name: str) -> Any:
 
 @pytest.mark.parametrize("type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("family", SHAPES)
-def test_weights_and_what_is_said_of_them(family: str, type: str, tmp_path: Path) -> None:
-    own = bpe()
-    run = randomised(tmp_path / "run", shape(family, **SHAPES[family]), own)
+def test_weights_and_metadata(family: str, type: str, tmp_path: Path) -> None:
+    tokenizer = bpe()
+    run = randomised(tmp_path / "run", shape(family, **SHAPES[family]), tokenizer)
     expected = run.model.blocks[0].mlp.down.weight.detach().clone()
     reader = exported(run, tmp_path / "out", type)
     architecture = field(reader, "general.architecture")
@@ -59,12 +59,14 @@ def test_weights_and_what_is_said_of_them(family: str, type: str, tmp_path: Path
     loss = (read - expected).abs().max()
     assert loss == 0 if type == "f32" else 0 < loss < 0.01
     spelled = field(reader, "tokenizer.ggml.tokens")
-    assert len(spelled) == own.vocab_size == tensors["token_embd.weight"].data.shape[0]
-    assert spelled[own.special_tokens["<|im_end|>"]] == "<|im_end|>"
-    assert field(reader, "tokenizer.ggml.eos_token_id") == own.special_tokens["<|im_end|>"]
-    assert field(reader, "tokenizer.ggml.token_type")[own.special_tokens["<|im_start|>"]] == gguf.TokenType.CONTROL
+    assert len(spelled) == tokenizer.vocab_size == tensors["token_embd.weight"].data.shape[0]
+    assert spelled[tokenizer.special_tokens["<|im_end|>"]] == "<|im_end|>"
+    assert field(reader, "tokenizer.ggml.eos_token_id") == tokenizer.special_tokens["<|im_end|>"]
+    assert (
+        field(reader, "tokenizer.ggml.token_type")[tokenizer.special_tokens["<|im_start|>"]] == gguf.TokenType.CONTROL
+    )
     assert field(reader, "tokenizer.chat_template") == CHAT_TEMPLATE
-    assert len(field(reader, "tokenizer.ggml.merges")) == len(own.merges)  # type: ignore[attr-defined]
+    assert len(field(reader, "tokenizer.ggml.merges")) == len(tokenizer.merges)  # type: ignore[attr-defined]
 
 
 def test_adapters_are_merged(tmp_path: Path) -> None:
@@ -79,35 +81,37 @@ def test_a_matrix_that_blocks_do_not_divide_is_kept_in_f16(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "own,more,said",
+    "tokenizer,more,message",
     [
         (train_tokenizer("char", ["abc"]), {}, "has a character tokenizer"),
         (train_tokenizer("bpe", SAMPLE, 290, special_tokens=[]), {}, "no token that ends a text"),
         (bpe(), {"activation": "gelu"}, "model.activation 'gelu'"),
     ],
 )
-def test_what_gguf_cannot_hold_is_refused(own: Tokenizer, more: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_models_without_a_gguf_form_are_refused(
+    tokenizer: Tokenizer, more: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     settings = {"activation": "gelu_tanh"} | more
-    run = finished_run(tmp_path / "run", shape("gpt2", vocab_size=own.vocab_size, **settings), own)
-    with pytest.raises(ValueError, match=re.escape(said)):
+    run = finished_run(tmp_path / "run", shape("gpt2", vocab_size=tokenizer.vocab_size, **settings), tokenizer)
+    with pytest.raises(ValueError, match=re.escape(message)):
         export_run(run, "gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-# Ollama. Its template language is Go's; what our template uses of it is read here.
+# Ollama. Its template language is Go's; the part that our template uses is read here.
 
 
 def parse_modelfile(text: str) -> dict[str, Any]:
     """Instructions of a Modelfile; an argument may stand in three quotes over several lines."""
-    found: dict[str, Any] = {"PARAMETER": []}
+    fields: dict[str, Any] = {"PARAMETER": []}
     for name, quoted, plain in re.findall(r'^([A-Z]+) (?:"""(.*?)"""|([^\n]*))$', text, re.M | re.S):
         value = quoted or plain
         if name == "PARAMETER":
             key, _, of = value.partition(" ")
-            found[name].append((key, json.loads(of)))
+            fields[name].append((key, json.loads(of)))
         else:
-            found[name] = value
-    return found
+            fields[name] = value
+    return fields
 
 
 def render_go(template: str, **values: Any) -> str:
@@ -136,28 +140,33 @@ def render_go(template: str, **values: Any) -> str:
     return run(0, values)[0]
 
 
-def test_ollamas_template_writes_what_ours_does(tmp_path: Path) -> None:
-    own = bpe()
-    run = randomised(tmp_path / "run", shape("portable"), own)
+def test_ollamas_template_renders_as_ours(tmp_path: Path) -> None:
+    tokenizer = bpe()
+    run = randomised(tmp_path / "run", shape("portable"), tokenizer)
     export_run(run, "ollama", tmp_path / "out", "q8_0")
-    said = parse_modelfile((tmp_path / "out" / "Modelfile").read_text())
-    assert (tmp_path / "out" / said["FROM"]).is_file()
-    assert said["PARAMETER"] == [("num_ctx", 32), ("stop", "<|im_end|>"), ("stop", "<|endoftext|>")]
+    modelfile_fields = parse_modelfile((tmp_path / "out" / "Modelfile").read_text())
+    assert (tmp_path / "out" / modelfile_fields["FROM"]).is_file()
+    assert modelfile_fields["PARAMETER"] == [("num_ctx", 32), ("stop", "<|im_end|>"), ("stop", "<|endoftext|>")]
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Who found\n\nthe purse?"},
         {"role": "assistant", "content": "Sam."},
         {"role": "user", "content": "Where?"},
     ]
-    written = render_go(said["TEMPLATE"], Messages=[{"Role": m["role"], "Content": m["content"]} for m in messages])
-    assert written == own.decode(render(own, messages, reply=True).tokens)
+    written = render_go(
+        modelfile_fields["TEMPLATE"], Messages=[{"Role": m["role"], "Content": m["content"]} for m in messages]
+    )
+    assert written == tokenizer.decode(render(tokenizer, messages, reply=True).tokens)
 
 
-def test_a_base_run_goes_on_with_its_prompt(tmp_path: Path) -> None:
-    own = train_tokenizer("bpe", SAMPLE, 290)
-    run = finished_run(tmp_path / "run", shape("portable", vocab_size=290), own)
-    said = parse_modelfile(modelfile(run))
-    assert render_go(said["TEMPLATE"], Prompt="Who?") == "Who?" and ("stop", "<|im_end|>") not in said["PARAMETER"]
+def test_a_base_run_continues_its_prompt(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer("bpe", SAMPLE, 290)
+    run = finished_run(tmp_path / "run", shape("portable", vocab_size=290), tokenizer)
+    modelfile_fields = parse_modelfile(modelfile(run))
+    assert (
+        render_go(modelfile_fields["TEMPLATE"], Prompt="Who?") == "Who?"
+        and ("stop", "<|im_end|>") not in modelfile_fields["PARAMETER"]
+    )
 
 
 # llama.cpp itself, in the interpreter that has it.
@@ -186,8 +195,8 @@ def llama() -> str:
     return python
 
 
-def ask_llama(python: str, **asked: Any) -> Any:
-    done = subprocess.run([python, "-c", ASK], input=json.dumps(asked), capture_output=True, text=True)
+def ask_llama(python: str, **options: Any) -> Any:
+    done = subprocess.run([python, "-c", ASK], input=json.dumps(options), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -207,7 +216,7 @@ def numbers_and_marks() -> list[str]:
 
 
 def fuzzed(count: int = 150) -> list[str]:
-    """Texts of letters of several scripts, digits, marks, blanks of all kinds and what else splitting looks at."""
+    """Texts of letters of several scripts, digits, marks, blanks of all kinds and other characters that splitting depends on."""
     alphabet = (
         "0123456789" * 3
         + "aZé\u0301ßΩжשع数かな한ñ'sStTlLrReEdDmMvV019²½٣ \t\n\r\u00a0\u2028\u3000.,!?-_(<|>🙂👩\u200d💻\u200b\0"
@@ -216,10 +225,12 @@ def fuzzed(count: int = 150) -> list[str]:
     return ["".join(choose.choices(alphabet, k=choose.randrange(1, 40))) for _ in range(count)]
 
 
-def learnt(path: Path, config: ModelConfig, own: Tokenizer) -> Any:
+def learnt(path: Path, config: ModelConfig, tokenizer: Tokenizer) -> Any:
     """A run that has learnt a text by heart, so that its choices are not close calls."""
-    run = finished_run(path, config, own)
-    tokens = torch.tensor([(own.encode(SAMPLE[0] + " Then they all went home, one by one; it rained.\n") * 4)[:73]])
+    run = finished_run(path, config, tokenizer)
+    tokens = torch.tensor(
+        [(tokenizer.encode(SAMPLE[0] + " Then they all went home, one by one; it rained.\n") * 4)[:73]]
+    )
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=1e-2)
     for _ in range(40):
         loss = torch.nn.functional.cross_entropy(run.model(tokens[:, :-1])[0], tokens[0, 1:])
@@ -233,24 +244,24 @@ def learnt(path: Path, config: ModelConfig, own: Tokenizer) -> Any:
 @pytest.mark.parametrize("family", SHAPES)
 def test_llama_cpp_continues_alike(family: str, vocabulary: str, tmp_path: Path, request: Any, llama: str) -> None:
     if vocabulary == "gpt2":
-        own: Tokenizer = gpt2_tokenizer(request.getfixturevalue("real_data") / "gpt2")
+        tokenizer: Tokenizer = gpt2_tokenizer(request.getfixturevalue("real_data") / "gpt2")
     else:
         pattern = vocabulary.split()[1]
-        own = train_tokenizer("bpe", numbers_and_marks(), 700, pattern)
-        assert isinstance(own, BPETokenizer)
-        other = BPETokenizer(own.merges, "gpt4" if pattern == "gpt2" else "gpt2", own.special_tokens)
-        assert [other.encode(text) for text in fuzzed()] != [own.encode(text) for text in fuzzed()], (
+        tokenizer = train_tokenizer("bpe", numbers_and_marks(), 700, pattern)
+        assert isinstance(tokenizer, BPETokenizer)
+        other = BPETokenizer(tokenizer.merges, "gpt4" if pattern == "gpt2" else "gpt2", tokenizer.special_tokens)
+        assert [other.encode(text) for text in fuzzed()] != [tokenizer.encode(text) for text in fuzzed()], (
             "a way to split that makes no difference"
         )
-    assert isinstance(own, BPETokenizer)
-    config = shape(family, **SHAPES[family] | {"vocab_size": own.vocab_size, "context_length": 128})
-    run = learnt(tmp_path / "run", config, own)
+    assert isinstance(tokenizer, BPETokenizer)
+    config = shape(family, **SHAPES[family] | {"vocab_size": tokenizer.vocab_size, "context_length": 128})
+    run = learnt(tmp_path / "run", config, tokenizer)
     export_run(run, "gguf", tmp_path / "out", "f32")
     (path,) = (tmp_path / "out").iterdir()
-    prompt = own.encode(SAMPLE[0])[:8]
+    prompt = tokenizer.encode(SAMPLE[0])[:8]
     answer = ask_llama(llama, path=str(path), context=128, texts=TEXTS + fuzzed(), prompt=prompt, tokens=64)
-    assert answer["ids"] == [own.encode(text) for text in TEXTS + fuzzed()]
-    text = own.decode(prompt)
-    assert own.encode(text) == prompt
-    greedy = generate_text(run.model, own, [text], 64, SamplingSettings(temperature=0.0))[0]
+    assert answer["ids"] == [tokenizer.encode(text) for text in TEXTS + fuzzed()]
+    text = tokenizer.decode(prompt)
+    assert tokenizer.encode(text) == prompt
+    greedy = generate_text(run.model, tokenizer, [text], 64, SamplingSettings(temperature=0.0))[0]
     assert answer["tokens"] == list(greedy.tokens)

@@ -80,7 +80,7 @@ def theirs_of(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", [*GPT2_SIZES, "gpt2 with a head", "qwen3", "qwen3 tied"])
-def test_theirs_in_and_out_again(kind: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_imported_models_are_exported_unchanged(kind: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """In: the same logits. Out: the same tensors, to the bit, under the same names."""
     theirs = theirs_of(kind)
     theirs.save_pretrained(tmp_path / "theirs")
@@ -94,9 +94,9 @@ def test_theirs_in_and_out_again(kind: str, tokenizer: Tokenizer, tmp_path: Path
     export_run(run, "hf", tmp_path / "again")
     before, after = (huggingface.read_weights(tmp_path / name) for name in ("theirs", "again"))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    kept = ("vocab_size", "tie_word_embeddings", "rope_parameters", "n_inner", "head_dim", "activation_function")
+    fields = ("vocab_size", "tie_word_embeddings", "rope_parameters", "n_inner", "head_dim", "activation_function")
     old, new = (transformers.AutoConfig.from_pretrained(tmp_path / name).to_dict() for name in ("theirs", "again"))
-    assert all(old.get(name) == new.get(name) for name in kept if old.get(name) is not None)
+    assert all(old.get(name) == new.get(name) for name in fields if old.get(name) is not None)
 
 
 OURS = {
@@ -110,18 +110,20 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_ours_out_and_in_again(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_exported_runs_are_imported_unchanged(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = randomised(tmp_path / "run", shape(name.split()[0], **OURS[name]), tokenizer)
-    found = export_run(run, "hf", tmp_path / "hf").checks  # which compares logits
-    assert "logits within" in found[0]
-    kept, weights = read_huggingface(tmp_path / "hf")
+    checks = export_run(run, "hf", tmp_path / "hf").checks  # which compares logits
+    assert "logits within" in checks[0]
+    fields, weights = read_huggingface(tmp_path / "hf")
     if "without" not in name:
-        own = weights_of(run.model)
-        own["token_embedding.weight"][292:] = 0  # what pads the vocabulary is cut off
-        if "head.weight" in own:
-            own["head.weight"][292:] = 0
-        assert weights.keys() == own.keys() and all(torch.equal(weights[each], own[each]) for each in own)
-        config = ModelConfig(**kept)
+        expected = weights_of(run.model)
+        expected["token_embedding.weight"][292:] = 0  # padding rows of the vocabulary are cut off
+        if "head.weight" in expected:
+            expected["head.weight"][292:] = 0
+        assert weights.keys() == expected.keys() and all(
+            torch.equal(weights[weight_name], expected[weight_name]) for weight_name in expected
+        )
+        config = ModelConfig(**fields)
         assert config == run.config.model
 
 
@@ -153,7 +155,7 @@ def test_large_models_are_sharded_and_read_from_shards(
     assert torch.equal(weights["norm.weight"], run.model.norm.weight)
 
 
-def test_the_card_tells_where_a_run_comes_from(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_card_names_the_lineage(tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "base", shape("portable"), tokenizer)
     child = finished_run(tmp_path / "child", shape("portable"), tokenizer, "sft")
     about = json.loads((child.path / "run.json").read_text())
@@ -174,8 +176,8 @@ def test_a_reward_model_gives_the_same_scores_there(family: str, tokenizer: Toke
     run = randomised(tmp_path / "run", shape(family, score_head=True), tokenizer, "reward")
     assert "scores within" in export_run(run, "hf", tmp_path / "hf").checks[0]
     judge = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
-    own = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    rows = own(["Who found it?", "Sam found the purse."], padding=True, return_tensors="pt")
+    ours = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    rows = ours(["Who found it?", "Sam found the purse."], padding=True, return_tensors="pt")
     with torch.no_grad():
         scores = judge(**rows).logits[:, 0]
         for text, score in zip(("Who found it?", "Sam found the purse."), scores):
@@ -196,8 +198,8 @@ def test_adapters_merged_or_in_pefts_format(family: str, tokenizer: Tokenizer, t
     runs = [randomised(tmp_path / name, config, tokenizer) for name in ("one", "two")]
     assert "PEFT" in export_run(runs[0], "hf", tmp_path / "apart", adapter=True).checks[0]
     export_run(runs[1], "hf", tmp_path / "merged")
-    said = json.loads((tmp_path / "apart" / "adapter" / "adapter_config.json").read_text())
-    assert (said["r"], said["lora_alpha"]) == (3, 5.0)
+    adapter_config = json.loads((tmp_path / "apart" / "adapter" / "adapter_config.json").read_text())
+    assert (adapter_config["r"], adapter_config["lora_alpha"]) == (3, 5.0)
     import peft
 
     base, merged = (
@@ -218,11 +220,11 @@ def test_a_policy_with_a_critics_head_leaves_without_it(tokenizer: Tokenizer, tm
 
 
 def test_a_character_run_goes_out_with_a_tokenizer_of_the_same_ids(tmp_path: Path) -> None:
-    own = train_tokenizer("char", ["To be, or not to be: ist’s möglich?\n"])
-    run = randomised(tmp_path / "run", shape("gpt2", vocab_size=own.vocab_size), own)
+    ours = train_tokenizer("char", ["To be, or not to be: ist’s möglich?\n"])
+    run = randomised(tmp_path / "run", shape("gpt2", vocab_size=ours.vocab_size), ours)
     export_run(run, "hf", tmp_path / "hf")
     other = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     for text in ("to be", "möglich\n", "s’: ?"):
-        assert other(text)["input_ids"] == own.encode(text) and other.decode(own.encode(text)) == text
+        assert other(text)["input_ids"] == ours.encode(text) and other.decode(ours.encode(text)) == text
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
-    assert model.config.vocab_size == own.vocab_size
+    assert model.config.vocab_size == ours.vocab_size

@@ -1,4 +1,4 @@
-"""Other projects' models as runs: from folders, nanoGPT's checkpoints and the hub; and what is not taken in."""
+"""Other projects' models as runs: from folders, nanoGPT's checkpoints and the hub; and refusals."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return last
 
 
-# What comes in is a run.
+# An import is a run.
 
 
 def test_an_imported_model_is_an_ordinary_run(
@@ -82,8 +82,8 @@ def test_an_imported_model_is_an_ordinary_run(
 ) -> None:
     origin = theirs(tmp_path / "small", tokenizer, context_length=64)
     assert main(["import", "small", "--context", "24", "--dropout", "0.25", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["model"]["context_length"], said["model"]["dropout"]) == (24, 0.25)
+    message = json.loads(capsys.readouterr().out)
+    assert (message["model"]["context_length"], message["model"]["dropout"]) == (24, 0.25)
     run = load_run("small")
     assert run.config.model.context_length == 24 and run.tokenizer.sha256 == tokenizer.sha256
     tokens = torch.randint(0, 280, (1, 24))
@@ -102,7 +102,7 @@ def test_an_imported_model_is_an_ordinary_run(
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_finetuning_shakespeare(lora: bool, tokenizer: Tokenizer, tmp_path: Path, request: Any) -> None:
-    """The preset, from an imported GPT-2-shaped model, on what there is of Tiny Shakespeare."""
+    """The preset, from an imported GPT-2-shaped model, on Tiny Shakespeare."""
     source = os.environ.get("UNDERSTUDY_TEST_DATA")
     text = (Path(source) / "tinyshakespeare.txt").read_text()[:60_000] if source else small_text(9000)
     (tmp_path / "text.txt").write_text(text)
@@ -122,22 +122,22 @@ def test_finetuning_shakespeare(lora: bool, tokenizer: Tokenizer, tmp_path: Path
     assert json.loads((run.path / "run.json").read_text())["parent"]["run"] == "runs/small"
     if lora:
         pytest.importorskip("peft", reason="peft comes with `pip install 'understudy[interop]'`")
-        found = export_run(run, "hf", tmp_path / "apart", adapter=True).checks
-        assert "PEFT" in found[0]
+        checks = export_run(run, "hf", tmp_path / "apart", adapter=True).checks
+        assert "PEFT" in checks[0]
 
 
 def test_gpt2s_own_vocabulary_in_both_of_its_spellings(real_data: Path, tmp_path: Path) -> None:
-    own = load_tokenizer(real_data / "gpt2")
+    gpt2 = load_tokenizer(real_data / "gpt2")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    write_together(tmp_path / "one", {"tokenizer.json": tokenizer_document(own)})
+    write_together(tmp_path / "one", {"tokenizer.json": tokenizer_document(gpt2)})
     (tmp_path / "two" / "vocab.json").write_bytes((real_data / "gpt2" / "encoder.json").read_bytes())
     (tmp_path / "two" / "merges.txt").write_bytes((real_data / "gpt2" / "vocab.bpe").read_bytes())
-    assert {load_tokenizer(tmp_path / name).sha256 for name in ("one", "two")} == {own.sha256}
+    assert {load_tokenizer(tmp_path / name).sha256 for name in ("one", "two")} == {gpt2.sha256}
 
 
 def test_older_files_names_without_a_prefix_masks_and_half_precision(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """What the hub's own gpt2 looks like, in PyTorch's file."""
+    """The layout of the hub's gpt2, in PyTorch's file."""
     origin = theirs(tmp_path / "small", tokenizer)
     tensors = load_file("small/model.safetensors")
     Path("small/model.safetensors").unlink()
@@ -184,7 +184,7 @@ def test_nanogpt_out_and_in_again(kind: str, bias: bool, tokenizer: Tokenizer, t
     assert read.keys() == own_weights.keys() and all(torch.equal(read[name], own_weights[name]) for name in read)
 
 
-def test_nanogpts_layout_is_that_of_transformers_the_other_way_round(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_nanogpts_layout_is_that_of_transformers_transposed(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """nanoGPT reads GPT-2 by turning four matrices of each block round; so this is the same model."""
     transformers = pytest.importorskip("transformers", reason="it comes with `pip install 'understudy[interop]'`")
     run = randomised(tmp_path / "run", shape("gpt2", vocab_size=280), tokenizer)
@@ -201,7 +201,7 @@ def test_nanogpts_layout_is_that_of_transformers_the_other_way_round(tokenizer: 
         assert (model(tokens).logits - run.model(tokens)).abs().max() < 1e-4
 
 
-# What is not taken in: one sentence, and nothing left behind.
+# Refusals: one sentence, and nothing left behind.
 
 
 class Harm:
@@ -228,7 +228,9 @@ def test_a_pickle_that_would_run_code_is_not_read(
     assert not Path("harmed").exists()
 
 
-def test_what_is_no_tensor_is_refused(tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_entries_that_are_no_tensors_are_refused(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     theirs(tmp_path / "small", tokenizer)
     Path("small/model.safetensors").unlink()
     torch.save({"transformer.wte.weight": 3}, "small/pytorch_model.bin")
@@ -357,14 +359,14 @@ BAD: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize("fault", BAD)
 def test_a_bad_folder_is_refused_in_one_sentence(
-    what: str, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fault: str, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs(tmp_path / "small", tokenizer)
-    spoil, said = BAD[what]
+    spoil, message = BAD[fault]
     spoil()
-    assert said in complaint(capsys, "import", "small")
+    assert message in complaint(capsys, "import", "small")
 
 
 def test_a_tokenizer_of_another_model_is_refused(
@@ -390,7 +392,7 @@ OURS_ALONE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def test_every_option_of_a_model_is_spoken_for() -> None:
+def test_every_model_option_is_carried_over_or_refused() -> None:
     """A new one is carried over, refused, or named here as one that changes nothing once a model is trained."""
     of_training = {"zero_init_projections", "dropout", "ngram_buckets", "ngram_dropout"}
     folded = {
@@ -414,18 +416,20 @@ def test_an_option_without_a_counterpart_is_refused_by_its_name(
 ) -> None:
     more, format = OURS_ALONE[option]
     finished_run(tmp_path / "runs" / "own", shape("portable", vocab_size=280, **more), tokenizer)
-    said = complaint(capsys, "export", "own", "--format", format)
-    assert "no counterpart for" in said and option in said
+    message = complaint(capsys, "export", "own", "--format", format)
+    assert "no counterpart for" in message and option in message
 
 
-def test_all_that_stands_in_the_way_is_named_at_once(
+def test_all_obstacles_are_named_at_once(
     tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = shape("portable", vocab_size=280, key_shift=True, norm="layernorm", ngram_orders=(2,))
     finished_run(tmp_path / "runs" / "own", config, tokenizer)
-    said = complaint(capsys, "export", "own", "--format", "hf")
-    assert "model.ngram_orders (2,) and model.key_shift True and model.norm 'layernorm' in the family portable" in said
-    assert "trained with --model.ngram_orders [] --model.key_shift false --model.norm rmsnorm can" in said
+    message = complaint(capsys, "export", "own", "--format", "hf")
+    assert (
+        "model.ngram_orders (2,) and model.key_shift True and model.norm 'layernorm' in the family portable" in message
+    )
+    assert "trained with --model.ngram_orders [] --model.key_shift false --model.norm rmsnorm can" in message
 
 
 def test_a_reward_model_or_a_bigram_has_one_counterpart_or_none(
@@ -502,7 +506,7 @@ class Hub(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     repo = "openai-community/gpt2"
     damaged: ClassVar[set[str]] = set()
-    """Files that are not what the hub says of them."""
+    """Files whose hashes differ from the hub's."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -553,7 +557,7 @@ def hub(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def from_hub(endpoint: str, name: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, since the library reads its address when it is imported."""
+    """In a separate process, since the library reads its address when it is imported."""
     environment = os.environ | {
         "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }  # fmt: skip
@@ -571,7 +575,7 @@ def test_a_name_on_the_hub_is_fetched_and_checked(hub: str, tmp_path: Path) -> N
     assert other.returncode == 2 and "there is no model no/such" in other.stderr
 
 
-def test_a_file_that_is_not_what_the_hub_says_is_refused(
+def test_a_file_with_another_hash_than_the_hubs_is_refused(
     hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Hub, "damaged", {"model.safetensors"})
@@ -580,14 +584,14 @@ def test_a_file_that_is_not_what_the_hub_says_is_refused(
     assert not Path("runs").exists()
 
 
-def test_a_hub_out_of_reach_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_one_sentence(tmp_path: Path) -> None:
     done = from_hub("http://127.0.0.1:9", "gpt2", tmp_path / "cache")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "openai-community/gpt2 could not be fetched from the hub" in done.stderr and "their paths" in done.stderr
     assert not Path("runs").exists()
 
 
-def test_what_cannot_be_pushed_is_written_and_said_to_be(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_failed_push_leaves_the_export_and_names_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
     environment = os.environ | {
         "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
@@ -606,7 +610,7 @@ def test_what_cannot_be_pushed_is_written_and_said_to_be(tokenizer: Tokenizer, t
 def test_weights_of_an_import_are_whole_and_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     config: ModelConfig = theirs(tmp_path / "small", tokenizer).config.model
     folder = import_model("small")
-    held = read_tensors(folder.checkpoint() / "model.safetensors")
-    assert held["token_embedding.weight"].shape == (config.resolve().padded_vocab_size, 32)
-    assert not held["token_embedding.weight"][280:].any()
+    stored = read_tensors(folder.checkpoint() / "model.safetensors")
+    assert stored["token_embedding.weight"].shape == (config.resolve().padded_vocab_size, 32)
+    assert not stored["token_embedding.weight"][280:].any()
     assert folder.record()["stage"] == "import" and folder.record()["imported_from"] == "small"

@@ -23,14 +23,14 @@ def test_lm_eval_of_an_export_agrees_with_ours(family: str, tmp_path: Path, monk
     from lm_eval.tasks import TaskManager
 
     path = questions(tmp_path / "q.jsonl")
-    own = train_tokenizer("bpe", [path.read_text()], 300)
-    run = randomised(tmp_path / "runs" / "small", shape(family, vocab_size=300, context_length=64), own)
+    tokenizer = train_tokenizer("bpe", [path.read_text()], 300)
+    run = randomised(tmp_path / "runs" / "small", shape(family, vocab_size=300, context_length=64), tokenizer)
     export_run(run, "hf", tmp_path / "exported")
     # The exported weights, which the test changed, are evaluated.
     from understudy.model.weights import weights_of
     from understudy.run import RunFolder, save_run
 
-    save_run(RunFolder(run.path), run.config, own, weights_of(run.model), {}, run.step)
+    save_run(RunFolder(run.path), run.config, tokenizer, weights_of(run.model), {}, run.step)
     Path("tasks").mkdir()
     Path("tasks/village.yaml").write_text(VILLAGE.replace("FILE", str(path)))
     manager = TaskManager(include_path="tasks", include_defaults=False)

@@ -1,4 +1,4 @@
-"""Looking inside: what is shown is what the model computed, weight for weight and number for number."""
+"""Inspection of a forward pass: each shown weight and number is the one that the model computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = tokens(1)[0].tolist()
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_attention_is_what_the_values_were_summed_with(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_weights_sum_the_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     summed: list[tuple[torch.Tensor, torch.Tensor]] = []
     plain = F.scaled_dot_product_attention
 
@@ -78,7 +78,7 @@ def test_a_bigram_has_probabilities_and_no_layers() -> None:
 @pytest.mark.parametrize(
     "row,complaint", [([], "is empty"), ([50], "token 50"), ([0] * 25, "25 tokens do not fit the context of 24")]
 )
-def test_what_cannot_be_read_is_refused(row: list[int], complaint: str) -> None:
+def test_unreadable_tokens_are_refused(row: list[int], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         look_inside(make("gpt2"), row)
 

@@ -24,7 +24,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 LENGTHS = [[7, 9, 3], [12, 8], [20]]
-"""Of the documents of each row; what is left of 20 is padding."""
+"""Of the documents of each row; the remainder of 20 is padding."""
 PREFIXES = [(6, [4, 5, 3]), (9, [7, 0])]
 """For each row, the length of the prefix and of the branches that continue it."""
 
@@ -73,8 +73,8 @@ def one_at_a_time(model: GPT, tokens: Tensor, places: list[Tensor]) -> Tensor:
 def gradient(model: GPT, states: Tensor) -> Tensor:
     weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(2))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    found = torch.autograd.grad((states * weights).sum(), parameters, retain_graph=True, allow_unused=True)
-    return torch.cat([g.flatten() for g in found if g is not None])
+    computed = torch.autograd.grad((states * weights).sum(), parameters, retain_graph=True, allow_unused=True)
+    return torch.cat([g.flatten() for g in computed if g is not None])
 
 
 def under_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,14 +166,14 @@ def test_block_masks_are_dense_masks(shape: dict[str, Any], n_heads: int, monkey
     assert len(calls) == (4 if n_heads == 2 else 0)
 
 
-def test_the_dense_mask_is_what_the_mask_function_says() -> None:
+def test_the_dense_mask_equals_the_mask_function() -> None:
     _, documents, branch_ids, _ = prefix_rows()
-    found = dense_mask(document_mask(documents, branch_ids), 2, 18, documents.device)
+    computed = dense_mask(document_mask(documents, branch_ids), 2, 18, documents.device)
     for b in range(2):
         for q in range(18):
             for k in range(18):
                 sees = branch_ids[b, k] in (0, branch_ids[b, q])
-                assert found[b, 0, q, k] == (k <= q and documents[b, q] == documents[b, k] and sees), (b, q, k)
+                assert computed[b, 0, q, k] == (k <= q and documents[b, q] == documents[b, k] and sees), (b, q, k)
 
 
 def test_rows_of_one_document_each_are_plainly_causal() -> None:

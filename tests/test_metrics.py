@@ -1,4 +1,4 @@
-"""What a run writes, shows and passes on while it trains, and that none of it can spoil the training."""
+"""Metrics, progress and trackers of a run, none of which can stop the training."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> RunFolder:
 # The file.
 
 
-def test_lines_are_flat_json_and_readable_while_the_run_goes_on(folder: RunFolder) -> None:
+def test_lines_are_flat_json_and_readable_while_the_run_trains(folder: RunFolder) -> None:
     with TrainingMetrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics:
         metrics.write(row(1, lr=np.float32(0.25)))
         metrics.write(row(2, **{"train/loss": math.nan, "grad_norm": math.inf}))
@@ -70,7 +70,7 @@ def test_lines_are_flat_json_and_readable_while_the_run_goes_on(folder: RunFolde
         assert len(read_metrics(folder.metrics)) == 2
 
 
-def test_a_line_without_what_scripts_rely_on_is_a_defect(folder: RunFolder) -> None:
+def test_a_line_without_required_fields_is_a_defect(folder: RunFolder) -> None:
     with (
         TrainingMetrics(folder, LogConfig(), 100, console=plain_console()[0]) as metrics,
         pytest.raises(AssertionError),
@@ -93,7 +93,7 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path: Path) -> None:
         read_metrics(path)
 
 
-def test_resuming_drops_what_comes_again_and_goes_on(folder: RunFolder) -> None:
+def test_resuming_drops_repeated_steps(folder: RunFolder) -> None:
     console, _ = plain_console()
     with TrainingMetrics(folder, LogConfig(), 100, console=console) as metrics:
         for step in (10, 20, 30):
@@ -104,7 +104,7 @@ def test_resuming_drops_what_comes_again_and_goes_on(folder: RunFolder) -> None:
     with TrainingMetrics(folder, LogConfig(), 100, resume_step=20, console=console) as metrics:
         assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20]
         assert sorted(path.name for path in folder.samples.iterdir()) == ["step_10.txt", "step_20.txt"]
-        assert metrics.panel.best == (2.8, 20), "what the panel knew is known again"
+        assert metrics.panel.best == (2.8, 20), "the panel's best loss is restored"
         metrics.write(row(30))
     assert [line["step"] for line in read_metrics(folder.metrics)] == [10, 20, 30]
     assert folder.metrics.read_bytes().endswith(b"}\n")
@@ -126,7 +126,7 @@ def test_a_new_run_does_not_write_into_the_metrics_of_another(folder: RunFolder)
     assert folder.metrics.read_text() == '{"step": 1}\n'
 
 
-def test_the_other_processes_write_and_say_nothing(folder: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_other_processes_write_and_print_nothing(folder: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
     folder.metrics.write_text('{"step": 9}\n')
     with TrainingMetrics(folder, LogConfig(tensorboard=True), 100, resume_step=1, quiet=True) as metrics:
         metrics.write(row(1))
@@ -157,7 +157,7 @@ def test_texts_of_one_step_share_a_file_that_a_repeated_step_replaces(folder: Ru
     assert (folder.samples / "step_60.txt").read_text() == "later\n"
 
 
-# What a person sees.
+# Output on the terminal.
 
 
 def test_a_log_gets_plain_aligned_lines_and_not_too_many(folder: RunFolder) -> None:
@@ -216,7 +216,7 @@ def test_texts_of_a_model_cannot_steer_the_terminal(folder: RunFolder) -> None:
     shown = out.getvalue()
     assert "\x1b" not in shown and "\x07" not in shown and "\nred \N{REPLACEMENT CHARACTER}[31m" in shown
     assert "[bold]not markup[/bold]" in shown and "日本\u00a0語" in shown
-    assert "\x1b[31m" in (folder.samples / "step_10.txt").read_text(), "the file keeps what was written"
+    assert "\x1b[31m" in (folder.samples / "step_10.txt").read_text(), "the file keeps the text unchanged"
     assert printable("a\r\nb") == "a\nb"
 
 
@@ -259,7 +259,7 @@ def test_time_left_is_until_the_first_end(stops: dict[str, Any], left: float, fr
     assert watch.fraction == pytest.approx(fraction)
 
 
-def test_time_left_counts_what_evaluations_take_and_what_a_loss_may_save() -> None:
+def test_time_left_counts_evaluations_and_an_early_stop_by_loss() -> None:
     assert watched({}, clock_per_step=1.5).seconds_left == pytest.approx(89 * 1.5)
     assert watched({"stop_at_loss": 2.0}).left_text == "at most 1:29"
     assert watched({}, steps=1).left_text == "–", "one measurement is no pace"
@@ -320,16 +320,16 @@ def test_the_final_table_goes_to_standard_error(capsys: pytest.CaptureFixture[st
 def test_memory_of_the_process_now_and_at_its_peak() -> None:
     before, _ = memory_bytes(torch.device("cpu"))
     block = np.ones(200_000_000 // 8)
-    held, peak_held = memory_bytes(torch.device("cpu"))
-    assert held - before > 150e6 and peak_held >= held
+    resident, peak_resident = memory_bytes(torch.device("cpu"))
+    assert resident - before > 150e6 and peak_resident >= resident
     del block
     after, peak = memory_bytes(torch.device("cpu"))
-    assert held - after > 150e6 and peak >= peak_held - 1e6
+    assert resident - after > 150e6 and peak >= peak_resident - 1e6
     assert 10e6 < after < 1e12, "bytes, not kilobytes or pages"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_memory_of_a_gpu_is_what_the_allocator_gave() -> None:
+def test_memory_of_a_gpu_is_the_allocators() -> None:
     device = torch.device("cuda")
     block = torch.zeros(10_000_000, device=device)
     now, peak = memory_bytes(device)
@@ -349,7 +349,7 @@ def scalars(folder: RunFolder) -> tuple[dict[str, list[tuple[int, float]]], Any]
     return {name: [(e.step, round(e.value, 5)) for e in events.Scalars(name)] for name in tags["scalars"]}, events
 
 
-def test_tensorboard_reads_back_what_was_measured_once(folder: RunFolder) -> None:
+def test_tensorboard_reads_back_each_measurement_once(folder: RunFolder) -> None:
     pytest.importorskip("tensorboard")
     log = LogConfig(tensorboard=True)
     with TrainingMetrics(folder, log, 100, console=plain_console()[0]) as metrics:
@@ -358,9 +358,9 @@ def test_tensorboard_reads_back_what_was_measured_once(folder: RunFolder) -> Non
         metrics.text("samples", "To be\n# or not", 30)
     with TrainingMetrics(folder, log, 100, resume_step=20, console=plain_console()[0]) as metrics:
         metrics.write(row(30, **{"train/loss": 1.5}))
-    found, _ = scalars(folder)
-    assert found["train/loss"] == [(10, 3.99), (20, 3.98), (30, 1.5)]
-    assert found["tokens"] == [(10, 640), (20, 1280), (30, 1920)] and "step" not in found
+    curves, _ = scalars(folder)
+    assert curves["train/loss"] == [(10, 3.99), (20, 3.98), (30, 1.5)]
+    assert curves["tokens"] == [(10, 640), (20, 1280), (30, 1920)] and "step" not in curves
 
 
 def test_tensorboard_shows_samples_as_they_are(folder: RunFolder) -> None:
@@ -372,8 +372,8 @@ def test_tensorboard_shows_samples_as_they_are(folder: RunFolder) -> None:
     assert event.step == 30 and event.tensor_proto.string_val[0] == b"    To be\n    # or not"
 
 
-class Told:
-    """A stand-in for a run at wandb that keeps what it is told, and can be made to fail."""
+class FakeWandb:
+    """A stand-in for a run at wandb that records its calls, and can be made to fail."""
 
     def __init__(self, failing: type[Exception] | None = None) -> None:
         self.starts: list[dict[str, Any]] = []
@@ -382,7 +382,7 @@ class Told:
         self.finished = 0
         self.failing = failing
 
-    def init(self, **settings: Any) -> Told:
+    def init(self, **settings: Any) -> FakeWandb:
         print("a greeting")
         self.starts.append(settings)
         return self
@@ -400,10 +400,10 @@ class Told:
         self.finished += 1
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, name: str, told: Told) -> types.ModuleType:
+def pretend(monkeypatch: pytest.MonkeyPatch, name: str, fake: FakeWandb) -> types.ModuleType:
     module = types.ModuleType(name)
     content = {
-        "init": told.init,
+        "init": fake.init,
         "Error": type("Error", (Exception,), {}),
         "Settings": lambda **s: s,
     }
@@ -414,13 +414,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch, name: str, told: Told) -> types.Mod
 
 
 @pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
-    told = Told()
-    pretend(monkeypatch, "wandb", told)
-    yield told
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
+    fake = FakeWandb()
+    pretend(monkeypatch, "wandb", fake)
+    yield fake
 
 
-def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunFolder, wandb: Told) -> None:
+def test_wandb_gets_everything_and_a_resumed_run_is_the_same_run(folder: RunFolder, wandb: FakeWandb) -> None:
     log, config = LogConfig(wandb=True, project="plays"), {"train": {"steps": 100}}
     with TrainingMetrics(folder, log, 100, config=config, console=plain_console()[0]) as metrics:
         metrics.write(row(10))
@@ -440,7 +440,7 @@ def test_wandb_is_told_everything_and_a_resumed_run_is_the_same_run(folder: RunF
     assert wandb.metrics[:2] == [("step", None), ("*", "step")] and wandb.finished == 2
 
 
-def test_another_run_is_another_run_at_wandb(tmp_path: Path, wandb: Told) -> None:
+def test_another_run_is_another_run_at_wandb(tmp_path: Path, wandb: FakeWandb) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         TrainingMetrics(RunFolder(tmp_path / name), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
@@ -457,11 +457,11 @@ def test_a_missing_package_names_the_extra(folder: RunFolder, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("failing", [ConnectionError, RuntimeError, "its own"])
-def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
+def test_a_tracker_that_fails_is_noted_once_and_training_continues(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, failing: Any
 ) -> None:
     pytest.importorskip("tensorboard")
-    bad = Told()
+    bad = FakeWandb()
     module = pretend(monkeypatch, "wandb", bad)
     bad.failing = module.Error if failing == "its own" else failing
     console, out = plain_console()
@@ -475,7 +475,7 @@ def test_a_tracker_that_fails_is_noted_once_and_training_goes_on(
     assert [event.step for event in scalars(folder)[1].Scalars("train/loss")] == [1, 2, 3]
 
 
-def test_a_defect_of_ours_is_not_taken_for_a_network(folder: RunFolder, wandb: Told) -> None:
+def test_a_defect_of_ours_is_not_taken_for_a_network(folder: RunFolder, wandb: FakeWandb) -> None:
     wandb.failing = TypeError
     with TrainingMetrics(folder, LogConfig(wandb=True), 100, console=plain_console()[0]) as metrics:
         with pytest.raises(TypeError):
@@ -484,7 +484,7 @@ def test_a_defect_of_ours_is_not_taken_for_a_network(folder: RunFolder, wandb: T
 
 
 def test_a_tracker_that_cannot_start_is_one_sentence(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pretend(monkeypatch, "wandb", Told())
+    module = pretend(monkeypatch, "wandb", FakeWandb())
 
     def refuse(**settings: Any) -> None:
         raise module.Error("no API key")

@@ -136,15 +136,15 @@ def test_shifted_keys_have_half_of_the_token_before_within_their_document() -> N
             torch.testing.assert_close(shifted[t, still], expected)
 
 
-def test_a_new_model_with_shifted_keys_looks_where_its_token_was_followed() -> None:
-    """Before any training, the last token's attention finds what came after its earlier copy better than chance."""
+def test_a_new_model_with_shifted_keys_attends_after_earlier_copies() -> None:
+    """Before any training, the last token's attention finds the token after its earlier copy more often than chance."""
     torch.manual_seed(0)
     model = GPT(
         ModelConfig(
             family="portable", vocab_size=500, context_length=64, n_layers=1, n_heads=2, d_model=64, key_shift=True
         )
     )
-    attention, found = model.blocks[0].attention, 0.0
+    attention, computed = model.blocks[0].attention, 0.0
     for _ in range(50):
         text = torch.randperm(500)[:40][None]
         text[0, -1] = text[0, 10]
@@ -155,8 +155,8 @@ def test_a_new_model_with_shifted_keys_looks_where_its_token_was_followed() -> N
             for norm, part in ((attention.query_norm, q), (attention.key_norm, k))
         )
         scores = (q[:, :, -1:] @ shift_keys(k, None).transpose(2, 3))[0, :, 0]  # (H, T)
-        found += (scores.argmax(-1) == 11).float().mean().item() / 50
-    assert found > 0.5
+        computed += (scores.argmax(-1) == 11).float().mean().item() / 50
+    assert computed > 0.5
 
 
 def test_rotary_scores_depend_on_distance_alone() -> None:
@@ -183,19 +183,19 @@ def test_grouped_queries_equal_repeated_keys_and_values() -> None:
 
 @pytest.mark.parametrize(("queries", "masked"), [(9, False), (9, True), (1, True), (1, False)])
 def test_plain_products_in_bf16_are_the_attention_of_fp32(queries: int, masked: bool) -> None:
-    """What a CPU computes in bf16, grouped heads and gradients included, is what SDPA finds in fp32, but for rounding."""
+    """Attention on a CPU in bf16, grouped heads and gradients included, equals SDPA in fp32 up to rounding."""
     torch.manual_seed(1)
     q, k, v = (torch.randn(3, heads, t, 8, requires_grad=True) for heads, t in ((4, queries), (2, 9), (2, 9)))
     mask = torch.rand(3, 1, queries, 9) < 0.6 if masked else None
     if mask is not None:
         mask[..., 0] = True
-    found = dot_product_attention(*(x.bfloat16() for x in (q, k, v)), mask)
+    computed = dot_product_attention(*(x.bfloat16() for x in (q, k, v)), mask)
     expected = F.scaled_dot_product_attention(q, k, v, mask, is_causal=queries > 1 and not masked, enable_gqa=True)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    assert computed.dtype == torch.bfloat16
+    torch.testing.assert_close(computed.float(), expected, atol=0.02, rtol=0.02)
     weights = torch.randn(expected.shape)
     for ours, theirs in zip(
-        torch.autograd.grad((found.float() * weights).sum(), (q, k, v)),
+        torch.autograd.grad((computed.float() * weights).sum(), (q, k, v)),
         torch.autograd.grad((expected * weights).sum(), (q, k, v)),
     ):
         torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
@@ -204,8 +204,8 @@ def test_plain_products_in_bf16_are_the_attention_of_fp32(queries: int, masked: 
 def test_scores_are_of_fp32_where_products_are_of_bf16() -> None:
     model, hidden = make("gpt2", score_head=True), torch.randn(5, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = model.score(hidden)
-    assert found.abs().sum() > 0 and torch.equal(found, model.score(hidden))
+        computed = model.score(hidden)
+    assert computed.abs().sum() > 0 and torch.equal(computed, model.score(hidden))
 
 
 def test_activation_checkpointing_changes_no_gradient() -> None:

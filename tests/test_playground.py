@@ -1,6 +1,6 @@
 """The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run.
 
-What ends up in the database is tested on SQLite and on PostgreSQL, the rest on SQLite alone.
+The content of the database is tested on SQLite and on PostgreSQL, the rest on SQLite alone.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def url(store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def say_always(run: ServedRun, text: str, seconds_per_token: float = 0.0) -> None:
-    """Have a run's engine answer everything with one text; what is seen inside the run stays its own."""
+    """Have a run's engine answer everything with one text; the inspection still shows the run's model."""
     model, hidden, place = run.engine.model, run.engine.model.hidden, 0
     whole = [*run.tokenizer.encode(text), run.tokenizer.special_tokens["<|im_end|>"]]
 
@@ -82,7 +82,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, url: str) -> Iterator[Any]:
-    """A page that has loaded, and what it asked for and complained of meanwhile."""
+    """A page that has loaded, with its requests and errors."""
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.set_default_timeout(20_000)
@@ -93,7 +93,7 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     page.wait_for_selector(".talk .greeting")
     assert page.get_by_role("tab").all_inner_texts() == ["Talk", "Compare", "Look inside", "Settings"], "none in a menu"
     yield page
-    assert page.errors == [] and all(asked.startswith((url, "data:", "blob:")) for asked in page.asked)
+    assert page.errors == [] and all(address.startswith((url, "data:", "blob:")) for address in page.asked)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits a phone"
     context.close()
 
@@ -116,8 +116,8 @@ def say(page: Any, text: str) -> Any:
     return page.locator(".assistant").last
 
 
-def kept(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
-    """The answers of a run in the store, once there are so many."""
+def stored_answers(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
+    """The answers of a run in the store, once there are ``many``."""
 
     def answers() -> list[AnswerRecord]:
         return [answer for answer in store.answers() if answer.run == run]
@@ -126,8 +126,8 @@ def kept(store: FeedbackStore, run: str, many: int) -> list[AnswerRecord]:
     return answers()
 
 
-def saved(page: Any, what: str) -> None:
-    page.wait_for_selector(f".saved:text('saved: your {what}')")
+def saved(page: Any, expected: str) -> None:
+    page.wait_for_selector(f".saved:text('saved: your {expected}')")
 
 
 def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> None:
@@ -172,7 +172,7 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     assert page.evaluate("""() => {
         const map = document.querySelector('.big'), data = map.getContext('2d').getImageData(0, 0, map.width, map.height).data;
         return [data[3] > 200, data[4 * (map.width - 1) + 3] === 0];
-    }""") == [True, True], "the first token sees itself, and none what comes later"  # fmt: skip
+    }""") == [True, True], "the first token sees itself, and none a later one"  # fmt: skip
 
 
 def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: FeedbackStore) -> None:
@@ -183,10 +183,10 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
     page.locator(".user .said textarea").fill("Uno")
     page.locator(".user .said .save").click()
     page.wait_for_function("document.querySelectorAll('.user').length === 1")
-    assert len(kept(store, "nasty", 3)) == 3
+    assert len(stored_answers(store, "nasty", 3)) == 3
     page.wait_for_function("document.querySelectorAll('.assistant .cursor').length === 0")
     page.locator(".again").click()
-    answers = kept(store, "nasty", 4)
+    answers = stored_answers(store, "nasty", 4)
     assert [a.prompt[-1]["content"] for a in answers] == ["One", "Two", "Uno", "Uno"]
     assert len({a.conversation_id for a in answers}) == 1 and len(answers[2].prompt) == 1
 
@@ -224,7 +224,9 @@ def test_only_answers_open_a_stream(page: Any) -> None:
     page.wait_for_selector(".look .map canvas")
     page.locator("#fresh").click()
     page.wait_for_selector(".talk .greeting")
-    calls = [asked.rpartition("/")[2] for asked in page.asked if "run/predict" in asked or "queue/join" in asked]
+    calls = [
+        address.rpartition("/")[2] for address in page.asked if "run/predict" in address or "queue/join" in address
+    ]
     assert sorted(call.partition("?")[0] for call in calls) == ["join", *["predict"] * (len(calls) - 1)]
     assert len(calls) > 4, "loading, judging, looking and leaving"
 
@@ -233,20 +235,20 @@ def test_only_answers_open_a_stream(page: Any) -> None:
 def test_one_need_not_wait_for_gradio_to_end_an_event(
     page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is done as soon as an answer is seen to be whole is done; and is not undrawn by the event's last message."""
+    """An action right after the last piece of an answer takes effect, and the event's last message does not undo it."""
     from gradio import queueing
 
-    send, held = queueing.Queue.send_message, []
+    send, messages = queueing.Queue.send_message, []
 
     def hold(queue: Any, event: Any, message: Any) -> None:
         if message.msg == "process_completed":
-            held.append((asyncio.get_running_loop(), queue, event, message))
+            messages.append((asyncio.get_running_loop(), queue, event, message))
         else:
             send(queue, event, message)
 
     def let_go() -> None:
-        while held:
-            loop, *message = held.pop(0)
+        while messages:
+            loop, *message = messages.pop(0)
             loop.call_soon_threadsafe(send, *message)
 
     monkeypatch.setattr(queueing.Queue, "send_message", hold)
@@ -254,16 +256,16 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
     say(page, "One")
     page.get_by_label("A good answer").click()
     saved(page, "thumb")
-    wait_until(lambda: len(held) == 1, 20)
+    wait_until(lambda: len(messages) == 1, 20)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "thumb")
     assert page.locator(".thumb[aria-pressed=true]").count() == 1
-    before = len(kept(store, "nasty", 1))
+    before = len(stored_answers(store, "nasty", 1))
     say(page, "Two")
     say(page, "Three")
     page.locator(".again").click()
-    assert [answer.prompt[-1]["content"] for answer in kept(store, "nasty", before + 3)[-3:]] == [
+    assert [answer.prompt[-1]["content"] for answer in stored_answers(store, "nasty", before + 3)[-3:]] == [
         "Two",
         "Three",
         "Three",
@@ -272,7 +274,7 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
     enter(page, "Four", "#ask")
     page.locator(".choice").first.click()
     saved(page, "choice")
-    wait_until(lambda: len(held) == 4, 20)
+    wait_until(lambda: len(messages) == 4, 20)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "choice")
@@ -285,14 +287,14 @@ def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
     page.locator("#fresh").click()
     page.wait_for_selector(".talk .greeting")
     page.wait_for_selector("#say .submit-button")
-    assert page.locator(".message").count() == 0, "what was still written is not drawn over it"
+    assert page.locator(".message").count() == 0, "late pieces are not drawn over it"
     choose(page, "nasty")
     say(page, "Two")
     assert page.locator(".user .bubble").all_inner_texts() == ["Two"]
 
 
 @on_sqlite
-def test_what_is_typed_while_an_answer_comes_stays(page: Any) -> None:
+def test_text_typed_during_an_answer_stays(page: Any) -> None:
     enter(page, "One")
     page.wait_for_selector(".assistant .cursor")
     page.locator("#say textarea").fill("Two")
@@ -308,7 +310,7 @@ def test_what_is_typed_while_an_answer_comes_stays(page: Any) -> None:
 
 
 @on_sqlite
-def test_what_a_model_writes_is_text(page: Any, store: FeedbackStore) -> None:
+def test_answers_are_shown_as_text(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "<img src=y onerror=window.hacked=2>")
     bubbles = page.locator(".bubble").all_inner_texts()
@@ -346,7 +348,7 @@ def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
 
 
 @on_sqlite
-def test_saved_is_not_said_of_what_the_store_refused(
+def test_refused_judgements_are_not_reported_as_saved(
     page: Any, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(judgement: Judgement) -> str:

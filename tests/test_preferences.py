@@ -1,4 +1,4 @@
-"""Preferences: every format becomes pairs, no prompt is on both sides, and what is read back is what was written."""
+"""Preferences: every format becomes pairs, no prompt is on both sides, and written pairs are read back unchanged."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ SCORED_DROPPED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize("cases", [DROPPED, HH_DROPPED, SCORED_DROPPED], ids=["pairs", "hh", "scored"])
-def test_what_teaches_nothing_has_a_reason(tmp_path: Path, cases: list[tuple[dict[str, Any], list[str]]]) -> None:
+def test_dropped_pairs_have_a_reason(tmp_path: Path, cases: list[tuple[dict[str, Any], list[str]]]) -> None:
     for record, reasons in cases:
         assert read(tmp_path, record) == ([], reasons)
 
@@ -129,7 +129,7 @@ def test_a_ranking_is_all_its_pairs_up_to_a_number_of_answers(tmp_path: Path) ->
     pairs, reasons = read(tmp_path, {"prompt": "Hi", "answers": answers})
     assert len(pairs) == MOST_ANSWERS * (MOST_ANSWERS - 1) // 2 == 36
     assert reasons == ["answer after the first 9"] * 3
-    assert all(each["rating_chosen"] > each["rating_rejected"] for each in pairs)
+    assert all(item["rating_chosen"] > item["rating_rejected"] for item in pairs)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_ranking_is_all_its_pairs_up_to_a_number_of_answers(tmp_path: Path) ->
         ({"instruction": "x", "completions": [{"response": [3]}]}, "the field 'response' is not text but a list"),
     ],
 )
-def test_what_is_no_preference_is_refused_and_leaves_nothing(
+def test_files_without_preferences_are_refused_and_leave_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], record: dict[str, Any], sentence: str
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [record])
@@ -169,7 +169,7 @@ def prompts_in(folder: Path) -> list[set[str]]:
     return [{json.dumps(json.loads(line)["prompt"]) for line in file.read_text("utf-8").splitlines()} for file in files]
 
 
-def test_a_folder_is_divided_by_prompt_and_says_what_was_dropped(tmp_path: Path) -> None:
+def test_a_folder_is_divided_by_prompt_and_counts_dropped_pairs(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [*many(200), pair("Q", "Same.", "Same.")])
     other = write_jsonl(tmp_path / "b.jsonl", [{"chosen": f"\n\nHuman: Question {i}?\n\nAssistant: Yes.",
                                                 "rejected": f"\n\nHuman: Question {i}?\n\nAssistant: No."}
@@ -180,9 +180,9 @@ def test_a_folder_is_divided_by_prompt_and_says_what_was_dropped(tmp_path: Path)
     train, val = prompts_in(tmp_path / "out")
     assert len(train) + len(val) == 100 and 15 < len(val) < 45 and not train & val
     opened = [open_preferences(tmp_path / "out", split) for split in ("train", "val")]
-    assert [len(each) for each in opened] == [len(train), len(val)]
-    assert sum(each.pairs for each in opened) == 300
-    assert all(len(comparison.pairs) == 3 for each in opened for comparison in each), (
+    assert [len(item) for item in opened] == [len(train), len(val)]
+    assert sum(item.pairs for item in opened) == 300
+    assert all(len(comparison.pairs) == 3 for item in opened for comparison in item), (
         "lines of both files come together"
     )
     with pytest.raises(ValueError, match="holds preferences: prepare it with --kind conversations"):
@@ -226,11 +226,11 @@ def test_lines_of_one_prompt_come_together(tmp_path: Path) -> None:
         pair("First?", "B", "A", annotator="hasty"),
     ]
     opened = [open_preferences(write_jsonl(tmp_path / "a.jsonl", lines), split) for split in ("train", "val")]
-    found = {each.prompt[0]["content"]: each for half in opened for each in half}
+    by_prompt = {item.prompt[0]["content"]: item for half in opened for item in half}
     answers = tuple((says(text),) for text in "ABC")
     pairs = (Pair(0, 1, 1.5, False), Pair(2, 0, 0.0, True), Pair(1, 0, 0.0, False))
-    assert found["First?"] == PreferenceComparison((user("First?"),), answers, pairs, "sum", (1.0, 0.0, None))
-    assert found["Second?"] == PreferenceComparison(
+    assert by_prompt["First?"] == PreferenceComparison((user("First?"),), answers, pairs, "sum", (1.0, 0.0, None))
+    assert by_prompt["Second?"] == PreferenceComparison(
         (user("Second?"),), answers[:2], (Pair(0, 1, 0.0, False),), "", (None, None)
     )
     assert [len(half) for half in opened] == [1, 1] and sorted(half.pairs for half in opened) == [1, 3]
@@ -243,7 +243,7 @@ def test_a_single_file_is_divided_as_a_folder_is_and_in_order(tmp_path: Path) ->
     for split in ("train", "val"):
         of_file, of_folder = open_preferences(path, split), open_preferences(tmp_path / "out", split)
         assert list(of_file) == list(of_folder) and (of_file.path, of_file.split) == (path, split)
-        numbers = [int(each.prompt[0]["content"].split()[1][:-1]) for each in of_file]
+        numbers = [int(item.prompt[0]["content"].split()[1][:-1]) for item in of_file]
         assert numbers == sorted(set(numbers))
 
 
@@ -267,7 +267,7 @@ def test_a_file_that_cannot_be_trained_on(tmp_path: Path, records: list[Any], se
 def test_hamlets_own_pairs_have_their_truth(tmp_path: Path) -> None:
     prepare_conversations(["hamlet"], tmp_path / "out", kind="preferences", limit=60)
     opened = open_preferences(tmp_path / "out", "train")
-    truths = [tuple(each.truths[number] for number in (p.chosen, p.rejected)) for each in opened for p in each.pairs]
+    truths = [tuple(item.truths[number] for number in (p.chosen, p.rejected)) for item in opened for p in item.pairs]
     assert len(truths) == opened.pairs == 60
     assert set(truths) == {(1.0, 0.0), (0.0, 1.0)} and truths.count((0.0, 1.0)) < 20, "annotators err now and then"
-    assert all(each.category for each in opened)
+    assert all(item.category for item in opened)

@@ -55,7 +55,7 @@ def test_all_fields_of_a_prompt_count_as_used(tmp_path: Path) -> None:
     assert row.record == {**record, "prompt": [user("2 + 2?")]} and row.unused == ()
 
 
-def test_what_nothing_can_answer_has_a_reason(tmp_path: Path) -> None:
+def test_dropped_prompts_have_a_reason(tmp_path: Path) -> None:
     records = [{"prompt": ""}, {"prompt": []}, {"prompt": [user("Hi"), says("Hello.")]}, {"prompt": None}]
     rows = list(read_prompts(write_jsonl(tmp_path / "a.jsonl", records)))
     assert [row.reason for row in rows] == ["empty message", "no prompt", "turns out of order", "no prompt"]
@@ -71,7 +71,9 @@ def test_what_nothing_can_answer_has_a_reason(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": [4]}, "the field 'answer' is not text but a list"),
     ],
 )
-def test_what_is_no_prompt_is_refused_and_leaves_nothing(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:
+def test_files_without_prompts_are_refused_and_leave_nothing(
+    tmp_path: Path, record: dict[str, Any], sentence: str
+) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [record])
     with pytest.raises(ValueError, match=sentence):
         prepare_conversations([str(path)], tmp_path / "out", kind="prompts")
@@ -83,8 +85,8 @@ def test_a_folder_of_prompts_is_divided_by_prompt(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", records)
     prepare_conversations([str(path)], tmp_path / "out", kind="prompts", val_fraction=0.3)
     train, val = (list(open_prompts(tmp_path / "out", split)) for split in ("train", "val"))
-    asked = [{each.messages[0]["content"] for each in half} for half in (train, val)]
-    assert len(train) + len(val) == 200 and 30 < len(val) < 90 and not asked[0] & asked[1]
+    questions = [{prompt.messages[0]["content"] for prompt in half} for half in (train, val)]
+    assert len(train) + len(val) == 200 and 30 < len(val) < 90 and not questions[0] & questions[1]
     assert Prompt((user("7 + 4?"),), SUM, "15", "sum") in train + val
     of_file = [open_prompts(write_jsonl(tmp_path / "b.jsonl", [{"prompt": [user(str(i))]} for i in range(60)]), split)
                for split in ("train", "val")]  # fmt: skip
@@ -94,9 +96,9 @@ def test_a_folder_of_prompts_is_divided_by_prompt(tmp_path: Path) -> None:
 
 def test_hamlets_prompts_bring_a_check_that_judges(tmp_path: Path) -> None:
     prepare_conversations(["hamlet"], tmp_path / "out", kind="prompts", limit=32)
-    for each in open_prompts(tmp_path / "out", "train"):
-        assert each.check and each.category and each.messages[-1]["role"] == "user"
-        assert score(each.check, "") == 0.0
+    for prompt in open_prompts(tmp_path / "out", "train"):
+        assert prompt.check and prompt.category and prompt.messages[-1]["role"] == "user"
+        assert score(prompt.check, "") == 0.0
 
 
 def test_every_format_of_conversations_can_be_asked() -> None:

@@ -1,4 +1,4 @@
-"""Preferences from a run's own answers: reproducible, judged by the stated truth, chosen with the stated errors."""
+"""Preferences from a run's own answers: reproducible, ordered by the true score, chosen with the stated errors."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def prepare(run: RunFolder, out: Path, limit: int = 12, **sampling: Any) -> Chat
 
 def test_answers_of_a_run_become_pairs(run: RunFolder, tmp_path: Path) -> None:
     summary = prepare(run, tmp_path / "out", limit=24)
-    asked = {json.dumps(question(0, i, "train", "preference")[0]): i for i in range(24)}
+    questions = {json.dumps(question(0, i, "train", "preference")[0]): i for i in range(24)}
     lines = [json.loads(line) for line in (tmp_path / "out/train.jsonl").read_text("utf-8").splitlines()]
     assert len(lines) > 20
     for line in lines:
-        index = asked[json.dumps(line["prompt"])]
+        index = questions[json.dumps(line["prompt"])]
         assert line["category"] == question(0, index, "train", "preference")[1].category
         assert line["truth"] in ([1.0, 0.0], [0.0, 1.0]) and line["annotator"] in ANNOTATORS
         assert line["truth"] == [float(len(line[side][0]["content"]) % 2 == 0) for side in ("chosen", "rejected")]
@@ -107,7 +107,7 @@ def test_the_same_request_gives_the_same_bytes_and_is_done_once(run: RunFolder, 
         prepare(run, tmp_path / "a", temperature=0.5)
 
 
-def test_pairs_of_equal_worth_are_left_out_and_counted_or_kept_as_ties(run: RunFolder, tmp_path: Path) -> None:
+def test_pairs_of_equal_score_are_counted_or_become_ties(run: RunFolder, tmp_path: Path) -> None:
     [left_out] = prepare(run, tmp_path / "a").manifest["sources"]
     prepare(run, tmp_path / "b", ties=True)
     pairs = [
@@ -116,23 +116,23 @@ def test_pairs_of_equal_worth_are_left_out_and_counted_or_kept_as_ties(run: RunF
         for comparison in open_preferences(tmp_path / "b", split)
         for pair in comparison.pairs
     ]
-    alike = [pair for pair, (better, worse) in pairs if better == worse]
+    alike = [pair for pair, (chosen_score, rejected_score) in pairs if chosen_score == rejected_score]
     assert len(alike) == left_out["dropped"]["pair of equally good answers"] > 0
     assert len(pairs) - len(alike) == left_out["train"] + left_out["val"]
-    assert not any(pair.tie for pair, (better, worse) in pairs if better != worse)
+    assert not any(pair.tie for pair, (chosen_score, rejected_score) in pairs if chosen_score != rejected_score)
     preferred_in_error = sum(not pair.tie for pair in alike)
     assert 0 < preferred_in_error < 0.3 * len(alike)
 
 
 def test_the_right_answer_is_compared_too_where_that_is_asked_for(run: RunFolder, tmp_path: Path) -> None:
-    asked = [question(0, i, "train", "preference") for i in range(12)]
-    right = {json.dumps(messages): turn.answer for messages, turn in asked}
+    questions = [question(0, i, "train", "preference") for i in range(12)]
+    right = {json.dumps(messages): turn.answer for messages, turn in questions}
 
     def with_the_right_one(folder: Path, **sampling: Any) -> int:
         prepare(run, folder, **sampling)
         lines = [json.loads(line) for line in (folder / "train.jsonl").read_text("utf-8").splitlines()]
-        said = ((line["prompt"], line[side][0]["content"]) for line in lines for side in ("chosen", "rejected"))
-        return len({json.dumps(prompt) for prompt, text in said if text == right[json.dumps(prompt)]})
+        printed = ((line["prompt"], line[side][0]["content"]) for line in lines for side in ("chosen", "rejected"))
+        return len({json.dumps(prompt) for prompt, text in printed if text == right[json.dumps(prompt)]})
 
     assert with_the_right_one(tmp_path / "a", corrected=True) > 3
     assert with_the_right_one(tmp_path / "b") == 0
@@ -141,8 +141,8 @@ def test_the_right_answer_is_compared_too_where_that_is_asked_for(run: RunFolder
 def test_annotators_err_as_often_as_stated() -> None:
     chosen = [choose(0, "train", i, 0, 1) for i in range(6000)]
     for name, rate in ANNOTATORS.items():
-        own = [is_right for annotator, is_right in chosen if annotator == name]
-        assert 1800 < len(own) < 2200 and abs(own.count(False) / len(own) - rate) < 0.02
+        mistakes = [is_right for annotator, is_right in chosen if annotator == name]
+        assert 1800 < len(mistakes) < 2200 and abs(mistakes.count(False) / len(mistakes) - rate) < 0.02
 
 
 def test_cut_off_it_leaves_nothing(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +170,6 @@ def test_the_command(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["--val-fraction", "0.1"], "hamlet has its own validation split"),
     ):
         assert main([*command, *options]) == 2
-        said = capsys.readouterr().err.strip().splitlines()
-        assert len(said) == 1 and sentence in said[0], said
+        printed = capsys.readouterr().err.strip().splitlines()
+        assert len(printed) == 1 and sentence in printed[0], printed
     assert not (tmp_path / "x").exists()

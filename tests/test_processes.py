@@ -1,4 +1,4 @@
-"""Several processes: what each measures is agreed upon, work is shared, and results are those of one process."""
+"""Several processes: values measured on one are agreed upon, work is shared, and results are those of one process."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_processes_agree_on_the_micro_batch_and_reduce_once_a_step(small_config:
     assert two.config().train.micro_batch_size == 2
     run_stage(small_config(train__micro_batch_size=2, **settings), one)
     for name in ("train/loss", "val/loss", "tokens"):
-        expected, found = (read_metrics(folder.metrics)[-1][name] for folder in (one, two))
-        assert found == pytest.approx(expected, rel=1e-5), name
+        expected, computed = (read_metrics(folder.metrics)[-1][name] for folder in (one, two))
+        assert computed == pytest.approx(expected, rel=1e-5), name
 
 
 COUNTED = """
@@ -99,10 +99,10 @@ sys.exit(status)
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
 def test_evaluation_is_shared_and_equals_one_process(
-    stage: str, start: Run, preferences: Path, prompts: Path, tmp_path: Path
+    stage: str, sft_run: Run, preferences: Path, prompts: Path, tmp_path: Path
 ) -> None:
     words = [
-        stage, "preset.yaml", "--init-from", str(start.path), "--train.dtype", "fp32", "--train.steps", "1",
+        stage, "preset.yaml", "--init-from", str(sft_run.path), "--train.dtype", "fp32", "--train.steps", "1",
         "--train.batch_size", "4", "--train.micro_batch_size", "1", "--eval.batch_size", "1", "--device", "cpu",
     ]  # fmt: skip
     rows = [json.loads(line) for line in preferences.read_text().splitlines()]
@@ -119,9 +119,9 @@ def test_evaluation_is_shared_and_equals_one_process(
     done = subprocess.run([*TWO_PROCESSES[:1], "counted.py", *words, "--run", "one"], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr
     one, two = (RunFolder(tmp_path / "runs" / name) for name in ("one", "two"))
-    for expected, found in zip(read_metrics(one.metrics), read_metrics(two.metrics), strict=True):
+    for expected, computed in zip(read_metrics(one.metrics), read_metrics(two.metrics), strict=True):
         for name in (name for name in expected if name.startswith(("val/", "train/"))):
-            assert found[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
+            assert computed[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
     assert [p.read_text() for p in sorted(one.samples.iterdir())] == [
         p.read_text() for p in sorted(two.samples.iterdir())
     ]
@@ -163,10 +163,10 @@ with start_runtime("cpu", "fp32") as runtime:
 """
 
 
-def test_tasks_are_shared_and_equal_one_process(start: Run, tmp_path: Path) -> None:
+def test_tasks_are_shared_and_equal_one_process(sft_run: Run, tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
-    two_processes(tmp_path, "task.py", str(start.path))
-    subprocess.run([*TWO_PROCESSES[:1], "task.py", str(start.path)], cwd=tmp_path, check=True)
+    two_processes(tmp_path, "task.py", str(sft_run.path))
+    subprocess.run([*TWO_PROCESSES[:1], "task.py", str(sft_run.path)], cwd=tmp_path, check=True)
     one, two = (json.loads((tmp_path / f"tasks.{n}").read_text()) for n in (1, 2))
 
     def rounded(value: Any) -> Any:
@@ -184,7 +184,7 @@ def test_shards_come_together_in_order() -> None:
 
 
 def test_dpo_resumed_with_more_validation_computes_its_reference_again(
-    start: Run, preferences: Path, tmp_path: Path
+    sft_run: Run, preferences: Path, tmp_path: Path
 ) -> None:
     rows = [json.loads(line) for line in preferences.read_text().splitlines()]
     data = tmp_path / "pairs.jsonl"
@@ -192,10 +192,10 @@ def test_dpo_resumed_with_more_validation_computes_its_reference_again(
         json.dumps(row | {"prompt": [{"role": "user", "content": f"{a}{b}{c}"}]}) + "\n"
         for a in "abcd" for b in "abcd" for c in "abcd" for row in rows[:1]
     ))  # fmt: skip
-    own = {"train__batch_size": 2, "train__steps": 4, "eval__every_steps": 2, "checkpoint__every_steps": 2}
-    run("dpo", tmp_path / "run", start, data, eval__max_tokens=20, train__stop_at_tokens=1, **own)
+    options = {"train__batch_size": 2, "train__steps": 4, "eval__every_steps": 2, "checkpoint__every_steps": 2}
+    run("dpo", tmp_path / "run", sft_run, data, eval__max_tokens=20, train__stop_at_tokens=1, **options)
     before = load_file(tmp_path / "run" / "reference.safetensors")
-    resumed = run("dpo", tmp_path / "run", start, data, "--resume", eval__max_tokens=2000, **own)
+    resumed = run("dpo", tmp_path / "run", sft_run, data, "--resume", eval__max_tokens=2000, **options)
     after = load_file(tmp_path / "run" / "reference.safetensors")
     assert len(before["val"]) < len(after["val"]) and torch.equal(before["train"], after["train"])
     assert [row["step"] for row in read_metrics(resumed.path / "metrics.jsonl") if "val/loss" in row][-1] == 4

@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "portable": {"family": "portable", "n_kv_heads": 2, "activation": "swiglu"},
 }
 ERROR = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 2e-2, "int8": 4e-2}
-"""Of logits, as a share of their spread; 2 to 4 times what was measured on random models of this size."""
+"""Of logits, as a share of their spread; 2 to 4 times the errors of random models of this size."""
 
 
 def small_model(shape: str = "gpt2", **more: Any) -> GPT:
@@ -48,10 +48,10 @@ def test_logits_stay_and_rows_do_not_depend_on_their_batch(shape: str, weights: 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     prepared = prepare_for_inference(model, weights, rows=5)
     assert is_prepared(prepared) and not is_prepared(model)
-    expected, found = model(tokens), prepared(tokens)
-    assert found.dtype == torch.float32
-    assert float((found - expected).std() / expected.std()) < ERROR[weights]
-    assert weights == "fp32" or not torch.equal(found, expected)
+    expected, computed = model(tokens), prepared(tokens)
+    assert computed.dtype == torch.float32
+    assert float((computed - expected).std() / expected.std()) < ERROR[weights]
+    assert weights == "fp32" or not torch.equal(computed, expected)
 
     def one_by_one(rows: list[int]) -> Tensor:
         cache = KVCache(model.shape, 5)
@@ -99,7 +99,7 @@ def test_a_score_head_stays_as_it_is() -> None:
 
 
 def test_only_calls_that_give_equal_bits_go_together() -> None:
-    """Kernels made to misbehave: by the number of rows, by the place in the call, by what is beside."""
+    """Kernels made to misbehave: by the number of rows, by the place in the call, by the other rows."""
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     assert equal_calls(lambda x: x, x) == [[1, 2, 3, 4, 6]]
     assert equal_calls(lambda x: x + (len(x) > 2) * 1e-3, x) == [[1, 2], [3, 4, 6]]

@@ -1,5 +1,5 @@
-"""loss.png and the page on runs: complete, self-contained, deaf to markup in what a run brings, and with the whole
-story of a run and its parents."""
+"""loss.png and the page on runs: complete, self-contained, free of markup from a run's data, and with the whole
+lineage of a run."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ class Page(HTMLParser):
                 self.cells[-1][-1] += data.strip()
 
     def row(self, name: str) -> list[str]:
-        (found,) = [cells[1:] for cells in self.cells if cells and cells[0] == name]
-        return found
+        (matching,) = [cells[1:] for cells in self.cells if cells and cells[0] == name]
+        return matching
 
 
 def page_of(tmp_path: Path, *folders: RunFolder) -> Page:
@@ -205,7 +205,7 @@ def test_nothing_that_a_run_brings_becomes_markup(tmp_path: Path) -> None:
     assert "<b>run&" in page.text
 
 
-def test_the_page_says_what_a_run_came_to(tmp_path: Path) -> None:
+def test_the_page_shows_the_results_of_a_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "shakespeare")
     evaluation = {
         "loss": 1.88634, "loss_low": 1.8711, "loss_high": 1.9019, "perplexity": 6.5951, "bits_per_byte": 2.7214,
@@ -229,7 +229,7 @@ def test_the_page_says_what_a_run_came_to(tmp_path: Path) -> None:
     assert "[1.871, 1.902]" in page.text and "804k" in page.text
 
 
-def test_runs_stand_side_by_side_with_what_was_set_differently(tmp_path: Path) -> None:
+def test_runs_stand_side_by_side_with_their_different_settings(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one")
     two = make_run(tmp_path / "two", rows(200), train={"steps": 400, "seed": 7}, optim={"name": "muon"})
     write_json(two.path / "run.json", two.record() | {"parent": {"run": "runs/one", "step": 400, "sha256": "ef" * 32}})
@@ -238,7 +238,7 @@ def test_runs_stand_side_by_side_with_what_was_set_differently(tmp_path: Path) -
     assert page.row("steps") == ["400", "200 of 400"]
     assert page.row("train.seed") == ["1337", "7"]
     assert page.row("optim.name") == ["adamw", "muon"] and page.row("optim.momentum") == ["–", "0.95"]
-    assert not any(cells[:1] == ["train.steps"] for cells in page.cells), "what is the same is not in the way"
+    assert not any(cells[:1] == ["train.steps"] for cells in page.cells), "equal settings are not shown"
     assert "2 runs compared" in page.text
 
 
@@ -326,7 +326,7 @@ def test_a_run_that_has_just_begun_or_went_wrong_has_its_page_too(tmp_path: Path
     assert "not evaluated yet" in alone.text
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_one_name_are_distinguished(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / where / "same") for where in ("here", "there")]
     page = page_of(tmp_path, *folders, make_run(tmp_path / "other"))
     names = [run["name"] for run in page.json["charts"]["runs"]]
@@ -397,7 +397,7 @@ def make_child(path: Path, parent: RunFolder, sha256: str = BASE_SHA) -> RunFold
 
 
 def add_task(folder: RunFolder, name: str, scores: dict[str, float], **changes: Any) -> None:
-    """What `evaluate --tasks` leaves; a question's category is the beginning of its id, before the dash."""
+    """The files of `evaluate --tasks`; a question's category is the beginning of its id, before the dash."""
     n, right = len(scores), sum(scores.values())
     result = {
         "checkpoint": "400", "metric": "accuracy", "accuracy": right / n, "low": 0.1, "high": 0.9, "n": n, "few_shot": 0,
@@ -410,8 +410,8 @@ def add_task(folder: RunFolder, name: str, scores: dict[str, float], **changes: 
         accuracy = sum(own) / len(own)
         result["categories"][category] = {"accuracy": accuracy, "low": 0.0, "high": accuracy, "n": len(own)}
     path = folder.path / "evaluation_tasks.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, kept | {name: result | changes})
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, saved | {name: result | changes})
     (folder.path / "evaluations").mkdir(exist_ok=True)
     lines = [
         {"id": id, "category": id.partition("-")[0], "score": score, "answer": f"{folder.name} says {id}"}
@@ -435,7 +435,7 @@ def table(page: Page, name: str) -> list[str]:
     return page.row(name)[1:]  # after the chart
 
 
-def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
+def test_a_run_with_a_parent_shows_its_lineage(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
     child = make_child(tmp_path / "child", base)
     page = page_of(tmp_path, child)
@@ -449,30 +449,30 @@ def test_a_run_with_a_parent_tells_where_it_comes_from(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert text in story, text
     assert "trouble" not in page.source[page.source.index("<body>") :].partition("<script")[0]
-    assert [run["name"] for run in page.json["charts"]["runs"]] == ["child"], "the comparison stays what was asked for"
+    assert [run["name"] for run in page.json["charts"]["runs"]] == ["child"], "the comparison has only the given runs"
     (ancestor,) = page.json["charts"]["ancestors"]
     assert ancestor["name"] == "base" and set(ancestor["curves"]) == {"train/loss", "val/loss"}
     assert page.row("cut or dropped") == ["10 cut at a turn · 3 dropped as too long"]
 
 
-@pytest.mark.parametrize("what", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
-def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
+def test_trouble_with_a_parent_is_noted_and_stops_nothing(fault: str, tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     about = child.record()
-    if what == "gone":
+    if fault == "gone":
         shutil.rmtree(base.path)
-    elif what == "retrained":
+    elif fault == "retrained":
         write_json(base.checkpoints / "step_400" / "state.json", {"weights_sha256": "77" * 32})
-    elif what == "pruned":
+    elif fault == "pruned":
         shutil.rmtree(base.checkpoints / "step_400")
-    elif what == "damaged":
+    elif fault == "damaged":
         base.metrics.write_text("{\n{}\n")
-    elif what == "odd path":
+    elif fault == "odd path":
         write_json(child.path / "run.json", about | {"parent": {"run": "x" * 5000 + "\0", "step": [], "sha256": 7}})
     else:
         write_json(child.path / "run.json", about | {"parent": about["parent"] | {"run": str(child.path)}})
     page = page_of(tmp_path, child)
-    said = {
+    message = {
         "gone": f"the folder {base.path} does not exist any more",
         "retrained": "its checkpoint of step 400 now has other weights (sha256 777777777777…) than those the child "
         "started from (sha256 efefefefefef…)",
@@ -481,9 +481,9 @@ def test_trouble_with_a_parent_is_said_and_stops_nothing(what: str, tmp_path: Pa
         "odd path": "does not exist any more",
         "itself": "run.json names the run as its own ancestor",
     }
-    assert said[what] in page.text
+    assert message[fault] in page.text
     assert "87.5%" in page.text, "its own results are there"
-    assert ("Tasks, before and after" in page.text) == (what in ("retrained", "pruned"))
+    assert ("Tasks, before and after" in page.text) == (fault in ("retrained", "pruned"))
 
 
 def test_runs_that_moved_together_find_each_other(tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_tasks_stand_before_and_after_with_intervals_and_a_paired_test(tmp_path:
     ) in page.text
     marks = [a for tag, a in page.tags if tag == "circle"]
     assert [mark["cx"] for mark in marks[:2]] == ["25.0%", "87.5%"]
-    assert "chance" not in page.text, "nobody said what it is"
+    assert "chance" not in page.text, "the chance level is unknown"
     card = page.text[: page.text.rindex("Lineage")]
     assert "village" in card and "87.5%" in card
 
@@ -521,7 +521,7 @@ def test_chance_is_shown_where_a_result_carries_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "said"),
+    ("scores", "message"),
     [
         (
             {"who-0": 1.0, "sum-0": 1.0, "where-1": 0.0},
@@ -533,13 +533,13 @@ def test_chance_is_shown_where_a_result_carries_it(tmp_path: Path) -> None:
         (None, "The answers of child were not saved"),
     ],
 )  # fmt: skip
-def test_only_the_same_questions_are_compared(scores: dict[str, float] | None, said: str, tmp_path: Path) -> None:
+def test_only_the_same_questions_are_compared(scores: dict[str, float] | None, message: str, tmp_path: Path) -> None:
     _, child = before_and_after(tmp_path)
     if scores is None:
         (child.path / "evaluations" / "village.jsonl").unlink()
     else:
         add_task(child, "village", scores)
-    assert said in page_of(tmp_path, child).text
+    assert message in page_of(tmp_path, child).text
 
 
 def test_a_task_that_measures_a_loss_is_no_percentage(tmp_path: Path) -> None:
@@ -556,7 +556,7 @@ def test_a_task_that_measures_a_loss_is_no_percentage(tmp_path: Path) -> None:
     assert page.text.count("answers of child") == 1, "those of the other task"
 
 
-def test_what_makes_a_comparison_unfair_is_noted(tmp_path: Path) -> None:
+def test_unfair_comparisons_are_noted(tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     add_task(base, "village", {"who-0": 1.0}, checkpoint="200", few_shot=5, cut=3)
     text = page_of(tmp_path, child).text
@@ -565,7 +565,7 @@ def test_what_makes_a_comparison_unfair_is_noted(tmp_path: Path) -> None:
     assert "3 prompts were too long for the context of base and lost their beginning." in text
 
 
-def test_some_right_and_wrong_answers_are_shown_with_what_the_parent_said(tmp_path: Path) -> None:
+def test_some_right_and_wrong_answers_are_shown_with_the_parents(tmp_path: Path) -> None:
     _, child = before_and_after(tmp_path)
     path = child.path / "evaluations" / "village.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -585,9 +585,9 @@ def test_shown_answers_come_from_as_many_categories_as_can_be(tmp_path: Path) ->
     folder = make_run(tmp_path / "a")
     add_task(folder, "village", {f"c{i % 9}-{i}": 1.0 for i in range(90)})
     (task,) = compare_tasks(read_family([folder.path]))
-    (own,) = task["answers"]
-    assert [each["category"] for each in own["right"]] == ["c0", "c2", "c4", "c6", "c8"]
-    assert own["wrong"] == [] and not task["sentences"]
+    (answers,) = task["answers"]
+    assert [row["category"] for row in answers["right"]] == ["c0", "c2", "c4", "c6", "c8"]
+    assert answers["wrong"] == [] and not task["sentences"]
     assert "before and after" not in page_of(tmp_path, folder).text
 
 
@@ -629,7 +629,7 @@ def test_accuracies_have_charts_in_percent(tmp_path: Path) -> None:
     assert page_of(tmp_path, lossy).json["charts"]["titles"]["accuracy/text"]["kind"] == "number"
 
 
-def test_a_lineage_is_told_once_and_from_its_beginning(tmp_path: Path) -> None:
+def test_a_lineage_is_shown_once_and_from_its_beginning(tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
     last = make_child(tmp_path / "last", child)
     parent = {"run": str(child.path), "step": 300, "sha256": CHILD_SHA}
@@ -648,7 +648,7 @@ def test_a_lineage_is_told_once_and_from_its_beginning(tmp_path: Path) -> None:
     assert not page.json["charts"]["ancestors"]
 
 
-def test_runs_without_parents_have_no_story(tmp_path: Path) -> None:
+def test_runs_without_parents_have_no_lineage(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "a"), make_run(tmp_path / "b"))
     assert "Lineage" not in page.text and "Tasks" not in page.text
 

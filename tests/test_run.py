@@ -123,7 +123,7 @@ def test_other_damaged_files_of_a_checkpoint(
     assert main(["sample", "small", "--tokens", "2", "--checkpoint", "6"]) == 0
 
 
-def test_a_state_without_what_resuming_needs(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_without_required_fields(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = folder.checkpoint()
     state = read_state(checkpoint)
     write_json(checkpoint / "state.json", {name: value for name, value in state.items() if name != "tokens"})

@@ -76,7 +76,7 @@ def test_models(api: OpenAI, run: Run) -> None:
     assert (model.object, model.context_length, model.weights_sha256) == ("model", 128, run.state["weights_sha256"])
 
 
-def test_a_chat_answers_what_the_run_answers(api: OpenAI, run: Run) -> None:
+def test_a_chat_answers_as_the_run(api: OpenAI, run: Run) -> None:
     answer = chat(api)
     prompt = render(run.tokenizer, ASKED, reply=True).tokens
     assert answer.choices[0].message.content == expected(run, prompt)
@@ -90,11 +90,14 @@ def test_a_chat_answers_what_the_run_answers(api: OpenAI, run: Run) -> None:
     assert chat(api, messages=parts).choices[0].message.content == answer.choices[0].message.content
 
 
-def test_what_was_read_for_an_earlier_turn_is_not_read_again(api: OpenAI, run: Run) -> None:
-    asked = [{"role": "user", "content": "What did Polly bring to the old mill, and who saw it?"}]
-    first = chat(api, messages=asked, seed=openai.NOT_GIVEN)
-    turns = [*asked, {"role": "assistant", "content": first.choices[0].message.content}, *ASKED]
-    again, read = chat(api, messages=turns, seed=openai.NOT_GIVEN), render(run.tokenizer, asked, reply=True).tokens
+def test_earlier_turns_are_not_computed_again(api: OpenAI, run: Run) -> None:
+    prompt_tokens = [{"role": "user", "content": "What did Polly bring to the old mill, and who saw it?"}]
+    first = chat(api, messages=prompt_tokens, seed=openai.NOT_GIVEN)
+    turns = [*prompt_tokens, {"role": "assistant", "content": first.choices[0].message.content}, *ASKED]
+    again, read = (
+        chat(api, messages=turns, seed=openai.NOT_GIVEN),
+        render(run.tokenizer, prompt_tokens, reply=True).tokens,
+    )
     assert 0 <= first.usage.prompt_tokens_details.cached_tokens < len(read)
     assert len(read) <= again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens
     several = complete(api, prompt=["Lily", "Lily"], n=2, seed=openai.NOT_GIVEN).usage
@@ -114,7 +117,7 @@ def test_a_stream_is_the_same_answer_in_pieces(api: OpenAI) -> None:
     assert streamed == whole.choices[0].logprobs.content and all(chunk.usage is None for chunk in with_choices)
 
 
-def test_several_answers_draw_by_seeds_of_their_own(api: OpenAI) -> None:
+def test_several_answers_have_different_seeds(api: OpenAI) -> None:
     contents = [choice.message.content for choice in chat(api, n=3).choices]
     assert contents == [chat(api, seed=seed).choices[0].message.content for seed in (3, 4, 5)]
     assert len(set(contents)) == 3
@@ -161,7 +164,7 @@ def test_completions_of_texts_and_tokens(api: OpenAI, run: Run) -> None:
 def test_echoed_probabilities_are_the_models(api: OpenAI, run: Run) -> None:
     """As lm_eval asks for them."""
     tokens = run.tokenizer.encode("Sam found the purse")
-    truth = run.model(torch.tensor([tokens]))[0].log_softmax(-1)
+    expected_logprobs = run.model(torch.tensor([tokens]))[0].log_softmax(-1)
     for stream in (False, True):
         for most in (0, 1):
             answer = complete(api, prompt=tokens, echo=True, logprobs=1, max_tokens=most, temperature=0, stream=stream)
@@ -172,14 +175,14 @@ def test_echoed_probabilities_are_the_models(api: OpenAI, run: Run) -> None:
             assert found["token_logprobs"][0] is None and len(found["tokens"]) == len(tokens) + most
             for place, token in enumerate(tokens[1:]):
                 logprob = found["token_logprobs"][place + 1]
-                assert logprob == pytest.approx(float(truth[place, token]), abs=1e-4)
+                assert logprob == pytest.approx(float(expected_logprobs[place, token]), abs=1e-4)
                 assert max(found["top_logprobs"][place + 1].values()) == pytest.approx(
-                    float(truth[place].max()), abs=1e-4
+                    float(expected_logprobs[place].max()), abs=1e-4
                 )
             assert "".join(found["tokens"][: len(tokens)]) == "Sam found the purse"
             assert found["text_offset"][1] == len(found["tokens"][0])
             if most:
-                assert found["token_logprobs"][-1] == pytest.approx(float(truth[-1].max()), abs=1e-4)
+                assert found["token_logprobs"][-1] == pytest.approx(float(expected_logprobs[-1].max()), abs=1e-4)
 
 
 def test_probabilities_of_an_answer(api: OpenAI) -> None:
@@ -199,8 +202,8 @@ def test_probabilities_of_an_answer(api: OpenAI) -> None:
 
 def test_a_long_conversation_loses_its_oldest_turns_and_says_so(api: OpenAI) -> None:
     turns = [{"role": role, "content": "Sam found the purse at the school. " * 2} for role in ("user", "assistant")]
-    asked = [{"role": "system", "content": "Who?"}, *turns, *turns, *turns, *turns, *ASKED]
-    answer = chat(api, messages=asked)
+    prompt_tokens = [{"role": "system", "content": "Who?"}, *turns, *turns, *turns, *turns, *ASKED]
+    answer = chat(api, messages=prompt_tokens)
     assert answer.messages_left_out in (2, 4, 6, 8) and answer.usage.prompt_tokens <= 128
     assert chat(api).messages_left_out == 0
     with pytest.raises(openai.BadRequestError) as refused:
@@ -327,7 +330,7 @@ def test_parameters_without_effect_are_accepted(url: str, options: dict[str, Any
 
 
 def test_ids_beyond_the_tokenizers_vocabulary(tmp_path: Path) -> None:
-    """A padded vocabulary is never sampled nor accepted, and the server goes on."""
+    """A padded vocabulary is never sampled nor accepted, and the server continues."""
     run = make_run(tmp_path / "tiny", padding=200)
     with serving(Served({"tiny": served_run(run)})) as url:
         padded = {"model": "tiny", "prompt": [run.tokenizer.vocab_size], "max_tokens": 1, "echo": True, "logprobs": 1}
@@ -370,29 +373,29 @@ def test_mistakes_with_completions(api: OpenAI) -> None:
 
 
 def test_errors_of_every_kind_have_one_shape(url: str) -> None:
-    for status, found in (
+    for status, response_headers in (
         (404, get(url, "/nothing")), (404, get(url, "/v1/models/..%2F..%2Fetc")), (405, get(url, "/v1/feedback")),
         (400, post(url, "/v1/completions", b"{")), (400, post(url, "/v1/completions", b"[" * 100_000)),
         (400, post(url, "/v1/completions", b'{"seed": ' + b"9" * 10_000 + b"}")), (400, post(url, "/v1/completions", b"")),
         (400, post(url, "/v1/completions", [1])), (400, post(url, "/v1/completions", b"\xff\xfe")),
         (400, post(url, "/v1/completions", {"model": "tiny"}, {"Content-Type": "text/plain"})),
     ):  # fmt: skip
-        body: Any = found[2] if isinstance(found[2], dict) else json.loads(found[2])
-        assert found[0] == status, found
+        body: Any = response_headers[2] if isinstance(response_headers[2], dict) else json.loads(response_headers[2])
+        assert response_headers[0] == status, response_headers
         assert set(body["error"]) == {"message", "type", "param", "code"} and body["error"]["message"]
 
 
-def test_answers_are_kept_and_judged(api: OpenAI, url: str, store: FeedbackStore, run: Run) -> None:
+def test_answers_are_stored_and_judged(api: OpenAI, url: str, store: FeedbackStore, run: Run) -> None:
     answers = [chat(api, n=2, extra_body={"conversation_id": "c1"})]
     for chunk in chat(api, stream=True, extra_body={"conversation_id": "c1"}):
         streamed = chunk.id
     ids = [answers[0].id.removeprefix("chatcmpl-")]
     ids += [f"{ids[0]}-1", streamed.removeprefix("chatcmpl-")]
-    kept = store.conversation("c1")
-    assert [record.id for record in kept] == ids
-    assert kept[0].text == answers[0].choices[0].message.content and kept[0].prompt == ASKED
-    assert (kept[1].run, kept[1].weights_sha256) == ("tiny", run.state["weights_sha256"])
-    assert kept[1].settings["seed"] == 4 and kept[1].settings["max_new_tokens"] == 12
+    stored = store.conversation("c1")
+    assert [record.id for record in stored] == ids
+    assert stored[0].text == answers[0].choices[0].message.content and stored[0].prompt == ASKED
+    assert (stored[1].run, stored[1].weights_sha256) == ("tiny", run.state["weights_sha256"])
+    assert stored[1].settings["seed"] == 4 and stored[1].settings["max_new_tokens"] == 12
     thumb = {"kind": "thumb", "answer_id": answers[0].id, "value": 1, "annotator": "ann"}
     assert post(url, "/v1/feedback", thumb)[0] == 201
     comparison = {"kind": "comparison", "answer_id": ids[0], "other_answer_id": ids[1], "value": -1}

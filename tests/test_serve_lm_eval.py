@@ -56,11 +56,11 @@ def test_lm_eval_asks_our_server_and_agrees(tmp_path: Path, monkeypatch: pytest.
             "tokenizer_backend": "huggingface", "max_length": 128, "num_concurrent": 2,
         }  # fmt: skip
         manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
-        found = lm_eval.simple_evaluate(
+        evaluation = lm_eval.simple_evaluate(
             "local-completions", given, tasks=["village"], task_manager=manager, batch_size=4
         )
-    assert found is not None
-    theirs = found["results"]["village"]
+    assert evaluation is not None
+    theirs = evaluation["results"]["village"]
     assert main(["evaluate", str(run.path), "--tasks", str(path), "--device", "cpu"]) == 0
     ours = json.loads((run.path / "evaluation_tasks.json").read_text())["village"]["metrics"]
     assert theirs["acc,none"] == ours["accuracy"]["value"]

@@ -116,17 +116,17 @@ def test_a_slow_reader_holds_up_nobody(run: Run) -> None:
 
 def test_the_same_seed_answers_alike_alone_and_in_company(run: Run) -> None:
     with serving(Served({"tiny": served_run(run, max_rows=4)})) as url:
-        asked = [
+        requests = [
             {"model": "tiny", "prompt": f"Sam {n}", "max_tokens": 20, "seed": n, "temperature": 1.0} for n in range(12)
         ]
-        alone = [client(url).completions.create(**body).choices[0].text for body in asked]
+        alone = [client(url).completions.create(**body).choices[0].text for body in requests]
         with ThreadPoolExecutor(12) as pool:
-            together = list(pool.map(lambda body: client(url).completions.create(**body).choices[0].text, asked))
+            together = list(pool.map(lambda body: client(url).completions.create(**body).choices[0].text, requests))
         assert together == alone and len(set(alone)) == 12
 
 
 def test_a_signal_drains_and_ends_with_status_0(tmp_path: Path) -> None:
-    """What runs and what waits is answered to its end; new requests find nobody."""
+    """Running and waiting requests are answered to their ends; new connections are refused."""
     patient = make_run(tmp_path / "patient", context_length=256)
     with command(
         str(patient.path), "--port", "0", "--no-ui", "--max-rows", "1", "--feedback", "sqlite:///f.db", folder=tmp_path
@@ -163,7 +163,9 @@ def busy(url: str) -> float:
     )
 
 
-def test_what_cannot_be_served_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_runs_that_cannot_be_served_are_refused_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     make_run(tmp_path / "a" / "one")
     make_run(tmp_path / "b" / "one")
     make_run(tmp_path / "judge", stage="reward")
@@ -181,8 +183,8 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(capsys: pytest.CaptureFi
             given = [*words, *(() if "--port" in words else ("--port", "0"))]
             given += () if "--feedback" in words else ("--feedback", "none")
             assert main(["serve", *given]) == 2
-            said = capsys.readouterr().err
-            assert sentence in said and said.count("\n") == 1, said
+            message = capsys.readouterr().err
+            assert sentence in message and message.count("\n") == 1, message
 
 
 def test_kill_9_of_the_server_during_200_judgements_loses_none_that_it_acknowledged(run: Run, tmp_path: Path) -> None:
@@ -193,9 +195,9 @@ def test_kill_9_of_the_server_during_200_judgements_loses_none_that_it_acknowled
 
         def judge(number: int) -> None:
             with suppress(OSError, ValueError, IndexError):  # no reply, or not all of it
-                said = post(url, "/v1/feedback", judgement | {"value": 1 + number % 5, "annotator": f"ann {number}"})
-                if said[0] == 201:
-                    acknowledged.append(said[2]["id"])
+                message = post(url, "/v1/feedback", judgement | {"value": 1 + number % 5, "annotator": f"ann {number}"})
+                if message[0] == 201:
+                    acknowledged.append(message[2]["id"])
             if len(acknowledged) == 100:
                 process.kill()
 
@@ -207,5 +209,5 @@ def test_kill_9_of_the_server_during_200_judgements_loses_none_that_it_acknowled
     with command(str(run.path), "--no-ui", "--port", "0", "--feedback", database, folder=tmp_path) as (_, url):
         assert post(url, "/v1/feedback", judgement | {"value": 5, "annotator": "later"})[0] == 201
     with FeedbackStore(database, create=False) as store:
-        kept = {judgement.id for judgement in store.judgements()}
-    assert set(acknowledged) <= kept and len(kept) <= 201
+        stored = {judgement.id for judgement in store.judgements()}
+    assert set(acknowledged) <= stored and len(stored) <= 201

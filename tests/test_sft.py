@@ -87,11 +87,11 @@ def test_eight_at_once_one_by_one_and_packed_give_the_same_gradients(tokenizer: 
     wanted = gradients(model, at_once)
     assert max(float(g.abs().max()) for g in wanted.values()) > 1e-3
     for batches in (one_by_one, packed):
-        for name, found in gradients(model, batches).items():
-            torch.testing.assert_close(found, wanted[name], atol=1e-6, rtol=1e-4, msg=name)
+        for name, positions in gradients(model, batches).items():
+            torch.testing.assert_close(positions, wanted[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_what_is_trained_on_is_the_answer_and_its_end(tokenizer: Tokenizer) -> None:
+def test_the_answer_and_its_end_are_trained_on(tokenizer: Tokenizer) -> None:
     conversations = render_set([talk(2, 2)], tokenizer, 160)
     _, targets = conversations.row(0)
     end = tokenizer.special_tokens[CHAT_TOKENS[1]]
@@ -334,7 +334,7 @@ def test_adapters_leave_the_base_untouched_and_the_new_tokens_learn(base: RunFol
     before = dict(load_run(base.path).model.named_parameters())
     after = dict(load_run(folder.path, "latest").model.named_parameters())
     changed = {name for name in before if "embedding" not in name and not torch.equal(before[name], after[name])}
-    assert not changed, "what is adapted stays as it was"
+    assert not changed, "adapted weights stay unchanged"
     assert any(name.endswith("lora_b") and after[name].abs().max() > 0 for name in after)
     rows = after["token_embedding.weight"][290:292]
     assert not torch.equal(rows[0], rows[1]), "tokens that came new are learnt"

@@ -1,4 +1,4 @@
-"""Every option works in every stage or is refused by name: each cell of stage × option trains, or says why it does not.
+"""Every option works in every stage or is refused by name: each cell of stage × option trains, or is refused with a reason.
 
 A cell trains when its loss is finite and moves, and when every parameter that is meant to learn has changed.
 `pytest -n0 -s tests/test_stage_options.py` prints the table.
@@ -67,7 +67,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[tuple[str, str], str]]:
-    """What became of each cell; printed at the end."""
+    """The result of each cell; printed at the end."""
     cells: dict[tuple[str, str], str] = {}
     yield cells
     options = list(dict.fromkeys(option for _, option in cells))
@@ -78,24 +78,24 @@ def table() -> Iterator[dict[tuple[str, str], str]]:
 
 
 @pytest.fixture(scope="module")
-def untied(tmp_path_factory: pytest.TempPathFactory, start: Run) -> Run:
-    """A parent with a head of its own, grouped queries, n-gram and value embeddings."""
+def untied(tmp_path_factory: pytest.TempPathFactory, sft_run: Run) -> Run:
+    """A parent with an untied head, grouped queries, n-gram and value embeddings."""
     from understudy.config.model import ModelConfig
 
     shape = ModelConfig(
         family="portable", context_length=32, n_layers=2, n_heads=2, n_kv_heads=1, d_model=16, tied=False,
-        vocab_size=start.tokenizer.vocab_size, ngram_orders=(2,), ngram_buckets=64, value_embeddings=True, dropout=0.1,
+        vocab_size=sft_run.tokenizer.vocab_size, ngram_orders=(2,), ngram_buckets=64, value_embeddings=True, dropout=0.1,
     )  # fmt: skip
     torch.manual_seed(1)
-    return finished_run(tmp_path_factory.mktemp("runs") / "untied", shape, start.tokenizer, "sft")
+    return finished_run(tmp_path_factory.mktemp("runs") / "untied", shape, sft_run.tokenizer, "sft")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, start: Run, preferences: Path, prompts: Path) -> dict[str, Path]:
+def data(tmp_path_factory: pytest.TempPathFactory, sft_run: Run, preferences: Path, prompts: Path) -> dict[str, Path]:
     """Data of each kind, in the eight letters that the parent knows."""
     folder = tmp_path_factory.mktemp("kinds")
     (folder / "book.txt").write_text("\n".join(LETTERS[k % 8 :] + LETTERS[: k % 8] for k in range(400)))
-    words = ["prepare", str(folder / "book.txt"), "--tokenizer", str(start.path / "tokenizer.json")]
+    words = ["prepare", str(folder / "book.txt"), "--tokenizer", str(sft_run.path / "tokenizer.json")]
     assert main([*words, "--out", str(folder / "text")]) == 0
     talk = [
         {"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]}
@@ -108,10 +108,10 @@ def data(tmp_path_factory: pytest.TempPathFactory, start: Run, preferences: Path
 
 
 @pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory, start: Run, data: dict[str, Path]) -> Run:
+def scorer(tmp_path_factory: pytest.TempPathFactory, sft_run: Run, data: dict[str, Path]) -> Run:
     """A reward model whose scores differ from answer to answer."""
     folder = tmp_path_factory.mktemp("runs") / "scorer"
-    assert train("reward", folder, start.path, data["preferences"], {"train.steps": 20})[0] == 0
+    assert train("reward", folder, sft_run.path, data["preferences"], {"train.steps": 20})[0] == 0
     return load_run(folder, "latest")
 
 
@@ -163,10 +163,10 @@ def unchanged(folder: Path, parent: Run) -> list[str]:
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_option_trains_or_is_refused(
-    stage: str, option: str, start: Run, untied: Run, scorer: Run, data: dict[str, Path], tmp_path: Path,
+    stage: str, option: str, sft_run: Run, untied: Run, scorer: Run, data: dict[str, Path], tmp_path: Path,
     table: dict[tuple[str, str], str],
 ) -> None:  # fmt: skip
-    parent = untied if option.startswith("untied") else start
+    parent = untied if option.startswith("untied") else sft_run
     folder, kind = tmp_path / "run", data[STAGES[stage].data]
     status, error = train(stage, folder, parent.path, kind, rewarded(stage, scorer.path) | OPTIONS[option])
     refusal = REFUSED.get((stage, option))
@@ -192,14 +192,14 @@ def test_every_option_trains_or_is_refused(
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "LoRA"])
 def test_a_stopped_stage_resumes_to_the_same_bits(
-    stage: str, lora: bool, start: Run, scorer: Run, data: dict[str, Path], tmp_path: Path,
+    stage: str, lora: bool, sft_run: Run, scorer: Run, data: dict[str, Path], tmp_path: Path,
     table: dict[tuple[str, str], str],
 ) -> None:  # fmt: skip
     kind = data[STAGES[stage].data]
     settings = rewarded(stage, scorer.path) | (OPTIONS["LoRA"] if lora else {}) | {"train.micro_batch_size": 2}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(stage, whole, start.path, kind, settings)[0] == 0
-    assert train(stage, parts, start.path, kind, settings | {"train.stop_at_tokens": 1})[0] == 0
+    assert train(stage, whole, sft_run.path, kind, settings)[0] == 0
+    assert train(stage, parts, sft_run.path, kind, settings | {"train.stop_at_tokens": 1})[0] == 0
     assert RunFolder(parts).steps()[-1] < STEPS
     status, error = train(stage, parts, None, kind, settings)
     assert status == 0, error
@@ -224,7 +224,7 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.mark.skipif(os.name == "nt", reason="gloo's launcher is not tested on Windows")
 def test_two_processes_take_the_steps_of_one(
-    start: Run, scorer: Run, data: dict[str, Path], tmp_path: Path, table: dict[tuple[str, str], str]
+    sft_run: Run, scorer: Run, data: dict[str, Path], tmp_path: Path, table: dict[tuple[str, str], str]
 ) -> None:
     """Each stage, whole and with adapters, in one launch of two processes."""
     script, calls, cells = tmp_path / "two.py", [], []
@@ -234,8 +234,8 @@ def test_two_processes_take_the_steps_of_one(
             settings = rewarded(stage, scorer.path) | {"train.micro_batch_size": 2}
             settings |= OPTIONS["LoRA"] if lora else {}
             name = f"{stage}{'-lora' if lora else ''}"
-            assert train(stage, tmp_path / "one" / name, start.path, data[info.data], settings)[0] == 0
-            calls.append(words(stage, tmp_path / "two" / name, start.path, data[info.data], settings))
+            assert train(stage, tmp_path / "one" / name, sft_run.path, data[info.data], settings)[0] == 0
+            calls.append(words(stage, tmp_path / "two" / name, sft_run.path, data[info.data], settings))
             cells.append((stage, name, "two processes, LoRA" if lora else "two processes"))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),

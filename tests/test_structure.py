@@ -77,12 +77,12 @@ def test_planted_circles_are_found(tmp_path: Path) -> None:
 
 def public_classes() -> dict[str, list[str]]:
     """Where each public class of the package is defined."""
-    found: dict[str, list[str]] = {}
+    planted: dict[str, list[str]] = {}
     for path in FILES:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
-    return found
+                planted.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
+    return planted
 
 
 def test_no_two_public_classes_share_a_name() -> None:
@@ -91,7 +91,7 @@ def test_no_two_public_classes_share_a_name() -> None:
 
 def test_stages_are_named_in_their_table_only() -> None:
     """Nothing outside config/stages.py compares a value with the name of a stage, or keys a table by them."""
-    found = []
+    planted = []
     for path in FILES:
         if path == PACKAGE / "config/stages.py":
             continue
@@ -100,12 +100,12 @@ def test_stages_are_named_in_their_table_only() -> None:
                 about = ast.unparse(node)
                 names = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)} & STAGES.keys()
                 if names and ("stage" in about or "method" in about or len(names) > 1):
-                    found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {about}")
+                    planted.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {about}")
             elif isinstance(node, ast.Dict):
                 keys = {k.value for k in node.keys if isinstance(k, ast.Constant)} & (STAGES.keys() - {"reward"})
                 if len(keys) > 1:
-                    found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: a table of {sorted(keys)}")
-    assert found == []
+                    planted.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: a table of {sorted(keys)}")
+    assert planted == []
 
 
 def test_training_knows_no_stage_and_the_loop_no_loss() -> None:
@@ -128,7 +128,7 @@ def test_backward_and_optimizer_step_stand_in_one_file() -> None:
     assert calls == {"train/loop.py"}
 
 
-def test_no_file_is_a_monster() -> None:
+def test_no_file_is_too_long() -> None:
     long = {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 450}
     assert not long
 
@@ -142,12 +142,12 @@ def test_every_preset_parses_and_its_resolved_form_is_itself(name: str, tmp_path
     assert preset_summaries()[name], "a preset says in its first line what it is"
 
 
-def test_the_depth_dial_sets_everything_and_gives_way_to_what_is_said() -> None:
+def test_depth_sets_everything_and_yields_to_explicit_settings() -> None:
     small, large = (build_config(read_preset("portable") | {"depth": depth}) for depth in (2, 12))
     assert (large.model.d_model, large.model.n_heads) == (768, 12)
     assert large.train.batch_size * large.model.context_length > small.train.batch_size * small.model.context_length
-    said = build_config(read_preset("portable") | {"depth": 12, "train": {"steps": 7}, "optim": {"lr": 0.5}})
-    assert (said.train.steps, said.optim.lr, said.model.n_layers) == (7, 0.5, 12)
+    overrides = build_config(read_preset("portable") | {"depth": 12, "train": {"steps": 7}, "optim": {"lr": 0.5}})
+    assert (overrides.train.steps, overrides.optim.lr, overrides.model.n_layers) == (7, 0.5, 12)
 
 
 def readme_commands() -> list[str]:

@@ -32,7 +32,7 @@ PROSE = "It's the bear's den, isn't it? The bears' 1234 dens!\n\n  They're there
 
 
 def pairs_tokenizer(pattern: str) -> BPETokenizer:
-    """A token for every two neighbouring bytes of some: what it makes of a text tells where words end."""
+    """A token for every two neighbouring bytes of some: its tokens of a text show where words end."""
     order = list(byte_characters())
     some = sorted({byte for text in TRICKY for byte in text.encode()} | set(b"abcdlrstvxyz"))
     merges = [(order.index(left), order.index(right)) for left, right in product(some, some)]
@@ -193,12 +193,12 @@ def test_any_ids_decode_to_their_bytes_at_once_or_in_a_stream(pattern: str, ids:
     tokenizer = TRAINED[pattern]
     text = tokenizer.decode(ids)
     assert text == b"".join(map(tokenizer.token_bytes, ids)).decode("utf-8", errors="replace")
-    decoder, shown, rest = StreamDecoder(tokenizer), "", ids
+    decoder, shown, remaining = StreamDecoder(tokenizer), "", ids
     for size in sizes:
-        shown += decoder.push(rest[:size])
+        shown += decoder.push(remaining[:size])
         assert text.startswith(shown)
-        rest = rest[size:]
-    assert shown + decoder.push(rest) + decoder.finish() == text
+        remaining = remaining[size:]
+    assert shown + decoder.push(remaining) + decoder.finish() == text
 
 
 def test_the_stream_shows_no_half_characters() -> None:

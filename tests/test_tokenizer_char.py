@@ -1,4 +1,4 @@
-"""Character tokenizers, and what base.py gives to every tokenizer."""
+"""Character tokenizers, and the methods of base.py that all tokenizers share."""
 
 import hashlib
 import os
@@ -90,7 +90,7 @@ def test_long_texts_are_shared_among_threads_in_order() -> None:
 
 
 @pytest.mark.parametrize("ids", [[-1], [0, 2], np.array([2]), [1 << 70], [0.5], [[0]]])
-def test_decode_refuses_what_is_no_id(ids: list[int]) -> None:
+def test_decode_refuses_invalid_ids(ids: list[int]) -> None:
     tokenizer = train_tokenizer("char", ["ab"])
     with pytest.raises(ValueError, match=r"id (-1|2) is outside the vocabulary of 2|whole numbers"):
         tokenizer.decode(ids)
@@ -139,7 +139,7 @@ def test_a_tokenizer_can_be_sent_to_another_process() -> None:
         {"kind": "word", "texts": ["a"]},
     ],
 )
-def test_training_refuses_what_it_would_ignore(arguments: dict) -> None:
+def test_training_refuses_settings_it_would_ignore(arguments: dict) -> None:
     with pytest.raises(ValueError, match=r"no text|leave them out|choose char or bpe"):
         train_tokenizer(**arguments)
 

@@ -1,4 +1,4 @@
-"""Reading tokenizers: our files, GPT-2's, Hugging Face's, and what is refused."""
+"""Reading tokenizers: our files, GPT-2's, Hugging Face's, and refusals."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path: Path, pattern: str, s
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
-def test_a_numbering_of_its_own_is_saved(tmp_path: Path) -> None:
+def test_a_custom_numbering_is_saved(tmp_path: Path) -> None:
     tokenizer = BPETokenizer([(0, 1)], "gpt2", {END_OF_TEXT: 0}, ids=list(range(257, 0, -1)))
     tokenizer.save(tmp_path / "x.json")
     loaded = load_tokenizer(tmp_path / "x.json")
@@ -290,7 +290,7 @@ def test_a_post_processor_that_adds_no_token_is_accepted(tmp_path: Path) -> None
         (lambda d: d.update(added_tokens=3), "of the wrong type"),
     ],
 )
-def test_what_huggingface_has_more_of_is_refused(
+def test_unsupported_huggingface_parts_are_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], complaint: str
 ) -> None:
     document = json.loads(huggingface("gpt2", ["<|x|>"]).to_str())

@@ -166,8 +166,8 @@ def test_ctrl_c_saves_and_exits_with_130(small_config: Any, tmp_path: Path) -> N
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume" in said and "Traceback" not in said
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in printed and "Traceback" not in printed
     assert folder.steps()[-1] == read_metrics(folder.metrics)[-1]["step"]
 
 
@@ -232,7 +232,7 @@ def test_stops_by_tokens_seconds_and_loss(small_config: Any, tmp_path: Path) -> 
     assert by_loss.final.loss <= 3.2 and by_loss.progress.step % 4 == 0
 
 
-def test_start_from_a_run_and_what_may_differ(small_config: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_init_from_a_run_and_settings_that_may_differ(small_config: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     run_stage(small_config(), RunFolder(tmp_path / "runs/first"))
     parent = load_run("first", "latest")
@@ -395,7 +395,7 @@ def test_importing_sets_nothing_and_a_deterministic_runtime_sets_cublas(monkeypa
     assert not torch.are_deterministic_algorithms_enabled()
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     with start_runtime("cpu", deterministic=True):
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "what the user set stays"
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "the user's value stays"
 
 
 def test_only_stages_whose_batches_have_one_shape_are_compiled() -> None:
@@ -408,7 +408,7 @@ def test_only_stages_whose_batches_have_one_shape_are_compiled() -> None:
         build_config({"stage": "dpo", "data": {"path": "x"}, "train": {"compile": "on"}})
 
 
-def test_what_cannot_be_compiled_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_be_compiled_are_left_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
     def fails(*_: Any) -> None:
@@ -457,18 +457,18 @@ def test_the_memory_plan_reads_the_shape_of_the_reward_model(small_config: Any, 
     assert other_models(config) == [(config.model, False), (shape, False), (shape, True)]
 
 
-def test_adapters_are_planned_without_gradients_of_what_they_leave() -> None:
+def test_adapters_are_planned_without_gradients_of_frozen_weights() -> None:
     tree = {"stage": "dpo", "model": MODELS | {"lora": {"rank": 2}}, "data": {"path": "x"}, "init_from": "x"}
     plan = plan_memory(build_config(tree), 2)
     assert plan.gradients_bytes < plan.weights_bytes / 2
 
 
 def test_doctor_plans_a_run_with_the_shape_of_its_parent(
-    start: Run, judge: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sft_run: Run, reward_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "preset.yaml").write_text("stage: ppo\ndata: {path: x}\nppo: {critic: reward}\n")
-    words = ["--init-from", str(start.path), "--ppo.reward_model", str(judge.path), "--device", "cpu", "--json"]
+    words = ["--init-from", str(sft_run.path), "--ppo.reward_model", str(reward_run.path), "--device", "cpu", "--json"]
     assert main(["doctor", str(tmp_path / "preset.yaml"), *words]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
-    policy, reward = (sum(p.numel() for p in run.model.parameters()) for run in (start, judge))
+    policy, reward = (sum(p.numel() for p in run.model.parameters()) for run in (sft_run, reward_run))
     assert plan["parameters"] == policy and plan["weights_bytes"] >= 4 * (2 * policy + 2 * reward)

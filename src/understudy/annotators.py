@@ -85,7 +85,7 @@ class Sampling:
         return find_run(self.run).path.resolve().name
 
     def open(self, corpus_name: str, seed: int, limit: int | None) -> Opened:
-        """Pairs of a run's answers, in parts of their own splits.
+        """Pairs of a run's answers, in parts, one for each split.
 
         Each row is a pair, or the reason why an answer or a pair is left out. `notes` gets the share of prompts without a pair.
 

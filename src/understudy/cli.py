@@ -1,4 +1,4 @@
-"""The command line: one table of commands. Each command imports what it needs when it is called.
+"""The command line: one table of commands. Each command imports its modules when it is called.
 
 Results go to standard output (text, or one JSON document with --json), messages to standard error. Exit status: 0 done,
 2 the user's mistake in one sentence, 130 interrupted with the state saved, 1 a defect of ours.
@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> Arguments:
     arguments, unknown = parser.parse_known_args(argv)
     if "command" not in arguments:
         parser.print_help(sys.stderr)
-        raise ValueError("say what to do: one of the commands above")
+        raise ValueError("give one of the commands above")
     if unknown:
         options = re.findall(r"--[\w-]+", arguments.parser.format_usage())
         close = difflib.get_close_matches(unknown[0], options, n=1)
@@ -102,7 +102,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse with errors as exceptions."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; `{self.prog} --help` lists what it takes")
+        raise ValueError(f"{message}; `{self.prog} --help` lists its arguments")
 
 
 def _settings(argv: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -209,7 +209,7 @@ COMMANDS = (
     Command("presets", "list presets and settings", machine.presets_arguments, machine.presets),
     Command(
         "doctor",
-        "show what this machine can do, and whether a preset fits",
+        "show the hardware of this machine, and whether a preset fits",
         machine.doctor_arguments,
         machine.doctor,
         True,

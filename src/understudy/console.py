@@ -51,8 +51,8 @@ def bytes_text(number: float) -> str:
 def duration_text(seconds: float) -> str:
     """A length of time: 0:07, 12:34, 1:02:03, 2d 3:04:05."""
     whole = max(0, round(seconds))
-    days, rest = divmod(whole, 86400)
-    hours, minutes, seconds_ = rest // 3600, rest // 60 % 60, rest % 60
+    days, remainder = divmod(whole, 86400)
+    hours, minutes, seconds_ = remainder // 3600, remainder // 60 % 60, remainder % 60
     clock = f"{hours}:{minutes:02}:{seconds_:02}" if hours or days else f"{minutes}:{seconds_:02}"
     return f"{days}d {clock}" if days else clock
 

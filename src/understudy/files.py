@@ -61,7 +61,7 @@ def check_output_path(path: Path) -> None:
     """
     try:
         mode = path.lstat().st_mode
-    except OSError:  # a new path; what else is wrong with it shows when it is written
+    except OSError:  # a new path; other faults show when it is written
         return
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}

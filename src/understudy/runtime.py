@@ -22,8 +22,8 @@ from understudy.environment import set_environment
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
-"""How long a process waits for the others before the job is ended. Between two collectives there is at most what one
-process does alone, such as compiling or writing a large checkpoint to a slow disk. NCCL's default, 10 minutes, ends
+"""Time that a process waits for the others before the job is ended. Between two collectives one process may work alone,
+for example to compile or to write a large checkpoint to a slow disk. NCCL's default, 10 minutes, ends
 healthy jobs; without a limit, a job of which one process is dead would wait for ever."""
 
 T = TypeVar("T")
@@ -49,12 +49,12 @@ class Runtime:
         """The sum of a tensor over all processes, on the device of ``value``."""
         if self.world_size == 1:
             return value
-        total = value.to(self.device, copy=True)  # NCCL only adds what is on the GPU
+        total = value.to(self.device, copy=True)  # NCCL adds only tensors on the GPU
         dist.all_reduce(total)
         return total.to(value.device)
 
     def all_min(self, value: int) -> int:
-        """The least value of all processes, by which they agree on what each measured on its machine."""
+        """The least value of all processes: a value on which all of them agree."""
         return min(self.all_gather(value))
 
     def any(self, flag: bool) -> bool:
@@ -194,7 +194,7 @@ def choose_dtype(device: torch.device, name: str = "auto") -> tuple[torch.dtype,
 def let_threads_go() -> None:
     """End the OpenMP threads of the calling thread; its next computation starts new ones.
 
-    Each computing thread keeps a team of its own. With more threads than cores GNU's OpenMP puts them to sleep after
+    Each computing thread keeps its own team. With more threads than cores GNU's OpenMP puts them to sleep after
     every step, and a model then generates at half its speed because another thread has computed before. Only on Linux.
     """
     if sys.platform == "linux":

@@ -39,7 +39,7 @@ class Shell:
         if text.startswith("//"):
             self.answer(self.chat.say(text[1:]))
         elif text.startswith("/"):
-            name, rest = [*text.split(maxsplit=1), ""][:2]
+            name, argument = [*text.split(maxsplit=1), ""][:2]
             if name == "/quit":
                 return False
             if name not in COMMANDS:
@@ -47,7 +47,7 @@ class Shell:
                     f"there is no command {name[:40]}{nearest(name, COMMANDS)}; /help lists them, "
                     "and a text that begins with / is sent with // before it"
                 )
-            COMMANDS[name][2](self, rest.strip())
+            COMMANDS[name][2](self, argument.strip())
         elif text.strip():
             self.answer(self.chat.say(text))
         return True
@@ -72,41 +72,41 @@ class Shell:
             elif chat.messages is before:
                 self.note(f"(the answer is empty; {effect})")
 
-    def help(self, rest: str) -> None:
-        self.note("\n".join(f"{usage:<18}{what}" for usage, what, _ in COMMANDS.values()))
+    def help(self, argument: str) -> None:
+        self.note("\n".join(f"{usage:<18}{description}" for usage, description, _ in COMMANDS.values()))
 
-    def reset(self, rest: str) -> None:
+    def reset(self, argument: str) -> None:
         self.chat.reset()
         self.note("a new conversation" + (", with the same system message" if self.chat.system else ""))
 
-    def system(self, rest: str) -> None:
-        self.chat.set_system(rest)
+    def system(self, argument: str) -> None:
+        self.chat.set_system(argument)
         self.note("the system message is set" if self.chat.system else "there is no system message now")
 
-    def save(self, rest: str) -> None:
-        path = file_named(rest) if rest else self.chat.file
+    def save(self, argument: str) -> None:
+        path = file_named(argument) if argument else self.chat.file
         if path is None:
             raise ValueError("give a file: /save FILE")
         self.chat.save(path)
         self.note(f"saved to {path}")
 
-    def load(self, rest: str) -> None:
-        if not rest:
+    def load(self, argument: str) -> None:
+        if not argument:
             raise ValueError("give a file: /load FILE")
-        self.chat.load(file_named(rest))
+        self.chat.load(file_named(argument))
         self.note(f"messages loaded: {len(self.chat.messages)}; the last: {self.chat.messages[-1]['content'][:200]}")
 
-    def regenerate(self, rest: str) -> None:
+    def regenerate(self, argument: str) -> None:
         self.answer(self.chat.regenerate())
 
-    def set(self, rest: str) -> None:
-        words = rest.split()
+    def set(self, argument: str) -> None:
+        words = argument.split()
         if len(words) != 2:
             raise ValueError(f"give a name and a value: /set NAME VALUE, with NAME one of {', '.join(SETTINGS)}")
         self.chat.set(*words)
         self.note(self._settings())
 
-    def show(self, rest: str) -> None:
+    def show(self, argument: str) -> None:
         chat = self.chat
         self.note(self._settings())
         self.note(
@@ -115,7 +115,7 @@ class Shell:
         )
         self.note(f"system message: {chat.system}" if chat.system else "no system message")
 
-    def quit(self, rest: str) -> None:
+    def quit(self, argument: str) -> None:
         """Listed for /help; :meth:`take` ends the chat."""
 
     def _settings(self) -> str:

@@ -28,7 +28,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="a named source, hf:owner/name[:config][#field], files, folders, globs; conversations with @WEIGHT where "
         "an epoch is to show it more or less than once",
     )  # fmt: skip
-    add("--preset", metavar="NAME", help="prepare what this preset expects: its source, tokenizer and folder")
+    add("--preset", metavar="NAME", help="prepare the data of this preset: its source, tokenizer and folder")
     add(
         "--kind", choices=("text", "stories", "conversations", "preferences", "prompts"),
         help="text, or for the later stages messages; stories are hamlet's text (default: text)",
@@ -54,12 +54,12 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
     add(
         "--limit", type=int, metavar="N",
-        help="at most so many documents of each source; of hamlet, which has no end, so many to train on (with "
-        "--from: so many prompts; default: 2000)",
+        help="the most documents of each source; of hamlet, which has no end, the number to train on (with "
+        "--from: the number of prompts; default: 2000)",
     )  # fmt: skip
     add("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
     add("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
-    add("--force", action="store_true", help="replace data that is there already")
+    add("--force", action="store_true", help="replace existing data")
     shared_arguments(parser, "--json", help="print the manifest")
 
 

@@ -63,16 +63,16 @@ def feedback_stats(arguments: Arguments) -> None:
 
     if stats["runs"]:
         show_table("judged runs", ("run", "judgements", "thumbs up", "mean rating", "corrections"), [
-            [run, f"{of['judgements']:,}", _share(of["thumbs_up"]), _number(of["rating"]), f"{of['corrections']:,}"]
-            for run, of in stats["runs"].items()
+            [run, f"{entry['judgements']:,}", _share(entry["thumbs_up"]), _number(entry["rating"]), f"{entry['corrections']:,}"]
+            for run, entry in stats["runs"].items()
         ])  # fmt: skip
     if stats["win_rates"]:
         show_table("runs compared", ("run", "against", "comparisons", "win rate"), [
-            [of["second"], of["first"], f"{of['n']:,}", _share(of)] for of in stats["win_rates"]
+            [entry["second"], entry["first"], f"{entry['n']:,}", _share(entry)] for entry in stats["win_rates"]
         ])  # fmt: skip
     if stats["annotators"]:
         show_table("annotators", ("annotator", "judgements", "agrees with others"), [
-            [name, f"{of['judgements']:,}", _share(of["agreement"])] for name, of in stats["annotators"].items()
+            [name, f"{entry['judgements']:,}", _share(entry["agreement"])] for name, entry in stats["annotators"].items()
         ])  # fmt: skip
     alphas = {kind: "–" if alpha is None else f"{alpha:.3f}" for kind, alpha in stats["alpha"].items()}
     final_table(
@@ -123,17 +123,17 @@ def _say_left_out(left_out: dict[str, int]) -> None:
         print(f"left out: {n:,}, {reason}", file=sys.stderr)
 
 
-def _share(of: dict[str, Any] | None) -> str:
-    if of is None:
+def _share(entry: dict[str, Any] | None) -> str:
+    if entry is None:
         return "–"
-    return f"{of['value']:.1%} ({of['low']:.1%} to {of['high']:.1%}) of {of['n']:,}"
+    return f"{entry['value']:.1%} ({entry['low']:.1%} to {entry['high']:.1%}) of {entry['n']:,}"
 
 
-def _number(of: dict[str, Any] | None) -> str:
-    if of is None:
+def _number(entry: dict[str, Any] | None) -> str:
+    if entry is None:
         return "–"
-    interval = "" if of["low"] is None else f" ({of['low']:.2f} to {of['high']:.2f})"
-    return f"{of['value']:.2f}{interval} of {of['n']:,}"
+    interval = "" if entry["low"] is None else f" ({entry['low']:.2f} to {entry['high']:.2f})"
+    return f"{entry['value']:.2f}{interval} of {entry['n']:,}"
 
 
 # ---- improve --------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, metavar="X", help="of compared answers (default: that of most judged ones)")
     add("--judge", metavar="RUN", help="a reward model that compares the runs where no answer is known")
     add("--seed", type=int, default=0, metavar="N", help="of training")
-    shared_arguments(parser, "--device", "--json", help="print what improvement.json holds")
+    shared_arguments(parser, "--device", "--json", help="print the content of improvement.json")
 
 
 def improve(arguments: Arguments) -> None:
@@ -182,12 +182,12 @@ def improve(arguments: Arguments) -> None:
     if arguments.json:
         print_json(record)
         return
-    of, feedback = record["comparison"], record["feedback"]
+    entry, feedback = record["comparison"], record["feedback"]
     final_table({
         "run": str(request.part().path),
         "corrections": f"{feedback['corrections']:,}",
         "preferences": f"{feedback['pairs']:,} on {feedback['prompts_compared']:,} prompts",
         "judged by": record["judged_by"],
-        "win rate": f"{interval_text(of['win_rate'], of['low'], of['high'], '.1%')} of {of['n']:,}",
+        "win rate": f"{interval_text(entry['win_rate'], entry['low'], entry['high'], '.1%')} of {entry['n']:,}",
         "next": f"understudy serve {request.name}",
     })  # fmt: skip

@@ -26,9 +26,9 @@ NARROWEST = 20
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     shared_arguments(parser, "run")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--mask", action="store_true", help="show the first conversations, with trained tokens marked")
-    what.add_argument(
+    view = parser.add_mutually_exclusive_group()
+    view.add_argument("--mask", action="store_true", help="show the first conversations, with trained tokens marked")
+    view.add_argument(
         "--prompt", metavar="TEXT",
         help="show probabilities, logit lens and attention of this text; - reads standard input. An assistant also "
         "answers it greedily",

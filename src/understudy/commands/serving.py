@@ -26,8 +26,8 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-rows", type=int, default=8, metavar="N", help="answers generated at once (default: 8)")
     add("--queue", type=int, default=64, metavar="N", help="requests that may wait (default: 64)")
     add("--max-body", type=int, metavar="BYTES", help="largest body of a request (default: 1 MiB)")
-    add("--max-prompt", type=int, metavar="TOKENS", help="longest prompt (default: what the model reads)")
-    add("--max-tokens", type=int, metavar="TOKENS", help="longest answer (default: what the model holds)")
+    add("--max-prompt", type=int, metavar="TOKENS", help="longest prompt (default: the model's context)")
+    add("--max-tokens", type=int, metavar="TOKENS", help="longest answer (default: the model's context)")
     add("--timeout", type=float, metavar="SECONDS", help="for one answer (default: 120)")
     add(
         "--feedback", metavar="URL",

@@ -97,7 +97,7 @@ class PPOConfig(RolloutConfig):
     kl_target: NotNegative = 0.0
     """Adapt kl_coefficient towards this KL per completion, in nats (Ziegler et al. 2019, section 2.2); 0 is off."""
     kl_horizon: Positive | None = None
-    """Completions after which such an adaptation has its effect; 10,000 by default."""
+    """Completions over which the coefficient adapts; 10,000 by default."""
     critic: Literal["head", "model", "reward"] = "head"
     """Model that estimates values: a head on the policy, a copy of the reference model with a head, or a copy of
     the reward model."""
@@ -106,7 +106,7 @@ class PPOConfig(RolloutConfig):
     value_clip: NotNegative = 0.2
     """Clip range of a value around its old value; 0 is off."""
     critic_lr: Positive | None = None
-    """Learning rate of a critic that is a model of its own. Default: optim.lr."""
+    """Learning rate of a critic that is a separate model. Default: optim.lr."""
     gamma: Fraction = 1.0
     """Discount of later rewards in the advantages."""
     lam: Fraction = 0.95

@@ -144,7 +144,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
     """Raw settings with dotted overrides applied. The text of an override is read as YAML, else as it stands.
 
     Raises:
-        ValueError: an override that is no setting.
+        ValueError: an override of an unknown setting.
     """
     tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
     known = [name for name, _ in setting_names()]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from understudy.config.types import Count, Dropout, NotNegative, Positive, Section, refuse
 
-# What each family of model means by a setting left at None.
+# The defaults of each family of models: the values of settings that are None.
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt2": {
         "position": "learned", "norm": "layernorm", "norm_eps": 1e-5, "activation": "gelu",
@@ -178,7 +178,7 @@ class ModelConfig(Section):
 class ModelShape:
     """A resolved :class:`ModelConfig`: the same fields, none of them optional but the adapters.
 
-    What a model does not have is 0, False or empty: the layers, heads and widths of a bigram, the rotary base of a model
+    Fields without meaning for a model are 0, False or empty: the layers, heads and widths of a bigram, the rotary base of a model
     with learned positions.
     """
 

@@ -263,7 +263,7 @@ class RunConfig(StageSections):
 
     @model_validator(mode="after")
     def _by_stage(self) -> Self:
-        """Fill in what the stage needs, and refuse what it would ignore."""
+        """Fill in the settings that the stage needs, and refuse those it would ignore."""
         if self.eval.task_examples and not self.eval.tasks:
             raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
         for dotted in self.info.ignored:

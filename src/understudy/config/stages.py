@@ -1,4 +1,4 @@
-"""The table of stages: what each learns from, starts from and produces. The one place that knows stages by name.
+"""The table of stages: the data, parent and result of each. The one place that knows stages by name.
 
 A row is data. The code of the stage NAME is the class in ``stages/NAME.py`` that stages/table.py looks up.
 """
@@ -16,15 +16,15 @@ class StageInfo:
 
     Attributes:
         summary: one line for `understudy --help`.
-        title: what a model card calls it.
+        title: its name in a model card.
         data: the kind of data it learns from, as `understudy prepare --kind` names it.
         parent: "optional" (a base model may start from random weights), "any" run, or an "assistant", whose tokenizer
             has the tokens of the chat format.
         init_from: help text of --init-from.
-        section: the class in config/align.py of its own section of the configuration; None where it has none. A name,
+        section: the class in config/align.py of its section of the configuration; None where it has none. A name,
             so that `understudy --help` does not wait for pydantic.
         adds_chat_tokens: the tokens of the chat format are added to the parent's tokenizer.
-        score_head: whether the model gets a score head, given the raw settings of the stage's own section.
+        score_head: whether the model gets a score head, given the raw settings of the stage's section.
         generates: the trained run writes completions (a reward model only scores).
         rollout: it samples completions while it trains, and its section is a RolloutConfig.
         fixed_shapes: its batches have one shape, so that train.compile pays.
@@ -34,7 +34,7 @@ class StageInfo:
         loss_label: axis label of its loss.
         ignored: settings it does not read; they are refused unless they are at their "off" value.
         epochs: how often `understudy improve` shows it the exported feedback; None takes the preset's steps.
-        next_command: what to do with the run, with {} for its path.
+        next_command: the suggested next command, with {} for the run's path.
     """
 
     summary: str

@@ -25,7 +25,7 @@ class GeneratedQuestion(NamedTuple):
 
 
 class GeneratedCorpus(Protocol):
-    """A corpus whose records are a pure function of (seed, split, index), with disjoint splits of its own."""
+    """A corpus whose records are a pure function of (seed, split, index), with disjoint splits."""
 
     @property
     def counts(self) -> Mapping[str, Mapping[Split, int]]:

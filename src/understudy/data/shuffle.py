@@ -33,7 +33,7 @@ def permute(indices: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
 
 def mix(value: np.ndarray | np.uint64, key: np.uint64) -> np.ndarray | np.uint64:
     """A 64-bit hash of value and key (the finaliser of SplitMix64)."""
-    with np.errstate(over="ignore"):  # wrapping round is what a hash does
+    with np.errstate(over="ignore"):  # a hash may overflow
         z = value * np.uint64(0x9E3779B97F4A7C15) + key * np.uint64(0xD1342543DE82EF95) + np.uint64(0x632BE59BD9B4E019)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

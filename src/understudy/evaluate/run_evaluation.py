@@ -32,7 +32,7 @@ class RunEvaluation:
     own_validation: bool
 
     def facts(self) -> dict[str, Any]:
-        """What was evaluated."""
+        """The evaluated run, checkpoint, split and context length, as plain JSON."""
         return {
             "run": str(self.run.path), "step": self.run.step, "split": self.split,
             "context_length": self.context_length,

@@ -12,7 +12,7 @@ On a CPU with a fixed number of threads, the same seed gives the same completion
   whole chunks of earlier prompts (slots.py); one without a seed reuses any prefix.
 - Draws depend on the seed alone, as in :func:`generate_text`, whose results differ only by rounding.
 
-A request that raises an exception ends with the finish reason ``error``; the others and the engine go on.
+A request that raises an exception ends with the finish reason ``error``; the others and the engine continue.
 
 Not here: limits on requests (serve/), sampling (sampling.py), a fixed batch from start to end (generate.py).
 
@@ -88,7 +88,7 @@ class RequestHandle:
 
 
 class BatchEngine:
-    """Generates for many requests at once in a thread of its own.
+    """Generates for many requests at once in its own thread.
 
     >>> with BatchEngine(model, tokenizer) as engine:  # doctest: +SKIP
     ...     handle = engine.submit(SequenceRequest(tokens, max_new_tokens=100), on_chunk=print)
@@ -215,7 +215,7 @@ class BatchEngine:
                 while self._admit():
                     self._step()
             complete = True
-        finally:  # an exception goes on to threading.excepthook, which prints it
+        finally:  # an exception reaches threading.excepthook, which prints it
             with self._wake:
                 self._open = False
                 remaining = [*self._running, *self._waiting]
@@ -265,7 +265,7 @@ class BatchEngine:
 
     @contextlib.contextmanager
     def _isolated(self, sequences: Sequence[_Sequence]) -> Iterator[None]:
-        """End ``sequences`` with the reason ``error`` if the block raises; the engine goes on."""
+        """End ``sequences`` with the reason ``error`` if the block raises; the engine continues."""
         try:
             yield
         except torch.AcceleratorError:  # the device is lost: every later request would fail too

@@ -1,12 +1,12 @@
-"""Looking inside: what a model made of given tokens, as plain tensors.
+"""Inspection of a forward pass: probabilities, attention weights and logit lens, as plain tensors.
 
-Three views. How likely each token was, and what else was expected at its place. The attention of each layer and head:
-how much of each earlier token went into a place, the very weights that the forward used. The logit lens
-(nostalgebraist 2020): the last norm and the head applied to what each layer left in the residual stream, that is,
-what the model would have answered had it ended there.
+Three views. The probability of each token, and the alternatives at its place. The attention of each layer and head:
+the weight of each earlier token at a place, as the forward used it. The logit lens
+(nostalgebraist 2020): the last norm and the head applied to the residual stream after each layer, that is,
+the prediction of a model that ends there.
 
-A *place* t is where the model has read tokens 0 to t, and says what comes next: token t + 1. Not here: generating, and
-drawing what is found (commands/looking.py, report/look_plot.py, serve/playground/mount.py).
+A *place* t is the position at which the model has read tokens 0 to t and predicts token t + 1. Not here: generating, and
+drawing the results (commands/looking.py, report/look_plot.py, serve/playground/mount.py).
 
 Shapes: T time, L layers, H heads, A alternatives, V vocabulary.
 """
@@ -39,7 +39,7 @@ class Guesses:
 
 @dataclass(frozen=True)
 class Look:
-    """What :func:`look_inside` saw; all on the CPU, numbers in fp32."""
+    """The result of :func:`look_inside`; all on the CPU, numbers in fp32."""
 
     tokens: Tensor  # (T,)
     following: Tensor  # (T,) the token after each place; after the last one, which nothing follows, the likeliest
@@ -58,7 +58,7 @@ def look_inside(
     autocast: torch.dtype | None = None,
     vocab_size: int | None = None,
 ) -> Look:
-    """Read ``tokens`` once and keep what can be seen on the way.
+    """Run one forward over ``tokens`` and record its intermediate results.
 
     Nothing of the model is changed meanwhile, so others may generate with it at the same time; dropout acts as the
     model's mode says.
@@ -99,7 +99,7 @@ def look_inside(
 
 
 def layer_states(model: GPT, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """What each layer computes from ``tokens`` (1, T).
+    """Hidden states and attention weights of each layer for ``tokens`` (1, T).
 
     Returns:
         Normed states (1, T, D) of the embedding and after each block, and the attention weights (H, T, T) of each block in
@@ -118,7 +118,7 @@ def layer_states(model: GPT, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]
 
 
 def describe(look: Look, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """For each token of a text what was thought of it before it was read, ready for JSON.
+    """A row for each token of a text with the model's prediction at the place before it, ready for JSON.
 
     ``probability``, ``alternatives`` and ``layers`` are those of the place before the token; the first token has
     none. The rows of ``layers`` are the embedding and each layer: its likeliest token, that one's probability, and
@@ -149,7 +149,7 @@ def describe(look: Look, tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 
 def _probabilities(logprobs: Tensor) -> Any:
-    """Lists of probabilities in six digits, which is what anyone reads."""
+    """Lists of probabilities, rounded to six digits."""
     return torch.round(logprobs.double().exp(), decimals=6).tolist()
 
 

@@ -151,8 +151,8 @@ def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
         layer, _, which = weight.rpartition(".")
         number = layer.split(".")[1]
         row = table[layer.replace(f".{number}.", ".N.") + ".weight"]
-        names = [each.removesuffix(".T").removesuffix(".weight") for each in COLUMNS["huggingface"](row)]
-        targets.update(".".join(each.split(".")[-2:]) for each in names)
+        names = [column.removesuffix(".T").removesuffix(".weight") for column in COLUMNS["huggingface"](row)]
+        targets.update(".".join(column.split(".")[-2:]) for column in names)
         sizes = rows_of(row.kind, config.resolve(), len(low)) if which == "lora_b" else ()
         parts = low.split(sizes) if sizes else [low] * len(names)
         matrix = {"lora_a": "lora_A", "lora_b": "lora_B"}[which]

@@ -1,7 +1,7 @@
 """nanoGPT's ckpt.pt, read without running code of the pickle, and written.
 
 A checkpoint of nanoGPT holds no tokenizer; a character tokenizer is in the meta.pkl of its data. nanoGPT's `sample.py`
-reads what is written here; training cannot be resumed from it, because there is no state of an optimiser.
+reads the written file; training cannot be resumed from it, because there is no state of an optimiser.
 """
 
 from __future__ import annotations

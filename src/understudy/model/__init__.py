@@ -15,7 +15,7 @@ def build_model(config: ModelConfig) -> GPT | Bigram:
 
 
 def as_gpt(model: object) -> GPT:
-    """The model as a GPT, for what needs hidden states.
+    """The model as a GPT, for code that needs hidden states.
 
     Raises:
         ValueError: it is a bigram.

@@ -1,4 +1,4 @@
-"""Attention kernels: softmax(q k^T / sqrt(K)) v, computed by what is fastest for the device, precision and mask.
+"""Attention kernels: softmax(q k^T / sqrt(K)) v, by the fastest kernel for the device, precision and mask.
 
     causal rows, cached rows, dense masks   scaled_dot_product_attention
     packed rows on a CPU                    the same, one document at a time
@@ -50,9 +50,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor
 
 
 def attend_cached(q: Tensor, held: Sequence[tuple[Tensor, Tensor]], context: AttentionContext) -> Tensor:
-    """As :func:`attend`, over what a cache holds: keys and values of all rows together, or a pair for each row.
+    """As :func:`attend`, over cached keys and values: of all rows together, or a pair for each row.
 
-    With a pair for each row, what is computed for a row does not depend on the rows beside it, to the bit.
+    With a pair for each row, a row's output does not depend on the rows beside it, to the bit.
     """
     outputs = [attend(rows, k, v, context) for rows, (k, v) in zip(q.split(len(q) // len(held)), held)]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -68,9 +68,9 @@ def attend_per_document(
     for division, part, *qkv in zip(divisions, masks, q.split(rows), k.split(rows), v.split(rows)):
         documents, end = [], 0
         for one_q, one_k, one_v in zip(*(x.split(division.lengths, dim=2) for x in qkv)):
-            own, end = slice(end, end + one_q.shape[2]), end + one_q.shape[2]
-            own_mask = None if part is None else part[..., own, own]
-            documents.append(dot_product_attention(one_q, one_k, one_v, own_mask))
+            span, end = slice(end, end + one_q.shape[2]), end + one_q.shape[2]
+            span_mask = None if part is None else part[..., span, span]
+            documents.append(dot_product_attention(one_q, one_k, one_v, span_mask))
         outputs.append(torch.cat(documents, dim=2))
     return torch.cat(outputs)
 

@@ -1,6 +1,6 @@
 """GPT in two families: `gpt2` as OpenAI made it, and `portable`, shaped like Qwen3. One file, one forward.
 
-The model maps token ids to logits. It knows nothing of what tokens mean, of files or of training, and asks for no
+The model maps token ids to logits. It knows nothing of text, files or training, and asks for no
 device, precision or row layout: that is in the AttentionContext (masks.py) and in the kernels (attention.py).
 
 Initial values:
@@ -128,7 +128,7 @@ class GPT(nn.Module):
         return logits
 
     def prepare(self, tokens: Tensor, context: AttentionContext) -> AttentionContext:
-        """The context with what the model adds to it: the tokens, their rotary angles, whether keys are shifted."""
+        """The context with the model's additions: the tokens, their rotary angles, whether keys are shifted."""
         length, limit, positions = tokens.shape[1], self.shape.context_length, context.positions
         if context.cache is not None and positions is not None:
             context.cache.write_tokens(tokens, positions)

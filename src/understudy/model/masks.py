@@ -5,7 +5,7 @@ The caller builds one context per forward, by the constructor that fits its rows
     causal()                             each row is one document
     packed(documents)                    several documents to a row, none of which attends to another
     prefix_shared(documents, branch_ids) as packed, for documents of which several continue a shared prefix
-    cached(cache, new_tokens)            rows that continue what a KV cache holds
+    cached(cache, new_tokens)            rows that continue the rows of a KV cache
 
 All take ``select``, the places whose hidden states are wanted. A new kind of attention is one more constructor.
 
@@ -109,7 +109,7 @@ def prefix_shared(documents: Tensor, branch_ids: Tensor, select: Tensor | None =
 
 
 def cached(cache: KVCache, new_tokens: int, select: Tensor | None = None) -> AttentionContext:
-    """Rows of ``new_tokens`` tokens, each of which continues what its row of ``cache`` holds, and is added to it.
+    """Rows of ``new_tokens`` tokens, each of which continues its row of ``cache`` and is added to it.
 
     Raises:
         ValueError: more tokens than the cache has room for.
@@ -144,7 +144,7 @@ def build_mask(mask_mod: MaskMod, documents: Tensor) -> Tensor | BlockMask:
 
 
 def dense_mask(mask_mod: MaskMod, rows: int, length: int, device: torch.device) -> Tensor:
-    """(B, 1, T, T), what ``mask_mod`` says of each query and key."""
+    """``mask_mod`` of each query and key: (B, 1, T, T)."""
     b, places = torch.arange(rows, device=device)[:, None, None], torch.arange(length, device=device)
     return mask_mod(b, torch.zeros_like(b), places[:, None], places)[:, None]
 

@@ -16,8 +16,8 @@ from understudy.model.masks import AttentionContext
 class NgramEmbedding(nn.Module):
     """Hashed n-gram embeddings: each order has a table of ``ngram_buckets`` rows, zero at first.
 
-    A small model learns from these at once what follows common pairs and triples, and spends its blocks on the rest.
-    Positions before the start of a document count as one token of their own.
+    A small model learns the continuations of common pairs and triples from these, and has its blocks for other patterns.
+    Positions before the start of a document count as one separate token.
     """
 
     def __init__(self, shape: ModelShape) -> None:

@@ -35,7 +35,7 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 def shift_keys(k: Tensor, positions: Tensor | None, prev_index: Tensor | None = None) -> Tensor:
     """Keys (B, H, T, K) with half of their features, those that are not rotated, taken from the previous token.
 
-    A query that matches its own token then finds what followed it earlier: copying takes one layer instead of two.
+    A query that matches its own token then attends to the token after its earlier copy: copying takes one layer instead of two.
 
     Args:
         positions: (B, T), where a row holds several documents; nothing precedes position 0.

@@ -29,12 +29,12 @@ def compare_tasks(family: LineageTree) -> list[dict[str, Any]]:
 
 def headlines(run: Evidence) -> list[tuple[str, str]]:
     """Each task of a run with its main number."""
-    return [(name, _value(of, _is_loss(of))) for name, of in run.tasks.items()]
+    return [(name, _value(entry, _is_loss(entry))) for name, entry in run.tasks.items()]
 
 
 def _task(name: str, places: Sequence[int], family: LineageTree) -> dict[str, Any]:
     results = {place: family.members[place].tasks[name] for place in places}
-    loss = any(_is_loss(of) for of in results.values())
+    loss = any(_is_loss(entry) for entry in results.values())
     low, high = _scale(results) if loss else (0.0, 1.0)
     headline = plain(next(iter(results.values())).get("metric"))
     rows = [_row(headline, results, loss, (low, high), strong=True)]
@@ -67,8 +67,8 @@ def _is_loss(result: Mapping[str, Any]) -> bool:
 
 
 def _part(result: Mapping[str, Any], group: str, name: str) -> Mapping[str, Any]:
-    of = result.get(group)
-    part = of.get(name) if isinstance(of, Mapping) else None
+    entry = result.get(group)
+    part = entry.get(name) if isinstance(entry, Mapping) else None
     return part if isinstance(part, Mapping) else {}
 
 
@@ -78,13 +78,13 @@ def _names(group: str, results: Mapping[int, Mapping[str, Any]], without: str | 
     return [name for name in names if name != without]
 
 
-def _renamed(of: Mapping[str, Any]) -> Mapping[str, Any]:
+def _renamed(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """A metric with its value under the names that categories use."""
-    return dict(of) | {"accuracy": of.get("value"), "loss": of.get("value")}
+    return dict(entry) | {"accuracy": entry.get("value"), "loss": entry.get("value")}
 
 
-def _value(of: Mapping[str, Any], loss: bool) -> str:
-    return number(of.get("loss"), 4) if loss else percent(of.get("accuracy"))
+def _value(entry: Mapping[str, Any], loss: bool) -> str:
+    return number(entry.get("loss"), 4) if loss else percent(entry.get("accuracy"))
 
 
 def _scale(results: Mapping[int, Mapping[str, Any]]) -> tuple[float, float]:
@@ -108,17 +108,17 @@ def _row(
         return round(100 * min(1.0, max(0.0, share)), 2)
 
     cells, marks = [], []
-    for member, of in parts.items():
-        value, low, high = (measured(of.get(key)) for key in ("loss" if loss else "accuracy", "low", "high"))
+    for member, entry in parts.items():
+        value, low, high = (measured(entry.get(key)) for key in ("loss" if loss else "accuracy", "low", "high"))
         bounds = [f"{v:.4f}" if loss else f"{100 * v:.1f}" for v in (low, high) if v is not None]
         cells.append({
-            "value": _value(of, loss),
+            "value": _value(entry, loss),
             "interval": " to ".join(bounds) if len(bounds) == 2 else "",
-            "n": "" if of.get("n") is None else count(of["n"]),
+            "n": "" if entry.get("n") is None else count(entry["n"]),
         })  # fmt: skip
         if (at := place(value)) is not None:
             marks.append({"member": member, "at": at, "low": place(low), "high": place(high)})
-    chances = {place(of.get("chance")) for of in parts.values()} - {None}
+    chances = {place(entry.get("chance")) for entry in parts.values()} - {None}
     chance = chances.pop() if len(chances) == 1 else None  # drawn only if all results agree on it
     return {"name": name, "strong": strong, "cells": cells, "marks": marks, "chance": chance}
 
@@ -134,17 +134,19 @@ def _column(place: int, result: Mapping[str, Any], family: LineageTree) -> dict[
 def _notes(results: Mapping[int, Mapping[str, Any]], family: LineageTree) -> list[str]:
     """Warnings about comparing the columns."""
     notes = []
-    for place, of in results.items():
+    for place, entry in results.items():
         label = family.members[place].label
-        if of.get("cut"):
+        if entry.get("cut"):
             notes.append(
-                f"{count(of['cut'])} prompts were too long for the context of {label} and lost their beginning."
+                f"{count(entry['cut'])} prompts were too long for the context of {label} and lost their beginning."
             )
         for chain in family.chains:
             step = next((link.record.get("step") for link in chain[:-1] if link.member == place), None)
-            if step is not None and of.get("checkpoint") not in (None, str(step)):
-                notes.append(f"{label} was evaluated at step {of['checkpoint']}; its child started from step {step}.")
-    if len({of.get("few_shot") for of in results.values()}) > 1:
+            if step is not None and entry.get("checkpoint") not in (None, str(step)):
+                notes.append(
+                    f"{label} was evaluated at step {entry['checkpoint']}; its child started from step {step}."
+                )
+    if len({entry.get("few_shot") for entry in results.values()}) > 1:
         notes.append("The runs had different numbers of few-shot examples.")
     return list(dict.fromkeys(notes))
 
@@ -204,8 +206,8 @@ def _answers(name: str, place: int, nearest: Sequence[int], family: LineageTree)
 
 
 def _answer(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, str]:
-    def text(of: Mapping[str, Any] | None, key: str, most: int) -> str:
-        value = of.get(key) if of else None
+    def text(entry: Mapping[str, Any] | None, key: str, most: int) -> str:
+        value = entry.get(key) if entry else None
         return at_most(printable(value), most) if isinstance(value, str) else ""
 
     between = 0 < row["score"] < 1

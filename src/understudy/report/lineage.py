@@ -1,7 +1,7 @@
 """Contents of run folders for the report, and the lineage of each run.
 
 A run names its parent by folder, step and hash of the weights. The folder may have moved with its child, be missing, or
-hold another training; the page says so and the report goes on. Weights are not read: their hash is the one in the
+hold another training; the page says so and the report is still written. Weights are not read: their hash is the one in the
 checkpoint's state.json. Not here: the page (report.py), tasks (comparison.py).
 """
 
@@ -235,7 +235,7 @@ def _read_run(folder: RunFolder) -> Evidence:
     samples = [
         (step, (folder.samples / f"step_{step}.txt").read_text(encoding="utf-8", errors="replace")) for step in steps
     ]
-    tasks = {name: of for name, of in optional("evaluation_tasks.json").items() if isinstance(of, dict)}
+    tasks = {name: entry for name, entry in optional("evaluation_tasks.json").items() if isinstance(entry, dict)}
     files = {path.stem: path for path in (folder.path / "evaluations").glob("*.jsonl")}
     return Evidence(
         folder.name, folder, read_metrics(folder.metrics), read_preset(str(folder.path / "config.yaml")),

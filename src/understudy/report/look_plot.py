@@ -32,7 +32,7 @@ def look_plot(prompt_look: PromptLook, path: Path, count: int | None = None) -> 
     look, rows, shown = prompt_look.look, prompt_look.rows, prompt_look.shown(count)
     if not shown:
         raise ValueError(
-            "a single token has no prediction to draw; give a longer prompt, or let the model go on: --tokens N"
+            "a single token has no prediction to draw; give a longer prompt, or let the model continue it: --tokens N"
         )
     shown = shown[:MOST_TOKENS]
     layers, heads = look.attention.shape[:2]

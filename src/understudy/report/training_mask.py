@@ -1,4 +1,4 @@
-"""Conversations as finetuning reads them: tokens, loss mask, and what is cut or dropped.
+"""Conversations as finetuning reads them: tokens, loss mask, cut and dropped parts.
 
 No model is loaded: the configuration and the tokenizer of a run are enough. Not here: the mask itself
 (tokenizer/chat.py), how long conversations are cut (data/chat/packing.py), printing (commands/inspecting.py).

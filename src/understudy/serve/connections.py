@@ -22,7 +22,7 @@ except ModuleNotFoundError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
 RESERVED_DESCRIPTORS = 64
-"""Descriptors for files, the database and client connections of our own."""
+"""File descriptors reserved for files, the database and outgoing connections."""
 LOG_LINES, LOG_SECONDS = 10, 60.0
 """Lines of one kind that are logged in a period."""
 
@@ -55,9 +55,9 @@ def limited_protocol(limits: Limits, connections_limit: int) -> type[asyncio.Pro
             self.opened = time.monotonic()
             self.deadline = self.loop.call_later(limits.head_seconds, self.close_if_idle, None)
             if len(self.connections) > connections_limit:
-                others = (each for each in self.connections if isinstance(each, LimitedProtocol))
-                idle = [each for each in others if each.waits_for_request]
-                oldest = min(idle, key=lambda each: (each.cycle is not None, each.opened))
+                others = (connection for connection in self.connections if isinstance(connection, LimitedProtocol))
+                idle = [connection for connection in others if connection.waits_for_request]
+                oldest = min(idle, key=lambda connection: (connection.cycle is not None, connection.opened))
                 oldest.connections.discard(oldest)  # now, since the transport is closed later
                 oldest.transport.abort()
 
@@ -108,7 +108,7 @@ def server_config(app: object, limits: Limits, log_level: str = "warning") -> uv
     repeats = LimitRepeats()
     for name in ("uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
-        for old in [each for each in logger.filters if isinstance(each, LimitRepeats)]:
+        for old in [connection for connection in logger.filters if isinstance(connection, LimitRepeats)]:
             logger.removeFilter(old)
         logger.addFilter(repeats)
     return config

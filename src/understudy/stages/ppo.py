@@ -29,8 +29,8 @@ from understudy.train.stage import StageContext
 class PPOObjective(PolicyObjective):
     """The clipped policy loss, the loss of the critic, and with PPO-ptx the loss of conversations.
 
-    A batch is that of :class:`PolicyObjective` with ``values`` and ``returns`` (M,), and with PPO-ptx what
-    :class:`ConversationMix` adds. ``critic`` is None where the critic is a score head on the policy.
+    A batch is that of :class:`PolicyObjective` with ``values`` and ``returns`` (M,), and with PPO-ptx the
+    tensors of :class:`ConversationMix`. ``critic`` is None where the critic is a score head on the policy.
     """
 
     config: PPOConfig
@@ -101,7 +101,7 @@ class PPOSource(RolloutSource):
 def kl_coefficient_factor(config: PPOConfig, kl: float, completions: int) -> float:
     """The factor that steers the KL coefficient towards ``kl_target`` (Ziegler et al. 2019, section 2.2).
 
-    ``kl`` is the mean over so many ``completions``, in nats per completion.
+    ``kl`` is the mean over the number of ``completions``, in nats per completion.
     """
     error = min(max(kl / config.kl_target - 1, -0.2), 0.2)
     return 1 + error * completions / (config.kl_horizon or 10_000)

@@ -166,7 +166,7 @@ class RolloutSource(BatchSource):
 
     @abstractmethod
     def advantages(self, rollout: Rollout) -> dict[str, Tensor]:
-        """``advantages`` (N, A) of the tokens, and what else the loss reads of each token, by its name in a batch."""
+        """``advantages`` (N, A) of the tokens, and other tensors (N, A) that the loss reads, by their names in a batch."""
 
     def mini_batches(self, iteration: int, rollout: Rollout, tokenwise: dict[str, Tensor]) -> list[list[Batch]]:
         """The micro-batches of each step. Every epoch shuffles the groups of completions and keeps each together, since

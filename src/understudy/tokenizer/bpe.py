@@ -9,8 +9,8 @@ Ranks count bytes and merges only (byte order as in `byte_characters`, merge i i
 vocabulary numbers its tokens otherwise.
 
 `tiktoken` may encode for the following reason: it merges the neighbours whose joined bytes have the lowest rank, whichever pair
-the merge was learned from. In a vocabulary where every token is what its own bytes encode to, that is the
-same thing; training makes only such vocabularies, and `load.py` refuses others.
+the merge was learned from. In a vocabulary where the bytes of every token encode to this token, that is the
+same thing; training makes only these vocabularies, and `load.py` refuses others.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class BPETokenizer(Tokenizer):
         return array if self.ids is None else self._id_of_rank[array]
 
     def _around_long_blanks(self, text: str) -> Iterator[list[int]]:
-        """Ranks, part by part, of a text that may hold so many blanks that the regex would give up."""
+        """Ranks, part by part, of a text that may hold more consecutive blanks than the regex engine can match."""
         import regex
 
         done = 0

@@ -104,7 +104,7 @@ def render(tokenizer: Tokenizer, messages: Any, reply: bool = False) -> Rendered
     """A conversation as token ids and the mask of those trained on.
 
     Args:
-        reply: end with the beginning of an assistant message, for a model to go on from; the conversation must end
+        reply: end with the beginning of an assistant message, for a model to continue; the conversation must end
             with the user's turn then.
 
     Raises:

@@ -172,7 +172,7 @@ def _from_vocabulary(vocabulary: Any, merges: Any, special_tokens: Mapping[str, 
 
 
 def _check_reachable(tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
-    """Every token must be what its own bytes encode to, or libraries would disagree about it."""
+    """Refuse a vocabulary with a token whose bytes encode to other tokens: libraries would disagree about it."""
     from tokenizers import models
 
     reference = models.BPE({token: rank for rank, token in enumerate(tokens)}, merges)

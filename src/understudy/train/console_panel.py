@@ -18,7 +18,7 @@ from rich.text import Text
 
 from understudy.console import bytes_text, count_text, duration_text
 
-# Metrics that the panel shows in a form of their own, or not at all.
+# Metrics that the panel shows in a special form, or not at all.
 NOT_LISTED = {
     "step", "tokens", "train_seconds", "train/loss", "val/loss", "lr", "tokens_per_second", "mfu",
     "memory_bytes", "memory_peak_bytes", "grad_norm",
@@ -123,7 +123,7 @@ class ProgressPanel:
             ends.append((self.stops["stop_at_tokens"] - tokens1) * trained / (tokens1 - tokens0))
         if "stop_at_seconds" in self.stops:
             ends.append(self.stops["stop_at_seconds"] - seconds1)
-        # Evaluations and checkpoints take time too: scale by what they took so far.
+        # Evaluations and checkpoints take time too: scale by their time so far.
         wall, all_trained = self.clock() - self._since[0], seconds1 - self._since[1]
         return max(0.0, min(ends)) * max(1.0, wall / all_trained)
 

@@ -29,7 +29,7 @@ from understudy.train.metrics import TrainingMetrics, memory_bytes
 from understudy.train.stage import TrainingStage
 
 SIGNAL_STEPS = 10
-"""Several processes ask each other for signals at most every so many steps, since each time waits for the device."""
+"""Steps between two exchanges of signals among several processes; each exchange waits for the device."""
 
 
 class StopSignals:

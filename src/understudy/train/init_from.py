@@ -110,7 +110,7 @@ def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]
 
 
 def load_reference(folder: RunFolder) -> Run:
-    """The run that a run started from, with a model of its own: the reference model.
+    """The parent of a run, loaded as a separate model: the reference model.
 
     Raises:
         ValueError: it is missing, or has changed since.

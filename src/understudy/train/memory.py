@@ -66,7 +66,7 @@ def plan_memory(
 
 def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
     """The models that a rollout stage holds beside its policy, and whether each is trained: the reference model, the
-    reward model, and a critic of its own. A reward model that is not there yet is planned with the policy's shape."""
+    reward model, and a separate critic. A reward model that is not there yet is planned with the policy's shape."""
     if not config.info.rollout:
         return []
     rollout, reward = config.section(RolloutConfig), config.model
@@ -111,9 +111,11 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     mlp = 2 * model.d_model + model.d_ff * (4 if model.activation == "swiglu" else 2)
     dropout = 3 * model.d_model if model.dropout else 0
     block = attention + mlp + dropout
-    kept = model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
+    features = (
+        model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
+    )
     ngrams = 2 * len(model.ngram_orders) * model.d_model
-    return item * (kept + ngrams + 4 * model.d_model)
+    return item * (features + ngrams + 4 * model.d_model)
 
 
 def free_bytes(runtime: Runtime) -> int:

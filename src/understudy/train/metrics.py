@@ -39,8 +39,8 @@ __all__ = ["TrainingMetrics", "final_table", "memory_bytes", "read_metrics", "re
 
 ALWAYS = ("step", "tokens", "train_seconds")
 FRAME_SECONDS = 0.2  # drawing one takes 2 ms of the core that trains
-PLAIN_LINES = 50  # about so many in a whole run, so that a log stays readable,
-PLAIN_SECONDS = 30.0  # but one at least so often
+PLAIN_LINES = 50  # lines of a whole run, about, so that a log stays readable,
+PLAIN_SECONDS = 30.0  # the longest time between two lines
 
 
 class TrainingMetrics:
@@ -225,7 +225,7 @@ def _process_peak_bytes(info: Any) -> int:
     if os.name == "nt":
         return int(info.peak_wset)
     try:
-        # Linux: getrusage would count what the parent had before exec (measured: 890 MB for a child of 9 MB).
+        # Linux: getrusage would count the parent's memory before exec (measured: 890 MB for a child of 9 MB).
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -245,10 +245,10 @@ def _rewind(folder: RunFolder, resume_step: int | None) -> list[dict[str, Any]]:
                 f"{folder.metrics} is from an earlier run; continue it with --resume, or choose another --run"
             )
         return []
-    kept = [row for row in read_metrics(folder.metrics) if row.get("step", 0) <= resume_step]
-    write_bytes(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+    rows = [row for row in read_metrics(folder.metrics) if row.get("step", 0) <= resume_step]
+    write_bytes(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
     for path in folder.samples.glob("step_*.txt"):
         step = path.stem.removeprefix("step_")
         if step.isdigit() and int(step) > resume_step:
             path.unlink()
-    return kept
+    return rows

@@ -115,7 +115,7 @@ def _with_micro_batch(
     if micro is None:
         micro = largest_micro_batch(config, runtime, measure_free_bytes(runtime), stage.tokens_per_sample)
     config = config.model_copy(update={"train": config.train.model_copy(update={"micro_batch_size": micro})})
-    samples_per_process(config, runtime)  # refuses what cannot be divided
+    samples_per_process(config, runtime)  # refuses a batch that cannot be divided
     return config
 
 

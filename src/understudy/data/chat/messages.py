@@ -96,10 +96,10 @@ def with_context(messages: Any, fields: dict[str, Any]) -> Any:
     if not system and not history:
         return messages
     turns = [*history, *messages]
-    own = [m for m in turns if m.get("role") == "system"]
-    if len(system) > 1 or (system and any(m["content"].strip() not in system for m in own)):
+    system_turns = [m for m in turns if m.get("role") == "system"]
+    if len(system) > 1 or (system and any(m["content"].strip() not in system for m in system_turns)):
         raise ValueError("two different system messages")
-    if system and not own:
+    if system and not system_turns:
         turns.insert(0, {"role": "system", "content": next(iter(system.values()))})
     return turns
 

@@ -109,7 +109,7 @@ def render_set(
     counts, max_tokens = PackingCounts(), context_length + 1  # the last token of a conversation is a target only
     tokens: list[np.ndarray] = []
     mask: list[np.ndarray] = []
-    kept: list[int] = []
+    numbers: list[int] = []
     remaining = iter(conversations)
     while batch := list(islice(remaining, RENDER_BATCH)):
         for rendered in render_all(tokenizer, batch):
@@ -118,12 +118,12 @@ def render_set(
             if fitted is not None:
                 tokens.append(np.array(fitted.tokens, dtype=np.uint32))
                 mask.append(np.array(fitted.mask, dtype=bool))
-                kept.append(counts.conversations - 1)
+                numbers.append(counts.conversations - 1)
     if not tokens:
         raise nothing_fits("conversation", split, counts, ", or data.too_long cut" if too_long == "drop" else "")
     starts = np.cumsum([0, *map(len, tokens)])
     weights = np.ones(counts.conversations) if weights is None else weights
-    return RenderedSet(np.concatenate(tokens), np.concatenate(mask), starts, weights[kept], counts)
+    return RenderedSet(np.concatenate(tokens), np.concatenate(mask), starts, weights[numbers], counts)
 
 
 def nothing_fits(noun: str, split: str, counts: object, further_advice: str = "") -> ValueError:

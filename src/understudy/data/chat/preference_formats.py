@@ -160,7 +160,7 @@ def _dialogue(fields: dict[str, Any], name: str) -> list[Message]:
     if before.strip() or not turns:
         raise ValueError(f"the field {name!r} does not begin with 'Human:'; a lone text needs a prompt beside it")
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": roles[who], "content": text} for who, text in zip(turns[::2], turns[1::2])]
+    return [{"role": roles[role], "content": text} for role, text in zip(turns[::2], turns[1::2])]
 
 
 def _ultrafeedback(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:

@@ -41,7 +41,7 @@ class PrefixTree:
 def build_prefix_trees(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], capacity: int) -> list[PrefixTree]:
     """Group sequences, each a (prefix, suffix), by equal prefixes, into trees of at most ``capacity`` tokens.
 
-    A sequence longer than ``capacity`` is a tree of its own.
+    A sequence longer than ``capacity`` is a separate tree.
     """
     by_prefix: dict[tuple[int, ...], list[PrefixTree]] = {}
     for index, (prefix, suffix) in enumerate(sequences):

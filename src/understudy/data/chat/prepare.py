@@ -2,7 +2,7 @@
 
 All sources are read, one after another, into one file in a folder .partial. Then the records for validation are chosen,
 and the lines are written to two files, which are renamed into place, the manifest last. Cut off at any moment it leaves
-the former data or a folder that the next run takes over. Downloads are kept, and the rest begins anew.
+the former data or a folder that the next run takes over. Downloads are kept; everything else begins anew.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def prepare_conversations(
         limit: the most records of each source, or of each split where it has splits; of a generated source the number
             to train on, and where a run answers the number of its prompts.
         seed: of the embedded corpus; 0 by default.
-        force: replace data that is there already.
+        force: replace existing data.
         cache: where downloads are kept.
         report: called often with the progress.
         endpoint: of the hub, where it is another than the library's.
@@ -201,7 +201,7 @@ def _default_name(request: PrepareChatRequest, sampling: Sampler | None) -> str:
         return f"{sampling.run_name()}-{request.kind}"
     names = [source.name for source in request.sources]
     if len(names) > 1 or any(mark in names[0] for mark in "*?["):
-        raise ValueError("several files or sources have no name of their own: say where the data goes, --out FOLDER")
+        raise ValueError("several files or sources have no common name: give the folder of the data, --out FOLDER")
     return f"{names[0].removeprefix('hf:').split('/')[-1].replace(':', '-')}-{request.kind}"
 
 

@@ -187,11 +187,11 @@ def _local(argument: str, kind: str, report: Report) -> ChatFiles:
         near = difflib.get_close_matches(argument, BY_KIND[kind], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"named sources are {', '.join(BY_KIND[kind])}"
         raise ValueError(f"{argument!r} is neither a file or folder nor a named source of {kind}: {hint}")
-    found = find_files([argument], CHAT_FILES)
-    splits: dict[Path, Split | None] = dict.fromkeys(found.files)
-    left_out = dict(found.skipped)
+    local = find_files([argument], CHAT_FILES)
+    splits: dict[Path, Split | None] = dict.fromkeys(local.files)
+    left_out = dict(local.skipped)
     if not path.is_file():
-        splits, for_testing = _splits_by_name(found.files, path if path.is_dir() else None)
+        splits, for_testing = _splits_by_name(local.files, path if path.is_dir() else None)
         left_out = for_testing | left_out
     files = []
     for number, (file, split) in enumerate(splits.items(), 1):

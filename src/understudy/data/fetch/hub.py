@@ -229,7 +229,7 @@ def _explained(repo: str, kind: str = "dataset") -> Iterator[None]:
     except errors.HFValidationError as problem:
         raise ValueError(f"{repo!r} is no name of a {kind}: {problem}") from problem
     except (errors.HTTPError, OSError) as problem:
-        # The library has no class of its own for a failed connection; it raises one of these.
+        # The library has no exception class for a failed connection; it raises one of these.
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_problem(problem, Path(problem.filename or ".")) from problem
         [reason, *_] = str(problem).strip().splitlines() or [type(problem).__name__]

@@ -1,8 +1,8 @@
-"""Divided text to token files: encoded on several threads, written in order, and able to go on after a kill.
+"""Divided text to token files: encoded on several threads, written in order, and resumable after a kill.
 
 Everything is written under a folder named .partial. At the end of a source file, every 16 MB of text at most, the token
 files are flushed to the disk, and a journal of their lengths is replaced. Bytes beyond these lengths are cut off when the
-work goes on at the next source file, so that the final bytes are those of a run that was never interrupted. The text and
+work resumes at the next source file, so that the final bytes are those of a run that was never interrupted. The text and
 the tokenizer are chosen elsewhere.
 """
 

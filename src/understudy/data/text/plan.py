@@ -1,7 +1,7 @@
 """Plan of a preparation, decided before it encodes: feeds, rules of validation, tokenizer, end-of-text token.
 
-The feeds are written into .partial/plan.json and the tokenizer into .partial/tokenizer.json, so that a preparation that
-goes on reads the same files at the same commit, and encodes them with the same tokenizer.
+The feeds are written into .partial/plan.json and the tokenizer into .partial/tokenizer.json, so that a resumed
+preparation reads the same files at the same commit, and encodes them with the same tokenizer.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def make_plan(
     """Decide everything, then write it down; the folder `partial` is made only then.
 
     Args:
-        continued: go on with the feeds and the tokenizer that were written down.
+        continued: resume with the feeds and the tokenizer of the saved plan.
 
     Raises:
         ValueError: sources that cannot be read, hold no text or have changed; a tokenizer that does not suit them.
     """
     saved = json.loads((partial / PLAN).read_text("utf-8"))["feeds"] if continued else []
-    pins = [Pin(tuple(TextPart(*part) for part in parts), *rest) for parts, *rest in saved]
+    pins = [Pin(tuple(TextPart(*part) for part in parts), *fields) for parts, *fields in saved]
     settings = (request.reading, cache, request.seed, request.limit, report)
     feeds = tuple(open_feed(source, *settings, pin) for source, pin in zip_longest(request.sources, pins))
     chosen = [choose_rule(feed, request.val_fraction, request.limit, report) for feed in feeds]

@@ -84,7 +84,7 @@ def prepare(
         limit: the most documents of each source; of a generated source the number to train on.
         seed: of the embedded corpus; 0 by default.
         workers: threads that encode; one for each processor by default, 8 at most. It changes no byte.
-        force: replace data, finished or not, that is there already.
+        force: replace existing data, finished or not.
         cache: where downloads are kept.
         report: called often with the progress; `preparation_bars()` gives one for a terminal.
         separator: divides a .txt or .md file into documents, such as "<|endoftext|>"; by default it is one document.

@@ -145,7 +145,7 @@ def default_name(sources: Sequence[TextSource]) -> str:
     origin = sources[0].origin
     one_file = isinstance(origin, TextFiles) and len(origin.found.files) == 1
     if len(sources) > 1 or (isinstance(origin, TextFiles) and not one_file):
-        raise ValueError("several files or sources have no name of their own: say where the data goes, --out FOLDER")
+        raise ValueError("several files or sources have no common name: give the folder of the data, --out FOLDER")
     if isinstance(origin, TextFiles):
         return origin.found.files[0].name.split(".")[0]
     return sources[0].name.removeprefix("hf:").split("#")[0].split("/")[-1].replace(":", "-")

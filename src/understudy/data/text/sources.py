@@ -44,7 +44,7 @@ class WebText:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """A row of generated.CORPORA, with training and validation documents of its own."""
+    """A row of generated.CORPORA, with its own training and validation documents."""
 
     corpus: str
 
@@ -173,15 +173,15 @@ def _refuse_misspelt(argument: str) -> None:
     raise ValueError(f"{argument!r} is neither a file or folder nor a named source: {hint}")
 
 
-def _hashed(found: LocalFiles, report: Report) -> TextFiles:
-    sizes = [path.stat().st_size for path in found.files]
+def _hashed(listing: LocalFiles, report: Report) -> TextFiles:
+    sizes = [path.stat().st_size for path in listing.files]
     parts: list[TextPart] = []
     done, total = 0, sum(sizes)
-    for path, size in zip(found.files, sizes):
+    for path, size in zip(listing.files, sizes):
         parts.append(TextPart(str(path), size, sha256_of(path)))
         done += size
         report(PreparationProgress("hashing files", done, total))
-    return TextFiles(found, tuple(parts))
+    return TextFiles(listing, tuple(parts))
 
 
 def identity(source: TextSource, seed: int) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def _open_hub(
     pinned: Pin | None,
     endpoint: str | None,
 ) -> Feed:
-    """The list of files is asked for once; a preparation that goes on takes it from its plan."""
+    """A feed of files on the hub. Their list is requested once; a resumed preparation takes it from its plan."""
     if pinned is not None and pinned.revision is not None:
         parts, revision, note = pinned.parts, pinned.revision, pinned.note
     else:

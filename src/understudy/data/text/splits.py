@@ -2,7 +2,7 @@
 
 - own:  the source has its splits (the embedded corpus).
 - tail: fewer than 100 documents. The last 10% of the characters of each document are for validation; of one
-        long text, that is what nanoGPT does.
+        long text, this is nanoGPT's split.
 - hash: otherwise. A document is for validation when the BLAKE2b hash of its text, read as a fraction of the
         largest hash, is below the chosen fraction. Copies of a document fall on the same side, and so does a
         document whatever its neighbours. Of a document longer than one piece (about a million characters)
@@ -84,7 +84,7 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
 
 
 def default_fraction(size_bytes: int, limit: int | None) -> float:
-    """The share of documents for validation where none was asked for; see the head of this file."""
+    """The share of documents for validation by default; see the head of this file."""
     if limit is not None:
         size_bytes = min(size_bytes, limit * TYPICAL_DOCUMENT_BYTES)
     return min(LARGEST_FRACTION, max(SMALLEST_FRACTION, VAL_BYTES / max(1, size_bytes)))

@@ -1,4 +1,4 @@
-"""Schemas of requests: OpenAI's parameters, and sampling settings of our own.
+"""Schemas of requests: OpenAI's parameters, and our sampling settings.
 
 Unknown parameters, and known ones that would have no effect here, are refused by name. OpenAI's parameters are accepted at
 the values that change nothing, and so are labels and the usual spellings of "off". Responses are plain dictionaries (chat.py,
