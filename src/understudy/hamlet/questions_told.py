@@ -163,12 +163,11 @@ class Telling:
         if spec.event is None:
             return self._ask_setting(spec, draw)
         if isinstance(spec.row, Fixed):
-            return self._ask_fixed(spec, draw)
-        return self._ask_frame(spec, draw)
+            return self._ask_fixed(spec, spec.row, draw)
+        return self._ask_frame(spec, required(spec.row), draw)
 
-    def _ask_frame(self, spec: Spec, draw: Draw) -> Query | None:
-        event, frame, slot = required(spec.event), spec.row, spec.slot
-        assert isinstance(frame, Frame)
+    def _ask_frame(self, spec: Spec, frame: Frame, draw: Draw) -> Query | None:
+        event, slot = required(spec.event), spec.slot
         met = frame.verb is not None and frame.verb[0] == "met"
         placed = slot == "p" or ("p" in frame.slots and self.told(event, "p") and (met or draw.chance(0.3)))
         if met and not placed:  # without a place, the question is ambiguous
@@ -185,9 +184,8 @@ class Telling:
             wrong[1:2] = [sentence(frame, turned, slot, but) + "."]
         return self._query(spec, direct, indirect, answer, wrong, draw, roles)
 
-    def _ask_fixed(self, spec: Spec, draw: Draw) -> Query | None:
-        event, row = required(spec.event), spec.row
-        assert isinstance(row, Fixed)
+    def _ask_fixed(self, spec: Spec, row: Fixed, draw: Draw) -> Query | None:
+        event = required(spec.event)
         if not self._unique(spec, ""):
             return None
         template = TOKEN.sub(lambda m: put(event, m[1], m[2] or "") if stays(m, row.slot) else m[0], row.answer)
