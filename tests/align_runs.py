@@ -20,7 +20,7 @@ from understudy.tokenizer import Tokenizer, train_tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
 
 LETTERS = "abcdefgh"
-ASKED = {"a": "b", "c": "d"}  # questions and right answers; one of the two is for validation
+RIGHT_ANSWERS = {"a": "b", "c": "d"}  # questions and right answers; one of the two is for validation
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def saved_run(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, stage: str)
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": a}], "answer": b, "category": a} for a, b in ASKED.items()]
+    rows = [{"prompt": [{"role": "user", "content": a}], "answer": b, "category": a} for a, b in RIGHT_ANSWERS.items()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -68,7 +68,7 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log(19 / 7), which is 1. Between wrong ones it is even."""
     path = tmp_path_factory.mktemp("data") / "preferences.jsonl"
     rows = []
-    for question, right in ASKED.items():
+    for question, right in RIGHT_ANSWERS.items():
         for wrong in LETTERS.replace(right, ""):
             for chosen, rejected, times in ((right, wrong, 19), (wrong, right, 7)):
                 rows += [pair(question, chosen, rejected)] * times

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align_runs import ASKED, COMMON, LETTERS, QUIET, beginner, pair, run
+from align_runs import COMMON, LETTERS, QUIET, RIGHT_ANSWERS, beginner, pair, run
 from conftest import TWO_PROCESSES
 from understudy.cli import main
 from understudy.config.align import DPOConfig, GRPOConfig, RewardConfig
@@ -72,7 +72,7 @@ def answer_chances(run: Run, question: str) -> dict[str, float]:
 def best_chance(sft_run: Run, question: str) -> tuple[int, float]:
     """The right letter's id, and its probability under the policy that is best at a divergence cost of BETA:
     proportional to the start's times e to the reward over BETA."""
-    right = sft_run.tokenizer.encode(ASKED[question])[0]
+    right = sft_run.tokenizer.encode(RIGHT_ANSWERS[question])[0]
     before = float(chance_of(sft_run, question)[right])
     raised = before * math.exp(1 / BETA)
     return right, raised / (1 - before + raised)
@@ -119,7 +119,7 @@ def test_dpo_finds_the_policy_that_the_preferences_come_from(seed: int, preferen
     [question] = [comparison.prompt[0]["content"] for comparison in open_preferences(preferences, "train")]
     before, after = answer_chances(sft_run, question), answer_chances(trained, question)
     moved = {letter: after[letter] - before[letter] for letter in LETTERS}
-    gained = moved.pop(ASKED[question])
+    gained = moved.pop(RIGHT_ANSWERS[question])
     assert [gained - other for other in moved.values()] == pytest.approx([math.log(19 / 7) / 0.5] * 7, abs=0.05)
 
 
@@ -201,7 +201,7 @@ def test_a_reward_model_scores_the_right_letter_higher(reward_run: Run, preferen
             )[0]
             for letter in LETTERS
         }
-    assert max(scores, key=lambda letter: scores[letter]) == ASKED[question]
+    assert max(scores, key=lambda letter: scores[letter]) == RIGHT_ANSWERS[question]
 
 
 # ---- agreement of sampling and training -------------------------------------------------------------------------------
@@ -397,7 +397,11 @@ def test_a_checker_needs_to_know_all_answers(
     unknown: str, sft_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": a + b}], "answer": ASKED[a]} for a in ASKED for b in LETTERS]
+    rows = [
+        {"prompt": [{"role": "user", "content": a + b}], "answer": RIGHT_ANSWERS[a]}
+        for a in RIGHT_ANSWERS
+        for b in LETTERS
+    ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     of_split = [list(one_run.messages) for one_run in open_prompts(data, unknown)]
     for row in rows:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from align_runs import ASKED, COMMON, LETTERS, QUIET, run, saved_run
+from align_runs import COMMON, LETTERS, QUIET, RIGHT_ANSWERS, run, saved_run
 from conftest import TWO_PROCESSES
 from understudy.cli import main
 from understudy.config.load import build_config
@@ -117,7 +117,11 @@ class RecordedReward(RewardFunction):
 
 def test_an_evaluation_is_shared_by_the_processes(sft_run: Run, prompts: Path, tmp_path: Path) -> None:
     data = tmp_path / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": a + b}], "answer": ASKED[a]} for a in ASKED for b in LETTERS * 4]
+    rows = [
+        {"prompt": [{"role": "user", "content": a + b}], "answer": RIGHT_ANSWERS[a]}
+        for a in RIGHT_ANSWERS
+        for b in LETTERS * 4
+    ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tree = {"stage": "grpo", "data": {"path": str(data)}, "grpo": {"checker_weight": 1, "max_new_tokens": 3}}
     shape = sft_run.config.model.model_dump(exclude_none=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from align_runs import ASKED, QUIET, pair, run
+from align_runs import QUIET, RIGHT_ANSWERS, pair, run
 from understudy import runtime
 from understudy.cli import main
 from understudy.data.chat.preferences import open_preferences
@@ -44,8 +44,8 @@ def optimised(sft_run: Run, reward_run: Run, tmp_path_factory: pytest.TempPathFa
     """A ppo run, rewarded by the reward model, on prompts enough for intervals."""
     where = tmp_path_factory.mktemp("ppo")
     rows = [
-        {"prompt": [{"role": "user", "content": a + x + y}], "answer": ASKED[a]}
-        for a in ASKED
+        {"prompt": [{"role": "user", "content": a + x + y}], "answer": RIGHT_ANSWERS[a]}
+        for a in RIGHT_ANSWERS
         for x in "abcdefgh"
         for y in "abcdefgh"
     ]
@@ -107,7 +107,9 @@ def test_lines_that_cannot_be_scored_are_one_sentence(
 
 # ---- compare --------------------------------------------------------------------------------------------------------
 
-PROMPTS = [Prompt(({"role": "user", "content": a},), None, ASKED[a], a) for a in ASKED for _ in range(20)]
+PROMPTS = [
+    Prompt(({"role": "user", "content": a},), None, RIGHT_ANSWERS[a], a) for a in RIGHT_ANSWERS for _ in range(20)
+]
 
 
 def judged(judge: compare.Judge, first: list[str], second: list[str], sft_run: Run) -> compare.RunComparison:
@@ -173,7 +175,7 @@ def test_judged_pairs_can_be_trained_on(
         output["saved_pairs"],
     ) == (29, 1, 30, 29), "an empty one teaches nothing"
     known = [comparison for split in ("train", "val") for comparison in open_preferences(saved, split)]
-    assert {c.prompt[0]["content"]: c.answers[c.pairs[0].chosen][0]["content"] for c in known} == ASKED
+    assert {c.prompt[0]["content"]: c.answers[c.pairs[0].chosen][0]["content"] for c in known} == RIGHT_ANSWERS
     assert known[0].truths[known[0].pairs[0].chosen] == 1.0
     assert main([*words, "--save", str(saved)]) == 2
     assert "must be the name of a new .jsonl file" in capsys.readouterr().err
