@@ -440,7 +440,7 @@ def test_a_name_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "a.jsonl", many(60))
     assert prepare_conversations(["a.jsonl"]).folder == Path("data/a-conversations")
-    with pytest.raises(ValueError, match="say where the data goes"):
+    with pytest.raises(ValueError, match="have no common name"):
         prepare_conversations(["*.jsonl"])
 
 

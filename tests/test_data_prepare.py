@@ -167,7 +167,7 @@ def test_field_without_anything_that_has_fields(corpus: Path, tmp_path: Path) ->
 def test_names(corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(corpus / "c.txt", None).folder == Path("data/c")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="say where the data goes, --out FOLDER"):
+    with pytest.raises(ValueError, match="have no common name: give the folder of the data, --out FOLDER"):
         run(corpus, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'shakespear' is neither .*: did you mean 'shakespeare'"):
         prepare(["shakespear"], tokenizer="char")
