@@ -26,6 +26,12 @@ from understudy.train.console_panel import ProgressPanel, sparkline
 from understudy.train.metrics import TrainingMetrics, final_table, memory_bytes
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that can move its cursor, whatever runs the tests."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
 def row(step: int, **more: float) -> dict[str, float]:
     return {"step": step, "tokens": step * 64, "train_seconds": step * 0.5, "train/loss": 4.0 - step / 1000} | more
 
