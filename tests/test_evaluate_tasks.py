@@ -76,7 +76,7 @@ def rigged(tokenizer: Tokenizer, after: dict[str, dict[str, float]], context: in
 def small_gpt(tokenizer: Tokenizer, context: int = 64) -> GPT:
     torch.manual_seed(3)
     config = ModelConfig(
-        family="portable", vocab_size=tokenizer.vocab_size, context_length=context, n_layers=2, n_heads=2, d_model=16
+        family="qwen3", vocab_size=tokenizer.vocab_size, context_length=context, n_layers=2, n_heads=2, d_model=16
     )
     model = GPT(config)
     with torch.no_grad():

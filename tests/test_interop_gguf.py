@@ -25,7 +25,7 @@ from understudy.tokenizer import BPETokenizer, Tokenizer, gpt2_tokenizer, train_
 from understudy.tokenizer.chat import CHAT_TEMPLATE, render, with_chat_tokens
 
 gguf: Any = pytest.importorskip("gguf", reason="gguf comes with `pip install 'understudy[interop]'`")
-SHAPES = {"gpt2": {"activation": "gelu_tanh"}, "portable": {"n_heads": 4, "n_kv_heads": 2, "head_width": 16}}
+SHAPES = {"gpt2": {"activation": "gelu_tanh"}, "qwen3": {"n_heads": 4, "n_kv_heads": 2, "head_width": 16}}
 
 
 def bpe(pattern: str = "gpt2") -> Tokenizer:
@@ -50,7 +50,7 @@ def test_weights_and_metadata(family: str, type: str, tmp_path: Path) -> None:
     expected = run.model.blocks[0].mlp.down.weight.detach().clone()
     reader = exported(run, tmp_path / "out", type)
     architecture = field(reader, "general.architecture")
-    assert architecture == {"gpt2": "gpt2", "portable": "qwen3"}[family]
+    assert architecture == {"gpt2": "gpt2", "qwen3": "qwen3"}[family]
     assert field(reader, f"{architecture}.context_length") == 32
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     down = tensors["blk.0.ffn_down.weight"]
@@ -75,7 +75,7 @@ def test_adapters_are_merged(tmp_path: Path) -> None:
 
 
 def test_a_matrix_that_blocks_do_not_divide_is_kept_in_f16(tmp_path: Path) -> None:
-    run = randomised(tmp_path / "run", shape("portable", d_model=48, d_ff=64), bpe())
+    run = randomised(tmp_path / "run", shape("qwen3", d_model=48, d_ff=64), bpe())
     kinds = {t.name: t.tensor_type.name for t in exported(run, tmp_path / "out", "q8_0").tensors}
     assert (kinds["blk.0.ffn_up.weight"], kinds["blk.0.ffn_down.weight"]) == ("F16", "Q8_0")
 
@@ -142,7 +142,7 @@ def render_go(template: str, **values: Any) -> str:
 
 def test_ollamas_template_renders_as_ours(tmp_path: Path) -> None:
     tokenizer = bpe()
-    run = randomised(tmp_path / "run", shape("portable"), tokenizer)
+    run = randomised(tmp_path / "run", shape("qwen3"), tokenizer)
     export_run(run, "ollama", tmp_path / "out", "q8_0")
     modelfile_fields = parse_modelfile((tmp_path / "out" / "Modelfile").read_text())
     assert (tmp_path / "out" / modelfile_fields["FROM"]).is_file()
@@ -161,7 +161,7 @@ def test_ollamas_template_renders_as_ours(tmp_path: Path) -> None:
 
 def test_a_base_run_continues_its_prompt(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bpe", SAMPLE, 290)
-    run = finished_run(tmp_path / "run", shape("portable", vocab_size=290), tokenizer)
+    run = finished_run(tmp_path / "run", shape("qwen3", vocab_size=290), tokenizer)
     modelfile_fields = parse_modelfile(modelfile(run))
     assert (
         render_go(modelfile_fields["TEMPLATE"], Prompt="Who?") == "Who?"

@@ -422,7 +422,7 @@ def test_models_that_cannot_be_compiled_are_left_unchanged(monkeypatch: pytest.M
     assert torch.isfinite(objective(batch)[0])
 
 
-MODELS = {"family": "portable", "context_length": 32, "n_layers": 2, "n_heads": 2, "d_model": 32, "vocab_size": 64}
+MODELS = {"family": "qwen3", "context_length": 32, "n_layers": 2, "n_heads": 2, "d_model": 32, "vocab_size": 64}
 
 
 @pytest.mark.parametrize(("critic", "models"), [("head", 2), ("model", 3)])

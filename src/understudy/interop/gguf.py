@@ -14,7 +14,7 @@ from understudy.config.model import ModelConfig
 from understudy.interop.huggingface_tokenizer import tokenizer_document
 from understudy.interop.names import from_theirs, to_theirs
 from understudy.interop.proof import EXACT, ReferenceOutputs
-from understudy.interop.shapes import plain_shape, plain_weights
+from understudy.interop.shapes import ARCHITECTURES, plain_shape, plain_weights
 from understudy.tokenizer import END_OF_TEXT, BPETokenizer, Tokenizer
 from understudy.tokenizer.chat import CHAT_TEMPLATE, END, speaks_chat
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from understudy.run import Run
 
-ARCHITECTURES = {"gpt2": "gpt2", "portable": "qwen3"}
 SPLITTERS = {"gpt2": "gpt-2", "gpt4": "llama-bpe"}
 """llama.cpp's names of our split patterns; Llama 3 has GPT-4's."""
 TYPES = ("f32", "f16", "q8_0")
@@ -64,7 +63,7 @@ def write_gguf(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> 
 
     merge_lora(run.model)
     config = plain_shape(run)
-    writer = gguf.GGUFWriter(path, ARCHITECTURES[config.family])
+    writer = gguf.GGUFWriter(path, ARCHITECTURES[config.family].gguf)
     writer.add_name(run.path.name)
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if type == "f32" else f"MOSTLY_{type.upper()}"])
     _add_shape(writer, config)

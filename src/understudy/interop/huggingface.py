@@ -17,10 +17,10 @@ from understudy.files import read_json
 from understudy.interop.huggingface_tokenizer import config_document as tokenizer_config
 from understudy.interop.huggingface_tokenizer import tokenizer_document, write_together
 from understudy.interop.model_card import model_card
-from understudy.interop.names import COLUMNS, TABLES, from_theirs, rows_of, to_theirs
+from understudy.interop.names import COLUMNS, from_theirs, rows_of, table_of, to_theirs
 from understudy.interop.proof import EXACT, ReferenceOutputs
 from understudy.interop.shapes import (
-    FAMILIES,
+    ARCHITECTURES,
     config_document,
     gives_scores,
     model_config,
@@ -143,7 +143,7 @@ def _write_model(run: Run, folder: Path) -> None:
 def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
     """The adapters under PEFT's names, and the names of their layers. If one of our matrices is several of theirs, all
     of these get the same A, and each its rows of B."""
-    table = {row.ours: row for row in TABLES[run.config.model.family]}
+    table = {row.ours: row for row in table_of(run.config.model.family)}
     config, tensors = plain_shape(run), {}
     targets: set[str] = set()
     weights = {name: p.detach() for name, p in run.model.named_parameters() if name.endswith(("lora_a", "lora_b"))}
@@ -231,12 +231,12 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def tidy_tensors(tensors: dict[str, Tensor], config: ModelConfig, source: object) -> dict[str, Tensor]:
     """Their tensors without causal masks and without a head that is the embedding."""
-    base = FAMILIES[config.family].base
+    base = ARCHITECTURES[config.family].base
     heads = ("lm_head.", "score.")
     if not any(name.startswith(base) for name in tensors):
         tensors = {name if name.startswith(heads) else base + name: tensor for name, tensor in tensors.items()}
     tensors = {name: t for name, t in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
-    embedding = tensors.get(TABLES[config.family][0].huggingface)
+    embedding = tensors.get(table_of(config.family)[0].huggingface)
     if config.tied and embedding is not None and (head := tensors.pop("lm_head.weight", None)) is not None:
         import torch
 

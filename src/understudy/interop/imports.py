@@ -179,11 +179,13 @@ def _tokenizer_of(
 def _cut(
     shape: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, context: int | None, dropout: float | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model with another context length and dropout, and without rows of unused ids."""
+    """The model with another context length and dropout; rows of ids that the tokenizer lacks are kept."""
     longest = shape["context_length"]
     if context is not None and not 1 <= context <= longest:
         raise ValueError(f"--context is {context}; the model reads 1 to {longest:,} tokens")
     cut = shape | {"vocab_size": tokenizer.vocab_size, "context_length": context or longest}
+    if tokenizer.vocab_size < shape["vocab_size"]:
+        cut["embedding_rows"] = shape["vocab_size"]
     if dropout is not None:
         cut["dropout"] = dropout
     before, after = (build_config({"model": model, "data": {"path": "."}}).model for model in (shape, cut))
