@@ -16,6 +16,7 @@ from understudy.config.model import ModelConfig
 from understudy.files import read_json
 from understudy.interop.huggingface_tokenizer import config_document as tokenizer_config
 from understudy.interop.huggingface_tokenizer import tokenizer_document, write_together
+from understudy.interop.memory import check_fits_memory
 from understudy.interop.model_card import model_card
 from understudy.interop.names import COLUMNS, from_theirs, rows_of, table_of, to_theirs
 from understudy.interop.proof import EXACT, ReferenceOutputs
@@ -222,8 +223,12 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: another architecture, an option that our model lacks, files that are missing or damaged, or weights
             that do not fit.
     """
-    shape = shape_from_document(read_json(folder / "config.json"), folder / "config.json")
+    document = read_json(folder / "config.json")
+    shape = shape_from_document(document, folder / "config.json")
     config = model_config(shape, folder)
+    halves = document.get("dtype", document.get("torch_dtype")) in ("bfloat16", "float16")
+    file_bytes = sum(path.stat().st_size for path in weight_files(folder) if path.is_file())
+    check_fits_memory(folder, file_bytes * (2 if halves else 1))
     tensors = tidy_tensors(read_weights(folder), config, folder)
     check_layers(config, tensors, folder)
     return shape, from_theirs(tensors, config, "huggingface", folder)
@@ -257,30 +262,37 @@ def check_layers(config: ModelConfig, tensors: dict[str, Tensor], source: object
         raise ValueError(f"{source} has {len(tensors):,} tensors, and its configuration {config.n_layers:,} layers")
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, from one file or several: safetensors if there are any, else PyTorch's files.
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a folder's weights, one or several: safetensors if there are any, else PyTorch's files.
 
     Raises:
-        ValueError: there are none, or a file is missing or damaged, or would execute code.
+        ValueError: there are none, or the index that lists them is damaged.
     """
-    for name, read in (
-        ("model.safetensors", _read_safetensors),
-        ("pytorch_model.bin", lambda path: only_tensors(read_pickled(path), path)),
-    ):
+    for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
-            return read(folder / name)
+            return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
             files = read_json(index).get("weight_map")
             if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
                 raise ValueError(f"{index} does not name the file of each weight; it is damaged")
-            tensors: dict[str, Tensor] = {}
-            for file in sorted(set(files.values())):
-                if Path(file).name != file:
-                    raise ValueError(f"{index} names {file!r}, which is no file beside it; it is damaged")
-                tensors |= read(folder / file)
-            return tensors
+            if outside := [file for file in files.values() if Path(file).name != file]:
+                raise ValueError(f"{index} names {outside[0]!r}, which is no file beside it; it is damaged")
+            return [folder / file for file in sorted(set(files.values()))]
     raise ValueError(f"{folder} holds no weights: it has neither model.safetensors nor pytorch_model.bin")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder.
+
+    Raises:
+        ValueError: there are none, or a file is missing or damaged, or would execute code.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        safe = path.suffix == ".safetensors"
+        tensors |= _read_safetensors(path) if safe else only_tensors(read_pickled(path), path)
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

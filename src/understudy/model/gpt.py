@@ -142,7 +142,7 @@ class GPT(nn.Module):
 
     def embed(self, tokens: Tensor, context: AttentionContext) -> Tensor:
         """The input of the first block (B, T, D)."""
-        x = self.token_embedding(tokens)  # (B, T, D)
+        x = self.token_embedding(tokens).to(self.norm.weight.dtype)  # (B, T, D); frozen embeddings may be in bf16
         if self.shape.position == "learned":
             table = self.position_embedding
             x = x + (table.weight[: x.shape[1]] if context.positions is None else table(context.positions))

@@ -17,8 +17,7 @@ from understudy.config.model import ModelShape, RopeScaling
 
 def rope_table(shape: ModelShape) -> Tensor:
     """(2, context, K) cosines and sines of rotary positions, each pair's angle in both halves of K."""
-    width = shape.head_width
-    frequencies = shape.rope_theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    frequencies = rope_frequencies(shape)
     if shape.rope_scaling:
         frequencies = scale_frequencies(frequencies, shape.rope_scaling)
     if shape.key_shift:
@@ -26,6 +25,11 @@ def rope_table(shape: ModelShape) -> Tensor:
     angles = torch.arange(shape.context_length, dtype=torch.float32)[:, None] * frequencies  # (context, K / 2)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))
+
+
+def rope_frequencies(shape: ModelShape) -> Tensor:
+    """(K / 2) rotary frequencies in radians a token, before they are scaled."""
+    return shape.rope_theta ** (-torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width)
 
 
 def scale_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
