@@ -332,15 +332,18 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The tokens of a prompt, at least one: an empty prompt becomes an end-of-text token or a line break.
+    """The tokens of a prompt, at least one: those that begin every text, or for an empty prompt the end-of-text token or
+    a line break.
 
     Raises:
         ValueError: an empty prompt for a tokenizer with neither, or a prompt that it cannot encode.
     """
+    if not prompt and tokenizer.prefix_ids:
+        return list(tokenizer.prefix_ids)
     if not prompt and tokenizer.eot_id is not None:
         return [tokenizer.eot_id]
     try:
-        return tokenizer.encode(prompt or "\n")
+        return tokenizer.encode_prompt(prompt or "\n")
     except ValueError as error:
         if prompt:
             raise
