@@ -327,7 +327,7 @@ def weights(change: Any) -> None:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "type": (lambda: changed("model_type", "llama"), "a model of type 'llama'"),
+    "type": (lambda: changed("model_type", "bert"), "a model of type 'bert'"),
     "architecture": (lambda: changed("architectures", ["GPT2ForTokenClassification"]), "GPT2ForTokenClassification"),
     "option": (lambda: changed("scale_attn_by_inverse_layer_idx", True), "scale_attn_by_inverse_layer_idx True"),
     "activation": (lambda: changed("activation_function", "silu"), "the activation 'silu'"),
@@ -357,7 +357,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no tokenizer": (lambda: Path("small/tokenizer.json").unlink(), "--tokenizer"),
     "unigram": (
         lambda: Path("small/tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": []}}'),
-        "only byte-level BPE",
+        "only BPE",
     ),
 }  # fmt: skip
 
@@ -449,7 +449,7 @@ def test_options_of_export_that_would_do_nothing_are_refused(
     tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finished_run(tmp_path / "runs" / "own", shape("qwen3", vocab_size=280), tokenizer)
-    assert "--type would be ignored" in complaint(capsys, "export", "own", "--format", "hf", "--type", "f16")
+    assert "has no type 'q8_0'" in complaint(capsys, "export", "own", "--format", "hf", "--type", "q8_0")
     assert "--adapter would be ignored" in complaint(capsys, "export", "own", "--format", "gguf", "--adapter")
     assert "has no adapters" in complaint(capsys, "export", "own", "--format", "hf", "--adapter", "--out", "x")
     assert "runs exists already" in complaint(capsys, "export", "own", "--format", "hf", "--out", "runs")

@@ -7,6 +7,8 @@ llama.cpp's converter does. A written file is read again and computed by our mod
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from understudy.run import Run
     from understudy.tokenizer import Tokenizer
 
-TYPES = ("f32", "f16", "bf16", "q8_0")
-TOLERANCE = {"f32": EXACT, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1}
+K_QUANTS = ("q6_k", "q5_k_m", "q4_k_m")
+TOLERANCE = {"f32": EXACT, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1, "q6_k": 0.3, "q5_k_m": 0.5, "q4_k_m": 0.8}
 """Largest difference of logits from ours by type, for logits up to 1 and in proportion above. Rounding stays below it,
 and a wrong name or layout exceeds it."""
 BLOCK = 32
@@ -199,13 +201,18 @@ def write_gguf(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> 
     """Write a run as one file, adapters merged, and return a line for each check.
 
     Args:
-        type: of the matrices, one of TYPES.
+        type: of the matrices. K-quants are made by llama.cpp's own tool from a file in f32.
+
+    Raises:
+        ValueError: a K-quant, and the tool is not installed.
     """
     import gguf
     import torch
 
     from understudy.model import merge_lora
 
+    if type in K_QUANTS:
+        return _write_k_quant(run, reference, path, type)
     merge_lora(run.model)
     config = plain_shape(run)
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config.family].gguf)
@@ -224,11 +231,33 @@ def write_gguf(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return [_compare(config, reference, path, type)]
+
+
+def _compare(config: ModelConfig, reference: ReferenceOutputs, path: Path, type: str) -> str:
+    """Compare the logits that the written weights give with the run's."""
     written = read_tensors(path)
     written.pop(FACTORS, None)
     weights = from_theirs(written, config, "gguf", path)
     difference = reference.compare_weights(config, weights, path, TOLERANCE[type], "gguf")
-    return [f"read again, its {type} weights give logits within {difference:.1g} of ours"]
+    return f"read again, its {type} weights give logits within {difference:.1g} of ours"
+
+
+def _write_k_quant(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> list[str]:
+    """Write a file whose matrices llama.cpp's llama-quantize has quantised."""
+    tool = shutil.which("llama-quantize")
+    if tool is None:
+        raise ValueError(
+            f"{type} is made by llama.cpp's llama-quantize, which is not on the PATH; install llama.cpp, or use --type q8_0"
+        )
+    whole = path.with_name(f".{path.name}.f32")
+    write_gguf(run, reference, whole, "f32")
+    done = subprocess.run([tool, str(whole), str(path), type.upper()], capture_output=True, text=True)
+    whole.unlink()
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise ValueError(f"llama-quantize could not write {type}: {lines[-1]}")
+    return [_compare(plain_shape(run), reference, path, type), f"quantised by {tool}"]
 
 
 def _add_shape(writer: Any, config: ModelConfig) -> None:

@@ -108,7 +108,7 @@ def _sentencepiece(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> J
     scores = metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or len(scores) != len(vocabulary):
         raise ValueError("its tokenizer has no score for each token; it is damaged")
-    pairs = []
+    pairs: list[tuple[float, int, tuple[str, str]]] = []
     for token, id in vocabulary.items():
         halves = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
         known = [pair for pair in halves if pair[0] in vocabulary and pair[1] in vocabulary]
@@ -169,7 +169,7 @@ def splitter_name(tokenizer: Tokenizer) -> str:
     step = document.get("pre_tokenizer") or {}
     steps = step.get("pretokenizers", [step])
     normalizer = document.get("normalizer")
-    for name, known in SPLITTERS.items():
+    for name, known in [*SPLITTERS.items(), ("gpt-2", _split(SPLIT_PATTERNS["gpt2"]))]:
         if _plain(steps) == _plain(known) and normalizer in (None, NORMALIZERS.get(name)):
             return name
     raise ValueError("llama.cpp has no name for how its tokenizer splits text; use --format hf")

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from understudy.run import Run
     from understudy.tokenizer import Tokenizer
 
+DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+"""PyTorch's names of the types of weights."""
+TOLERANCE = {"f32": EXACT, "f16": 0.02, "bf16": 0.1}
+"""Largest difference of logits by type, as in gguf.py."""
 SHARD_SIZE = "5GB"
 SAMPLE_TEXT = "Sam's 3 cats:\n\n  they don't purr!  "
 """A text to compare tokenizers by, without the characters that they lack."""
@@ -64,14 +68,18 @@ def require(*modules: str) -> None:
 # ---- Writing --------------------------------------------------------------------------------------------------------
 
 
-def write_huggingface(run: Run, reference: ReferenceOutputs, folder: Path) -> list[str]:
-    """Write a run's model, adapters merged; returns a line for each check."""
+def write_huggingface(run: Run, reference: ReferenceOutputs, folder: Path, type: str = "f32") -> list[str]:
+    """Write a run's model, adapters merged; returns a line for each check.
+
+    Args:
+        type: of the weights: f32, f16 or bf16.
+    """
     from understudy.model import merge_lora
 
     require("transformers")
     merge_lora(run.model)
-    _write_model(run, folder)
-    return [_read_by_transformers(run, reference, folder)]
+    _write_model(run, folder, type)
+    return [_read_by_transformers(run, reference, folder, tolerance=TOLERANCE[type])]
 
 
 def write_peft(run: Run, reference: ReferenceOutputs, folder: Path, out: Path) -> list[str]:
@@ -112,11 +120,12 @@ def write_peft(run: Run, reference: ReferenceOutputs, folder: Path, out: Path) -
     return [_read_by_transformers(run, reference, folder / "base", adapter)]
 
 
-def _write_model(run: Run, folder: Path) -> None:
+def _write_model(run: Run, folder: Path, type: str = "f32") -> None:
+    import torch
     from huggingface_hub import save_torch_state_dict
 
-    config = plain_shape(run)
-    weights = plain_weights(run, config)
+    config, dtype = plain_shape(run), DTYPES[type]
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in plain_weights(run, config).items()}
     if config.score_head:
         weights.pop("head.weight", None)  # an output head that is not tied; a reward model has none there
     folder.mkdir(exist_ok=True)
@@ -131,7 +140,7 @@ def _write_model(run: Run, folder: Path) -> None:
     tokenizer_settings = tokenizer_config(tokenizer, config.context_length)
     tokenizer_settings |= {} if pad is None else {"pad_token": pad}
     documents = {
-        "config.json": config_document(config) | tokens,
+        "config.json": config_document(config, dtype) | tokens,
         "tokenizer.json": tokenizer_document(tokenizer),
         "tokenizer_config.json": tokenizer_settings,
     }
@@ -166,7 +175,9 @@ def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
 # ---- Comparing ------------------------------------------------------------------------------------------------------
 
 
-def _read_by_transformers(run: Run, reference: ReferenceOutputs, folder: Path, adapter: Path | None = None) -> str:
+def _read_by_transformers(
+    run: Run, reference: ReferenceOutputs, folder: Path, adapter: Path | None = None, tolerance: float = EXACT
+) -> str:
     """Load a folder by transformers (and PEFT), and compare its outputs and tokens with the run's."""
     import torch
     import transformers
@@ -181,7 +192,7 @@ def _read_by_transformers(run: Run, reference: ReferenceOutputs, folder: Path, a
         reader += f" and PEFT {peft.__version__}"
         model = peft.PeftModel.from_pretrained(model, adapter)
     model.eval()
-    difference = reference.compare(lambda prompt: model(prompt).logits[0], EXACT, reader)
+    difference = reference.compare(lambda prompt: model(prompt).logits[0], tolerance, reader)
     _compare_tokens(run.tokenizer, transformers.AutoTokenizer.from_pretrained(folder))
     outputs = "scores" if scores else "logits"
     return f"read by {reader}: the same tokens, and {outputs} within {difference:.1g} of ours"

@@ -98,10 +98,18 @@ def import_model(
         "stage": IMPORTED, "understudy": understudy.__version__, "created": now(), "imported_from": source.name,
         "parameters": sum(tensor.numel() for tensor in weights.values()), "trained_parameters": 0, "data": {},
         "parent": None, "repository": source.repo, "license": source.license, "revision": source.revision,
+        "weights_type": _type_of(weights),
     }  # fmt: skip
     with whole_folder(folder.path, "--run") as partial:
         save_run(RunFolder(partial), config, run_tokenizer, weights, record)
     return folder
+
+
+def _type_of(weights: dict[str, Tensor]) -> str:
+    """The type that all weights have, as `export --type` names it; f32 if they differ."""
+    names = {"torch.float16": "f16", "torch.bfloat16": "bf16"}
+    types = {names.get(str(tensor.dtype), "f32") for tensor in weights.values()}
+    return types.pop() if len(types) == 1 else "f32"
 
 
 def find_source(
