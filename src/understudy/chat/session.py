@@ -110,7 +110,7 @@ class Chat:
         return self._answer(messages)
 
     def _answer(self, messages: list[Message]) -> Generator[str, None, None]:
-        messages = check_messages(messages)
+        messages = check_messages(messages, strip=self.tokenizer.chat_template is None)
         fitted = fit(self.tokenizer, messages, self.context - self.reserved)
         prompt, self.left = fitted.tokens, fitted.left_out
         settings = self.settings
@@ -156,8 +156,11 @@ class Chat:
         if not system[0]["content"]:
             self.messages = turns
             return
-        needed, free = len(render(self.tokenizer, system).tokens), self.context - self.reserved
-        if needed >= free:
+        if self.tokenizer.chat_template is not None:  # which need not take a system message alone
+            needed = len(render(self.tokenizer, [*system, {"role": "user", "content": ""}], reply=True).tokens)
+        else:
+            needed = len(render(self.tokenizer, system).tokens)
+        if needed >= (free := self.context - self.reserved):
             raise ValueError(f"the system message takes {needed:,} tokens, and {free:,} are free; give a shorter one")
         self.messages = [*system, *turns]
 

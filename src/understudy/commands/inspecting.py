@@ -103,7 +103,8 @@ def _print(mask: TrainingMask, width: int | None) -> None:
         _say(console, Text(f"\n── {number}: {shown.fate}, {trained}", style="bold"), wrapped)
         _say(console, _marked(shown, coloured), wrapped)
     counts = mask.counts
-    cut, dropped = (counts[a] + counts[b] for a, b in (("cut_at_a_turn", "cut_inside"), ("too_long", "without_answer")))
+    cut = counts["cut_at_a_turn"] + counts["cut_inside"]
+    dropped = counts["too_long"] + counts["without_answer"] + counts["refused_by_the_chat_template"]
     share = counts["trained_tokens"] / counts["tokens"]
     _say(console, Text(), wrapped)
     final_table({

@@ -22,6 +22,11 @@ def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="PATH", help="a folder that `understudy prepare` wrote (data.path)")
     add("--seed", metavar="N", help="train.seed")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
+    if STAGES[stage].adds_chat_tokens:
+        add(
+            "--chat-template", metavar="TEMPLATE",
+            help="replace the chat template of an imported model: a Jinja file, or chatml for our own format",
+        )  # fmt: skip
     if STAGES[stage].rollout:
         add("--reward-model", metavar="RUN", help=f"the run whose scores are rewards ({stage}.reward_model)")
 
@@ -32,9 +37,9 @@ def train(stage: str, arguments: Arguments) -> None:
     from understudy.stages.table import train_preset
     from understudy.train.runner import Interrupted
 
-    overrides = _overrides(stage, arguments)
+    overrides, template = _overrides(stage, arguments), getattr(arguments, "chat_template", None)
     try:
-        result = train_preset(stage, arguments.preset, arguments.run, overrides, arguments.resume)
+        result = train_preset(stage, arguments.preset, arguments.run, overrides, arguments.resume, template)
     except Interrupted as interrupt:
         print(f"understudy: {interrupt}", file=sys.stderr)
         arguments.status = 130

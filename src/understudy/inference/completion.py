@@ -36,7 +36,7 @@ class CompletionText:
         self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self.stop:
             raise ValueError("a stop string is empty, which would end every text at once; leave it out")
-        self.end_ids, self.decoder = end_ids, StreamDecoder(tokenizer)
+        self.end_ids, self.decoder = end_ids, StreamDecoder(tokenizer, begins=bool(end_ids))  # an answer begins a text
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.released = ""

@@ -17,7 +17,7 @@ from understudy.data.chat.packing import PackingCounts, fit_to_row, render_set
 from understudy.run import RunFolder, find_run
 from understudy.tokenizer import Tokenizer, load_tokenizer
 from understudy.tokenizer.base import token_texts
-from understudy.tokenizer.chat import Message, render, speaks_chat, with_chat_tokens
+from understudy.tokenizer.chat import Message, RefusedConversation, render_each, speaks_chat, with_chat_tokens
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ def _training_data(folder: RunFolder) -> Path:
 def _masked(
     tokenizer: Tokenizer, messages: Sequence[Message], context_length: int, too_long: str
 ) -> MaskedConversation:
-    rendered, counts = render(tokenizer, list(messages)), PackingCounts()
+    [rendered], counts = render_each(tokenizer, [list(messages)]), PackingCounts()
+    if isinstance(rendered, RefusedConversation):
+        return MaskedConversation(f"dropped, {rendered}", 0, 0, [], [], [], [])
     fitted = fit_to_row(rendered, context_length + 1, too_long, counts)
     fate = next(name for name, count in vars(counts).items() if count).replace("_", " ")
     if fitted is None:  # shown whole, with nothing trained on
