@@ -115,20 +115,20 @@ def shape_from_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, Any],
         raise ValueError(f"{path} holds a mixture of experts, which has no counterpart here")
     if (scaling := setting("rope.scaling.type", "none")) not in ("none", "linear"):
         raise ValueError(f"{path} has the rope scaling {scaling!r}; models with none or linear can be imported")
-    if "token_embd.weight" not in tensors:
-        raise ValueError(f"{path} lacks token_embd.weight; it is damaged, or of another kind")
     shape = {
-        "family": FAMILIES[name], "vocab_size": int(tensors["token_embd.weight"].shape[1]),
-        "context_length": setting("context_length"), "n_layers": setting("block_count"),
+        "family": FAMILIES[name], "context_length": setting("context_length"), "n_layers": setting("block_count"),
         "n_heads": setting("attention.head_count"), "d_model": setting("embedding_length"),
         "d_ff": setting("feed_forward_length"), "tied": "output.weight" not in tensors,
     }  # fmt: skip
+    if "token_embd.weight" not in tensors:
+        raise ValueError(f"{path} lacks token_embd.weight; it is damaged, or of another kind")
+    shape["vocab_size"] = int(tensors["token_embd.weight"].shape[1])
     if name == "gpt2":
-        return shape | {"norm_eps": setting("attention.layer_norm_epsilon"), "activation": "gelu_tanh"}
+        return shape | {"norm_eps": _fp32(setting("attention.layer_norm_epsilon")), "activation": "gelu_tanh"}
     shape |= {
         "n_kv_heads": setting("attention.head_count_kv", shape["n_heads"]),
-        "norm_eps": round(setting("attention.layer_norm_rms_epsilon"), 12),
-        "rope_theta": setting("rope.freq_base", 10_000.0),
+        "norm_eps": _fp32(setting("attention.layer_norm_rms_epsilon")),
+        "rope_theta": _fp32(setting("rope.freq_base", 10_000.0)),
     }  # fmt: skip
     if f"{name}.attention.key_length" in metadata:
         shape["head_width"] = setting("attention.key_length")
@@ -137,6 +137,11 @@ def shape_from_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, Any],
     if name == "smollm3":
         shape["no_rope_layers"] = list(range(3, shape["n_layers"], 4))
     return shape
+
+
+def _fp32(value: float) -> float:
+    """The short number that was stored in fp32."""
+    return float(f"{value:.7g}")
 
 
 def scaling_from_factors(factors: Tensor, config: ModelConfig, path: Path) -> RopeScaling:
@@ -261,6 +266,8 @@ def _write_k_quant(run: Run, reference: ReferenceOutputs, path: Path, type: str)
 
 
 def _add_shape(writer: Any, config: ModelConfig) -> None:
+    import gguf
+
     writer.add_block_count(config.n_layers)
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.d_model)
@@ -277,7 +284,7 @@ def _add_shape(writer: Any, config: ModelConfig) -> None:
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     if config.rope_scaling is not None and config.rope_scaling.type == "linear":
-        writer.add_rope_scaling_type("linear")
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.rope_scaling.factor)
 
 

@@ -60,6 +60,8 @@ def read_tokenizer(metadata: Mapping[str, Any]) -> HuggingFaceTokenizer:
     kinds = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
     if len(kinds) != len(tokens):
         raise ValueError(f"it has {len(tokens):,} tokens and {len(kinds):,} kinds of tokens; it is damaged")
+    last = max((id for id, token_kind in enumerate(kinds) if token_kind != UNUSED), default=-1)
+    tokens, kinds = tokens[: last + 1], kinds[: last + 1]  # rows that pad the embedding have no tokens
     vocabulary = {token: id for id, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise ValueError("two of its tokens are spelled alike; it is damaged")
