@@ -425,12 +425,12 @@ def test_mistakes_name_the_field_and_line(tmp_path: Path) -> None:
 
 def test_without_data_or_hub_one_sentence_advises(monkeypatch: pytest.MonkeyPatch) -> None:
     from understudy.data.fetch.download import UnavailableError
-    from understudy.evaluate.tasks import source
+    from understudy.evaluate.tasks import public
 
     def away(*arguments: object) -> None:
         raise UnavailableError("the dataset could not be fetched")
 
-    monkeypatch.setattr(source, "list_dataset", away)
+    monkeypatch.setattr(public, "list_dataset", away)
     for name in set(TASKS) - {"hamlet", "hamlet-choice"}:
         with pytest.raises(ValueError, match=f"questions of {name} are not here.*--task-data"):
             find_task(name).examples()
