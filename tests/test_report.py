@@ -455,22 +455,17 @@ def test_a_run_with_a_parent_shows_its_lineage(tmp_path: Path) -> None:
     assert page.row("cut or dropped") == ["10 cut at a turn · 3 dropped as too long"]
 
 
-@pytest.mark.parametrize("fault", ["gone", "retrained", "pruned", "damaged", "odd path", "itself"])
+@pytest.mark.parametrize("fault", ["gone", "retrained", "pruned", "damaged"])
 def test_trouble_with_a_parent_is_noted_and_stops_nothing(fault: str, tmp_path: Path) -> None:
     base, child = before_and_after(tmp_path)
-    about = child.record()
     if fault == "gone":
         shutil.rmtree(base.path)
     elif fault == "retrained":
         write_json(base.checkpoints / "step_400" / "state.json", {"weights_sha256": "77" * 32})
     elif fault == "pruned":
         shutil.rmtree(base.checkpoints / "step_400")
-    elif fault == "damaged":
-        base.metrics.write_text("{\n{}\n")
-    elif fault == "odd path":
-        write_json(child.path / "run.json", about | {"parent": {"run": "x" * 5000 + "\0", "step": [], "sha256": 7}})
     else:
-        write_json(child.path / "run.json", about | {"parent": about["parent"] | {"run": str(child.path)}})
+        base.metrics.write_text("{\n{}\n")
     page = page_of(tmp_path, child)
     message = {
         "gone": f"the folder {base.path} does not exist any more",
@@ -478,8 +473,6 @@ def test_trouble_with_a_parent_is_noted_and_stops_nothing(fault: str, tmp_path: 
         "started from (sha256 efefefefefef…)",
         "pruned": "its checkpoint of step 400 does not exist any more",
         "damaged": f"line 1 of {base.metrics} is damaged",
-        "odd path": "does not exist any more",
-        "itself": "run.json names the run as its own ancestor",
     }
     assert message[fault] in page.text
     assert "87.5%" in page.text, "its own results are there"

@@ -18,7 +18,7 @@ from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.progress import preparation_bars
 from understudy.data.text.prepare import prepare
-from understudy.evaluate.compare_runs import compare_runs
+from understudy.evaluate.compare import compare_runs
 from understudy.evaluate.run_evaluation import evaluate_split
 from understudy.evaluate.run_tasks import evaluate_on_tasks
 from understudy.evaluate.tasks import find_task

@@ -109,7 +109,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(arguments: Arguments) -> None:
-    from understudy.evaluate.compare_runs import compare_runs, save_preferences
+    from understudy.evaluate.compare import compare_runs, save_preferences
     from understudy.files import check_new_lines_file
     from understudy.report.tables import print_comparison
     from understudy.run import load_run

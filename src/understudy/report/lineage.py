@@ -17,7 +17,7 @@ from understudy.config.stages import DEFAULT_STAGE, STAGES
 from understudy.console import printable
 from understudy.files import read_json
 from understudy.report.wording import MISSING, count, joined, measured, plain, short_hash
-from understudy.run import BEST_OF_N, REWARD_EVALUATION, RunFolder, find_run, read_metrics
+from understudy.run import BEST_OF_N, REWARD_EVALUATION, RunFolder, find_run, lineage, read_metrics
 
 MOST_SAMPLES, MOST_CHARACTERS = 40, 20_000
 COUNTS = {
@@ -151,49 +151,27 @@ def read_family(folders: Sequence[Path]) -> LineageTree:
     runs = list({run.path.resolve(): run for run in (find_run(str(folder)) for folder in folders)}.values())
     members = [_read_run(run) for run in runs]
     numbers = {run.path.resolve(): number for number, run in enumerate(runs)}
-    chains = [_chain(number, members, numbers) for number in range(len(runs))]
+    chains = [_chain(run, members, numbers) for run in runs]
     labels = [member.label for member in members]
     named = [m if labels.count(m.label) == 1 else replace(m, label=str(m.folder.path)) for m in members]
     return LineageTree(named, len(runs), chains)
 
 
-def _chain(last: int, members: list[Evidence], numbers: dict[Path, int]) -> list[Link]:
-    """The lineage of a member, the oldest first; ancestors are added to the members."""
-    chain, seen = [Link(last, {})], {last}
-    while (child := chain[0].member) is not None and (record := members[child].parent):
-        folder = _find_parent(record, members[child].folder)
-        if folder is None:
-            chain.insert(0, Link(None, record, f"the folder {record.get('run')} does not exist any more"))
-            continue
+def _chain(run: RunFolder, members: list[Evidence], numbers: dict[Path, int]) -> list[Link]:
+    """The lineage of a run, the oldest first; ancestors are added to the members."""
+    chain: list[Link] = []
+    for folder, record in lineage(run):
         path = folder.path.resolve()
-        if path not in numbers:
-            try:
+        try:
+            if path not in numbers:
                 members.append(_read_run(folder))
-            except (OSError, ValueError) as error:
-                chain.insert(0, Link(None, record, str(error)))
-                continue
-            numbers[path] = len(members) - 1
-        if numbers[path] in seen:
-            chain.insert(0, Link(None, record, "run.json names the run as its own ancestor"))
-            continue
-        seen.add(numbers[path])
-        chain.insert(0, Link(numbers[path], record, _doubt(folder, record)))
+                numbers[path] = len(members) - 1
+        except (OSError, ValueError) as error:
+            gone = f"the folder {record.get('run')} does not exist any more"
+            chain.insert(0, Link(None, record, str(error) if folder.exists() else gone))
+            break
+        chain.insert(0, Link(numbers[path], record, _doubt(folder, record) if record else ""))
     return chain
-
-
-def _find_parent(record: Mapping[str, Any], child: RunFolder) -> RunFolder | None:
-    """The folder of a parent: at the recorded path or beside the child; preferably the one with the recorded weights."""
-    recorded = Path(str(record.get("run")))
-    paths = [recorded, child.path.resolve().parent / recorded.name]
-    folders = [RunFolder(path) for path in paths if _is_run(path)]
-    return next((folder for folder in folders if not _doubt(folder, record)), folders[0] if folders else None)
-
-
-def _is_run(path: Path) -> bool:
-    try:
-        return RunFolder(path).exists()
-    except (OSError, ValueError):  # too long, not allowed, or no path at all
-        return False
 
 
 def _doubt(folder: RunFolder, record: Mapping[str, Any]) -> str:
