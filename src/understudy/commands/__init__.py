@@ -6,7 +6,10 @@ Each verb is two functions: one adds its arguments to a parser, one runs it. Hea
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+from understudy.console import print_json
 
 Arguments = argparse.Namespace
 
@@ -16,6 +19,14 @@ def check_least(least: int, **options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; a number from {least} is wanted")
+
+
+def show_result(arguments: Arguments, document: Any, show: Callable[[], object]) -> None:
+    """Print the result of a command: as one JSON document with --json, else by ``show``."""
+    if arguments.json:
+        print_json(document)
+    else:
+        show()
 
 
 SHARED: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, shared_arguments
+from understudy.commands import Arguments, check_least, shared_arguments, show_result
 from understudy.console import (
     final_table,
     interval_text,
@@ -55,10 +55,7 @@ def score(arguments: Arguments) -> None:
             run, arguments.file, runtime, arguments.batch_size,
             lambda done, total: report(f"{run.path.name} scores", done, total),
         )  # fmt: skip
-    if arguments.json:
-        print_json(scored.as_dict())
-    else:
-        _print_scores(scored)
+    show_result(arguments, scored.as_dict(), lambda: _print_scores(scored))
 
 
 def _print_scores(scored: ScoredText) -> None:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, model_arguments
-from understudy.console import final_table, interval_text, print_json, progress_bars, progress_callback
+from understudy.commands import Arguments, check_least, model_arguments, show_result
+from understudy.console import final_table, interval_text, progress_bars, progress_callback
 
 if TYPE_CHECKING:
     from understudy.evaluate.run_evaluation import RunEvaluation
@@ -58,10 +58,7 @@ def _evaluate_tasks(arguments: Arguments) -> None:
             )
         if not runtime.is_main:
             return
-        if arguments.json:
-            print_json(evaluation.as_dict())
-        else:
-            print_task_evaluation(evaluation)
+        show_result(arguments, evaluation.as_dict(), lambda: print_task_evaluation(evaluation))
         evaluation.save()
 
 
@@ -80,10 +77,7 @@ def _evaluate_split(arguments: Arguments) -> None:
         evaluation = evaluate_split(run, runtime, path, arguments.split, arguments.context, arguments.batch_size)
         if not runtime.is_main:
             return
-        if arguments.json:
-            print_json(evaluation.as_dict())
-        else:
-            _print_evaluation(evaluation)
+        show_result(arguments, evaluation.as_dict(), lambda: _print_evaluation(evaluation))
         evaluation.save()
 
 

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, shared_arguments
-from understudy.console import final_table, print_json, print_line, printable
+from understudy.commands import Arguments, check_least, shared_arguments, show_result
+from understudy.console import final_table, print_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,10 +83,7 @@ def _inspect_mask(arguments: Arguments) -> None:
     mask = training_mask(arguments.run, arguments.data, arguments.num or 3)
     if mask.lacks_chat_tokens:
         print_line(f"{mask.run} is a base run without chat tokens; they are shown as `understudy sft` would add them")
-    if arguments.json:
-        print_json(mask.as_dict())
-    else:
-        _print(mask, arguments.width)
+    show_result(arguments, mask.as_dict(), lambda: _print(mask, arguments.width))
 
 
 def _print(mask: TrainingMask, width: int | None) -> None:
