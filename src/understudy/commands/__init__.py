@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from understudy.console import print_json
+
+if TYPE_CHECKING:
+    from understudy.run import Run
 
 Arguments = argparse.Namespace
 
@@ -27,6 +30,20 @@ def show_result(arguments: Arguments, document: Any, show: Callable[[], object])
         print_json(document)
     else:
         show()
+
+
+def run_that_generates(arguments: Arguments) -> Run:
+    """The run, checkpoint and device that the arguments name.
+
+    Raises:
+        ValueError: it is a reward model.
+    """
+    from understudy.run import load_run, refuse_reward_model
+    from understudy.runtime import choose_device
+
+    run = load_run(arguments.run, arguments.checkpoint, str(choose_device(arguments.device)[0]))
+    refuse_reward_model(run)
+    return run
 
 
 SHARED: dict[str, dict[str, Any]] = {
