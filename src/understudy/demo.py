@@ -20,7 +20,7 @@ from understudy.data.progress import preparation_bars
 from understudy.data.text.prepare import prepare
 from understudy.evaluate.compare import compare_runs
 from understudy.evaluate.run_evaluation import evaluate_split
-from understudy.evaluate.run_tasks import evaluate_on_tasks
+from understudy.evaluate.runner import evaluate_on_tasks
 from understudy.evaluate.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings

@@ -36,7 +36,7 @@ def evaluate(arguments: Arguments) -> None:
 
 
 def _evaluate_tasks(arguments: Arguments) -> None:
-    from understudy.evaluate.run_tasks import evaluate_on_tasks, find_tasks
+    from understudy.evaluate.runner import evaluate_on_tasks, find_tasks
     from understudy.report.tables import print_task_evaluation
     from understudy.run import load_run
     from understudy.runtime import start_runtime

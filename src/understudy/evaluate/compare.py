@@ -228,9 +228,8 @@ def compare_runs(
         )
         for position, (run, rows) in enumerate(zip(runs, rendered))
     ]  # fmt: skip
-    pairs = judge_answers(
-        [prompts[i] for i in numbers], answers[0], answers[1], judge, seed, partial(progress, "judging")
-    )
+    one, other = ([answer.strip() for answer in of_run] for of_run in answers)
+    pairs = judge_answers([prompts[i] for i in numbers], one, other, judge, seed, partial(progress, "judging"))
     trained_on = count_trained(prompts, [run.path for run in runs])
     return RunComparison(first, second, pairs, len(prompts), len(prompts) - len(numbers), trained_on)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from understudy.inference.generate import evaluating
 from understudy.losses import pair_loss
 from understudy.model import GPT
 from understudy.rewards.model import check_finite, document_scores
-from understudy.run import REWARD_EVALUATION, RunFolder
+from understudy.run import REWARD_EVALUATION
 from understudy.runtime import Runtime
 
 BINS = 10
@@ -67,9 +68,9 @@ class RewardEvaluation:
             "scores": self.scores,
         }  # fmt: skip
 
-    def save(self, folder: RunFolder, step: int) -> None:
+    def save(self, folder: Path, step: int) -> None:
         """Write it to the run's folder, where the report reads it."""
-        write_json(folder.path / REWARD_EVALUATION, self.as_dict() | {"checkpoint": str(step)})
+        write_json(folder / REWARD_EVALUATION, self.as_dict() | {"checkpoint": str(step)})
 
 
 def calibration(differences: Sequence[float]) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ from understudy.evaluate.loss import LossResult, evaluate_run
 from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
 from understudy.files import write_json
 from understudy.rewards.model import RewardModel
-from understudy.run import Run, RunFolder
+from understudy.run import Run
 from understudy.runtime import Runtime
 
 
@@ -44,23 +44,11 @@ class RunEvaluation:
         return self.facts() | results
 
     def save(self) -> None:
-        """Write the result to the run's folder, where the report reads it, if it is the run's own validation.
-
-        Raises:
-            ValueError: the folder cannot be written.
-        """
-        if not self.own_validation:
-            return
-        folder = RunFolder(self.run.path)
-        try:
-            if isinstance(self.result, RewardEvaluation):
-                self.result.save(folder, self.run.step)
-            else:
-                write_json(folder.path / "evaluation.json", self.result.as_dict() | {"checkpoint": str(self.run.step)})
-        except OSError as error:
-            raise ValueError(
-                f"the result cannot be written to {self.run.path} ({error.strerror}); make it writable"
-            ) from error
+        """Write the result to the run's folder, where the report reads it, if it is the run's own validation."""
+        if self.own_validation and isinstance(self.result, RewardEvaluation):
+            self.result.save(self.run.path, self.run.step)
+        elif self.own_validation:
+            write_json(self.run.path / "evaluation.json", self.result.as_dict() | {"checkpoint": str(self.run.step)})
 
 
 def evaluate_split(
