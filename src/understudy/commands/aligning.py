@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from understudy.commands import Arguments, check_least, shared_arguments, show_result
 from understudy.console import (
@@ -152,18 +152,13 @@ def _judge(reward_model: str | None, person: bool, runtime: Runtime, stop_bars: 
     from understudy.evaluate.compare import by_person, by_reward, by_verifier
     from understudy.rewards.model import RewardModel
 
-    def ask(question: str) -> str:
-        print(question, end="", file=sys.stderr, flush=True)
-        if not (line := sys.stdin.readline()):
-            raise EOFError
-        return line
-
-    def show(text: str) -> None:
+    def ask(text: str) -> str:
         stop_bars()
-        print(printable(text), file=sys.stderr)
+        print(printable(text), end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline()
 
     if person:
-        return by_person(ask, show)
+        return by_person(ask)
     return by_verifier if reward_model is None else by_reward(RewardModel(reward_model, runtime))
 
 
@@ -194,9 +189,10 @@ def best_of_n(arguments: Arguments) -> None:
             lambda done, total: report(f"sampling {arguments.most} completions of each prompt", done, total),
         )  # fmt: skip
     page = update_report(run)
-    if arguments.json:
-        print_json(result)
-        return
+    show_result(arguments, result, lambda: _print_best_of_n(result, str(run.path), page))
+
+
+def _print_best_of_n(result: dict[str, Any], run: str, page: Path) -> None:
     names = {"reward": "reward", "true_score": "true score"}
     names = {name: words for name, words in names.items() if name in result["rows"][0]}
     rows = [
@@ -204,5 +200,5 @@ def best_of_n(arguments: Arguments) -> None:
          *(interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3f") for name in names)]
         for row in result["rows"]
     ]  # fmt: skip
-    show_table(f"best of n of the reference model of {run.path}", ["n", "KL", *names.values()], rows)
+    show_table(f"best of n of the reference model of {run}", ["n", "KL", *names.values()], rows)
     final_table({"report": str(page)})

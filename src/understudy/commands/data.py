@@ -92,15 +92,16 @@ def _prepare_conversations(arguments: Arguments) -> None:
 
 
 def _sampling(arguments: Arguments) -> Sampling | None:
-    """The settings of sampling, where a run was named."""
-    from understudy.annotators import Sampling
-
     given = {name: getattr(arguments, name) for name in OF_SAMPLING}
     given = {name: value for name, value in given.items() if value is not None}
     run = getattr(arguments, "from")  # a keyword of Python
     if run is None and given:
         raise ValueError(f"--{next(iter(given))} does nothing without --from RUN: leave it out, or name a run")
-    return None if run is None else Sampling(run, **given)
+    if run is None:
+        return None
+    from understudy.annotators import Sampling
+
+    return Sampling(run, **given)
 
 
 def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:

@@ -158,27 +158,24 @@ def by_reward(model: RewardModel) -> Judge:
     return judge
 
 
-def by_person(ask: Callable[[str], str], show: Callable[[str], None]) -> Judge:
-    """A judge that asks a person: 1, 2, t for a tie, q to stop. The end of the input stops too.
+def by_person(ask: Callable[[str], str]) -> Judge:
+    """A judge that asks a person: 1, 2, t for a tie, q to stop.
 
     Args:
-        ask: shows a question and returns the reply; raises EOFError at the end of the input.
-        show: shows a text.
+        ask: shows a text and returns the line that was typed, or an empty string at the end of the input, which stops.
     """
     points = {"1": 1.0, "2": 0.0, "t": 0.5}
 
     def judge(prompt: Prompt, first: str, second: str) -> float:
-        show("\n" + "\n".join(f"{message['role']}: {message['content']}" for message in prompt.messages))
-        show(f"\n1: {first or '(nothing)'}\n2: {second or '(nothing)'}\n")
-        while True:
-            try:
-                reply = ask("Which is better? 1, 2, t for a tie, q to stop: ").strip().lower()
-            except EOFError:
-                raise StopIteration from None
+        asked = "\n".join(f"{message['role']}: {message['content']}" for message in prompt.messages)
+        text = f"\n{asked}\n\n1: {first or '(nothing)'}\n2: {second or '(nothing)'}\n\n"
+        while reply := ask(f"{text}Which is better? 1, 2, t for a tie, q to stop: "):
+            text, reply = "", reply.strip().lower()
             if reply in points:
                 return points[reply]
             if reply == "q":
-                raise StopIteration
+                break
+        raise StopIteration
 
     return judge
 
