@@ -127,7 +127,9 @@ class Sampling:
         """The run that answers; ``about`` gets its path, step and weights."""
         run = load_run(self.run, CHECKPOINT, str(choose_device()[0]))
         if not speaks_chat(run.tokenizer):
-            raise ValueError(f"the run {run.path} has no chat tokens and cannot answer; give one that `understudy sft` finetuned")
+            raise ValueError(
+                f"the run {run.path} has no chat tokens and cannot answer; give one that `understudy sft` finetuned"
+            )
         run.model = model_for_generation(run.model)
         about |= {"run": str(run.path), "step": run.step, "weights_sha256": run.state["weights_sha256"]}
         return run
