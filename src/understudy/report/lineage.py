@@ -16,7 +16,7 @@ from understudy.config.load import read_preset
 from understudy.config.stages import DEFAULT_STAGE, STAGES
 from understudy.console import printable
 from understudy.files import read_json
-from understudy.report.wording import MISSING, count, joined, measured, plain, short_hash
+from understudy.report.wording import MISSING, count, joined, plain, short_hash
 from understudy.run import BEST_OF_N, REWARD_EVALUATION, RunFolder, find_run, lineage, read_metrics
 
 MOST_SAMPLES, MOST_CHARACTERS = 40, 20_000
@@ -52,12 +52,12 @@ class Evidence:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        return _mapping(self.about.get("data"))
+        return self.about.get("data") or {}
 
     @property
     def parent(self) -> Mapping[str, Any]:
         """The run it started from: ``run``, ``step``, ``sha256``; empty for random weights."""
-        return _mapping(self.about.get("parent"))
+        return self.about.get("parent") or {}
 
     def last(self, name: str) -> Any:
         """The last value of a metric, or None."""
@@ -76,29 +76,20 @@ class Evidence:
         name, _, unit = STAGES[self.stage].loss_label.partition(" (")
         return name, unit.rstrip(")")
 
-    def _validations(self) -> list[tuple[float, int]]:
-        sign = -1.0 if STAGES[self.stage].rollout else 1.0  # the validation loss of rollouts is the negative reward
-        return [(sign * row["val/loss"] + 0.0, row["step"]) for row in self.rows if row.get("val/loss") is not None]
+    def measured(self, loss: float) -> float:
+        """A validation loss, or the reward of a stage with rollouts, whose loss is the negative reward."""
+        return 0.0 - loss if STAGES[self.stage].rollout else loss
 
     def best(self) -> tuple[float, int] | None:
         """The lowest validation loss in training, or the highest reward, and its step."""
-        validations = self._validations()
-        if not validations:
+        losses = [(row["val/loss"], row["step"]) for row in self.rows if row.get("val/loss") is not None]
+        if not losses:
             return None
-        if STAGES[self.stage].rollout:
-            return max(validations, key=lambda validation: (validation[0], -validation[1]))
-        return min(validations)
+        loss, step = min(losses)
+        return self.measured(loss), step
 
-    def last_validation(self) -> float | None:
-        """The last validation loss or reward in training."""
-        validations = self._validations()
-        return validations[-1][0] if validations else None
-
-    def setting(self, dotted: str) -> Any:
-        node: Any = self.settings
-        for part in dotted.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return node
+    def setting(self, section: str, name: str) -> Any:
+        return self.settings.get(section, {}).get(name)
 
 
 @dataclass(frozen=True)
@@ -163,6 +154,7 @@ def _chain(run: RunFolder, members: list[Evidence], numbers: dict[Path, int]) ->
     for folder, record in lineage(run):
         path = folder.path.resolve()
         try:
+            doubt = _doubt(folder, record) if record and folder.exists() else ""
             if path not in numbers:
                 members.append(_read_run(folder))
                 numbers[path] = len(members) - 1
@@ -170,16 +162,16 @@ def _chain(run: RunFolder, members: list[Evidence], numbers: dict[Path, int]) ->
             gone = f"the folder {record.get('run')} does not exist any more"
             chain.insert(0, Link(None, record, str(error) if folder.exists() else gone))
             break
-        chain.insert(0, Link(numbers[path], record, _doubt(folder, record) if record else ""))
+        chain.insert(0, Link(numbers[path], record, doubt))
     return chain
 
 
 def _doubt(folder: RunFolder, record: Mapping[str, Any]) -> str:
     """A sentence if a folder does not have the recorded checkpoint; else empty."""
-    step, wanted = record.get("step"), record.get("sha256")
-    actual = weights_sha256(folder, step)
-    if actual is None:
+    step, wanted = record["step"], record["sha256"]
+    if step not in folder.steps():
         return f"its checkpoint of step {step} does not exist any more"
+    actual = read_json(folder.checkpoints / f"step_{step}" / "state.json").get("weights_sha256")
     if actual == wanted:
         return ""
     return (
@@ -188,46 +180,26 @@ def _doubt(folder: RunFolder, record: Mapping[str, Any]) -> str:
     )
 
 
-def weights_sha256(folder: RunFolder, step: Any) -> str | None:
-    """The recorded hash of a checkpoint's weights; None without such a checkpoint."""
-    state = folder.checkpoints / f"step_{step}" / "state.json"
-    if not isinstance(step, int) or not state.exists():
-        return None
-    try:
-        return str(read_json(state).get("weights_sha256"))
-    except ValueError:
-        return None
-
-
 def _read_run(folder: RunFolder) -> Evidence:
     def optional(name: str) -> dict[str, Any]:
         return read_json(folder.path / name) if (folder.path / name).exists() else {}
 
-    steps = sorted(
-        int(path.stem.removeprefix("step_"))
-        for path in folder.samples.glob("step_*.txt")
-        if path.stem.removeprefix("step_").isdigit()
-    )
+    steps = sorted(int(path.stem.removeprefix("step_")) for path in folder.samples.glob("step_*.txt"))
     if len(steps) > MOST_SAMPLES:
         steps = [steps[round(i * (len(steps) - 1) / (MOST_SAMPLES - 1))] for i in range(MOST_SAMPLES)]
     samples = [
         (step, (folder.samples / f"step_{step}.txt").read_text(encoding="utf-8", errors="replace")) for step in steps
     ]
-    tasks = {name: entry for name, entry in optional("evaluation_tasks.json").items() if isinstance(entry, dict)}
+    tasks = optional("evaluation_tasks.json")
     files = {path.stem: path for path in (folder.path / "evaluations").glob("*.jsonl")}
     return Evidence(
         folder.name, folder, read_metrics(folder.metrics), read_preset(str(folder.path / "config.yaml")),
         optional("run.json"), optional("evaluation.json"), tasks,
-        answers={name: _examples(files[name]) if name in files else [] for name in tasks},
+        answers={name: read_metrics(files[name]) if name in files else [] for name in tasks},
         reward=optional(REWARD_EVALUATION), best_of_n=optional(BEST_OF_N),
         tokenizer_kind=str(optional("tokenizer.json").get("kind", "")),
         samples=[(step, printable(text[:MOST_CHARACTERS])) for step, text in samples],
     )  # fmt: skip
-
-
-def _examples(path: Path) -> list[dict[str, Any]]:
-    rows = read_metrics(path)
-    return [row for row in rows if isinstance(row.get("id"), str) and measured(row.get("score")) is not None]
 
 
 def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
@@ -258,11 +230,10 @@ def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
 
 def _own_checkpoint(run: Evidence) -> str:
     """The checkpoint that commands use by default."""
-    try:
-        step = int(run.folder.checkpoint("best").name.removeprefix("step_"))
-    except ValueError:
+    if not run.folder.steps():
         return MISSING
-    return joined(f"step {step:,}", short_hash(weights_sha256(run.folder, step)))
+    state = read_json(run.folder.checkpoint("best") / "state.json")
+    return joined(f"step {state['step']:,}", short_hash(state["weights_sha256"]))
 
 
 def split_text(data: Mapping[str, Any], split: str) -> str:
@@ -274,7 +245,7 @@ def split_text(data: Mapping[str, Any], split: str) -> str:
 
 def left_out_text(data: Mapping[str, Any]) -> str:
     """Counts of training conversations that were cut or dropped."""
-    counts = _mapping(_mapping(data.get("counts")).get("train"))
+    counts = data.get("counts", {}).get("train")
     if not counts:
         return MISSING
     parts = [count(counts[name], words) for name, words in COUNTS.items() if counts.get(name)]
@@ -284,7 +255,3 @@ def left_out_text(data: Mapping[str, Any]) -> str:
 def parameters_text(about: Mapping[str, Any]) -> str:
     total, trained = about.get("parameters"), about.get("trained_parameters")
     return joined(count(total), count(trained, "of them trained") if trained not in (None, total) else None)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -23,7 +23,7 @@ from understudy.report.alignment import draw_overoptimisation, is_rollout, overo
 from understudy.report.comparison import compare_tasks, headlines
 from understudy.report.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.report.plots import loss_limits, smooth, thin
-from understudy.report.wording import MISSING, count, interval, joined, measured, number, plain, short_hash
+from understudy.report.wording import MISSING, count, interval, joined, number, plain, short_hash
 from understudy.run import Run, RunFolder, read_metrics
 
 CURVE_POINTS, SMALL_POINTS = 400, 150
@@ -188,25 +188,25 @@ def _evidence(run: Evidence) -> dict[str, Any]:
 
 def _facts(run: Evidence) -> dict[str, dict[str, str]]:
     """All facts of a run: names and texts, in groups."""
-    evaluation, best, last_step = run.evaluation, run.best(), run.last("step")
+    evaluation, best, last_step, last_loss = run.evaluation, run.best(), run.last("step"), run.last("val/loss")
     seconds, tokens = run.last("train_seconds"), run.last("tokens")
     data, about = run.data, run.about
     peak = max((row[k] for row in run.rows for k in ("memory_peak_bytes", "memory_bytes") if row.get(k)), default=None)
     name, _ = run.main_metric()
     losses = np.array([row["train/loss"] for row in run.rows if row.get("train/loss") is not None])
     broken = [row["step"] for row in run.rows if "train/loss" in row and row["train/loss"] is None]
-    steps, parent = run.setting("train.steps"), run.parent
-    is_short = isinstance(steps, int) and last_step is not None and last_step < steps
+    steps, parent = run.setting("train", "steps"), run.parent
+    is_short = last_step is not None and last_step < steps
     sizes = {"n_layers": "layers", "n_heads": "heads", "d_model": "width", "context_length": "context"}
-    shape = [f"{run.setting(f'model.{key}')} {word}" for key, word in sizes.items() if run.setting(f"model.{key}")]
-    passes = tokens / data["train_tokens"] if tokens and measured(data.get("train_tokens")) else None
+    shape = [f"{run.setting('model', key)} {word}" for key, word in sizes.items() if run.setting("model", key)]
+    passes = tokens / data["train_tokens"] if tokens and "train_tokens" in data else None
     result = {
         "validation loss": f"{number(evaluation.get('loss'), 4)} {interval(evaluation, 'loss', 4)}".rstrip(),
         "bits per byte": f"{number(evaluation.get('bits_per_byte'), 3)} {interval(evaluation, 'bits_per_byte', 3)}".rstrip(),
         "perplexity": number(evaluation.get("perplexity"), 3),
         "evaluated": joined(evaluation.get("checkpoint"), count(evaluation.get("tokens"), "tokens")),
         f"best validation {name} in training": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
-        f"last validation {name}": number(run.last_validation(), 4),
+        f"last validation {name}": number(None if last_loss is None else run.measured(last_loss), 4),
         "last training loss": number(float(smooth(losses)[-1]) if len(losses) else None, 4),
         "trouble": f"the loss was not finite at step {broken[0]:,} ({len(broken)} lines)" if broken else MISSING,
     }
@@ -216,13 +216,15 @@ def _facts(run: Evidence) -> dict[str, dict[str, str]]:
         "time": MISSING if seconds is None else duration_text(seconds),
         "tokens per second": count_text(tokens / seconds) if tokens and seconds else MISSING,
         "peak memory": MISSING if peak is None else bytes_text(peak),
-        "optimiser": joined(run.setting("optim.name"), run.setting("optim.schedule"), f"lr {run.setting('optim.lr')}"),
-        "seed": plain(run.setting("train.seed")),
+        "optimiser": joined(
+            run.setting("optim", "name"), run.setting("optim", "schedule"), f"lr {run.setting('optim', 'lr')}"
+        ),
+        "seed": plain(run.setting("train", "seed")),
     }
     model = {
         "parameters": parameters_text(about),
-        "model": joined(run.setting("model.family"), *shape),
-        "tokenizer": joined(run.tokenizer_kind, count(run.setting("model.vocab_size"), "tokens")),
+        "model": joined(run.setting("model", "family"), *shape),
+        "tokenizer": joined(run.tokenizer_kind, count(run.setting("model", "vocab_size"), "tokens")),
     }
     origin = {
         "stage": plain(about.get("stage")),
