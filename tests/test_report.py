@@ -645,7 +645,7 @@ def test_nothing_that_answers_or_ancestors_bring_becomes_markup(tmp_path: Path) 
     write_json(base.path / "run.json", base.record() | {"stage": EVIL})
     (child.samples / "step_300.txt").write_text(f"user: {EVIL}\nassistant: {EVIL}\x1b[31m\n")
     for folder in (base, child):
-        add_task(folder, "village", {"a": 0.0}, checkpoint=EVIL, few_shot=EVIL, cut=EVIL)
+        add_task(folder, "village", {"a": 0.0}, checkpoint=EVIL, few_shot=EVIL)
         lines = [{"id": "a", "score": 1.0} | dict.fromkeys(("category", "answer", "question", "expected"), EVIL)]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder.path / "evaluations" / "village.jsonl").write_text(text)

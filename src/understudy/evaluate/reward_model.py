@@ -14,7 +14,7 @@ from torch import Tensor
 from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches
 from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
-from understudy.evaluate.statistics import Estimate, estimate, mean_interval
+from understudy.evaluate.statistics import Estimate, estimate, mean_estimate
 from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import pair_loss
@@ -51,10 +51,8 @@ class RewardEvaluation:
 
     def measured(self) -> dict[str, float]:
         """The accuracies with their intervals, as metrics of the validation split."""
-        metrics: dict[str, float] = {}
-        for name, accuracy in self.accuracies().items():
-            metrics |= accuracy.metrics(f"val/{name}")
-        return metrics
+        accuracies = self.accuracies().items()
+        return {key: value for name, each in accuracies for key, value in each.metrics(f"val/{name}").items()}
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of evaluation_reward.json: accuracies, calibration and the distribution of scores."""
@@ -138,9 +136,8 @@ def evaluate_scores(
             }
             for p in comparison.pairs if not p.tie
         ]  # fmt: skip
-    mean = sum(losses) / len(losses)
-    low, high = mean_interval(losses)
-    return RewardEvaluation(LossResult(mean, low, high, preferences.pairs), rows, scored)
+    mean = mean_estimate(losses)
+    return RewardEvaluation(LossResult(mean.value, mean.low, mean.high, preferences.pairs), rows, scored)
 
 
 def _losses(comparisons: Sequence[EncodedComparison], batch: dict[str, Tensor], scores: Tensor) -> list[float]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -295,7 +295,7 @@ class TaskEvaluation:
         ]
         if len(documents) == 1:
             return documents[0]
-        paired = {name: pair.as_dict() for name, pair in self.paired.items()}
+        paired = {name: asdict(pair) for name, pair in self.paired.items()}
         return documents[0] | {"against": documents[1], "paired": paired}
 
     def save(self) -> None:

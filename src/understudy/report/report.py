@@ -196,7 +196,7 @@ def _facts(run: Evidence) -> dict[str, dict[str, str]]:
     losses = np.array([row["train/loss"] for row in run.rows if row.get("train/loss") is not None])
     broken = [row["step"] for row in run.rows if "train/loss" in row and row["train/loss"] is None]
     steps, parent = run.setting("train", "steps"), run.parent
-    is_short = last_step is not None and last_step < steps
+    is_short = bool(steps and last_step and last_step < steps)
     sizes = {"n_layers": "layers", "n_heads": "heads", "d_model": "width", "context_length": "context"}
     shape = [f"{run.setting('model', key)} {word}" for key, word in sizes.items() if run.setting("model", key)]
     passes = tokens / data["train_tokens"] if tokens and "train_tokens" in data else None
