@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments.command(arguments)
     except ValueError as error:
         return _complain(str(error))
-    except KeyboardInterrupt:
-        print("understudy: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # also of a training, which says where it stopped
+        print(f"understudy: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         sys.stderr.close()
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         if (sentence := _disk_sentence(error)) is None:
             raise
         return _complain(sentence)
-    return int(arguments.status)
+    return 0
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -76,7 +76,7 @@ def parse(argv: list[str]) -> Arguments:
             f"`understudy {arguments.command_name}` does not take {unknown[0]!r}{hint}; "
             f"`understudy {arguments.command_name} --help` lists its options"
         )
-    arguments.overrides, arguments.status = overrides, 0
+    arguments.overrides = overrides
     return arguments
 
 

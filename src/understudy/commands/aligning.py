@@ -61,8 +61,8 @@ def score(arguments: Arguments) -> None:
 def _print_scores(scored: ScoredText) -> None:
     heads = ("line", "chosen", "rejected", "chosen answer") if scored.has_pairs else ("line", "score", "answer")
     rows = []
-    for line, scores in zip(scored.lines[:SHOWN_LINES], scored.scores):
-        numbers = [f"{value:.3f}" for value in scores]
+    for line in scored.lines[:SHOWN_LINES]:
+        numbers = [f"{value:.3f}" for value in line.scores]
         numbers += [""] * (len(heads) - 2 - len(numbers))
         rows.append([f"{line.number:,}", *numbers, _first_words(line.conversations[0][-1]["content"])])
     show_table(f"{scored.run.path}, step {scored.run.step:,}", heads, rows)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least, shared_arguments
+from understudy.commands import Arguments, check_least, shared_arguments, show_result
 from understudy.config.stages import improving_stages
 from understudy.console import final_table, interval_text, print_json, show_table
 
@@ -154,7 +154,6 @@ def improve(arguments: Arguments) -> None:
     from understudy.feedback.improve import ImproveRequest
     from understudy.feedback.improve import improve as run_improvement
     from understudy.feedback.store import default_url
-    from understudy.train.runner import Interrupted
 
     check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
     check_least(0, seed=arguments.seed)
@@ -163,21 +162,13 @@ def improve(arguments: Arguments) -> None:
         arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.max_new_tokens,
         arguments.temperature, arguments.seed, arguments.device, arguments.overrides,
     )  # fmt: skip
-    try:
-        record = run_improvement(request, arguments.resume)
-    except Interrupted as note:
-        print(f"understudy: {note}; continue with the same command and --resume", file=sys.stderr)
-        arguments.status = 130
-        return
-    if arguments.json:
-        print_json(record)
-        return
+    record = run_improvement(request, arguments.resume)
     entry, feedback = record["comparison"], record["feedback"]
-    final_table({
+    show_result(arguments, record, lambda: final_table({
         "run": str(request.part().path),
         "corrections": f"{feedback['corrections']:,}",
         "preferences": f"{feedback['pairs']:,} on {feedback['prompts_compared']:,} prompts",
         "judged by": record["judged_by"],
         "win rate": f"{interval_text(entry['win_rate'], entry['low'], entry['high'], '.1%')} of {entry['n']:,}",
         "next": f"understudy serve {request.name}",
-    })  # fmt: skip
+    }))  # fmt: skip

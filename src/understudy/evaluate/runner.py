@@ -86,14 +86,9 @@ class TaskResult:
 
 
 def run_task(
-    task: Task,
-    model: Model,
-    tokenizer: Tokenizer,
-    runtime: Runtime,
-    limit: int | None = None,
-    batch_size: int = 16,
+    task: Task, model: Model, tokenizer: Tokenizer, runtime: Runtime, limit: int | None = None, batch_size: int = 16,
     progress: Progress | None = None,
-) -> TaskResult:
+) -> TaskResult:  # fmt: skip
     """Run the first ``limit`` examples of a task, by default all.
 
     Args:
@@ -312,13 +307,9 @@ class TaskEvaluation:
 
 
 def evaluate_on_tasks(
-    runs: Sequence[Run],
-    tasks: Sequence[Task],
-    runtime: Runtime,
-    limit: int | None = None,
-    batch_size: int = 16,
+    runs: Sequence[Run], tasks: Sequence[Task], runtime: Runtime, limit: int | None = None, batch_size: int = 16,
     progress: Callable[[str, int, int], None] = lambda description, done, total: None,
-) -> TaskEvaluation:
+) -> TaskEvaluation:  # fmt: skip
     """Run tasks on one run or on two.
 
     Args:

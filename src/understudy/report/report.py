@@ -86,7 +86,11 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the charts come in our order
     template = (resources.files("understudy.report") / "report.html").read_text(encoding="utf-8")
-    evidence = [_evidence(run) for run in members]
+    evidence = [
+        {"overoptimisation": overoptimisation(run.rows, run.best_of_n, run.settings | {"stage": run.about.get("stage")}),
+         "reward": reward_evidence(run.reward)}
+        for run in members
+    ]  # fmt: skip
     charts = {
         "runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "main": _main_charts(runs),
         "ancestors": [_curves(run, only_main=True) for run in members[len(runs) :]],
@@ -174,15 +178,6 @@ def _card(run: Evidence) -> dict[str, Any]:
         "value": number(value, 4),
         "note": note,
         "small": [pair for pair in small if pair[1] != MISSING],
-    }
-
-
-def _evidence(run: Evidence) -> dict[str, Any]:
-    """Charts of the alignment stages: over-optimisation, and the scores of a reward model."""
-    settings = run.settings | {"stage": run.about.get("stage")}
-    return {
-        "overoptimisation": overoptimisation(run.rows, run.best_of_n, settings),
-        "reward": reward_evidence(run.reward),
     }
 
 

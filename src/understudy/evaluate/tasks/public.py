@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,6 +184,7 @@ class MMLU(PublicTask):
     kind = "choice"
     repo = "cais/mmlu"
     columns = ("question", *LETTERS, "answer")
+    shots_by_category = True
 
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         name = "dev" if split == "train" else "test"
@@ -194,15 +194,6 @@ class MMLU(PublicTask):
             examples = by_subject.setdefault(subject, [])
             examples.append(self._example(f"mmlu/{name}/{subject}/{len(examples)}", subject, where, row))
         return take_turns(by_subject.values())[:limit]
-
-    def shots(self, example: Example) -> list[Example]:
-        if not self.few_shot:
-            return []
-        return self.enough_shots([shot for shot in self._solved if shot.category == example.category])
-
-    @cached_property
-    def _solved(self) -> list[Example]:
-        return self.examples("train")
 
     def _example(self, id: str, subject: str, where: str, row: Row) -> Example:
         """A row of the hub (`choices`, and an answer from 0 to 3) or of the authors' files (A to D)."""
