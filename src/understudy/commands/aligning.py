@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from understudy.console import (
     progress_bars,
     progress_callback,
     show_table,
-)
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from understudy.evaluate.compare import Judge
@@ -50,11 +51,8 @@ def score(arguments: Arguments) -> None:
     check_least(1, batch_size=arguments.batch_size)
     run = load_run(arguments.run, arguments.checkpoint)
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
-        report = progress_callback(bars)
-        scored = score_file(
-            run, arguments.file, runtime, arguments.batch_size,
-            lambda done, total: report(f"{run.path.name} scores", done, total),
-        )  # fmt: skip
+        report = partial(progress_callback(bars), f"{run.path.name} scores")
+        scored = score_file(run, arguments.file, runtime, arguments.batch_size, report)
     show_result(arguments, scored.as_dict(), lambda: _print_scores(scored))
 
 
@@ -183,11 +181,8 @@ def best_of_n(arguments: Arguments) -> None:
     check_least(0, seed=arguments.seed)
     run = load_run(arguments.run, "latest")
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
-        report = progress_callback(bars)
-        result = best_of_run(
-            run, runtime, arguments.most, arguments.prompts, arguments.seed,
-            lambda done, total: report(f"sampling {arguments.most} completions of each prompt", done, total),
-        )  # fmt: skip
+        report = partial(progress_callback(bars), f"sampling {arguments.most} completions of each prompt")
+        result = best_of_run(run, runtime, arguments.most, arguments.prompts, arguments.seed, report)
     page = update_report(run)
     show_result(arguments, result, lambda: _print_best_of_n(result, str(run.path), page))
 

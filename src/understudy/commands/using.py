@@ -9,7 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, model_arguments, run_that_generates, shared_arguments
+from understudy.commands import (
+    Arguments,
+    check_least,
+    model_arguments,
+    run_that_generates,
+    shared_arguments,
+    show_result,
+)
 from understudy.console import print_json, printable
 
 if TYPE_CHECKING:
@@ -65,11 +72,11 @@ def sample(arguments: Arguments) -> None:
         sys.stdout.write("\n")
         return
     texts = generate_text(model, run.tokenizer, [prompt] * arguments.num, arguments.tokens, settings, arguments.stop)
-    if arguments.json:
-        samples = [{"text": t.text, "tokens": len(t.tokens), "finish_reason": t.finish_reason} for t in texts]
-        print_json({"run": str(run.path), "step": run.step, "prompt": prompt, "samples": samples})
-        return
-    print(_terminal_text("\n---\n".join(prompt + t.text for t in texts)))
+    samples = [{"text": t.text, "tokens": len(t.tokens), "finish_reason": t.finish_reason} for t in texts]
+    show_result(
+        arguments, {"run": str(run.path), "step": run.step, "prompt": prompt, "samples": samples},
+        lambda: print(_terminal_text("\n---\n".join(prompt + t.text for t in texts))),
+    )  # fmt: skip
 
 
 def _terminal_text(text: str) -> str:

@@ -29,11 +29,6 @@ Panel = dict[str, Any]
 (None if unknown) and ``names`` of its points."""
 
 
-def is_rollout(stage: Any) -> bool:
-    """Whether a stage, as named in a file, samples completions while it trains."""
-    return stage in STAGES and STAGES[stage].rollout if isinstance(stage, str) else False
-
-
 def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Panel]:
     """Reward and true score against the square root of the KL from the reference model (Gao et al. 2022, figure 1), for
     the run's evaluations and for best of n samples of its reference model. Empty for stages without rollouts.
@@ -41,14 +36,14 @@ def overoptimisation(rows: Rows, best_of_n: Mapping[str, Any], settings: Mapping
     If training normalises scores, the reward model's score is drawn instead of the reward.
     """
     stage = settings.get("stage")
-    if not is_rollout(stage):
+    if stage not in STAGES or not STAGES[stage].rollout:
         return []
-    section = settings.get(str(stage), {})
+    section = settings.get(stage, {})
     proxy = "score" if section.get("normalise_scores") and section.get("reward_model") else "reward"
     panels = []
     for name, title in ((proxy, f"{proxy}, which is optimised"), ("true_score", "true score, not trained on")):
         lines = [
-            _line(str(stage), "val", _points(rows, "val/", name, "step", "step {:,}")),
+            _line(stage, "val", _points(rows, "val/", name, "step", "step {:,}")),
             _line(
                 "best of n of the reference", "dashed", _points(best_of_n.get("rows", ()), "", name, "n", "n = {:,}")
             ),

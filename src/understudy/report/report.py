@@ -19,7 +19,7 @@ import numpy as np
 from understudy.config.stages import STAGES
 from understudy.console import bytes_text, count_text, duration_text
 from understudy.files import check_output_path, now, write_text
-from understudy.report.alignment import draw_overoptimisation, is_rollout, overoptimisation, reward_evidence
+from understudy.report.alignment import draw_overoptimisation, overoptimisation, reward_evidence
 from understudy.report.comparison import compare_tasks, headlines
 from understudy.report.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.report.plots import loss_limits, smooth, thin
@@ -134,7 +134,7 @@ def update_report(run: Run) -> Path:
 def _samples(run: Evidence) -> list[dict[str, Any]]:
     """Samples of a run in order. Each is a ``text``, or for an assistant ``exchanges`` of prompt, answer, and the answer
     before training (None if that was not sampled)."""
-    samples = [_sample(step, text, run.about.get("stage")) for step, text in run.samples]
+    samples = [_sample(step, text, STAGES[run.stage].data != "text") for step, text in run.samples]
     first = samples[0].get("exchanges", []) if samples and samples[0]["step"] == 0 else []
     for sample in samples:
         exchanges = sample.get("exchanges", [])
@@ -144,9 +144,9 @@ def _samples(run: Evidence) -> list[dict[str, Any]]:
     return samples
 
 
-def _sample(step: int, text: str, stage: Any) -> dict[str, Any]:
+def _sample(step: int, text: str, assistant: bool) -> dict[str, Any]:
     exchanges: list[list[str | None]] = []
-    for part in text.strip("\n").split("\n---\n") if stage in STAGES and STAGES[stage].data != "text" else []:
+    for part in text.strip("\n").split("\n---\n") if assistant else []:
         prompt, separator, answer = part.removeprefix("user: ").partition("\nassistant:")
         if part.startswith("user: ") and separator:
             exchanges.append([prompt, answer.strip()])
@@ -159,7 +159,7 @@ def _card(run: Evidence) -> dict[str, Any]:
     """The main numbers of a run."""
     evaluation, best = run.evaluation, run.best()
     name, unit = run.main_metric()
-    if "loss" in evaluation and not (best and is_rollout(run.about.get("stage"))):
+    if "loss" in evaluation and not (best and STAGES[run.stage].rollout):
         value, note = evaluation["loss"], interval(evaluation, "loss", 3)
     elif best:
         value, note = best[0], f"best, at step {best[1]:,}"
@@ -270,14 +270,9 @@ def _main_charts(runs: Sequence[Evidence]) -> list[dict[str, Any]]:
 
 
 def _main_chart(runs: Sequence[Evidence], numbers: list[int]) -> dict[str, Any]:
-    """The large chart of runs whose curves have the same unit.
-
-    ``train`` and ``val`` are its metrics, ``best`` says which validation value is the best ("min" or "max"), ``runs``
-    are the ``numbers`` of the runs, ``limits`` those of the vertical axis without the first, steep fall (None shows
-    everything), and ``note`` is a warning about comparing the curves.
-    """
+    """The large chart of runs whose curves have the same unit. ``limits`` of None show everything."""
     name, unit = runs[0].main_metric()
-    reward = is_rollout(runs[0].stage)
+    reward = STAGES[runs[0].stage].rollout
     note = ""
     if len({run.data.get("sha256") for run in runs}) > 1:
         note = "These runs have different data, so their curves are not directly comparable."
