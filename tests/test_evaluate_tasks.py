@@ -531,7 +531,7 @@ def test_mistakes_of_the_command_are_one_sentence(capsys: pytest.CaptureFixture[
     assert "would be ignored" in complaint("--tasks", "q.jsonl", "--context", "8")
     assert "is for tasks" in complaint("--against", "small")
     assert "no run 'other'" in complaint("--tasks", "q.jsonl", "--against", "other")
-    assert "leave . out" in complaint("--tasks", "q.jsonl", "--task-data", ".")
+    assert "leave it out" in complaint("--tasks", "q.jsonl", "--task-data", ".")
     assert "no file or folder away" in complaint("--tasks", "gsm8k", "--task-data", "away")
     assert "é" in complaint("--tasks", "odd.jsonl")
     assert not (trained.path / "evaluation_tasks.json").exists()

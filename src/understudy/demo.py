@@ -78,9 +78,7 @@ def run_demo(name: str, fresh: bool = False) -> None:
     _say("1 of 9  prepare: the stories of a village, split into pieces of words")
     with preparation_bars() as report:
         config = build_config(read_preset("hamlet"))
-        _say(str(prepare(
-            ["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report
-        )))  # fmt: skip
+        _say(str(prepare(["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report)))
     _say(f"2 of 9  pretrain: a GPT learns to write them ({base.path})")
     _train("hamlet", base, None)
     _say("3 of 9  prepare: conversations about the village")

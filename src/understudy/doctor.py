@@ -13,6 +13,7 @@ import torch
 
 import understudy
 from understudy.config.run import RunConfig
+from understudy.console import bytes_text
 from understudy.runtime import Runtime, choose_dtype, matmul_flops
 from understudy.train.memory import free_bytes, largest_micro_batch, plan_memory, with_vocabulary
 
@@ -79,7 +80,7 @@ def _shown(section: str, name: str, value: Any) -> str:
     if section == "speed":
         return f"{value / 1e9:,.0f} GFLOP/s in matrix products"
     if name.endswith("_bytes"):
-        return f"{value / 2**30:,.2f} GiB" if value >= 2**30 else f"{value / 2**20:,.1f} MiB"
+        return bytes_text(value)
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)

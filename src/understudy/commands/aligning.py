@@ -88,7 +88,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("first", metavar="RUN_A", help="the baseline run")
     add("second", metavar="RUN_B", help="the run whose win rate is measured")
-    add("--by", choices=("checker", "reward", "person"), help="the judge (default: checker)")
+    add("--by", choices=("checker", "reward", "person"), default="checker", help="the judge (default: checker)")
     add("--reward-model", metavar="RUN", help="with --by reward: a run of `understudy reward`")
     add(
         "--data", metavar="PATH",
@@ -110,7 +110,7 @@ def compare(arguments: Arguments) -> None:
     from understudy.run import load_run
     from understudy.runtime import start_runtime
 
-    by = arguments.by or "checker"
+    by = arguments.by
     check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
     check_least(0, seed=arguments.seed)
     if arguments.reward_model is not None and by != "reward":
@@ -127,10 +127,8 @@ def compare(arguments: Arguments) -> None:
             max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature, seed=arguments.seed,
             progress=progress_callback(bars),
         )  # fmt: skip
-    settings = {
-        "by": by, "reward_model": arguments.reward_model, "data": arguments.data, "temperature": arguments.temperature,
-        "max_new_tokens": arguments.max_new_tokens, "seed": arguments.seed,
-    }  # fmt: skip
+    names = ("by", "reward_model", "data", "temperature", "max_new_tokens", "seed")
+    settings = {name: getattr(arguments, name) for name in names}
     saved = None
     if arguments.save is not None:
         annotator = f"reward model {arguments.reward_model}" if by == "reward" else by

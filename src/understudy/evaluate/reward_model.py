@@ -56,12 +56,11 @@ class RewardEvaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of evaluation_reward.json: accuracies, calibration and the distribution of scores."""
-        accuracies: dict[str, float | None] = {}
-        for name, accuracy in self.accuracies().items():
-            accuracies |= accuracy.named(name)
+        accuracies = self.accuracies().items()
         return {
             "loss": self.loss.loss, "loss_low": self.loss.loss_low, "loss_high": self.loss.loss_high,
-            **accuracies, "pairs": len(self.rows),
+            **{key: value for name, each in accuracies for key, value in each.named(name).items()},
+            "pairs": len(self.rows),
             "calibration": calibration([row["difference"] for row in self.rows]),
             "scores": self.scores,
         }  # fmt: skip

@@ -341,14 +341,12 @@ def find_tasks(names: Sequence[str], data: Path | None = None, few_shot: int = 0
     """
     if not names:
         raise ValueError("--tasks names no task; write them as in --tasks hamlet,gsm8k")
-    tasks = []
-    for name in names:
-        path = data if len(names) == 1 or name in PUBLIC else None
-        if path is not None and (path / name).is_dir():
-            path = path / name
-        tasks.append(find_task(name, path, few_shot))
     if data is not None and not set(names) & set(PUBLIC):
         raise ValueError(f"--task-data is for {', '.join(PUBLIC)}, and none of them is in --tasks; leave it out")
+    tasks = []
+    for name in names:
+        path = data / name if data and (data / name).is_dir() else data
+        tasks.append(find_task(name, path if name in PUBLIC else None, few_shot))
     if len({task.name for task in tasks}) < len(tasks):
         raise ValueError(f"--tasks {','.join(names)} names a task twice, and results are saved by name; name each once")
     return tasks

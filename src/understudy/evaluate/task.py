@@ -87,13 +87,7 @@ class Task:
         return system + shown + turns
 
     def conversation(self, example: Example) -> list[Message]:
-        """The example with its right answer, in the schema of conversations.
-
-        Raises:
-            ValueError: the example is a text to continue.
-        """
-        if example.text is not None:
-            raise ValueError(f"the example {example.id} of {self.name} is a text to continue, not a conversation")
+        """An example of messages with its right answer, in the schema of conversations."""
         return [*example.messages, {"role": "assistant", "content": example.answer}]
 
     def as_prompt(self, example: Example) -> Prompt:
