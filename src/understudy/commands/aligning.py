@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from understudy.commands import Arguments, check_least, shared_arguments, show_result
@@ -62,7 +63,7 @@ def _print_scores(scored: ScoredText) -> None:
     for line in scored.lines[:SHOWN_LINES]:
         numbers = [f"{value:.3f}" for value in line.scores]
         numbers += [""] * (len(heads) - 2 - len(numbers))
-        rows.append([f"{line.number:,}", *numbers, _first_words(line.conversations[0][-1]["content"])])
+        rows.append([f"{line.number:,}", *numbers, shorten(line.conversations[0][-1]["content"], 60, placeholder="…")])
     show_table(f"{scored.run.path}, step {scored.run.step:,}", heads, rows)
     mean = scored.mean()
     facts = {"mean score": interval_text(mean.value, mean.low, mean.high, ".4f")}
@@ -74,11 +75,6 @@ def _print_scores(scored: ScoredText) -> None:
     if scored.dropped:
         facts["dropped"] = f"{len(scored.dropped):,} lines; the first: {scored.dropped[0]}"
     final_table(facts)
-
-
-def _first_words(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else line[:59] + "…"
 
 
 # ---- compare --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -99,17 +100,17 @@ def _masked(
 def _print(document: dict[str, Any], shown: Sequence[MaskedConversation], width: int | None) -> None:
     console = Console(width=width, highlight=False)
     coloured = console.color_system is not None and not console.no_color
-    wrapped = width is not None or console.is_terminal
+    say = partial(console.print, soft_wrap=width is None and not console.is_terminal)
     legend = Text.assemble(("trained on", TRAINED[0]), "  read only  ", ("special token", "bold"))
-    _say(console, legend if coloured else Text("«trained on»  read only"), wrapped)
+    say(legend if coloured else Text("«trained on»  read only"))
     for number, each in enumerate(shown, 1):
         trained = f"{sum(each.mask):,} of {len(each.mask):,} tokens trained on"
-        _say(console, Text(f"\n── {number}: {each.fate}, {trained}", style="bold"), wrapped)
-        _say(console, _marked(each, coloured), wrapped)
+        say(Text(f"\n── {number}: {each.fate}, {trained}", style="bold"))
+        say(_marked(each, coloured))
     counts = document["counts"]
     cut, dropped = (counts[a] + counts[b] for a, b in (("cut_at_a_turn", "cut_inside"), ("too_long", "without_answer")))
     share = counts["trained_tokens"] / counts["tokens"]
-    _say(console, Text(), wrapped)
+    say(Text())
     final_table({
         "data": f"{document['data']}, {document['split']}",
         "conversations": f"{counts['conversations']:,}",
@@ -118,10 +119,6 @@ def _print(document: dict[str, Any], shown: Sequence[MaskedConversation], width:
         "tokens": f"{counts['tokens']:,}",
         "trained on": f"{counts['trained_tokens']:,} ({share:.1%})",
     }, console)  # fmt: skip
-
-
-def _say(console: Console, text: Text, wrapped: bool) -> None:
-    console.print(text, soft_wrap=not wrapped)
 
 
 def _marked(shown: MaskedConversation, coloured: bool) -> Text:

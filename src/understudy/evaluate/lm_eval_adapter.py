@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from understudy.evaluate.likelihood import Span, continuation, document, score_sequences
 from understudy.evaluate.runner import answer_all, prompt_room
@@ -22,14 +22,12 @@ from understudy.runtime import Runtime, choose_device, choose_dtype
 from understudy.tokenizer.chat import CHAT_TEMPLATE, render, speaks_chat
 
 try:
+    from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "the harness lm-eval is not installed; install it with `pip install 'understudy[eval]'`"
     ) from error
-
-if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
 
 NAME = "understudy"
 CHAT = "\0understudy chat\0"

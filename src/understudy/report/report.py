@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -355,4 +354,4 @@ def _chart_title(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]
 
 def _rounded(value: float) -> float:
     """A value with six significant digits, to keep the page small."""
-    return value if value == 0 or not math.isfinite(value) else round(value, 5 - math.floor(math.log10(abs(value))))
+    return float(f"{value:.6g}")
