@@ -171,7 +171,7 @@ class Letters(Task):
         return [Example(f"letters/{a}", b, question(a)) for a, b in zip("abcdef", "bcdefg")][:limit]
 ''')  # fmt: skip
     source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.local", "")
-    source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.hellaswag import HellaSwag\n",
+    source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice\n",
                   "from understudy.evaluate.tasks.letters import Letters\n")  # fmt: skip
     source.insert("evaluate/tasks/__init__.py", '    "hellaswag": HellaSwag,\n', '    "letters": Letters,\n')
     assert len(source.touched) == 2

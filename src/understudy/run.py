@@ -283,6 +283,25 @@ def load_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     return Run(folder.path, state["step"], model.to(device).eval(), tokenizer, config, state)
 
 
+def lineage(run: RunFolder) -> Iterator[tuple[RunFolder, Mapping[str, Any]]]:
+    """A run and the runs it started from, the nearest first, each with its child's record of it (empty for the first).
+
+    A parent that is not at its recorded path is looked for beside its child. The last one may not exist.
+    """
+    record: Mapping[str, Any] = {}
+    seen: set[Path] = set()
+    while run.path.resolve() not in seen:
+        yield run, record
+        seen.add(run.path.resolve())
+        about = run.path / "run.json"
+        record = (read_json(about).get("parent") if about.exists() else None) or {}
+        if not record:
+            return
+        recorded = RunFolder(Path(record["run"]))
+        beside = RunFolder(run.path.resolve().parent / recorded.name)
+        run = beside if beside.exists() and not recorded.exists() else recorded
+
+
 def save_run(
     folder: RunFolder, config: RunConfig, tokenizer: Tokenizer, weights: Tensors, record: dict[str, Any], step: int = 0
 ) -> None:

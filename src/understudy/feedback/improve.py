@@ -84,8 +84,7 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
         ValueError: too little feedback, a name in use, or no means to compare the runs.
         Interrupted: a signal; ``resume`` continues.
     """
-    from understudy.evaluate.compare import Judge, by_reward, by_verifier
-    from understudy.evaluate.compare_runs import compare_runs
+    from understudy.evaluate.compare import Judge, by_reward, by_verifier, compare_runs
     from understudy.report.tables import print_comparison
     from understudy.rewards.model import RewardModel
     from understudy.rewards.verifiers import verifier_of
@@ -225,7 +224,7 @@ def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> di
 
 def _prompts(request: ImproveRequest, old: RunFolder) -> list[Prompt]:
     """The prompts to compare on; empty for those that the feedback holds out."""
-    from understudy.evaluate.compare_runs import comparison_prompts, task_of_run
+    from understudy.evaluate.compare import comparison_prompts, task_of_run
 
     if request.data is None and task_of_run(old.path) is None:
         return []

@@ -67,4 +67,4 @@ class Reward(TrainingStage):
 
     def on_best(self, step: int) -> None:
         if self.evaluation is not None:
-            self.evaluation.save(self.context.folder, step)
+            self.evaluation.save(self.context.folder.path, step)

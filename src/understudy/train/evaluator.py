@@ -168,7 +168,8 @@ class Evaluator(StepCallback):
         """The accuracy of each task, and their mean."""
         limit = self.config.eval.task_examples
         accuracies = {
-            task.name: run_task(task, model, self.stage.tokenizer, self.runtime, limit).accuracy for task in self.tasks
+            task.name: run_task(task, model, self.stage.tokenizer, self.runtime, limit).headline.value
+            for task in self.tasks
         }
         metrics = {f"accuracy/{name}": accuracy for name, accuracy in accuracies.items()}
         return metrics | ({"accuracy": sum(accuracies.values()) / len(accuracies)} if accuracies else {})

@@ -32,7 +32,7 @@ from understudy.train.metrics import TrainingMetrics, require_trackers
 from understudy.train.stage import StageContext, TrainingStage, samples_per_process
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Training was stopped by a signal; its state is saved."""
 
 
@@ -89,7 +89,7 @@ def train(
                 trainer.run(evaluator)
                 if evaluator.interrupted:
                     raise Interrupted(
-                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume"
+                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume (the demo without)"
                     )
                 final = evaluator.final_result()
     return Result(folder, trainer.progress, final, record["parameters"], runtime.is_main)
