@@ -17,12 +17,12 @@ import pytest
 
 from test_data_hub import CONVERTED, MAIN, FakeHub, hub
 from understudy.cli import main
-from understudy.data.chat.conversation_formats import FORMATS, read_conversations, tidy_messages
-from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.conversations import FORMATS, open_conversations, read_conversations, tidy_messages
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.chat.prepared import validation_mask
-from understudy.data.chat.sources import NAMED, parse_sources
 from understudy.data.records import read_records
+from understudy.data.sources import CONVERSATIONS as NAMED
+from understudy.data.sources import parse_sources
 
 __all__ = ["hub"]  # a fixture
 
@@ -378,7 +378,7 @@ def test_sources_and_their_names(tmp_path: Path) -> None:
         ([f"{one}@0"], "must be a number above 0, not 0"),
         ([f"{one}@nan"], "must be a number above 0, not nan"),
         (["gsm8"], "'gsm8' is neither a file .* did you mean 'gsm8k'"),
-        (["shakespeare"], "shakespeare is text without conversations"),
+        (["shakespeare"], "shakespeare is a source of text, not of conversations: add --kind text"),
         (["hf:o/n#text"], "the field of hf:o/n#text would do nothing"),
         ([str(tmp_path / "*.md")], "the glob .* matches nothing"),
         ([str(tmp_path / "d")], "has no file ending in .json, .jsonl"),

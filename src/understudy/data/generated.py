@@ -9,9 +9,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-Split = Literal["train", "val"]
+from understudy.data.layout import Split
+
 FINGERPRINT_RECORDS = 64
 
 

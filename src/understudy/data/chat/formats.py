@@ -1,7 +1,7 @@
 """Formats of chat data: a row of a table with the fields that identify it and its reader, and the loop over a file.
 
-The tables are in conversation_formats.py, preference_formats.py and prompt_formats.py. A new format is one reader and
-one row. Files are read by records.py, and messages brought into one form by messages.py.
+The tables are in conversations.py, preferences.py and prompts.py. A new format is one reader and one row. Files are
+read by records.py, and messages brought into one form by messages.py.
 """
 
 from __future__ import annotations
@@ -72,25 +72,34 @@ class Format:
         return {*self.optional, *(name for names in self.fields for name in names)}
 
 
-def read_formatted(
-    path: Path,
-    format_name: str | None = None,
-    *,
-    formats: Mapping[str, Format],
-    tidy: Callable[[Any], dict[str, Any] | Dropped],
-    key: str,
-) -> Iterator[ParsedRow]:
+@dataclass(frozen=True)
+class Kind:
+    """A kind of records: conversations, preferences or prompts.
+
+    Attributes:
+        fields: those of the schema that each record has. The messages in the first decide its split, and follow the
+            record's system message and history.
+        formats: the table, in the order in which its rows are tried on the first record of a file.
+        tidy: brings the contents that a format read into the schema, or gives the reason why nothing can be trained on
+            them; ValueError where they are of another kind.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    formats: Mapping[str, Format]
+    tidy: Callable[[dict[str, Any]], dict[str, Any] | Dropped]
+
+
+def read_formatted(kind: Kind, path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
     """The records of one file, in order; one that cannot be used is a row with the reason.
 
     Args:
         format_name: the row to take in place of the one that the first record fits.
-        formats: the table, in the order in which its rows are tried on the first record.
-        tidy: brings the contents that a format read into the schema, or gives the reason to drop them.
-        key: the field of the schema that the record's system message and history belong to.
 
     Raises:
         ValueError: a damaged file, or one whose first records no format fits.
     """
+    formats = kind.formats
     chosen = formats[format_name] if format_name else None
     unknown: list[tuple[str, dict[str, Any], int]] = []
     for located in read_records(path):
@@ -109,7 +118,7 @@ def read_formatted(
             continue
         unused = unused_fields(fields, chosen.used())
         try:
-            for row in _parse(fields, chosen, tidy, key):
+            for row in _parse(fields, chosen, kind):
                 if isinstance(row, Dropped):
                     yield ParsedRow(None, row.reason, located.offset)
                 else:
@@ -123,16 +132,14 @@ def read_formatted(
         raise ValueError(f"{where} has the fields {shown_names(fields)}, which no format has; the formats are {known}")
 
 
-def _parse(
-    fields: dict[str, Any], chosen: Format, tidy: Callable[[Any], dict[str, Any] | Dropped], key: str
-) -> Iterator[dict[str, Any] | Dropped]:
-    fields = normalize_record(fields)
+def _parse(fields: dict[str, Any], chosen: Format, kind: Kind) -> Iterator[dict[str, Any] | Dropped]:
+    fields, key = normalize_record(fields), kind.fields[0]
     others = {name: value for name, value in fields.items() if name not in CONTEXT_FIELDS}
     for parsed in chosen.read(fields):
         if isinstance(parsed, Dropped):
             yield parsed
             continue
-        row = tidy({**parsed, key: with_context(parsed[key], fields)})
+        row = kind.tidy({**parsed, key: with_context(parsed[key], fields)})
         yield row if isinstance(row, Dropped) or not chosen.keeps_fields else {**others, **row}
 
 

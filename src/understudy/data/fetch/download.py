@@ -17,6 +17,11 @@ from understudy.files import sha256_of
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30.0
+GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+GPT2_FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -110,3 +115,15 @@ def disk_problem(error: OSError, folder: Path) -> ValueError:
             "on from where it stopped"
         )
     return ValueError(f"{error.filename or folder} could not be used: {error.strerror or error}")
+
+
+def fetch_gpt2_vocabulary(cache: Path) -> Path:
+    """A folder with OpenAI's vocab.bpe and encoder.json, fetched once into `cache` and checked.
+
+    Raises:
+        UnavailableError: the network is away; the sentence names the file to fetch by other means.
+    """
+    folder = cache / "gpt2"
+    for name, sha256 in GPT2_FILES.items():
+        download(GPT2_URL + name, folder / name, sha256)
+    return folder

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from understudy.data.fetch.download import UnavailableError, disk_problem
+from understudy.data.layout import Split
 from understudy.files import sha256_of
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ OTHER_SPLITS = {"test", "validation", "valid", "val", "dev"}
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset to read. `config`: one of its subsets. `files`: a pattern that names the files."""
+    """A dataset to read. `config`: one of its subsets. `files`: a pattern that names the files; with `val_files` too they
+    are its two splits."""
 
     repo: str
     config: str | None = None
     field: str | None = None
     files: str | None = None
+    val_files: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class HubFile:
     path: str
     size_bytes: int
     sha256: str | None
+    split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def parse_hub_name(argument: str) -> HubDataset:
 
 
 def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing:
-    """The parquet files of a dataset's training split, in the order of their names.
+    """The parquet files of a dataset's training split, or those that it names, in the order of their names.
 
     Raises:
         UnavailableError: the hub cannot be reached.
@@ -76,7 +80,7 @@ def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing
         api = HfApi(endpoint=endpoint)
         main, configs = _tree(api, dataset.repo, "dataset")
         main = dataclasses.replace(main, files=tuple(file for file in main.files if file.path.endswith(".parquet")))
-        if chosen := _choose_main(dataset, main.files, configs):
+        if chosen := _named_files(dataset, main.files) or _choose_main(dataset, main.files, configs):
             return dataclasses.replace(main, files=tuple(chosen))
         if not api.revision_exists(dataset.repo, CONVERTED, repo_type="dataset"):
             raise ValueError(
@@ -137,12 +141,28 @@ def _tree(api: HfApi, repo: str, kind: str, revision: str | None = None) -> tupl
     return HubListing(info.sha, tuple(sorted(files, key=lambda file: file.path))), configs or ()
 
 
+def _named_files(dataset: HubDataset, parquet: Sequence[HubFile]) -> list[HubFile]:
+    """The files that the dataset names, with their splits.
+
+    Raises:
+        ValueError: it has no such files any more.
+    """
+    chosen: list[HubFile] = []
+    patterns: tuple[tuple[str | None, Split], ...] = ((dataset.files, "train"), (dataset.val_files, "val"))
+    for pattern, split in patterns:
+        files = [file for file in parquet if pattern and fnmatch.fnmatchcase(file.path, pattern)]
+        if pattern and not files:
+            raise ValueError(
+                f"the dataset {dataset.repo} no longer has files like {pattern}; fetch its files and give their paths"
+            )
+        chosen += [dataclasses.replace(file, split=split if dataset.val_files else None) for file in files]
+    return chosen
+
+
 def _choose_main(
     dataset: HubDataset, parquet: Sequence[HubFile], configs: Sequence[dict[str, Any]]
 ) -> Sequence[HubFile]:
     """The training split among the repository's own parquet files; none where it has no such files."""
-    if dataset.files is not None:
-        return [f for f in parquet if fnmatch.fnmatchcase(f.path, dataset.files)]
     if parquet and configs:
         patterns, by_split = _train_patterns(dataset, configs)
         files = [f for f in parquet if any(fnmatch.fnmatchcase(f.path, p) for p in patterns)]

@@ -202,3 +202,18 @@ def _value_of(fields: dict[str, Any], name: str, where: str) -> Any:
             )
         value = value[part]
     return value
+
+
+def without_gutenberg(text: str, name: str) -> str:
+    """A book without the header and licence of Project Gutenberg, its line ends plain newlines.
+
+    Raises:
+        ValueError: the lines that mark the beginning and the end of the book are not there.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    marks = [line.lstrip("* ").upper() if line.startswith("***") else "" for line in lines]
+    begins = [i for i, mark in enumerate(marks) if mark.startswith("START OF TH")]
+    ends = [i for i, mark in enumerate(marks) if mark.startswith("END OF TH")]
+    if not begins or not ends or ends[-1] <= begins[0]:
+        raise ValueError(f"{name} is no book of Project Gutenberg: its START and END lines are missing")
+    return "\n".join(lines[begins[0] + 1 : ends[-1]]).strip("\n") + "\n"

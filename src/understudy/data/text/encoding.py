@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from understudy.data.layout import SPLITS
+from understudy.data.sources import Feed
 from understudy.data.text.shards import token_dtype
-from understudy.data.text.sources import Feed
 from understudy.data.text.splits import Rule, SplitItem, divide
 from understudy.files import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer
@@ -145,7 +145,7 @@ class TokenWriter:
         self.eot = None if eot_id is None else np.array([eot_id], dtype=np.uint32)
         self.state = state
         self.files: dict[str, BinaryIO] = {}
-        self.hashes = {split: hashlib.sha256() for split in SPLITS}
+        self.hashes: dict[str, Any] = {split: hashlib.sha256() for split in SPLITS}
         self.journaled_bytes = state.text_bytes
 
     def __enter__(self) -> TokenWriter:

@@ -17,17 +17,28 @@ from typing import Any
 
 from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference, put_in_place
+from understudy.data.fetch.hub import HubDataset
+from understudy.data.layout import (
+    CACHE,
+    FORMAT,
+    MANIFEST,
+    PARTIAL,
+    SPLITS,
+    check_folder,
+    check_hash,
+    check_request,
+    put_in_place,
+)
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.text.documents import PIECE_CHARS
+from understudy.data.sources import Files, Source, check_divided, default_name, identity, parse_sources
+from understudy.data.text.documents import PIECE_CHARS, ReadingOptions, uses_field
 from understudy.data.text.encoding import TokenWriter, batches, encode_in_order, read_state
-from understudy.data.text.plan import PreparationPlan, make_plan, planned_request
-from understudy.data.text.request import PrepareTextRequest, default_name, make_request
+from understudy.data.text.plan import PreparationPlan, TextRequest, make_plan, planned_request
 from understudy.data.text.shards import TOKENIZER, Manifest, SplitInfo, open_split, read_manifest, token_dtype
-from understudy.data.text.splits import distinct_documents
 from understudy.files import locked, write_text
-from understudy.tokenizer import END_OF_TEXT
+from understudy.tokenizer import END_OF_TEXT, SPLIT_PATTERNS, Tokenizer, load_tokenizer
 
+DEFAULT_VOCAB_SIZE = 4096
 # More threads would wait for one another: see encode_in_order.
 MOST_WORKERS = 8
 
@@ -98,14 +109,26 @@ def prepare(
     report = report or (lambda progress: None)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    request = make_request(
-        sources, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, report, separator, piece_chars
-    )
-    folder = out or Path("data") / default_name(request.sources)
+    loaded, about_tokenizer = _check_tokenizer(tokenizer, vocab_size, pattern)
+    found = parse_sources(sources, "text", report)
+    check_divided(found, val_fraction, limit, seed)
+    _check_reading(found, field, separator)
+    mapping = {
+        "format": FORMAT,
+        "sources": [identity(source, "text", seed or 0) for source in found],
+        "tokenizer": about_tokenizer,
+        "field": field,
+        "separator": separator,
+        "val_fraction": val_fraction,
+        "limit": limit,
+    }
+    reading = ReadingOptions(field or "text", separator, piece_chars)
+    request = TextRequest(found, reading, val_fraction, limit, seed or 0, loaded, mapping)
+    folder = out or Path("data") / default_name(found)
     try:
-        if (status := _status(folder, request, force)) != "already prepared":
+        if (status := _status(folder, mapping, force)) != "already prepared":
             with locked(folder, "--out"):
-                status = _status(folder, request, force)  # again: another process may have finished it
+                status = _status(folder, mapping, force)  # again: another process may have finished it
                 if status != "already prepared":
                     if status == "prepared" and (folder / PARTIAL).exists():
                         shutil.rmtree(folder / PARTIAL)  # the unfinished work of another request
@@ -119,43 +142,64 @@ def prepare(
     return TextSummary(folder, status, manifest, time.perf_counter() - start, _notes(manifest))
 
 
-def _status(folder: Path, request: PrepareTextRequest, force: bool) -> str:
+def _check_tokenizer(
+    tokenizer: str, vocab_size: int | None, pattern: str | None
+) -> tuple[Tokenizer | None, dict[str, Any]]:
+    """The tokenizer at a path, where one is named; and the values that make two requests for it the same one."""
+    if tokenizer != "bpe" and (vocab_size is not None or pattern is not None):
+        setting = "vocab_size" if vocab_size is not None else "pattern"
+        raise ValueError(
+            f"{setting} is a setting of the tokenizer 'bpe' and does nothing for {tokenizer!r}: leave it out"
+        )
+    if vocab_size is not None and vocab_size < 1:
+        raise ValueError(f"vocab_size must be a positive number of tokens, not {vocab_size}")
+    if pattern is not None and pattern not in SPLIT_PATTERNS:
+        raise ValueError(f"no pattern {pattern!r}: choose one of {', '.join(SPLIT_PATTERNS)}")
+    if tokenizer == "bpe":
+        return None, {"name": "bpe", "vocab_size": vocab_size or DEFAULT_VOCAB_SIZE, "pattern": pattern or "gpt2"}
+    if tokenizer in ("char", "gpt2"):
+        return None, {"name": tokenizer}
+    path = Path(tokenizer).expanduser()
+    if not path.exists():
+        raise ValueError(f"no tokenizer {tokenizer!r}: give 'char', 'bpe', 'gpt2', or the path of a tokenizer.json")
+    loaded = load_tokenizer(path)
+    return loaded, {"sha256": loaded.sha256}
+
+
+def _check_reading(sources: Sequence[Source], field: str | None, separator: str | None) -> None:
+    """Refuse a field or separator that no source would use."""
+    paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
+    datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
+    if field is not None and not any(map(uses_field, paths)) and not any(data.field is None for data in datasets):
+        raise ValueError(f"field={field!r} would do nothing: no file of records or hf: source was given; leave it out")
+    if separator is not None and (not separator or all(map(uses_field, paths))):
+        raise ValueError(f"separator={separator!r} would do nothing: no .txt or .md file was given; leave it out")
+
+
+def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
     """The status that the summary will have, by the contents of the folder.
 
     Raises:
         ValueError: the folder holds something else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give --out a folder")
-    if any((folder / f"{split}.jsonl").exists() for split in SPLITS):
-        raise ValueError(f"{folder} holds conversations: give another --out")
+    check_folder(folder, ".jsonl", "conversations")
     begun = planned_request(folder / PARTIAL)
     if not force and (manifest := read_manifest(folder)) is not None:
-        _refuse_other(folder, "data prepared otherwise", manifest.request, request)
+        check_request(folder, "data prepared otherwise", manifest.request, request)
         for split in SPLITS:
             open_split(folder, split)
             check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
         return "already prepared"
-    if begun == request.mapping:
+    if begun == request:
         return "continued"
     if begun is not None and not force:
-        _refuse_other(folder, "an unfinished preparation of another kind", begun, request)
+        check_request(folder, "an unfinished preparation of another kind", begun, request)
     if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
     return "prepared"
 
 
-def _refuse_other(folder: Path, contents: str, present: dict[str, Any], request: PrepareTextRequest) -> None:
-    if present != request.mapping:
-        raise ValueError(
-            f"{folder} holds {contents} ({difference(present, request.mapping)}): give another --out, or "
-            "replace it with --force"
-        )
-
-
-def _carry_out(
-    folder: Path, request: PrepareTextRequest, continued: bool, workers: int, cache: Path, report: Report
-) -> None:
+def _carry_out(folder: Path, request: TextRequest, continued: bool, workers: int, cache: Path, report: Report) -> None:
     """Make or read the plan, encode the text that is left, and put the result in place."""
     partial = folder / PARTIAL
     try:
@@ -171,9 +215,7 @@ def _carry_out(
     put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST))
 
 
-def _encode(
-    partial: Path, request: PrepareTextRequest, plan: PreparationPlan, workers: int, report: Report
-) -> Manifest:
+def _encode(partial: Path, request: TextRequest, plan: PreparationPlan, workers: int, report: Report) -> Manifest:
     """Encode from where the journal ends to the end of the last feed, and describe the result.
 
     Raises:
@@ -188,20 +230,14 @@ def _encode(
             tokens = sum(counts.tokens for counts in state.splits.values())
             report(PreparationProgress("encoding", encoded.batch.done, total, tokens))
         writer.commit()
-    hashes = {split: sha256.hexdigest() for split, sha256 in writer.hashes.items()}
+    hashes = {split: digest.hexdigest() for split, digest in writer.hashes.items()}
     for split, sha256 in hashes.items():
         check_hash(partial / f"{split}.bin", sha256)
     for split, counts in state.splits.items():
         if not counts.tokens:
-            documents = sum(state.documents)
-            if documents > 1 and distinct_documents(plan.feeds, 2) == 1:
-                raise ValueError(
-                    f"all {documents:,} documents are the same text, and none can be held out for validation: give "
-                    "documents that differ"
-                )
             raise ValueError(
-                f"the text is too short to split: of {state.text_bytes:,} bytes in {documents:,} "
-                f"documents none fell to {split}; give more text, or another --val-fraction"
+                f"the text is too short or too uniform to split: of {state.text_bytes:,} bytes in "
+                f"{sum(state.documents):,} documents none fell to {split}; give more text, or another --val-fraction"
             )
     sources = [
         {
@@ -210,9 +246,9 @@ def _encode(
             "validation": rule.kind,
             "val_fraction": rule.fraction,
             "revision": feed.revision,
-            "note": feed.note,
-            "skipped": feed.skipped,
-            "parts": [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in feed.parts],
+            "note": "; ".join(feed.notes),
+            "skipped": feed.left_out,
+            "parts": [asdict(part) for part in feed.parts],
         }
         for feed, rule, documents in zip(plan.feeds, plan.rules, state.documents)
     ]

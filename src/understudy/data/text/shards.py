@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from understudy.data.layout import MANIFEST, PARTIAL
+from understudy.data import layout
+from understudy.data.layout import FORMAT, PARTIAL
 
-FORMAT = 1
 TOKENIZER = "tokenizer.json"
 SCAN_TOKENS = 1 << 24
 
@@ -90,24 +90,19 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a data folder; None where it has none.
 
     Raises:
-        ValueError: the manifest is damaged or of a later format.
+        ValueError: the manifest is damaged, of a later format, or one of messages.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        raw = json.loads(path.read_text("utf-8"))
+
+    def parse(raw: dict[str, Any]) -> Manifest:
         if "kind" in raw:
             raise ValueError(f"{folder} holds {raw['kind']}, not text as tokens; name another folder")
-        if raw["format"] != FORMAT:
-            raise ValueError(f"{path} has format {raw['format']}, this version reads {FORMAT}: prepare the data again")
         splits = {name: SplitInfo(**info) for name, info in raw.pop("splits").items()}
         manifest = Manifest(splits=splits, **raw)
         if manifest.dtype != token_dtype(manifest.vocab_size).name:
             raise TypeError(f"{manifest.dtype} for a vocabulary of {manifest.vocab_size}")
         return manifest
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): prepare the data again with --force") from error
+
+    return layout.read_manifest(folder, parse)
 
 
 def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenData:
