@@ -21,8 +21,8 @@ from understudy.data.chat.conversations import FORMATS, open_conversations, read
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.chat.prepared import validation_mask
 from understudy.data.records import read_records
+from understudy.data.request import parse_sources
 from understudy.data.sources import CONVERSATIONS as NAMED
-from understudy.data.sources import parse_sources
 
 __all__ = ["hub"]  # a fixture
 

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from understudy.data.sources import Feed, Part
+from understudy.data.text import documents
 from understudy.data.text.documents import split_document
 from understudy.data.text.encoding import EncodingState, batches
 from understudy.data.text.splits import (
@@ -20,7 +21,10 @@ from understudy.data.text.splits import (
     training_sample,
 )
 
-PIECE = 50
+
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "PIECE_CHARS", 50)
 
 
 def feed_of(*files: list[str], split: tuple[str | None, ...] = (), remote: bool = False) -> Feed:
@@ -29,7 +33,7 @@ def feed_of(*files: list[str], split: tuple[str | None, ...] = (), remote: bool 
     parts = [Part(f"f{i}", sum(map(len, docs)), None, splits[i]) for i, docs in enumerate(files)]
 
     def read(i: int):
-        return (piece for n, text in enumerate(files[i]) for piece in split_document(text, n, PIECE))
+        return (piece for n, text in enumerate(files[i]) for piece in split_document(text, n))
 
     return Feed("memory", tuple(parts), read, remote=remote)
 

@@ -52,7 +52,7 @@ def check_folder(folder: Path, other_ending: str, contents: str) -> None:
         raise ValueError(f"{folder} holds {contents}: give another --out")
 
 
-def check_request(folder: Path, contents: str, present: dict[str, Any], request: dict[str, Any]) -> None:
+def check_same(folder: Path, contents: str, present: dict[str, Any], request: dict[str, Any]) -> None:
     """Compare the request that a folder was made for with the present one.
 
     Raises:

@@ -166,7 +166,7 @@ FORMATS = {
 }
 """In the order in which they are tried; a record that fits two is the first."""
 
-CONVERSATIONS = Kind("conversations", ("messages",), FORMATS, tidy_conversation)
+CONVERSATIONS = Kind("conversations", ("messages",), FORMATS, tidy_conversation, divided="conversations")
 read_conversations = functools.partial(read_formatted, CONVERSATIONS)
 
 Conversations = Prepared[dict[str, Any]]

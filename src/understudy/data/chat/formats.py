@@ -82,12 +82,14 @@ class Kind:
         formats: the table, in the order in which its rows are tried on the first record of a file.
         tidy: brings the contents that a format read into the schema, or gives the reason why nothing can be trained on
             them; ValueError where they are of another kind.
+        divided: the noun for what is in one split only.
     """
 
     name: str
     fields: tuple[str, ...]
     formats: Mapping[str, Format]
     tidy: Callable[[dict[str, Any]], dict[str, Any] | Dropped]
+    divided: str = "prompts"
 
 
 def read_formatted(kind: Kind, path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:

@@ -25,43 +25,17 @@ import numpy as np
 
 from understudy import __version__
 from understudy.data.chat.conversations import CONVERSATIONS
-from understudy.data.chat.formats import Kind, read_formatted
+from understudy.data.chat.formats import read_formatted
 from understudy.data.chat.preferences import PREFERENCES
-from understudy.data.chat.prepared import (
-    VAL_FRACTION,
-    check_split,
-    hashed,
-    read_manifest,
-    record_hash,
-    validation_mask,
-)
+from understudy.data.chat.prepared import VAL_FRACTION, check_split, read_manifest, record_hash, validation_mask
 from understudy.data.chat.prompts import PROMPTS
 from understudy.data.fetch.download import disk_problem
 from understudy.data.generated import CORPORA
-from understudy.data.layout import (
-    CACHE,
-    FORMAT,
-    MANIFEST,
-    PARTIAL,
-    SPLITS,
-    check_folder,
-    check_hash,
-    check_request,
-    put_in_place,
-)
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.sources import (
-    Feed,
-    Generated,
-    Sampler,
-    Source,
-    check_divided,
-    default_name,
-    identity,
-    open_feed,
-    parse_sources,
-)
-from understudy.files import locked, sha256_of, write_text
+from understudy.data.request import default_name, make_request
+from understudy.data.sources import Feed, Generated, Request, Sampler, open_feed
+from understudy.files import locked, write_text
 from understudy.tokenizer.base import clean
 
 EVERYTHING = "all.jsonl"
@@ -72,19 +46,6 @@ REASONS = 20
 """The most reasons of dropped records, and the most unused fields, that are counted by name."""
 BY_HASH = -1
 LEFT_OUT = len(SPLITS)
-
-
-@dataclass(frozen=True)
-class MessagesRequest:
-    """A request, checked. `mapping`: the settings that are compared and written down, without paths."""
-
-    kind: Kind
-    sources: tuple[Source, ...]
-    format_name: str | None
-    val_fraction: float | None
-    limit: int | None
-    seed: int
-    mapping: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -152,7 +113,19 @@ def prepare_conversations(
     """
     start = time.perf_counter()
     report = report or (lambda progress: None)
-    request = _make_request(sources, kind, format_name, val_fraction, limit, seed, report, sampling)
+    if kind not in KINDS:
+        raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
+    if sampling is not None and (kind != "preferences" or len(sources) != 1 or sources[0] not in CORPORA):
+        raise ValueError(
+            f"the run {sampling.run} would do nothing for {kind} of {', '.join(sources)}: its answers become preferences "
+            f"of a generated source alone ({', '.join(CORPORA)}), --kind preferences"
+        )
+    if format_name is not None and format_name not in KINDS[kind].formats:
+        raise ValueError(f"no format {format_name!r}: choose one of {', '.join(KINDS[kind].formats)}")
+    settings = {"kind": kind, "record_format": format_name}
+    request = make_request(kind, sources, val_fraction, limit, seed, report, settings, sampling)
+    if format_name is not None and all(isinstance(source.origin, Generated) for source in request.sources):
+        raise ValueError(f"format {format_name!r} would do nothing for {kind} of {sources[0]}: leave it out")
     folder = out or Path("data") / f"{sampling.run_name() if sampling else default_name(request.sources)}-{kind}"
     try:
         check_folder(folder, ".bin", "text as tokens")
@@ -167,60 +140,19 @@ def prepare_conversations(
     return ChatSummary(folder, status, manifest, time.perf_counter() - start)
 
 
-def _make_request(
-    arguments: Sequence[str],
-    kind: str,
-    format_name: str | None,
-    val_fraction: float | None,
-    limit: int | None,
-    seed: int | None,
-    report: Report,
-    sampling: Sampler | None,
-) -> MessagesRequest:
-    if kind not in KINDS:
-        raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
-    if sampling is not None and (kind != "preferences" or len(arguments) != 1 or arguments[0] not in CORPORA):
-        raise ValueError(
-            f"the run {sampling.run} would do nothing for {kind} of {', '.join(arguments)}: its answers become preferences "
-            f"of a generated source alone ({', '.join(CORPORA)}), --kind preferences"
-        )
-    if format_name is not None and format_name not in KINDS[kind].formats:
-        raise ValueError(f"no format {format_name!r}: choose one of {', '.join(KINDS[kind].formats)}")
-    sources = parse_sources(arguments, kind, report, sampling)
-    if format_name is not None and all(isinstance(source.origin, Generated) for source in sources):
-        raise ValueError(f"format {format_name!r} would do nothing for {kind} of {sources[0].name}: leave it out")
-    weighted = [source for source in sources if source.weight != 1]
-    if weighted and kind != "conversations":
-        raise ValueError(
-            f"the weight of {weighted[0].name} would do nothing: an epoch shows {kind} once; leave @"
-            f"{weighted[0].weight:g} out"
-        )
-    check_divided(sources, val_fraction, limit, seed)
-    mapping = {
-        "format": FORMAT,
-        "kind": kind,
-        "sources": [identity(source, kind, seed or 0) for source in sources],
-        "record_format": format_name,
-        "val_fraction": val_fraction,
-        "limit": limit,
-    }
-    mapping = json.loads(json.dumps(mapping))  # as it will be read back
-    return MessagesRequest(KINDS[kind], sources, format_name, val_fraction, limit, seed or 0, mapping)
-
-
-def _present_manifest(folder: Path, request: MessagesRequest) -> dict[str, Any] | None:
+def _present_manifest(folder: Path, request: Request) -> dict[str, Any] | None:
     """The manifest of a folder where this request was carried out already; None where there is work to do.
 
     Raises:
         ValueError: the folder holds another request's data, or its files were changed.
     """
-    manifest = read_manifest(folder, request.kind.name)
+    manifest = read_manifest(folder, request.kind)
     if manifest is None:
         # A preparation that was cut off while it renamed its files leaves .partial beside them.
         if any((folder / f"{split}.jsonl").exists() for split in SPLITS) and not (folder / PARTIAL).is_dir():
             raise ValueError(f"{folder} holds files that were not made here: give another --out, or use --force")
         return None
-    check_request(folder, f"{manifest['kind']} prepared otherwise", manifest["request"], request.mapping)
+    check_same(folder, f"{manifest['kind']} prepared otherwise", manifest["request"], request.mapping)
     for split in SPLITS:
         check_split(folder, split, manifest["splits"][split])
         check_hash(folder / f"{split}.jsonl", manifest["splits"][split]["sha256"])
@@ -251,33 +183,27 @@ class _Read:
     unused: list[Counter[str]] = field(default_factory=list)
 
 
-def _write(
-    partial_folder: Path, request: MessagesRequest, cache: Path, report: Report, endpoint: str | None
-) -> dict[str, Any]:
+def _write(partial_folder: Path, request: Request, cache: Path, report: Report, endpoint: str | None) -> dict[str, Any]:
     """Both splits and the manifest, whole, in `partial_folder`."""
     read, feeds, kind = _Read(), [], request.kind
-    reader = partial(read_formatted, kind, format_name=request.format_name)
+    reader = partial(read_formatted, KINDS[kind], format_name=request.mapping["record_format"])
     with (partial_folder / EVERYTHING).open("wb") as file:
         for number, source in enumerate(request.sources):
-            feeds.append(
-                open_feed(source, kind.name, reader, cache, request.seed, request.limit, report, endpoint=endpoint)
-            )
+            feeds.append(open_feed(source, request, reader, cache, report, endpoint=endpoint))
             read.dropped.append(Counter())
             read.unused.append(Counter())
             _read_source(file, number, feeds[-1], request, read, report)
             if number not in read.sources[-1:]:
                 reasons = ", ".join(f"{reason}: {n:,}" for reason, n in read.dropped[-1].items()) or "it is empty"
-                raise ValueError(f"{source.name} has no {kind.name} to train on ({reasons})")
+                raise ValueError(f"{source.name} has no {kind} to train on ({reasons})")
     splits = _divide(request, read)
-    _write_splits(partial_folder, splits)
-    manifest = _make_manifest(partial_folder, request, feeds, read, splits)
+    hashes = _write_splits(partial_folder, splits)
+    manifest = _make_manifest(partial_folder, request, feeds, read, splits, hashes)
     write_text(partial_folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
 
-def _read_source(
-    file: BinaryIO, number: int, feed: Feed, request: MessagesRequest, read: _Read, report: Report
-) -> None:
+def _read_source(file: BinaryIO, number: int, feed: Feed, request: Request, read: _Read, report: Report) -> None:
     """Append the lines of one source."""
     name, stage = request.sources[number].name, f"{feed.doing} {request.sources[number].name}"
     dropped, unused = read.dropped[number], read.unused[number]
@@ -304,12 +230,12 @@ def _read_source(
             counts[part.split] += 1
             read.sources.append(number)
             read.splits.append(SPLITS.index(part.split) if part.split else BY_HASH)
-            read.hashes.append(record_hash(record, request.kind))
+            read.hashes.append(record_hash(record, KINDS[request.kind]))
         before += part.size
     report(PreparationProgress(stage, total, total))
 
 
-def _divide(request: MessagesRequest, read: _Read) -> np.ndarray:
+def _divide(request: Request, read: _Read) -> np.ndarray:
     """The split of every line (N,), as an index into SPLITS, or LEFT_OUT.
 
     A prompt for validation in one source with splits of its own is left out of another's training, and counted.
@@ -323,8 +249,8 @@ def _divide(request: MessagesRequest, read: _Read) -> np.ndarray:
     if undecided.any():
         names = ", ".join(source.name for source in request.sources)
         fraction = request.val_fraction or VAL_FRACTION
-        splits[undecided] = validation_mask(hashes[undecided], fraction, names, hashed(request.kind))
-    if request.kind is not CONVERSATIONS:
+        splits[undecided] = validation_mask(hashes[undecided], fraction, names, KINDS[request.kind].divided)
+    if request.kind != "conversations":
         on_both = (splits == SPLITS.index("train")) & np.isin(hashes, hashes[splits == SPLITS.index("val")])
         splits[on_both] = LEFT_OUT
         for number in np.array(read.sources, dtype=np.int32)[on_both].tolist():
@@ -335,8 +261,8 @@ def _divide(request: MessagesRequest, read: _Read) -> np.ndarray:
     return splits
 
 
-def _write_splits(partial: Path, splits: np.ndarray) -> None:
-    """Write the lines to their files, in order and flushed to the disk.
+def _write_splits(partial: Path, splits: np.ndarray) -> dict[str, str]:
+    """Write the lines to their files, in order and flushed to the disk; the SHA-256 of each.
 
     Raises:
         ValueError: a file does not hold the lines that were written.
@@ -357,10 +283,11 @@ def _write_splits(partial: Path, splits: np.ndarray) -> None:
             os.fsync(file.fileno())
     for split in SPLITS:
         check_hash(partial / f"{split}.jsonl", hashes[split].hexdigest())
+    return {split: digest.hexdigest() for split, digest in hashes.items()}
 
 
 def _make_manifest(
-    partial: Path, request: MessagesRequest, feeds: Sequence[Feed], read: _Read, splits: np.ndarray
+    partial: Path, request: Request, feeds: Sequence[Feed], read: _Read, splits: np.ndarray, hashes: dict[str, str]
 ) -> dict[str, Any]:
     source_of_line = np.array(read.sources, dtype=np.int32)
     sources = []
@@ -380,16 +307,15 @@ def _make_manifest(
                 **feed.about,
             }
         )
-    files = {split: partial / f"{split}.jsonl" for split in SPLITS}
     return {
-        "kind": request.kind.name,
-        "format": FORMAT,
+        "kind": request.kind,
+        "format": request.mapping["format"],
         "sources": sources,
         "splits": {
             split: {
-                request.kind.name: int((splits == index).sum()),
-                "bytes": files[split].stat().st_size,
-                "sha256": sha256_of(files[split]),
+                request.kind: int((splits == index).sum()),
+                "bytes": (partial / f"{split}.jsonl").stat().st_size,
+                "sha256": hashes[split],
             }
             for index, split in enumerate(SPLITS)
         },

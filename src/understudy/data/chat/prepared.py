@@ -109,7 +109,7 @@ def open_prepared(path: Path, split: str, kind: Kind, make: Callable[[dict[str, 
         if line.strip():
             places.extend((offset, number))
             hashes.append(record_hash(_checked(line, f"{path} line {number:,}", kind), kind))
-    held_out = validation_mask(np.array(hashes, dtype=np.uint64), VAL_FRACTION, str(path), hashed(kind))
+    held_out = validation_mask(np.array(hashes, dtype=np.uint64), VAL_FRACTION, str(path), kind.divided)
     chosen = np.array(places, dtype=np.int64).reshape(-1, 2)[held_out if split == "val" else ~held_out]
     return Prepared(path, split, path, sha256_of(path), [path.stem], np.ones(len(chosen)), chosen, read)
 
@@ -178,11 +178,6 @@ def record_hash(record: dict[str, Any], kind: Kind) -> int:
     """64 bits by which a record of this kind falls on one side: the hash of its first messages."""
     messages = record[kind.fields[0]]
     return text_hash(json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False))
-
-
-def hashed(kind: Kind) -> str:
-    """The noun for records that are on one side only, for a sentence."""
-    return "conversations" if kind.name == "conversations" else "prompts"
 
 
 def validation_mask(hashes: np.ndarray, fraction: float, name: str, noun: str = "conversations") -> np.ndarray:

@@ -7,8 +7,7 @@ preparation reads the same files at the same commit, and encodes them with the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from typing import Any
 from understudy.data.fetch.download import fetch_gpt2_vocabulary
 from understudy.data.fetch.hub import HubDataset
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.sources import Feed, Part, Pin, Source, open_feed
-from understudy.data.text.documents import DocumentPiece, ReadingOptions, read_file
+from understudy.data.sources import Feed, Part, Pin, Request, Source, open_feed
+from understudy.data.text.documents import read_file
 from understudy.data.text.encoding import EncodingState, batches
 from understudy.data.text.shards import TOKENIZER
 from understudy.data.text.splits import Rule, choose_rule, training_sample
@@ -26,25 +25,6 @@ from understudy.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, load_to
 
 PLAN = "plan.json"
 SAMPLE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class TextRequest:
-    """A request to `prepare`, checked.
-
-    Attributes:
-        tokenizer: the one at a path, where the request names a path.
-        mapping: what decides a byte of the result, and nothing else: contents and not paths. It is compared with
-            another request's, and written into the manifest.
-    """
-
-    sources: tuple[Source, ...]
-    reading: ReadingOptions
-    val_fraction: float | None
-    limit: int | None
-    seed: int
-    tokenizer: Tokenizer | None
-    mapping: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,10 +37,13 @@ class PreparationPlan:
     eot_id: int | None
 
 
-def make_plan(partial: Path, request: TextRequest, continued: bool, cache: Path, report: Report) -> PreparationPlan:
+def make_plan(
+    partial: Path, request: Request, loaded: Tokenizer | None, continued: bool, cache: Path, report: Report
+) -> PreparationPlan:
     """Decide everything, then write it down; the folder `partial` is made only then.
 
     Args:
+        loaded: the tokenizer at a path, where the request names one.
         continued: resume with the feeds and the tokenizer of the saved plan.
 
     Raises:
@@ -76,9 +59,8 @@ def make_plan(partial: Path, request: TextRequest, continued: bool, cache: Path,
         names = ", ".join(feed.parts[0].name if len(feed.parts) == 1 else feed.name for feed in feeds)
         raise ValueError(f"there is no text in {names}: every document is empty")
     if continued:
-        tokenizer = load_tokenizer(partial / TOKENIZER)
-    else:
-        tokenizer = _make_tokenizer(request, feeds, rules, documents > 1, cache, report)
+        loaded = load_tokenizer(partial / TOKENIZER)
+    tokenizer = loaded or _make_tokenizer(request, feeds, rules, documents > 1, cache, report)
     if documents > 1 and tokenizer.eot_id is None:
         raise ValueError(f"the tokenizer has no {END_OF_TEXT} token to put between documents: use one that has")
     if not continued:
@@ -89,14 +71,10 @@ def make_plan(partial: Path, request: TextRequest, continued: bool, cache: Path,
     return PreparationPlan(feeds, rules, tokenizer, tokenizer.eot_id if documents > 1 else None)
 
 
-def _open(source: Source, request: TextRequest, cache: Path, report: Report, pin: Pin | None) -> Feed:
+def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pin | None) -> Feed:
     named = source.origin.field if isinstance(source.origin, HubDataset) else None
-    reading = replace(request.reading, field=named or request.reading.field)
-
-    def read(path: Path) -> Iterator[DocumentPiece]:
-        return read_file(path, reading)
-
-    return open_feed(source, "text", read, cache, request.seed, request.limit, report, pin)
+    field, separator = named or request.mapping["field"] or "text", request.mapping["separator"]
+    return open_feed(source, request, lambda path: read_file(path, field, separator), cache, report, pin)
 
 
 def planned_request(partial: Path) -> dict[str, Any] | None:
@@ -106,12 +84,10 @@ def planned_request(partial: Path) -> dict[str, Any] | None:
 
 
 def _make_tokenizer(
-    request: TextRequest, feeds: tuple[Feed, ...], rules: tuple[Rule, ...], several: bool, cache: Path, report: Report
+    request: Request, feeds: tuple[Feed, ...], rules: tuple[Rule, ...], several: bool, cache: Path, report: Report
 ) -> Tokenizer:
     """The tokenizer asked for. Characters are collected from all of the text, so that validation text can be
     encoded too; merges are learned from training text alone, about 64 MB of it."""
-    if request.tokenizer is not None:
-        return request.tokenizer
     wanted = request.mapping["tokenizer"]
     if wanted["name"] == "gpt2":
         report(PreparationProgress("fetching the vocabulary", 0, None))

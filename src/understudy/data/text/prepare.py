@@ -18,22 +18,13 @@ from typing import Any
 from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
 from understudy.data.fetch.hub import HubDataset
-from understudy.data.layout import (
-    CACHE,
-    FORMAT,
-    MANIFEST,
-    PARTIAL,
-    SPLITS,
-    check_folder,
-    check_hash,
-    check_request,
-    put_in_place,
-)
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.sources import Files, Source, check_divided, default_name, identity, parse_sources
-from understudy.data.text.documents import PIECE_CHARS, ReadingOptions, uses_field
+from understudy.data.request import default_name, make_request
+from understudy.data.sources import Files, Request, Source
+from understudy.data.text.documents import uses_field
 from understudy.data.text.encoding import TokenWriter, batches, encode_in_order, read_state
-from understudy.data.text.plan import PreparationPlan, TextRequest, make_plan, planned_request
+from understudy.data.text.plan import PreparationPlan, make_plan, planned_request
 from understudy.data.text.shards import TOKENIZER, Manifest, SplitInfo, open_split, read_manifest, token_dtype
 from understudy.files import locked, write_text
 from understudy.tokenizer import END_OF_TEXT, SPLIT_PATTERNS, Tokenizer, load_tokenizer
@@ -80,7 +71,6 @@ def prepare(
     cache: Path = CACHE,
     report: Report | None = None,
     separator: str | None = None,
-    piece_chars: int = PIECE_CHARS,
 ) -> TextSummary:
     """Turn sources into a folder of token files.
 
@@ -99,7 +89,6 @@ def prepare(
         cache: where downloads are kept.
         report: called often with the progress; `preparation_bars()` gives one for a terminal.
         separator: divides a .txt or .md file into documents, such as "<|endoftext|>"; by default it is one document.
-        piece_chars: a longer document is encoded in pieces; the tokens are the same.
 
     Raises:
         UnavailableError: the network is away or the disk is full; finished work is kept.
@@ -109,31 +98,20 @@ def prepare(
     report = report or (lambda progress: None)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    loaded, about_tokenizer = _check_tokenizer(tokenizer, vocab_size, pattern)
-    found = parse_sources(sources, "text", report)
-    check_divided(found, val_fraction, limit, seed)
-    _check_reading(found, field, separator)
-    mapping = {
-        "format": FORMAT,
-        "sources": [identity(source, "text", seed or 0) for source in found],
-        "tokenizer": about_tokenizer,
-        "field": field,
-        "separator": separator,
-        "val_fraction": val_fraction,
-        "limit": limit,
-    }
-    reading = ReadingOptions(field or "text", separator, piece_chars)
-    request = TextRequest(found, reading, val_fraction, limit, seed or 0, loaded, mapping)
-    folder = out or Path("data") / default_name(found)
+    loaded, identity = _check_tokenizer(tokenizer, vocab_size, pattern)
+    settings = {"tokenizer": identity, "field": field, "separator": separator}
+    request = make_request("text", sources, val_fraction, limit, seed, report, settings)
+    _check_reading(request.sources, field, separator)
+    folder = out or Path("data") / default_name(request.sources)
     try:
-        if (status := _status(folder, mapping, force)) != "already prepared":
+        if (status := _status(folder, request.mapping, force)) != "already prepared":
             with locked(folder, "--out"):
-                status = _status(folder, mapping, force)  # again: another process may have finished it
+                status = _status(folder, request.mapping, force)  # again: another process may have finished it
                 if status != "already prepared":
                     if status == "prepared" and (folder / PARTIAL).exists():
                         shutil.rmtree(folder / PARTIAL)  # the unfinished work of another request
                     workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
-                    _carry_out(folder, request, status == "continued", workers, cache, report)
+                    _carry_out(folder, request, loaded, status == "continued", workers, cache, report)
     except OSError as error:
         raise disk_problem(error, folder) from error
     manifest = read_manifest(folder)
@@ -185,7 +163,7 @@ def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
     check_folder(folder, ".jsonl", "conversations")
     begun = planned_request(folder / PARTIAL)
     if not force and (manifest := read_manifest(folder)) is not None:
-        check_request(folder, "data prepared otherwise", manifest.request, request)
+        check_same(folder, "data prepared otherwise", manifest.request, request)
         for split in SPLITS:
             open_split(folder, split)
             check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
@@ -193,18 +171,26 @@ def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
     if begun == request:
         return "continued"
     if begun is not None and not force:
-        check_request(folder, "an unfinished preparation of another kind", begun, request)
+        check_same(folder, "an unfinished preparation of another kind", begun, request)
     if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
     return "prepared"
 
 
-def _carry_out(folder: Path, request: TextRequest, continued: bool, workers: int, cache: Path, report: Report) -> None:
+def _carry_out(
+    folder: Path,
+    request: Request,
+    loaded: Tokenizer | None,
+    continued: bool,
+    workers: int,
+    cache: Path,
+    report: Report,
+) -> None:
     """Make or read the plan, encode the text that is left, and put the result in place."""
     partial = folder / PARTIAL
     try:
         if not (partial / MANIFEST).is_file():
-            plan = make_plan(partial, request, continued, cache, report)
+            plan = make_plan(partial, request, loaded, continued, cache, report)
             write_text(partial / MANIFEST, _encode(partial, request, plan, workers, report).to_json())
     except UnavailableError:
         raise
@@ -215,7 +201,7 @@ def _carry_out(folder: Path, request: TextRequest, continued: bool, workers: int
     put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST))
 
 
-def _encode(partial: Path, request: TextRequest, plan: PreparationPlan, workers: int, report: Report) -> Manifest:
+def _encode(partial: Path, request: Request, plan: PreparationPlan, workers: int, report: Report) -> Manifest:
     """Encode from where the journal ends to the end of the last feed, and describe the result.
 
     Raises:
