@@ -64,6 +64,21 @@ def check_same(folder: Path, contents: str, present: dict[str, Any], request: di
         )
 
 
+def check_size(file: Path, size_bytes: int) -> None:
+    """Compare the size of a file with the one in the manifest.
+
+    Raises:
+        ValueError: the file is missing, or was cut short or replaced.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is not there any more: prepare it again with --force")
+    if (size := file.stat().st_size) != size_bytes:
+        raise ValueError(
+            f"{file} has {size:,} bytes where its manifest says {size_bytes:,}: it was cut short or replaced; prepare it "
+            "again with --force"
+        )
+
+
 def check_hash(file: Path, sha256: str) -> None:
     """Compare a file with the hash of the bytes that were written into it.
 

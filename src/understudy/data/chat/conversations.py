@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.formats import Dropped, Format, Kind, list_field, read_formatted
+from understudy.data.chat.formats import Dropped, Format, Kind, Reader, list_field, read_formatted
 from understudy.data.chat.messages import text_field
 from understudy.data.chat.prepared import Prepared, open_prepared
 from understudy.tokenizer.chat import ROLES, Message, check_messages
@@ -81,12 +81,13 @@ def _sharegpt(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"messages": list_field(fields, "conversations")}
 
 
-def _alpaca(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield _exchange(text_field(fields, "output"), text_field(fields, "instruction"), text_field(fields, "input"))
+def _turn(answer: str, *question: str) -> Reader:
+    """The reader of records with an answer and the parts of its question in these fields."""
 
+    def read(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield _exchange(text_field(fields, answer), *(text_field(fields, name) for name in question))
 
-def _dolly(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield _exchange(text_field(fields, "response"), text_field(fields, "instruction"), text_field(fields, "context"))
+    return read
 
 
 def _seed_tasks(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -141,13 +142,9 @@ def _has_solution(fields: dict[str, Any]) -> bool:
     return "####" in str(fields["answer"])
 
 
-def _question_answer(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield _exchange(text_field(fields, "answer"), text_field(fields, "question"))
-
-
 def _pairs(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     answer = "completion" if "completion" in fields else "response"
-    yield _exchange(text_field(fields, answer), text_field(fields, "prompt"))
+    return _turn(answer, "prompt")(fields)
 
 
 FORMATS = {
@@ -157,10 +154,10 @@ FORMATS = {
         Format("sharegpt", (("conversations",),), _sharegpt),
         Format("squad", (("context", "question", "answers"), ("data",)), _squad),
         Format("seed-tasks", (("instruction", "instances"),), _seed_tasks),
-        Format("dolly", (("instruction", "response"),), _dolly, optional=("context",)),
-        Format("alpaca", (("instruction", "output"),), _alpaca, optional=("input",)),
+        Format("dolly", (("instruction", "response"),), _turn("response", "instruction", "context"), ("context",)),
+        Format("alpaca", (("instruction", "output"),), _turn("output", "instruction", "input"), ("input",)),
         Format("gsm8k", (("question", "answer"),), _gsm8k, applies=_has_solution),
-        Format("question-answer", (("question", "answer"),), _question_answer),
+        Format("question-answer", (("question", "answer"),), _turn("answer", "question")),
         Format("pairs", (("prompt", "completion"), ("prompt", "response")), _pairs),
     )
 }

@@ -40,6 +40,9 @@ class ParsedRow:
     unused: tuple[str, ...] = ()
 
 
+Reader = Callable[[dict[str, Any]], Iterator[Any]]
+
+
 @dataclass(frozen=True)
 class Format:
     """One form in which records are published.
@@ -54,7 +57,7 @@ class Format:
 
     name: str
     fields: tuple[tuple[str, ...], ...]
-    read: Callable[[dict[str, Any]], Iterator[Any]]
+    read: Reader
     optional: tuple[str, ...] = ()
     keeps_fields: bool = False
     applies: Callable[[dict[str, Any]], bool] = lambda fields: True

@@ -23,12 +23,12 @@ ROLE_NAMES = {
 TOOL_ROLES = (
     "tool",
     "function",
+    "observation",
+    "ipython",
     "function_call",
     "function_response",
     "tool_call",
     "tool_response",
-    "observation",
-    "ipython",
 )
 SYSTEM_FIELDS = ("system", "system_prompt", "system_message")
 CONTEXT_FIELDS = (*SYSTEM_FIELDS, "history")

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from understudy.data.chat.packing import nothing_fits
+from understudy.data.chat.packing import nothing_fits, pack_prefix_trees
 from understudy.data.chat.preferences import Pair, PreferenceComparison
-from understudy.data.chat.prefix_tree import pack_prefix_trees
-from understudy.data.loader import Batch
-from understudy.data.shuffle import shuffled
+from understudy.data.loader import Batch, shuffled
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, fit, render
 

@@ -70,11 +70,7 @@ def _message_list(record: dict[str, Any], name: str) -> list[Any]:
 
 
 def _check_details(record: dict[str, Any]) -> bool:
-    """Whether the ratings, where there are any, speak for the chosen answer.
-
-    Raises:
-        ValueError: a field of the schema that holds something else.
-    """
+    """Whether the ratings, where there are any, speak for the chosen answer."""
     if not isinstance(record.get("tie"), (bool, type(None))):
         raise ValueError(f"the field 'tie' is not true or false but {kind_of(record['tie'])}")
     for name in ("annotator", "category"):

@@ -27,11 +27,21 @@ from understudy import __version__
 from understudy.data.chat.conversations import CONVERSATIONS
 from understudy.data.chat.formats import read_formatted
 from understudy.data.chat.preferences import PREFERENCES
-from understudy.data.chat.prepared import VAL_FRACTION, check_split, read_manifest, record_hash, validation_mask
+from understudy.data.chat.prepared import VAL_FRACTION, read_manifest, record_hash, validation_mask
 from understudy.data.chat.prompts import PROMPTS
 from understudy.data.fetch.download import disk_problem
 from understudy.data.generated import CORPORA
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
+from understudy.data.layout import (
+    CACHE,
+    MANIFEST,
+    PARTIAL,
+    SPLITS,
+    check_folder,
+    check_hash,
+    check_same,
+    check_size,
+    put_in_place,
+)  # fmt: skip
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Feed, Generated, Request, Sampler, open_feed
@@ -141,11 +151,7 @@ def prepare_conversations(
 
 
 def _present_manifest(folder: Path, request: Request) -> dict[str, Any] | None:
-    """The manifest of a folder where this request was carried out already; None where there is work to do.
-
-    Raises:
-        ValueError: the folder holds another request's data, or its files were changed.
-    """
+    """The manifest of a folder where this request was carried out already; None where there is work to do."""
     manifest = read_manifest(folder, request.kind)
     if manifest is None:
         # A preparation that was cut off while it renamed its files leaves .partial beside them.
@@ -154,7 +160,7 @@ def _present_manifest(folder: Path, request: Request) -> dict[str, Any] | None:
         return None
     check_same(folder, f"{manifest['kind']} prepared otherwise", manifest["request"], request.mapping)
     for split in SPLITS:
-        check_split(folder, split, manifest["splits"][split])
+        check_size(folder / f"{split}.jsonl", manifest["splits"][split]["bytes"])
         check_hash(folder / f"{split}.jsonl", manifest["splits"][split]["sha256"])
     return manifest
 
@@ -239,9 +245,6 @@ def _divide(request: Request, read: _Read) -> np.ndarray:
     """The split of every line (N,), as an index into SPLITS, or LEFT_OUT.
 
     A prompt for validation in one source with splits of its own is left out of another's training, and counted.
-
-    Raises:
-        ValueError: a split would be empty.
     """
     splits = np.array(read.splits, dtype=np.int8)
     hashes = np.array(read.hashes, dtype=np.uint64)
@@ -262,11 +265,7 @@ def _divide(request: Request, read: _Read) -> np.ndarray:
 
 
 def _write_splits(partial: Path, splits: np.ndarray) -> dict[str, str]:
-    """Write the lines to their files, in order and flushed to the disk; the SHA-256 of each.
-
-    Raises:
-        ValueError: a file does not hold the lines that were written.
-    """
+    """Write the lines to their files, in order and flushed to the disk; the SHA-256 of each."""
     hashes = {split: hashlib.sha256() for split in SPLITS}
     with (
         (partial / EVERYTHING).open("rb") as everything,

@@ -126,7 +126,7 @@ def _open_folder(folder: Path, split: str, kind: Kind, read: Callable[[bytes, st
             f"{folder} holds {manifest['kind']}: prepare it with --kind {kind.name}, or name another folder"
         )
     file, about = folder / f"{split}.jsonl", manifest["splits"][split]
-    check_split(folder, split, about)
+    layout.check_size(file, about["bytes"])
     places = np.array([(offset, number) for offset, number, _ in _lines(file)], dtype=np.int64).reshape(-1, 2)
     # The lines of a folder lie source by source, in the manifest's order.
     counts = [source[split] for source in manifest["sources"]]
@@ -149,11 +149,7 @@ def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _checked(line: bytes, where: str, kind: Kind) -> dict[str, Any]:
-    """The record on a line as it is trained on.
-
-    Raises:
-        ValueError: it cannot be, with the place.
-    """
+    """The record on a line as it is trained on."""
     record = parse_object(line, where)
     turns = f"`understudy prepare FILE --kind {kind.name}`"
     if missing := [name for name in kind.fields if name not in record]:
@@ -212,19 +208,3 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any] | None:
         return manifest
 
     return layout.read_manifest(folder, parse)
-
-
-def check_split(folder: Path, split: str, about: dict[str, Any]) -> None:
-    """Whether a split's file is the one that the manifest speaks of.
-
-    Raises:
-        ValueError: it is missing, or was cut short or replaced.
-    """
-    file = folder / f"{split}.jsonl"
-    if not file.is_file():
-        raise ValueError(f"{folder} has no {split}.jsonl any more: prepare it again with --force")
-    if (size := file.stat().st_size) != about["bytes"]:
-        raise ValueError(
-            f"{file} has {size:,} bytes where its manifest says {about['bytes']:,}: it was cut short or edited; "
-            "prepare it again with --force"
-        )

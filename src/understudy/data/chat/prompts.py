@@ -10,13 +10,13 @@ as the correct one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from understudy.data.chat.conversations import CONVERSATIONS, check_form, gsm8k_solution, tidy_messages
-from understudy.data.chat.formats import Dropped, Format, Kind, message_field, read_formatted
+from understudy.data.chat.formats import Dropped, Format, Kind, Reader, message_field, read_formatted
 from understudy.data.chat.messages import text_field, without_weights
 from understudy.data.chat.prepared import Prepared, open_prepared
 from understudy.data.generated import validate_check
@@ -68,9 +68,7 @@ def _gsm8k(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"prompt": message_field(fields, "question", "user"), "answer": number}
 
 
-def _of_conversation(
-    read: Callable[[dict[str, Any]], Iterator[Any]],
-) -> Callable[[dict[str, Any]], Iterator[dict[str, Any] | Dropped]]:
+def _of_conversation(read: Reader) -> Reader:
     def read_as_prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
         for conversation in read(fields):
             messages = conversation["messages"]

@@ -142,11 +142,7 @@ def _tree(api: HfApi, repo: str, kind: str, revision: str | None = None) -> tupl
 
 
 def _named_files(dataset: HubDataset, parquet: Sequence[HubFile]) -> list[HubFile]:
-    """The files that the dataset names, with their splits.
-
-    Raises:
-        ValueError: it has no such files any more.
-    """
+    """The files that the dataset names, with their splits."""
     chosen: list[HubFile] = []
     patterns: tuple[tuple[str | None, Split], ...] = ((dataset.files, "train"), (dataset.val_files, "val"))
     for pattern, split in patterns:
@@ -232,22 +228,19 @@ def _explained(repo: str, kind: str = "dataset") -> Iterator[None]:
     """Turn the library's failures into one sentence each."""
     from huggingface_hub import errors
 
+    sentences: dict[type[Exception], str] = {
+        errors.RevisionNotFoundError: f"the hub no longer has {repo} as it was when this was begun: run the same command "
+        "to begin anew",
+        errors.GatedRepoError: f"the {kind} {repo} is gated: accept its terms on its page, then set HF_TOKEN to a token "
+        "of yours",
+        errors.RepositoryNotFoundError: f"there is no {kind} {repo} on the hub, or it is private: check the name, or set "
+        "HF_TOKEN",
+        errors.HFValidationError: f"{repo!r} is no name of a {kind}: write owner/name",
+    }
     try:
         yield
-    except errors.RevisionNotFoundError as problem:
-        raise ValueError(
-            f"the hub no longer has {repo} as it was when this was begun: run the same command to begin anew"
-        ) from problem
-    except errors.GatedRepoError as problem:
-        raise ValueError(
-            f"the {kind} {repo} is gated: accept its terms on its page, then set HF_TOKEN to a token of yours"
-        ) from problem
-    except errors.RepositoryNotFoundError as problem:
-        raise ValueError(
-            f"there is no {kind} {repo} on the hub, or it is private: check the name, or set HF_TOKEN"
-        ) from problem
-    except errors.HFValidationError as problem:
-        raise ValueError(f"{repo!r} is no name of a {kind}: {problem}") from problem
+    except tuple(sentences) as problem:
+        raise ValueError(next(text for error, text in sentences.items() if isinstance(problem, error))) from problem
     except (errors.HTTPError, OSError) as problem:
         # The library has no exception class for a failed connection; it raises one of these.
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -23,7 +23,7 @@ import numpy as np
 
 from understudy.data.layout import SPLITS
 from understudy.data.sources import Feed
-from understudy.data.text.shards import token_dtype
+from understudy.data.text.shards import SplitInfo, token_dtype
 from understudy.data.text.splits import Rule, SplitItem, divide
 from understudy.files import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer
@@ -33,15 +33,6 @@ BATCH_ITEMS = 4096
 JOURNAL_BYTES = 1 << 24
 JOURNAL = "progress.json"
 HASHED_BYTES = 1 << 24
-
-
-@dataclass
-class EncodingCounts:
-    """Of one split: tokens written, UTF-8 bytes of text they stand for, and documents that ended in it."""
-
-    tokens: int = 0
-    bytes: int = 0
-    documents: int = 0
 
 
 @dataclass
@@ -55,7 +46,7 @@ class EncodingState:
     feed: int = 0
     part: int = 0
     read: int = 0
-    splits: dict[str, EncodingCounts] = field(default_factory=lambda: {split: EncodingCounts() for split in SPLITS})
+    splits: dict[str, SplitInfo] = field(default_factory=lambda: {split: SplitInfo() for split in SPLITS})
     documents: list[int] = field(default_factory=list)
     empty_documents: int = 0
     text_bytes: int = 0
@@ -213,4 +204,4 @@ def read_state(folder: Path, feeds: int) -> EncodingState:
     if not (folder / JOURNAL).is_file():
         return EncodingState(documents=[0] * feeds)
     raw = json.loads((folder / JOURNAL).read_text("utf-8"))
-    return EncodingState(splits={split: EncodingCounts(**counts) for split, counts in raw.pop("splits").items()}, **raw)
+    return EncodingState(splits={split: SplitInfo(**counts) for split, counts in raw.pop("splits").items()}, **raw)
