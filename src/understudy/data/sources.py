@@ -70,13 +70,8 @@ class Sampler(Protocol):
 
     @property
     def run(self) -> str: ...
-
-    def identity(self, corpus: str) -> dict[str, Any]:
-        """The values that make two requests the same one."""
-        ...
-
     def run_name(self) -> str: ...
-
+    def identity(self, corpus: str) -> dict[str, Any]: ...
     def open(self, corpus_name: str, seed: int, limit: int | None) -> Feed: ...
 
 
@@ -229,9 +224,9 @@ def _open_web(
     for url, sha256 in origin.urls:
         name = url.rsplit("/", 1)[-1]
         report(PreparationProgress(f"fetching {name}", 0, None))
-        fetched = download(url, cache / "web" / source.name / name, sha256)
-        paths.append(fetched.path)
-        parts.append(Part(url, fetched.size_bytes, fetched.sha256))
+        paths.append(cache / "web" / source.name / name)
+        sha256 = download(url, paths[-1], sha256)
+        parts.append(Part(url, paths[-1].stat().st_size, sha256))
 
     def read_book(i: int) -> Iterator[DocumentPiece]:
         return split_document(without_gutenberg(paths[i].read_text("utf-8-sig"), parts[i].name), parts[i].size)

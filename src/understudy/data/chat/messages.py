@@ -119,12 +119,7 @@ def _refuse_unsupported(fields: dict[str, Any]) -> None:
 
 
 def _is_empty(value: Any) -> bool:
-    return (
-        value is None
-        or value == []
-        or value == {}
-        or (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null"))
-    )
+    return value in (None, [], {}) or (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null"))
 
 
 def _message(item: dict[str, Any]) -> Message:

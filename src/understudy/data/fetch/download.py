@@ -9,7 +9,6 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,21 +28,16 @@ class UnavailableError(ValueError):
     """A failure that may pass, such as a network away or a full disk: nothing done is lost."""
 
 
-@dataclass(frozen=True)
-class FetchedFile:
-    path: Path
-    size_bytes: int
-    sha256: str
-
-
 def download(
     url: str,
     target: Path,
     sha256: str | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
     wait: Callable[[float], None] = time.sleep,
-) -> FetchedFile:
+) -> str:
     """Fetch `url` into `target`, which appears only whole and checked; a good file already there is kept.
+
+    Returns the SHA-256.
 
     A transfer that fails is tried again ATTEMPTS times in all, from its beginning, after 1, 2 and 4 seconds.
 
@@ -81,7 +75,7 @@ def download(
             pin.write_text(seen + "\n", "ascii")
     except OSError as error:
         raise disk_problem(error, target.parent) from error
-    return FetchedFile(target, target.stat().st_size, seen)
+    return seen
 
 
 def _refuse(error: Exception, url: str, attempt: int) -> None:

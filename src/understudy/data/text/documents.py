@@ -80,16 +80,12 @@ def cut_position(text: str, limit: int) -> int:
     """
     assert len(text) > limit, f"a text of {len(text)} characters needs no cut at {limit}"
     lowest = max(1, limit - CUT_WINDOW_CHARS)
-    position = text.rfind("\n", lowest, limit)
-    while position >= lowest:
-        if not text[position - 1].isspace() and text[position + 1].isalnum():
-            return position + 1
-        position = text.rfind("\n", lowest, position)
-    position = text.rfind(" ", lowest, limit)
-    while position >= lowest:
-        if not text[position - 1].isspace() and text[position + 1].isalnum():
-            return position
-        position = text.rfind(" ", lowest, position)
+    for mark, kept in (("\n", 1), (" ", 0)):
+        position = text.rfind(mark, lowest, limit)
+        while position >= lowest:
+            if not text[position - 1].isspace() and text[position + 1].isalnum():
+                return position + kept
+            position = text.rfind(mark, lowest, position)
     position = text.rfind("\n", lowest, limit)
     return position + 1 if position >= lowest else limit
 
@@ -101,7 +97,8 @@ def _read_text(path: Path, separator: str | None) -> Iterator[DocumentPiece]:
         documents = _Documents(separator)
         done = 0
         while block := stream.read(BLOCK_BYTES):
-            _refuse_nul(path, block, done)
+            if (position := block.find(b"\0")) >= 0:
+                raise ValueError(f"{path} is not a text file: it has a NUL byte at byte {done + position:,}")
             text = _decode(path, decoder, block, done, final=False)
             yield from documents.add(text if done else text.removeprefix("\ufeff"), stream.offset)
             done += len(block)
@@ -145,12 +142,6 @@ class _Documents:
     def _begin(self, text: str) -> str:
         """A document's first piece without the line break after the separator."""
         return text if self.separator is None or self.begun else text.lstrip("\r\n")
-
-
-def _refuse_nul(path: Path, block: bytes, done: int) -> None:
-    position = block.find(b"\0")
-    if position >= 0:
-        raise ValueError(f"{path} is not a text file: it has a NUL byte at byte {done + position:,}")
 
 
 def _decode(path: Path, decoder: codecs.IncrementalDecoder, block: bytes, done: int, final: bool) -> str:

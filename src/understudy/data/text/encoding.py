@@ -67,13 +67,8 @@ class Batch:
     read: int | None = None
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A batch, and of every text in it, in order, the token ids and the length in UTF-8 bytes."""
-
-    batch: Batch
-    ids: list[np.ndarray]
-    sizes: list[int]
+Encoded = tuple[Batch, list[np.ndarray], list[int]]
+"""A batch, and of every text in it, in order, the token ids and the length in UTF-8 bytes."""
 
 
 def batches(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | None, state: EncodingState) -> Iterator[Batch]:
@@ -108,7 +103,7 @@ def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int)
 
     def encode(batch: Batch) -> Encoded:
         texts = [text for item in batch.items for _, text, _ in item.texts]
-        return Encoded(batch, tokenizer.encode_batch(texts, threads=1), [len(text.encode("utf-8")) for text in texts])
+        return batch, tokenizer.encode_batch(texts, threads=1), [len(text.encode("utf-8")) for text in texts]
 
     pool = ThreadPoolExecutor(workers, "encode")
     waiting: deque[Future[Encoded]] = deque()
@@ -157,13 +152,13 @@ class TokenWriter:
 
     def add(self, encoded: Encoded) -> None:
         """Append one batch; it counts once it is journaled."""
-        state = self.state
+        state, (batch, ids_of_texts, sizes) = self.state, encoded
         parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-        text = iter(zip(encoded.ids, encoded.sizes))
-        for item in encoded.batch.items:
+        text = iter(zip(ids_of_texts, sizes))
+        for item in batch.items:
             state.empty_documents += item.empty
             state.end_of_text_spelled += "".join(text for _, text, _ in item.texts).count(END_OF_TEXT)
-            state.documents[encoded.batch.feed] += item.ends and not item.empty
+            state.documents[batch.feed] += item.ends and not item.empty
             for split, _, ends in item.texts:
                 ids, size = next(text)
                 counts = state.splits[split]
@@ -176,8 +171,8 @@ class TokenWriter:
         for split, arrays in parts.items():
             if arrays:
                 self._append(split, np.concatenate(arrays))
-        if encoded.batch.read is not None:
-            state.feed, state.part, state.read = encoded.batch.feed, encoded.batch.part + 1, encoded.batch.read
+        if batch.read is not None:
+            state.feed, state.part, state.read = batch.feed, batch.part + 1, batch.read
             if state.text_bytes - self.journaled_bytes >= JOURNAL_BYTES:
                 self.commit()
 

@@ -282,7 +282,7 @@ def _encode(partial: Path, request: Request, plan: _Plan, workers: int, report: 
         for encoded in encode_in_order(source, plan.tokenizer, workers):
             writer.add(encoded)
             tokens = sum(counts.tokens for counts in state.splits.values())
-            report(PreparationProgress("encoding", encoded.batch.done, total, tokens))
+            report(PreparationProgress("encoding", encoded[0].done, total, tokens))
         writer.commit()
     hashes = {split: digest.hexdigest() for split, digest in writer.hashes.items()}
     for split, sha256 in hashes.items():

@@ -1,9 +1,8 @@
 """A data folder, opened: token files as they lie on the disk, and the manifest that describes them.
 
-A data folder holds train.bin and val.bin (token ids one after another, little-endian, uint16 where the
-vocabulary has at most 65,536 ids and uint32 otherwise, no header), manifest.json and tokenizer.json.
-nanoGPT's folders, which have the two .bin files and at most a meta.pkl, are read too; a pickle is never
-opened. loader.py makes batches of the tokens.
+A data folder holds train.bin and val.bin (token ids one after another, little-endian, uint16 where the vocabulary has at
+most 65,536 ids and uint32 otherwise, no header), manifest.json and tokenizer.json. nanoGPT's folders, which have the two
+.bin files and at most a meta.pkl, are read too; a pickle is never opened.
 """
 
 from __future__ import annotations
@@ -101,8 +100,7 @@ class TokenData:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The type of a token file: uint16 where every id fits, uint32 otherwise; little-endian on every
-    machine."""
+    """The type of a token file: uint16 where every id fits, uint32 otherwise."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
@@ -128,8 +126,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenData:
     """Open one split of a data folder. `vocab_size`: of the model that will read it, checked where given.
 
-    Where a manifest vouches for the tokens its vocabulary is compared; otherwise every token is looked at
-    once.
+    Where a manifest vouches for the tokens its vocabulary is compared; otherwise every token is looked at once.
 
     Raises:
         ValueError: no such folder or split, a token file cut short or empty, tokens outside the vocabulary.
