@@ -256,12 +256,7 @@ def test_a_folder_with_weights(tmp_path: Path) -> None:
         opened = open_conversations(out, split)
         assert list(opened) == lines[split] == [opened[i] for i in range(len(opened))]
         assert opened.weights.tolist() == [{"first": 1.0, "second": 0.5}[r["source"]] for r in lines[split]]
-        assert (opened.sources, opened.sha256, opened.path, opened.split) == (
-            ["first", "second"],
-            about["sha256"],
-            out,
-            split,
-        )
+        assert (opened.sha256, opened.path, opened.split) == (about["sha256"], out, split)
 
 
 def test_the_split_does_not_depend_on_order_or_company(tmp_path: Path) -> None:
@@ -490,7 +485,7 @@ def test_a_single_file_is_divided(tmp_path: Path) -> None:
     assert len(train) + len(val) == 200 and 2 <= len(val) <= 25
     together = [r["messages"][0]["content"] for r in (*train, *val)]
     assert sorted(together) == sorted(f"Question {i}?" for i in range(200))
-    assert train.sources == ["a"] and train.weights.tolist() == [1.0] * len(train)
+    assert train.weights.tolist() == [1.0] * len(train)
     assert train.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     prepare_conversations([str(path)], tmp_path / "out")
     assert [r["messages"] for r in open_conversations(tmp_path / "out", "val")] == [r["messages"] for r in val]

@@ -6,6 +6,7 @@ read by records.py, and messages brought into one form by messages.py.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,6 @@ class Format:
     def needs(self) -> str:
         return " or ".join(" + ".join(names) for names in self.fields)
 
-    def used(self) -> set[str]:
-        return {*self.optional, *(name for names in self.fields for name in names)}
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -121,7 +119,7 @@ def read_formatted(kind: Kind, path: Path, format_name: str | None = None) -> It
         if not chosen.has_fields(fields):
             yield ParsedRow(None, f"not a record of the format {chosen.name}", located.offset)
             continue
-        unused = unused_fields(fields, chosen.used())
+        unused = unused_fields(fields, {*chosen.optional, *itertools.chain(*chosen.fields)})
         try:
             for row in _parse(fields, chosen, kind):
                 if isinstance(row, Dropped):

@@ -41,7 +41,6 @@ class Prepared(Generic[T]):
         split: "train" or "val".
         file: the one that is read.
         sha256: names the text: of the split's file, or of the single file.
-        sources: the names of the sources, in the order in which their records come.
         weights: shape (N,), how many times an epoch shows each record.
         places: shape (N, 2), the offset of each line, and its number in the file.
         read: of a line and its place, for messages.
@@ -51,7 +50,6 @@ class Prepared(Generic[T]):
     split: str
     file: Path
     sha256: str
-    sources: list[str]
     weights: np.ndarray
     places: np.ndarray
     read: Callable[[bytes, str], T]
@@ -111,7 +109,7 @@ def open_prepared(path: Path, split: str, kind: Kind, make: Callable[[dict[str, 
             hashes.append(record_hash(_checked(line, f"{path} line {number:,}", kind), kind))
     held_out = validation_mask(np.array(hashes, dtype=np.uint64), VAL_FRACTION, str(path), kind.divided)
     chosen = np.array(places, dtype=np.int64).reshape(-1, 2)[held_out if split == "val" else ~held_out]
-    return Prepared(path, split, path, sha256_of(path), [path.stem], np.ones(len(chosen)), chosen, read)
+    return Prepared(path, split, path, sha256_of(path), np.ones(len(chosen)), chosen, read)
 
 
 def _open_folder(folder: Path, split: str, kind: Kind, read: Callable[[bytes, str], T]) -> Prepared[T]:
@@ -135,8 +133,7 @@ def _open_folder(folder: Path, split: str, kind: Kind, read: Callable[[bytes, st
         raise ValueError(
             f"{file} has {len(places):,} lines where its manifest says {len(weights):,}: prepare it again with --force"
         )
-    names = [source["name"] for source in manifest["sources"]]
-    return Prepared(folder, split, file, about["sha256"], names, weights, places, read)
+    return Prepared(folder, split, file, about["sha256"], weights, places, read)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -32,7 +32,6 @@ def download(
     url: str,
     target: Path,
     sha256: str | None = None,
-    timeout_seconds: float = TIMEOUT_SECONDS,
     wait: Callable[[float], None] = time.sleep,
 ) -> str:
     """Fetch `url` into `target`, which appears only whole and checked; a good file already there is kept.
@@ -51,7 +50,7 @@ def download(
     pooch.get_logger().setLevel(logging.ERROR)
     pin = target.with_name(target.name + ".sha256")
     expected = sha256 or (pin.read_text("ascii").strip() if pin.is_file() else None)
-    downloader = pooch.HTTPDownloader(timeout=timeout_seconds)
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
     try:
         if target.is_file() and expected is None:
             expected = sha256_of(target)
