@@ -132,3 +132,4 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
             arguments.val_fraction, arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
             separator=arguments.separator,
         )  # fmt: skip
+    show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))
