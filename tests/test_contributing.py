@@ -209,7 +209,7 @@ def test_a_text_source_is_a_row(source: Source, tmp_path: Path) -> None:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/page.txt"
         row = f'    "page": WebText((("{url}", None),)),\n'
-        source.insert("data/text/sources.py", "NAMED: dict[str, Origin] = {\n", row)
+        source.insert("data/sources.py", "TEXT: dict[str, Origin] = {\n", row)
         assert len(source.touched) == 1
         source.run(tmp_path, "prepare", "page", "--tokenizer", "char", "--out", "out")
         server.shutdown()
@@ -217,9 +217,9 @@ def test_a_text_source_is_a_row(source: Source, tmp_path: Path) -> None:
 
 
 def test_a_chat_format_is_a_reader_and_a_row(source: Source, tmp_path: Path) -> None:
-    source.insert("data/chat/conversation_formats.py", "FORMATS = {\n    row.name: row\n    for row in (\n",
+    source.insert("data/chat/conversations.py", "FORMATS = {\n    row.name: row\n    for row in (\n",
                   '        Format("faq", (("faq", "reply"),), _faq),\n')  # fmt: skip
-    source.insert("data/chat/conversation_formats.py", 'NOT_IN_TEXT = "The text does not say."\n', '''
+    source.insert("data/chat/conversations.py", 'NOT_IN_TEXT = "The text does not say."\n', '''
 
 def _faq(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield _exchange(text_field(fields, "reply"), text_field(fields, "faq"))

@@ -16,7 +16,7 @@ import pytest
 from data_corpus import contents, corpus, documents, run, small_batches, story
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.progress import PreparationProgress
-from understudy.data.text import encoding, sources
+from understudy.data.text import encoding, prepare
 from understudy.data.text.shards import open_split
 from understudy.tokenizer import load_tokenizer
 
@@ -126,17 +126,17 @@ def test_a_full_disk_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypat
 
 def test_a_lost_network_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
-    read_file = sources.read_file
+    read_file = prepare.read_file
 
     def away(path: Path, *arguments: Any) -> Any:
         if path.name == "b.jsonl.gz" and (tmp_path / "out" / ".partial").exists():
             raise UnavailableError("the hub could not be reached")
         return read_file(path, *arguments)
 
-    monkeypatch.setattr(sources, "read_file", away)
+    monkeypatch.setattr(prepare, "read_file", away)
     with pytest.raises(UnavailableError):
         run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300)
-    monkeypatch.setattr(sources, "read_file", read_file)
+    monkeypatch.setattr(prepare, "read_file", read_file)
     assert run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300).status == "continued"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

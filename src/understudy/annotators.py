@@ -15,9 +15,10 @@ from itertools import combinations, islice
 from typing import Any
 
 from understudy.data.chat.formats import ParsedRow
-from understudy.data.chat.parts import ChatPart, Opened
-from understudy.data.chat.preference_formats import MOST_ANSWERS
+from understudy.data.chat.preferences import MOST_ANSWERS
 from understudy.data.generated import CORPORA, GeneratedCorpus, GeneratedQuestion, Split, record_count
+from understudy.data.layout import SPLITS
+from understudy.data.sources import Feed, Part
 from understudy.files import read_json
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
@@ -79,7 +80,7 @@ class Sampling:
         """The run's name, for a folder."""
         return find_run(self.run).path.resolve().name
 
-    def open(self, corpus_name: str, seed: int, limit: int | None) -> Opened:
+    def open(self, corpus_name: str, seed: int, limit: int | None) -> Feed:
         """Pairs of a run's answers, in parts, one for each split.
 
         Each row is a pair, or the reason why an answer or a pair is left out. `notes` gets the share of prompts without
@@ -117,11 +118,12 @@ class Sampling:
             notes.append(f"{split}: {share} have no two answers of different true score, and give {result}")
             about[split] = {"prompts": count, "too_long": too_long, "alike": alike}
 
-        def part(split: Split) -> ChatPart:
-            count = record_count(split, DEFAULT_PROMPTS[split], limit)
-            return ChatPart(f"{corpus_name}/{split}", split, None, count, lambda: rows(split, count))
-
-        return Opened((part("train"), part("val")), notes=notes, about={"sampled": about}, doing="sampling answers to")
+        counts = [record_count(split, DEFAULT_PROMPTS[split], limit) for split in SPLITS]
+        parts = tuple(Part(f"{corpus_name}/{split}", count, None, split) for split, count in zip(SPLITS, counts))
+        return Feed(
+            corpus_name, parts, lambda i: rows(SPLITS[i], counts[i]), notes=notes, about={"sampled": about},
+            doing="sampling answers to",
+        )  # fmt: skip
 
     def _load(self, about: dict[str, Any]) -> Run:
         """The run that answers; ``about`` gets its path, step and weights."""

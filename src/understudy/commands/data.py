@@ -118,7 +118,10 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.text.prepare import prepare as prepare_data
 
     _refuse(arguments, ("format", "from", *OF_SAMPLING))
-    _refuse_conversations(arguments.kind, arguments.sources)
+    if arguments.kind == "stories" and arguments.sources != ["hamlet"]:
+        raise ValueError(
+            f"stories are hamlet's, not of {', '.join(arguments.sources)}: leave --kind out to prepare text"
+        )
     tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
     if config is not None:
         tokenizer = tokenizer or config.tokenizer.kind
@@ -130,16 +133,3 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
             separator=arguments.separator,
         )  # fmt: skip
     show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))
-
-
-def _refuse_conversations(kind: str | None, sources: list[str]) -> None:
-    """Refuse sources that are no text, and stories of another corpus than hamlet."""
-    from understudy.data.chat.sources import BY_KIND
-    from understudy.data.text.sources import NAMED as TEXT
-
-    if kind == "stories" and sources != ["hamlet"]:
-        raise ValueError(f"stories are hamlet's, not of {', '.join(sources)}: leave --kind out to prepare text")
-    for source in sources:
-        kinds = [kind for kind, named in BY_KIND.items() if source in named]
-        if kinds and source not in TEXT:
-            raise ValueError(f"{source} is a source of {kinds[0]}, not of text: add --kind {kinds[0]}")

@@ -43,12 +43,11 @@ def tokenizer(arguments: Arguments) -> None:
 
 def _train(arguments: Arguments) -> None:
     from understudy.data.find import find_files
-    from understudy.data.text.documents import TEXT_FILES, ReadingOptions, read_file
+    from understudy.data.text.documents import TEXT_FILES, read_file
     from understudy.tokenizer import train_tokenizer
 
     files = find_files(arguments.sources, TEXT_FILES).files
-    reading = ReadingOptions(arguments.field)
-    texts = (piece.text for path in files for piece in read_file(path, reading))
+    texts = (piece.text for path in files for piece in read_file(path, arguments.field))
     size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
     trained = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
     if not arguments.out.parent.is_dir():
@@ -107,13 +106,13 @@ def _compare(arguments: Arguments) -> None:
 
 def _named(name: str) -> Tokenizer:
     """A tokenizer by file or folder, by run, or GPT-2's own."""
+    from understudy.data.fetch.download import fetch_gpt2_vocabulary
     from understudy.data.layout import CACHE
-    from understudy.data.text.sources import fetch_gpt2_vocabulary
     from understudy.run import find_run
     from understudy.tokenizer import gpt2_tokenizer, load_tokenizer
 
     if Path(name).exists():
         return load_tokenizer(Path(name))
     if name == "gpt2":
-        return gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE, lambda progress: None))
+        return gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE))
     return load_tokenizer(find_run(name).path / "tokenizer.json")

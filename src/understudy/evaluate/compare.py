@@ -18,10 +18,8 @@ import numpy as np
 from understudy.config.run import RunConfig
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.formats import Dropped
-from understudy.data.chat.preference_formats import tidy_preference
-from understudy.data.chat.preferences import open_preferences
-from understudy.data.chat.prompt_formats import read_prompts
-from understudy.data.chat.prompts import Prompt, open_prompts, prompt_of
+from understudy.data.chat.preferences import open_preferences, tidy_preference
+from understudy.data.chat.prompts import Prompt, open_prompts, prompt_of, read_prompts
 from understudy.evaluate.likelihood import Progress
 from understudy.evaluate.runner import answer_all
 from understudy.evaluate.statistics import sign_test, win_rate

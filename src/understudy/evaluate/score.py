@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.data.chat.formats import Dropped
-from understudy.data.chat.preference_formats import tidy_preference
+from understudy.data.chat.preferences import tidy_preference
 from understudy.data.records import parse_object
 from understudy.evaluate.statistics import Estimate, estimate, mean_estimate
 from understudy.rewards.model import RewardModel

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from understudy.data.chat.conversation_formats import tidy_conversation
+from understudy.data.chat.conversations import tidy_conversation
 from understudy.data.chat.formats import Dropped
-from understudy.data.chat.preference_formats import MOST_ANSWERS, tidy_preference
+from understudy.data.chat.preferences import MOST_ANSWERS, tidy_preference
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore
 from understudy.tokenizer.chat import Message

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from understudy.data.chat.conversation_formats import read_conversations
+from understudy.data.chat.conversations import read_conversations
 from understudy.data.chat.formats import ParsedRow
-from understudy.data.chat.preference_formats import read_preferences
+from understudy.data.chat.preferences import read_preferences
 from understudy.data.records import read_records
 from understudy.feedback.records import AnswerRecord, Judgement, check_answer, check_judgement
 from understudy.feedback.store import FeedbackStore

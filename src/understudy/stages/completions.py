@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from understudy.config.align import RolloutConfig
-from understudy.data.chat.prefix_tree import pack_prefix_trees
+from understudy.data.chat.packing import pack_prefix_trees
 from understudy.data.chat.prompts import Prompt
 from understudy.data.loader import Batch
 from understudy.inference.generate import evaluating, generate_text

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from understudy.config.align import RolloutConfig
-from understudy.data.loader import Batch
-from understudy.data.shuffle import mix, permute, shuffled
+from understudy.data.loader import Batch, mix, permute, shuffled
 from understudy.losses import kl_estimate
 from understudy.model import GPT
 from understudy.runtime import Runtime
