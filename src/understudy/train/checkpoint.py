@@ -7,11 +7,12 @@ files themselves are written by run.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.files import write_json
@@ -26,8 +27,6 @@ def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any],
     ``model.safetensors`` holds the weights to use (their average if there is one), ``training.safetensors`` the tensors
     that only training needs.
     """
-    from safetensors.torch import save_file
-
     weights = weights_of(trainer.objective.model)
     training = optimizer_tensors(trainer.optimizers) | _objective_tensors(trainer)
     if trainer.ema:
@@ -92,33 +91,29 @@ def _objective_tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """The state of optimisers as named tensors, ``adamw/token_embedding.weight/exp_avg`` and the like."""
-    tensors = {}
-    for optimizer in optimizers:
-        for key, name, values in _named_states(optimizer):
-            for field, value in values.items():
-                tensors[f"{key}/{name}/{field}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    return tensors
+    return {
+        f"{prefix}{field}": torch.as_tensor(value).detach().cpu().contiguous()
+        for optimizer, prefix, parameter in _parameters(optimizers)
+        for field, value in optimizer.state[parameter].items()
+    }
 
 
 def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor], source: Path) -> None:
     """The inverse of :func:`optimizer_tensors`."""
+    for optimizer, prefix, parameter in _parameters(optimizers):
+        fields = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        if not fields and parameter.requires_grad:
+            raise ValueError(f"the checkpoint {source} lacks the optimiser state {prefix}; it cannot be resumed")
+        for field, tensor in fields.items():
+            on_device = tensor.ndim or field == "step"
+            optimizer.state[parameter][field] = tensor.to(parameter.device if on_device else "cpu")
+
+
+def _parameters(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> Iterator[tuple[torch.optim.Optimizer, str, torch.nn.Parameter]]:
+    """Each parameter, with its optimiser and the beginning of the names of its state."""
     for optimizer in optimizers:
-        key = type(optimizer).__name__.lower()
         for group in optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"]):
-                prefix = f"{key}/{name}/"
-                fields = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-                if not fields and parameter.requires_grad:
-                    raise ValueError(f"the checkpoint {source} lacks the {key} state of {name}; it cannot be resumed")
-                for field, tensor in fields.items():
-                    on_device = tensor.ndim or field == "step"
-                    optimizer.state[parameter][field] = tensor.to(parameter.device if on_device else "cpu")
-
-
-def _named_states(optimizer: torch.optim.Optimizer) -> list[tuple[str, str, dict[str, Any]]]:
-    key = type(optimizer).__name__.lower()
-    return [
-        (key, name, optimizer.state[parameter])
-        for group in optimizer.param_groups
-        for name, parameter in zip(group["names"], group["params"])
-    ]
+                yield optimizer, f"{type(optimizer).__name__.lower()}/{name}/", parameter

@@ -9,7 +9,8 @@ import contextlib
 import math
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, Self
 
 import torch
@@ -33,25 +34,26 @@ SIGNAL_STEPS = 10
 
 
 class StopSignals:
-    """A context in which the first Ctrl-C or SIGTERM sets ``received``, and the second one acts at once."""
+    """Whether Ctrl-C or SIGTERM was ``received`` inside :meth:`caught`; the second one acts at once."""
 
-    def __init__(self) -> None:
-        self.received = False
-        self._handlers: dict[int, Any] = {}
+    received = False
 
-    def __enter__(self) -> Self:
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[Self]:
+        handlers: dict[int, Any] = {}
+
+        def receive(number: int, frame: FrameType | None) -> None:
+            self.received = True
+            signal.signal(number, handlers[number])
+
         if threading.current_thread() is threading.main_thread():  # only the main thread receives signals
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._receive)
-        return self
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-        signal.signal(number, self._handlers[number])
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+                handlers[number] = signal.signal(number, receive)
+        try:
+            yield self
+        finally:
+            for caught, handler in handlers.items():
+                signal.signal(caught, handler)
 
 
 class Evaluator(StepCallback):
@@ -189,7 +191,7 @@ class Evaluator(StepCallback):
             )  # fmt: skip
             texts = [prompts[number][0] + completion.text for number, completion in zip(numbers, completions)]
         if texts := runtime.gather_shards(texts):
-            self.metrics.text("samples", "\n---\n".join(texts), self.trainer.progress.step)
+            self.metrics.samples("\n---\n".join(texts), self.trainer.progress.step)
 
     def final_result(self) -> LossResult:
         """The validation loss at the end of the run."""
@@ -199,11 +201,7 @@ class Evaluator(StepCallback):
 
 
 def check_loss(name: str, loss: float, step: int) -> None:
-    """Refuse a loss that is not finite.
-
-    Raises:
-        ValueError: NaN or infinite.
-    """
+    """Refuse a loss that is not finite, by a ValueError."""
     if not math.isfinite(loss):
         raise ValueError(
             f"the {name} is {loss} at step {step}; start again with a lower optim.lr or optim.grad_clip; earlier "

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from understudy.runtime import Runtime
 from understudy.train.ema import ExponentialMovingAverage
 from understudy.train.objective import Objective
-from understudy.train.parallel import data_parallel, without_gradient_sync
 
 Batch = dict[str, Tensor]
 
@@ -273,3 +273,18 @@ def lr_of(optimizers: Sequence[torch.optim.Optimizer]) -> float:
     """The learning rate of the first group, for logs."""
     group: dict[str, Any] = optimizers[0].param_groups[0]
     return float(group["lr"])
+
+
+def data_parallel(module: nn.Module, runtime: Runtime) -> nn.Module:
+    """The module itself, or wrapped so that each backward pass averages gradients over the processes."""
+    if runtime.world_size == 1:
+        return module
+    device_ids = [runtime.device.index] if runtime.device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def without_gradient_sync(module: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """A context in which gradients accumulate locally, for all micro-batches but the last."""
+    if isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return contextlib.nullcontext()
