@@ -473,7 +473,7 @@ def test_an_interrupted_export_or_import_leaves_nothing(
     with pytest.raises((KeyboardInterrupt, ValueError)):
         export_run(run, "nanogpt", tmp_path / "exports" / "own")
     assert list(Path("exports").iterdir()) == []
-    monkeypatch.setattr("understudy.run.RunFolder.put_checkpoint", broken)
+    monkeypatch.setattr("understudy.run.RunFolder.write_checkpoint", broken)
     with pytest.raises(
         (KeyboardInterrupt, ValueError), match=r"^$|^runs.small could not be written .* nothing was left"
     ):

@@ -438,6 +438,17 @@ def test_the_memory_plan_has_every_model_of_a_rollout(critic: str, models: int) 
     )
 
 
+def test_the_memory_plan_has_the_conversations_of_ppo_ptx() -> None:
+    """A row of conversations beside each completion: twice the activations of a context of each."""
+    tree = {"stage": "ppo", "model": MODELS, "data": {"path": "x"}, "init_from": "x"}
+    plain, mixed = (
+        plan_memory(build_config(tree | {"ppo": {"checker_weight": 1} | ptx}), 2)
+        for ptx in ({}, {"ptx_coefficient": 1, "ptx_data": "talk.jsonl"})
+    )
+    assert mixed.activations_bytes == pytest.approx(2 * plain.activations_bytes, abs=2)
+    assert mixed.logits_bytes == 2 * plain.logits_bytes and mixed.weights_bytes == plain.weights_bytes
+
+
 def test_the_memory_plan_reads_the_shape_of_the_reward_model(small_config: Any, tmp_path: Path) -> None:
     run_stage(small_config(train__steps=1), RunFolder(tmp_path / "judge"))
     shape = load_run(tmp_path / "judge").config.model

@@ -60,14 +60,9 @@ def encode_prompts(prompts: Iterable[Prompt], tokenizer: Tokenizer, max_tokens: 
 
 
 def sample_completions(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompts: Sequence[EncodedPrompt],
-    config: RolloutConfig,
-    seed: int,
-    runtime: Runtime,
-    first: int = 0,
-) -> list[SampledCompletion]:
+    model: GPT, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], config: RolloutConfig, seed: int,
+    runtime: Runtime, first: int = 0,
+) -> list[SampledCompletion]:  # fmt: skip
     """Sample a completion of each prompt.
 
     The prompts are numbered from ``first``. A completion's random draws depend on the seed and on its prompt's number

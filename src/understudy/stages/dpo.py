@@ -42,7 +42,7 @@ class DirectPreference(PairObjective):
     def pair_metrics(self, batch: Batch) -> dict[str, Tensor]:
         logratios = summed_logprobs(self.model, batch) - batch["reference_logprobs"]  # (N,)
         if self.config.length_normalised or self.config.loss == "ipo":
-            logratios = logratios / completion_lengths(batch)
+            logratios = logratios / torch.bincount(batch["completion_index"], minlength=len(batch["ends"])).float()
         chosen, rejected = logratios[batch["chosen"]], logratios[batch["rejected"]]  # (P,)
         return {
             "loss": with_ties(batch["tie"], self._loss(chosen, rejected), self._loss(rejected, chosen)),
@@ -63,11 +63,6 @@ def summed_logprobs(model: GPT, batch: Batch) -> Tensor:
     logits = model.logits(completion_hidden_states(model, batch)[None])[0]  # (M, V)
     logprobs = token_logprobs(logits, batch["targets"])  # (M,)
     return logprobs.new_zeros(len(batch["ends"])).index_add(0, batch["completion_index"], logprobs)
-
-
-def completion_lengths(batch: Batch) -> Tensor:
-    """The number (N,) of trained tokens of each completion."""
-    return torch.bincount(batch["completion_index"], minlength=len(batch["ends"])).float()
 
 
 class Dpo(PreferenceStage):

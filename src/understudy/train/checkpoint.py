@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,11 +22,14 @@ from understudy.run import FORMAT, RunFolder, other_checkpoint, read_state, read
 from understudy.train.loop import Trainer
 
 
-def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any], keep: int, is_best: bool) -> Path:
-    """Write a checkpoint of the trainer, and return its folder.
+def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any], keep: int, is_best: bool) -> None:
+    """Write a checkpoint of the trainer, and delete old ones but ``keep`` and the best.
 
     ``model.safetensors`` holds the weights to use (their average if there is one), ``training.safetensors`` the tensors
     that only training needs.
+
+    Raises:
+        ValueError: the disk is full or cannot be written; earlier checkpoints are untouched.
     """
     weights = weights_of(trainer.objective.model)
     training = optimizer_tensors(trainer.optimizers) | _objective_tensors(trainer)
@@ -45,7 +49,15 @@ def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any],
         "training.safetensors": lambda path: save_file(training, path),
         "state.json": lambda path: write_json(path, state),
     }
-    return folder.write_checkpoint(trainer.progress.step, writers, keep, is_best)
+    step = trainer.progress.step
+    try:
+        folder.write_checkpoint(step, writers, is_best)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"the checkpoint of step {step} could not be written to {folder.checkpoints} ({error}); earlier checkpoints are "
+            "whole; make room and continue with --resume"
+        ) from error
+    folder.prune(keep)
 
 
 def load_checkpoint(checkpoint: Path, trainer: Trainer) -> None:

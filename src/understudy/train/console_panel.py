@@ -178,26 +178,25 @@ class ProgressPanel:
 
     def _groups(self) -> list[list[Pair]]:
         """Names and values in groups: loss, speed, resources, and further metrics of the stage."""
-        values = self.latest
-        losses, speed, resources = [], [], []
-        if (loss := self.smoothed_loss) is not None:
-            losses.append(("loss", f"{loss:.4f}", "bold cyan" if math.isfinite(loss) else "bold red"))
-        if "val/loss" in values:
-            losses.append(("validation", f"{values['val/loss']:.4f}", "bold"))
+        values, loss = self.latest, self.smoothed_loss
+
+        def known(key: str, name: str, text: Callable[[float], str], style: str = "") -> list[Pair]:
+            return [(name, text(values[key]), style)] if key in values else []
+
+        losses = known("val/loss", "validation", "{:.4f}".format, "bold")
+        if loss is not None:
+            losses.insert(0, ("loss", f"{loss:.4f}", "bold cyan" if math.isfinite(loss) else "bold red"))
         if self.best:
             losses.append(("best", f"{self.best[0]:.4f} at {self.best[1]:,}", ""))
-        if "tokens_per_second" in values:
-            speed.append(("tokens/s", count_text(values["tokens_per_second"]), ""))
-        speed.append(("trained", duration_text(values.get("train_seconds", 0.0)), ""))
-        speed.append(("left", self.left_text, ""))
-        if "lr" in values:
-            resources.append(("learning rate", f"{values['lr']:.2e}", ""))
-        if "memory_bytes" in values:
-            resources.append(("memory", bytes_text(values["memory_bytes"]), ""))
-        if "memory_peak_bytes" in values:
-            resources.append(("at peak", bytes_text(values["memory_peak_bytes"]), ""))
-        if "mfu" in values:
-            resources.append(("MFU", f"{values['mfu']:.1%}", ""))
+        speed = [
+            *known("tokens_per_second", "tokens/s", count_text),
+            ("trained", duration_text(values.get("train_seconds", 0.0)), ""),
+            ("left", self.left_text, ""),
+        ]
+        resources = [
+            *known("lr", "learning rate", "{:.2e}".format), *known("memory_bytes", "memory", bytes_text),
+            *known("memory_peak_bytes", "at peak", bytes_text), *known("mfu", "MFU", "{:.1%}".format),
+        ]  # fmt: skip
         others = [(name, f"{value:.4g}", "") for name, value in self._others()]
         return [losses, speed, resources, *(others[start : start + 3] for start in range(0, len(others), 3))]
 

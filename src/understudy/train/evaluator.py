@@ -25,7 +25,7 @@ from understudy.model import GPT, Bigram
 from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
 from understudy.train.checkpoint import save_checkpoint
-from understudy.train.loop import StepCallback, Trainer, TrainingProgress, lr_of
+from understudy.train.loop import StepCallback, Trainer, TrainingProgress
 from understudy.train.metrics import TrainingMetrics, memory_bytes
 from understudy.train.stage import TrainingStage
 
@@ -99,13 +99,11 @@ class Evaluator(StepCallback):
         self.trainer.read_tokens()
         return self.trainer.progress.tokens >= limit
 
-    def _reached_seconds(self) -> bool:
-        limit = self.config.train.stop_at_seconds
-        return limit is not None and self.runtime.any(self.trainer.progress.train_seconds >= limit)
-
     def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
         config, trainer, step = self.config, self.trainer, progress.step
-        reached_limit = self._reached_seconds() or self._reached_tokens()
+        seconds = config.train.stop_at_seconds
+        reached_limit = seconds is not None and self.runtime.any(progress.train_seconds >= seconds)
+        reached_limit = reached_limit or self._reached_tokens()
         last = step >= trainer.total_steps or (reached_limit and trainer.source.can_checkpoint(step))
         stop = last or self.interrupted
         if "train/loss" in metrics:  # a skipped step has none
@@ -134,7 +132,7 @@ class Evaluator(StepCallback):
         used, peak = memory_bytes(self.runtime.device)
         row: dict[str, float] = {
             "step": progress.step, "tokens": progress.tokens, "train_seconds": progress.train_seconds,
-            "lr": lr_of(trainer.optimizers), **metrics, "memory_bytes": used, "memory_peak_bytes": peak,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"], **metrics, "memory_bytes": used, "memory_peak_bytes": peak,
         }  # fmt: skip
         if (flops := peak_flops(self.runtime)) is not None:
             per_token = trainer.objective.model.flops_per_token()
@@ -143,12 +141,10 @@ class Evaluator(StepCallback):
 
     def evaluate_baseline(self) -> None:
         """Evaluate before the first step of a new run, if the stage asks for it."""
-        if not self.stage.evaluate_first:
-            return
-        if self.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))):
-            return
-        _, evaluation = self.evaluate()
-        self.metrics.write({"step": 0, "tokens": 0, "train_seconds": 0.0, **evaluation})
+        begun = self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))
+        if self.stage.evaluate_first and not self.runtime.any(begun):
+            _, evaluation = self.evaluate()
+            self.metrics.write({"step": 0, "tokens": 0, "train_seconds": 0.0, **evaluation})
 
     def evaluate(self) -> tuple[LossResult, dict[str, float]]:
         """The validation loss, and all metrics of the evaluation by name. Also shows samples.
@@ -168,13 +164,12 @@ class Evaluator(StepCallback):
 
     def _run_tasks(self, model: GPT | Bigram) -> dict[str, float]:
         """The accuracy of each task, and their mean."""
-        limit = self.config.eval.task_examples
-        accuracies = {
-            task.name: run_task(task, model, self.stage.tokenizer, self.runtime, limit).headline.value
+        tokenizer, limit = self.stage.tokenizer, self.config.eval.task_examples
+        metrics = {
+            f"accuracy/{task.name}": run_task(task, model, tokenizer, self.runtime, limit).headline.value
             for task in self.tasks
         }
-        metrics = {f"accuracy/{name}": accuracy for name, accuracy in accuracies.items()}
-        return metrics | ({"accuracy": sum(accuracies.values()) / len(accuracies)} if accuracies else {})
+        return metrics | ({"accuracy": sum(metrics.values()) / len(metrics)} if metrics else {})
 
     def _sample(self, model: GPT | Bigram) -> None:
         """Show the continuations of the stage's prompts, divided over the processes."""

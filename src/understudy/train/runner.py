@@ -23,10 +23,9 @@ from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import load_checkpoint
-from understudy.train.ema import ExponentialMovingAverage
 from understudy.train.evaluator import Evaluator, StopSignals
 from understudy.train.init_from import load_reference, start_from
-from understudy.train.loop import Trainer, TrainingProgress
+from understudy.train.loop import ExponentialMovingAverage, Trainer, TrainingProgress
 from understudy.train.memory import free_bytes, largest_micro_batch
 from understudy.train.metrics import TrainingMetrics
 from understudy.train.objective import Objective
@@ -76,7 +75,13 @@ def train(
         with folder.locked() if runtime.is_main else contextlib.nullcontext():
             record = _open_folder(folder, config, stage, runtime, _record(config, stage, parent, model), resume)
             stage.setup(StageContext(config, folder, runtime, model, parent))
-            trainer = _build_trainer(config, stage, runtime, model)
+            optim = config.optim
+            trainer = Trainer(
+                stage.objective, [*build_optimizers(model, optim), *stage.extra_optimizers], stage.batches,
+                lambda step: lr_factor(optim, step, settings.steps), runtime, TrainingProgress(), settings.steps,
+                optim.grad_clip, torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
+                ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
+            )  # fmt: skip
             if resume and folder.steps():
                 load_checkpoint(folder.checkpoint("latest"), trainer)
             with TrainingMetrics(
@@ -180,22 +185,6 @@ def _open_folder(
         folder.create(config, stage.tokenizer, record)
     runtime.barrier()
     return record
-
-
-def _build_trainer(config: RunConfig, stage: TrainingStage, runtime: Runtime, model: GPT | Bigram) -> Trainer:
-    optim, steps = config.optim, config.train.steps
-    return Trainer(
-        objective=stage.objective,
-        optimizers=[*build_optimizers(model, optim), *stage.extra_optimizers],
-        source=stage.batches,
-        lr_factor=lambda step: lr_factor(optim, step, steps),
-        runtime=runtime,
-        progress=TrainingProgress(),
-        total_steps=steps,
-        grad_clip=optim.grad_clip,
-        scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
-        ema=ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
-    )
 
 
 CHANGING_SHAPES = "off, since batches of this stage change their shape and each shape would be compiled anew"
