@@ -39,6 +39,11 @@ class Forked:
     def poll(self) -> int | None:
         return self.process.exitcode
 
+    def printed(self, name: str = "out") -> str:
+        """What it has printed so far, to standard output or as `err` to standard error."""
+        path = self.output / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
     def send_signal(self, number: int) -> None:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
@@ -49,8 +54,7 @@ class Forked:
         if self.process.exitcode is None:
             self.send_signal(signal.SIGKILL)
             self.process.join()
-        out, err = ((self.output / name).read_text(errors="replace") for name in ("out", "err"))
-        return subprocess.CompletedProcess(self.words, self.process.exitcode or 0, out, err)
+        return subprocess.CompletedProcess(self.words, self.process.exitcode or 0, self.printed(), self.printed("err"))
 
 
 def run_python(

@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,22 +152,32 @@ class RunFolder:
             raise ValueError(f"{path} holds {text[:20]!r} and no step; remove it to use the latest checkpoint")
         return int(text)
 
-    def write_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], is_best: bool) -> Path:
+    def write_checkpoint(
+        self, state: dict[str, Any], is_best: bool, weights: Tensors, training: Tensors | None = None
+    ) -> None:
         """Write a checkpoint whole or not at all, and point ``latest`` (and ``best``) to it.
 
         Args:
-            writers: by file name, a function that writes the file to a path.
+            state: of state.json, with the ``step``; the format and the hashes of both files of tensors are added.
 
         Raises:
             OSError, SafetensorError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
+        from safetensors.torch import save_file
+
+        step = state["step"]
+        state = state | {"format": FORMAT, "weights_sha256": sha256_of_weights(weights)}
+        if training is not None:
+            state["training_sha256"] = sha256_of_weights(training)
         final, partial = self.checkpoints / f"step_{step}", self.checkpoints / f".partial_{step}"
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            for name, write in writers.items():
-                write(partial / name)
+            save_file(weights, partial / "model.safetensors")
+            if training is not None:
+                save_file(training, partial / "training.safetensors")
+            write_json(partial / "state.json", state)
             for name in ("tokenizer.json", "config.yaml", "run.json"):
                 shutil.copyfile(self.path / name, partial / name)
             for entry in partial.iterdir():
@@ -183,7 +193,6 @@ class RunFolder:
         except (OSError, SafetensorError):
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        return final
 
     def prune(self, keep: int) -> None:
         """Delete all checkpoints but the newest ``keep`` and the best."""
@@ -270,16 +279,9 @@ def save_run(
     Raises:
         OSError, SafetensorError: the disk is full or cannot be written.
     """
-    from safetensors.torch import save_file
-
     record = record | {"tokenizer_sha256": tokenizer.sha256}
-    state = record | {"format": FORMAT, "step": step, "weights_sha256": sha256_of_weights(weights)}
     folder.create(config, tokenizer, record)
-    writers: dict[str, Callable[[Path], None]] = {
-        "model.safetensors": lambda path: save_file(weights, path),
-        "state.json": lambda path: write_json(path, state),
-    }
-    folder.write_checkpoint(step, writers, is_best=True)
+    folder.write_checkpoint(record | {"step": step}, True, weights)
 
 
 # ---- Weights --------------------------------------------------------------------------------------------------------

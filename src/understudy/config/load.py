@@ -9,7 +9,7 @@ import difflib
 import json
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -53,17 +53,11 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def preset_names() -> list[str]:
-    """Names of the YAML files in understudy/presets."""
-    folder = resources.files("understudy") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
 def preset_summaries() -> dict[str, str]:
-    """The first line of each preset, by name."""
-    folder = resources.files("understudy") / "presets"
-    lines = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0] for name in preset_names()}
-    return {name: line.removeprefix("#").strip() for name, line in lines.items()}
+    """The first line of each YAML file in understudy/presets, by the name of the preset."""
+    files = (entry for entry in (resources.files("understudy") / "presets").iterdir() if entry.name.endswith(".yaml"))
+    lines = {entry.name: entry.read_text(encoding="utf-8").partition("\n")[0] for entry in files}
+    return {name.removesuffix(".yaml"): lines[name].removeprefix("#").strip() for name in sorted(lines)}
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -74,9 +68,9 @@ def read_preset(name: str) -> dict[str, Any]:
     """
     path: Any = Path(name)
     if not name.endswith((".yaml", ".yml")):
-        if name not in preset_names():
+        if name not in (presets := preset_summaries()):
             raise ValueError(
-                f"there is no preset {name!r}{_nearest(name, preset_names())}; `understudy presets` lists them, "
+                f"there is no preset {name!r}{_nearest(name, presets)}; `understudy presets` lists them, "
                 "and a path to a .yaml file works too"
             )
         path = resources.files("understudy") / "presets" / f"{name}.yaml"
@@ -212,11 +206,11 @@ def _unknown_setting(dotted: str) -> str:
     return f"{dotted} is not a setting{nearest}; `understudy presets --settings` lists them"
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, known: Collection[str]) -> str:
     """ " (did you mean X?)" for the closest known name, or the one with the closest last part; empty if none is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:
-        leaves = {candidate.rpartition(".")[2]: candidate for candidate in reversed(known)}
+        leaves = {candidate.rpartition(".")[2]: candidate for candidate in reversed(list(known))}
         close = [leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.75)]
     return f" (did you mean {close[0]}?)" if close else ""
 

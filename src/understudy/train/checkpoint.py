@@ -13,12 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from understudy.files import write_json
-from understudy.model.weights import check_shapes, load_weights, sha256_of_weights, weights_of
-from understudy.run import FORMAT, RunFolder, other_checkpoint, read_state, read_tensors, read_weights
+from understudy.model.weights import check_shapes, load_weights, weights_of
+from understudy.run import RunFolder, other_checkpoint, read_state, read_tensors, read_weights
 from understudy.train.loop import Trainer
 
 
@@ -36,25 +34,13 @@ def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any],
     if trainer.ema:
         training |= {f"weights/{name}": tensor for name, tensor in weights.items()}
         weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.ema.means.items()}
-    state = record | {
-        "format": FORMAT,
-        **dataclasses.asdict(trainer.progress),
-        "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
-        "source": trainer.source.state(),
-        "weights_sha256": sha256_of_weights(weights),
-        "training_sha256": sha256_of_weights(training),
-    }
-    writers = {
-        "model.safetensors": lambda path: save_file(weights, path),
-        "training.safetensors": lambda path: save_file(training, path),
-        "state.json": lambda path: write_json(path, state),
-    }
-    step = trainer.progress.step
+    scaler = trainer.scaler.state_dict() if trainer.scaler else None
+    state = record | dataclasses.asdict(trainer.progress) | {"scaler": scaler, "source": trainer.source.state()}
     try:
-        folder.write_checkpoint(step, writers, is_best)
+        folder.write_checkpoint(state, is_best, weights, training)
     except (OSError, SafetensorError) as error:
         raise ValueError(
-            f"the checkpoint of step {step} could not be written to {folder.checkpoints} ({error}); earlier checkpoints are "
+            f"the checkpoint of step {trainer.progress.step} could not be written to {folder.checkpoints} ({error}); earlier checkpoints are "
             "whole; make room and continue with --resume"
         ) from error
     folder.prune(keep)
