@@ -56,8 +56,8 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
 def preset_summaries() -> dict[str, str]:
     """The first line of each YAML file in understudy/presets, by the name of the preset."""
     files = (entry for entry in (resources.files("understudy") / "presets").iterdir() if entry.name.endswith(".yaml"))
-    lines = {entry.name: entry.read_text(encoding="utf-8").partition("\n")[0] for entry in files}
-    return {name.removesuffix(".yaml"): lines[name].removeprefix("#").strip() for name in sorted(lines)}
+    texts = {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in files}
+    return {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in sorted(texts.items())}
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def read_preset(name: str) -> dict[str, Any]:
             )
         path = resources.files("understudy") / "presets" / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"the configuration {name} is no file")
+        raise ValueError(f"the configuration file {name} cannot be read: it is missing, or no file")
     try:
         raw = _parse_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
