@@ -157,7 +157,9 @@ class ModelConfig(Section):
                 )
             head_width = self.d_model // self.n_heads
         if self.n_heads % n_kv_heads:
-            raise ValueError(f"model.n_kv_heads {n_kv_heads} does not divide n_heads {self.n_heads}; choose a divisor")
+            raise ValueError(
+                f"model.n_kv_heads {n_kv_heads} does not divide model.n_heads {self.n_heads}; choose a divisor"
+            )
         if self.position == "rope" and head_width % 2:
             raise ValueError(f"rotary positions turn pairs, so model.head_width {head_width} must be even")
         if self.key_shift and head_width % 4:
