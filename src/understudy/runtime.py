@@ -53,10 +53,6 @@ class Runtime:
         dist.all_reduce(total)
         return total.to(value.device)
 
-    def all_min(self, value: int) -> int:
-        """The least value of all processes: a value on which all of them agree."""
-        return min(self.all_gather(value))
-
     def any(self, flag: bool) -> bool:
         """True in every process if the flag is true in one, so that all stop together."""
         if self.world_size == 1:

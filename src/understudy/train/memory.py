@@ -142,7 +142,7 @@ def largest_micro_batch(
         ValueError: not even one sample fits.
     """
     samples = max(1, config.train.batch_size // runtime.world_size)
-    limit = USABLE * runtime.all_min(free_bytes(runtime) if free is None else free)
+    limit = USABLE * min(runtime.all_gather(free_bytes(runtime) if free is None else free))
     most = max(1, CPU_TOKENS // config.model.context_length) if runtime.device.type == "cpu" else samples
     for micro in (n for n in range(min(samples, most), 0, -1) if samples % n == 0):
         needed = plan_memory(config, micro, runtime.dtype, tokens_per_sample).total_bytes
