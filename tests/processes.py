@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,7 +55,9 @@ class Forked:
         if self.process.exitcode is None:
             self.send_signal(signal.SIGKILL)
             self.process.join()
-        return subprocess.CompletedProcess(self.words, self.process.exitcode or 0, self.printed(), self.printed("err"))
+        done = subprocess.CompletedProcess(self.words, self.process.exitcode or 0, self.printed(), self.printed("err"))
+        shutil.rmtree(self.output)
+        return done
 
 
 def run_python(
