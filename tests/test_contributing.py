@@ -4,11 +4,9 @@ what was added is run. The number of files that each addition touches is what th
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +15,7 @@ from threading import Thread
 import pytest
 
 from align_runs import pair
+from processes import run_python
 from understudy.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -45,11 +44,7 @@ class Source:
 
     def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of this copy in ``folder``."""
-        environment = os.environ | {"PYTHONPATH": str(self.package.parent), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "understudy", *arguments],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        done = run_python(["-m", "understudy", *arguments], folder, {"PYTHONPATH": str(self.package.parent)})
         assert done.returncode == 0, done.stderr
         return done
 

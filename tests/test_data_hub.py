@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from processes import run_python
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset, parse_hub_name
 from understudy.data.sources import Request, Source, open_feed
@@ -207,9 +205,8 @@ def test_prepared_from_the_hub_as_from_the_same_files_here(hub: FakeHub, tmp_pat
     hub.repos["a/b"] = {MAIN: {p.name: p.read_bytes() for p in folder.iterdir()}}
 
     def prepared(source: str, out: str) -> str:
-        command = [sys.executable, "-c", PREPARE, source, str(tmp_path / out), str(tmp_path / "cache")]
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        words = ["-c", PREPARE, source, str(tmp_path / out), str(tmp_path / "cache")]
+        done = run_python(words, tmp_path, {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"})
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

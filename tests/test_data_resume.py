@@ -6,7 +6,6 @@ import errno
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
+from processes import run_python
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.progress import PreparationProgress
 from understudy.data.text import encoding, prepare
@@ -43,8 +43,7 @@ def test_killed_and_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) ->
     run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
 
     def killed_after(batches: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", KILLED, str(corpus), str(tmp_path / "out"), str(batches)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return run_python(["-c", KILLED, str(corpus), str(tmp_path / "out"), str(batches)], tmp_path)
 
     journal = tmp_path / "out" / ".partial" / "progress.json"
     assert killed_after(2).returncode == -signal.SIGKILL

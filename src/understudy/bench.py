@@ -15,11 +15,11 @@ from understudy.inference.generate import generate
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime, matmul_flops
-from understudy.train.compile import compile_objective
 from understudy.train.loop import RepeatedBatches, StepCallback, Trainer, TrainingProgress
 from understudy.train.memory import largest_micro_batch, with_vocabulary
 from understudy.train.metrics import memory_bytes
 from understudy.train.objective import NextToken
+from understudy.train.runner import compile_objective
 
 PARTS = 5
 """Measurements of training, of which the median is taken."""
