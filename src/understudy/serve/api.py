@@ -16,11 +16,9 @@ from understudy import __version__
 from understudy.serve.errors import ApiError, install_error_handlers
 from understudy.serve.guard import Guard
 from understudy.serve.metrics import ServerMetrics
-from understudy.serve.openai.chat import ID_PREFIX, ChatCompletion
-from understudy.serve.openai.completions import TextCompletion
+from understudy.serve.openai.completions import CHAT_PREFIX, ChatCompletion, TextCompletion
 from understudy.serve.openai.plan import refusing
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, FeedbackRequest
-from understudy.serve.openai.stream import EventStream
 from understudy.serve.served import Served, ServedRun
 
 
@@ -59,19 +57,13 @@ def _add_status(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
 
 
 def _add_completions(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
-    async def respond(completion: ChatCompletion | TextCompletion, connection: Request) -> Response:
-        await completion.begin()
-        if completion.request.stream:
-            return EventStream(completion.events(connection))
-        return JSONResponse(await completion.whole(connection))
-
     @app.post("/v1/chat/completions")
     async def chat_completions(connection: Request, request: ChatRequest) -> Response:
-        return await respond(ChatCompletion(served, metrics, request), connection)
+        return await ChatCompletion(served, request, metrics.first_token).respond(connection)
 
     @app.post("/v1/completions")
     async def completions(connection: Request, request: CompletionRequest) -> Response:
-        return await respond(TextCompletion(served, metrics, request), connection)
+        return await TextCompletion(served, request, metrics.first_token).respond(connection)
 
 
 def _add_feedback(app: FastAPI, served: Served) -> None:
@@ -83,7 +75,7 @@ def _add_feedback(app: FastAPI, served: Served) -> None:
             raise ApiError(404, "this server stores no feedback", code="no_feedback")
         fields = request.model_dump()
         for name in ("answer_id", "other_answer_id"):
-            fields[name] = fields[name] and fields[name].removeprefix(ID_PREFIX)
+            fields[name] = fields[name] and fields[name].removeprefix(CHAT_PREFIX)
         judgement = Judgement(**fields | {"annotator": request.annotator or ANONYMOUS})
         with refusing():
             id = await asyncio.to_thread(store.add_judgement, judgement)

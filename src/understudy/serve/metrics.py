@@ -44,6 +44,9 @@ class ServerMetrics:
         )  # fmt: skip
         self.registry.register(_EngineCollector(served))
 
+    def first_token(self, model: str, seconds: float) -> None:
+        self.first_token_seconds.labels(model).observe(seconds)
+
     def render(self) -> bytes:
         return generate_latest(self.registry)
 

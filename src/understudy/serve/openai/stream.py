@@ -47,6 +47,11 @@ class ChoiceDelta:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     reused_tokens: int = 0
 
+    @property
+    def complete(self) -> bool:
+        """Whether the choice ended, and was not cut."""
+        return self.finish_reason in ("stop", "length")
+
     def add(self, chunk: CompletionChunk | ChoiceDelta) -> None:
         self.text += chunk.text
         self.tokens += chunk.tokens
@@ -126,15 +131,6 @@ class ResponseStream:
                 self.totals[choice].add(chunk)
                 self._unfinished -= chunk.finish_reason is not None
             yield joined
-
-    def usage(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Token counts of the prompts, each counted once, and of all choices, which are ordered by prompt."""
-        of_prompts, of_choices = sum(map(len, prompts)), sum(len(total.tokens) for total in self.totals)
-        cached = sum(total.reused_tokens for total in self.totals[:: len(self.totals) // len(prompts)])
-        return {
-            "prompt_tokens": of_prompts, "completion_tokens": of_choices, "total_tokens": of_prompts + of_choices,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        }  # fmt: skip
 
     def _from_engine(self, choice: int, chunk: CompletionChunk) -> None:
         self._loop.call_soon_threadsafe(self._add, choice, chunk)

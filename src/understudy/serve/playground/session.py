@@ -2,7 +2,7 @@
 
 The state of a session stays on the server; the page is given views of it as JSON, and refers to messages by number. Answers
 come from the engines of the API and are recorded in the same feedback store. Not here: the page (page.py), how answers are
-planned and recorded (openai/plan.py, openai/chat.py).
+planned and recorded (openai/).
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from pydantic import ValidationError
 
 from understudy.runtime import let_threads_go
 from understudy.serve.errors import ApiError
-from understudy.serve.openai.chat import record_answer
-from understudy.serve.openai.plan import plan_chat
+from understudy.serve.openai.completions import ChatCompletion
 from understudy.serve.openai.schemas import ChatRequest
-from understudy.serve.openai.stream import ResponseStream
 from understudy.serve.served import Served, ServedRun
 from understudy.tokenizer.chat import Message
 
@@ -63,7 +61,7 @@ class GenerationOptions:
     seed: str | None = None
     """Digits, as typed; empty draws differently each time."""
 
-    def request(self, messages: Sequence[Message], number: int) -> ChatRequest:
+    def request(self, messages: Sequence[Message], number: int, conversation_id: str) -> ChatRequest:
         """The request to the API. Each answer of a conversation adds its number to the seed.
 
         Raises:
@@ -77,7 +75,7 @@ class GenerationOptions:
             return ChatRequest.model_validate({
                 "model": self.model, "messages": [*system, *messages], "temperature": float(self.temperature),
                 "top_p": float(self.top_p), "top_k": int(self.top_k) or None, "max_tokens": int(self.max_tokens),
-                "seed": int(seed) + number if seed else None,
+                "seed": int(seed) + number if seed else None, "conversation_id": conversation_id,
             })  # fmt: skip
         except ValidationError as error:
             first = error.errors()[0]
@@ -99,51 +97,42 @@ class PlaygroundAnswer:
     judged: dict[str, Any] = field(default_factory=dict)
     saved: str = ""
     refused: bool = False
+    completion: ChatCompletion | None = None
 
     @property
     def remark(self) -> str:
         parts = [f"without the {self.left_out} oldest messages, which do not fit the context"] if self.left_out else []
         return "; ".join([*parts, *([REMARKS[self.state]] if self.state in REMARKS else [])])
 
-
-@dataclass
-class PendingAnswer:
-    """An answer being generated; ``stop`` ends it early."""
-
-    served: Served
-    answer: PlaygroundAnswer
-    conversation_id: str
-    stream: ResponseStream | None = None
-
-    async def write(self, request: ChatRequest) -> AsyncGenerator[PlaygroundAnswer, None]:
-        """Generate and record the answer; yields it whenever it has grown.
+    async def write(self, served: Served, request: ChatRequest) -> AsyncGenerator[None, None]:
+        """Generate and record the answer; yields whenever it has grown.
 
         Raises:
             ApiError: an invalid request, a full queue, or a failure of the store.
         """
-        answer, served = self.answer, self.served
-        plan = await asyncio.to_thread(plan_chat, answer.run, request, served.limits)
-        answer.prompt, answer.left_out = plan.prompts[0], plan.left_out
-        self.stream = ResponseStream(lambda seconds: None)  # the metric is about the API
+        completion = ChatCompletion(served, request, lambda model, seconds: None)  # the metric is about the API
+        stream = completion.stream
+        await completion.begin()
+        self.completion = completion
+        self.prompt, self.left_out = completion.plan.prompts[0], completion.plan.left_out
         try:
-            self.stream.submit(answer.run.engine, plan.requests)
             last_view = 0.0
-            async for _ in self.stream.deltas():
-                answer.text = self.stream.totals[0].text
+            async for _ in stream.deltas():
+                self.text = stream.totals[0].text
                 if time.monotonic() - last_view >= SECONDS_BETWEEN_VIEWS:
                     last_view = time.monotonic()
-                    yield answer
+                    yield
         finally:  # also when the visitor leaves
-            self.stream.cancel()
-        total = self.stream.totals[0]
-        answer.text, answer.tokens, id = total.text, list(total.tokens), uuid.uuid4().hex
-        answer.state = total.finish_reason or "stop"
-        if await record_answer(served.store, answer.run, plan, 0, total, self.conversation_id, id):
-            answer.id = id
+            stream.cancel()
+        total = stream.totals[0]
+        self.text, self.tokens, self.state = total.text, list(total.tokens), total.finish_reason or "stop"
+        if await completion.record(0):
+            self.id = completion.id
 
     def stop(self) -> None:
-        if self.stream is not None:
-            self.stream.cancel()
+        """End it early."""
+        if self.completion is not None:
+            self.completion.stream.cancel()
 
 
 @dataclass
@@ -154,7 +143,7 @@ class PlaygroundConversation:
     turns: list[tuple[str, PlaygroundAnswer]] = field(default_factory=list)
     answers: int = 0
     """Number of answers sampled, which is added to the seed."""
-    pending: PendingAnswer | None = None
+    pending: PlaygroundAnswer | None = None
     closed: bool = False
     """Whether the visitor started another conversation."""
 
@@ -191,14 +180,13 @@ class PlaygroundConversation:
         run = served.find(options.model)
         before = list(self.turns)
         earlier = before if place is None else before[:place]
-        answer = PlaygroundAnswer(run)
+        self.pending = answer = PlaygroundAnswer(run)
         self.turns = [*earlier, (text, answer)]
-        self.pending = pending = PendingAnswer(served, answer, self.id)
         messages = [message for turn in earlier for message in _messages(*turn)]
         try:
-            request = options.request([*messages, {"role": "user", "content": text}], self.answers)
+            request = options.request([*messages, {"role": "user", "content": text}], self.answers, self.id)
             self.answers += 1
-            async with contextlib.aclosing(pending.write(request)) as updates:
+            async with contextlib.aclosing(answer.write(served, request)) as updates:
                 yield  # the question, while its prompt is computed
                 async for _ in updates:
                     yield
@@ -233,7 +221,7 @@ class AnswerPair:
 
     question: str = ""
     answers: list[PlaygroundAnswer] = field(default_factory=list)
-    pending: list[PendingAnswer] = field(default_factory=list)
+    pending: bool = False
     picked: int | None = None
     saved: str = ""
     refused: bool = False
@@ -271,14 +259,14 @@ class AnswerPair:
         conversation = uuid.uuid4().hex
         self.question, self.picked, self.saved, self.refused = text, None, "", False
         self.answers = [PlaygroundAnswer(served.find(options[n].model)) for n in order]
-        self.pending = [PendingAnswer(served, answer, conversation) for answer in self.answers]
+        self.pending = True
         messages = [{"role": "user", "content": text}]
 
-        async def finish(pending: PendingAnswer, number: int) -> None:
-            async for _ in pending.write(options[number].request(messages, number)):
+        async def finish(answer: PlaygroundAnswer, number: int) -> None:
+            async for _ in answer.write(served, options[number].request(messages, number, conversation)):
                 pass  # the text collects in the answer
 
-        tasks = [asyncio.create_task(finish(pending, n)) for pending, n in zip(self.pending, order)]
+        tasks = [asyncio.create_task(finish(answer, n)) for answer, n in zip(self.answers, order)]
         try:
             while True:
                 done, waiting = await asyncio.wait(
@@ -292,14 +280,14 @@ class AnswerPair:
         finally:
             for task in tasks:
                 task.cancel()
-            self.pending = []
+            self.pending = False
             for answer in self.answers:
                 if answer.state == "writing":
                     answer.state = "cancelled"
 
     def stop(self) -> None:
-        for pending in self.pending:
-            pending.stop()
+        for answer in self.answers:
+            answer.stop()
 
     async def pick(self, served: Served, value: int, annotator: str) -> None:
         """Save which answer is better, once: +1 the first, -1 the second, 0 neither."""
