@@ -17,7 +17,6 @@ from understudy.serve.errors import ApiError, install_error_handlers
 from understudy.serve.guard import Guard
 from understudy.serve.metrics import ServerMetrics
 from understudy.serve.openai.completions import CHAT_PREFIX, ChatCompletion, TextCompletion
-from understudy.serve.openai.plan import refusing
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, FeedbackRequest
 from understudy.serve.served import Served, ServedRun
 
@@ -69,16 +68,19 @@ def _add_completions(app: FastAPI, served: Served, metrics: ServerMetrics) -> No
 def _add_feedback(app: FastAPI, served: Served) -> None:
     @app.post("/v1/feedback", status_code=201)
     async def feedback(request: FeedbackRequest) -> dict[str, str]:
-        from understudy.feedback.records import ANONYMOUS, Judgement
+        from understudy.feedback.records import Judgement
 
         if (store := served.store) is None:
             raise ApiError(404, "this server stores no feedback", code="no_feedback")
         fields = request.model_dump()
         for name in ("answer_id", "other_answer_id"):
             fields[name] = fields[name] and fields[name].removeprefix(CHAT_PREFIX)
-        judgement = Judgement(**fields | {"annotator": request.annotator or ANONYMOUS})
-        with refusing():
-            id = await asyncio.to_thread(store.add_judgement, judgement)
+        try:
+            id = await asyncio.to_thread(
+                store.add_judgement, Judgement(**fields | {"annotator": request.annotator or ""})
+            )
+        except ValueError as error:
+            raise ApiError(400, str(error), code="invalid_value") from error
         return {"id": id, "status": "saved"}
 
 

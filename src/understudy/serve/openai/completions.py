@@ -75,12 +75,12 @@ class OpenCompletion:
 
     async def events(self, connection: HttpRequest) -> AsyncGenerator[bytes, None]:
         envelope = self.envelope(self.chunk_kind)
-        no_usage = {"usage": None} if self.request.include_usage else {}
+        no_usage = {"usage": None} if self.request.stream_options.include_usage else {}
         async with on_disconnect(connection, self.stream.disconnect):
             async for choice in self.chunks():
                 yield event(envelope | {"choices": [choice]} | no_usage)
         self.stream.check_ended(self.served.limits.seconds)
-        if self.request.include_usage:
+        if self.request.stream_options.include_usage:
             yield event(envelope | {"choices": [], "usage": self.usage()})
         yield DONE
 
@@ -229,7 +229,7 @@ class TextCompletion(OpenCompletion):
         """The echoed prompt of a choice: its text, and its tokens if log-probabilities are requested."""
         if not self.request.echo:
             return "", []
-        place, number = divmod(choice, self.request.choices)
+        place, number = divmod(choice, self.request.n)
         prompt = self.request.prompts[place]
         text = clean(prompt) if isinstance(prompt, str) else self.run.tokenizer.decode(prompt)
         if self.request.logprobs is None:
