@@ -84,10 +84,10 @@ def serving(served: Served, pages: bool = False) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     app = build_app(served)
     if pages:
-        from understudy.serve.playground.mount import mount
+        from understudy.serve.playground.page import mount
 
         mount(app, served)
-    server = Quiet(server_config(app, replace(served.limits, seconds=0), log_level="error"))
+    server = Quiet(server_config(app, replace(served.limits, seconds=0)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     with contextlib.ExitStack() as engines:
         for run in served.runs.values():
