@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -33,11 +33,16 @@ class ExportedFeedback:
 
     lines: list[dict[str, Any]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    seen: set[Any] = field(default_factory=set)
 
-    def add(self, line: dict[str, Any] | Dropped) -> None:
+    def add(self, line: dict[str, Any] | Dropped, key: Callable[[dict[str, Any]], Any], noun: str) -> None:
+        """Add a line, unless an earlier one has its key."""
+        if not isinstance(line, Dropped) and (given := key(line)) in self.seen:
+            line = Dropped(f"{noun} given before")
         if isinstance(line, Dropped):
             self.left_out[line.reason] += 1
         else:
+            self.seen.add(given)
             self.lines.append(line)
 
     def text(self) -> str:
@@ -46,34 +51,26 @@ class ExportedFeedback:
 
 def conversations(store: FeedbackStore) -> ExportedFeedback:
     """Each correction as a conversation that ends with it, without duplicates."""
-    answers, exported, seen = _answers(store), ExportedFeedback(), set()
+    answers, exported = _answers(store), ExportedFeedback()
     for judgement in store.judgements():
-        if judgement.correction is None:
-            continue
-        prompt = answers[judgement.answer_id].prompt
-        line = tidy_conversation({"messages": [*prompt, *_assistant(judgement.correction)]})
-        if not isinstance(line, Dropped):
-            key = json.dumps(line["messages"])
-            line = Dropped("corrections given before") if key in seen else line
-            seen.add(key)
-        exported.add(line)
+        if judgement.correction is not None:
+            messages = [*answers[judgement.answer_id].prompt, *_assistant(judgement.correction)]
+            line = tidy_conversation({"messages": messages})
+            exported.add(line, lambda line: json.dumps(line["messages"]), "corrections")
     return exported
 
 
 def preferences(store: FeedbackStore) -> ExportedFeedback:
     """Pairs of answers to the same prompt: a correction and its answer; two compared answers; two answers with different
     ratings or thumbs. Equal pairs of one annotator are written once."""
-    answers, judgements = _answers(store), store.judgements()
-    exported, seen = ExportedFeedback(), set()
+    answers, judgements, exported = _answers(store), store.judgements(), ExportedFeedback()
+
+    def key(line: dict[str, Any]) -> Any:
+        sides, tie = [json.dumps(line[side]) for side in ("chosen", "rejected")], line.get("tie", False)
+        return json.dumps(line["prompt"]), tuple(sorted(sides) if tie else sides), tie, line["annotator"]
+
     for pair in (*_direct(answers, judgements), *_rated(answers, judgements, exported)):
-        line = tidy_preference(pair)
-        if not isinstance(line, Dropped):
-            sides = [json.dumps(line[side]) for side in ("chosen", "rejected")]
-            tie = line.get("tie", False)
-            key = (json.dumps(line["prompt"]), tuple(sorted(sides) if tie else sides), tie, line["annotator"])
-            line = Dropped("preferences given before") if key in seen else line
-            seen.add(key)
-        exported.add(line)
+        exported.add(tidy_preference(pair), key, "preferences")
     return exported
 
 

@@ -10,31 +10,29 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from understudy.data.chat.conversation_formats import read_conversations
 from understudy.data.chat.formats import ParsedRow
 from understudy.data.chat.preference_formats import read_preferences
 from understudy.data.records import read_records
-from understudy.feedback.records import AnswerRecord, Judgement, check_answer, check_judgement
+from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore
-from understudy.files import now
 from understudy.tokenizer.chat import Message
 
 IMPORTED = "imported"
 """Run name of imported answers."""
-Record = TypeVar("Record", AnswerRecord, Judgement)
 
 
 @dataclass
 class ImportedFeedback:
     """Numbers of new answers and judgements of a file, and of those left out by reason."""
 
-    answers: int = 0
-    judgements: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
+    answers: int
+    judgements: int
+    left_out: Counter[str]
 
 
 def import_file(store: FeedbackStore, path: Path, kind: str) -> ImportedFeedback:
@@ -47,21 +45,20 @@ def import_file(store: FeedbackStore, path: Path, kind: str) -> ImportedFeedback
     Raises:
         ValueError: a file that cannot be read, or of another format.
     """
-    imported = ImportedFeedback()
+    left_out = Counter[str]()
     answers: dict[str, AnswerRecord] = {}
     judgements: dict[str, Judgement] = {}
     known_answers, known_judgements = store.ids()
-    for record in READERS[kind](path, imported.left_out):
+    for record in READERS[kind](path, left_out):
         if isinstance(record, AnswerRecord):
             answers.setdefault(record.id, record)
         elif record.id in known_judgements or record.id in judgements:
-            imported.left_out["judgements imported before"] += 1
+            left_out["judgements imported before"] += 1
         else:
             judgements[record.id] = record
     new = [record for id, record in answers.items() if id not in known_answers]
     store.add(new, judgements.values())
-    imported.answers, imported.judgements = len(new), len(judgements)
-    return imported
+    return ImportedFeedback(len(new), len(judgements), left_out)
 
 
 def _read_preferences(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | Judgement]:
@@ -91,10 +88,11 @@ def _read_conversations(path: Path, left_out: Counter[str]) -> Iterator[AnswerRe
 def _read_store(path: Path, left_out: Counter[str]) -> Iterator[AnswerRecord | Judgement]:
     for located in read_records(path):
         try:
-            if "answer" in located.fields:
-                yield check_answer(_record(AnswerRecord, located.fields["answer"]))
-            else:
-                yield check_judgement(_record(Judgement, located.fields["judgement"]))
+            kind = AnswerRecord if "answer" in located.fields else Judgement
+            given = located.fields["answer" if kind is AnswerRecord else "judgement"]
+            if given.keys() != {item.name for item in fields(kind)}:
+                raise KeyError("fields")
+            yield kind(**given)
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{located.where} is neither an answer nor a judgement; give a file from `feedback export --kind store`"
@@ -116,25 +114,14 @@ def _records(rows: Iterator[ParsedRow], left_out: Counter[str]) -> Iterator[dict
             yield row.record
 
 
-def _record(kind: type[Record], given: dict[str, Any]) -> Record:
-    """An exported record: all fields and no others."""
-    if given.keys() != {item.name for item in fields(kind)} or not given["id"] or not given["created"]:
-        raise KeyError("fields")
-    return kind(**given)
-
-
 def _answer(prompt: list[Message], text: str) -> AnswerRecord:
-    id = _hash(prompt, text)
-    return check_answer(AnswerRecord(
-        _hash(prompt), prompt, text, IMPORTED, 0, "", {}, "stop", 0, id, now()
-    ))  # fmt: skip
+    return AnswerRecord(_hash(prompt), prompt, text, IMPORTED, 0, "", {}, "stop", 0, _hash(prompt, text))
 
 
 def _judged(judgement: Judgement) -> Judgement:
     """The judgement with an id that is a hash of its contents."""
     names = ("kind", "answer_id", "other_answer_id", "annotator", "value", "correction")
-    id = _hash(*(getattr(judgement, name) for name in names))
-    return check_judgement(replace(judgement, id=id, created=now()))
+    return replace(judgement, id=_hash(*(getattr(judgement, name) for name in names)))
 
 
 def _hash(*content: Any) -> str:

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import uuid
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from understudy.files import now
 from understudy.tokenizer.base import clean
 from understudy.tokenizer.chat import Message
 
@@ -22,12 +24,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 VALUES: dict[str, tuple[int, ...]] = {"thumb": (-1, 1), "rating": (1, 2, 3, 4, 5), "comparison": (-1, 0, 1)}
 
 
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
 @dataclass(frozen=True)
 class AnswerRecord:
-    """One answer of a model, with its prompt (which ends with the user's message), weights and sampling settings.
-
-    The store sets ``id`` and ``created`` (UTC) if they are empty.
-    """
+    """One answer of a model, with its prompt (which ends with the user's message), weights and sampling settings."""
 
     conversation_id: str
     prompt: list[Message]
@@ -38,8 +41,8 @@ class AnswerRecord:
     settings: dict[str, Any]
     finish_reason: str
     tokens: int
-    id: str = ""
-    created: str = ""
+    id: str = field(default_factory=new_id)
+    created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Judgement:
     comment: str | None = None
     correction: str | None = None
     other_answer_id: str | None = None
-    id: str = ""
-    created: str = ""
+    id: str = field(default_factory=new_id)
+    created: str = field(default_factory=now)
 
     @property
     def subject(self) -> tuple[str, str, frozenset[str]]:
