@@ -391,7 +391,7 @@ def test_answers_are_stored_and_judged(api: OpenAI, url: str, store: FeedbackSto
         streamed = chunk.id
     ids = [answers[0].id.removeprefix("chatcmpl-")]
     ids += [f"{ids[0]}-1", streamed.removeprefix("chatcmpl-")]
-    stored = store.conversation("c1")
+    stored = [answer for answer in store.answers() if answer.conversation_id == "c1"]
     assert [record.id for record in stored] == ids
     assert stored[0].text == answers[0].choices[0].message.content and stored[0].prompt == ASKED
     assert (stored[1].run, stored[1].weights_sha256) == ("tiny", run.state["weights_sha256"])

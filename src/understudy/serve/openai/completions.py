@@ -7,7 +7,6 @@ is written before the client receives the end of the answer. Not here: what fits
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -17,8 +16,8 @@ from typing import Any
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
+from understudy.feedback.records import AnswerRecord
 from understudy.inference.batching import TokenLogprob
-from understudy.serve.errors import ApiError
 from understudy.serve.openai.plan import RequestPlan, plan_chat, plan_completion
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from understudy.serve.openai.stream import DONE, ChoiceDelta, EventStream, ResponseStream, event, on_disconnect
@@ -178,24 +177,14 @@ class ChatCompletion(OpenCompletion):
         Raises:
             ApiError: the store failed.
         """
-        from sqlalchemy.exc import SQLAlchemyError
-
-        from understudy.feedback.records import AnswerRecord
-
-        store, run, total, request = self.served.store, self.run, self.stream.totals[choice], self.plan.requests[choice]
-        if store is None or not (total.tokens or total.complete):
+        run, total, request = self.run, self.stream.totals[choice], self.plan.requests[choice]
+        if self.served.store is None or not (total.tokens or total.complete):
             return False
-        record = AnswerRecord(
+        await self.served.save(AnswerRecord(
             self.conversation_id, list(self.plan.messages), total.text, run.name, run.step, run.weights_sha256,
             asdict(request.settings) | {"max_new_tokens": request.max_new_tokens, "stop": list(request.stop)},
             total.finish_reason or "", len(total.tokens), id=f"{self.id}-{choice}" if choice else self.id,
-        )  # fmt: skip
-        try:
-            await asyncio.to_thread(store.add_answer, record)
-        except SQLAlchemyError as error:
-            logging.getLogger("uvicorn.error").exception("an answer could not be stored")
-            message = "the answer could not be stored in the feedback database; see the server's log"
-            raise ApiError(500, message, code="store_failed") from error
+        ))  # fmt: skip
         return True
 
 

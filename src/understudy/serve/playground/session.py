@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import logging
 import math
 import secrets
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from understudy.feedback.records import Judgement
 from understudy.runtime import let_threads_go
 from understudy.serve.errors import ApiError
 from understudy.serve.openai.completions import ChatCompletion
@@ -315,21 +315,10 @@ async def save(served: Served, **fields: Any) -> tuple[str, bool]:
     Returns:
         The message to the visitor, and whether the judgement was refused. A saved one is on the disk.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from understudy.feedback.records import ANONYMOUS, Judgement
-
-    if served.store is None or fields["answer_id"] is None:
-        return "this server stores no feedback", True
-    fields["annotator"] = (fields["annotator"] or "").strip() or ANONYMOUS
-    fields["comment"] = (fields.get("comment") or "").strip() or None
     try:
-        await asyncio.to_thread(served.store.add_judgement, Judgement(**fields))
-    except ValueError as error:
-        return str(error), True
-    except SQLAlchemyError:
-        logging.getLogger("uvicorn.error").exception("a judgement could not be stored")
-        return "not saved: the feedback database failed; see the server's log", True
+        await served.save(Judgement(**fields | {"annotator": fields["annotator"] or ""}))
+    except ApiError as error:
+        return error.message, True
     return f"saved: {SAVED[fields['kind']]}", False
 
 
