@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from understudy.files import write_text
-from understudy.inference.completion import CompletionText
 from understudy.inference.generate import Model, continue_rows
+from understudy.inference.requests import CompletionText
 from understudy.inference.sampling import SamplingSettings
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.base import clean

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from understudy.inference import sampling
-from understudy.inference.completion import Completion, CompletionText, end_tokens
+from understudy.inference.requests import Completion, CompletionText
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram, KVCache
 from understudy.model.masks import cached, causal
@@ -104,7 +104,6 @@ def generate_text(
     max_new_tokens: int,
     settings: SamplingSettings | None = None,
     stop: str | Sequence[str] = (),
-    stop_at_end_of_text: bool = True,
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
     numbers: Sequence[int] | None = None,
@@ -118,16 +117,14 @@ def generate_text(
             tokenizer has no such token.
         settings: sampling settings; by default the model's own distribution.
         stop: a string, or several, before which the text ends, however it is tokenized.
-        stop_at_end_of_text: whether the tokenizer's end-of-text token ends a sequence.
-        end_ids: further tokens that end a sequence, such as the end of a message.
+        end_ids: tokens that end a sequence beside the tokenizer's end of text, such as the end of a message.
         numbers: of the prompts; draws depend on the seed and this number. By default 0, 1, …
 
     Raises:
         ValueError: an empty prompt that cannot be replaced, an empty stop string, text the tokenizer cannot encode, tokens
             outside the vocabulary.
     """
-    ends = end_tokens(tokenizer, stop_at_end_of_text, end_ids)
-    texts = [CompletionText(tokenizer, stop, ends) for _ in prompts]
+    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}) for _ in prompts]
     with precision(next(model.parameters()).device, autocast):  # around all steps, as in generate
         for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
             pass  # the texts collect the pieces
@@ -141,7 +138,6 @@ def stream_text(
     max_new_tokens: int,
     settings: SamplingSettings | None = None,
     stop: str | Sequence[str] = (),
-    stop_at_end_of_text: bool = True,
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
 ) -> Iterator[str]:
@@ -151,7 +147,7 @@ def stream_text(
     character, and a possible beginning of a stop string is withheld. The model is in evaluation mode until the iterator ends
     or is closed.
     """
-    texts = [CompletionText(tokenizer, stop, end_tokens(tokenizer, stop_at_end_of_text, end_ids))]
+    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids})]
     return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
 
 

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from understudy.inference.generate import Model
 from understudy.model import merge_lora
 from understudy.model.score_head import ScoreHead
+from understudy.runtime import DTYPES, choose_dtype
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
+HALF = ("fp16", "bf16")
 BLOCK_NUMBERS = 1 << 17
 """Int8 weights dequantized at a time on a CPU: 512 KiB of fp32, which stay in the second-level cache. On one core of a
 Xeon with 2 MiB of it, half and twice as many were slower for layers of 384 to 3072 outputs (28 November)."""
@@ -57,7 +58,7 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
     if model.shape.lora:
         merge_lora(prepared)
     if device.type != "cpu" and weights != "int8":
-        return prepared.to(DTYPES[weights]) if weights in DTYPES else prepared
+        return prepared.to(DTYPES[weights])
     calls: dict[tuple[int, ...], list[int]] = {}
     with torch.no_grad():
         for owner in list(prepared.modules()):
@@ -65,13 +66,34 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
                 if not isinstance(layer, nn.Linear) or isinstance(layer, ScoreHead):
                     continue
                 kernel = kernel_of(layer, weights)
-                if device.type == "cpu" and weights not in DTYPES:
+                if device.type == "cpu" and weights not in HALF:
                     key = (*layer.weight.shape, layer.bias is not None)
                     if key not in calls:
                         calls[key] = rows_per_call(kernel, layer.in_features, rows)
                     kernel = BatchInvariantLinear(kernel, calls[key])
                 setattr(owner, name, kernel)
     return prepared
+
+
+def default_weights(device: torch.device) -> str:
+    """``bf16`` on CUDA (``fp16`` without bf16 units), else ``fp32``."""
+    if device.type != "cuda":
+        return "fp32"
+    dtype, _ = choose_dtype(device)
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def model_for_generation(model: Model, weights: str | None = None) -> Model:
+    """The model to sample text with. Its weights are converted once, and not in each step as autocast would.
+
+    Args:
+        weights: fp32, fp16, bf16 or int8; None is :func:`default_weights` of the model's device.
+
+    Returns:
+        ``model`` itself for fp32, else a converted copy.
+    """
+    weights = weights or default_weights(next(model.parameters()).device)
+    return model if weights == "fp32" else prepare_for_inference(model, weights)
 
 
 def is_prepared(model: nn.Module) -> bool:

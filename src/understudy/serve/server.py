@@ -22,8 +22,7 @@ from fastapi import FastAPI
 
 from understudy.feedback.store import FeedbackStore
 from understudy.inference.batching import BatchEngine
-from understudy.inference.quantize import prepare_for_inference
-from understudy.inference.weights import default_weights
+from understudy.inference.quantize import default_weights, prepare_for_inference
 from understudy.run import RunFolder, load_run, refuse_reward_model
 from understudy.runtime import choose_device
 from understudy.serve.api import build_app
