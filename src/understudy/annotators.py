@@ -20,8 +20,8 @@ from understudy.data.chat.preference_formats import MOST_ANSWERS
 from understudy.data.generated import CORPORA, GeneratedCorpus, GeneratedQuestion, Split, record_count
 from understudy.files import read_json
 from understudy.inference.generate import generate_text
-from understudy.inference.sampling import SamplingSettings
 from understudy.inference.quantize import model_for_generation
+from understudy.inference.sampling import SamplingSettings
 from understudy.run import Run, find_run, load_run
 from understudy.runtime import choose_device
 from understudy.tokenizer.chat import end_ids, render_all, speaks_chat

@@ -7,7 +7,7 @@ At the end of the context, for every model and position encoding:
   tokens are dropped. (A sliding window would be wrong with a cache: learned positions would have to move, and the cached
   values of the remaining tokens depend on the dropped ones.)
 
-A bigram has no context to fill. Not here: sampling (sampling.py), text (completion.py), requests that join and leave
+A bigram has no context to fill. Not here: sampling (sampling.py), text (requests.py), requests that join and leave
 (batching.py).
 
 Shapes: B batch, R sequences still running, T time, D model width, V vocabulary.
@@ -126,7 +126,7 @@ def generate_text(
     """
     texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}) for _ in prompts]
     with precision(next(model.parameters()).device, autocast):  # around all steps, as in generate
-        for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
+        for _ in continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
             pass  # the texts collect the pieces
     return [text.completion() for text in texts]
 
@@ -148,17 +148,17 @@ def stream_text(
     or is closed.
     """
     texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids})]
-    return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
+    return continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
 
 
-def _continue_texts(
+def continue_texts(
     model: Model,
     tokenizer: Tokenizer,
     prompts: Sequence[str | list[int]],
     texts: Sequence[CompletionText],
     max_new_tokens: int,
     settings: SamplingSettings | None,
-    autocast: torch.dtype | None,
+    autocast: torch.dtype | None = None,
     numbers: Sequence[int] | None = None,
 ) -> Iterator[str]:
     """Check the prompts at once; then lazily add sampled tokens to the texts, yielding the text they release."""

@@ -117,23 +117,35 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class CompletionChunk:
-    """The output of one step for one sequence.
+    """The output of one step, or of several, for one sequence.
 
     Attributes:
         text: whole characters, without a possible beginning of a stop string; may be "".
-        tokens: the token of this step; () if the completion ends without one.
+        tokens: the token of each step; () if the completion ends without one.
         logprobs: of ``tokens``, if requested.
         finish_reason: not None in the last chunk only.
         prompt_logprobs: of the prompt, in the first chunk, if requested.
         reused_tokens: prompt tokens found in the cache, in the first chunk; not part of the completion.
     """
 
-    text: str
+    text: str = ""
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     reused_tokens: int = field(default=0, compare=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the completion ended, and was not cut."""
+        return self.finish_reason in ("stop", "length")
+
+    def __add__(self, later: CompletionChunk) -> CompletionChunk:
+        return CompletionChunk(
+            self.text + later.text, self.tokens + later.tokens, self.logprobs + later.logprobs,
+            later.finish_reason or self.finish_reason, self.prompt_logprobs + later.prompt_logprobs,
+            self.reused_tokens + later.reused_tokens,
+        )  # fmt: skip
 
 
 class QueueFull(Exception):

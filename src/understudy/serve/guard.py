@@ -81,7 +81,8 @@ class Guard:
         headers = Headers(scope=scope)
         if (reason := cross_origin(headers, scope["method"], self.served.hosts)) is not None:
             return ApiError(403, reason, code="cross_origin")
-        if self.served.key is not None and scope["path"] != "/health" and not has_key(headers, self.served.key):
+        key, (_, given) = self.served.key, credentials(headers.get("authorization", ""))
+        if key is not None and scope["path"] != "/health" and not hmac.compare_digest(given, key.encode()):
             scheme = "Bearer" if scope["path"].startswith("/v1/") else 'Basic realm="Understudy", charset="UTF-8"'
             return ApiError(
                 401, "this server needs its key, as `Authorization: Bearer KEY`; in a browser, as the password",
@@ -117,18 +118,17 @@ def split_url(url: str) -> SplitResult:
         return urlsplit("")
 
 
-def has_key(headers: Headers, key: str) -> bool:
-    """Whether a request has the key: as a bearer token, or from a browser as the password of any user."""
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    password = given.strip().encode("latin-1")  # as headers are read
-    if scheme.lower() == "basic":
-        try:
-            password = base64.b64decode(password, validate=True).partition(b":")[2]
-        except binascii.Error:
-            return False
-    elif scheme.lower() != "bearer":
-        return False
-    return hmac.compare_digest(password, key.encode())
+def credentials(authorization: str) -> tuple[bytes, bytes]:
+    """The user and the key of a request: a bearer token, or from a browser the password of any user; empty without one."""
+    scheme, _, given = authorization.partition(" ")
+    key = given.strip().encode("latin-1")  # as headers are read
+    if scheme.lower() == "bearer":
+        return b"", key
+    try:
+        user, _, password = base64.b64decode(key, validate=True).partition(b":")
+    except binascii.Error:
+        return b"", b""
+    return (user, password) if scheme.lower() == "basic" else (b"", b"")
 
 
 async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: float) -> bytes:

@@ -46,7 +46,7 @@ class ServeOptions:
     checkpoint: str = "best"
     device: str = "auto"
     weights: str | None = None
-    """fp32, fp16, bf16 or int8; None chooses by device (inference/weights.py)."""
+    """fp32, fp16, bf16 or int8; None chooses by device (inference/quantize.py)."""
     max_rows: int = 8
     queue_limit: int = 64
     limits: Limits = field(default_factory=Limits)

@@ -17,10 +17,10 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
 from understudy.feedback.records import AnswerRecord
-from understudy.inference.batching import TokenLogprob
+from understudy.inference.requests import CompletionChunk, TokenLogprob
 from understudy.serve.openai.plan import RequestPlan, plan_chat, plan_completion
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
-from understudy.serve.openai.stream import DONE, ChoiceDelta, EventStream, ResponseStream, event, on_disconnect
+from understudy.serve.openai.stream import DONE, EventStream, ResponseStream, event, on_disconnect
 from understudy.serve.served import Served
 from understudy.tokenizer import StreamDecoder, Tokenizer
 from understudy.tokenizer.base import clean
@@ -102,7 +102,7 @@ class OpenCompletion:
     def make_plan(self) -> RequestPlan:
         raise NotImplementedError
 
-    def choice(self, choice: int, total: ChoiceDelta) -> dict[str, Any]:
+    def choice(self, choice: int, total: CompletionChunk) -> dict[str, Any]:
         """A whole choice."""
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ class ChatCompletion(OpenCompletion):
         ours = {"conversation_id": self.conversation_id, "messages_left_out": self.plan.left_out}
         return super().envelope(kind) | ours
 
-    def choice(self, choice: int, total: ChoiceDelta) -> dict[str, Any]:
+    def choice(self, choice: int, total: CompletionChunk) -> dict[str, Any]:
         message = {"role": "assistant", "content": total.text, "refusal": None}
         return {
             "index": choice, "message": message, "logprobs": self._logprobs(total), "finish_reason": total.finish_reason
@@ -152,7 +152,7 @@ class ChatCompletion(OpenCompletion):
                 if delta.complete:
                     yield chunk(choice, {}, finish_reason=delta.finish_reason)
 
-    def _logprobs(self, delta: ChoiceDelta) -> dict[str, Any] | None:
+    def _logprobs(self, delta: CompletionChunk) -> dict[str, Any] | None:
         if not self.request.logprobs:
             return None
         tokenizer, ends = self.run.tokenizer, end_ids(self.run.tokenizer)
@@ -199,7 +199,7 @@ class TextCompletion(OpenCompletion):
         self.logprobs = [CompletionLogprobs(self.run.tokenizer) for _ in plan.requests]
         return plan
 
-    def choice(self, choice: int, total: ChoiceDelta) -> dict[str, Any]:
+    def choice(self, choice: int, total: CompletionChunk) -> dict[str, Any]:
         text, entries = self._echo(choice)
         return self._content(choice, text + total.text, [*entries, *total.logprobs], total.finish_reason)
 

@@ -13,7 +13,6 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -26,7 +25,6 @@ from understudy.inference.batching import (
     QueueFull,
     RequestHandle,
     SequenceRequest,
-    TokenLogprob,
 )
 from understudy.serve.errors import ApiError
 
@@ -36,37 +34,12 @@ CLIENT_CLOSED_REQUEST = 499
 DONE = b"data: [DONE]\n\n"
 
 
-@dataclass
-class ChoiceDelta:
-    """New output of one choice: text, tokens, and the finish reason at its end."""
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str | None = None
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    reused_tokens: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether the choice ended, and was not cut."""
-        return self.finish_reason in ("stop", "length")
-
-    def add(self, chunk: CompletionChunk | ChoiceDelta) -> None:
-        self.text += chunk.text
-        self.tokens += chunk.tokens
-        self.logprobs += chunk.logprobs
-        self.prompt_logprobs += chunk.prompt_logprobs
-        self.reused_tokens += chunk.reused_tokens
-        self.finish_reason = chunk.finish_reason or self.finish_reason
-
-
 class ResponseStream:
     """The completions of one HTTP request. Construct it on the event loop; the engine's thread only adds chunks."""
 
     def __init__(self, observe_first_token: Callable[[float], None]) -> None:
         """``observe_first_token`` is called with the seconds until the first token of any choice."""
-        self.totals: list[ChoiceDelta] = []
+        self.totals: list[CompletionChunk] = []
         """All output of each choice so far."""
         self.disconnected = False
         self._begun, self._observe = time.perf_counter(), observe_first_token
@@ -99,7 +72,7 @@ class ResponseStream:
         except RuntimeError as error:
             self.cancel()
             raise ApiError(503, "the server is shutting down", code="engine_stopped") from error
-        self.totals = [ChoiceDelta() for _ in requests]
+        self.totals = [CompletionChunk() for _ in requests]
         self._unfinished = len(requests)
 
     def disconnect(self) -> None:
@@ -111,7 +84,7 @@ class ResponseStream:
         for handle in self._handles:
             handle.cancel()
 
-    async def deltas(self) -> AsyncIterator[dict[int, ChoiceDelta]]:
+    async def deltas(self) -> AsyncIterator[dict[int, CompletionChunk]]:
         """New output of the choices, until all have ended.
 
         Raises:
@@ -124,11 +97,11 @@ class ResponseStream:
                 raise ApiError(503, "the response was read too slowly", code="slow_reader")
             if self._chunks and not any(total.tokens for total in self.totals):
                 self._observe(time.perf_counter() - self._begun)
-            joined: dict[int, ChoiceDelta] = {}
+            joined: dict[int, CompletionChunk] = {}
             while self._chunks:
                 choice, chunk = self._chunks.popleft()
-                joined.setdefault(choice, ChoiceDelta()).add(chunk)
-                self.totals[choice].add(chunk)
+                joined[choice] = joined.get(choice, CompletionChunk()) + chunk
+                self.totals[choice] += chunk
                 self._unfinished -= chunk.finish_reason is not None
             yield joined
 

@@ -7,8 +7,6 @@ policy has the browser refuse others. Not here: the state of a session (session.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import html
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -23,6 +21,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.serve.errors import ApiError
+from understudy.serve.guard import credentials
 from understudy.serve.playground import session
 from understudy.serve.playground.session import AnswerPair, GenerationOptions, PlaygroundConversation
 from understudy.serve.served import Served
@@ -155,12 +154,12 @@ def build_page(served: Served) -> gr.Blocks:
             typed = "" if place is None else None
             try:
                 async for _ in conversation.say(served, text, options, place):
-                    yield shown(conversation), _writing(typed)
+                    yield shown(conversation), _box(typed, True)
                     typed = None  # keep text typed meanwhile
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
                 typed = text if place is None else None
-            yield shown(conversation), _waiting(typed) if conversation.pending is None else gr.skip()
+            yield shown(conversation), _box(typed, False) if conversation.pending is None else gr.skip()
 
         async def say(text: str, conversation: PlaygroundConversation, *options: Any) -> Frames:
             async for frame in talked(text, None, conversation, GenerationOptions(*options)):
@@ -203,11 +202,11 @@ def build_page(served: Served) -> gr.Blocks:
             typed: str | None = ""
             try:
                 async for _ in duel.ask(served, text, pair):
-                    yield duel.view(DUEL_GREETING), _writing(typed)
+                    yield duel.view(DUEL_GREETING), _box(typed, True)
                     typed = None
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
-            yield duel.view(DUEL_GREETING), gr.skip() if duel.pending else _waiting(None)
+            yield duel.view(DUEL_GREETING), gr.skip() if duel.pending else _box(None, False)
 
         async def pick(event: gr.EventData, duel: AnswerPair, name: str) -> dict[str, Any]:
             await duel.pick(served, int(_data(event).get("value", 0)), name)
@@ -267,17 +266,10 @@ def _brand(served: Served) -> str:
     return f"<h1>Understudy</h1><p>{html.escape(runs)}</p>"
 
 
-def _writing(text: str | None) -> Any:
-    """The box during an answer, with a stop button; None keeps its text."""
-    return _box(text, submit_btn=False, stop_btn=True)
-
-
-def _waiting(text: str | None) -> Any:
-    return _box(text, submit_btn=True, stop_btn=False)
-
-
-def _box(text: str | None, **buttons: Any) -> Any:
-    return gr.Textbox(**buttons | ({} if text is None else {"value": text}))
+def _box(text: str | None, writing: bool) -> Any:
+    """The box, during an answer with a stop button; None keeps its text."""
+    buttons: Any = {"submit_btn": not writing, "stop_btn": writing}
+    return gr.Textbox(**buttons) if text is None else gr.Textbox(text, **buttons)
 
 
 def _data(event: gr.EventData) -> dict[str, Any]:
@@ -293,10 +285,5 @@ def _turn(conversation: PlaygroundConversation, data: dict[str, Any]) -> int | N
 
 def _visitor(request: gr.Request) -> Any:
     """The user name that the browser sent with the key (guard.py); without one the box stays as it is."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return gr.skip()
-    try:
-        return base64.b64decode(given, validate=True).decode("utf-8", "replace").partition(":")[0][:100]
-    except binascii.Error:
-        return gr.skip()
+    user, _ = credentials(request.headers.get("authorization", ""))
+    return user.decode("utf-8", "replace")[:100] if user else gr.skip()
