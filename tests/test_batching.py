@@ -394,7 +394,7 @@ def test_memory_is_planned(tokenizer: Tokenizer) -> None:
         (SequenceRequest([99], 1), "outside the vocabulary"),
         (SequenceRequest([1], -1), "max_new_tokens"),
         (SequenceRequest([1], 1, stop=("",)), "stop string is empty"),
-        (SequenceRequest([1], 1, logprobs=-1), "logprobs is -1"),
+        (SequenceRequest([1], 1, logprobs=-1), "log-probabilities is below 0"),
     ],
 )
 def test_requests_that_cannot_be_answered_are_refused(

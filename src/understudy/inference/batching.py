@@ -29,7 +29,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -142,9 +141,7 @@ class BatchEngine:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
 
     def submit(self, request: SequenceRequest, on_chunk: Callable[[CompletionChunk], None]) -> RequestHandle:
@@ -195,12 +192,10 @@ class BatchEngine:
         context, needed = self.model.shape.context_length, len(request.tokens) + request.max_new_tokens
         if self._slots.cache is not None and needed > context:
             raise ValueError(
-                f"the prompt's {len(request.tokens)} tokens and {request.max_new_tokens} new ones exceed the context "
-                f"of {context}; shorten the prompt, or ask for fewer"
+                f"the prompt and the new tokens are {needed} and exceed the context of {context}; ask for fewer"
             )
-        for name in ("logprobs", "prompt_logprobs"):
-            if (top := getattr(request, name)) is not None and top < 0:
-                raise ValueError(f"{name} is {top}; give 0 or more, or leave it out")
+        if min(request.logprobs or 0, request.prompt_logprobs or 0) < 0:
+            raise ValueError("a number of log-probabilities is below 0; give 0 or more, or leave it out")
         return CompletionText(self.tokenizer, request.stop, frozenset(request.end_ids))
 
     # The methods below run in the engine's thread.

@@ -333,16 +333,14 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     Raises:
         ValueError: an empty prompt for a tokenizer with neither, or a prompt that it cannot encode.
     """
-    if not prompt and tokenizer.eot_id is not None:
+    if prompt:
+        return tokenizer.encode(prompt)
+    if tokenizer.eot_id is not None:
         return [tokenizer.eot_id]
     try:
-        return tokenizer.encode(prompt or "\n")
-    except ValueError as error:
-        if prompt:
-            raise
-        raise ValueError(
-            f"the prompt is empty, and the tokenizer has no token for that ({error}); give a prompt"
-        ) from None
+        return tokenizer.encode("\n")
+    except ValueError:
+        raise ValueError("the prompt is empty, and the tokenizer has no token for that; give a prompt") from None
 
 
 def check_request(
@@ -354,9 +352,7 @@ def check_request(
         ValueError: a negative number of tokens, an empty prompt, a token outside the vocabulary of the model or, where a
             tokenizer is given, of the tokenizer.
     """
-    vocab_size = model.shape.vocab_size
-    if tokenizer is not None:
-        vocab_size = min(vocab_size, tokenizer.vocab_size)
+    vocab_size = min(each.vocab_size for each in (model.shape, tokenizer) if each is not None)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; give 0 or more")
     for row, prompt in enumerate(prompts):
@@ -364,7 +360,5 @@ def check_request(
             raise ValueError(f"prompt {row} is empty; give at least one token to continue from")
         for token in (min(prompt), max(prompt)):
             if not 0 <= token < vocab_size:
-                raise ValueError(
-                    f"token {token} of prompt {row} is outside the vocabulary of {vocab_size}; encode text with the run's "
-                    "tokenizer"
-                )
+                place = f"token {token} of prompt {row}"
+                raise ValueError(f"{place} is outside the vocabulary of {vocab_size}; encode with the run's tokenizer")

@@ -65,7 +65,9 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
             for name, layer in list(owner.named_children()):
                 if not isinstance(layer, nn.Linear) or isinstance(layer, ScoreHead):
                     continue
-                kernel = kernel_of(layer, weights)
+                kernel: nn.Module = layer
+                if weights != "fp32":
+                    kernel = Int8Linear(layer) if weights == "int8" else LowPrecisionLinear(layer, DTYPES[weights])
                 if device.type == "cpu" and weights not in HALF:
                     key = (*layer.weight.shape, layer.bias is not None)
                     if key not in calls:
@@ -98,12 +100,6 @@ def model_for_generation(model: Model, weights: str | None = None) -> Model:
 
 def is_prepared(model: nn.Module) -> bool:
     return any(isinstance(module, BatchInvariantLinear | LowPrecisionLinear | Int8Linear) for module in model.modules())
-
-
-def kernel_of(layer: nn.Linear, weights: str) -> nn.Module:
-    if weights == "int8":
-        return Int8Linear(layer)
-    return layer if weights == "fp32" else LowPrecisionLinear(layer, DTYPES[weights])
 
 
 class LowPrecisionLinear(nn.Module):
@@ -157,11 +153,8 @@ class BatchInvariantLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (N, I)
-        y = (
-            in_calls(self.kernel, rows, self.calls[len(rows) - 1])
-            if 0 < len(rows) <= len(self.calls)
-            else self.kernel(rows)
-        )
+        size = self.calls[len(rows) - 1] if 0 < len(rows) <= len(self.calls) else len(rows)
+        y = in_calls(self.kernel, rows, size)
         return y.view(*x.shape[:-1], y.shape[-1])
 
 
@@ -185,11 +178,12 @@ def equal_calls(kernel: Callable[[Tensor], Tensor], x: Tensor) -> list[list[int]
             continue
         if any(not torch.equal(in_calls(kernel, x.roll(k, 0), size).roll(-k, 0), y) for k in range(1, size)):
             continue
-        group = next((members for other, members in groups if torch.equal(other, y)), None)
-        if group is None:
-            groups.append((y, [size]))
+        for other, members in groups:
+            if torch.equal(other, y):
+                members.append(size)
+                break
         else:
-            group.append(size)
+            groups.append((y, [size]))
     return [members for _, members in groups]
 
 

@@ -94,12 +94,9 @@ class Slots:
 
     def append(self, slot: Slot, tokens: Sequence[int]) -> None:
         """Record tokens whose keys and values were written to the cache."""
-        exact = (
-            len(slot.tokens) == slot.exact_tokens and slot.exact_tokens % self.chunk == 0 and len(tokens) == self.chunk
-        )
+        if len(slot.tokens) == slot.exact_tokens and slot.exact_tokens % self.chunk == 0 and len(tokens) == self.chunk:
+            slot.exact_tokens += self.chunk
         slot.tokens += tokens
-        if exact:
-            slot.exact_tokens = len(slot.tokens)
 
     def _shared_prefix(self, slot: Slot, request: SequenceRequest) -> int:
         """Tokens of the prompt that the slot holds and that may be reused."""
