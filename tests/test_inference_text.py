@@ -208,7 +208,7 @@ def test_mistakes_are_raised_before_the_first_piece(bytewise: Tokenizer) -> None
     with pytest.raises(ValueError, match="max_new_tokens is -2"):
         stream_text(model, bytewise, "to be", -2)
     small = random_model(train_tokenizer("char", ["ab"]))
-    with pytest.raises(ValueError, match="outside the vocabulary of 2; encode text with the run's"):
+    with pytest.raises(ValueError, match="outside the vocabulary of 2; encode with the run's"):
         stream_text(small, bytewise, "to be", 5)
 
 

@@ -3,7 +3,7 @@
 With enough corrections the run is finetuned on them; otherwise, or with ``method``, it learns from preferences, directly or
 through a reward model. An improvement NAME writes data/NAME-feedback and the runs NAME-sft, NAME-reward and NAME; finished
 parts are kept, so that an interrupted improvement can be resumed. Not here: training (train/runner.py), the conversion of
-judgements (export.py).
+judgements (exchange.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from understudy.data.chat.prompts import Prompt
 from understudy.evaluate.compare import (
     Judge, by_reward, by_verifier, compare_runs, comparison_prompts, task_of_run,
 )  # fmt: skip
-from understudy.feedback.export import EXPORTS
+from understudy.feedback.exchange import EXPORTS
 from understudy.feedback.store import FeedbackStore
 from understudy.files import now, read_json, write_json, write_text
 from understudy.report.tables import print_comparison
@@ -38,7 +38,7 @@ from understudy.stages.table import train_unless_done
 [REWARD_STAGE] = stages_for("preferences", generates=False)
 """The stage that trains a reward model."""
 EXPORTS_OF_DATA = {"conversations": "sft", "preferences": "preferences", "prompts": "prompts"}
-"""The export (export.py) that is the data of a kind."""
+"""The export (exchange.py) that is the data of a kind."""
 MIN_PREFERENCES = 50
 """Fewer pairs would teach the taste of single annotators."""
 MIN_CORRECTIONS = 50

@@ -2,7 +2,7 @@
 
 SQLite by default, PostgreSQL by URL. A method that adds a record returns after the database has written it to the disk. Records
 are never changed or deleted: a further judgement of an answer by the same annotator is added, and the last one counts. Not
-here: validation (records.py), exports (export.py), statistics (statistics.py), HTTP.
+here: validation (records.py), exports (exchange.py), statistics (statistics.py), HTTP.
 """
 
 from __future__ import annotations

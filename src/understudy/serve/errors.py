@@ -16,7 +16,7 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 
 
 class ApiError(Exception):
-    """An error response. ``code`` None leaves the meaning to the status."""
+    """An error response; whatever a client may have done wrong raises it. ``code`` None leaves the meaning to the status."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None,

@@ -164,13 +164,9 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: fl
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """A ``receive`` that returns the body, and then the messages after it."""
-    replayed = False
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        nonlocal replayed
-        if replayed:
-            return await receive()
-        replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return first.pop() if first else await receive()
 
     return replay

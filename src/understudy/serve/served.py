@@ -73,22 +73,14 @@ class Served:
     """Host names that requests may use; None allows any, for servers with a key."""
 
     def find(self, name: str) -> ServedRun:
-        """A run by its served name. Names are only looked up here and never used as paths.
-
-        Raises:
-            ApiError: no such run.
-        """
+        """A run by its served name. Names are only looked up here and never used as paths."""
         if (run := self.runs.get(name)) is None:
             message = f"there is no model {name[:100]!r} here; choose one of {', '.join(self.runs)}"
             raise ApiError(404, message, "model", "model_not_found")
         return run
 
     async def save(self, record: AnswerRecord | Judgement) -> str:
-        """Save a record in the feedback store; returns its id, once it is on the disk.
-
-        Raises:
-            ApiError: no store, an invalid record, or a failure of the store.
-        """
+        """Save a record in the feedback store; returns its id, once it is on the disk."""
         if self.store is None:
             raise ApiError(404, "this server stores no feedback", code="no_feedback")
         add = self.store.add_answer if isinstance(record, AnswerRecord) else self.store.add_judgement

@@ -7,6 +7,7 @@ is written before the client receives the end of the answer. Not here: what fits
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -42,6 +43,7 @@ class OpenCompletion:
     prefix: str
     kind: str
     chunk_kind: str
+    planner: Callable[..., RequestPlan]
 
     def __init__(
         self, served: Served, request: GenerationRequest, observe_first_token: Callable[[str, float], None]
@@ -51,12 +53,8 @@ class OpenCompletion:
         self.stream = ResponseStream(lambda seconds: observe_first_token(self.run.name, seconds))
 
     async def begin(self) -> None:
-        """Plan and submit.
-
-        Raises:
-            ApiError: an invalid request, or a full queue.
-        """
-        self.plan = await asyncio.to_thread(self.make_plan)
+        """Plan and submit."""
+        self.plan = await asyncio.to_thread(self.planner, self.run, self.request, self.served.limits)
         self.stream.submit(self.run.engine, self.plan.requests)
 
     async def respond(self, connection: HttpRequest) -> Response:
@@ -99,9 +97,6 @@ class OpenCompletion:
             "prompt_tokens_details": {"cached_tokens": cached},
         }  # fmt: skip
 
-    def make_plan(self) -> RequestPlan:
-        raise NotImplementedError
-
     def choice(self, choice: int, total: CompletionChunk) -> dict[str, Any]:
         """A whole choice."""
         raise NotImplementedError
@@ -119,11 +114,12 @@ class ChatCompletion(OpenCompletion):
     """Answers to a conversation."""
 
     prefix, kind, chunk_kind = CHAT_PREFIX, "chat.completion", "chat.completion.chunk"
+    planner = staticmethod(plan_chat)
     request: ChatRequest
 
-    def make_plan(self) -> RequestPlan:
-        self.conversation_id = self.request.conversation_id or uuid.uuid4().hex
-        return plan_chat(self.run, self.request, self.served.limits)
+    @functools.cached_property
+    def conversation_id(self) -> str:
+        return self.request.conversation_id or uuid.uuid4().hex
 
     def envelope(self, kind: str) -> dict[str, Any]:
         ours = {"conversation_id": self.conversation_id, "messages_left_out": self.plan.left_out}
@@ -173,9 +169,6 @@ class ChatCompletion(OpenCompletion):
     async def record(self, choice: int) -> bool:
         """Write an answer, complete or cut, to the feedback store, if there is one. An answer that was cut before its first
         token is not written.
-
-        Raises:
-            ApiError: the store failed.
         """
         run, total, request = self.run, self.stream.totals[choice], self.plan.requests[choice]
         if self.served.store is None or not (total.tokens or total.complete):
@@ -192,12 +185,12 @@ class TextCompletion(OpenCompletion):
     """Continuations of texts, with the prompt's own log-probabilities if it is echoed, as `lm_eval` requests."""
 
     prefix, kind, chunk_kind = "cmpl-", "text_completion", "text_completion"
+    planner = staticmethod(plan_completion)
     request: CompletionRequest
 
-    def make_plan(self) -> RequestPlan:
-        plan = plan_completion(self.run, self.request, self.served.limits)
-        self.logprobs = [CompletionLogprobs(self.run.tokenizer) for _ in plan.requests]
-        return plan
+    @functools.cached_property
+    def logprobs(self) -> list[CompletionLogprobs]:
+        return [CompletionLogprobs(self.run.tokenizer) for _ in self.plan.requests]
 
     def choice(self, choice: int, total: CompletionChunk) -> dict[str, Any]:
         text, entries = self._echo(choice)

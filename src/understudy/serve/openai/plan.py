@@ -61,11 +61,7 @@ def _joined(texts: Sequence[str]) -> str:
 
 
 def plan_chat(run: ServedRun, request: ChatRequest, limits: Limits) -> RequestPlan:
-    """The latest turns that fit the context beside room for an answer, as in `understudy chat`.
-
-    Raises:
-        ApiError: an invalid conversation, a last message that is too long, settings out of range.
-    """
+    """The latest turns that fit the context beside room for an answer, as in `understudy chat`."""
     if not speaks_chat(run.tokenizer):
         raise ApiError(
             400, f"the model {run.name} continues text and was not finetuned to answer; use /v1/completions, or serve a "
@@ -84,11 +80,7 @@ def plan_chat(run: ServedRun, request: ChatRequest, limits: Limits) -> RequestPl
 
 
 def plan_completion(run: ServedRun, request: CompletionRequest, limits: Limits) -> RequestPlan:
-    """Prompts that fit the context beside all tokens to be generated.
-
-    Raises:
-        ApiError: no prompt, an invalid or too long one, settings out of range.
-    """
+    """Prompts that fit the context beside all tokens to be generated."""
     with refusing("prompt"):
         if not request.prompts:
             raise ValueError("the list of prompts is empty; give one or more")

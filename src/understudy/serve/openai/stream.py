@@ -51,11 +51,7 @@ class ResponseStream:
         self._overrun = False
 
     def submit(self, engine: BatchEngine, requests: Sequence[SequenceRequest]) -> None:
-        """Submit all requests, or none.
-
-        Raises:
-            ApiError: the queue is full, the engine is closing, or a request is invalid.
-        """
+        """Submit all requests, or none."""
         try:
             for choice, request in enumerate(requests):
                 self._handles.append(engine.submit(request, functools.partial(self._from_engine, choice)))
@@ -85,11 +81,7 @@ class ResponseStream:
             handle.cancel()
 
     async def deltas(self) -> AsyncIterator[dict[int, CompletionChunk]]:
-        """New output of the choices, until all have ended.
-
-        Raises:
-            ApiError: the reader is too slow.
-        """
+        """New output of the choices, until all have ended."""
         while self._unfinished:
             await self._arrived.wait()
             self._arrived.clear()
@@ -118,11 +110,7 @@ class ResponseStream:
         self._arrived.set()
 
     def check_ended(self, seconds: float) -> None:
-        """Check that no completion was cut.
-
-        Raises:
-            ApiError: one was, by its timeout, a disconnect, a shutdown or a failure.
-        """
+        """Raise an ApiError if a completion was cut: by its timeout, a disconnect, a shutdown or a failure."""
         reasons = {total.finish_reason for total in self.totals}
         if "cancelled" in reasons:
             raise ApiError(

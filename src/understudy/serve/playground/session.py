@@ -62,11 +62,7 @@ class GenerationOptions:
     """Digits, as typed; empty draws differently each time."""
 
     def request(self, messages: Sequence[Message], number: int, conversation_id: str) -> ChatRequest:
-        """The request to the API. Each answer of a conversation adds its number to the seed.
-
-        Raises:
-            ApiError: a value out of range.
-        """
+        """The request to the API. Each answer of a conversation adds its number to the seed."""
         system = [{"role": "system", "content": self.system}] if (self.system or "").strip() else []
         seed = (self.seed or "").strip()
         if seed and not seed.isdecimal():
@@ -105,11 +101,7 @@ class PlaygroundAnswer:
         return "; ".join([*parts, *([REMARKS[self.state]] if self.state in REMARKS else [])])
 
     async def write(self, served: Served, request: ChatRequest) -> AsyncGenerator[None, None]:
-        """Generate and record the answer; yields whenever it has grown.
-
-        Raises:
-            ApiError: an invalid request, a full queue, or a failure of the store.
-        """
+        """Generate and record the answer; yields whenever it has grown."""
         completion = ChatCompletion(served, request, lambda model, seconds: None)  # the metric is about the API
         stream = completion.stream
         await completion.begin()
@@ -168,11 +160,8 @@ class PlaygroundConversation:
     async def say(
         self, served: Served, text: str, options: GenerationOptions, place: int | None = None
     ) -> AsyncGenerator[None, None]:
-        """Answer a message: a new one, or with ``place`` that of this turn, which removes the later ones.
-
-        Raises:
-            ApiError: it cannot be answered now. The conversation is unchanged.
-        """
+        """Answer a message: a new one, or with ``place`` that of this turn, which removes the later ones. An ApiError leaves
+        the conversation as it was."""
         if self.pending is not None:
             raise ApiError(409, "an answer is being written; stop it, or wait for it")
         if not text.strip():
@@ -204,11 +193,7 @@ class PlaygroundConversation:
         self.stop()
 
     def answer_at(self, place: Any) -> PlaygroundAnswer:
-        """The answer of a message, by its number on the page.
-
-        Raises:
-            ApiError: no such answer.
-        """
+        """The answer of a message, by its number on the page."""
         turn = place // 2 if isinstance(place, int) else -1
         if not 0 <= turn < len(self.turns):
             raise ApiError(404, "that answer no longer exists")
@@ -246,11 +231,7 @@ class AnswerPair:
         }  # fmt: skip
 
     async def ask(self, served: Served, text: str, options: Sequence[GenerationOptions]) -> AsyncGenerator[None, None]:
-        """Generate both answers at once, with different seeds, since both may come from one model.
-
-        Raises:
-            ApiError: one of them cannot be generated now.
-        """
+        """Generate both answers at once, with different seeds, since both may come from one model."""
         if self.pending:
             raise ApiError(409, "two answers are being written; stop them, or wait for them")
         if not text.strip():
