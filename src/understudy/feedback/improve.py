@@ -50,19 +50,7 @@ RECORD = "improvement.json"
 
 @dataclass(frozen=True)
 class ImproveRequest:
-    """Arguments of an improvement.
-
-    Attributes:
-        run: the run that people judged.
-        database: URL of the feedback database.
-        name: the new run.
-        method: the last stage; None is sft with enough corrections, else dpo.
-        data: prompts to compare the runs on; by default Hamlet's for a run that learnt Hamlet, else those of the feedback's
-            validation split.
-        judge: the reward model that compares answers without a verifier.
-        temperature: of the compared answers; by default that of most judged answers.
-        settings: dotted settings of the last stage.
-    """
+    """Arguments of `understudy improve`, whose help describes them; ``settings`` are dotted ones of the last stage."""
 
     run: str
     database: str

@@ -15,7 +15,7 @@ from understudy.tokenizer.chat import Message
 MOST_CHARACTERS = 100_000
 """Limit of a comment or a correction."""
 MOST_NAME = 200
-"""Limit of the characters of an id or an annotator's name."""
+"""Limit of an id or an annotator's name."""
 ANONYMOUS = "anonymous"
 """The annotator of judgements without a name."""
 
@@ -95,7 +95,7 @@ def check_judgement(judgement: Judgement) -> Judgement:
         raise ValueError(f"the value of a {kind} is {value!r}; give one of {allowed}")
     if kind == "correction" and value is not None:
         raise ValueError("a correction has no value; give it a text, and send a thumb or rating separately")
-    correction = None if judgement.correction is None else _text("correction", judgement.correction).strip()
+    correction = _text("correction", judgement.correction)
     if (kind == "correction") != (correction is not None):
         raise ValueError("the kind correction needs a correction, and no other kind has one")
     if correction == "":
@@ -108,17 +108,19 @@ def check_judgement(judgement: Judgement) -> Judgement:
         judgement,
         id=_name("judgement id", judgement.id),
         annotator=_name("annotator", judgement.annotator.strip() or ANONYMOUS),
-        comment=(None if judgement.comment is None else _text("comment", judgement.comment).strip()) or None,
+        comment=_text("comment", judgement.comment) or None,
         correction=correction,
     )
 
 
-def _text(field: str, text: str) -> str:
+def _text(field: str, text: str | None) -> str | None:
+    if text is None:
+        return None
     if not isinstance(text, str):
         raise ValueError(f"the {field} is {text!r}; give a text")
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the {field} has {len(text):,} characters; give at most {MOST_CHARACTERS:,}")
-    return str(_storable(text))
+    return str(_storable(text)).strip()
 
 
 def _name(field: str, name: str) -> str:

@@ -12,9 +12,7 @@ On a CPU with a fixed number of threads, the same seed gives the same completion
   whole chunks of earlier prompts (slots.py); one without a seed reuses any prefix.
 - Draws depend on the seed alone, as in :func:`generate_text`, whose results differ only by rounding.
 
-A request that raises an exception ends with the finish reason ``error``; the others and the engine continue.
-
-Not here: limits on requests (serve/), sampling (sampling.py), a fixed batch from start to end (generate.py).
+A request that raises an exception ends with the finish reason ``error``; the others and the engine continue. Not here: limits on requests (serve/), sampling (sampling.py), a fixed batch from start to end (generate.py).
 
 Shapes: B sequences, T time, D model width, V vocabulary.
 """
@@ -59,7 +57,7 @@ class RequestHandle:
     """A submitted request. Its client may call the public methods; the rest belongs to the engine's thread."""
 
     def __init__(
-        self, request: SequenceRequest, text: CompletionText, on_chunk: Callable[[CompletionChunk], None]
+        self, request: SequenceRequest, text: CompletionText, on_chunk: Callable[[CompletionChunk], object]
     ) -> None:
         self.request, self.text, self.on_chunk = request, text, on_chunk
         [self.generator] = sampling.row_generators(request.settings.seed, [0])
@@ -144,7 +142,7 @@ class BatchEngine:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
 
-    def submit(self, request: SequenceRequest, on_chunk: Callable[[CompletionChunk], None]) -> RequestHandle:
+    def submit(self, request: SequenceRequest, on_chunk: Callable[[CompletionChunk], object]) -> RequestHandle:
         """Queue a request. ``on_chunk`` is called in the engine's thread for each chunk and must not block.
 
         A RuntimeError from ``on_chunk``, which a closed event loop raises, cancels the request.

@@ -158,16 +158,7 @@ class QueueFull(Exception):
 
 @dataclass(frozen=True)
 class EngineStats:
-    """State and counters of the engine.
-
-    Attributes:
-        running, waiting: requests.
-        slots: requests that can run at once.
-        cached_tokens: tokens whose keys and values are in the cache, of running and of finished requests.
-        cache_bytes: size of the KV cache, fixed at construction.
-        prompt_tokens: of the started requests; ``prompt_tokens_reused`` of them were found in the cache.
-        requests_finished: by finish reason.
-    """
+    """State and counters of the engine, as /metrics describes them; ``requests_finished`` by finish reason."""
 
     running: int
     waiting: int

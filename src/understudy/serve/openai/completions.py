@@ -21,7 +21,7 @@ from understudy.feedback.records import AnswerRecord
 from understudy.inference.requests import CompletionChunk, TokenLogprob
 from understudy.serve.openai.plan import RequestPlan, plan_chat, plan_completion
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
-from understudy.serve.openai.stream import DONE, EventStream, ResponseStream, event, on_disconnect
+from understudy.serve.openai.stream import DONE, EventStream, ResponseStream, event
 from understudy.serve.served import Served
 from understudy.tokenizer import StreamDecoder, Tokenizer
 from understudy.tokenizer.base import clean
@@ -61,7 +61,7 @@ class OpenCompletion:
         await self.begin()
         if self.request.stream:
             return EventStream(self.events(connection))
-        async with on_disconnect(connection, self.stream.disconnect):
+        async with self.stream.read_by(connection):
             async for _ in self.stream.deltas():
                 pass  # the totals collect it
         for choice in range(len(self.stream.totals)):
@@ -73,7 +73,7 @@ class OpenCompletion:
     async def events(self, connection: HttpRequest) -> AsyncGenerator[bytes, None]:
         envelope = self.envelope(self.chunk_kind)
         no_usage = {"usage": None} if self.request.stream_options.include_usage else {}
-        async with on_disconnect(connection, self.stream.disconnect):
+        async with self.stream.read_by(connection):
             async for choice in self.chunks():
                 yield event(envelope | {"choices": [choice]} | no_usage)
         self.stream.check_ended(self.served.limits.seconds)

@@ -24,13 +24,8 @@ COMPLETION_TOKENS = 16
 
 @dataclass(frozen=True)
 class RequestPlan:
-    """Requests to the engine, one for each choice, in order.
-
-    Attributes:
-        prompts: token ids.
-        messages: the part of a conversation that the model is given.
-        left_out: number of its oldest messages that do not fit the context.
-    """
+    """Requests to the engine, one for each choice, in order; the messages of a conversation that the model is given, and the
+    number of older ones that do not fit the context."""
 
     requests: list[SequenceRequest]
     prompts: list[list[int]]

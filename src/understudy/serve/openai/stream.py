@@ -19,13 +19,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from understudy.inference.batching import (
-    BatchEngine,
-    CompletionChunk,
-    QueueFull,
-    RequestHandle,
-    SequenceRequest,
-)
+from understudy.inference.batching import BatchEngine, CompletionChunk, QueueFull, RequestHandle, SequenceRequest
 from understudy.serve.errors import ApiError
 
 MAX_PENDING_CHUNKS = 4096
@@ -47,14 +41,15 @@ class ResponseStream:
         self._chunks: deque[tuple[int, CompletionChunk]] = deque()
         self._arrived = asyncio.Event()
         self._handles: list[RequestHandle] = []
-        self._unfinished = 0
         self._overrun = False
 
     def submit(self, engine: BatchEngine, requests: Sequence[SequenceRequest]) -> None:
         """Submit all requests, or none."""
         try:
             for choice, request in enumerate(requests):
-                self._handles.append(engine.submit(request, functools.partial(self._from_engine, choice)))
+                add = functools.partial(self._add, choice)
+                on_chunk = functools.partial(self._loop.call_soon_threadsafe, add)
+                self._handles.append(engine.submit(request, on_chunk))
         except QueueFull as full:
             self.cancel()
             seconds = str(max(1, round(full.retry_after)))
@@ -69,12 +64,25 @@ class ResponseStream:
             self.cancel()
             raise ApiError(503, "the server is shutting down", code="engine_stopped") from error
         self.totals = [CompletionChunk() for _ in requests]
-        self._unfinished = len(requests)
 
-    def disconnect(self) -> None:
-        """Cancel the request because its client closed the connection."""
-        self.disconnected = True
-        self.cancel()
+    @contextlib.asynccontextmanager
+    async def read_by(self, connection: HttpRequest) -> AsyncIterator[None]:
+        """Cancel the request if its client disconnects during the block, or if the block raises."""
+
+        async def watch() -> None:
+            while (await connection.receive())["type"] != "http.disconnect":
+                pass
+            self.disconnected = True
+            self.cancel()
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        except BaseException:
+            self.cancel()
+            raise
+        finally:
+            watching.cancel()
 
     def cancel(self) -> None:
         for handle in self._handles:
@@ -82,7 +90,7 @@ class ResponseStream:
 
     async def deltas(self) -> AsyncIterator[dict[int, CompletionChunk]]:
         """New output of the choices, until all have ended."""
-        while self._unfinished:
+        while any(total.finish_reason is None for total in self.totals):
             await self._arrived.wait()
             self._arrived.clear()
             if self._overrun:
@@ -94,11 +102,7 @@ class ResponseStream:
                 choice, chunk = self._chunks.popleft()
                 joined[choice] = joined.get(choice, CompletionChunk()) + chunk
                 self.totals[choice] += chunk
-                self._unfinished -= chunk.finish_reason is not None
             yield joined
-
-    def _from_engine(self, choice: int, chunk: CompletionChunk) -> None:
-        self._loop.call_soon_threadsafe(self._add, choice, chunk)
 
     def _add(self, choice: int, chunk: CompletionChunk) -> None:
         if len(self._chunks) >= MAX_PENDING_CHUNKS:
@@ -113,32 +117,12 @@ class ResponseStream:
         """Raise an ApiError if a completion was cut: by its timeout, a disconnect, a shutdown or a failure."""
         reasons = {total.finish_reason for total in self.totals}
         if "cancelled" in reasons:
-            raise ApiError(
-                CLIENT_CLOSED_REQUEST if self.disconnected else 503, "the answer was cancelled", code="cancelled"
-            )
+            status = CLIENT_CLOSED_REQUEST if self.disconnected else 503
+            raise ApiError(status, "the answer was cancelled", code="cancelled")
         if "timeout" in reasons:
             raise ApiError(504, f"the answer took more than {seconds:g} s; ask for fewer tokens", code="timeout")
         if "error" in reasons:
             raise ApiError(500, "generation failed; see the server's log", code="engine_failed")
-
-
-@contextlib.asynccontextmanager
-async def on_disconnect(request: HttpRequest, cancel: Callable[[], None]) -> AsyncIterator[None]:
-    """Call ``cancel`` if the client disconnects during the block, or if the block raises."""
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except BaseException:
-        cancel()
-        raise
-    finally:
-        watching.cancel()
 
 
 class EventStream(Response):
@@ -146,9 +130,9 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
         self.events, self.status_code, self.background = events, 200, None
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | (headers or {}))
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

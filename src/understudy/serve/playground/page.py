@@ -213,7 +213,8 @@ def build_page(served: Served) -> gr.Blocks:
             return duel.view(DUEL_GREETING)
 
         def begin(conversation: PlaygroundConversation) -> tuple[PlaygroundConversation, dict[str, Any], Any]:
-            conversation.close()
+            conversation.closed = True
+            conversation.stop()
             new = PlaygroundConversation()
             return new, new.view(several, greeting), gr.Tabs(selected="talk")
 

@@ -188,10 +188,6 @@ class PlaygroundConversation:
         if self.pending is not None:
             self.pending.stop()
 
-    def close(self) -> None:
-        self.closed = True
-        self.stop()
-
     def answer_at(self, place: Any) -> PlaygroundAnswer:
         """The answer of a message, by its number on the page."""
         turn = place // 2 if isinstance(place, int) else -1
