@@ -21,7 +21,12 @@ from understudy.config.stages import STAGES, stages_for
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt
 from understudy.evaluate.compare import (
-    Judge, by_reward, by_verifier, compare_runs, comparison_prompts, task_of_run,
+    Judge,
+    by_reward,
+    by_verifier,
+    compare_runs,
+    comparison_prompts,
+    task_of_run,
 )  # fmt: skip
 from understudy.feedback.exchange import EXPORTS
 from understudy.feedback.store import FeedbackStore
