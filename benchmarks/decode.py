@@ -26,14 +26,10 @@ import torch
 
 from plain import publish
 from understudy.config.model import ModelConfig
-from understudy.inference import (
-    WEIGHTS,
-    BatchEngine,
-    CompletionChunk,
-    SamplingSettings,
-    SequenceRequest,
-    prepare_for_inference,
-)
+from understudy.inference.batching import BatchEngine
+from understudy.inference.quantize import WEIGHTS, prepare_for_inference
+from understudy.inference.requests import CompletionChunk, SequenceRequest
+from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 
 PROMPT, NEW, STREAMS, VOCAB = 64, 256, 8, 50257

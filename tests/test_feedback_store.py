@@ -51,8 +51,8 @@ def test_records_come_back_from_a_reopened_store(database: str) -> None:
         stored = store.answer(first)
         assert stored == replace(given, id=first, created=stored.created if stored else "")
         assert stored.created.endswith("Z") and second == "chosen-by-the-server"
-        assert [answer.id for answer in store.conversation("talk")] == [first, second]
-        assert store.answer("unknown") is None and store.conversation("unknown") == []
+        assert [answer.id for answer in store.answers()] == [first, second]
+        assert store.answer("unknown") is None
         [loaded] = store.judgements()
         assert (loaded.id, loaded.kind, loaded.value, loaded.comment) == (judged, "rating", 4, "quite good")
         assert store.stats() == {

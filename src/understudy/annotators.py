@@ -21,8 +21,8 @@ from understudy.data.layout import SPLITS
 from understudy.data.sources import Feed, Part
 from understudy.files import read_json
 from understudy.inference.generate import generate_text
+from understudy.inference.quantize import model_for_generation
 from understudy.inference.sampling import SamplingSettings
-from understudy.inference.weights import model_for_generation
 from understudy.run import Run, find_run, load_run
 from understudy.runtime import choose_device
 from understudy.tokenizer.chat import end_ids, render_all, speaks_chat

@@ -83,7 +83,7 @@ def feedback_stats(arguments: Arguments) -> None:
 
 
 def feedback_export(arguments: Arguments) -> None:
-    from understudy.feedback.export import EXPORTS
+    from understudy.feedback.exchange import EXPORTS
     from understudy.files import check_new_lines_file, write_text
 
     out = arguments.out
@@ -101,7 +101,7 @@ def feedback_export(arguments: Arguments) -> None:
 
 
 def feedback_import(arguments: Arguments) -> None:
-    from understudy.feedback.importing import import_file
+    from understudy.feedback.exchange import import_file
 
     with _store(arguments.db) as store:
         for path in arguments.files:

@@ -57,7 +57,7 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sample(arguments: Arguments) -> None:
     from understudy.inference.generate import generate_text, stream_text
-    from understudy.inference.weights import model_for_generation
+    from understudy.inference.quantize import model_for_generation
 
     check_least(1, num=arguments.num, tokens=arguments.tokens)
     settings = sampling_settings(arguments)
@@ -109,7 +109,7 @@ def chat_arguments(parser: argparse.ArgumentParser) -> None:
 def chat(arguments: Arguments) -> None:
     from understudy.chat.session import Chat
     from understudy.chat.terminal import talk_in_terminal, talk_through_pipe, tolerant
-    from understudy.inference.weights import model_for_generation
+    from understudy.inference.quantize import model_for_generation
     from understudy.tokenizer.chat import speaks_chat
 
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
