@@ -26,14 +26,10 @@ import torch
 
 from plain import publish
 from understudy.config.model import ModelConfig
-from understudy.inference import (
-    WEIGHTS,
-    BatchEngine,
-    CompletionChunk,
-    SamplingSettings,
-    SequenceRequest,
-    prepare_for_inference,
-)
+from understudy.inference.batching import BatchEngine
+from understudy.inference.quantize import WEIGHTS, prepare_for_inference
+from understudy.inference.requests import CompletionChunk, SequenceRequest
+from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 
 PROMPT, NEW, STREAMS, VOCAB = 64, 256, 8, 50257
@@ -108,15 +104,15 @@ class Llama:
 
 def losses(name: str) -> dict[str, Any]:
     """The validation loss of a trained run with each kind of weights, and how much it rose over fp32."""
-    from understudy.evaluate.loss import evaluate_run
+    from understudy.evaluate.run_evaluation import evaluate_split
     from understudy.run import load_run
     from understudy.runtime import Runtime
 
     run, found = load_run(name), {}
     for weights in WEIGHTS:
         prepared = dataclasses.replace(run, model=prepare_for_inference(run.model, weights, 1))
-        found[weights] = evaluate_run(prepared, Runtime(torch.device("cpu"))).as_dict()
-    as_trained = evaluate_run(run, Runtime(torch.device("cpu"))).loss
+        found[weights] = evaluate_split(prepared, Runtime(torch.device("cpu"))).as_dict()
+    as_trained = evaluate_split(run, Runtime(torch.device("cpu"))).as_dict()["loss"]
     return {
         "run": Path(name).name, "loss_as_trained": as_trained,
         "loss": {weights: each["loss"] for weights, each in found.items()},

@@ -13,9 +13,9 @@ from typing import Any
 from understudy.cli import COMMANDS
 from understudy.config.load import preset_summaries, setting_rows
 from understudy.config.stages import STAGES
-from understudy.data.chat import conversation_formats, preference_formats, prompt_formats, sources
+from understudy.data.chat.prepare import KINDS
 from understudy.data.records import COMPRESSIONS, READERS
-from understudy.data.text.sources import NAMED
+from understudy.data.sources import NAMED
 from understudy.evaluate.tasks import TASKS
 from understudy.report.report import CHARTS, STAGE_CHARTS
 from understudy.rewards.verifiers import VERIFIERS
@@ -84,18 +84,16 @@ def metrics() -> str:
 def formats() -> str:
     endings, packed = ", ".join(map(code, READERS)), ", ".join(map(code, COMPRESSIONS))
     pages = [f"Files of records end in {endings}, each also compressed as {packed}.\n"]
-    for kind, module in (
-        ("conversations", conversation_formats), ("preferences", preference_formats), ("prompts", prompt_formats),
-    ):  # fmt: skip
+    for name, kind in KINDS.items():
         rows = [
             [code(row.name), " or ".join(", ".join(map(code, fields)) for fields in row.fields),
              ", ".join(map(code, row.optional)), (inspect.getdoc(row.read) or "").partition("\n")[0]]
-            for row in module.FORMATS.values()
+            for row in kind.formats.values()
         ]  # fmt: skip
-        pages.append(f"## {kind}\n\n" + table(("format", "fields", "optional fields", "notes"), rows))
-    named = [("text", NAMED), *((kind, rows) for kind, rows in sources.BY_KIND.items())]
+        pages.append(f"## {name}\n\n" + table(("format", "fields", "optional fields", "notes"), rows))
     pages.append(
-        "## Named sources\n\n" + table(("kind", "names"), [[kind, ", ".join(map(code, rows))] for kind, rows in named])
+        "## Named sources\n\n"
+        + table(("kind", "names"), [[kind, ", ".join(map(code, rows))] for kind, rows in NAMED.items()])
     )
     pages.append("## Tasks and verifiers\n\n" + table(("table", "names"), [
         ["`evaluate --tasks`", ", ".join(map(code, TASKS))], ["`task` of a prompt", ", ".join(map(code, VERIFIERS))],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from understudy.data.text import documents as reading
 from understudy.data.text import encoding
 from understudy.data.text.prepare import TextSummary, prepare
 from understudy.data.text.shards import open_split
@@ -43,8 +44,11 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-def run(corpus: Path, out: Path, **settings: Any) -> TextSummary:
-    return prepare([str(corpus)], out, **{"tokenizer": "char", **settings})
+def run(corpus: Path, out: Path, piece_chars: int = 1 << 20, **settings: Any) -> TextSummary:
+    """`prepare` of files with a tokenizer of characters; a document longer than `piece_chars` comes in pieces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PIECE_CHARS", piece_chars)
+        return prepare([str(corpus)], out, **{"tokenizer": "char", **settings})
 
 
 def contents(folder: Path) -> dict[str, bytes]:

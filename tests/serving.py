@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -12,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from openai import OpenAI
 from align_runs import saved_run
 from understudy.config.model import ModelConfig
 from understudy.inference.batching import BatchEngine
+from understudy.inference.requests import Completion, CompletionChunk, FinishReason, SequenceRequest
 from understudy.model import GPT
 from understudy.run import Run
 from understudy.serve.api import build_app
@@ -51,6 +52,20 @@ def make_run(
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
     return saved_run(path, model, tokenizer, stage or ("sft" if chat else "pretrain"))
+
+
+def complete(engine: BatchEngine, request: SequenceRequest) -> Completion:
+    """Submit one request and wait for its completion."""
+    ended, reasons = threading.Event(), list[FinishReason]()
+
+    def on_chunk(chunk: CompletionChunk) -> None:
+        if chunk.finish_reason is not None:
+            reasons.append(chunk.finish_reason)
+            ended.set()
+
+    handle = engine.submit(request, on_chunk)
+    ended.wait()
+    return dataclasses.replace(handle.completion(), finish_reason=reasons[0])
 
 
 def served_run(run: Run, seconds_per_step: float = 0.0, **engine: Any) -> ServedRun:
@@ -84,10 +99,10 @@ def serving(served: Served, pages: bool = False) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     app = build_app(served)
     if pages:
-        from understudy.serve.playground.mount import mount
+        from understudy.serve.playground.page import mount
 
         mount(app, served)
-    server = Quiet(server_config(app, replace(served.limits, seconds=0), log_level="error"))
+    server = Quiet(server_config(app, dataclasses.replace(served.limits, seconds=0)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     with contextlib.ExitStack() as engines:
         for run in served.runs.values():

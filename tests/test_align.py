@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from align_runs import COMMON, LETTERS, QUIET, RIGHT_ANSWERS, beginner, pair, run
-from conftest import TWO_PROCESSES
+from processes import run_two
 from understudy.cli import main
 from understudy.config.align import DPOConfig, GRPOConfig, RewardConfig
 from understudy.data.chat.pair_rows import collate_pairs, encode_preferences
@@ -41,7 +40,7 @@ from understudy.stages.completions import (
 from understudy.stages.dpo import DirectPreference, summed_logprobs
 from understudy.stages.preferences import evaluate_pairs
 from understudy.stages.reward import PairwiseReward
-from understudy.stages.reward_function import RewardFunction
+from understudy.stages.rollout import RewardFunction
 from understudy.tokenizer.chat import render
 from understudy.train.objective import Objective
 
@@ -458,12 +457,8 @@ def test_two_processes_work_together(
         for k, v in (COMMON | {k.replace("__", "."): str(v) for k, v in settings.items()}).items()
         for w in (f"--{k}", v)
     ]
-    launched = subprocess.run(
-        [*TWO_PROCESSES, "-m", "understudy", stage, "runs/one.yaml", "--run-name", "two",
-         "--init-from", str(sft_run.path), "--seed", "0", *words],
-        cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr
+    origin = ["--init-from", str(sft_run.path), "--seed", "0"]
+    run_two(["-m", "understudy", stage, "runs/one.yaml", "--run-name", "two", *origin, *words], tmp_path)
     two = load_run(tmp_path / "runs" / "two", "latest")
     rows = [read_metrics(one_run.path / "metrics.jsonl") for one_run in (one, two)]
     for name, weights in weights_of(one.model).items():

@@ -119,8 +119,6 @@ def test_whitened_values_have_mean_0_and_variance_1_over_the_mask(rows: int, len
     expected = variance / (variance + 1e-8)  # values that are all but equal are not blown up
     torch.testing.assert_close(white[mask].double().var(), expected, atol=1e-3, rtol=0)
     assert (white[~mask] == 0).all()
-    shifted = whiten(values, mask, lambda total: total, centre=False)
-    torch.testing.assert_close(shifted[mask], white[mask] + values[mask].mean(), atol=1e-4, rtol=1e-4)
 
 
 def test_two_processes_whiten_as_one() -> None:
@@ -150,14 +148,12 @@ def test_two_processes_whiten_as_one() -> None:
     ],
 )
 def test_the_clipped_ratio_by_hand(ratio: float, advantage: float, loss: float, clipped: int) -> None:
-    old = torch.tensor([[-1.0, 7.0]])
-    new = old + math.log(ratio)
-    got, count = clipped_ratio_sum(new, old, torch.full((1, 2), advantage), torch.tensor([[1.0, 0.0]]), 0.2, 0.3)
+    old = torch.tensor([-1.0])
+    got, count = clipped_ratio_sum(old + math.log(ratio), old, torch.tensor([advantage]), 0.2, 0.3)
     assert got.item() == pytest.approx(loss) and count.item() == clipped
 
 
 def test_clipped_values_by_hand() -> None:
-    values, old, returns = torch.tensor([[2.0]]), torch.tensor([[1.0]]), torch.tensor([[2.5]])
-    mask = torch.ones(1, 1)
-    assert clipped_value_sum(values, old, returns, mask, clip=0).item() == pytest.approx(0.125)
-    assert clipped_value_sum(values, old, returns, mask, clip=0.2).item() == pytest.approx(1.3**2 / 2)
+    values, old, returns = torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([2.5])
+    assert clipped_value_sum(values, old, returns, clip=0).item() == pytest.approx(0.125)
+    assert clipped_value_sum(values, old, returns, clip=0.2).item() == pytest.approx(1.3**2 / 2)

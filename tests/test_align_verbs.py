@@ -135,8 +135,7 @@ def test_a_comparison_is_blind_and_counts_for_the_second(sft_run: Run) -> None:
     ]
 
     shown: list[str] = []
-    first_shown = compare.by_person(lambda question: "1", shown.append)
-    output = judged(first_shown, wrong, right, sft_run).as_dict()
+    output = judged(compare.by_person(lambda text: shown.append(text) or "1"), wrong, right, sft_run).as_dict()  # type: ignore[func-returns-value]
     assert 8 < output["wins"] < 32, "who always takes the first prefers neither run"
     assert output["ties"] == 0 and sum("\n1: h\n" in text for text in shown) == output["losses"]
 
@@ -150,11 +149,11 @@ def test_a_person_may_stop_and_the_judged_pairs_count(sft_run: Run) -> None:
             raise KeyboardInterrupt
         return answer
 
-    output = judged(compare.by_person(ask, lambda text: None), wrong, right, sft_run)
+    output = judged(compare.by_person(ask), wrong, right, sft_run)
     assert [pair.points for pair in output.pairs].count(0.5) == 1 and len(output.pairs) == 3
     assert output.not_judged == 37
     with pytest.raises(ValueError, match="no pair of answers was judged"):
-        judged(compare.by_person(lambda question: "q", lambda text: None), wrong, right, sft_run)
+        judged(compare.by_person(lambda text: "q"), wrong, right, sft_run)
 
 
 def test_judged_pairs_can_be_trained_on(
@@ -162,7 +161,7 @@ def test_judged_pairs_can_be_trained_on(
 ) -> None:
     right = [prompt.answer or "" for prompt in PROMPTS]
     answers = iter([["h"] * 40, ["", *right[1:]]])
-    monkeypatch.setattr("understudy.evaluate.compare_runs.answer_all", lambda *arguments, **options: next(answers))
+    monkeypatch.setattr("understudy.evaluate.compare.answer_all", lambda *arguments, **options: next(answers))
     rows = [{"prompt": list(prompt.messages), "answer": prompt.answer} for prompt in PROMPTS]
     data, saved = write_lines(tmp_path / "prompts.jsonl", rows), tmp_path / "judged.jsonl"
     words = ["compare", str(sft_run.path), str(optimised.path), "--data", str(data), "--max-new-tokens", "2"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from understudy.config.model import ModelConfig
-from understudy.data.chat.prefix_tree import build_prefix_trees, pack_prefix_trees
+from understudy.data.chat.packing import build_prefix_trees, pack_prefix_trees
 from understudy.losses import PADDING
 from understudy.model import GPT
 from understudy.model.masks import AttentionContext, causal, divide, prefix_shared

@@ -20,6 +20,7 @@ from understudy.chat.terminal import COMMANDS, Shell, joined_lines, talk_through
 from understudy.cli import main
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
+from understudy.inference import generate
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 from understudy.model.weights import weights_of
@@ -47,7 +48,7 @@ def chat() -> Chat:
 
 
 @pytest.fixture
-def script() -> Callable[..., list[dict[str, Any]]]:
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
     """Gives a chat a sampler with fixed answers; returns the list of its prompts."""
 
     def prepare(chat: Chat, *answers: str, end: bool = True) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def script() -> Callable[..., list[dict[str, Any]]]:
         coming = iter(answers)
 
         def scripted(
-            model: GPT, prompts: list[list[int]], limit: int, settings: SamplingSettings, finished: set[int], **_: Any
+            model: GPT, prompts: list[list[int]], limit: int, settings: SamplingSettings, finished: set[int], *_: Any
         ) -> Iterator[tuple[int, int, float]]:
             requests.append({"prompt": prompts[0], "limit": limit, "settings": settings})
             tokens = chat.tokenizer.encode(next(coming)) + [chat.tokenizer.special_tokens["<|im_end|>"]] * end
@@ -64,7 +65,7 @@ def script() -> Callable[..., list[dict[str, Any]]]:
                     return
                 yield 0, token, 0.0
 
-        chat.sampler = scripted
+        monkeypatch.setattr(generate, "continue_rows", scripted)
         return requests
 
     return prepare
@@ -248,8 +249,8 @@ def test_a_file_that_cannot_be_loaded_changes_nothing(chat: Chat, script: Script
     list(chat.say("Who?"))
     line = json.dumps({"messages": [{"role": "user", "content": "a"}]})
     for text, complaint in {
-        "{": "not a line of JSON",
-        "[" * 100_000: "not a line of JSON",
+        "{": "is no line of JSON",
+        "[" * 100_000: "is no line of JSON",
         "[]": "a conversation is a list",
         "": "holds 0 conversations",
         f"{line}\n{line}": "holds 2 conversations",
@@ -411,7 +412,8 @@ def endless(*_, **__):
             yield 0, token, 0.0
         time.sleep(0.01)
 
-talk_in_terminal(here.Chat(here.small_model(tokenizer), tokenizer, sampler=endless), "HELLO")
+here.generate.continue_rows = endless
+talk_in_terminal(here.Chat(here.small_model(tokenizer), tokenizer), "HELLO")
 print("GOOD" + "BYE")
 """
 

@@ -68,7 +68,7 @@ def test_mistakes_with_presets_and_settings(capsys: pytest.CaptureFixture[str], 
     assert "fewer than" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--model.context_length", "1e6")
     assert "gpt2 is set" in complaint(capsys, "pretrain", "gpt2", *data)
     if not torch.cuda.is_available():
-        assert "no CUDA device" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--device", "cuda")
+        assert "PyTorch sees none" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--device", "cuda")
     assert "not known" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--device", "abacus")
     assert "needs a GPU" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--train.dtype", "fp16")
     assert "to resume" in complaint(capsys, "pretrain", "gpt2", "--resume")

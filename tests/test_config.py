@@ -72,6 +72,18 @@ def test_whole_numbers_may_be_written_as_people_write_them() -> None:
     assert "valid integer" in refused(train__steps="1.5")
 
 
+def test_another_kind_of_tokenizer_leaves_the_vocabulary_size_of_the_preset_out() -> None:
+    """A size belongs to its kind: it is refused only where both are given."""
+    bpe = {"data": {"path": "x"}, "tokenizer": {"kind": "bpe", "vocab_size": 320}}
+    assert build_config(apply_overrides(bpe, {"tokenizer.kind": "bpe"})).tokenizer.vocab_size == 320
+    for kind in ("null", "char"):
+        tokenizer = build_config(apply_overrides(bpe, {"tokenizer.kind": kind})).tokenizer
+        assert (tokenizer.kind, tokenizer.vocab_size) == (None if kind == "null" else kind, None)
+        with pytest.raises(ValueError, match="only read by"):
+            build_config(apply_overrides(bpe, {"tokenizer.kind": kind, "tokenizer.vocab_size": "99"}))
+    assert bpe["tokenizer"]["vocab_size"] == 320, "the preset itself is not changed"
+
+
 def test_missing_and_unreadable_configurations(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="did you mean gpt2"):
         read_preset("gtp2")
@@ -178,7 +190,7 @@ def test_configurations_that_are_no_text_files(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("data: {path: caf\xe9}".encode("latin-1"))
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "folder.yaml").mkdir()
-    for name, sentence in (("latin", "not UTF-8"), ("pipe", "is no file"), ("folder", "is no file")):
+    for name, sentence in (("latin", "not valid YAML: .*utf-8"), ("pipe", "no file"), ("folder", "no file")):
         with pytest.raises(ValueError, match=sentence):
             read_preset(str(tmp_path / f"{name}.yaml"))
 

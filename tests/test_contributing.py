@@ -4,11 +4,9 @@ what was added is run. The number of files that each addition touches is what th
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +15,7 @@ from threading import Thread
 import pytest
 
 from align_runs import pair
+from processes import run_python
 from understudy.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -45,11 +44,7 @@ class Source:
 
     def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of this copy in ``folder``."""
-        environment = os.environ | {"PYTHONPATH": str(self.package.parent), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "understudy", *arguments],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        done = run_python(["-m", "understudy", *arguments], folder, {"PYTHONPATH": str(self.package.parent)})
         assert done.returncode == 0, done.stderr
         return done
 
@@ -171,7 +166,7 @@ class Letters(Task):
         return [Example(f"letters/{a}", b, question(a)) for a, b in zip("abcdef", "bcdefg")][:limit]
 ''')  # fmt: skip
     source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.local", "")
-    source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.hellaswag import HellaSwag\n",
+    source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice\n",
                   "from understudy.evaluate.tasks.letters import Letters\n")  # fmt: skip
     source.insert("evaluate/tasks/__init__.py", '    "hellaswag": HellaSwag,\n', '    "letters": Letters,\n')
     assert len(source.touched) == 2
@@ -209,7 +204,7 @@ def test_a_text_source_is_a_row(source: Source, tmp_path: Path) -> None:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/page.txt"
         row = f'    "page": WebText((("{url}", None),)),\n'
-        source.insert("data/text/sources.py", "NAMED: dict[str, Origin] = {\n", row)
+        source.insert("data/sources.py", "TEXT: dict[str, Origin] = {\n", row)
         assert len(source.touched) == 1
         source.run(tmp_path, "prepare", "page", "--tokenizer", "char", "--out", "out")
         server.shutdown()
@@ -217,9 +212,9 @@ def test_a_text_source_is_a_row(source: Source, tmp_path: Path) -> None:
 
 
 def test_a_chat_format_is_a_reader_and_a_row(source: Source, tmp_path: Path) -> None:
-    source.insert("data/chat/conversation_formats.py", "FORMATS = {\n    row.name: row\n    for row in (\n",
+    source.insert("data/chat/conversations.py", "FORMATS = {\n    row.name: row\n    for row in (\n",
                   '        Format("faq", (("faq", "reply"),), _faq),\n')  # fmt: skip
-    source.insert("data/chat/conversation_formats.py", 'NOT_IN_TEXT = "The text does not say."\n', '''
+    source.insert("data/chat/conversations.py", 'NOT_IN_TEXT = "The text does not say."\n', '''
 
 def _faq(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield _exchange(text_field(fields, "reply"), text_field(fields, "faq"))

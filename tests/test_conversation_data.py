@@ -17,12 +17,12 @@ import pytest
 
 from test_data_hub import CONVERTED, MAIN, FakeHub, hub
 from understudy.cli import main
-from understudy.data.chat.conversation_formats import FORMATS, read_conversations, tidy_messages
-from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.conversations import FORMATS, open_conversations, read_conversations, tidy_messages
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.chat.prepared import validation_mask
-from understudy.data.chat.sources import NAMED, parse_sources
 from understudy.data.records import read_records
+from understudy.data.request import parse_sources
+from understudy.data.sources import CONVERSATIONS as NAMED
 
 __all__ = ["hub"]  # a fixture
 
@@ -256,12 +256,7 @@ def test_a_folder_with_weights(tmp_path: Path) -> None:
         opened = open_conversations(out, split)
         assert list(opened) == lines[split] == [opened[i] for i in range(len(opened))]
         assert opened.weights.tolist() == [{"first": 1.0, "second": 0.5}[r["source"]] for r in lines[split]]
-        assert (opened.sources, opened.sha256, opened.path, opened.split) == (
-            ["first", "second"],
-            about["sha256"],
-            out,
-            split,
-        )
+        assert (opened.sha256, opened.path, opened.split) == (about["sha256"], out, split)
 
 
 def test_the_split_does_not_depend_on_order_or_company(tmp_path: Path) -> None:
@@ -378,7 +373,7 @@ def test_sources_and_their_names(tmp_path: Path) -> None:
         ([f"{one}@0"], "must be a number above 0, not 0"),
         ([f"{one}@nan"], "must be a number above 0, not nan"),
         (["gsm8"], "'gsm8' is neither a file .* did you mean 'gsm8k'"),
-        (["shakespeare"], "shakespeare is text without conversations"),
+        (["shakespeare"], "shakespeare is a source of text, not of conversations: add --kind text"),
         (["hf:o/n#text"], "the field of hf:o/n#text would do nothing"),
         ([str(tmp_path / "*.md")], "the glob .* matches nothing"),
         ([str(tmp_path / "d")], "has no file ending in .json, .jsonl"),
@@ -490,7 +485,7 @@ def test_a_single_file_is_divided(tmp_path: Path) -> None:
     assert len(train) + len(val) == 200 and 2 <= len(val) <= 25
     together = [r["messages"][0]["content"] for r in (*train, *val)]
     assert sorted(together) == sorted(f"Question {i}?" for i in range(200))
-    assert train.sources == ["a"] and train.weights.tolist() == [1.0] * len(train)
+    assert train.weights.tolist() == [1.0] * len(train)
     assert train.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     prepare_conversations([str(path)], tmp_path / "out")
     assert [r["messages"] for r in open_conversations(tmp_path / "out", "val")] == [r["messages"] for r in val]

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from understudy.data.find import LocalFiles
 from understudy.data.find import find_files as find
-from understudy.data.text.documents import TEXT_FILES, ReadingOptions, cut_position, read_file, split_document
+from understudy.data.text import documents as reading
+from understudy.data.text.documents import TEXT_FILES, DocumentPiece, cut_position, read_file, split_document
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT4_PATTERN = (
@@ -32,13 +33,22 @@ def find_files(arguments: list[str]) -> LocalFiles:
 
 def documents(path: Path, field: str = "text", piece_chars: int = 1 << 20, separator: str | None = None) -> list[str]:
     whole, piece_text = [], ""
-    for piece in read_file(path, ReadingOptions(field, separator, piece_chars)):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PIECE_CHARS", piece_chars)
+        pieces = list(read_file(path, field, separator))
+    for piece in pieces:
         piece_text += piece.text
         if piece.ends:
             whole.append(piece_text)
             piece_text = ""
     assert piece_text == "", "the last piece of a file ends a document"
     return whole
+
+
+def pieces_of(text: str, piece_chars: int) -> list[DocumentPiece]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PIECE_CHARS", piece_chars)
+        return list(split_document(text, 7))
 
 
 def jsonl(path: Path, *rows: Any) -> Path:
@@ -74,7 +84,7 @@ def test_columns_of_parquet_that_hold_text(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="ab .\n\r\té😀'9", max_size=300), st.integers(1, 40))
 def test_pieces_put_together_are_the_document(text: str, piece_chars: int) -> None:
-    pieces = list(split_document(text, 7, piece_chars))
+    pieces = pieces_of(text, piece_chars)
     assert "".join(piece.text for piece in pieces) == text
     assert [piece.ends for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert all(len(piece.text) <= piece_chars for piece in pieces)
@@ -96,7 +106,7 @@ def test_cuts_are_cuts_of_the_tokenizers_patterns(pattern: str) -> None:
 
     assert encoding.encode(text)
     for piece_chars in (40, 64, 111):
-        pieces = [piece.text for piece in split_document(text, 0, piece_chars)]
+        pieces = [piece.text for piece in pieces_of(text, piece_chars)]
         assert [c for piece in pieces for c in chunks(piece)] == chunks(text)
 
 

@@ -12,14 +12,11 @@ from test_conversation_data import turn, write_jsonl
 from understudy.cli import main
 from understudy.config.load import load_config
 from understudy.config.stages import STAGES
-from understudy.data.chat.conversation_formats import FORMATS as CONVERSATIONS
 from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.formats import read_formatted
 from understudy.data.chat.messages import MEDIA_FIELDS, SYSTEM_FIELDS, TOOL_FIELDS
 from understudy.data.chat.packing import render_set
-from understudy.data.chat.preference_formats import FORMATS as PREFERENCES
-from understudy.data.chat.prepare import prepare_conversations
-from understudy.data.chat.prompt_formats import FORMATS as PROMPTS
-from understudy.data.chat.sources import READERS
+from understudy.data.chat.prepare import KINDS, prepare_conversations
 from understudy.tokenizer import train_tokenizer
 from understudy.tokenizer.chat import render, with_chat_tokens
 
@@ -46,7 +43,7 @@ RECORDS: dict[str, dict[str, dict[str, Any]]] = {
     "prompts": {"prompts": {"prompt": "Hi", "answer": "Hello."}},
 }  # fmt: skip
 RECORDS["prompts"] |= RECORDS["conversations"]
-FORMATS = {"conversations": CONVERSATIONS, "preferences": PREFERENCES, "prompts": PROMPTS}
+FORMATS = {name: kind.formats for name, kind in KINDS.items()}
 EVERY = [(kind, name) for kind, formats in FORMATS.items() for name in formats]
 ASKED = {"conversations": "messages", "preferences": "prompt", "prompts": "prompt"}
 HISTORY = [["Where?", "Here."], ["When?", "Now."]]
@@ -56,7 +53,7 @@ EARLIER = [*turn("Where?", "Here."), *turn("When?", "Now.")]
 def read(tmp_path: Path, kind: str, name: str, **fields: Any) -> tuple[list[Any], list[str], tuple[str, ...]]:
     """The messages of a record with these further fields, the reasons where it is dropped, and its unused fields."""
     path = write_jsonl(tmp_path / "a.jsonl", [RECORDS[kind][name] | fields])
-    rows = list(READERS[kind](path, name))
+    rows = list(read_formatted(KINDS[kind], path, name))
     unused = tuple(field for row in rows for field in row.unused)
     return [row.record[ASKED[kind]] for row in rows if row.record], [row.reason for row in rows if row.reason], unused
 
@@ -136,7 +133,7 @@ def test_messages_however_they_are_spelled(
     tmp_path: Path, field: str, messages: list[dict[str, Any]], expected: list[dict[str, Any]] | str
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{field: messages}])
-    [row] = READERS["conversations"](path, None)
+    [row] = read_formatted(KINDS["conversations"], path)
     if isinstance(expected, str):
         assert row.record is None and expected in row.reason
     else:
@@ -145,7 +142,7 @@ def test_messages_however_they_are_spelled(
 
 def test_keys_of_messages_that_nothing_reads_are_counted(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [USER | {"name": "Ada"}, says("Yes.", reasoning="x")]}])
-    [row] = READERS["conversations"](path, None)
+    [row] = read_formatted(KINDS["conversations"], path)
     assert row.unused == ("messages.name", "messages.reasoning")
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from processes import run_python
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset, parse_hub_name
-from understudy.data.text.documents import ReadingOptions
-from understudy.data.text.sources import TextSource, open_feed
+from understudy.data.sources import Request, Source, open_feed
+from understudy.data.text.documents import read_file
 
 MAIN = "1" * 40
 CONVERTED = "2" * 40
@@ -118,8 +116,9 @@ def test_names() -> None:
 def test_reads_the_repository_s_own_parquet_one_file_at_a_time(hub: FakeHub, tmp_path: Path) -> None:
     first, second = parquet(["one", "two"]), parquet(["three"])
     hub.repos["a/b"] = {MAIN: {"data/train-1.parquet": second, "data/train-0.parquet": first, "README.md": b"x"}}
-    source = TextSource("hf:a/b", HubDataset("a/b"))
-    feed = open_feed(source, ReadingOptions(), tmp_path, 0, None, lambda progress: None, endpoint=hub.url)
+    source = Source("hf:a/b", 1.0, HubDataset("a/b"))
+    request = Request("text", (source,), None, None, 0, {})
+    feed = open_feed(source, request, read_file, tmp_path, lambda progress: None, endpoint=hub.url)
     assert [part.name for part in feed.parts] == ["data/train-0.parquet", "data/train-1.parquet"]
     assert feed.parts[0].sha256 == hashlib.sha256(first).hexdigest() and feed.revision == MAIN
     assert [piece.text for piece in feed.read(0)] == ["one", "two"]
@@ -206,9 +205,8 @@ def test_prepared_from_the_hub_as_from_the_same_files_here(hub: FakeHub, tmp_pat
     hub.repos["a/b"] = {MAIN: {p.name: p.read_bytes() for p in folder.iterdir()}}
 
     def prepared(source: str, out: str) -> str:
-        command = [sys.executable, "-c", PREPARE, source, str(tmp_path / out), str(tmp_path / "cache")]
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        words = ["-c", PREPARE, source, str(tmp_path / out), str(tmp_path / "cache")]
+        done = run_python(words, tmp_path, {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"})
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

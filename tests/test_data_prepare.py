@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
-from understudy.data.fetch.download import UnavailableError
+from understudy.data import sources
+from understudy.data.fetch.download import GPT2_FILES, UnavailableError
 from understudy.data.progress import PreparationProgress, preparation_bars
-from understudy.data.text import encoding, sources
+from understudy.data.sources import WebText
+from understudy.data.text import encoding
+from understudy.data.text.documents import without_gutenberg
 from understudy.data.text.prepare import TextSummary, prepare
 from understudy.data.text.shards import open_split
-from understudy.data.text.sources import WebText, without_gutenberg
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
@@ -42,8 +44,8 @@ def test_tiny_shakespeare_as_nanogpt_has_it(tmp_path: Path) -> None:
     summary = prepare([str(text)], tmp_path / "gpt2", tokenizer=str(Path(data, "gpt2")))
     assert {k: v.tokens for k, v in summary.manifest.splits.items()} == {"train": 301_966, "val": 36_059}
     sha256 = hashlib.sha256(text.read_bytes()).hexdigest()
-    assert sources.NAMED["shakespeare"].urls[0][1] == sha256  # type: ignore[union-attr]
-    for name, sha256 in sources.GPT2_FILES.items():
+    assert sources.TEXT["shakespeare"].urls[0][1] == sha256  # type: ignore[union-attr]
+    for name, sha256 in GPT2_FILES.items():
         assert hashlib.sha256(Path(data, "gpt2", name).read_bytes()).hexdigest() == sha256
 
 
@@ -106,7 +108,7 @@ def test_other_people_s_files_are_left_alone(corpus: Path, tmp_path: Path) -> No
 BAD = [
     ({"a.txt": b""}, "there is no text in .*a.txt: every document is empty"),
     ({"a.txt": b" \n ", "b.jsonl": b'{"text": ""}'}, "there is no text in files"),
-    ({"a.txt": b"x"}, "too short to split: of 1 bytes in 1 documents none fell to train"),
+    ({"a.txt": b"x"}, "too short or too uniform to split: of 1 bytes in 1 documents none fell to train"),
     ({"a.txt": b"text\0"}, "NUL byte"),
     ({"a.jsonl": b'{"text": "good"}\n' * 500 + b"{"}, "line 501 is not JSON"),
 ]
@@ -217,7 +219,7 @@ def test_a_named_source_is_fetched_once_and_pinned(
 ) -> None:
     url, files = web
     files["book.txt"] = BOOK.encode()
-    monkeypatch.setitem(sources.NAMED, "book", WebText(((url + "book.txt", None),), gutenberg=True))
+    monkeypatch.setitem(sources.TEXT, "book", WebText(((url + "book.txt", None),), gutenberg=True))
     monkeypatch.chdir(tmp_path)
     summary = prepare(["book"], tokenizer="char")
     assert summary.folder == Path("data/book")
@@ -236,7 +238,7 @@ def test_a_named_source_is_fetched_once_and_pinned(
 
 def test_offline_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = WebText((("http://no-such-host.invalid/a.txt", None),))
-    monkeypatch.setitem(sources.NAMED, "away", away)
+    monkeypatch.setitem(sources.TEXT, "away", away)
     with pytest.raises(UnavailableError, match="seems to be offline; fetch the file on another machine"):
         prepare(["away"], tmp_path / "out", tokenizer="char", cache=tmp_path / "cache")
     assert not (tmp_path / "out").exists()
@@ -271,7 +273,7 @@ def test_hamlet_keeps_its_own_splits(tmp_path: Path) -> None:
     assert prepared("out", seed=7).status == "already prepared"
     with pytest.raises(ValueError, match=r"\(other sources\)"):
         prepared("out", seed=8)
-    with pytest.raises(ValueError, match="hamlet has its own validation text"):
+    with pytest.raises(ValueError, match="hamlet has its own validation split"):
         prepared("out", val_fraction=0.1)
 
 
@@ -312,7 +314,7 @@ def test_documents_that_are_all_the_same_are_named(tmp_path: Path) -> None:
     rows = tmp_path / "a.jsonl"
     rows.write_text('{"text": "The same."}\n' * 150)
     for settings in ({}, {"val_fraction": 0.5}):
-        with pytest.raises(ValueError, match="all 150 documents are the same text"):
+        with pytest.raises(ValueError, match=r"too short or too uniform to split: .* in 150 documents"):
             run(rows, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
 
@@ -408,7 +410,6 @@ def test_bytes_that_another_process_writes_meanwhile_are_noticed(corpus: Path, t
 
 
 def test_a_second_generated_corpus_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from understudy.data.chat import sources as chat_sources
     from understudy.data.chat.prepare import prepare_conversations
     from understudy.data.generated import CORPORA
 
@@ -424,8 +425,8 @@ def test_a_second_generated_corpus_is_a_row(tmp_path: Path, monkeypatch: pytest.
                 yield {"messages": [{"role": "user", "content": f"{split} {i}"}, {"role": "assistant", "content": "x"}]}
 
     monkeypatch.setitem(CORPORA, "counting", Counting())  # type: ignore[arg-type]
-    monkeypatch.setitem(sources.NAMED, "counting", sources.GeneratedText("counting"))
-    monkeypatch.setitem(chat_sources.NAMED, "counting", chat_sources.GeneratedChat("counting"))
+    monkeypatch.setitem(sources.TEXT, "counting", sources.Generated("counting"))
+    monkeypatch.setitem(sources.CONVERSATIONS, "counting", sources.Generated("counting"))
     summary = prepare(["counting"], tmp_path / "text", tokenizer="char", seed=3)
     assert {k: v.documents for k, v in summary.manifest.splits.items()} == {"train": 40, "val": 4}
     assert documents(tmp_path / "text", "val")[0] == "val 3 0\n"

@@ -6,7 +6,6 @@ import errno
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import numpy as np
 import pytest
 
 from data_corpus import contents, corpus, documents, run, small_batches, story
+from processes import run_python
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.progress import PreparationProgress
-from understudy.data.text import encoding, sources
+from understudy.data.text import encoding, prepare
 from understudy.data.text.shards import open_split
 from understudy.tokenizer import load_tokenizer
 
@@ -43,8 +43,7 @@ def test_killed_and_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) ->
     run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
 
     def killed_after(batches: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", KILLED, str(corpus), str(tmp_path / "out"), str(batches)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return run_python(["-c", KILLED, str(corpus), str(tmp_path / "out"), str(batches)], tmp_path)
 
     journal = tmp_path / "out" / ".partial" / "progress.json"
     assert killed_after(2).returncode == -signal.SIGKILL
@@ -126,17 +125,17 @@ def test_a_full_disk_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypat
 
 def test_a_lost_network_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
-    read_file = sources.read_file
+    read_file = prepare.read_file
 
     def away(path: Path, *arguments: Any) -> Any:
         if path.name == "b.jsonl.gz" and (tmp_path / "out" / ".partial").exists():
             raise UnavailableError("the hub could not be reached")
         return read_file(path, *arguments)
 
-    monkeypatch.setattr(sources, "read_file", away)
+    monkeypatch.setattr(prepare, "read_file", away)
     with pytest.raises(UnavailableError):
         run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300)
-    monkeypatch.setattr(sources, "read_file", read_file)
+    monkeypatch.setattr(prepare, "read_file", read_file)
     assert run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300).status == "continued"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

@@ -43,9 +43,9 @@ def our_folder(folder: Path, vocab_size: int = 90) -> Path:
 def test_our_folder(tmp_path: Path) -> None:
     data = open_split(our_folder(tmp_path), "train", vocab_size=90)
     assert isinstance(data.tokens, np.memmap) and data.tokens.tolist() == IDS.tolist()
-    assert (data.tokenizer_sha256, data.bytes, data.dtype) == ("ab" * 32, 1234, np.dtype("<u2"))
+    assert (data.tokenizer_sha256, data.bytes, data.tokens.dtype) == ("ab" * 32, 1234, np.dtype("<u2"))
     assert data.manifest is not None and data.manifest.splits["val"].tokens == 100
-    assert open_split(our_folder(tmp_path, 70_000), "val").dtype == np.dtype("<u4")
+    assert open_split(our_folder(tmp_path, 70_000), "val").tokens.dtype == np.dtype("<u4")
 
 
 def test_nanogpt_s_folder_and_never_its_pickle(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from collections import Counter
 
 import pytest
 
+from understudy.data.sources import Feed, Part
+from understudy.data.text import documents
 from understudy.data.text.documents import split_document
 from understudy.data.text.encoding import EncodingState, batches
-from understudy.data.text.sources import Feed, TextPart
 from understudy.data.text.splits import (
     Rule,
     SplitItem,
@@ -20,16 +21,19 @@ from understudy.data.text.splits import (
     training_sample,
 )
 
-PIECE = 50
+
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "PIECE_CHARS", 50)
 
 
 def feed_of(*files: list[str], split: tuple[str | None, ...] = (), remote: bool = False) -> Feed:
     """A feed that lies in memory; every list of documents is a part."""
     splits = split or (None,) * len(files)
-    parts = [TextPart(f"f{i}", sum(map(len, docs)), None, splits[i]) for i, docs in enumerate(files)]
+    parts = [Part(f"f{i}", sum(map(len, docs)), None, splits[i]) for i, docs in enumerate(files)]
 
     def read(i: int):
-        return (piece for n, text in enumerate(files[i]) for piece in split_document(text, n, PIECE))
+        return (piece for n, text in enumerate(files[i]) for piece in split_document(text, n))
 
     return Feed("memory", tuple(parts), read, remote=remote)
 

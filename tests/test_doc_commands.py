@@ -89,7 +89,7 @@ def smaller(words: list[str]) -> list[str]:
             words += [word for setting, value in ROLLOUT.items() for word in (f"--{name}.{setting}", value)]
         if "--resume" in words:  # with the settings that it began with
             words = words[: words.index("--train.steps")]
-    if name == "prepare" and words[1] == "hamlet" and "--limit" not in words:
+    if name == "prepare" and any(word.partition("@")[0] == "hamlet" for word in words) and "--limit" not in words:
         words += ["--limit", "8" if "--from" in words else "60"]
     if "--from" in words and "--corrected" not in words:
         words += ["--corrected"]  # an untrained run gives no two answers of different score

@@ -23,7 +23,6 @@ from understudy.evaluate.statistics import (
     compare_paired,
     estimate,
     mean_estimate,
-    mean_interval,
     ratio_estimate,
     sign_test,
     wilson_interval,
@@ -98,8 +97,8 @@ def test_raw_and_normalised_choices_differ_as_worked_out(letters: Tokenizer, tmp
         "accuracy": 0.75,
         "accuracy_normalised": 0.25,
     }
-    assert (result.accuracy, result.n, result.cut) == (0.75, 4, 0)
-    assert (result.low, result.high) == wilson_interval(3, 4)
+    assert (result.headline.value, result.headline.n, result.cut) == (0.75, 4, 0)
+    assert (result.headline.low, result.headline.high) == wilson_interval(3, 4)
     assert result.examples[0]["logprobs"] == pytest.approx([math.log(0.2), math.log(0.19) + 2 * math.log(0.5)])
     assert [row["answer"] for row in result.examples] == ["a"] * 4
     assert [row["scores"]["accuracy_normalised"] for row in result.examples] == [0, 0, 0, 1]
@@ -147,13 +146,13 @@ def test_answers_end_at_a_line_break_and_are_judged(letters: Tokenizer, tmp_path
     result = run_task(find_task(str(lines(tmp_path / "sums.jsonl", *rows))), model, letters, CPU)
     assert [row["answer"] for row in result.examples] == ["5!"] * 3
     assert result.scores() == {"one": 1.0, "1": 0.0, "2": 1.0}
-    assert result.accuracy == pytest.approx(2 / 3)
+    assert result.headline.value == pytest.approx(2 / 3)
     assert {name: (metric.value, metric.n) for name, metric in result.categories.items()} == {
         "sums": (0.5, 2),
         "shares": (1.0, 1),
     }
     one = run_task(find_task(str(tmp_path / "sums.jsonl")), model, letters, CPU, limit=1)
-    assert (one.n, one.low, one.high) == (1, None, None)
+    assert (one.headline.n, one.headline.low, one.headline.high) == (1, None, None)
 
 
 def test_with_chat_tokens_the_answer_ends_with_the_turn(letters: Tokenizer, tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_with_chat_tokens_the_answer_ends_with_the_turn(letters: Tokenizer, tmp_
     model = rigged(chat, {"\n": {"y": 1}, "y": {"e": 1}, "e": {"s": 1}, "s": {"<|im_end|>": 1}})
     path = lines(tmp_path / "q.jsonl", {"question": "Really?", "answer": "Yes"}, {"question": "No?", "answer": "no"})
     result = run_task(find_task(str(path)), model, chat, CPU)
-    assert [row["answer"] for row in result.examples] == ["yes", "yes"] and result.accuracy == 0.5
+    assert [row["answer"] for row in result.examples] == ["yes", "yes"] and result.headline.value == 0.5
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -232,10 +231,10 @@ def test_loss_of_a_text_by_hand(letters: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("ab\n\n\nba\n\naa\n")
     result = run_task(find_task(str(tmp_path / "t.txt")), model, letters, CPU, batch_size=2)
     nats = [-math.log(0.5 * 0.75), -math.log(0.5), -math.log(0.5 * 0.25)]
-    assert result.accuracy == pytest.approx(sum(nats) / 6)
+    assert result.headline.value == pytest.approx(sum(nats) / 6)
     assert result.metrics["bits_per_byte"].value == pytest.approx(sum(nats) / 6 / math.log(2))
     assert result.scores() == {str(i): pytest.approx(n / 2) for i, n in enumerate(nats)}
-    assert result.as_dict()["loss"] == result.accuracy and result.as_dict()["tokens"] == 6
+    assert result.as_dict()["loss"] == result.headline.value and result.as_dict()["tokens"] == 6
 
 
 def test_few_shot_examples_come_first_and_are_not_asked(tmp_path: Path) -> None:
@@ -260,8 +259,8 @@ def test_intervals_against_numbers_worked_out_by_hand() -> None:
     assert wilson_interval(0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)  # 3.8415 / 13.8415
     assert wilson_interval(10, 10) == pytest.approx((0.72247, 1.0), abs=1e-4)
     # 1, 2, 3, 4: mean 2.5, variance 5/3, standard error sqrt(5/12) = 0.64550
-    assert mean_interval([1.0, 2.0, 3.0, 4.0]) == pytest.approx((2.5 - 1.26516, 2.5 + 1.26516), abs=1e-4)
-    assert mean_interval([0.5]) == (None, None)
+    mean = mean_estimate([1.0, 2.0, 3.0, 4.0])
+    assert (mean.low, mean.high) == pytest.approx((2.5 - 1.26516, 2.5 + 1.26516), abs=1e-4)
     assert estimate([1.0, 0.0]).low == wilson_interval(1, 2)[0] and estimate([0.5, 1.0]).value == 0.75
     # sums 2, 6 over counts 1, 2: ratio 8/3; residuals -2/3 and 2/3; error sqrt(8/9 * 2) / 3 = 4/9
     ratio = ratio_estimate([2.0, 6.0], [1, 2])
@@ -425,12 +424,12 @@ def test_mistakes_name_the_field_and_line(tmp_path: Path) -> None:
 
 def test_without_data_or_hub_one_sentence_advises(monkeypatch: pytest.MonkeyPatch) -> None:
     from understudy.data.fetch.download import UnavailableError
-    from understudy.evaluate.tasks import source
+    from understudy.evaluate.tasks import public
 
     def away(*arguments: object) -> None:
         raise UnavailableError("the dataset could not be fetched")
 
-    monkeypatch.setattr(source, "list_dataset", away)
+    monkeypatch.setattr(public, "list_dataset", away)
     for name in set(TASKS) - {"hamlet", "hamlet-choice"}:
         with pytest.raises(ValueError, match=f"questions of {name} are not here.*--task-data"):
             find_task(name).examples()
@@ -494,7 +493,7 @@ def test_a_result_is_printed_although_it_cannot_be_saved(
     (trained.path / "evaluations").write_text("in the way")
     assert main(["evaluate", "small", "--tasks", "q.jsonl", "--json"]) == 2
     out, err = capsys.readouterr()
-    assert json.loads(out)["tasks"]["q"]["n"] == 20 and "cannot be written" in err
+    assert json.loads(out)["tasks"]["q"]["n"] == 20 and "evaluations: File exists" in err
 
 
 def test_evaluate_against_pairs_the_same_questions(capsys: pytest.CaptureFixture[str], trained: RunFolder) -> None:
@@ -532,7 +531,7 @@ def test_mistakes_of_the_command_are_one_sentence(capsys: pytest.CaptureFixture[
     assert "would be ignored" in complaint("--tasks", "q.jsonl", "--context", "8")
     assert "is for tasks" in complaint("--against", "small")
     assert "no run 'other'" in complaint("--tasks", "q.jsonl", "--against", "other")
-    assert "leave . out" in complaint("--tasks", "q.jsonl", "--task-data", ".")
+    assert "leave it out" in complaint("--tasks", "q.jsonl", "--task-data", ".")
     assert "no file or folder away" in complaint("--tasks", "gsm8k", "--task-data", "away")
     assert "é" in complaint("--tasks", "odd.jsonl")
     assert not (trained.path / "evaluation_tasks.json").exists()

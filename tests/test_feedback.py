@@ -15,8 +15,7 @@ from understudy.cli import main
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.preferences import open_preferences
 from understudy.evaluate.statistics import win_rate
-from understudy.feedback.export import EXPORTS, UNPAIRED, conversations, preferences
-from understudy.feedback.importing import import_file
+from understudy.feedback.exchange import EXPORTS, UNPAIRED, conversations, import_file, preferences
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.statistics import DISTANCES, krippendorff_alpha, statistics
 from understudy.feedback.store import FeedbackStore

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sql
 
+from processes import Forked
 from understudy.feedback.records import MOST_CHARACTERS, AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore
 
@@ -51,8 +51,8 @@ def test_records_come_back_from_a_reopened_store(database: str) -> None:
         stored = store.answer(first)
         assert stored == replace(given, id=first, created=stored.created if stored else "")
         assert stored.created.endswith("Z") and second == "chosen-by-the-server"
-        assert [answer.id for answer in store.conversation("talk")] == [first, second]
-        assert store.answer("unknown") is None and store.conversation("unknown") == []
+        assert [answer.id for answer in store.answers()] == [first, second]
+        assert store.answer("unknown") is None
         [loaded] = store.judgements()
         assert (loaded.id, loaded.kind, loaded.value, loaded.comment) == (judged, "rating", 4, "quite good")
         assert store.stats() == {
@@ -242,13 +242,15 @@ with ThreadPoolExecutor(4) as pool:
 """
 
 
-def test_kill_9_loses_no_acknowledged_judgement(database: str) -> None:
-    process = subprocess.Popen([sys.executable, "-c", WRITER, database], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    acknowledged = [process.stdout.readline().strip() for _ in range(200)]
+def test_kill_9_loses_no_acknowledged_judgement(database: str, tmp_path: Path) -> None:
+    process = Forked(["-c", WRITER, database], tmp_path)
+    while process.printed().count("\n") < 200:
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    acknowledged += process.stdout.read().split()  # those that were told before it died
-    assert process.wait() == -signal.SIGKILL
+    done = process.wait()
+    acknowledged = done.stdout.split()  # those that were told before it died, too
+    assert done.returncode == -signal.SIGKILL
     with FeedbackStore(database, create=False) as store:
         stored = {judgement.id for judgement in store.judgements()}
         assert len(acknowledged) >= 200 and {id for id in acknowledged if len(id) == 32} <= stored

@@ -11,8 +11,9 @@ from torch import Tensor
 
 import understudy
 from understudy.config.model import ModelConfig
-from understudy.inference import SamplingSettings, continue_rows, generate
+from understudy.inference.generate import continue_rows, generate
 from understudy.inference.sampling import (
+    SamplingSettings,
     draw_uniforms,
     next_token_logprobs,
     row_generators,

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from serving import make_run
+from serving import complete, make_run
 from understudy.config.model import ModelConfig
-from understudy.inference import BatchEngine, SamplingSettings, SequenceRequest, complete, generate, generate_text
-from understudy.inference.weights import default_weights, model_for_generation
+from understudy.inference.batching import BatchEngine
+from understudy.inference.generate import generate, generate_text
+from understudy.inference.quantize import default_weights, model_for_generation
+from understudy.inference.requests import SequenceRequest
+from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT
 
 SMALL = {"vocab_size": 65, "context_length": 64, "n_layers": 2, "n_heads": 2, "d_model": 32}

@@ -187,7 +187,7 @@ def test_control_characters_do_not_reach_the_terminal(inspect: Any, tmp_path: Pa
         (["tiny", "--prompt", "Sam", "--out", "nowhere/look.png"], "cannot be written"),
         (
             ["tiny", "--prompt", "Sam", "--out", "/dev/null"],
-            "is a device or pipe; choose the name of a new or regular file",
+            "is no regular file; choose the name of a new or regular file",
         ),
         (["tiny", "--prompt", "S", "--plain", "--out", "look.png"], "a single token has no prediction to draw"),
     ],

@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from align_runs import finished_run
 from conftest import small_text
+from processes import run_python
 from test_interop_huggingface import randomised, shape
 from understudy.cli import main
 from understudy.config.model import ModelConfig
@@ -476,7 +476,7 @@ def test_an_interrupted_export_or_import_leaves_nothing(
     with pytest.raises((KeyboardInterrupt, ValueError)):
         export_run(run, "nanogpt", tmp_path / "exports" / "own")
     assert list(Path("exports").iterdir()) == []
-    monkeypatch.setattr("understudy.run.RunFolder.put_checkpoint", broken)
+    monkeypatch.setattr("understudy.run.RunFolder.write_checkpoint", broken)
     with pytest.raises(
         (KeyboardInterrupt, ValueError), match=r"^$|^runs.small could not be written .* nothing was left"
     ):
@@ -493,8 +493,7 @@ ReferenceOutputs.compare = lambda *arguments: os.kill(os.getpid(), signal.SIGKIL
 from understudy.cli import main
 main(["export", "small-run", "--format", "nanogpt", "--out", "out"])
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode != 0
+    assert run_python(["-c", code], Path.cwd()).returncode != 0
     assert not Path("out").exists() and Path(".out.partial").exists()
     assert main(["export", "small-run", "--format", "nanogpt", "--out", "out"]) == 0
     assert Path("out/ckpt.pt").exists() and not Path(".out.partial").exists()
@@ -561,11 +560,8 @@ def hub(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def from_hub(endpoint: str, name: str, cache: Path) -> subprocess.CompletedProcess[str]:
     """In a separate process, since the library reads its address when it is imported."""
-    environment = os.environ | {
-        "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }  # fmt: skip
-    words = [sys.executable, "-m", "understudy", "import", name]
-    return subprocess.run(words, env=environment, capture_output=True, text=True)
+    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache)}
+    return run_python(["-m", "understudy", "import", name], Path.cwd(), environment)
 
 
 def test_a_name_on_the_hub_is_fetched_and_checked(hub: str, tmp_path: Path) -> None:
@@ -596,12 +592,8 @@ def test_an_unreachable_hub_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_failed_push_leaves_the_export_and_names_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     finished_run(tmp_path / "runs" / "own", shape("gpt2", vocab_size=280), tokenizer)
-    environment = os.environ | {
-        "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }  # fmt: skip
-    words = ["export", "own", "--format", "nanogpt", "--push", "me/own"]
-    command = [sys.executable, "-m", "understudy", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    words = ["-m", "understudy", "export", "own", "--format", "nanogpt", "--push", "me/own"]
+    done = run_python(words, Path.cwd(), {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x"})
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "is written, but could not be pushed to me/own" in done.stderr
     assert Path("exports/own-nanogpt/ckpt.pt").is_file()

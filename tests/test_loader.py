@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.data.loader import Windows, consecutive_batches
-from understudy.data.shuffle import permute
+from understudy.data.loader import Windows, consecutive_batches, permute
 from understudy.losses import IGNORE
 
 

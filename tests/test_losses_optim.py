@@ -12,8 +12,7 @@ from understudy.config.model import ModelConfig
 from understudy.config.run import OptimConfig
 from understudy.losses import IGNORE, chunked_cross_entropy_sum, cross_entropy_sum
 from understudy.model import GPT
-from understudy.optim import Muon, build_optimizers, lr_factor
-from understudy.optim.muon import orthogonalise
+from understudy.optim import Muon, build_optimizers, lr_factor, orthogonalise
 
 
 def test_cross_entropy_is_a_sum_over_targets_that_count() -> None:

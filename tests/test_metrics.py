@@ -20,10 +20,10 @@ import torch
 from rich.console import Console
 
 from understudy.config.run import LogConfig
-from understudy.console import bytes_text, count_text, duration_text, printable
+from understudy.console import bytes_text, count_text, duration_text, final_table, printable
 from understudy.run import RunFolder, read_metrics
 from understudy.train.console_panel import ProgressPanel, sparkline
-from understudy.train.metrics import TrainingMetrics, final_table, memory_bytes
+from understudy.train.metrics import TrainingMetrics, memory_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +72,6 @@ def test_lines_are_flat_json_and_readable_while_the_run_trains(folder: RunFolder
             {"step": 1, "tokens": 64, "train_seconds": 0.5, "train/loss": 3.999, "lr": 0.25},
             {"step": 2, "tokens": 128, "train_seconds": 1.0, "train/loss": None, "grad_norm": None},
         ]
-        metrics.show(row(3))
-        assert len(read_metrics(folder.metrics)) == 2
 
 
 def test_a_line_without_required_fields_is_a_defect(folder: RunFolder) -> None:
@@ -103,7 +101,7 @@ def test_resuming_drops_repeated_steps(folder: RunFolder) -> None:
     console, _ = plain_console()
     with TrainingMetrics(folder, LogConfig(), 100, console=console) as metrics:
         for step in (10, 20, 30):
-            metrics.text("samples", f"at {step}", step)
+            metrics.samples(f"at {step}", step)
             metrics.write(row(step, **{"val/loss": 3.0 - step / 100}))
     with folder.metrics.open("ab") as file:
         file.write(b'{"step": 40, "tok')
@@ -121,7 +119,8 @@ def test_resuming_keeps_lines_as_they_were(folder: RunFolder) -> None:
     with TrainingMetrics(folder, LogConfig(), 9, console=plain_console()[0]) as metrics:
         metrics.write(values)
     before = folder.metrics.read_bytes()
-    TrainingMetrics(folder, LogConfig(), 9, resume_step=5, console=plain_console()[0]).close()
+    with TrainingMetrics(folder, LogConfig(), 9, resume_step=5, console=plain_console()[0]):
+        pass
     assert folder.metrics.read_bytes() == before
 
 
@@ -136,9 +135,8 @@ def test_the_other_processes_write_and_print_nothing(folder: RunFolder, capfd: p
     folder.metrics.write_text('{"step": 9}\n')
     with TrainingMetrics(folder, LogConfig(tensorboard=True), 100, resume_step=1, quiet=True) as metrics:
         metrics.write(row(1))
-        metrics.show(row(2))
         metrics.note("hello")
-        metrics.text("samples", "hello", 1)
+        metrics.samples("hello", 1)
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in folder.path.iterdir()] == ["metrics.jsonl"]
     assert folder.metrics.read_text() == '{"step": 9}\n', "only the main process drops lines"
@@ -152,14 +150,12 @@ def test_a_full_disk_is_one_sentence(folder: RunFolder) -> None:
         metrics.write(row(1))
 
 
-def test_texts_of_one_step_share_a_file_that_a_repeated_step_replaces(folder: RunFolder) -> None:
-    for _ in range(2):
-        metrics = TrainingMetrics(folder, LogConfig(), 100, resume_step=0, console=plain_console()[0])
-        metrics.text("one", "\nTo be <b>\n", 50)
-        metrics.text("two", "or not", 50)
-        metrics.text("one", "later", 60)
-        metrics.close()
-    assert (folder.samples / "step_50.txt").read_text() == "\nTo be <b>\n\n---\nor not\n"
+def test_samples_have_a_file_that_a_repeated_step_replaces(folder: RunFolder) -> None:
+    for text in ("no", "\nTo be <b>\n"):
+        with TrainingMetrics(folder, LogConfig(), 100, resume_step=0, console=plain_console()[0]) as metrics:
+            metrics.samples(text, 50)
+            metrics.samples("later", 60)
+    assert (folder.samples / "step_50.txt").read_text() == "\nTo be <b>\n"
     assert (folder.samples / "step_60.txt").read_text() == "later\n"
 
 
@@ -218,7 +214,7 @@ def test_the_panel_fits_its_terminal(width: int) -> None:
 def test_texts_of_a_model_cannot_steer_the_terminal(folder: RunFolder) -> None:
     console, out = plain_console()
     with TrainingMetrics(folder, LogConfig(), 100, console=console) as metrics:
-        metrics.text("samples", "\nred \x1b[31m [bold]not markup[/bold] \x07 日本\u00a0語\ttab", 10)
+        metrics.samples("\nred \x1b[31m [bold]not markup[/bold] \x07 日本\u00a0語\ttab", 10)
     shown = out.getvalue()
     assert "\x1b" not in shown and "\x07" not in shown and "\nred \N{REPLACEMENT CHARACTER}[31m" in shown
     assert "[bold]not markup[/bold]" in shown and "日本\u00a0語" in shown
@@ -361,7 +357,7 @@ def test_tensorboard_reads_back_each_measurement_once(folder: RunFolder) -> None
     with TrainingMetrics(folder, log, 100, console=plain_console()[0]) as metrics:
         for step in (10, 20, 30):
             metrics.write(row(step))
-        metrics.text("samples", "To be\n# or not", 30)
+        metrics.samples("To be\n# or not", 30)
     with TrainingMetrics(folder, log, 100, resume_step=20, console=plain_console()[0]) as metrics:
         metrics.write(row(30, **{"train/loss": 1.5}))
     curves, _ = scalars(folder)
@@ -372,7 +368,7 @@ def test_tensorboard_reads_back_each_measurement_once(folder: RunFolder) -> None
 def test_tensorboard_shows_samples_as_they_are(folder: RunFolder) -> None:
     pytest.importorskip("tensorboard")
     with TrainingMetrics(folder, LogConfig(tensorboard=True), 100, console=plain_console()[0]) as metrics:
-        metrics.text("samples", "To be\n# or not", 30)
+        metrics.samples("To be\n# or not", 30)
     _, events = scalars(folder)
     (event,) = events.Tensors("samples/text_summary")
     assert event.step == 30 and event.tensor_proto.string_val[0] == b"    To be\n    # or not"
@@ -430,7 +426,7 @@ def test_wandb_gets_everything_and_a_resumed_run_is_the_same_run(folder: RunFold
     log, config = LogConfig(wandb=True, project="plays"), {"train": {"steps": 100}}
     with TrainingMetrics(folder, log, 100, config=config, console=plain_console()[0]) as metrics:
         metrics.write(row(10))
-        metrics.text("samples", "<i>", 10)
+        metrics.samples("<i>", 10)
     with TrainingMetrics(folder, log, 100, resume_step=10, config=config, console=plain_console()[0]) as metrics:
         metrics.write(row(11))
     first, second = wandb.starts
@@ -447,11 +443,11 @@ def test_wandb_gets_everything_and_a_resumed_run_is_the_same_run(folder: RunFold
 
 
 def test_another_run_is_another_run_at_wandb(tmp_path: Path, wandb: FakeWandb) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        TrainingMetrics(RunFolder(tmp_path / name), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
-    (tmp_path / "two" / "metrics.jsonl").unlink()
-    TrainingMetrics(RunFolder(tmp_path / "two"), LogConfig(wandb=True), 9, console=plain_console()[0]).close()
+    for name in ("one", "two", "two"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with TrainingMetrics(RunFolder(tmp_path / name), LogConfig(wandb=True), 9, console=plain_console()[0]):
+            pass
+        (tmp_path / name / "metrics.jsonl").unlink()
     assert len({start["id"] for start in wandb.starts}) == 3, "a run begun anew in an old folder is a new one, too"
 
 
@@ -474,7 +470,7 @@ def test_a_tracker_that_fails_is_noted_once_and_training_continues(
     with TrainingMetrics(folder, LogConfig(wandb=True, tensorboard=True), 100, console=console) as metrics:
         for step in (1, 2, 3):
             metrics.write(row(step))
-            metrics.text("samples", "text", step)
+            metrics.samples("text", step)
     assert out.getvalue().count("wandb failed (the network is down); training continues") == 1
     assert "details" not in out.getvalue()
     assert len(read_metrics(folder.metrics)) == 3

@@ -12,10 +12,16 @@ import pytest
 
 from understudy.cli import main
 from understudy.data.chat.conversations import open_conversations
-from understudy.data.chat.preference_formats import FORMATS, MOST_ANSWERS, read_preferences
-from understudy.data.chat.preferences import Pair, PreferenceComparison, open_preferences
+from understudy.data.chat.preferences import (
+    FORMATS,
+    MOST_ANSWERS,
+    Pair,
+    PreferenceComparison,
+    open_preferences,
+    read_preferences,
+)
 from understudy.data.chat.prepare import prepare_conversations
-from understudy.data.chat.sources import parse_sources
+from understudy.data.request import parse_sources
 
 
 def user(text: str) -> dict[str, str]:
@@ -205,9 +211,9 @@ def test_no_prompt_is_on_both_sides_even_where_files_name_their_splits(tmp_path:
 def test_names_and_weights(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", many(40))
     for sources, sentence in (
-        (["gsm8k"], "gsm8k has no preferences: name files, hf:owner/name, or one of hamlet, hh, ultrafeedback"),
+        (["gsm8k"], "gsm8k is a source of conversations, not of preferences: add --kind conversations"),
         (["ultrafedback"], "did you mean 'ultrafeedback'"),
-        ([f"{path}@2"], "the weight of a would do nothing: an epoch shows preferences once; leave @2 out"),
+        ([f"{path}@2"], r"the weight of .*a.jsonl would do nothing: an epoch shows preferences once; leave @2 out"),
     ):
         with pytest.raises(ValueError, match=sentence):
             prepare_conversations(sources, tmp_path / "out", kind="preferences")

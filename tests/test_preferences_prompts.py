@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from understudy.data.chat.prepare import prepare_conversations
-from understudy.data.chat.prompt_formats import FORMATS, read_prompts
-from understudy.data.chat.prompts import Prompt, open_prompts
+from understudy.data.chat.prompts import FORMATS, Prompt, open_prompts, read_prompts
 from understudy.hamlet.checker import score
 
 
@@ -102,6 +101,6 @@ def test_hamlets_prompts_bring_a_check_that_judges(tmp_path: Path) -> None:
 
 
 def test_every_format_of_conversations_can_be_asked() -> None:
-    from understudy.data.chat.conversation_formats import FORMATS as CONVERSATIONS
+    from understudy.data.chat.conversations import FORMATS as CONVERSATIONS
 
     assert set(FORMATS) == {*CONVERSATIONS, "prompts"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return write_run(tmp_path_factory.mktemp("runs") / "chat")
 
 
-class ScoredByLength(type(CORPORA["hamlet"])):  # type: ignore[misc]
-    """Hamlet with another verifier."""
-
-    def score(self, check: dict[str, Any], answer: str) -> float:
-        return float(len(answer) % 2 == 0)
-
-
 @pytest.fixture(autouse=True)
 def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model is never right, so an answer is good here when its length is even; and short, to be quick."""
-    monkeypatch.setitem(CORPORA, "hamlet", ScoredByLength())  # type: ignore[misc]
+    by_length = replace(CORPORA["hamlet"], score=lambda check, answer: float(len(answer) % 2 == 0))
+    monkeypatch.setitem(CORPORA, "hamlet", by_length)
     monkeypatch.setattr(sampled_preferences, "ANSWER_TOKENS", 4)
     monkeypatch.setattr(sampled_preferences, "BATCH_ANSWERS", 16)
 
@@ -146,12 +141,13 @@ def test_annotators_err_as_often_as_stated() -> None:
 
 
 def test_cut_off_it_leaves_nothing(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: ScoredByLength, check: dict[str, Any], answer: str) -> float:
+    def interrupted(check: dict[str, Any], answer: str) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ScoredByLength, "score", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(run, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setitem(CORPORA, "hamlet", replace(CORPORA["hamlet"], score=interrupted))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

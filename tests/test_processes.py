@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from align_runs import run
-from conftest import TWO_PROCESSES
+from processes import run_python, run_two
 from understudy.config.load import dump_config
 from understudy.run import Run, RunFolder, read_metrics
 from understudy.runtime import Runtime
@@ -54,14 +53,6 @@ assert [timeout.total_seconds() > 600 for timeout in timeouts] == [True]
 """
 
 
-def two_processes(folder: Path, *words: str) -> None:
-    done = subprocess.run(
-        [*TWO_PROCESSES, *words], cwd=folder, capture_output=True, text=True, timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_processes_agree_on_the_micro_batch_and_reduce_once_a_step(small_config: Any, tmp_path: Path) -> None:
     """One process has little memory free; were each to choose for itself, windows would be evaluated twice or never."""
     settings = {
@@ -72,7 +63,7 @@ def test_processes_agree_on_the_micro_batch_and_reduce_once_a_step(small_config:
     (tmp_path / "agree.py").write_text(AGREE)
     shape = small_config().model.model_copy(update={"vocab_size": 30})
     config = small_config(**settings).model_copy(update={"model": shape})
-    two_processes(tmp_path, "agree.py", str(int(plan_memory(config, 3).total_bytes / USABLE)))
+    run_two(["agree.py", str(int(plan_memory(config, 3).total_bytes / USABLE))], tmp_path)
     one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "runs/two")
     assert two.config().train.micro_batch_size == 2
     run_stage(small_config(train__micro_batch_size=2, **settings), one)
@@ -115,8 +106,8 @@ def test_evaluation_is_shared_and_equals_one_process(
     log = "log: {prompts: [a, b, c], sample_tokens: 5}\n" if stage == "dpo" else ""
     (tmp_path / "preset.yaml").write_text(f"stage: {stage}\ndata: {{path: data.jsonl}}\n{log}")
     (tmp_path / "counted.py").write_text(COUNTED)
-    two_processes(tmp_path, "counted.py", *words, "--run-name", "two")
-    done = subprocess.run([*TWO_PROCESSES[:1], "counted.py", *words, "--run", "one"], cwd=tmp_path, capture_output=True)
+    run_two(["counted.py", *words, "--run-name", "two"], tmp_path)
+    done = run_python(["counted.py", *words, "--run", "one"], tmp_path)
     assert done.returncode == 0, done.stderr
     one, two = (RunFolder(tmp_path / "runs" / name) for name in ("one", "two"))
     for expected, computed in zip(read_metrics(one.metrics), read_metrics(two.metrics), strict=True):
@@ -165,8 +156,8 @@ with start_runtime("cpu", "fp32") as runtime:
 
 def test_tasks_are_shared_and_equal_one_process(sft_run: Run, tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
-    two_processes(tmp_path, "task.py", str(sft_run.path))
-    subprocess.run([*TWO_PROCESSES[:1], "task.py", str(sft_run.path)], cwd=tmp_path, check=True)
+    run_two(["task.py", str(sft_run.path)], tmp_path)
+    run_python(["task.py", str(sft_run.path)], tmp_path)
     one, two = (json.loads((tmp_path / f"tasks.{n}").read_text()) for n in (1, 2))
 
     def rounded(value: Any) -> Any:

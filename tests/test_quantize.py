@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from understudy.config.model import LoraConfig, ModelConfig
-from understudy.inference import WEIGHTS, prepare_for_inference, quantize
+from understudy.inference import quantize
 from understudy.inference.quantize import (
+    WEIGHTS,
     BatchInvariantLinear,
     Int8Linear,
     equal_calls,
     in_calls,
     is_prepared,
+    prepare_for_inference,
     rows_per_call,
 )
 from understudy.model import GPT, KVCache

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 import torch
 
 from align_runs import LETTERS, finished_run
+from processes import run_two
 from understudy.cli import main
 from understudy.config.stages import STAGES
 from understudy.run import Run, RunFolder, load_run, read_metrics, read_tensors
@@ -212,7 +211,6 @@ def test_a_stopped_stage_resumes_to_the_same_bits(
 TWO = """
 import json, sys
 import torch.distributed as dist
-import torch._dynamo  # before the group is made, as runtime.start_runtime does
 from understudy.cli import main
 dist.init_process_group("gloo")
 for arguments in json.loads(sys.argv[1]):
@@ -237,12 +235,7 @@ def test_two_processes_take_the_steps_of_one(
             assert train(stage, tmp_path / "one" / name, sft_run.path, data[info.data], settings)[0] == 0
             calls.append(words(stage, tmp_path / "two" / name, sft_run.path, data[info.data], settings))
             cells.append((stage, name, "two processes, LoRA" if lora else "two processes"))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
-         json.dumps(calls)],
-        capture_output=True, text=True, timeout=400, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_two([str(script), json.dumps(calls)], tmp_path)
     for stage, name, option in cells:
         one, two = losses(tmp_path / "one" / name), losses(tmp_path / "two" / name)
         assert two == pytest.approx(one, rel=1e-4, abs=1e-5), name

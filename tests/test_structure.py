@@ -17,7 +17,6 @@ from understudy.config.load import (
     build_config,
     dump_config,
     load_config,
-    preset_names,
     preset_summaries,
     read_preset,
 )
@@ -133,7 +132,7 @@ def test_no_file_is_too_long() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", preset_summaries())
 def test_every_preset_parses_and_its_resolved_form_is_itself(name: str, tmp_path: Path) -> None:
     config = load_config(name)
     saved = tmp_path / "config.yaml"

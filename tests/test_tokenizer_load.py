@@ -66,7 +66,7 @@ def test_equal_tokenizers_have_equal_hashes() -> None:
 def test_saving_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bpe", [PROSE], 290)
     (tmp_path / "tokenizer.json").mkdir()
-    with pytest.raises(ValueError, match="is a folder; choose"):
+    with pytest.raises(ValueError, match="is no regular file; choose"):
         tokenizer.save(tmp_path / "tokenizer.json")
     assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.json"]
 

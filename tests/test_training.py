@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from conftest import TWO_PROCESSES
+from processes import Forked, run_python, run_two
 from understudy.cli import main
 from understudy.config.load import build_config, dump_config
 from understudy.config.model import ModelConfig
@@ -34,12 +35,11 @@ from understudy.run import Run, RunFolder, load_run, read_metrics, read_tensors
 from understudy.runtime import Runtime, start_runtime
 from understudy.stages import pretrain as pretraining
 from understudy.stages.table import run_stage
-from understudy.train.compile import CHANGING_SHAPES, compile_objective
 from understudy.train.init_from import model_from_parent
 from understudy.train.loop import RepeatedBatches, StepCallback, Trainer, TrainingProgress
 from understudy.train.memory import MemoryPlan, other_models, plan_memory
 from understudy.train.objective import NextToken
-from understudy.train.runner import Interrupted, check_resume
+from understudy.train.runner import CHANGING_SHAPES, Interrupted, check_resume, compile_objective
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -122,16 +122,10 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(small_config: Any, t
             assert torch.equal(tensor, weights(folder)[name]), name
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "understudy", *words]
-
-
 def test_killed_at_a_random_moment_and_resumed_gives_the_same_bits(small_config: Any, tmp_path: Path) -> None:
     config = small_config(train__steps=60, checkpoint__every_steps=5, eval__every_steps=20)
     (tmp_path / "c.yaml").write_text(dump_config(config))
-    process = subprocess.Popen(
-        command("pretrain", "c.yaml", "--run", "killed"), cwd=tmp_path, stderr=subprocess.DEVNULL
-    )
+    process = Forked(["-m", "understudy", "pretrain", "c.yaml", "--run", "killed"], tmp_path)
     folder, whole = RunFolder(tmp_path / "runs/killed"), RunFolder(tmp_path / "runs/whole")
     kill_at = random.randrange(6, 50)
     while not folder.metrics.exists() or len(read_metrics(folder.metrics)) < kill_at:
@@ -158,16 +152,14 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(small_config: An
 
 def test_ctrl_c_saves_and_exits_with_130(small_config: Any, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(dump_config(small_config(train__steps=100000, checkpoint__every_steps=0)))
-    process = subprocess.Popen(
-        command("pretrain", "c.yaml", "--run", "r"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    process = Forked(["-m", "understudy", "pretrain", "c.yaml", "--run", "r"], tmp_path)
     folder = RunFolder(tmp_path / "runs/r")
     while not folder.metrics.exists() or not read_metrics(folder.metrics):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume" in printed and "Traceback" not in printed
+    done = process.wait(60)
+    assert done.returncode == 130 and "--resume" in done.stderr and "Traceback" not in done.stderr
     assert folder.steps()[-1] == read_metrics(folder.metrics)[-1]["step"]
 
 
@@ -177,11 +169,8 @@ def test_one_process_then_two_give_the_losses_and_weights_of_one(small_config: A
     one, two = RunFolder(tmp_path / "runs/one"), RunFolder(tmp_path / "runs/two")
     run_stage(config, one)
     run_stage(small_config(train__micro_batch_size=2, optim__name="adamw", train__stop_at_tokens=2 * 128), two)
-    resumed = subprocess.run(
-        [*TWO_PROCESSES, "-m", "understudy", "pretrain", "--run-name", "two", "--resume", "--train.stop_at_tokens", "null"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert resumed.returncode == 0, resumed.stderr
+    words = ["pretrain", "--run-name", "two", "--resume", "--train.stop_at_tokens", "null"]
+    run_two(["-m", "understudy", *words], tmp_path)
     for row, other in zip(read_metrics(one.metrics), read_metrics(two.metrics), strict=True):
         assert (row["step"], row["tokens"]) == (other["step"], other["tokens"])
         assert row["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
@@ -295,15 +284,17 @@ def test_another_text_or_tokenizer_is_refused_on_resume(small_config: Any, tmp_p
 
 def test_a_full_disk_costs_no_finished_checkpoint(small_config: Any, tmp_path: Path) -> None:
     """A limit on file size stands in for the full disk: the second checkpoint cannot be written."""
-    resource = pytest.importorskip("resource", reason="limits on file size are a Unix thing")
+    pytest.importorskip("resource", reason="limits on file size are a Unix thing")
     folder = RunFolder(tmp_path / "runs/r")
     run_stage(small_config(checkpoint__every_steps=4, train__stop_at_tokens=500), folder)
     before = {p.name: p.read_bytes() for p in folder.checkpoint().iterdir()}
-    done = subprocess.run(
-        command("pretrain", "--run", "r", "--resume", "--train.stop_at_tokens", "null"),
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )  # fmt: skip
+    limited = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from understudy.cli import main
+sys.exit(main(["pretrain", "--run", "r", "--resume", "--train.stop_at_tokens", "null"]))
+"""
+    done = run_python(["-c", limited], tmp_path)
     assert done.returncode == 2 and "could not be written" in done.stderr and "Traceback" not in done.stderr
     assert {p.name: p.read_bytes() for p in folder.checkpoint().iterdir()} == before
     assert not list(folder.checkpoints.glob(".partial*"))
@@ -445,6 +436,17 @@ def test_the_memory_plan_has_every_model_of_a_rollout(critic: str, models: int) 
         dpo.activations_bytes == pytest.approx(2 * sft.activations_bytes, abs=2)
         and dpo.weights_bytes == sft.weights_bytes
     )
+
+
+def test_the_memory_plan_has_the_conversations_of_ppo_ptx() -> None:
+    """A row of conversations beside each completion: twice the activations of a context of each."""
+    tree = {"stage": "ppo", "model": MODELS, "data": {"path": "x"}, "init_from": "x"}
+    plain, mixed = (
+        plan_memory(build_config(tree | {"ppo": {"checker_weight": 1} | ptx}), 2)
+        for ptx in ({}, {"ptx_coefficient": 1, "ptx_data": "talk.jsonl"})
+    )
+    assert mixed.activations_bytes == pytest.approx(2 * plain.activations_bytes, abs=2)
+    assert mixed.logits_bytes == 2 * plain.logits_bytes and mixed.weights_bytes == plain.weights_bytes
 
 
 def test_the_memory_plan_reads_the_shape_of_the_reward_model(small_config: Any, tmp_path: Path) -> None:

@@ -9,18 +9,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from itertools import combinations, islice
+from typing import Any
 
 from understudy.data.chat.formats import ParsedRow
-from understudy.data.chat.parts import ChatPart, Opened
-from understudy.data.chat.preference_formats import MOST_ANSWERS
+from understudy.data.chat.preferences import MOST_ANSWERS
 from understudy.data.generated import CORPORA, GeneratedCorpus, GeneratedQuestion, Split, record_count
-
-if TYPE_CHECKING:
-    from understudy.run import Run
+from understudy.data.layout import SPLITS
+from understudy.data.sources import Feed, Part
+from understudy.files import read_json
+from understudy.inference.generate import generate_text
+from understudy.inference.quantize import model_for_generation
+from understudy.inference.sampling import SamplingSettings
+from understudy.run import Run, find_run, load_run
+from understudy.runtime import choose_device
+from understudy.tokenizer.chat import end_ids, render_all, speaks_chat
 
 DEFAULT_PROMPTS: dict[Split, int] = {"train": 2_000, "val": 300}
 ANSWER_TOKENS = 120
@@ -62,32 +67,24 @@ class Sampling:
         Raises:
             ValueError: no such run, or none with a checkpoint.
         """
-        from understudy.files import read_json
-        from understudy.run import find_run
-
         state = read_json(find_run(self.run).checkpoint(CHECKPOINT) / "state.json")
         return {"weights_sha256": state["weights_sha256"], **self.settings(corpus)}
 
     def settings(self, corpus: str) -> dict[str, Any]:
         return {
-            "answers": self.answers,
-            "temperature": self.temperature,
-            "answer_tokens": ANSWER_TOKENS,
-            "annotators": CORPORA[corpus].annotators,
-            "ties": self.ties,
-            "corrected": self.corrected,
-        }
+            "answers": self.answers, "temperature": self.temperature, "answer_tokens": ANSWER_TOKENS,
+            "annotators": CORPORA[corpus].annotators, "ties": self.ties, "corrected": self.corrected,
+        }  # fmt: skip
 
     def run_name(self) -> str:
         """The run's name, for a folder."""
-        from understudy.run import find_run
-
         return find_run(self.run).path.resolve().name
 
-    def open(self, corpus_name: str, seed: int, limit: int | None) -> Opened:
+    def open(self, corpus_name: str, seed: int, limit: int | None) -> Feed:
         """Pairs of a run's answers, in parts, one for each split.
 
-        Each row is a pair, or the reason why an answer or a pair is left out. `notes` gets the share of prompts without a pair.
+        Each row is a pair, or the reason why an answer or a pair is left out. `notes` gets the share of prompts without
+        a pair. The run is loaded when the first row is read.
 
         Args:
             corpus_name: a row of CORPORA.
@@ -97,24 +94,7 @@ class Sampling:
         corpus = CORPORA[corpus_name]
         notes: list[str] = []
         about: dict[str, Any] = {"settings": self.settings(corpus_name)}
-
-        @functools.cache
-        def run() -> Run:
-            from understudy.inference.weights import model_for_generation
-            from understudy.run import load_run
-            from understudy.runtime import choose_device
-            from understudy.tokenizer.chat import speaks_chat
-
-            loaded = load_run(self.run, CHECKPOINT, str(choose_device()[0]))
-            if not speaks_chat(loaded.tokenizer):
-                raise ValueError(
-                    f"the run {loaded.path} has no chat tokens and cannot answer: give a finetuned one, as `understudy sft` "
-                    "makes it"
-                )
-            loaded.model = model_for_generation(loaded.model)
-            about["run"], about["step"] = str(loaded.path), loaded.step
-            about["weights_sha256"] = loaded.state["weights_sha256"]
-            return loaded
+        run = functools.cache(lambda: self._load(about))
 
         def rows(split: Split, count: int) -> Iterator[ParsedRow]:
             alike = too_long = 0
@@ -138,11 +118,23 @@ class Sampling:
             notes.append(f"{split}: {share} have no two answers of different true score, and give {result}")
             about[split] = {"prompts": count, "too_long": too_long, "alike": alike}
 
-        def part(split: Split) -> ChatPart:
-            count = record_count(split, DEFAULT_PROMPTS[split], limit)
-            return ChatPart(f"{corpus_name}/{split}", split, None, count, lambda: rows(split, count))
+        counts = [record_count(split, DEFAULT_PROMPTS[split], limit) for split in SPLITS]
+        parts = tuple(Part(f"{corpus_name}/{split}", count, None, split) for split, count in zip(SPLITS, counts))
+        return Feed(
+            corpus_name, parts, lambda i: rows(SPLITS[i], counts[i]), notes=notes, about={"sampled": about},
+            doing="sampling answers to",
+        )  # fmt: skip
 
-        return Opened((part("train"), part("val")), notes=notes, about={"sampled": about}, doing="sampling answers to")
+    def _load(self, about: dict[str, Any]) -> Run:
+        """The run that answers; ``about`` gets its path, step and weights."""
+        run = load_run(self.run, CHECKPOINT, str(choose_device()[0]))
+        if not speaks_chat(run.tokenizer):
+            raise ValueError(
+                f"the run {run.path} has no chat tokens and cannot answer; give one that `understudy sft` finetuned"
+            )
+        run.model = model_for_generation(run.model)
+        about |= {"run": str(run.path), "step": run.step, "weights_sha256": run.state["weights_sha256"]}
+        return run
 
 
 def _answered(
@@ -150,8 +142,6 @@ def _answered(
 ) -> Iterator[tuple[int, GeneratedQuestion, list[str] | None]]:
     """Index of each question, the question, and its answers in the order in which they were sampled; None where the
     question and an answer do not fit the context."""
-    from understudy.tokenizer.chat import render_all
-
     context = run.model.config.context_length
     max_new_tokens = min(ANSWER_TOKENS, max(1, context // 2))
     batch_size = max(1, BATCH_ANSWERS // sampling.answers)
@@ -161,45 +151,21 @@ def _answered(
         prompts = [prompt.tokens if len(prompt.tokens) <= context - max_new_tokens else None for prompt in rendered]
         fitting = [prompt for prompt in prompts if prompt is not None]
         # A seed for each batch: the draws of a row depend on it and on the row's place.
-        texts = iter(_sample(run, sampling, fitting, max_new_tokens, batch_seed(seed, split, first)))
+        key = "\x1f".join(("answers", str(seed), split, str(first)))
+        batch_seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+        completions = iter(generate_text(
+            run.model, run.tokenizer, [prompt for prompt in fitting for _ in range(sampling.answers)], max_new_tokens,
+            SamplingSettings(sampling.temperature, seed=batch_seed), end_ids=end_ids(run.tokenizer),
+        ))  # fmt: skip
         for index, (question, prompt) in enumerate(zip(questions, prompts), first):
-            yield index, question, next(texts) if prompt is not None else None
-
-
-def batch_seed(seed: int, split: Split, first: int) -> int:
-    """The seed of the batch of prompts that begins with this index."""
-    text = "\x1f".join(("answers", str(seed), split, str(first)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _sample(
-    run: Run, sampling: Sampling, prompts: Sequence[list[int]], max_new_tokens: int, seed: int
-) -> list[list[str]]:
-    """The answers to each prompt, without white space around them."""
-    from understudy.inference.generate import generate_text
-    from understudy.inference.sampling import SamplingSettings
-    from understudy.tokenizer.chat import end_ids
-
-    k = sampling.answers
-    completions = generate_text(
-        run.model,
-        run.tokenizer,
-        [tokens for tokens in prompts for _ in range(k)],
-        max_new_tokens,
-        SamplingSettings(sampling.temperature, seed=seed),
-        end_ids=end_ids(run.tokenizer),
-    )
-    texts = [completion.text.strip() for completion in completions]
-    return [texts[start : start + k] for start in range(0, len(texts), k)]
+            texts = [completion.text.strip() for completion in islice(completions, sampling.answers if prompt else 0)]
+            yield index, question, texts if prompt else None
 
 
 def _pairs(
-    corpus: GeneratedCorpus,
-    question: GeneratedQuestion,
-    scores: dict[str, float],
-    sampling: Sampling,
+    corpus: GeneratedCorpus, question: GeneratedQuestion, scores: dict[str, float], sampling: Sampling,
     place: tuple[int, Split, int],
-) -> Iterator[dict[str, Any] | None]:
+) -> Iterator[dict[str, Any] | None]:  # fmt: skip
     """Every two answers, as an annotator compares them; None for two of equal score, where ties are not kept.
 
     An annotator who errs prefers the answer with the lower score, or either of two equal ones.

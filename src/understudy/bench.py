@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +15,11 @@ from understudy.inference.generate import generate
 from understudy.model import build_model
 from understudy.optim import build_optimizers
 from understudy.runtime import Runtime, matmul_flops
-from understudy.train.compile import compile_objective
 from understudy.train.loop import RepeatedBatches, StepCallback, Trainer, TrainingProgress
 from understudy.train.memory import largest_micro_batch, with_vocabulary
 from understudy.train.metrics import memory_bytes
 from understudy.train.objective import NextToken
+from understudy.train.runner import compile_objective
 
 PARTS = 5
 """Measurements of training, of which the median is taken."""
@@ -40,17 +41,11 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
     batch = random_batch(config, micro)
     objective = NextToken(model, config.train.loss_chunk_tokens)
     compiled, decision = compile_objective(objective, config.train.compile, runtime, lambda: batch)
+    batches = RepeatedBatches([batch] * (config.train.batch_size // micro))
     trainer = Trainer(
-        objective,
-        build_optimizers(model, config.optim),
-        RepeatedBatches([batch] * (config.train.batch_size // micro)),
-        lambda step: 1.0,
-        runtime,
-        TrainingProgress(),
-        10**9,
-        config.optim.grad_clip,
-        compiled=compiled,
-    )
+        objective, build_optimizers(model, config.optim), batches, lambda step: 1.0, runtime, TrainingProgress(), 10**9,
+        config.optim.grad_clip, compiled=compiled,
+    )  # fmt: skip
     parts = TimedParts(seconds / PARTS)
     trainer.run(parts)
     rates = parts.rates
@@ -101,8 +96,6 @@ def random_batch(config: RunConfig, rows: int) -> dict[str, Tensor]:
 
 
 def _sampling_rate(model: Any, rows: int, runtime: Runtime) -> float:
-    import time
-
     new = min(128, model.config.context_length - 1)
     prompt = torch.zeros(rows, 1, dtype=torch.long, device=runtime.device)
     rates = []

@@ -26,9 +26,10 @@ from understudy.commands import (
     interop,
     machine,
     serving,
+    tokenizer,
     training,
     using,
-)
+)  # fmt: skip
 from understudy.config.stages import STAGES
 from understudy.environment import set_environment
 
@@ -41,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments.command(arguments)
     except ValueError as error:
         return _complain(str(error))
-    except KeyboardInterrupt:
-        print("understudy: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # also of a training, which says where it stopped
+        print(f"understudy: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         sys.stderr.close()
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         if (sentence := _disk_sentence(error)) is None:
             raise
         return _complain(sentence)
-    return int(arguments.status)
+    return 0
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -75,7 +76,7 @@ def parse(argv: list[str]) -> Arguments:
             f"`understudy {arguments.command_name}` does not take {unknown[0]!r}{hint}; "
             f"`understudy {arguments.command_name} --help` lists its options"
         )
-    arguments.overrides, arguments.status = overrides, 0
+    arguments.overrides = overrides
     return arguments
 
 
@@ -169,50 +170,29 @@ Any setting can be given by its dotted name, as --train.steps 500 --optim.lr 3e-
 COMMANDS = (
     Command("demo", "train and align an assistant on the embedded corpus", training.demo_arguments, training.demo),
     Command("prepare", "turn text or conversations into training data", data.prepare_arguments, data.prepare),
-    Command("tokenizer", "train, inspect or compare tokenizers", data.tokenizer_arguments, data.tokenizer),
-    *(
-        Command(name, info.summary, partial(training.stage_arguments, name), partial(training.train, name), True)
-        for name, info in STAGES.items()
-    ),
-    Command(
-        "evaluate",
-        "measure the loss of a run, or its accuracy on tasks",
-        evaluating.evaluate_arguments,
-        evaluating.evaluate,
-    ),
+    Command("tokenizer", "train, inspect or compare tokenizers", tokenizer.tokenizer_arguments, tokenizer.tokenizer),
+    *(Command(name, info.summary, partial(training.stage_arguments, name), partial(training.train, name), True)
+      for name, info in STAGES.items()),
+    Command("evaluate", "measure the loss of a run, or its accuracy on tasks",
+            evaluating.evaluate_arguments, evaluating.evaluate),
     Command("score", "score conversations by a reward model", aligning.score_arguments, aligning.score),
     Command("compare", "compare the answers of two runs", aligning.compare_arguments, aligning.compare),
-    Command(
-        "best-of-n",
-        "measure best-of-n sampling with the reward of a ppo or grpo run",
-        aligning.best_of_n_arguments,
-        aligning.best_of_n,
-    ),
+    Command("best-of-n", "measure best-of-n sampling with the reward of a ppo or grpo run",
+            aligning.best_of_n_arguments, aligning.best_of_n),
     Command("sample", "continue a prompt", using.sample_arguments, using.sample),
     Command("chat", "chat with an assistant", using.chat_arguments, using.chat),
     Command("serve", "serve an OpenAI-compatible API and the playground", serving.serve_arguments, serving.serve),
     Command("feedback", "export, import or count feedback on answers", feedback.feedback_arguments, feedback.feedback),
-    Command(
-        "improve", "train a run on the feedback on its answers", feedback.improve_arguments, feedback.improve, True
-    ),
-    Command(
-        "inspect",
-        "show the training data of a run, or its attention and predictions",
-        inspecting.inspect_arguments,
-        inspecting.inspect,
-    ),
-    Command(
-        "report", "write a page on a run and its parents, or on several runs", using.report_arguments, using.report
-    ),
+    Command("improve", "train a run on the feedback on its answers",
+            feedback.improve_arguments, feedback.improve, True),
+    Command("inspect", "show the training data of a run, or its attention and predictions",
+            inspecting.inspect_arguments, inspecting.inspect),
+    Command("report", "write a page on a run and its parents, or on several runs",
+            using.report_arguments, using.report),
     Command("import", "make a run from another project's model", interop.import_arguments, interop.import_model),
     Command("export", "write a run in another project's format", interop.export_arguments, interop.export),
     Command("presets", "list presets and settings", machine.presets_arguments, machine.presets),
-    Command(
-        "doctor",
-        "show the hardware of this machine, and whether a preset fits",
-        machine.doctor_arguments,
-        machine.doctor,
-        True,
-    ),
+    Command("doctor", "show the hardware of this machine, and whether a preset fits",
+            machine.doctor_arguments, machine.doctor, True),
     Command("bench", "measure how fast this machine trains and samples", machine.bench_arguments, machine.bench, True),
-)
+)  # fmt: skip

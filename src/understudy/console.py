@@ -74,8 +74,8 @@ def printable(text: str) -> str:
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
-def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a title and column heads to standard error."""
+def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], stderr: bool = True) -> None:
+    """Print a table with a title and column heads to standard error, or to standard output."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -84,7 +84,7 @@ def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
     table = Table(*heads, title=Text(title), title_justify="left", box=box.SIMPLE)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(stderr=True).print(table)
+    Console(stderr=stderr).print(table)
 
 
 @contextmanager

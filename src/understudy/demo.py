@@ -18,9 +18,9 @@ from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.progress import preparation_bars
 from understudy.data.text.prepare import prepare
-from understudy.evaluate.compare_runs import compare_runs
+from understudy.evaluate.compare import compare_runs
 from understudy.evaluate.run_evaluation import evaluate_split
-from understudy.evaluate.run_tasks import evaluate_on_tasks
+from understudy.evaluate.runner import evaluate_on_tasks
 from understudy.evaluate.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
@@ -78,9 +78,7 @@ def run_demo(name: str, fresh: bool = False) -> None:
     _say("1 of 9  prepare: the stories of a village, split into pieces of words")
     with preparation_bars() as report:
         config = build_config(read_preset("hamlet"))
-        _say(str(prepare(
-            ["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report
-        )))  # fmt: skip
+        _say(str(prepare(["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report)))
     _say(f"2 of 9  pretrain: a GPT learns to write them ({base.path})")
     _train("hamlet", base, None)
     _say("3 of 9  prepare: conversations about the village")

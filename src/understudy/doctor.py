@@ -6,12 +6,14 @@ import os
 import platform
 import shutil
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 import understudy
 from understudy.config.run import RunConfig
+from understudy.console import bytes_text
 from understudy.runtime import Runtime, choose_dtype, matmul_flops
 from understudy.train.memory import free_bytes, largest_micro_batch, plan_memory, with_vocabulary
 
@@ -53,15 +55,10 @@ def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
     used = config.train.micro_batch_size or largest
     memory = plan_memory(config, used, runtime.dtype)
     return {
-        "parameters": memory.parameters,
         "vocab_size": config.model.vocab_size,
         "micro_batch_size": used,
         "largest_micro_batch_that_fits": largest,
-        "weights_bytes": memory.weights_bytes,
-        "gradients_bytes": memory.gradients_bytes,
-        "optimizer_bytes": memory.optimizer_bytes,
-        "activations_bytes": memory.activations_bytes,
-        "logits_bytes": memory.logits_bytes,
+        **asdict(memory),
         "total_bytes": memory.total_bytes,
         "free_bytes": free_bytes(runtime),
         "tokens_per_step": config.train.batch_size * config.model.context_length,
@@ -83,7 +80,7 @@ def _shown(section: str, name: str, value: Any) -> str:
     if section == "speed":
         return f"{value / 1e9:,.0f} GFLOP/s in matrix products"
     if name.endswith("_bytes"):
-        return f"{value / 2**30:,.2f} GiB" if value >= 2**30 else f"{value / 2**20:,.1f} MiB"
+        return bytes_text(value)
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -99,9 +96,7 @@ def _compiler(runtime: Runtime) -> str:
         import importlib.util
 
         return "auto compiles" if importlib.util.find_spec("triton") else "off: triton is not installed"
-    compiler = shutil.which("cl" if sys.platform == "win32" else os.environ.get("CXX", "g++")) or shutil.which(
-        "clang++"
-    )
-    return f"off by default on {runtime.device.type}; " + (
-        f"possible with {compiler}" if compiler else "no C++ compiler is here"
-    )
+    names = ("cl",) if sys.platform == "win32" else (os.environ.get("CXX", "g++"), "clang++")
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    possible = f"possible with {compiler}" if compiler else "no C++ compiler is here"
+    return f"off by default on {runtime.device.type}; {possible}"

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -54,33 +53,16 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def check_output_path(path: Path) -> None:
-    """Refuse to replace anything but a regular file.
-
-    Raises:
-        ValueError: the path is a symbolic link, a folder, a device or a pipe.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except OSError:  # a new path; other faults show when it is written
-        return
-    if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}
-        kind = kinds.get(stat.S_IFMT(mode), "a device or pipe")
-        raise ValueError(f"{path} is {kind}; choose the name of a new or regular file for the output")
+    """Refuse to replace anything but a regular file, such as a symbolic link, a folder or a pipe, by a ValueError."""
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise ValueError(f"{path} is no regular file; choose the name of a new or regular file for the output")
 
 
 def check_new_lines_file(path: Path, option: str) -> None:
-    """Refuse a path that is not the name of a new .jsonl file in a folder that exists.
-
-    Args:
-        option: the command-line option that gives the path, for the message.
-
-    Raises:
-        ValueError: it exists, does not end in .jsonl, or its folder does not exist.
-    """
-    if path.suffix != ".jsonl" or path.exists() or not path.absolute().parent.is_dir():
+    """Refuse a path, given by a command-line ``option``, that is not the name of a new .jsonl file in a folder that
+    exists, by a ValueError."""
+    if path.suffix != ".jsonl" or os.path.lexists(path) or not path.absolute().parent.is_dir():
         raise ValueError(f"{option} {path} must be the name of a new .jsonl file in a folder that exists")
-    check_output_path(path)
 
 
 def now() -> str:
@@ -105,9 +87,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-LOCK = ".lock"
-
-
 @contextlib.contextmanager
 def locked(folder: Path, option: str) -> Iterator[None]:
     """Keep other processes from writing into a folder, which is made if need be and removed again if it stays empty.
@@ -123,14 +102,15 @@ def locked(folder: Path, option: str) -> Iterator[None]:
     import filelock
 
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path = folder / ".lock"
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise ValueError(
-            f"{folder} is being written by {_lock_holder(path)}; wait for it, or choose another {option}"
-        ) from None
+        holder = "another process"
+        with contextlib.suppress(OSError):  # just released, or on Windows, where nobody reads a locked file
+            holder = path.read_text(encoding="utf-8") or holder
+        raise ValueError(f"{folder} is being written by {holder}; wait for it, or choose another {option}") from None
     with contextlib.suppress(OSError):  # Windows lets nobody write a locked file
         path.write_text(f"process {os.getpid()} on {platform.node()} since {now()}", encoding="utf-8")
     try:
@@ -141,10 +121,3 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         lock.release()
         with contextlib.suppress(OSError):  # of a folder that is not empty
             folder.rmdir()
-
-
-def _lock_holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8") or "another process"
-    except OSError:  # just released, or on Windows, where nobody reads a locked file
-        return "another process"

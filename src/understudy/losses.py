@@ -158,34 +158,33 @@ def group_advantages(rewards: Tensor, group_size: int, divide: bool = True, leav
     return advantages.flatten()
 
 
-def whiten(values: Tensor, mask: Tensor, all_sum: Callable[[Tensor], Tensor], centre: bool = True) -> Tensor:
-    """Values (B, T) scaled to variance 1 over the masks of all processes, and shifted to mean 0 with ``centre``."""
+def whiten(values: Tensor, mask: Tensor, all_sum: Callable[[Tensor], Tensor]) -> Tensor:
+    """Values (B, T) shifted to mean 0 and scaled to variance 1 over the masks of all processes."""
     mask = mask.to(values.dtype)
     count, total = all_sum(torch.stack((mask.sum(), (values * mask).sum())))
     mean = total / count
     variance = all_sum(((values - mean).square() * mask).sum()) / (count - 1).clamp(min=1)
-    scaled = (values - mean) / (variance + 1e-8).sqrt()
-    return (scaled if centre else scaled + mean) * mask
+    return (values - mean) / (variance + 1e-8).sqrt() * mask
 
 
 def clipped_ratio_sum(
-    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float
+    logprobs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float
 ) -> tuple[Tensor, Tensor]:
-    """Summed PPO loss of completions (B, T), and the number of clipped tokens.
+    """Summed PPO loss of tokens (M,), and the number of clipped ones.
 
     The ratio to the behaviour policy is clipped to [1 - low, 1 + high] (Schulman et al. 2017, equation 7; two bounds as
     in DAPO, Yu et al. 2025).
     """
     ratio = (logprobs.float() - old.float()).exp()
     unclipped, clipped = ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages
-    return -(torch.minimum(unclipped, clipped) * mask).sum(), ((clipped < unclipped) & mask.bool()).sum()
+    return -torch.minimum(unclipped, clipped).sum(), (clipped < unclipped).sum()
 
 
-def clipped_value_sum(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Summed loss of values (B, T): half the squared error, or that of the value clipped to within ``clip`` of the ``old``
+def clipped_value_sum(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Summed loss of values (M,): half the squared error, or that of the value clipped to within ``clip`` of the ``old``
     one, whichever is larger. A ``clip`` of 0 is off."""
     error = (values.float() - returns).square()
     if clip:
         clipped = old + (values.float() - old).clamp(-clip, clip)
         error = torch.maximum(error, (clipped - returns).square())
-    return (error * mask).sum() / 2
+    return error.sum() / 2

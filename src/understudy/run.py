@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,15 +80,9 @@ class RunFolder:
     def exists(self) -> bool:
         return (self.path / "config.yaml").exists()
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training into this folder. The lock of a killed process is released.
-
-        Raises:
-            ValueError: another process holds the lock.
-        """
-        with locked(self.path, "--run"):
-            yield
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from training into this folder; see :func:`understudy.files.locked`."""
+        return locked(self.path, "--run")
 
     def create(self, config: RunConfig, tokenizer: Tokenizer, record: dict[str, Any]) -> None:
         """Write the files of a new run. ``record`` becomes run.json."""
@@ -102,35 +96,22 @@ class RunFolder:
         return load_config(str(self.path / "config.yaml"))
 
     def record(self) -> dict[str, Any]:
-        """The content of run.json: stage, versions, data, parent.
-
-        Raises:
-            ValueError: it is missing or damaged.
-        """
+        """The content of run.json: stage, versions, data, parent; a ValueError if it is missing or damaged."""
         return read_json(self.path / "run.json")
 
     def check_deletable(self) -> None:
-        """Refuse to delete a folder unless it is a run below runs/ that this program wrote.
-
-        Raises:
-            ValueError: it is another folder.
-        """
+        """Refuse, by a ValueError, to delete a folder unless it is a run below runs/ that this program wrote."""
         advice = "remove it yourself if it may go, or choose another --run"
         if RUNS.resolve() not in self.path.resolve().parents:
             raise ValueError(f"{self.path} is not deleted, because it is outside {RUNS}/; {advice}")
-        try:
-            record: dict[str, Any] = self.record() if self.exists() else {}
-        except ValueError:
-            record = {}
+        record: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            record = self.record() if self.exists() else {}
         if not _has_fields(record, RECORD_FIELDS):
             raise ValueError(f"{self.path} is not deleted, because it is not the folder of a run; {advice}")
 
     def delete(self) -> None:
-        """Delete the run.
-
-        Raises:
-            ValueError: the folder is not a run below runs/ (:meth:`check_deletable`), or the run is being trained.
-        """
+        """Delete the run; a ValueError if :meth:`check_deletable` refuses, or the run is being trained."""
         self.check_deletable()
         with self.locked():
             shutil.rmtree(self.path)
@@ -149,9 +130,8 @@ class RunFolder:
         if not (steps := self.steps()):
             raise ValueError(f"the run {self.path} has no checkpoint yet")
         if which in ("latest", "best"):
-            step = self._pointed_step(which)
-            if step not in steps:  # no pointer, or a damaged checkpoint was removed by hand
-                step = steps[-1]
+            pointed = self._pointed_step(which)
+            step = pointed if pointed in steps else steps[-1]  # no pointer, or a damaged checkpoint was removed by hand
         elif which.isdecimal():
             step = int(which)
         else:
@@ -172,39 +152,32 @@ class RunFolder:
             raise ValueError(f"{path} holds {text[:20]!r} and no step; remove it to use the latest checkpoint")
         return int(text)
 
-    def write_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], keep: int, is_best: bool) -> Path:
-        """Write a checkpoint whole or not at all, point ``latest`` (and ``best``) to it, and delete old ones.
+    def write_checkpoint(
+        self, state: dict[str, Any], is_best: bool, weights: Tensors, training: Tensors | None = None
+    ) -> None:
+        """Write a checkpoint whole or not at all, and point ``latest`` (and ``best``) to it.
 
         Args:
-            writers: by file name, a function that writes the file to a path.
-            keep: the number of checkpoints to keep, the best one not counted.
-
-        Raises:
-            ValueError: the disk is full or cannot be written; earlier checkpoints are untouched.
-        """
-        try:
-            final = self.put_checkpoint(step, writers, is_best)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"the checkpoint of step {step} could not be written to {self.checkpoints} ({error}); "
-                f"earlier checkpoints are whole; make room and continue with --resume"
-            ) from error
-        self._prune(keep)
-        return final
-
-    def put_checkpoint(self, step: int, writers: dict[str, Callable[[Path], None]], is_best: bool) -> Path:
-        """Write a checkpoint as :meth:`write_checkpoint` does, and delete none.
+            state: of state.json, with the ``step``; the format and the hashes of both files of tensors are added.
 
         Raises:
             OSError, SafetensorError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
+        from safetensors.torch import save_file
+
+        step = state["step"]
+        state = state | {"format": FORMAT, "weights_sha256": sha256_of_weights(weights)}
+        if training is not None:
+            state["training_sha256"] = sha256_of_weights(training)
         final, partial = self.checkpoints / f"step_{step}", self.checkpoints / f".partial_{step}"
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            for name, write in writers.items():
-                write(partial / name)
+            save_file(weights, partial / "model.safetensors")
+            if training is not None:
+                save_file(training, partial / "training.safetensors")
+            write_json(partial / "state.json", state)
             for name in ("tokenizer.json", "config.yaml", "run.json"):
                 shutil.copyfile(self.path / name, partial / name)
             for entry in partial.iterdir():
@@ -220,9 +193,9 @@ class RunFolder:
         except (OSError, SafetensorError):
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        return final
 
-    def _prune(self, keep: int) -> None:
+    def prune(self, keep: int) -> None:
+        """Delete all checkpoints but the newest ``keep`` and the best."""
         steps = self.steps()
         for step in set(steps) - {*steps[-keep:], self._pointed_step("best")}:
             shutil.rmtree(self.checkpoints / f"step_{step}", ignore_errors=True)
@@ -231,11 +204,7 @@ class RunFolder:
 
 
 def find_run(name: str) -> RunFolder:
-    """The folder of a run by its name under runs/ or by its path.
-
-    Raises:
-        ValueError: there is no such run.
-    """
+    """The folder of a run by its name under runs/ or by its path; a ValueError if there is no such run."""
     for path in (Path(name), RUNS / name):
         if RunFolder(path).exists():
             return RunFolder(path)
@@ -283,6 +252,25 @@ def load_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     return Run(folder.path, state["step"], model.to(device).eval(), tokenizer, config, state)
 
 
+def lineage(run: RunFolder) -> Iterator[tuple[RunFolder, Mapping[str, Any]]]:
+    """A run and the runs it started from, the nearest first, each with its child's record of it (empty for the first).
+
+    A parent that is not at its recorded path is looked for beside its child. The last one may not exist.
+    """
+    record: Mapping[str, Any] = {}
+    seen: set[Path] = set()
+    while run.path.resolve() not in seen:
+        yield run, record
+        seen.add(run.path.resolve())
+        about = run.path / "run.json"
+        record = (read_json(about).get("parent") if about.exists() else None) or {}
+        if not record:
+            return
+        recorded = RunFolder(Path(record["run"]))
+        beside = RunFolder(run.path.resolve().parent / recorded.name)
+        run = beside if beside.exists() and not recorded.exists() else recorded
+
+
 def save_run(
     folder: RunFolder, config: RunConfig, tokenizer: Tokenizer, weights: Tensors, record: dict[str, Any], step: int = 0
 ) -> None:
@@ -291,16 +279,9 @@ def save_run(
     Raises:
         OSError, SafetensorError: the disk is full or cannot be written.
     """
-    from safetensors.torch import save_file
-
     record = record | {"tokenizer_sha256": tokenizer.sha256}
-    state = record | {"format": FORMAT, "step": step, "weights_sha256": sha256_of_weights(weights)}
     folder.create(config, tokenizer, record)
-    writers: dict[str, Callable[[Path], None]] = {
-        "model.safetensors": lambda path: save_file(weights, path),
-        "state.json": lambda path: write_json(path, state),
-    }
-    folder.put_checkpoint(step, writers, is_best=True)
+    folder.write_checkpoint(record | {"step": step}, True, weights)
 
 
 # ---- Weights --------------------------------------------------------------------------------------------------------
@@ -410,10 +391,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def refuse_reward_model(run: Run) -> None:
-    """Refuse a run that gives scores and generates no text.
-
-    Raises:
-        ValueError: the run is a reward model.
-    """
+    """Refuse a reward model, which gives scores and generates no text, by a ValueError."""
     if not run.config.info.generates:
         raise ValueError(f"the run {run.path} gives scores and generates no text; use it with `understudy score`")

@@ -53,10 +53,6 @@ class Runtime:
         dist.all_reduce(total)
         return total.to(value.device)
 
-    def all_min(self, value: int) -> int:
-        """The least value of all processes: a value on which all of them agree."""
-        return min(self.all_gather(value))
-
     def any(self, flag: bool) -> bool:
         """True in every process if the flag is true in one, so that all stop together."""
         if self.world_size == 1:
@@ -149,25 +145,21 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> tuple[torch.device
     Raises:
         ValueError: the device is unknown or absent.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", local_rank), "a CUDA device is present"
-        if torch.backends.mps.is_available():
-            return torch.device("mps"), "Apple's Metal is present"
-        return torch.device("cpu"), "neither CUDA nor Metal is present"
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+    if name == "auto":
+        kind = next(kind for kind, is_present in present.items() if is_present)
+    elif kind not in present or (index and not index.isdigit()):
         raise ValueError(f"the device {name!r} is not known; use auto, cpu, cuda, cuda:N or mps")
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError("the device cuda was asked for, but PyTorch sees no CUDA device; use --device cpu or auto")
-        number = int(index) if index else local_rank
-        if number >= torch.cuda.device_count():
-            raise ValueError(f"the device cuda:{number} was asked for, but there are {torch.cuda.device_count()}")
-        return torch.device("cuda", number), "asked for"
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("the device mps was asked for, but PyTorch sees no Metal device; use --device cpu or auto")
-    return torch.device(kind), "asked for"
+    elif not present[kind]:
+        raise ValueError(f"the device {kind} was asked for, but PyTorch sees none; use --device cpu or auto")
+    reason = "asked for" if name != "auto" else f"{kind} is the fastest device present"
+    if kind != "cuda":
+        return torch.device(kind), reason
+    number = int(index) if index else local_rank
+    if number >= torch.cuda.device_count():
+        raise ValueError(f"the device cuda:{number} was asked for, but there are {torch.cuda.device_count()}")
+    return torch.device("cuda", number), reason
 
 
 def choose_dtype(device: torch.device, name: str = "auto") -> tuple[torch.dtype, str]:

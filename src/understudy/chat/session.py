@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from understudy.files import write_text
-from understudy.inference.completion import CompletionText
-from understudy.inference.generate import Model, continue_rows
+from understudy.inference.generate import Model, continue_texts
+from understudy.inference.requests import CompletionText
 from understudy.inference.sampling import SamplingSettings
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.base import clean
@@ -35,9 +35,6 @@ SETTINGS: dict[str, type[int] | type[float]] = {
     "tokens": int,
 }
 """Settings that a chat can change: the fields of SamplingSettings, and the length of an answer."""
-Number = TypeVar("Number", int, float)
-TokenSampler = Callable[..., Iterator[tuple[int, int, float]]]
-"""A function with the signature of :func:`continue_rows`."""
 
 
 @dataclass
@@ -65,7 +62,6 @@ class Chat:
     regenerated answer differs."""
     file: Path | None = None
     """File that the conversation was last saved to or loaded from; no other existing file is overwritten."""
-    sampler: TokenSampler = continue_rows
 
     @property
     def system(self) -> str:
@@ -124,17 +120,8 @@ class Chat:
         self, messages: list[Message], prompt: list[int], limit: int, settings: SamplingSettings
     ) -> Generator[str, None, None]:
         text = CompletionText(self.tokenizer, (), end_ids(self.tokenizer))
-        finished: set[int] = set()
-        steps = self.sampler(self.model, [prompt], limit, settings, finished, vocab_size=self.tokenizer.vocab_size)
         try:
-            for row, token, logprob in steps:
-                piece = text.push(token, logprob)
-                if text.stopped:
-                    finished.add(row)
-                if piece:
-                    yield piece
-            if pending := text.finish():
-                yield pending
+            yield from continue_texts(self.model, self.tokenizer, [prompt], [text], limit, settings)
             self.ended = "end" if text.stopped else "length"
         finally:  # also if the generator is closed early
             if answer := text.released.strip():
@@ -170,21 +157,22 @@ class Chat:
         Raises:
             ValueError: no such setting, or a value out of its range.
         """
-        key, off = name.replace("-", "_"), value.lower() in ("none", "off")
+        key = name.replace("-", "_")
         if key not in SETTINGS:
-            raise ValueError(
-                f"there is no setting {name!r}{nearest(key, SETTINGS)}; settings are {', '.join(SETTINGS)}"
-            )
-        if key == "tokens":
-            tokens = parse_number(key, value, int)
-            if tokens < 1:
-                raise ValueError(f"tokens is {tokens}; give 1 or more")
-            self.max_new_tokens = tokens
-            return
-        optional = getattr(SamplingSettings(), key) is None
-        number = None if off and optional else parse_number(key, value, SETTINGS[key])
-        self.settings = replace(self.settings, **{key: number})  # type: ignore[arg-type]  # checked by itself
-        self.answers = 0 if key == "seed" else self.answers
+            raise ValueError(f"there is no setting {name!r}{nearest(key, SETTINGS)}; choose of {', '.join(SETTINGS)}")
+        off = value.lower() in ("none", "off") and getattr(SamplingSettings(), key, 0) is None
+        try:
+            number = None if off else SETTINGS[key](value)
+        except ValueError:
+            wanted = "a whole number" if SETTINGS[key] is int else "a number"
+            raise ValueError(f"{key} is {value!r}; give {wanted}") from None
+        if key != "tokens":
+            self.settings = replace(self.settings, **{key: number})  # type: ignore[arg-type]  # checked by itself
+            self.answers = 0 if key == "seed" else self.answers
+        elif number is None or number < 1:
+            raise ValueError(f"tokens is {number}; give 1 or more")
+        else:
+            self.max_new_tokens = int(number)
 
     def save(self, path: Path) -> None:
         """Write the conversation as one line of JSON, atomically.
@@ -214,9 +202,7 @@ class Chat:
         except OSError as error:
             raise ValueError(f"{path} cannot be read ({error.strerror}); choose another file") from None
         except (ValueError, RecursionError):
-            raise ValueError(
-                f'{path} is not a line of JSON such as {{"messages": [...]}}; choose another file'
-            ) from None
+            raise ValueError(f'{path} is no line of JSON such as {{"messages": [...]}}; choose another file') from None
         if len(lines) != 1:
             raise ValueError(f"{path} holds {len(lines):,} conversations; a chat continues a file with one")
         try:
@@ -230,19 +216,6 @@ class Chat:
 def reserved_tokens(context_length: int, max_new_tokens: int) -> int:
     """Tokens of a context reserved for an answer of up to ``max_new_tokens``."""
     return min(max_new_tokens, max(64, context_length // 4), context_length // 2)
-
-
-def parse_number(name: str, text: str, kind: type[Number]) -> Number:
-    """A setting's value from text.
-
-    Raises:
-        ValueError: no number of this kind.
-    """
-    try:
-        return kind(text)
-    except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{name} is {text!r}; give {wanted}") from None
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -17,10 +17,7 @@ from types import FrameType
 from typing import TextIO
 
 from understudy.chat.session import SETTINGS, Chat, nearest
-
-WHITE = frozenset("\n\t")
-UNSHOWN = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in WHITE}
-"""Control characters, which could move the cursor, clear the screen or rename the window."""
+from understudy.console import printable
 
 
 class Shell:
@@ -188,7 +185,7 @@ def talk_in_terminal(chat: Chat, about: str) -> None:
             buffer.validate_and_handle()
 
     def note(text: str) -> None:  # in grey, unless the terminal has no colours or NO_COLOR is set
-        print_formatted_text(FormattedText([("ansibrightblack", text.translate(UNSHOWN))]))
+        print_formatted_text(FormattedText([("ansibrightblack", printable(text))]))
 
     session: PromptSession[str] = PromptSession(multiline=True, key_bindings=keys, prompt_continuation="  ")
     shell = Shell(chat, writer(tolerant(sys.stdout)), note)
@@ -247,10 +244,9 @@ def file_named(text: str) -> Path:
 
 def writer(stream: TextIO) -> Callable[[str], None]:
     """A function that writes to the stream and flushes it; control characters are replaced on a terminal."""
-    table = UNSHOWN if stream.isatty() else {}
 
     def write(piece: str) -> None:
-        stream.write(piece.translate(table))
+        stream.write(printable(piece) if stream.isatty() else piece)
         stream.flush()
 
     return write

@@ -6,7 +6,13 @@ Each verb is two functions: one adds its arguments to a parser, one runs it. Hea
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from understudy.console import print_json
+
+if TYPE_CHECKING:
+    from understudy.run import Run
 
 Arguments = argparse.Namespace
 
@@ -16,6 +22,28 @@ def check_least(least: int, **options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; a number from {least} is wanted")
+
+
+def show_result(arguments: Arguments, document: Any, show: Callable[[], object]) -> None:
+    """Print the result of a command: as one JSON document with --json, else by ``show``."""
+    if arguments.json:
+        print_json(document)
+    else:
+        show()
+
+
+def run_that_generates(arguments: Arguments) -> Run:
+    """The run, checkpoint and device that the arguments name.
+
+    Raises:
+        ValueError: it is a reward model.
+    """
+    from understudy.run import load_run, refuse_reward_model
+    from understudy.runtime import choose_device
+
+    run = load_run(arguments.run, arguments.checkpoint, str(choose_device(arguments.device)[0]))
+    refuse_reward_model(run)
+    return run
 
 
 SHARED: dict[str, dict[str, Any]] = {

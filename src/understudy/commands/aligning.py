@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least, shared_arguments
+from understudy.commands import Arguments, check_least, shared_arguments, show_result
 from understudy.console import (
     final_table,
     interval_text,
@@ -18,7 +20,7 @@ from understudy.console import (
     progress_bars,
     progress_callback,
     show_table,
-)
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from understudy.evaluate.compare import Judge
@@ -50,24 +52,18 @@ def score(arguments: Arguments) -> None:
     check_least(1, batch_size=arguments.batch_size)
     run = load_run(arguments.run, arguments.checkpoint)
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
-        report = progress_callback(bars)
-        scored = score_file(
-            run, arguments.file, runtime, arguments.batch_size,
-            lambda done, total: report(f"{run.path.name} scores", done, total),
-        )  # fmt: skip
-    if arguments.json:
-        print_json(scored.as_dict())
-    else:
-        _print_scores(scored)
+        report = partial(progress_callback(bars), f"{run.path.name} scores")
+        scored = score_file(run, arguments.file, runtime, arguments.batch_size, report)
+    show_result(arguments, scored.as_dict(), lambda: _print_scores(scored))
 
 
 def _print_scores(scored: ScoredText) -> None:
     heads = ("line", "chosen", "rejected", "chosen answer") if scored.has_pairs else ("line", "score", "answer")
     rows = []
-    for line, scores in zip(scored.lines[:SHOWN_LINES], scored.scores):
-        numbers = [f"{value:.3f}" for value in scores]
+    for line in scored.lines[:SHOWN_LINES]:
+        numbers = [f"{value:.3f}" for value in line.scores]
         numbers += [""] * (len(heads) - 2 - len(numbers))
-        rows.append([f"{line.number:,}", *numbers, _first_words(line.conversations[0][-1]["content"])])
+        rows.append([f"{line.number:,}", *numbers, shorten(line.conversations[0][-1]["content"], 60, placeholder="…")])
     show_table(f"{scored.run.path}, step {scored.run.step:,}", heads, rows)
     mean = scored.mean()
     facts = {"mean score": interval_text(mean.value, mean.low, mean.high, ".4f")}
@@ -81,11 +77,6 @@ def _print_scores(scored: ScoredText) -> None:
     final_table(facts)
 
 
-def _first_words(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else line[:59] + "…"
-
-
 # ---- compare --------------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +84,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("first", metavar="RUN_A", help="the baseline run")
     add("second", metavar="RUN_B", help="the run whose win rate is measured")
-    add("--by", choices=("checker", "reward", "person"), help="the judge (default: checker)")
+    add("--by", choices=("checker", "reward", "person"), default="checker", help="the judge (default: checker)")
     add("--reward-model", metavar="RUN", help="with --by reward: a run of `understudy reward`")
     add(
         "--data", metavar="PATH",
@@ -109,13 +100,13 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(arguments: Arguments) -> None:
-    from understudy.evaluate.compare_runs import compare_runs, save_preferences
+    from understudy.evaluate.compare import compare_runs, save_preferences
     from understudy.files import check_new_lines_file
     from understudy.report.tables import print_comparison
     from understudy.run import load_run
     from understudy.runtime import start_runtime
 
-    by = arguments.by or "checker"
+    by = arguments.by
     check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
     check_least(0, seed=arguments.seed)
     if arguments.reward_model is not None and by != "reward":
@@ -132,10 +123,8 @@ def compare(arguments: Arguments) -> None:
             max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature, seed=arguments.seed,
             progress=progress_callback(bars),
         )  # fmt: skip
-    settings = {
-        "by": by, "reward_model": arguments.reward_model, "data": arguments.data, "temperature": arguments.temperature,
-        "max_new_tokens": arguments.max_new_tokens, "seed": arguments.seed,
-    }  # fmt: skip
+    names = ("by", "reward_model", "data", "temperature", "max_new_tokens", "seed")
+    settings = {name: getattr(arguments, name) for name in names}
     saved = None
     if arguments.save is not None:
         annotator = f"reward model {arguments.reward_model}" if by == "reward" else by
@@ -155,18 +144,13 @@ def _judge(reward_model: str | None, person: bool, runtime: Runtime, stop_bars: 
     from understudy.evaluate.compare import by_person, by_reward, by_verifier
     from understudy.rewards.model import RewardModel
 
-    def ask(question: str) -> str:
-        print(question, end="", file=sys.stderr, flush=True)
-        if not (line := sys.stdin.readline()):
-            raise EOFError
-        return line
-
-    def show(text: str) -> None:
+    def ask(text: str) -> str:
         stop_bars()
-        print(printable(text), file=sys.stderr)
+        print(printable(text), end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline()
 
     if person:
-        return by_person(ask, show)
+        return by_person(ask)
     return by_verifier if reward_model is None else by_reward(RewardModel(reward_model, runtime))
 
 
@@ -191,15 +175,13 @@ def best_of_n(arguments: Arguments) -> None:
     check_least(0, seed=arguments.seed)
     run = load_run(arguments.run, "latest")
     with start_runtime(arguments.device) as runtime, progress_bars() as bars:
-        report = progress_callback(bars)
-        result = best_of_run(
-            run, runtime, arguments.most, arguments.prompts, arguments.seed,
-            lambda done, total: report(f"sampling {arguments.most} completions of each prompt", done, total),
-        )  # fmt: skip
+        report = partial(progress_callback(bars), f"sampling {arguments.most} completions of each prompt")
+        result = best_of_run(run, runtime, arguments.most, arguments.prompts, arguments.seed, report)
     page = update_report(run)
-    if arguments.json:
-        print_json(result)
-        return
+    show_result(arguments, result, lambda: _print_best_of_n(result, str(run.path), page))
+
+
+def _print_best_of_n(result: dict[str, Any], run: str, page: Path) -> None:
     names = {"reward": "reward", "true_score": "true score"}
     names = {name: words for name, words in names.items() if name in result["rows"][0]}
     rows = [
@@ -207,5 +189,5 @@ def best_of_n(arguments: Arguments) -> None:
          *(interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3f") for name in names)]
         for row in result["rows"]
     ]  # fmt: skip
-    show_table(f"best of n of the reference model of {run.path}", ["n", "KL", *names.values()], rows)
+    show_table(f"best of n of the reference model of {run}", ["n", "KL", *names.values()], rows)
     final_table({"report": str(page)})

@@ -1,4 +1,4 @@
-"""Verbs about text and tokens: prepare, tokenizer."""
+"""The verb `prepare`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, shared_arguments
-from understudy.console import print_json
+from understudy.commands import Arguments, shared_arguments, show_result
 
 if TYPE_CHECKING:
     from understudy.annotators import Sampling
     from understudy.config.run import RunConfig
-    from understudy.tokenizer import Tokenizer
 
 
 OF_SAMPLING = ("answers", "temperature", "corrected", "ties")
@@ -90,22 +88,20 @@ def _prepare_conversations(arguments: Arguments) -> None:
             arguments.sources, arguments.out, arguments.kind, arguments.format, arguments.val_fraction,
             arguments.limit, arguments.seed, arguments.force, report=report, sampling=sampling,
         )  # fmt: skip
-    if arguments.json:
-        print_json(summary.manifest)
-    else:
-        print(summary, file=sys.stderr)
+    show_result(arguments, summary.manifest, lambda: print(summary, file=sys.stderr))
 
 
 def _sampling(arguments: Arguments) -> Sampling | None:
-    """The settings of sampling, where a run was named."""
-    from understudy.annotators import Sampling
-
     given = {name: getattr(arguments, name) for name in OF_SAMPLING}
     given = {name: value for name, value in given.items() if value is not None}
     run = getattr(arguments, "from")  # a keyword of Python
     if run is None and given:
         raise ValueError(f"--{next(iter(given))} does nothing without --from RUN: leave it out, or name a run")
-    return None if run is None else Sampling(run, **given)
+    if run is None:
+        return None
+    from understudy.annotators import Sampling
+
+    return Sampling(run, **given)
 
 
 def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
@@ -122,7 +118,10 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.text.prepare import prepare as prepare_data
 
     _refuse(arguments, ("format", "from", *OF_SAMPLING))
-    _refuse_conversations(arguments.kind, arguments.sources)
+    if arguments.kind == "stories" and arguments.sources != ["hamlet"]:
+        raise ValueError(
+            f"stories are hamlet's, not of {', '.join(arguments.sources)}: leave --kind out to prepare text"
+        )
     tokenizer, vocab_size = arguments.tokenizer, arguments.vocab_size
     if config is not None:
         tokenizer = tokenizer or config.tokenizer.kind
@@ -133,108 +132,4 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
             arguments.val_fraction, arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
             separator=arguments.separator,
         )  # fmt: skip
-    if arguments.json:
-        print_json(dataclasses.asdict(summary.manifest))
-    else:
-        print(summary, file=sys.stderr)
-
-
-def _refuse_conversations(kind: str | None, sources: list[str]) -> None:
-    """Refuse sources that are no text, and stories of another corpus than hamlet."""
-    from understudy.data.chat.sources import BY_KIND
-    from understudy.data.text.sources import NAMED as TEXT
-
-    if kind == "stories" and sources != ["hamlet"]:
-        raise ValueError(f"stories are hamlet's, not of {', '.join(sources)}: leave --kind out to prepare text")
-    for source in sources:
-        kinds = [kind for kind, named in BY_KIND.items() if source in named]
-        if kinds and source not in TEXT:
-            raise ValueError(f"{source} is a source of {kinds[0]}, not of text: add --kind {kinds[0]}")
-
-
-def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
-    train = actions.add_parser("train", help="train a byte-level BPE, or collect the characters")
-    train.add_argument("sources", nargs="+", metavar="FILE", help="text to learn from: files, folders, globs")
-    train.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="where to write it, such as tokenizer.json"
-    )
-    train.add_argument("--kind", choices=("bpe", "char"), default="bpe", help="(default: bpe)")
-    train.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
-    train.add_argument("--pattern", choices=("gpt2", "gpt4"), default="gpt2", help="of bpe (default: gpt2)")
-    train.add_argument("--field", default="text", metavar="NAME", help="field of records with the text (default: text)")
-    inspect = actions.add_parser("inspect", help="show how a text is split")
-    inspect.add_argument("tokenizer", metavar="TOKENIZER", help="a tokenizer file or folder, a run, or gpt2")
-    inspect.add_argument("text", metavar="TEXT", help="the text; - reads standard input")
-    compare = actions.add_parser("compare", help="bytes per token of several tokenizers on a text")
-    compare.add_argument("tokenizers", nargs="+", metavar="TOKENIZER", help="tokenizer files or folders, runs, or gpt2")
-    compare.add_argument("--text", required=True, type=Path, metavar="FILE", help="the text to measure on")
-    for sub in (train, inspect, compare):
-        sub.add_argument("--json", action="store_true", help="print one JSON document")
-
-
-def tokenizer(arguments: Arguments) -> None:
-    {"train": _train, "inspect": _inspect, "compare": _compare}[arguments.action](arguments)
-
-
-def _train(arguments: Arguments) -> None:
-    from understudy.data.find import find_files
-    from understudy.data.text.documents import TEXT_FILES, ReadingOptions, read_file
-    from understudy.tokenizer import train_tokenizer
-
-    files = find_files(arguments.sources, TEXT_FILES).files
-    reading = ReadingOptions(arguments.field)
-    texts = (piece.text for path in files for piece in read_file(path, reading))
-    size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
-    trained = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
-    if not arguments.out.parent.is_dir():
-        raise ValueError(f"the folder {arguments.out.parent} of --out does not exist; make it first")
-    trained.save(arguments.out)
-    if arguments.json:
-        facts = {name: getattr(trained, name) for name in ("kind", "vocab_size", "sha256")}
-        print_json({"path": str(arguments.out), **facts})
-    else:
-        print(f"{arguments.out}: {trained.kind} of {trained.vocab_size:,} tokens", file=sys.stderr)
-
-
-def _inspect(arguments: Arguments) -> None:
-    from rich.console import Console
-
-    from understudy.commands.tokenizer import inspect, render_pieces
-
-    text = sys.stdin.read() if arguments.text == "-" else arguments.text
-    pieces = inspect(_named(arguments.tokenizer), text)
-    if arguments.json:
-        print_json([{"id": piece.id, "text": piece.shown} for piece in pieces])
-    else:
-        Console().print(render_pieces(pieces))
-
-
-def _compare(arguments: Arguments) -> None:
-    from rich.console import Console
-
-    from understudy.commands.tokenizer import compare, render_comparison
-
-    try:
-        text = arguments.text.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{arguments.text} is not UTF-8 text (byte {error.start})") from None
-    rows = compare({name: _named(name) for name in arguments.tokenizers}, text)
-    if arguments.json:
-        print_json([dataclasses.asdict(row) for row in rows])
-    else:
-        Console().print(render_comparison(rows))
-
-
-def _named(name: str) -> Tokenizer:
-    """A tokenizer by file or folder, by run, or GPT-2's own."""
-    from understudy.data.layout import CACHE
-    from understudy.data.text.sources import fetch_gpt2_vocabulary
-    from understudy.run import find_run
-    from understudy.tokenizer import gpt2_tokenizer, load_tokenizer
-
-    if Path(name).exists():
-        return load_tokenizer(Path(name))
-    if name == "gpt2":
-        return gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE, lambda progress: None))
-    return load_tokenizer(find_run(name).path / "tokenizer.json")
+    show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))

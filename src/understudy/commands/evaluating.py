@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, model_arguments
-from understudy.console import final_table, interval_text, print_json, progress_bars, progress_callback
+from understudy.commands import Arguments, check_least, model_arguments, show_result
+from understudy.console import final_table, interval_text, progress_bars, progress_callback
 
 if TYPE_CHECKING:
     from understudy.evaluate.run_evaluation import RunEvaluation
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     model_arguments(parser)
-    add("--data", metavar="PATH", help="data to evaluate on (default: the run's training data)")
+    add("--data", type=Path, metavar="PATH", help="data to evaluate on (default: the run's training data)")
     add("--split", default="val", choices=("train", "val"), help="split of the data (default: val)")
     add("--context", type=int, metavar="TOKENS", help="length of the windows (default: the model's)")
     add("--batch-size", type=int, default=16, metavar="N", help="rows in one forward (default: 16)")
@@ -24,7 +24,9 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tasks", metavar="NAMES", help="such as hamlet,gsm8k, or files of questions ending in .jsonl")
     group.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
     group.add_argument("--few-shot", type=int, metavar="N", help="solved examples shown before each question")
-    group.add_argument("--task-data", metavar="PATH", help="file or folder of the questions (default: from the hub)")
+    group.add_argument(
+        "--task-data", type=Path, metavar="PATH", help="file or folder of the questions (default: from the hub)"
+    )
     group.add_argument("--against", metavar="RUN", help="compare with the best checkpoint of this run")
 
 
@@ -36,7 +38,7 @@ def evaluate(arguments: Arguments) -> None:
 
 
 def _evaluate_tasks(arguments: Arguments) -> None:
-    from understudy.evaluate.run_tasks import evaluate_on_tasks, find_tasks
+    from understudy.evaluate.runner import evaluate_on_tasks, find_tasks
     from understudy.report.tables import print_task_evaluation
     from understudy.run import load_run
     from understudy.runtime import start_runtime
@@ -46,8 +48,7 @@ def _evaluate_tasks(arguments: Arguments) -> None:
             raise ValueError(f"--{name} is for the loss and would be ignored with --tasks; leave one of them out")
     check_least(1, limit=arguments.limit, batch_size=arguments.batch_size)
     names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
-    data = None if arguments.task_data is None else Path(arguments.task_data)
-    tasks = find_tasks(names, data, arguments.few_shot or 0)
+    tasks = find_tasks(names, arguments.task_data, arguments.few_shot or 0)
     runs = [load_run(arguments.run, arguments.checkpoint)]
     if arguments.against is not None:
         runs.append(load_run(arguments.against))
@@ -58,10 +59,7 @@ def _evaluate_tasks(arguments: Arguments) -> None:
             )
         if not runtime.is_main:
             return
-        if arguments.json:
-            print_json(evaluation.as_dict())
-        else:
-            print_task_evaluation(evaluation)
+        show_result(arguments, evaluation.as_dict(), lambda: print_task_evaluation(evaluation))
         evaluation.save()
 
 
@@ -74,16 +72,14 @@ def _evaluate_split(arguments: Arguments) -> None:
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is for tasks; name them, as in --tasks hamlet")
     check_least(1, batch_size=arguments.batch_size)
-    path = Path(arguments.data) if arguments.data else None
     run = load_run(arguments.run, arguments.checkpoint)
     with start_runtime(arguments.device) as runtime:
-        evaluation = evaluate_split(run, runtime, path, arguments.split, arguments.context, arguments.batch_size)
+        evaluation = evaluate_split(
+            run, runtime, arguments.data, arguments.split, arguments.context, arguments.batch_size
+        )
         if not runtime.is_main:
             return
-        if arguments.json:
-            print_json(evaluation.as_dict())
-        else:
-            _print_evaluation(evaluation)
+        show_result(arguments, evaluation.as_dict(), lambda: _print_evaluation(evaluation))
         evaluation.save()
 
 

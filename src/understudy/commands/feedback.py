@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.commands import Arguments, check_least, shared_arguments
+from understudy.commands import Arguments, check_least, shared_arguments, show_result
 from understudy.config.stages import improving_stages
-from understudy.console import interval_text, print_json
+from understudy.console import final_table, interval_text, print_json, show_table
 
 if TYPE_CHECKING:
     from understudy.feedback.store import FeedbackStore
@@ -58,21 +58,19 @@ def feedback_stats(arguments: Arguments) -> None:
     if arguments.json:
         print_json(stats)
         return
-    from understudy.console import show_table
-    from understudy.train.metrics import final_table
-
     if stats["runs"]:
         show_table("judged runs", ("run", "judgements", "thumbs up", "mean rating", "corrections"), [
-            [run, f"{entry['judgements']:,}", _share(entry["thumbs_up"]), _number(entry["rating"]), f"{entry['corrections']:,}"]
+            [run, f"{entry['judgements']:,}", _estimate(entry["thumbs_up"]), _estimate(entry["rating"], ".2f"),
+             f"{entry['corrections']:,}"]
             for run, entry in stats["runs"].items()
         ])  # fmt: skip
     if stats["win_rates"]:
         show_table("runs compared", ("run", "against", "comparisons", "win rate"), [
-            [entry["second"], entry["first"], f"{entry['n']:,}", _share(entry)] for entry in stats["win_rates"]
+            [entry["second"], entry["first"], f"{entry['n']:,}", _estimate(entry)] for entry in stats["win_rates"]
         ])  # fmt: skip
     if stats["annotators"]:
         show_table("annotators", ("annotator", "judgements", "agrees with others"), [
-            [name, f"{entry['judgements']:,}", _share(entry["agreement"])] for name, entry in stats["annotators"].items()
+            [name, f"{entry['judgements']:,}", _estimate(entry["agreement"])] for name, entry in stats["annotators"].items()
         ])  # fmt: skip
     alphas = {kind: "–" if alpha is None else f"{alpha:.3f}" for kind, alpha in stats["alpha"].items()}
     final_table(
@@ -85,7 +83,7 @@ def feedback_stats(arguments: Arguments) -> None:
 
 
 def feedback_export(arguments: Arguments) -> None:
-    from understudy.feedback.export import EXPORTS
+    from understudy.feedback.exchange import EXPORTS
     from understudy.files import check_new_lines_file, write_text
 
     out = arguments.out
@@ -103,7 +101,7 @@ def feedback_export(arguments: Arguments) -> None:
 
 
 def feedback_import(arguments: Arguments) -> None:
-    from understudy.feedback.importing import import_file
+    from understudy.feedback.exchange import import_file
 
     with _store(arguments.db) as store:
         for path in arguments.files:
@@ -123,17 +121,10 @@ def _say_left_out(left_out: dict[str, int]) -> None:
         print(f"left out: {n:,}, {reason}", file=sys.stderr)
 
 
-def _share(entry: dict[str, Any] | None) -> str:
+def _estimate(entry: dict[str, Any] | None, number_format: str = ".1%") -> str:
     if entry is None:
         return "–"
-    return f"{entry['value']:.1%} ({entry['low']:.1%} to {entry['high']:.1%}) of {entry['n']:,}"
-
-
-def _number(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return "–"
-    interval = "" if entry["low"] is None else f" ({entry['low']:.2f} to {entry['high']:.2f})"
-    return f"{entry['value']:.2f}{interval} of {entry['n']:,}"
+    return f"{interval_text(entry['value'], entry['low'], entry['high'], number_format)} of {entry['n']:,}"
 
 
 # ---- improve --------------------------------------------------------------------------------------------------------
@@ -163,8 +154,6 @@ def improve(arguments: Arguments) -> None:
     from understudy.feedback.improve import ImproveRequest
     from understudy.feedback.improve import improve as run_improvement
     from understudy.feedback.store import default_url
-    from understudy.train.metrics import final_table
-    from understudy.train.runner import Interrupted
 
     check_least(1, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens)
     check_least(0, seed=arguments.seed)
@@ -173,21 +162,13 @@ def improve(arguments: Arguments) -> None:
         arguments.method, arguments.data, arguments.judge, arguments.limit, arguments.max_new_tokens,
         arguments.temperature, arguments.seed, arguments.device, arguments.overrides,
     )  # fmt: skip
-    try:
-        record = run_improvement(request, arguments.resume)
-    except Interrupted as note:
-        print(f"understudy: {note}; continue with the same command and --resume", file=sys.stderr)
-        arguments.status = 130
-        return
-    if arguments.json:
-        print_json(record)
-        return
+    record = run_improvement(request, arguments.resume)
     entry, feedback = record["comparison"], record["feedback"]
-    final_table({
+    show_result(arguments, record, lambda: final_table({
         "run": str(request.part().path),
         "corrections": f"{feedback['corrections']:,}",
         "preferences": f"{feedback['pairs']:,} on {feedback['prompts_compared']:,} prompts",
         "judged by": record["judged_by"],
         "win rate": f"{interval_text(entry['win_rate'], entry['low'], entry['high'], '.1%')} of {entry['n']:,}",
         "next": f"understudy serve {request.name}",
-    })  # fmt: skip
+    }))  # fmt: skip

@@ -1,25 +1,12 @@
-"""`inspect`: its options, and the printing of `--mask`, conversations as finetuning reads them.
-
-Not here: the conversations and their mask (report/training_mask.py), and `--prompt` (looking.py).
-"""
+"""The verb `inspect`: its options. masking.py shows conversations (--mask), looking.py a prompt (--prompt)."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from understudy.commands import Arguments, check_least, shared_arguments
-from understudy.console import final_table, print_json, print_line, printable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
-
-    from understudy.report.training_mask import MaskedConversation, TrainingMask
-
-# Neighbouring tokens alternate between two shades, which shows where each ends.
-TRAINED, READ = ("black on green", "black on bright_green"), ("", "dim")
 NARROWEST = 20
 
 
@@ -51,9 +38,7 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     looking("--at", type=int, metavar="N", help="show the attention at the position that predicts token N")
     looking("--out", type=Path, metavar="FILE", help="save a picture (.png)")
-    looking("--checkpoint", default="best", metavar="WHICH", help="best (default), latest, or a step")
-    looking("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    shared_arguments(parser, "--json")
+    shared_arguments(parser, "--checkpoint", "--device", "--json")
 
 
 def inspect(arguments: Arguments) -> None:
@@ -69,79 +54,11 @@ def inspect(arguments: Arguments) -> None:
         for name in ("plain", "system", "tokens", "at", "out"):
             if getattr(arguments, name) not in (None, False):
                 raise ValueError(f"--{name} is for --prompt; with --mask, leave it out")
-        _inspect_mask(arguments)
+        from understudy.commands.masking import inspect_mask
+
+        inspect_mask(arguments)
     else:
         raise ValueError(
             "add --mask to see which tokens of conversations are trained on, or --prompt TEXT to see how the model reads "
             "a text"
         )
-
-
-def _inspect_mask(arguments: Arguments) -> None:
-    from understudy.report.training_mask import training_mask
-
-    mask = training_mask(arguments.run, arguments.data, arguments.num or 3)
-    if mask.lacks_chat_tokens:
-        print_line(f"{mask.run} is a base run without chat tokens; they are shown as `understudy sft` would add them")
-    if arguments.json:
-        print_json(mask.as_dict())
-    else:
-        _print(mask, arguments.width)
-
-
-def _print(mask: TrainingMask, width: int | None) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(width=width, highlight=False)
-    coloured = console.color_system is not None and not console.no_color
-    wrapped = width is not None or console.is_terminal
-    legend = Text.assemble(("trained on", TRAINED[0]), "  read only  ", ("special token", "bold"))
-    _say(console, legend if coloured else Text("«trained on»  read only"), wrapped)
-    for number, shown in enumerate(mask.conversations, 1):
-        trained = f"{sum(shown.mask):,} of {len(shown.mask):,} tokens trained on"
-        _say(console, Text(f"\n── {number}: {shown.fate}, {trained}", style="bold"), wrapped)
-        _say(console, _marked(shown, coloured), wrapped)
-    counts = mask.counts
-    cut = counts["cut_at_a_turn"] + counts["cut_inside"]
-    dropped = counts["too_long"] + counts["without_answer"] + counts["refused_by_the_chat_template"]
-    share = counts["trained_tokens"] / counts["tokens"]
-    _say(console, Text(), wrapped)
-    final_table({
-        "data": f"{mask.data}, {mask.split}",
-        "conversations": f"{counts['conversations']:,}",
-        "cut": f"{cut:,} to {mask.context_length:,} tokens",
-        "dropped": f"{dropped:,}",
-        "tokens": f"{counts['tokens']:,}",
-        "trained on": f"{counts['trained_tokens']:,} ({share:.1%})",
-    }, console)  # fmt: skip
-
-
-def _say(console: Console, text: Text, wrapped: bool) -> None:
-    console.print(text, soft_wrap=not wrapped)
-
-
-def _marked(shown: MaskedConversation, coloured: bool) -> Text:
-    """Text of a conversation, with the trained tokens in colour or in «brackets» and the numbers of cut tokens."""
-    from rich.text import Text
-
-    text, was_trained = Text(), False
-    if shown.left_out_before:
-        text.append(_left_out(shown.left_out_before) + "\n", style="dim italic")
-    for number, (piece, trained) in enumerate(zip(shown.texts, shown.mask)):
-        style = (TRAINED if trained else READ)[number % 2] if coloured else ""
-        if trained != was_trained and not coloured:
-            text.append("«" if trained else "»")
-        text.append(printable(piece), style=f"bold {style}" if coloured and shown.special[number] else style)
-        was_trained = trained
-    if was_trained and not coloured:
-        text.append("»")
-    if shown.left_out_after:
-        text.append("\n" + _left_out(shown.left_out_after), style="dim italic")
-    elif text.plain.endswith("\n"):
-        text.right_crop(1)
-    return text
-
-
-def _left_out(count: int) -> str:
-    return f"[{count:,} token{'s' * (count > 1)} left out]"

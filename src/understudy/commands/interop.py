@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from understudy.commands import Arguments, shared_arguments
-from understudy.console import print_json
+from understudy.commands import Arguments, shared_arguments, show_result
+from understudy.console import final_table
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 EXPORTS = Path("exports")
@@ -30,7 +30,6 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_model(arguments: Arguments) -> None:
     """Import a model, and print its shape."""
-    from understudy.console import final_table
     from understudy.interop import imports
     from understudy.tokenizer import load_tokenizer
     from understudy.tokenizer.chat import speaks_chat
@@ -41,17 +40,15 @@ def import_model(arguments: Arguments) -> None:
     )  # fmt: skip
     model, record = folder.config().model, folder.record()
     tokenizer = load_tokenizer(folder.path)
-    if arguments.json:
-        print_json({"run": str(folder.path), "model": model.model_dump(mode="json", exclude_none=True)} | record)
-        return
-    final_table({
+    document = {"run": str(folder.path), "model": model.model_dump(mode="json", exclude_none=True)} | record
+    show_result(arguments, document, lambda: final_table({
         "run": str(folder.path),
         "family": f"{model.family}, {model.n_layers} layers of width {model.d_model}",
         "parameters": f"{record['parameters']:,}",
         "context": f"{model.context_length:,} tokens",
         "vocabulary": f"{model.vocab_size:,} tokens",
         "next": f"understudy {'chat' if speaks_chat(tokenizer) else 'sample'} {folder.as_argument()}",
-    })  # fmt: skip
+    }))  # fmt: skip
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +69,6 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export(arguments: Arguments) -> None:
     """Export a run, and print the files and the checks."""
-    from understudy.console import final_table
     from understudy.interop.export import export_run, push
     from understudy.run import load_run
 
@@ -85,14 +81,14 @@ def export(arguments: Arguments) -> None:
     exported = export_run(run, arguments.format, out, arguments.type, arguments.adapter)
     files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
     address = push(out, arguments.push) if arguments.push else None
-    if arguments.json:
-        description = {"run": str(run.path), "step": run.step, "format": arguments.format, "out": str(out)}
-        print_json(description | {"files": files, "checked": exported.checks, "pushed_to": address})
-        return
-    final_table({
+    document = {
+        "run": str(run.path), "step": run.step, "format": arguments.format, "out": str(out), "files": files,
+        "checked": exported.checks, "pushed_to": address,
+    }  # fmt: skip
+    show_result(arguments, document, lambda: final_table({
         "export": f"{run.path}, step {run.step}, as {arguments.format}",
         "folder": str(out),
         "files": ", ".join(f"{name} ({size / 1e6:,.1f} MB)" for name, size in files.items()),
         "checked": "; ".join(exported.checks),
         **({"pushed to": address} if address else {}),
-    })  # fmt: skip
+    }))  # fmt: skip

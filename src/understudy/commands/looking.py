@@ -1,56 +1,44 @@
 """`inspect --prompt`: how a model reads a text or a conversation, in the terminal, as JSON and as a picture.
 
-Not here: the look itself (report/prompt_look.py), its numbers (inference/lookinside.py), the picture
-(report/look_plot.py).
+Not here: the look itself and its picture (report/look.py), its numbers (inference/lookinside.py).
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from understudy.commands import Arguments, check_least
-from understudy.console import print_json, print_line
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from understudy.report.prompt_look import PromptLook
+from understudy.commands import Arguments, check_least, run_that_generates, show_result
+from understudy.console import print_line, printable
+from understudy.files import check_output_path
+from understudy.report.look import PromptLook, look_at_prompt, look_plot
 
 SHADES = ((0.5, "black on green"), (0.1, "black on yellow"), (0.01, "black on dark_orange"), (0.0, "white on red"))
 
 
 def inspect_prompt(arguments: Arguments) -> None:
-    from understudy.files import check_output_path
-    from understudy.report.look_plot import look_plot
-    from understudy.report.prompt_look import look_at_prompt
-    from understudy.run import load_run
-    from understudy.runtime import choose_device
-
     check_least(0, tokens=arguments.tokens)
     if arguments.out is not None:
         check_output_path(arguments.out)
-    device, _ = choose_device(arguments.device)
-    run = load_run(arguments.run, arguments.checkpoint, str(device))
+    run = run_that_generates(arguments)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     look = look_at_prompt(run, prompt, arguments.plain, arguments.system, arguments.tokens)
     position = look.position(arguments.at)
     if arguments.out is not None:
         look_plot(look, arguments.out, arguments.num)
-    if arguments.json:
-        print_json(look.as_dict(position))
-        return
-    _print(look, look.shown(arguments.num), position, arguments.width)
+    show_result(
+        arguments, look.as_dict(position), lambda: _print(look, look.shown(arguments.num), position, arguments.width)
+    )
     if arguments.out is not None:
         print_line(f"the picture is {arguments.out}")
 
 
 def _print(look: PromptLook, shown: range, position: int, width: int | None) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     console = Console(width=width, highlight=False)
     run = look.run
     console.print(Text(f"{run.path.name}, step {run.step}: {len(look.rows)} tokens", style="bold"))
@@ -68,15 +56,11 @@ def _print(look: PromptLook, shown: range, position: int, width: int | None) -> 
 
 
 def _heading(console: Console, title: str) -> None:
-    from rich.text import Text
-
     console.print()
     console.print(Text(title, style="bold"))
 
 
 def _legend() -> Text:
-    from rich.text import Text
-
     names = ("50% or more", "10% or more", "1% or more", "less likely")
     return Text("  ").join(Text(name, style=style) for name, (_, style) in zip(names, SHADES))
 
@@ -87,10 +71,6 @@ def _shade(probability: float | None) -> str:
 
 def _coloured(look: PromptLook) -> Text:
     """The text, each token coloured by its probability. A prompt with a continuation is dimmed instead."""
-    from rich.text import Text
-
-    from understudy.console import printable
-
     text = Text()
     for number, (piece, row) in enumerate(zip(look.texts, look.rows)):
         in_prompt = number < look.prompt_tokens < len(look.rows)
@@ -100,9 +80,6 @@ def _coloured(look: PromptLook) -> Text:
 
 def _table(*columns: str, last: int = 0) -> Table:
     """A table; ``last`` is the highest token number in it. Numbers are never cut short, since `--at` takes them."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in ("#", "probability") else "left"
@@ -150,10 +127,6 @@ def _print_attention(console: Console, look: PromptLook, position: int) -> None:
 
 
 def _cell(text: str, style: str = "") -> Text:
-    from rich.text import Text
-
-    from understudy.console import printable
-
     return Text(printable(text), style=style)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from typing import Any
 
-from understudy.commands import Arguments, shared_arguments
-from understudy.console import print_json
+from understudy.commands import Arguments, shared_arguments, show_result
 
 
 def presets_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,26 +24,17 @@ def presets(arguments: Arguments) -> None:
         if arguments.settings:
             raise ValueError("--settings lists the settings of every preset; leave it out to see one preset")
         config = load_config(arguments.preset)
-        if arguments.json:
-            print_json(config.model_dump(mode="json", exclude_none=True))
-        else:
-            print(dump_config(config), end="")
-        return
-    if arguments.settings:
+        document: Any = config.model_dump(mode="json", exclude_none=True)
+        lines = [dump_config(config).rstrip("\n")]
+    elif arguments.settings:
         rows = setting_rows()
-        if arguments.json:
-            print_json([asdict(row) for row in rows])
-            return
-        for row in rows:
-            print(f"{row.name}  ({row.type}; default {row.default})\n    {row.description}")
-        return
-    summaries = preset_summaries()
-    if arguments.json:
-        print_json(summaries)
-        return
-    width = max(map(len, summaries))
-    for name, summary in summaries.items():
-        print(f"{name:<{width}}  {summary}")
+        document = [asdict(row) for row in rows]
+        lines = [f"{row.name}  ({row.type}; default {row.default})\n    {row.description}" for row in rows]
+    else:
+        document = preset_summaries()
+        width = max(map(len, document))
+        lines = [f"{name:<{width}}  {summary}" for name, summary in document.items()]
+    show_result(arguments, document, lambda: print(*lines, sep="\n"))
 
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,10 +62,7 @@ def doctor(arguments: Arguments) -> None:
     dtype = config.train.dtype if config else "auto"
     with start_runtime(arguments.device, dtype) as runtime:
         facts = examine(runtime, config)
-    if arguments.json:
-        print_json(facts)
-    else:
-        print(render(facts))
+    show_result(arguments, facts, lambda: print(render(facts)))
 
 
 def bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +86,4 @@ def bench(arguments: Arguments) -> None:
     config = load_config(arguments.preset, arguments.overrides)
     with start_runtime(arguments.device, config.train.dtype) as runtime:
         result = measure(config, runtime, arguments.seconds)
-    if arguments.json:
-        print_json(result)
-    else:
-        print(render(result))
+    show_result(arguments, result, lambda: print(render(result)))

@@ -68,21 +68,14 @@ def serve(arguments: Arguments) -> None:
 
 
 def _key(arguments: Arguments) -> str | None:
-    """The key, or None.
-
-    Raises:
-        ValueError: two keys, an unreadable file, or a key that no header can carry.
-    """
     if arguments.api_key is not None and arguments.api_key_file is not None:
         raise ValueError("--api-key and --api-key-file both give a key; leave out one of them")
-    if arguments.api_key is None and arguments.api_key_file is None:
-        return None
-    key: str = arguments.api_key
+    key: str | None = arguments.api_key
     if arguments.api_key_file is not None:
         try:
             key = arguments.api_key_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeError) as error:
             raise ValueError(f"the key's file {arguments.api_key_file} cannot be read ({error})") from None
-    if not key or not all("!" <= char <= "~" for char in key):
+    if key is not None and (not key or not all("!" <= char <= "~" for char in key)):
         raise ValueError("the key is empty or has a character that no header can carry; use letters, digits, - and _")
     return key

@@ -1,98 +1,118 @@
-"""Rows and tables of `tokenizer compare` and `tokenizer inspect`. commands/data.py parses, reads files and prints."""
+"""The verb `tokenizer`: train, inspect and compare tokenizers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.tokenizer.base import Tokenizer
+from understudy.commands import Arguments, show_result
+from understudy.console import show_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from understudy.tokenizer import Tokenizer
+
+SHOWN_TOKENS = 200
 
 
-@dataclass(frozen=True)
-class TokenizerComparison:
-    """Tokens of one text by one tokenizer; bytes are of the text in UTF-8."""
-
-    name: str
-    kind: str
-    vocab_size: int
-    n_bytes: int
-    n_tokens: int
-    bytes_per_token: float
-
-
-@dataclass(frozen=True)
-class TokenPiece:
-    """One token of a text."""
-
-    id: int
-    bytes: bytes
-
-    @property
-    def shown(self) -> str:
-        """In quotes, so that blanks show: 'text', or b'bytes' where they are not whole characters."""
-        try:
-            return repr(self.bytes.decode())
-        except UnicodeDecodeError:
-            return repr(self.bytes)
+def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+    train = actions.add_parser("train", help="train a byte-level BPE, or collect the characters")
+    train.add_argument("sources", nargs="+", metavar="FILE", help="text to learn from: files, folders, globs")
+    train.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="where to write it, such as tokenizer.json"
+    )
+    train.add_argument("--kind", choices=("bpe", "char"), default="bpe", help="(default: bpe)")
+    train.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
+    train.add_argument("--pattern", choices=("gpt2", "gpt4"), default="gpt2", help="of bpe (default: gpt2)")
+    train.add_argument("--field", default="text", metavar="NAME", help="field of records with the text (default: text)")
+    inspect = actions.add_parser("inspect", help="show how a text is split")
+    inspect.add_argument("tokenizer", metavar="TOKENIZER", help="a tokenizer file or folder, a run, or gpt2")
+    inspect.add_argument("text", metavar="TEXT", help="the text; - reads standard input")
+    compare = actions.add_parser("compare", help="bytes per token of several tokenizers on a text")
+    compare.add_argument("tokenizers", nargs="+", metavar="TOKENIZER", help="tokenizer files or folders, runs, or gpt2")
+    compare.add_argument("--text", required=True, type=Path, metavar="FILE", help="the text to measure on")
+    for sub in (train, inspect, compare):
+        sub.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def compare(tokenizers: Mapping[str, Tokenizer], text: str) -> list[TokenizerComparison]:
-    """One row for each tokenizer, in the order given.
+def tokenizer(arguments: Arguments) -> None:
+    {"train": _train, "inspect": _inspect, "compare": _compare}[arguments.action](arguments)
 
-    Raises ValueError for an empty text, and for a text that a tokenizer cannot encode, naming it.
-    """
+
+def _train(arguments: Arguments) -> None:
+    from understudy.data.find import find_files
+    from understudy.data.text.documents import TEXT_FILES, read_file
+    from understudy.tokenizer import train_tokenizer
+
+    files = find_files(arguments.sources, TEXT_FILES).files
+    texts = (piece.text for path in files for piece in read_file(path, arguments.field))
+    size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
+    trained = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
+    if not arguments.out.parent.is_dir():
+        raise ValueError(f"the folder {arguments.out.parent} of --out does not exist; make it first")
+    trained.save(arguments.out)
+    facts = {name: getattr(trained, name) for name in ("kind", "vocab_size", "sha256")}
+    words = f"{arguments.out}: {trained.kind} of {trained.vocab_size:,} tokens"
+    show_result(arguments, {"path": str(arguments.out), **facts}, lambda: print(words, file=sys.stderr))
+
+
+def _inspect(arguments: Arguments) -> None:
+    named = _named(arguments.tokenizer)
+    ids = named.encode(sys.stdin.read() if arguments.text == "-" else arguments.text)
+    pieces = [named.token_bytes(id) for id in ids]
+    rows = [[str(i), str(id), _quoted(piece), piece.hex(" ")] for i, (id, piece) in enumerate(zip(ids, pieces))]
+    title = f"{len(rows):,} tokens" + (f", the first {SHOWN_TOKENS} shown" if len(rows) > SHOWN_TOKENS else "")
+    show_result(
+        arguments, [{"id": id, "text": _quoted(piece)} for id, piece in zip(ids, pieces)],
+        lambda: show_table(title, ("", "id", "token", "bytes"), rows[:SHOWN_TOKENS], stderr=False),
+    )  # fmt: skip
+
+
+def _quoted(piece: bytes) -> str:
+    """In quotes, so that blanks show: 'text', or b'bytes' where they are not whole characters."""
+    try:
+        return repr(piece.decode())
+    except UnicodeDecodeError:
+        return repr(piece)
+
+
+def _compare(arguments: Arguments) -> None:
+    try:
+        text = arguments.text.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{arguments.text} is not UTF-8 text (byte {error.start})") from None
     if not text:
-        raise ValueError("the text is empty: give some text to compare tokenizers on")
-    n_bytes = len(text.encode("utf-8", errors="replace"))
-    rows = []
-    for name, tokenizer in tokenizers.items():
+        raise ValueError(f"{arguments.text} is empty; give some text to compare tokenizers on")
+    n_bytes, results = len(text.encode()), []
+    for name in arguments.tokenizers:
+        named = _named(name)
         try:
-            n_tokens = len(tokenizer.encode_batch([text])[0])
+            n_tokens = len(named.encode(text))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        rows.append(
-            TokenizerComparison(name, tokenizer.kind, tokenizer.vocab_size, n_bytes, n_tokens, n_bytes / n_tokens)
-        )
-    return rows
+        results.append({
+            "name": name, "kind": named.kind, "vocab_size": named.vocab_size, "n_bytes": n_bytes, "n_tokens": n_tokens,
+            "bytes_per_token": n_bytes / n_tokens,
+        })  # fmt: skip
+    rows = [
+        [r["name"], r["kind"], f"{r['vocab_size']:,}", f"{r['n_tokens']:,}", f"{r['bytes_per_token']:.3f}"]
+        for r in results
+    ]
+    heads = ("tokenizer", "kind", "vocabulary", "tokens", "bytes per token")
+    show_result(arguments, results, lambda: show_table(f"{n_bytes:,} bytes of text", heads, rows, stderr=False))
 
 
-def inspect(tokenizer: Tokenizer, text: str) -> list[TokenPiece]:
-    """The tokens of a text, in order."""
-    return [TokenPiece(id, tokenizer.token_bytes(id)) for id in tokenizer.encode(text)]
+def _named(name: str) -> Tokenizer:
+    """A tokenizer by file or folder, by run, or GPT-2's own."""
+    from understudy.data.fetch.download import fetch_gpt2_vocabulary
+    from understudy.data.layout import CACHE
+    from understudy.run import find_run
+    from understudy.tokenizer import gpt2_tokenizer, load_tokenizer
 
-
-def render_comparison(rows: Sequence[TokenizerComparison]) -> Table:
-    """A table for people, the fewest tokens in bold."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"{rows[0].n_bytes:,} bytes of text" if rows else None)
-    table.add_column("tokenizer")
-    table.add_column("kind")
-    for name in ("vocabulary", "tokens", "bytes per token"):
-        table.add_column(name, justify="right")
-    fewest = min((row.n_tokens for row in rows), default=0)
-    for row in rows:
-        numbers = (f"{row.vocab_size:,}", f"{row.n_tokens:,}", f"{row.bytes_per_token:.3f}")
-        table.add_row(Text(row.name), row.kind, *numbers, style="bold" if row.n_tokens == fewest else "")
-    return table
-
-
-def render_pieces(pieces: Sequence[TokenPiece], limit: int = 200) -> Table:
-    """A table for people, of the first `limit` tokens."""
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = f", the first {limit} shown" if len(pieces) > limit else ""
-    table = Table(title=f"{len(pieces):,} tokens{shown}")
-    table.add_column("", justify="right", style="dim")
-    table.add_column("id", justify="right")
-    table.add_column("token")
-    table.add_column("bytes", style="dim")
-    for i, piece in enumerate(pieces[:limit]):
-        table.add_row(str(i), str(piece.id), Text(piece.shown), piece.bytes.hex(" "))
-    return table
+    if Path(name).exists():
+        return load_tokenizer(Path(name))
+    if name == "gpt2":
+        return gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE))
+    return load_tokenizer(find_run(name).path / "tokenizer.json")

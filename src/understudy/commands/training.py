@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from understudy.commands import Arguments
 from understudy.config.stages import STAGES
+from understudy.console import final_table, interval_text
 
 OPTIONS = {"data": "data.path", "seed": "train.seed", "device": "train.device", "init_from": "init_from"}
 """Options of every stage that are short for a setting."""
@@ -33,17 +33,10 @@ def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
 
 def train(stage: str, arguments: Arguments) -> None:
     """Run a stage, and print its final numbers."""
-    from understudy.console import final_table, interval_text
     from understudy.stages.table import train_preset
-    from understudy.train.runner import Interrupted
 
     overrides, template = _overrides(stage, arguments), getattr(arguments, "chat_template", None)
-    try:
-        result = train_preset(stage, arguments.preset, arguments.run, overrides, arguments.resume, template)
-    except Interrupted as interrupt:
-        print(f"understudy: {interrupt}", file=sys.stderr)
-        arguments.status = 130
-        return
+    result = train_preset(stage, arguments.preset, arguments.run, overrides, arguments.resume, template)
     if not result.is_main:
         return
     progress, final = result.progress, result.final
@@ -81,12 +74,6 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(arguments: Arguments) -> None:
-    """Run the demo."""
     from understudy.demo import run_demo
-    from understudy.train.runner import Interrupted
 
-    try:
-        run_demo(arguments.run, arguments.fresh)
-    except Interrupted as interrupt:
-        print(f"understudy: {interrupt}; `understudy demo` continues where it stopped", file=sys.stderr)
-        arguments.status = 130
+    run_demo(arguments.run, arguments.fresh)

@@ -9,7 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.commands import Arguments, check_least, model_arguments, shared_arguments
+from understudy.commands import (
+    Arguments,
+    check_least,
+    model_arguments,
+    run_that_generates,
+    shared_arguments,
+    show_result,
+)
 from understudy.console import print_json, printable
 
 if TYPE_CHECKING:
@@ -50,15 +57,11 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sample(arguments: Arguments) -> None:
     from understudy.inference.generate import generate_text, stream_text
-    from understudy.inference.weights import model_for_generation
-    from understudy.run import load_run, refuse_reward_model
-    from understudy.runtime import choose_device
+    from understudy.inference.quantize import model_for_generation
 
     check_least(1, num=arguments.num, tokens=arguments.tokens)
     settings = sampling_settings(arguments)
-    device, _ = choose_device(arguments.device)
-    run = load_run(arguments.run, arguments.checkpoint, str(device))
-    refuse_reward_model(run)
+    run = run_that_generates(arguments)
     model = model_for_generation(run.model)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if arguments.num == 1 and not arguments.json:
@@ -69,11 +72,11 @@ def sample(arguments: Arguments) -> None:
         sys.stdout.write("\n")
         return
     texts = generate_text(model, run.tokenizer, [prompt] * arguments.num, arguments.tokens, settings, arguments.stop)
-    if arguments.json:
-        samples = [{"text": t.text, "tokens": len(t.tokens), "finish_reason": t.finish_reason} for t in texts]
-        print_json({"run": str(run.path), "step": run.step, "prompt": prompt, "samples": samples})
-        return
-    print(_terminal_text("\n---\n".join(prompt + t.text for t in texts)))
+    samples = [{"text": t.text, "tokens": len(t.tokens), "finish_reason": t.finish_reason} for t in texts]
+    show_result(
+        arguments, {"run": str(run.path), "step": run.step, "prompt": prompt, "samples": samples},
+        lambda: print(_terminal_text("\n---\n".join(prompt + t.text for t in texts))),
+    )  # fmt: skip
 
 
 def _terminal_text(text: str) -> str:
@@ -106,9 +109,7 @@ def chat_arguments(parser: argparse.ArgumentParser) -> None:
 def chat(arguments: Arguments) -> None:
     from understudy.chat.session import Chat
     from understudy.chat.terminal import talk_in_terminal, talk_through_pipe, tolerant
-    from understudy.inference.weights import model_for_generation
-    from understudy.run import load_run, refuse_reward_model
-    from understudy.runtime import choose_device
+    from understudy.inference.quantize import model_for_generation
     from understudy.tokenizer.chat import speaks_chat
 
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -116,9 +117,7 @@ def chat(arguments: Arguments) -> None:
     if arguments.json and at_terminal:
         raise ValueError("--json prints a conversation that came through a pipe; in the terminal, use /save FILE")
     settings = sampling_settings(arguments)
-    device, _ = choose_device(arguments.device)
-    run = load_run(arguments.run, arguments.checkpoint, str(device))
-    refuse_reward_model(run)
+    run = run_that_generates(arguments)
     if not speaks_chat(run.tokenizer):
         raise ValueError(
             f"the run {run.path} continues text and has no chat tokens; finetune it with `understudy sft`, or use "
@@ -132,7 +131,7 @@ def chat(arguments: Arguments) -> None:
     if at_terminal:
         talk_in_terminal(
             conversation,
-            f"{run.path.name}, step {run.step}, reading {conversation.context} tokens, on {device}. "
+            f"{run.path.name}, step {run.step}, reading {conversation.context} tokens, on {next(run.model.parameters()).device}. "
             "/help lists the commands; Ctrl-D ends.",
         )
         return

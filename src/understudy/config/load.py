@@ -9,7 +9,7 @@ import difflib
 import json
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,11 +17,11 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 
 from understudy.config.run import SECTIONS, RunConfig, known_stage
 from understudy.config.stages import DEFAULT_STAGE
-from understudy.config.types import Section, whole_number
+from understudy.config.types import Count, Section
 
 
 def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
@@ -53,17 +53,11 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def preset_names() -> list[str]:
-    """Names of the YAML files in understudy/presets."""
-    folder = resources.files("understudy") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
 def preset_summaries() -> dict[str, str]:
-    """The first line of each preset, by name."""
-    folder = resources.files("understudy") / "presets"
-    lines = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0] for name in preset_names()}
-    return {name: line.removeprefix("#").strip() for name, line in lines.items()}
+    """The first line of each YAML file in understudy/presets, by the name of the preset."""
+    files = (entry for entry in (resources.files("understudy") / "presets").iterdir() if entry.name.endswith(".yaml"))
+    texts = {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in files}
+    return {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in sorted(texts.items())}
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -72,35 +66,28 @@ def read_preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: neither a preset nor a readable YAML file of settings.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        try:
-            if path.exists() and not path.is_file():
-                raise ValueError(f"the configuration {name} is no file")
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"the configuration file {name} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name} is not valid YAML: it is not UTF-8 text") from error
-    elif name in preset_names():
-        text = (resources.files("understudy") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    else:
-        raise ValueError(
-            f"there is no preset {name!r}{_nearest(name, preset_names())}; `understudy presets` lists them, "
-            "and a path to a .yaml file works too"
-        )
+    path: Any = Path(name)
+    if not name.endswith((".yaml", ".yml")):
+        if name not in (presets := preset_summaries()):
+            raise ValueError(
+                f"there is no preset {name!r}{_nearest(name, presets)}; `understudy presets` lists them, "
+                "and a path to a .yaml file works too"
+            )
+        path = resources.files("understudy") / "presets" / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"the configuration file {name} cannot be read: it is missing, or no file")
     try:
-        raw = _parse_yaml(text) or {}
-    except ValueError as error:
+        raw = _parse_yaml(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ValueError(f"the configuration file {name} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # of YAML or of UTF-8
         raise ValueError(f"{name} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{name} must hold settings by name, such as `train: {{steps: 100}}`")
-    for section in (name for name in RunConfig.model_fields if name in raw):
-        if _section(RunConfig.model_fields[section].annotation) and not isinstance(raw[section] or {}, dict):
-            raise ValueError(
-                f"{section} in {name} is {reprlib.repr(raw[section])}, and settings by name are expected, such as "
-                "`train: {steps: 100}`"
-            )
+    for section, field in RunConfig.model_fields.items():
+        value = raw.get(section) or {}
+        if _section(field.annotation) and not isinstance(value, dict):
+            raise ValueError(f"{section} in {name} is {reprlib.repr(value)}, and settings by name are expected")
     known_stage(raw.get("stage") or DEFAULT_STAGE)
     return raw
 
@@ -147,12 +134,10 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
         ValueError: an override of an unknown setting.
     """
     tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
-    known = [name for name, _ in setting_names()]
+    known = {name for name, _ in setting_names()}
     for dotted, text in overrides.items():
         if dotted not in known:
-            raise ValueError(
-                f"{dotted} is not a setting{_nearest(dotted, known)}; `understudy presets --settings` lists them"
-            )
+            raise ValueError(_unknown_setting(dotted))
         try:
             value = _parse_yaml(text)
         except ValueError:
@@ -160,10 +145,15 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
         *sections, leaf = dotted.split(".")
         node = tree
         for section in sections:
-            inner = dict(node.get(section) or {})
-            node[section] = inner
-            node = inner
+            node[section] = dict(node.get(section) or {})
+            node = node[section]
         node[leaf] = value
+    # The vocabulary size in a preset belongs to its kind of tokenizer.
+    tokenizer = tree.get("tokenizer") or {}
+    if {"tokenizer.kind", "tokenizer.vocab_size"} & overrides.keys() == {"tokenizer.kind"} and tokenizer[
+        "kind"
+    ] != "bpe":
+        tokenizer.pop("vocab_size", None)
     return tree
 
 
@@ -202,10 +192,8 @@ def _section(annotation: Any) -> type[Section] | None:
 
 def _fill_by_depth(tree: dict[str, Any]) -> None:
     try:
-        depth = int(whole_number(tree["depth"]))
-        if depth < 1:
-            raise ValueError
-    except (TypeError, ValueError):
+        depth = TypeAdapter(Count).validate_python(tree["depth"])
+    except ValidationError:
         raise ValueError(f"depth is {tree['depth']!r}; a whole number of layers from 1 is expected") from None
     for section, settings in size_by_depth(depth).items():
         given = tree.get(section) or {}
@@ -213,11 +201,16 @@ def _fill_by_depth(tree: dict[str, Any]) -> None:
             tree[section] = settings | {name: value for name, value in given.items() if value is not None}
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _unknown_setting(dotted: str) -> str:
+    nearest = _nearest(dotted, [name for name, _ in setting_names()])
+    return f"{dotted} is not a setting{nearest}; `understudy presets --settings` lists them"
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
     """ " (did you mean X?)" for the closest known name, or the one with the closest last part; empty if none is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:
-        leaves = {candidate.rpartition(".")[2]: candidate for candidate in reversed(known)}
+        leaves = {candidate.rpartition(".")[2]: candidate for candidate in reversed(list(known))}
         close = [leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.75)]
     return f" (did you mean {close[0]}?)" if close else ""
 
@@ -228,8 +221,7 @@ def _sentence(error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     dotted = ".".join(path)
     if first["type"] == "extra_forbidden":
-        known = [name for name, _ in setting_names()]
-        return f"{dotted} is not a setting{_nearest(dotted, known)}; `understudy presets --settings` lists them"
+        return _unknown_setting(dotted)
     if first["type"] == "missing":
         return f"{dotted} is missing; give it in the configuration or as --{dotted}"
     if first["type"] in ("model_type", "model_attributes_type"):
@@ -247,19 +239,12 @@ def _sentence(error: ValidationError) -> str:
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One setting for the list of `understudy presets --settings` and the reference page.
+    """One setting for the list of `understudy presets --settings` and the reference page."""
 
-    Attributes:
-        name: dotted, as on the command line.
-        type: accepted values in plain words, such as "whole number from 1".
-        default: as YAML; "null" leaves the choice to other settings, and "required" means that there is none.
-        description: the docstring below the field.
-    """
-
-    name: str
-    type: str
-    default: str
-    description: str
+    name: str  # dotted, as on the command line
+    type: str  # accepted values in plain words, such as "whole number from 1"
+    default: str  # as YAML; "null" leaves the choice to other settings, and "required" means that there is none
+    description: str  # the docstring below the field
 
 
 def setting_rows() -> list[SettingRow]:
@@ -278,7 +263,8 @@ def _type_text(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_type_text(option) for option in schema["anyOf"] if option.get("type") != "null")
     if "enum" in schema:
-        return _choice(schema["enum"])
+        *others, last = map(str, schema["enum"])
+        return f"{', '.join(others)} or {last}" if others else last
     match schema["type"]:
         case "integer" | "number" as kind:
             limits = {
@@ -292,8 +278,3 @@ def _type_text(schema: Mapping[str, Any]) -> str:
             return f"list: {_type_text(schema['items'])}"
         case kind:
             return {"boolean": "true or false", "string": "text"}[kind]
-
-
-def _choice(values: list[Any]) -> str:
-    texts = [str(value) for value in values]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"

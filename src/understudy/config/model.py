@@ -166,9 +166,8 @@ class ModelConfig(Section):
         given = {name: value for name, value in raw.items() if value is not None}
         family = given.get("family", "gpt2")
         if family == "bigram":
-            refuse(
-                given, "model", "family bigram", cls.model_fields.keys() - {"family", "vocab_size", "context_length"}
-            )
+            others = cls.model_fields.keys() - {"family", "vocab_size", "context_length"}
+            refuse(given, "model", "family bigram", others)
             return given
         if family not in FAMILY_DEFAULTS:
             return given
@@ -213,9 +212,7 @@ class ModelConfig(Section):
                 f"model.embedding_rows {self.embedding_rows} is less than model.vocab_size {self.vocab_size}; leave it out"
             )
         if self.key_shift and head_width % 4:
-            raise ValueError(
-                f"model.key_shift takes quarters of a head; make model.head_width {head_width} a multiple of 4"
-            )
+            raise ValueError(f"model.key_shift needs a multiple of 4 as model.head_width, and it is {head_width}")
         if d_ff is None:
             d_ff = _round_up(8 * self.d_model // 3, 64) if self.activation == "swiglu" else 4 * self.d_model
         for name, value in (("head_width", head_width), ("n_kv_heads", n_kv_heads), ("d_ff", d_ff)):

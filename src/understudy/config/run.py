@@ -264,8 +264,6 @@ class RunConfig(StageSections):
     @model_validator(mode="after")
     def _by_stage(self) -> Self:
         """Fill in the settings that the stage needs, and refuse those it would ignore."""
-        if self.eval.task_examples and not self.eval.tasks:
-            raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
         for dotted in self.info.ignored:
             section, name = dotted.split(".")
             settings: Section = getattr(self, section)
@@ -278,17 +276,15 @@ class RunConfig(StageSections):
                 f"train.compile is on, but the batches of {self.stage} change their shape and each shape would be compiled "
                 "anew; leave it out, or set it to off"
             )
-        if not self.info.trains_with_dropout:
-            lora = self.model.lora
-            for dotted, value in {
-                "model.dropout": self.model.dropout, "model.ngram_dropout": self.model.ngram_dropout,
-                "model.lora.dropout": lora.dropout if lora else 0.0,
-            }.items():  # fmt: skip
-                if value:
-                    raise ValueError(
-                        f"{dotted} is {value}, but {self.stage} compares probabilities of two passes and trains without "
-                        "dropout; leave it out, or set it to 0"
-                    )
+        model = self.model
+        dropouts = {"dropout": model.dropout, "ngram_dropout": model.ngram_dropout}
+        dropouts["lora.dropout"] = model.lora.dropout if model.lora else 0.0
+        for name, value in dropouts.items():
+            if value and not self.info.trains_with_dropout:
+                raise ValueError(
+                    f"model.{name} is {value}, but {self.stage} compares probabilities of two passes and trains without "
+                    "dropout; leave it out, or set it to 0"
+                )
         if self.info.data == "conversations":
             defaults: dict[str, Any] = {"too_long": self.data.too_long or "cut", "pack": self.data.pack is not False}
             object.__setattr__(self, "data", self.data.model_copy(update=defaults))
@@ -325,6 +321,8 @@ class RunConfig(StageSections):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.eval.task_examples and not self.eval.tasks:
+            raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
         if self.model.lora and self.optim.name != "adamw":
             raise ValueError("adapters (model.lora) learn by AdamW; set optim.name adamw")
         if self.model.lora and not self.init_from:

@@ -114,11 +114,7 @@ def improving_stages() -> tuple[str, ...]:
 
 
 def stage_info(name: str) -> StageInfo:
-    """The row of a stage.
-
-    Raises:
-        ValueError: there is no such stage.
-    """
+    """The row of a stage; a ValueError if there is no such stage."""
     if name not in STAGES:
         raise ValueError(f"there is no stage {name!r}; choose one of {', '.join(STAGES)}")
     return STAGES[name]

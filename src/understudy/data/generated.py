@@ -1,22 +1,23 @@
-"""The table of generated corpora: text and messages made from a seed, without files or a network.
-
-A second corpus is one class with the methods of GeneratedCorpus and one row of CORPORA.
-"""
+"""The table of generated corpora: text and messages made from a seed, without files or a network."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-Split = Literal["train", "val"]
+from understudy.data.layout import Split
+from understudy.hamlet import DEFAULT_STORIES, checker, conversations, preferences, stories
+from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
+
 FINGERPRINT_RECORDS = 64
 
 
 class GeneratedQuestion(NamedTuple):
-    """A prompt with its correct answer. `check`: the argument of `GeneratedCorpus.score`."""
+    """A prompt with its correct answer. `check`: the argument of GeneratedCorpus.score."""
 
     messages: list[dict[str, Any]]
     answer: str
@@ -24,88 +25,44 @@ class GeneratedQuestion(NamedTuple):
     category: str
 
 
-class GeneratedCorpus(Protocol):
-    """A corpus whose records are a pure function of (seed, split, index), with disjoint splits."""
+@dataclass(frozen=True)
+class GeneratedCorpus:
+    """A corpus whose records are a pure function of (seed, split, index), with disjoint splits.
 
-    @property
-    def counts(self) -> Mapping[str, Mapping[Split, int]]:
-        """The default number of records of each kind: "text", "conversations", "preferences", "prompts"."""
-        ...
+    Attributes:
+        counts: the default number of records of each kind: "text", "conversations", "preferences", "prompts".
+        annotators: simulated annotators of sampled answers, with the share of their errors.
+        texts: of (seed, split), documents without end.
+        records: of (kind, seed, split, count), the first conversations, preferences or prompts.
+        question: of (seed, index, split), a prompt whose answers are to be sampled and compared.
+        score: of (check, answer), the true score of an answer, from 0 to 1; ValueError for an unknown kind of check.
+        choose: of (seed, split, *pair), the annotator who compares two answers, and whether their choice is correct.
+    """
 
-    @property
-    def annotators(self) -> dict[str, float]:
-        """Simulated annotators of sampled answers, with the share of their errors."""
-        ...
-
-    def texts(self, seed: int, split: Split) -> Iterator[str]:
-        """Documents, without end."""
-        ...
-
-    def records(self, kind: str, seed: int, split: Split, count: int) -> Iterator[dict[str, Any]]:
-        """The first `count` conversations, preferences or prompts."""
-        ...
-
-    def question(self, seed: int, index: int, split: Split) -> GeneratedQuestion:
-        """A prompt whose answers are to be sampled and compared."""
-        ...
-
-    def score(self, check: dict[str, Any], answer: str) -> float:
-        """The true score of an answer, from 0 to 1.
-
-        Raises:
-            ValueError: a kind of check that the corpus does not have.
-        """
-        ...
-
-    def choose(self, seed: int, split: Split, *pair: int) -> tuple[str, bool]:
-        """The annotator who compares two answers, and whether their choice is correct."""
-        ...
+    counts: Mapping[str, Mapping[Split, int]]
+    annotators: dict[str, float]
+    texts: Callable[[int, Split], Iterator[str]]
+    records: Callable[[str, int, Split, int], Iterator[dict[str, Any]]]
+    question: Callable[[int, int, Split], GeneratedQuestion]
+    score: Callable[[dict[str, Any], str], float]
+    choose: Callable[..., tuple[str, bool]]
 
 
-class _Hamlet:
-    """Hamlet, imported when first used."""
-
-    @property
-    def counts(self) -> Mapping[str, Mapping[Split, int]]:
-        from understudy.hamlet import DEFAULT_STORIES
-        from understudy.hamlet.write import DEFAULT_COUNTS
-
-        return {"text": DEFAULT_STORIES, **DEFAULT_COUNTS}
-
-    @property
-    def annotators(self) -> dict[str, float]:
-        from understudy.hamlet.preferences import ANNOTATORS
-
-        return ANNOTATORS
-
-    def texts(self, seed: int, split: Split) -> Iterator[str]:
-        from understudy.hamlet import stories
-
-        return stories(seed, split)
-
-    def records(self, kind: str, seed: int, split: Split, count: int) -> Iterator[dict[str, Any]]:
-        from understudy.hamlet.write import write_lines
-
-        return map(json.loads, write_lines(kind, seed, split, count))
-
-    def question(self, seed: int, index: int, split: Split) -> GeneratedQuestion:
-        from understudy.hamlet.conversations import question
-
-        messages, turn = question(seed, index, split, "preference")
-        return GeneratedQuestion(messages, turn.answer, turn.check, turn.category)
-
-    def score(self, check: dict[str, Any], answer: str) -> float:
-        from understudy.hamlet.checker import score
-
-        return score(check, answer)
-
-    def choose(self, seed: int, split: Split, *pair: int) -> tuple[str, bool]:
-        from understudy.hamlet.preferences import choose
-
-        return choose(seed, split, *pair)
+def _hamlet_records(kind: str, seed: int, split: Split, count: int) -> Iterator[dict[str, Any]]:
+    return map(json.loads, write_lines(kind, seed, split, count))
 
 
-CORPORA: dict[str, GeneratedCorpus] = {"hamlet": _Hamlet()}
+def _hamlet_question(seed: int, index: int, split: Split) -> GeneratedQuestion:
+    messages, turn = conversations.question(seed, index, split, "preference")
+    return GeneratedQuestion(messages, turn.answer, turn.check, turn.category)
+
+
+CORPORA = {
+    "hamlet": GeneratedCorpus(
+        {"text": DEFAULT_STORIES, **DEFAULT_COUNTS}, preferences.ANNOTATORS, stories, _hamlet_records, _hamlet_question,
+        checker.score, preferences.choose,
+    ),
+}  # fmt: skip
 
 
 def fingerprint(name: str, kind: str, seed: int) -> str:
@@ -130,7 +87,7 @@ def validate_check(check: dict[str, Any]) -> None:
     Raises:
         ValueError: no corpus has such a check, or a field of it is missing.
     """
-    unknown: ValueError | None = None
+    unknown = ValueError("there is no generated corpus")
     for corpus in CORPORA.values():
         try:
             corpus.score(check, "An answer.")
@@ -139,5 +96,4 @@ def validate_check(check: dict[str, Any]) -> None:
             raise ValueError(f"the check of kind {check.get('kind')!r} is not complete ({error!r})") from error
         except ValueError as error:
             unknown = error
-    if unknown is not None:
-        raise unknown
+    raise unknown

@@ -1,36 +1,82 @@
-"""Names that all data folders share, tokens and messages alike, and the comparison of two requests."""
+"""What all data folders share, tokens and messages alike: names, the manifest, and checks of what they hold."""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from understudy.files import sha256_of
 
-SPLITS = ("train", "val")
+FORMAT = 1
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, Split] = ("train", "val")
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 CACHE = Path("data/.cache")
 """Downloads are kept here."""
 
 
-def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """The settings in which two requests differ, for a sentence."""
-    return "other " + ", ".join(key for key in other if one.get(key) != other[key])
+T = TypeVar("T")
 
 
-def check_ranges(val_fraction: float | None, limit: int | None) -> None:
-    """Refuse a share for validation, or a number of records, that is out of range.
+def read_manifest(folder: Path, parse: Callable[[dict[str, Any]], T]) -> T | None:
+    """The manifest of a data folder, as `parse` reads it; None where it has none.
 
     Raises:
-        ValueError: one of them is.
+        ValueError: the manifest is damaged, of a later format, or refused by `parse`.
     """
-    if val_fraction is not None and not 0 < val_fraction <= 0.5:
-        raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 of each source, not {limit}")
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        if raw["format"] != FORMAT:
+            raise ValueError(f"{path} has format {raw['format']}, this version reads {FORMAT}: prepare the data again")
+        return parse(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): prepare the data again with --force") from error
+
+
+def check_folder(folder: Path, other_ending: str, contents: str) -> None:
+    """Refuse a file, and a folder with data of another kind.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give --out a folder")
+    if any((folder / f"{split}{other_ending}").exists() for split in SPLITS):
+        raise ValueError(f"{folder} holds {contents}: give another --out")
+
+
+def check_same(folder: Path, contents: str, present: dict[str, Any], request: dict[str, Any]) -> None:
+    """Compare the request that a folder was made for with the present one.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if differing := [key for key in request if present.get(key) != request[key]]:
+        raise ValueError(
+            f"{folder} holds {contents} (other {', '.join(differing)}): give another --out, or replace it with --force"
+        )
+
+
+def check_size(file: Path, size_bytes: int) -> None:
+    """Compare the size of a file with the one in the manifest.
+
+    Raises:
+        ValueError: the file is missing, or was cut short or replaced.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is not there any more: prepare it again with --force")
+    if (size := file.stat().st_size) != size_bytes:
+        raise ValueError(
+            f"{file} has {size:,} bytes where its manifest says {size_bytes:,}: it was cut short or replaced; prepare it "
+            "again with --force"
+        )
 
 
 def check_hash(file: Path, sha256: str) -> None:

@@ -70,18 +70,18 @@ def file_ending(path: Path) -> tuple[str, str]:
 ADVICE = {
     ".zst": "unpack it first: zstd -d FILE",
     ".zip": "unpack it first: unzip FILE",
-    ".tar": "unpack it first: tar -xf FILE",
-    ".tgz": "unpack it first: tar -xf FILE",
-    ".html": "convert it to plain text first, for instance with pandoc -t plain FILE -o FILE.txt",
-    ".htm": "convert it to plain text first, for instance with pandoc -t plain FILE -o FILE.txt",
-    ".epub": "convert it to plain text first, for instance with pandoc -t plain FILE -o FILE.txt",
-    ".docx": "convert it to plain text first, for instance with pandoc -t plain FILE -o FILE.txt",
+    **dict.fromkeys((".tar", ".tgz"), "unpack it first: tar -xf FILE"),
+    **dict.fromkeys(
+        (".html", ".htm", ".epub", ".docx"),
+        "convert it to plain text first, for instance with pandoc -t plain FILE -o FILE.txt",
+    ),
     ".pdf": "convert it to plain text first, for instance with pdftotext FILE",
     ".srt": "remove numbers and times first: grep -v -E '^[0-9]*[[:space:]]*$| --> ' FILE > FILE.txt",
     ".vtt": "remove the times first: grep -v -E '^WEBVTT| --> ' FILE > FILE.txt",
     ".xlsx": "save the sheet as CSV first",
-    ".pkl": "pickle files can run code and are never opened: save the records as JSON lines",
-    ".pickle": "pickle files can run code and are never opened: save the records as JSON lines",
+    **dict.fromkeys(
+        (".pkl", ".pickle"), "pickle files can run code and are never opened: save the records as JSON lines"
+    ),
 }
 """How to make a file of another kind readable, by its ending."""
 

@@ -65,11 +65,7 @@ def document(tokenizer: Tokenizer, text: str) -> Span:
 
 @torch.no_grad()
 def score_sequences(
-    model: Model,
-    sequences: Sequence[Span],
-    runtime: Runtime,
-    batch_size: int,
-    progress: Progress | None = None,
+    model: Model, sequences: Sequence[Span], runtime: Runtime, batch_size: int, progress: Progress | None = None
 ) -> list[ScoredSpan]:
     """Log-likelihood of the scored part of each sequence.
 

@@ -11,25 +11,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from understudy.evaluate.likelihood import Span, continuation, document, score_sequences
-from understudy.evaluate.runner import prompt_room
-from understudy.inference.generate import encode_prompt, generate_text
+from understudy.evaluate.runner import answer_all, prompt_room
+from understudy.inference.generate import encode_prompt
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import load_run
-from understudy.runtime import Runtime, autocast_of, choose_device, choose_dtype
-from understudy.tokenizer.chat import chat_template, end_ids, render, speaks_chat
+from understudy.runtime import Runtime, choose_device, choose_dtype
+from understudy.tokenizer.chat import chat_template, render, speaks_chat
 
 try:
+    from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "the harness lm-eval is not installed; install it with `pip install 'understudy[eval]'`"
     ) from error
-
-if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
 
 NAME = "understudy"
 CHAT = "\0understudy chat\0"
@@ -80,16 +78,21 @@ class UnderstudyLM(LM):
             groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(place)
         for how, places in groups.items():
             stop, max_new_tokens, settings = _generation(json.loads(how))
-            prompts = {place: self._prompt(requests[place].args[0], max_new_tokens) for place in places}
-            places = sorted(places, key=lambda place: -len(prompts[place]))
-            for start in range(0, len(places), self.batch_size):
-                batch = places[start : start + self.batch_size]
-                completions = generate_text(
-                    self.model, self.tokenizer, [prompts[place] for place in batch], max_new_tokens, settings, stop,
-                    autocast=autocast_of(self.runtime), end_ids=end_ids(self.tokenizer), numbers=batch,
-                )  # fmt: skip
-                for place, completion in zip(batch, completions):
-                    answers[place] = completion.text
+            room = prompt_room(self.model, max_new_tokens)
+            prompts = [self._encode(requests[place].args[0])[-room:] for place in places]  # cut at the beginning
+            generated = answer_all(
+                self.model,
+                self.tokenizer,
+                prompts,
+                max_new_tokens,
+                settings,
+                self.runtime,
+                self.batch_size,
+                stop,
+                places,
+            )
+            for place, answer in zip(places, generated):
+                answers[place] = answer
         return answers
 
     @property
@@ -117,10 +120,6 @@ class UnderstudyLM(LM):
             return continuation(self.tokenizer, context, text)
         before = self._encode(context)
         return Span(before + self.tokenizer.encode(text), len(before))
-
-    def _prompt(self, context: str, max_new_tokens: int) -> list[int]:
-        """Tokens of a context, cut at its beginning to leave room for the answer."""
-        return self._encode(context)[-prompt_room(self.model, max_new_tokens) :]
 
     def _encode(self, context: str) -> list[int]:
         if not context.startswith(CHAT):

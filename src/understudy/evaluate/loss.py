@@ -1,6 +1,6 @@
 """Validation loss: every token predicted once, in consecutive windows, with a 95% confidence interval.
 
-One mean over all tokens, never a mean of batch means. Not here: tasks, printing, training.
+One mean over all tokens, never a mean of batch means. Not here: the data of a run (run_evaluation.py), tasks, training.
 """
 
 from __future__ import annotations
@@ -8,23 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from understudy.config.stages import IMPORTED
-from understudy.data.chat.conversations import open_conversations
-from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.loader import Batch, consecutive_batches
-from understudy.data.text.shards import open_split
 from understudy.inference.generate import evaluating
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
 from understudy.model.masks import causal, packed
-from understudy.run import Run
 from understudy.runtime import Runtime
 
 
@@ -49,57 +43,6 @@ class LossResult:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"perplexity": self.perplexity}
-
-
-def evaluate_run(
-    run: Run,
-    runtime: Runtime,
-    path: Path | None = None,
-    split: str = "val",
-    context_length: int | None = None,
-    batch_size: int = 16,
-) -> LossResult:
-    """Loss per token of a run on a split of its training data, or of the data at ``path``.
-
-    Args:
-        path: text for base models, conversations for the later stages; the run's data by default.
-        context_length: length of the windows; the model's by default.
-
-    Raises:
-        ValueError: no such data, data prepared with another tokenizer, a run whose data has no loss per token, or a
-            loss that is not finite.
-    """
-    info = run.config.info
-    if not info.generates:
-        raise ValueError(f"the run {run.path} is a reward model and has no loss per token; use evaluate_split")
-    if not info.token_loss and path is None:
-        raise ValueError(
-            f"the run {run.path} was trained on {info.data}, which have no loss per token; name --tasks, or --data "
-            "CONVERSATIONS"
-        )
-    if run.state.get("stage") == IMPORTED and path is None:
-        raise ValueError(f"the run {run.path} was imported and has no data; name --data or --tasks")
-    context = context_length or run.config.model.context_length
-    path = path or Path(run.config.data.path)
-    model = run.model.to(runtime.device)
-    if info.data != "text":
-        messages = (record["messages"] for record in open_conversations(path, split))
-        conversations = render_set(messages, run.tokenizer, context, run.config.data.too_long or "cut")
-        rows = all_rows(conversations, context, batch_size, runtime.rank, runtime.world_size)
-        return _check_finite(loss_over(model, rows, runtime), run)
-    data = open_split(path, split, run.config.model.vocab_size)
-    if data.tokenizer_sha256 not in (None, run.tokenizer.sha256):
-        raise ValueError(f"the data in {path} was prepared with another tokenizer than the run {run.path} has")
-    return _check_finite(evaluate_loss(model, data.tokens, context, batch_size, runtime, data.bytes), run)
-
-
-def _check_finite(result: LossResult, run: Run) -> LossResult:
-    if not math.isfinite(result.loss):
-        raise ValueError(
-            f"the loss of {run.path} at step {run.step} is not finite: its weights are damaged or its training "
-            "diverged; use another checkpoint with --checkpoint"
-        )
-    return result
 
 
 def evaluate_loss(

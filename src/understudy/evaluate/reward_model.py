@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -13,13 +14,13 @@ from torch import Tensor
 from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches
 from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
-from understudy.evaluate.statistics import Estimate, estimate, mean_interval
+from understudy.evaluate.statistics import Estimate, estimate, mean_estimate
 from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import pair_loss
 from understudy.model import GPT
 from understudy.rewards.model import check_finite, document_scores
-from understudy.run import REWARD_EVALUATION, RunFolder
+from understudy.run import REWARD_EVALUATION
 from understudy.runtime import Runtime
 
 BINS = 10
@@ -50,26 +51,23 @@ class RewardEvaluation:
 
     def measured(self) -> dict[str, float]:
         """The accuracies with their intervals, as metrics of the validation split."""
-        metrics: dict[str, float] = {}
-        for name, accuracy in self.accuracies().items():
-            metrics |= accuracy.metrics(f"val/{name}")
-        return metrics
+        accuracies = self.accuracies().items()
+        return {key: value for name, each in accuracies for key, value in each.metrics(f"val/{name}").items()}
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of evaluation_reward.json: accuracies, calibration and the distribution of scores."""
-        accuracies: dict[str, float | None] = {}
-        for name, accuracy in self.accuracies().items():
-            accuracies |= accuracy.named(name)
+        accuracies = self.accuracies().items()
         return {
             "loss": self.loss.loss, "loss_low": self.loss.loss_low, "loss_high": self.loss.loss_high,
-            **accuracies, "pairs": len(self.rows),
+            **{key: value for name, each in accuracies for key, value in each.named(name).items()},
+            "pairs": len(self.rows),
             "calibration": calibration([row["difference"] for row in self.rows]),
             "scores": self.scores,
         }  # fmt: skip
 
-    def save(self, folder: RunFolder, step: int) -> None:
+    def save(self, folder: Path, step: int) -> None:
         """Write it to the run's folder, where the report reads it."""
-        write_json(folder.path / REWARD_EVALUATION, self.as_dict() | {"checkpoint": str(step)})
+        write_json(folder / REWARD_EVALUATION, self.as_dict() | {"checkpoint": str(step)})
 
 
 def calibration(differences: Sequence[float]) -> list[dict[str, float]]:
@@ -137,9 +135,8 @@ def evaluate_scores(
             }
             for p in comparison.pairs if not p.tie
         ]  # fmt: skip
-    mean = sum(losses) / len(losses)
-    low, high = mean_interval(losses)
-    return RewardEvaluation(LossResult(mean, low, high, preferences.pairs), rows, scored)
+    mean = mean_estimate(losses)
+    return RewardEvaluation(LossResult(mean.value, mean.low, mean.high, preferences.pairs), rows, scored)
 
 
 def _losses(comparisons: Sequence[EncodedComparison], batch: dict[str, Tensor], scores: Tensor) -> list[float]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.config.stages import IMPORTED
+from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.chat.pair_rows import encode_preferences
 from understudy.data.chat.preferences import open_preferences
-from understudy.evaluate.loss import LossResult, evaluate_run
+from understudy.data.text.shards import open_split
+from understudy.evaluate.loss import LossResult, evaluate_loss, loss_over
 from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
 from understudy.files import write_json
 from understudy.rewards.model import RewardModel
-from understudy.run import Run, RunFolder
+from understudy.run import Run
 from understudy.runtime import Runtime
 
 
@@ -44,51 +49,61 @@ class RunEvaluation:
         return self.facts() | results
 
     def save(self) -> None:
-        """Write the result to the run's folder, where the report reads it, if it is the run's own validation.
-
-        Raises:
-            ValueError: the folder cannot be written.
-        """
-        if not self.own_validation:
-            return
-        folder = RunFolder(self.run.path)
-        try:
-            if isinstance(self.result, RewardEvaluation):
-                self.result.save(folder, self.run.step)
-            else:
-                write_json(folder.path / "evaluation.json", self.result.as_dict() | {"checkpoint": str(self.run.step)})
-        except OSError as error:
-            raise ValueError(
-                f"the result cannot be written to {self.run.path} ({error.strerror}); make it writable"
-            ) from error
+        """Write the result to the run's folder, where the report reads it, if it is the run's own validation."""
+        if self.own_validation and isinstance(self.result, RewardEvaluation):
+            self.result.save(self.run.path, self.run.step)
+        elif self.own_validation:
+            write_json(self.run.path / "evaluation.json", self.result.as_dict() | {"checkpoint": str(self.run.step)})
 
 
 def evaluate_split(
-    run: Run,
-    runtime: Runtime,
-    path: Path | None = None,
-    split: str = "val",
-    context_length: int | None = None,
+    run: Run, runtime: Runtime, path: Path | None = None, split: str = "val", context_length: int | None = None,
     batch_size: int = 16,
-) -> RunEvaluation:
-    """Evaluate a run on a split of its data or of the data at ``path``.
+) -> RunEvaluation:  # fmt: skip
+    """Evaluate a run on a split of its data, or of the data at ``path``: text for base models, conversations for
+    assistants, preferences for reward models.
 
     Args:
         context_length: length of the windows; the model's context by default.
 
     Raises:
-        ValueError: a context the model cannot read, no such data, or a result that is not finite.
+        ValueError: a context the model cannot read, no such data, data prepared with another tokenizer, a run whose
+            data has no loss per token, or a result that is not finite.
     """
-    limit = run.config.model.context_length
+    info, limit = run.config.info, run.config.model.context_length
     context = limit if context_length is None else context_length
     if not 1 <= context <= limit:
         raise ValueError(f"--context is {context}; the model reads 1 to {limit} tokens")
+    if path is None and info.generates and not info.token_loss:
+        raise ValueError(
+            f"the run {run.path} was trained on {info.data}, which have no loss per token; name --tasks, or --data "
+            "CONVERSATIONS"
+        )
+    if path is None and run.state.get("stage") == IMPORTED:
+        raise ValueError(f"the run {run.path} was imported and has no data; name --data or --tasks")
+    data = path or Path(run.config.data.path)
     result: LossResult | RewardEvaluation
-    if run.config.info.generates:
-        result = evaluate_run(run, runtime, path, split, context, batch_size)
-    else:
+    if not info.generates:
         model = RewardModel(run, runtime).model
-        preferences = open_preferences(path or Path(run.config.data.path), split)
-        encoded = encode_preferences(preferences, run.tokenizer, context, split)
+        encoded = encode_preferences(open_preferences(data, split), run.tokenizer, context, split)
         result = evaluate_scores(model, encoded, context, batch_size, runtime)
+    elif info.data == "text":
+        result = _text_loss(run, data, split, context, batch_size, runtime)
+    else:
+        messages = (record["messages"] for record in open_conversations(data, split))
+        conversations = render_set(messages, run.tokenizer, context, run.config.data.too_long or "cut")
+        rows = all_rows(conversations, context, batch_size, runtime.rank, runtime.world_size)
+        result = loss_over(run.model.to(runtime.device), rows, runtime)
+    if isinstance(result, LossResult) and not math.isfinite(result.loss):
+        raise ValueError(
+            f"the loss of {run.path} at step {run.step} is not finite: its weights are damaged or its training "
+            "diverged; use another checkpoint with --checkpoint"
+        )
     return RunEvaluation(run, split, context, result, path is None and split == "val" and context == limit)
+
+
+def _text_loss(run: Run, path: Path, split: str, context: int, batch_size: int, runtime: Runtime) -> LossResult:
+    data = open_split(path, split, run.config.model.vocab_size)
+    if data.tokenizer_sha256 not in (None, run.tokenizer.sha256):
+        raise ValueError(f"the data in {path} was prepared with another tokenizer than the run {run.path} has")
+    return evaluate_loss(run.model.to(runtime.device), data.tokens, context, batch_size, runtime, data.bytes)

@@ -1,7 +1,7 @@
 """Runs a task on a model: batched prompts, scored answers, and a result that can be compared with another run's.
 
     result = run_task(find_task("hamlet"), run.model, run.tokenizer, runtime)
-    result.accuracy, result.low, result.high
+    result.headline.value, result.headline.low, result.headline.high
 
 Format of prompts, the same for every task:
 
@@ -12,22 +12,31 @@ Format of prompts, the same for every task:
 - An eighth of the context is reserved for the answer. A prompt that is too long loses its oldest turns (few-shot
   examples first), and if the last turn alone is too long, its beginning. ``cut`` counts such prompts.
 
-Several processes share the examples, and each has the whole result. Not here: the definition of a task (task.py), and its
+Several processes share the examples, and each has the whole result. In the folder of a run, evaluation_tasks.json has the
+last result of each task, and evaluations/TASK.jsonl its examples. Not here: the definition of a task (task.py), and its
 files (tasks/).
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from understudy.evaluate.likelihood import Progress, Span, continuation, document, score_sequences
-from understudy.evaluate.statistics import Estimate, estimate, ratio_estimate
+from understudy.evaluate.statistics import Estimate, Paired, compare_paired, estimate, ratio_estimate
 from understudy.evaluate.task import Example, Task, as_text
+from understudy.evaluate.tasks import PUBLIC, find_task
+from understudy.files import now, read_json, write_json, write_text
 from understudy.inference.generate import Model, encode_prompt, generate_text
 from understudy.inference.sampling import SamplingSettings
+from understudy.run import Run, refuse_reward_model
 from understudy.runtime import Runtime, autocast_of
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, end_ids, render, speaks_chat
@@ -55,24 +64,8 @@ class TaskResult:
 
     @property
     def headline(self) -> Estimate:
+        """The main metric (for a loss task, the loss)."""
         return self.metrics[self.metric]
-
-    @property
-    def accuracy(self) -> float:
-        """Value of the main metric (for a loss task, the loss)."""
-        return self.headline.value
-
-    @property
-    def low(self) -> float | None:
-        return self.headline.low
-
-    @property
-    def high(self) -> float | None:
-        return self.headline.high
-
-    @property
-    def n(self) -> int:
-        return self.headline.n
 
     def scores(self) -> dict[str, float]:
         """Score of each example by id, as `statistics.compare_paired` takes them."""
@@ -93,14 +86,9 @@ class TaskResult:
 
 
 def run_task(
-    task: Task,
-    model: Model,
-    tokenizer: Tokenizer,
-    runtime: Runtime,
-    limit: int | None = None,
-    batch_size: int = 16,
+    task: Task, model: Model, tokenizer: Tokenizer, runtime: Runtime, limit: int | None = None, batch_size: int = 16,
     progress: Progress | None = None,
-) -> TaskResult:
+) -> TaskResult:  # fmt: skip
     """Run the first ``limit`` examples of a task, by default all.
 
     Args:
@@ -131,7 +119,6 @@ def run_task(
 
 
 def _row(example: Example, score: float, answer: str) -> dict[str, Any]:
-    """The record of one example."""
     question = example.text
     if example.messages:
         several = len(example.messages) > 1
@@ -153,7 +140,6 @@ def _run_answers(
     task: Task, examples: Sequence[Example], model: Model, tokenizer: Tokenizer, runtime: Runtime, batch_size: int,
     progress: Progress | None,
 ) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
-    """Generate greedily."""
     chat = speaks_chat(tokenizer)
     room = prompt_room(model, task.max_new_tokens)
     prompts = [prompt_tokens(tokenizer, task.prompt(example), room) for example in examples]
@@ -161,6 +147,7 @@ def _run_answers(
         model, tokenizer, [tokens for tokens, _ in prompts], task.max_new_tokens, SamplingSettings(temperature=0),
         runtime, batch_size, stop=() if chat else "\n", progress=progress,
     )  # fmt: skip
+    answers = [answer.strip() for answer in answers]
     rows = [_row(example, task.score(example, answer), answer) for example, answer in zip(examples, answers)]
     return rows, sum(was_cut for _, was_cut in prompts)
 
@@ -170,7 +157,7 @@ def answer_all(
     runtime: Runtime, batch_size: int, stop: str | Sequence[str] = (), numbers: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:  # fmt: skip
-    """One answer to each rendered prompt, stripped of white space at both ends.
+    """One answer to each rendered prompt.
 
     A sampled answer depends on the seed and the number of its prompt, not on the batch it is in. ``numbers`` are
     0, 1, … by default. The longest prompts come first, so that a batch that does not fit the memory fails at once.
@@ -185,7 +172,7 @@ def answer_all(
             autocast=autocast_of(runtime), end_ids=end_ids(tokenizer), numbers=[numbers[i] for i in batch],
         )  # fmt: skip
         for i, completion in zip(batch, completions):
-            answers[i] = completion.text.strip()
+            answers[i] = completion.text
         if progress:
             progress(start + len(batch), len(order))
     return answers
@@ -205,12 +192,12 @@ def _run_choices(
         choice_spans = [choice_span(tokenizer, prompt, choice) for choice in example.choices]
         spans += choice_spans
         cut += was_cut or any(len(span.ids) - 1 > context for span in choice_spans)
-    scored = iter(score_sequences(model, spans, runtime, batch_size, _per_example(progress, len(examples))))
+    scored = iter(score_sequences(model, spans, runtime, batch_size, progress))
     rows = []
     for example in examples:
         logprobs = [next(scored).logprob for _ in example.choices]
-        raw = _best(logprobs)
-        normalised = _best([x / max(1, len(choice.encode())) for x, choice in zip(logprobs, example.choices)])
+        sizes = [max(1, len(choice.encode())) for choice in example.choices]
+        raw, normalised = int(np.argmax(logprobs)), int(np.argmax(np.divide(logprobs, sizes)))
         scores = {
             "accuracy": task.score(example, example.choices[raw]),
             "accuracy_normalised": task.score(example, example.choices[normalised]),
@@ -218,15 +205,6 @@ def _run_choices(
         chosen = example.choices[normalised if task.metric == "accuracy_normalised" else raw]
         rows.append(_row(example, scores[task.metric], chosen) | {"scores": scores, "logprobs": logprobs})
     return rows, cut
-
-
-def _per_example(progress: Progress | None, n: int) -> Progress | None:
-    """Progress over choices, reported as progress over ``n`` examples."""
-    return (lambda done, total: progress(done * n // total, n)) if progress else None
-
-
-def _best(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=values.__getitem__)
 
 
 def _run_loss(
@@ -267,18 +245,11 @@ def _fit(tokenizer: Tokenizer, prompt: list[Message] | str, room: int) -> tuple[
     last turn always stays."""
     cut = False
     while isinstance(prompt, list) and len(_encode(tokenizer, prompt)) > room:
-        shorter = _without_oldest_turn(prompt)
-        if shorter is None:
+        system = [m for m in prompt if m["role"] == "system"]
+        if len(prompt) <= len(system) + 2:
             break
-        prompt, cut = shorter, True
+        prompt, cut = system + prompt[len(system) + 2 :], True
     return prompt, cut
-
-
-def _without_oldest_turn(messages: list[Message]) -> list[Message] | None:
-    """The messages without the first user message and its answer; None if only one turn is left."""
-    system = [m for m in messages if m["role"] == "system"]
-    turns = messages[len(system) :]
-    return system + turns[2:] if len(turns) > 2 else None
 
 
 def _encode(tokenizer: Tokenizer, prompt: list[Message] | str) -> list[int]:
@@ -294,3 +265,88 @@ def prompt_room(model: Model, max_new_tokens: int) -> int:
     is reserved; an answer that outgrows the context continues as `inference/generate.py` describes."""
     context = model.config.context_length
     return max(1, context - min(max_new_tokens, context // 8))
+
+
+# ---- Tasks on runs --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """Results of tasks on one run, or on two that are compared.
+
+    Attributes:
+        results: for each run, one result per task.
+        paired: with two runs, for each task the first run minus the second on the same questions.
+    """
+
+    runs: Sequence[Run]
+    results: list[list[TaskResult]]
+    paired: dict[str, Paired] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        documents = [
+            {"run": str(run.path), "step": run.step, "tasks": {result.name: result.as_dict() for result in results}}
+            for run, results in zip(self.runs, self.results)
+        ]
+        if len(documents) == 1:
+            return documents[0]
+        paired = {name: asdict(pair) for name, pair in self.paired.items()}
+        return documents[0] | {"against": documents[1], "paired": paired}
+
+    def save(self) -> None:
+        """Write the results to the folders of the runs, beside those of other tasks."""
+        for run, results in zip(self.runs, self.results):
+            path, folder = run.path / "evaluation_tasks.json", run.path / "evaluations"
+            saved = read_json(path) if path.exists() else {}
+            folder.mkdir(exist_ok=True)
+            for result in results:
+                saved[result.name] = {"checkpoint": str(run.step), "created": now()} | result.as_dict()
+                lines = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in result.examples)
+                write_text(folder / f"{result.name}.jsonl", lines)
+            write_json(path, saved)
+
+
+def evaluate_on_tasks(
+    runs: Sequence[Run], tasks: Sequence[Task], runtime: Runtime, limit: int | None = None, batch_size: int = 16,
+    progress: Callable[[str, int, int], None] = lambda description, done, total: None,
+) -> TaskEvaluation:  # fmt: skip
+    """Run tasks on one run or on two.
+
+    Args:
+        progress: called with a description, the number of finished examples and the number of all.
+
+    Raises:
+        ValueError: a task's data is missing, or a run is a reward model.
+    """
+    for run in runs:
+        refuse_reward_model(run)
+    results: list[list[TaskResult]] = [[] for _ in runs]
+    for run, own in zip(runs, results):
+        model = run.model.to(runtime.device)
+        for task in tasks:
+            report = partial(progress, f"{run.path.name}: {task.name}")
+            own.append(run_task(task, model, run.tokenizer, runtime, limit, batch_size, report))
+    both = zip(*results) if len(runs) == 2 else ()
+    return TaskEvaluation(runs, results, {a.name: compare_paired(b.scores(), a.scores()) for a, b in both})
+
+
+def find_tasks(names: Sequence[str], data: Path | None = None, few_shot: int = 0) -> list[Task]:
+    """Tasks by name or file.
+
+    Args:
+        data: file or folder of the questions of the public tasks; a subfolder with the name of a task is preferred.
+
+    Raises:
+        ValueError: no such task, one that is named twice, or ``data`` for tasks that do not read it.
+    """
+    if not names:
+        raise ValueError("--tasks names no task; write them as in --tasks hamlet,gsm8k")
+    if data is not None and not set(names) & set(PUBLIC):
+        raise ValueError(f"--task-data is for {', '.join(PUBLIC)}, and none of them is in --tasks; leave it out")
+    tasks = []
+    for name in names:
+        path = data / name if data and (data / name).is_dir() else data
+        tasks.append(find_task(name, path if name in PUBLIC else None, few_shot))
+    if len({task.name for task in tasks}) < len(tasks):
+        raise ValueError(f"--tasks {','.join(names)} names a task twice, and results are saved by name; name each once")
+    return tasks

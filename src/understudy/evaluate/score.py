@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from understudy.data.chat.formats import Dropped
-from understudy.data.chat.preference_formats import tidy_preference
+from understudy.data.chat.preferences import tidy_preference
 from understudy.data.records import parse_object
 from understudy.evaluate.statistics import Estimate, estimate, mean_estimate
 from understudy.rewards.model import RewardModel
@@ -24,44 +24,42 @@ PROGRESS_EVERY = 256
 
 @dataclass(frozen=True)
 class ScoredLine:
-    """One line to score: a conversation, or the chosen and the rejected conversation of a preference."""
+    """One scored line: a conversation, or the chosen and the rejected conversation of a preference."""
 
     number: int
     conversations: list[list[Message]]
     tie: bool = False
+    scores: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """Lines with the scores of their conversations. ``dropped``: a sentence for each line that cannot be scored."""
+    """``dropped``: a sentence for each line that cannot be scored."""
 
     run: Run
     lines: list[ScoredLine]
-    scores: list[list[float]]
     dropped: list[str]
 
     @property
     def has_pairs(self) -> bool:
-        return any(len(scores) == 2 for scores in self.scores)
+        return any(len(line.scores) == 2 for line in self.lines)
 
     def mean(self) -> Estimate:
         """Mean of all scores."""
-        return mean_estimate([score for scores in self.scores for score in scores])
+        return mean_estimate([score for line in self.lines for score in line.scores])
 
     def accuracy(self) -> Estimate | None:
         """Share of the preferences, without ties, whose chosen completion scores higher; None without preferences."""
-        right = [
-            float(scores[0] > scores[1])
-            for line, scores in zip(self.lines, self.scores)
-            if len(scores) == 2 and not line.tie
-        ]
+        pairs = [line.scores for line in self.lines if len(line.scores) == 2 and not line.tie]
+        right = [float(chosen > rejected) for chosen, rejected in pairs]
         return estimate(right) if right else None
 
     def as_dict(self) -> dict[str, Any]:
         accuracy = self.accuracy()
         rows = [
-            {"line": line.number, **dict(zip(("score",) if len(scores) == 1 else ("chosen", "rejected"), scores))}
-            for line, scores in zip(self.lines, self.scores)
+            {"line": line.number}
+            | dict(zip(("score",) if len(line.scores) == 1 else ("chosen", "rejected"), line.scores))
+            for line in self.lines
         ]
         return {
             "run": str(self.run.path), "step": self.run.step, "mean": self.mean().as_dict(),
@@ -89,7 +87,9 @@ def score_file(
         scores += model.conversations(conversations[start : start + PROGRESS_EVERY], batch_size)
         progress(len(scores), len(conversations))
     remaining = iter(scores)
-    return ScoredText(run, lines, [[next(remaining) for _ in line.conversations] for line in lines], dropped)
+    for line in lines:
+        line.scores.extend(next(remaining) for _ in line.conversations)
+    return ScoredText(run, lines, dropped)
 
 
 def read_lines(lines: Iterable[bytes], name: str) -> tuple[list[ScoredLine], list[str]]:

@@ -50,9 +50,6 @@ class Paired:
     lower: int
     p_value: float
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def estimate(scores: Sequence[float]) -> Estimate:
     """Mean of scores, with Wilson's interval if all are 0 or 1, else with a normal one."""
@@ -63,10 +60,13 @@ def estimate(scores: Sequence[float]) -> Estimate:
 
 
 def mean_estimate(values: Sequence[float]) -> Estimate:
-    """Mean of values with a normal interval, also if all happen to be 0 or 1."""
+    """Mean of independent values plus and minus 1.96 standard errors, also if all happen to be 0 or 1."""
     assert values, "an estimate needs a value"
-    low, high = mean_interval(values)
-    return Estimate(math.fsum(values) / len(values), low, high, len(values))
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n < 2:
+        return Estimate(mean, None, None, n)
+    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    return Estimate(mean, mean - Z * error, mean + Z * error, n)
 
 
 def wilson_interval(right: float, n: float) -> tuple[float, float]:
@@ -104,16 +104,6 @@ def win_rate(points: Sequence[float]) -> Estimate:
     return Estimate(share, *wilson_interval(share * effective, effective), n)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """Mean plus and minus 1.96 standard errors of independent values; None for a single value."""
-    n = len(values)
-    if n < 2:
-        return None, None
-    mean = math.fsum(values) / n
-    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    return mean - Z * error, mean + Z * error
-
-
 def ratio_estimate(sums: Sequence[float], counts: Sequence[int]) -> Estimate:
     """Ratio of summed ``sums`` to summed ``counts``, one pair for each independent example, such as the loss and the
     tokens of a document, with the standard error of a ratio (Cochran 1977, Sampling Techniques, section 6.4)."""
@@ -138,9 +128,8 @@ def compare_paired(first: Mapping[str, float], second: Mapping[str, float]) -> P
         raise ValueError("the two results share no example; evaluate both runs on the same questions")
     differences = [second[id] - first[id] for id in shared]
     higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    low, high = mean_interval(differences)
-    p_value = sign_test(higher, lower)
-    return Paired(len(shared), math.fsum(differences) / len(shared), low, high, higher, lower, p_value)
+    mean = mean_estimate(differences)
+    return Paired(mean.n, mean.value, mean.low, mean.high, higher, lower, sign_test(higher, lower))
 
 
 def sign_test(higher: int, lower: int) -> float:

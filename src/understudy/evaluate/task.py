@@ -57,6 +57,8 @@ class Task:
     verifier: str = "exact"
     """Row of rewards/verifiers.py that scores an answer."""
     max_new_tokens: int = 64
+    shots_by_category: bool = False
+    """Whether the examples shown before a question have its category."""
 
     def __init__(self, few_shot: int = 0) -> None:
         if few_shot < 0:
@@ -85,13 +87,7 @@ class Task:
         return system + shown + turns
 
     def conversation(self, example: Example) -> list[Message]:
-        """The example with its right answer, in the schema of conversations.
-
-        Raises:
-            ValueError: the example is a text to continue.
-        """
-        if example.text is not None:
-            raise ValueError(f"the example {example.id} of {self.name} is a text to continue, not a conversation")
+        """An example of messages with its right answer, in the schema of conversations."""
         return [*example.messages, {"role": "assistant", "content": example.answer}]
 
     def as_prompt(self, example: Example) -> Prompt:
@@ -103,24 +99,23 @@ class Task:
         return VERIFIERS[self.verifier](self.as_prompt(example), answer)
 
     def shots(self, example: Example) -> list[Example]:
-        """Solved examples shown before this question."""
-        return self._first_shots if self.few_shot else []
-
-    @cached_property
-    def _first_shots(self) -> list[Example]:
-        return self.enough_shots(self.examples("train", self.few_shot))
-
-    def enough_shots(self, examples: list[Example]) -> list[Example]:
-        """The first ``few_shot`` of the examples.
+        """Solved examples shown before this question.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: there are fewer than ``few_shot``.
         """
-        if len(examples) < self.few_shot:
+        if not self.few_shot:
+            return []
+        solved = [shot for shot in self._solved if not self.shots_by_category or shot.category == example.category]
+        if len(solved) < self.few_shot:
             raise ValueError(
-                f"the task {self.name} has {len(examples)} examples to show, and few_shot is {self.few_shot}"
+                f"the task {self.name} has {len(solved)} examples to show, and few_shot is {self.few_shot}"
             )
-        return examples[: self.few_shot]
+        return solved[: self.few_shot]
+
+    @cached_property
+    def _solved(self) -> list[Example]:
+        return self.examples("train", None if self.shots_by_category else self.few_shot)
 
 
 def question(text: str, system: str | None = None) -> tuple[Message, ...]:

@@ -3,7 +3,7 @@
 With enough corrections the run is finetuned on them; otherwise, or with ``method``, it learns from preferences, directly or
 through a reward model. An improvement NAME writes data/NAME-feedback and the runs NAME-sft, NAME-reward and NAME; finished
 parts are kept, so that an interrupted improvement can be resumed. Not here: training (train/runner.py), the conversion of
-judgements (export.py).
+judgements (exchange.py).
 """
 
 from __future__ import annotations
@@ -14,22 +14,36 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from understudy.config.load import apply_overrides, read_preset
 from understudy.config.stages import STAGES, stages_for
+from understudy.data.chat.preferences import open_preferences
+from understudy.data.chat.prompts import Prompt
+from understudy.evaluate.compare import (
+    Judge,
+    by_reward,
+    by_verifier,
+    compare_runs,
+    comparison_prompts,
+    task_of_run,
+)  # fmt: skip
+from understudy.feedback.exchange import EXPORTS
+from understudy.feedback.store import FeedbackStore
 from understudy.files import now, read_json, write_json, write_text
+from understudy.report.tables import print_comparison
+from understudy.rewards.model import RewardModel
+from understudy.rewards.verifiers import verifier_of
 from understudy.run import RunFolder, find_run, load_run, run_path
-
-if TYPE_CHECKING:
-    from understudy.data.chat.prompts import Prompt
-    from understudy.feedback.export import ExportedFeedback
+from understudy.runtime import start_runtime
+from understudy.stages.table import train_unless_done
 
 [CORRECTION_STAGE], [PREFERENCE_STAGE] = stages_for("conversations"), stages_for("preferences")
 """The stages that learn from corrections and directly from preferences."""
 [REWARD_STAGE] = stages_for("preferences", generates=False)
 """The stage that trains a reward model."""
 EXPORTS_OF_DATA = {"conversations": "sft", "preferences": "preferences", "prompts": "prompts"}
-"""The export (export.py) that is the data of a kind."""
+"""The export (exchange.py) that is the data of a kind."""
 MIN_PREFERENCES = 50
 """Fewer pairs would teach the taste of single annotators."""
 MIN_CORRECTIONS = 50
@@ -41,19 +55,7 @@ RECORD = "improvement.json"
 
 @dataclass(frozen=True)
 class ImproveRequest:
-    """Arguments of an improvement.
-
-    Attributes:
-        run: the run that people judged.
-        database: URL of the feedback database.
-        name: the new run.
-        method: the last stage; None is sft with enough corrections, else dpo.
-        data: prompts to compare the runs on; by default Hamlet's for a run that learnt Hamlet, else those of the feedback's
-            validation split.
-        judge: the reward model that compares answers without a verifier.
-        temperature: of the compared answers; by default that of most judged answers.
-        settings: dotted settings of the last stage.
-    """
+    """Arguments of `understudy improve`, whose help describes them; ``settings`` are dotted ones of the last stage."""
 
     run: str
     database: str
@@ -84,20 +86,15 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
         ValueError: too little feedback, a name in use, or no means to compare the runs.
         Interrupted: a signal; ``resume`` continues.
     """
-    from understudy.evaluate.compare import Judge, by_reward, by_verifier
-    from understudy.evaluate.compare_runs import compare_runs
-    from understudy.report.tables import print_comparison
-    from understudy.rewards.model import RewardModel
-    from understudy.rewards.verifiers import verifier_of
-    from understudy.runtime import start_runtime
-
     old = find_run(request.run)
-    prompts = _prompts(request, old)
-    verifiable = bool(prompts) and all(map(verifier_of, prompts))
+    prompts = None  # those that the feedback holds out
+    if request.data or task_of_run(old.path) is not None:
+        prompts = comparison_prompts([old.path], request.data, request.limit, verifiable=False)
+    verifiable = prompts is not None and all(map(verifier_of, prompts))
     if not verifiable and not request.judge and request.method and STAGES[request.method].rollout:
         raise ValueError(
-            f"the reward model that {request.method} optimises cannot compare its result; give another one with --judge RUN, "
-            "or prompts with answers with --data PATH"
+            f"the reward model that {request.method} optimises cannot compare its result; give another one with "
+            "--judge RUN, or prompts with answers with --data PATH"
         )
     feedback = _feedback(request, resume)
     method: str = feedback["method"]
@@ -140,15 +137,15 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
             raise ValueError(f"there is no improvement {request.name} to resume; leave --resume out to start it")
         saved = read_json(record)
         if saved["settings"] != settings:
-            raise ValueError(
-                f"{request.name} was started with {', '.join(f'{k} {v}' for k, v in saved['settings'].items())}; give the same with --resume, or start "
-                "another one with --run NAME"
-            )
+            given = ", ".join(f"{name} {value}" for name, value in saved["settings"].items())
+            raise ValueError(f"{request.name} was started with {given}; give the same, or another name with --run NAME")
         return dict(saved["feedback"])
     taken = next((p for p in (request.folder, request.part().path, request.part("-sft").path) if p.exists()), None)
     if taken:
         raise ValueError(f"{taken} exists; continue it with --resume, or choose another name with --run NAME")
-    exports, about = _export(request.database)
+    with FeedbackStore(request.database, create=False) as store:
+        temperatures = Counter(record.settings.get("temperature", 0.0) for record in store.answers(judged=True))
+        exports = {kind: EXPORTS[kind](store) for kind in EXPORTS_OF_DATA.values()}
     pairs, corrections = exports["preferences"].lines, len(exports["sft"].lines)
     method = request.method or (CORRECTION_STAGE if corrections >= MIN_CORRECTIONS else PREFERENCE_STAGE)
     if len(pairs) < MIN_PREFERENCES:
@@ -168,7 +165,8 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
     _preset(replace(request, method=method), method, {})
     request.folder.mkdir(parents=True)
     feedback: dict[str, Any] = {
-        **about, "method": method, "corrections": corrections, "pairs": len(pairs),
+        "database": store.url, "temperature": temperatures.most_common(1)[0][0], "method": method,
+        "corrections": corrections, "pairs": len(pairs),
         "prompts_compared": len({json.dumps(pair["prompt"]) for pair in pairs}),
         "left_out": {kind: dict(exported.left_out) for kind, exported in exports.items()},
     }  # fmt: skip
@@ -180,24 +178,11 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
     return feedback
 
 
-def _export(database: str) -> tuple[dict[str, ExportedFeedback], dict[str, Any]]:
-    """The exports of a store, its URL without a password, and the temperature of most judged answers."""
-    from understudy.feedback.export import EXPORTS
-    from understudy.feedback.store import FeedbackStore
-
-    with FeedbackStore(database, create=False) as store:
-        temperatures = Counter(record.settings.get("temperature", 0.0) for record in store.answers(judged=True))
-        about = {"database": store.url, "temperature": temperatures.most_common(1)[0][0] if temperatures else 0.0}
-        return {kind: EXPORTS[kind](store) for kind in ("sft", "preferences", "prompts")}, about
-
-
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
 def _train(request: ImproveRequest, stage: str, folder: RunFolder, start: RunFolder, feedback: dict[str, Any]) -> None:
     """Train one stage with its preset, for the epochs of the table of stages."""
-    from understudy.stages.table import train_unless_done
-
     info = STAGES[stage]
     data = feedback[EXPORTS_OF_DATA[info.data]]
     settings = {"data.path": data, "train.seed": str(request.seed), "train.device": request.device}
@@ -214,8 +199,6 @@ def _train(request: ImproveRequest, stage: str, folder: RunFolder, start: RunFol
 
 def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> dict[str, Any]:
     """The raw settings of a stage: its preset, ``settings``, and for the last stage the request's settings."""
-    from understudy.config.load import apply_overrides, read_preset
-
     overrides = request.settings if stage == request.method else {}
     return apply_overrides(read_preset(f"feedback-{stage}"), settings | overrides)
 
@@ -223,19 +206,7 @@ def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> di
 # ---- comparing ------------------------------------------------------------------------------------------------------
 
 
-def _prompts(request: ImproveRequest, old: RunFolder) -> list[Prompt]:
-    """The prompts to compare on; empty for those that the feedback holds out."""
-    from understudy.evaluate.compare_runs import comparison_prompts, task_of_run
-
-    if request.data is None and task_of_run(old.path) is None:
-        return []
-    return comparison_prompts([old.path], request.data, request.limit, verifiable=False)
-
-
 def _held_out(request: ImproveRequest) -> list[Prompt]:
     """The prompts of the preferences' validation split, which is not trained on."""
-    from understudy.data.chat.preferences import open_preferences
-    from understudy.data.chat.prompts import Prompt
-
     pairs = open_preferences(request.folder / "preferences.jsonl", "val")
     return [Prompt(each.prompt, None, None, each.category) for each in islice(pairs, request.limit)]

@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import uuid
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from understudy.files import now
 from understudy.tokenizer.base import clean
 from understudy.tokenizer.chat import Message
 
 MOST_CHARACTERS = 100_000
 """Limit of a comment or a correction."""
 MOST_NAME = 200
-"""Limit of the characters of an id or an annotator's name."""
+"""Limit of an id or an annotator's name."""
 ANONYMOUS = "anonymous"
 """The annotator of judgements without a name."""
 
@@ -22,12 +24,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 VALUES: dict[str, tuple[int, ...]] = {"thumb": (-1, 1), "rating": (1, 2, 3, 4, 5), "comparison": (-1, 0, 1)}
 
 
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
 @dataclass(frozen=True)
 class AnswerRecord:
-    """One answer of a model, with its prompt (which ends with the user's message), weights and sampling settings.
-
-    The store sets ``id`` and ``created`` (UTC) if they are empty.
-    """
+    """One answer of a model, with its prompt (which ends with the user's message), weights and sampling settings."""
 
     conversation_id: str
     prompt: list[Message]
@@ -38,8 +41,8 @@ class AnswerRecord:
     settings: dict[str, Any]
     finish_reason: str
     tokens: int
-    id: str = ""
-    created: str = ""
+    id: str = field(default_factory=new_id)
+    created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Judgement:
     comment: str | None = None
     correction: str | None = None
     other_answer_id: str | None = None
-    id: str = ""
-    created: str = ""
+    id: str = field(default_factory=new_id)
+    created: str = field(default_factory=now)
 
     @property
     def subject(self) -> tuple[str, str, frozenset[str]]:
@@ -92,7 +95,7 @@ def check_judgement(judgement: Judgement) -> Judgement:
         raise ValueError(f"the value of a {kind} is {value!r}; give one of {allowed}")
     if kind == "correction" and value is not None:
         raise ValueError("a correction has no value; give it a text, and send a thumb or rating separately")
-    correction = None if judgement.correction is None else _text("correction", judgement.correction).strip()
+    correction = _text("correction", judgement.correction)
     if (kind == "correction") != (correction is not None):
         raise ValueError("the kind correction needs a correction, and no other kind has one")
     if correction == "":
@@ -105,17 +108,19 @@ def check_judgement(judgement: Judgement) -> Judgement:
         judgement,
         id=_name("judgement id", judgement.id),
         annotator=_name("annotator", judgement.annotator.strip() or ANONYMOUS),
-        comment=(None if judgement.comment is None else _text("comment", judgement.comment).strip()) or None,
+        comment=_text("comment", judgement.comment) or None,
         correction=correction,
     )
 
 
-def _text(field: str, text: str) -> str:
+def _text(field: str, text: str | None) -> str | None:
+    if text is None:
+        return None
     if not isinstance(text, str):
         raise ValueError(f"the {field} is {text!r}; give a text")
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the {field} has {len(text):,} characters; give at most {MOST_CHARACTERS:,}")
-    return str(_storable(text))
+    return str(_storable(text)).strip()
 
 
 def _name(field: str, name: str) -> str:

@@ -13,12 +13,16 @@ from itertools import combinations
 from typing import Any
 
 from understudy.evaluate.statistics import Estimate, mean_estimate, wilson_interval, win_rate
-from understudy.feedback.export import preferences
+from understudy.feedback.exchange import preferences
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore
 
-JUDGED = ("thumb", "rating", "comparison")
-"""Kinds of judgement with a value, on which annotators can agree."""
+DISTANCES: dict[str, Callable[[int, int], float]] = {
+    "thumb": lambda a, b: float(a != b),
+    "rating": lambda a, b: float((a - b) ** 2),
+    "comparison": lambda a, b: float(a != b),
+}
+"""The distance of two values of each kind of judgement on which annotators can agree."""
 
 
 def statistics(store: FeedbackStore) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def statistics(store: FeedbackStore) -> dict[str, Any]:
         "runs": _runs(answers, judgements),
         "win_rates": _win_rates(answers, judgements),
         "annotators": _annotators(judgements),
-        "alpha": {kind: krippendorff_alpha(_units(judgements, kind), DISTANCES[kind]) for kind in JUDGED},
+        "alpha": {kind: krippendorff_alpha(_units(judgements, kind), DISTANCES[kind]) for kind in DISTANCES},
     }
 
 
@@ -74,7 +78,7 @@ def _annotators(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
     """For each annotator: judgements, and the share that agrees with each other annotator's of the same answer."""
     counts = Counter(judgement.annotator for judgement in judgements)
     alike: dict[str, list[bool]] = defaultdict(list)
-    for kind in JUDGED:
+    for kind in DISTANCES:
         for unit in _units(judgements, kind):
             for (one, value), (other, value_of_other) in combinations(unit.items(), 2):
                 for name in (one, other):
@@ -93,13 +97,6 @@ def _units(judgements: Iterable[Judgement], kind: str) -> list[dict[str, int]]:
             turned = judgement.other_answer_id is not None and judgement.other_answer_id < judgement.answer_id
             units[judgement.subject[2]][judgement.annotator] = -judgement.value if turned else judgement.value
     return [unit for unit in units.values() if len(unit) > 1]
-
-
-DISTANCES: dict[str, Callable[[int, int], float]] = {
-    "thumb": lambda a, b: float(a != b),
-    "rating": lambda a, b: float((a - b) ** 2),
-    "comparison": lambda a, b: float(a != b),
-}
 
 
 def krippendorff_alpha(units: Sequence[dict[str, int]], distance: Callable[[int, int], float]) -> float | None:

@@ -2,30 +2,20 @@
 
 SQLite by default, PostgreSQL by URL. A method that adds a record returns after the database has written it to the disk. Records
 are never changed or deleted: a further judgement of an answer by the same annotator is added, and the last one counts. Not
-here: validation (records.py), exports (export.py), statistics (statistics.py), HTTP.
+here: validation (records.py), exports (exchange.py), statistics (statistics.py), HTTP.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
 
-from understudy.feedback.records import (
-    KINDS,
-    MOST_NAME,
-    AnswerRecord,
-    Judgement,
-    check_answer,
-    check_judgement,
-)
-from understudy.files import now
+from understudy.feedback.records import KINDS, MOST_NAME, AnswerRecord, Judgement, check_answer, check_judgement
 from understudy.run import RUNS
 
 SCHEMA_VERSION = 1
@@ -97,12 +87,7 @@ class FeedbackStore:
             raise
 
     def add_answer(self, record: AnswerRecord) -> str:
-        """Add an answer, and its conversation if it is new; returns the answer's id.
-
-        Raises:
-            ValueError: an id in use, or an invalid id.
-        """
-        record = check_answer(replace(record, id=record.id or new_id(), created=record.created or now()))
+        """Add an answer; returns its id. Errors as of :meth:`add`."""
         self.add([record], [])
         return record.id
 
@@ -112,7 +97,7 @@ class FeedbackStore:
         Raises:
             ValueError: an unknown answer, or an invalid judgement.
         """
-        judgement = check_judgement(replace(judgement, id=judgement.id or new_id(), created=judgement.created or now()))
+        judgement = check_judgement(judgement)
         answer = self._known(judgement.answer_id)
         if judgement.correction is not None and judgement.correction == answer.text.strip():
             raise ValueError("the correction equals the answer; give the text that it should have been")
@@ -122,12 +107,12 @@ class FeedbackStore:
         return judgement.id
 
     def add(self, answers: Iterable[AnswerRecord], judgements: Iterable[Judgement]) -> None:
-        """Add valid records, all of them or none.
+        """Add records, and conversations that are new: all of them or none.
 
         Raises:
-            ValueError: an id in use, or a judgement of an unknown answer.
+            ValueError: an id in use, a judgement of an unknown answer, or an invalid field.
         """
-        answers, judgements = list(answers), list(judgements)
+        answers, judgements = list(map(check_answer, answers)), list(map(check_judgement, judgements))
         try:
             with self._writing() as connection:
                 for record in answers:
@@ -144,23 +129,15 @@ class FeedbackStore:
     def answer(self, id: str) -> AnswerRecord | None:
         return next(self._answers(ANSWERS.c.id == id), None)
 
-    def conversation(self, conversation_id: str) -> list[AnswerRecord]:
-        """The answers of a conversation in order; none if it is unknown."""
-        return list(self._answers(ANSWERS.c.conversation_id == conversation_id))
-
     def answers(self, judged: bool = False) -> Iterator[AnswerRecord]:
         """All answers in order; with ``judged`` those that have a judgement."""
-        answer, other = sql.select(JUDGEMENTS.c.answer_id), sql.select(JUDGEMENTS.c.other_answer_id)
-        having = sql.or_(
-            ANSWERS.c.id.in_(answer), ANSWERS.c.id.in_(other.where(JUDGEMENTS.c.other_answer_id.is_not(None)))
-        )
-        return self._answers(having if judged else sql.true())
+        having = sql.or_(ANSWERS.c.id == JUDGEMENTS.c.answer_id, ANSWERS.c.id == JUDGEMENTS.c.other_answer_id)
+        return self._answers(sql.exists().where(having) if judged else sql.true())
 
     def judgements(self, replaced: bool = False) -> list[Judgement]:
         """The judgements in order, without those that a later one replaced unless ``replaced``."""
         with self._engine.connect() as connection:
-            rows = connection.execute(sql.select(JUDGEMENTS).order_by(JUDGEMENTS.c.number)).mappings()
-            judgements = [Judgement(**_without_number(row)) for row in rows]
+            judgements = [Judgement(**row) for row in connection.execute(_in_order(JUDGEMENTS)).mappings()]
         if replaced:
             return judgements
         last = {judgement.subject: judgement.id for judgement in judgements}
@@ -223,9 +200,9 @@ class FeedbackStore:
 
     def _answers(self, where: sql.ColumnElement[bool]) -> Iterator[AnswerRecord]:
         with self._engine.connect() as connection:
-            query = sql.select(ANSWERS).where(where).order_by(ANSWERS.c.number)
+            query = _in_order(ANSWERS).where(where)
             for row in connection.execution_options(yield_per=500).execute(query).mappings():
-                yield AnswerRecord(**_without_number(row))
+                yield AnswerRecord(**row)
 
     @contextmanager
     def _writing(self) -> Iterator[sql.Connection]:
@@ -237,17 +214,12 @@ class FeedbackStore:
             yield connection
 
 
-def new_id() -> str:
-    """A unique id for an answer or a judgement."""
-    return uuid.uuid4().hex
-
-
 def default_url() -> str:
     return f"sqlite:///{RUNS / 'feedback.db'}"
 
 
-def _without_number(row: Any) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "number"}
+def _in_order(table: sql.Table) -> sql.Select[Any]:
+    return sql.select(*(column for column in table.c if column.name != "number")).order_by(table.c.number)
 
 
 def _insert_new(connection: sql.Connection, table: sql.Table) -> sql.Insert:

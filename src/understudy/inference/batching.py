@@ -12,9 +12,7 @@ On a CPU with a fixed number of threads, the same seed gives the same completion
   whole chunks of earlier prompts (slots.py); one without a seed reuses any prefix.
 - Draws depend on the seed alone, as in :func:`generate_text`, whose results differ only by rounding.
 
-A request that raises an exception ends with the finish reason ``error``; the others and the engine continue.
-
-Not here: limits on requests (serve/), sampling (sampling.py), a fixed batch from start to end (generate.py).
+A request that raises an exception ends with the finish reason ``error``; the others and the engine continue. Not here: limits on requests (serve/), sampling (sampling.py), a fixed batch from start to end (generate.py).
 
 Shapes: B sequences, T time, D model width, V vocabulary.
 """
@@ -29,16 +27,23 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 
 import torch
 from torch import Tensor
 
 from understudy.inference import sampling
-from understudy.inference.completion import Completion, CompletionText, FinishReason
 from understudy.inference.generate import Model, check_request, evaluating
 from understudy.inference.quantize import is_prepared, prepare_for_inference
-from understudy.inference.requests import CompletionChunk, EngineStats, QueueFull, SequenceRequest, TokenLogprob
+from understudy.inference.requests import (
+    Completion,
+    CompletionChunk,
+    CompletionText,
+    EngineStats,
+    FinishReason,
+    QueueFull,
+    SequenceRequest,
+    TokenLogprob,
+)
 from understudy.inference.sampling import SamplingSettings
 from understudy.inference.slots import Slot, Slots
 from understudy.model.masks import cached
@@ -48,11 +53,11 @@ from understudy.tokenizer import Tokenizer
 logger = logging.getLogger("understudy.engine")
 
 
-class _Sequence:
-    """State of one request."""
+class RequestHandle:
+    """A submitted request. Its client may call the public methods; the rest belongs to the engine's thread."""
 
     def __init__(
-        self, request: SequenceRequest, text: CompletionText, on_chunk: Callable[[CompletionChunk], None]
+        self, request: SequenceRequest, text: CompletionText, on_chunk: Callable[[CompletionChunk], object]
     ) -> None:
         self.request, self.text, self.on_chunk = request, text, on_chunk
         [self.generator] = sampling.row_generators(request.settings.seed, [0])
@@ -64,6 +69,12 @@ class _Sequence:
         self.reused_tokens = 0
         self.cancelled = False
 
+    @property
+    def held_slot(self) -> Slot:
+        """The slot of a running request."""
+        assert self.slot is not None
+        return self.slot
+
     def early_end(self, now: float) -> FinishReason | None:
         """``cancelled`` or ``timeout`` if the sequence has to end now."""
         if self.cancelled:
@@ -71,20 +82,13 @@ class _Sequence:
         timeout = self.request.timeout
         return "timeout" if timeout is not None and now - self.submitted >= timeout else None
 
-
-class RequestHandle:
-    """A submitted request, as its client sees it."""
-
-    def __init__(self, sequence: _Sequence) -> None:
-        self._sequence = sequence
-
     def cancel(self) -> None:
         """End the completion at the next step, with one last chunk; no effect after its end. From any thread."""
-        self._sequence.cancelled = True
+        self.cancelled = True
 
     def completion(self) -> Completion:
         """The completion so far; complete after its last chunk."""
-        return self._sequence.text.completion()
+        return self.text.completion()
 
 
 class BatchEngine:
@@ -100,10 +104,6 @@ class BatchEngine:
         max_rows: requests that run at once; others wait.
         prefill_tokens: prompt tokens computed between two steps of the running sequences.
         queue_limit: requests that may wait.
-        cache_bytes: upper limit for the KV cache; fewer requests run at once if it is too small for all.
-
-    Raises:
-        ValueError: ``cache_bytes`` is too small for one sequence.
     """
 
     def __init__(
@@ -114,16 +114,15 @@ class BatchEngine:
         max_rows: int = 8,
         prefill_tokens: int = 128,
         queue_limit: int = 64,
-        cache_bytes: int | None = None,
     ) -> None:
         weight = next(model.parameters())
         self._device = weight.device
-        self._slots = Slots(model.shape, max_rows, prefill_tokens, self._device, weight.dtype, cache_bytes)
+        self._slots = Slots(model.shape, max_rows, prefill_tokens, self._device, weight.dtype)
         if self._device.type == "cpu" and not is_prepared(model):
             model = prepare_for_inference(model, "fp32", len(self._slots))
         self.model, self.tokenizer, self.queue_limit = model, tokenizer, queue_limit
-        self._running: list[_Sequence] = []  # with a slot; only the engine's thread changes it
-        self._waiting: deque[_Sequence] = deque()
+        self._running: list[RequestHandle] = []  # with a slot; only the engine's thread changes it
+        self._waiting: deque[RequestHandle] = deque()
         self._wake = threading.Condition()  # guards the attributes below and the queue
         self._open = self._abandoned = False
         self._thread: threading.Thread | None = None
@@ -140,12 +139,10 @@ class BatchEngine:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
 
-    def submit(self, request: SequenceRequest, on_chunk: Callable[[CompletionChunk], None]) -> RequestHandle:
+    def submit(self, request: SequenceRequest, on_chunk: Callable[[CompletionChunk], object]) -> RequestHandle:
         """Queue a request. ``on_chunk`` is called in the engine's thread for each chunk and must not block.
 
         A RuntimeError from ``on_chunk``, which a closed event loop raises, cancels the request.
@@ -155,7 +152,7 @@ class BatchEngine:
             QueueFull: too many requests wait.
             RuntimeError: the engine is closed, not started, or failed.
         """
-        sequence = _Sequence(request, self._checked(request), on_chunk)
+        sequence = RequestHandle(request, self._checked(request), on_chunk)
         with self._wake:
             if not self._open:
                 raise RuntimeError("the engine is not running; submit inside its `with` block, before it is closed")
@@ -164,7 +161,7 @@ class BatchEngine:
                 raise QueueFull(len(self._waiting), max(1.0, wait))
             self._waiting.append(sequence)
             self._wake.notify_all()
-        return RequestHandle(sequence)
+        return sequence
 
     def stats(self) -> EngineStats:
         with self._wake:
@@ -179,17 +176,12 @@ class BatchEngine:
         """Whether it accepts requests: after its start, until it is closed or its thread fails."""
         return self._open
 
-    def close(self, drain: bool = True, timeout: float | None = None) -> None:
-        """Accept no more requests, and end: when all are finished, or at once without ``drain``; after ``timeout`` seconds
-        at the latest."""
+    def close(self, drain: bool = True) -> None:
+        """Accept no more requests, and end: when all are finished, or at once without ``drain``."""
         with self._wake:
             self._open, self._abandoned = False, self._abandoned or not drain
             self._wake.notify_all()
-        if self._thread is None or self._thread is threading.current_thread():
-            return
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            self._abandoned = True  # the remaining sequences end as cancelled at the next step
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _checked(self, request: SequenceRequest) -> CompletionText:
@@ -198,12 +190,10 @@ class BatchEngine:
         context, needed = self.model.shape.context_length, len(request.tokens) + request.max_new_tokens
         if self._slots.cache is not None and needed > context:
             raise ValueError(
-                f"the prompt's {len(request.tokens)} tokens and {request.max_new_tokens} new ones exceed the context "
-                f"of {context}; shorten the prompt, or ask for fewer"
+                f"the prompt and the new tokens are {needed} and exceed the context of {context}; ask for fewer"
             )
-        for name in ("logprobs", "prompt_logprobs"):
-            if (top := getattr(request, name)) is not None and top < 0:
-                raise ValueError(f"{name} is {top}; give 0 or more, or leave it out")
+        if min(request.logprobs or 0, request.prompt_logprobs or 0) < 0:
+            raise ValueError("a number of log-probabilities is below 0; give 0 or more, or leave it out")
         return CompletionText(self.tokenizer, request.stop, frozenset(request.end_ids))
 
     # The methods below run in the engine's thread.
@@ -232,7 +222,7 @@ class BatchEngine:
             ending = [sequence for sequence in self._waiting if self._abandoned or sequence.early_end(now)]
             for sequence in ending:
                 self._waiting.remove(sequence)
-            while self._waiting and (slot := self._acquire_slot(self._waiting[0])):
+            while self._waiting and (slot := self._slots.acquire(self._waiting[0].request)):
                 sequence = self._waiting.popleft()
                 sequence.slot, sequence.started, sequence.reused_tokens = slot, now, len(slot.tokens)
                 self._running.append(sequence)
@@ -241,10 +231,6 @@ class BatchEngine:
         for sequence in ending:
             self._end(sequence, sequence.early_end(now) or "cancelled")
         return self._open or bool(self._waiting or self._running)
-
-    def _acquire_slot(self, sequence: _Sequence) -> Slot | None:
-        request = sequence.request
-        return self._slots.acquire(request.tokens, request.settings.seed is not None, request.prompt_logprobs is None)
 
     def _step(self) -> None:
         """Compute prompt chunks, then one token for each sequence whose prompt is complete."""
@@ -264,7 +250,7 @@ class BatchEngine:
             self._sample(sequences, logits[0] if len(logits) == 1 else torch.cat(logits))
 
     @contextlib.contextmanager
-    def _isolated(self, sequences: Sequence[_Sequence]) -> Iterator[None]:
+    def _isolated(self, sequences: Sequence[RequestHandle]) -> Iterator[None]:
         """End ``sequences`` with the reason ``error`` if the block raises; the engine continues."""
         try:
             yield
@@ -275,7 +261,7 @@ class BatchEngine:
             for sequence in sequences:
                 self._end(sequence, "error")
 
-    def _prefill(self, sequences: Sequence[_Sequence]) -> list[tuple[_Sequence, Tensor]]:
+    def _prefill(self, sequences: Sequence[RequestHandle]) -> list[tuple[RequestHandle, Tensor]]:
         """Compute a chunk of each prompt in turn, ``prefill_tokens`` in all and one chunk at least.
 
         Returns:
@@ -283,7 +269,7 @@ class BatchEngine:
         """
         prefilled, budget = [], self._slots.chunk
         for sequence in sequences:
-            slot, prompt = _slot(sequence), sequence.request.tokens
+            slot, prompt = sequence.held_slot, sequence.request.tokens
             chunk = self._slots.next_chunk(slot, prompt)
             if len(chunk) > budget:
                 break  # chunks are not cut shorter: the result for a prompt must not depend on the others
@@ -299,7 +285,7 @@ class BatchEngine:
                     self._end(sequence, "length")
         return prefilled
 
-    def _prefill_chunk(self, sequence: _Sequence, slot: Slot, chunk: list[int]) -> Tensor:
+    def _prefill_chunk(self, sequence: RequestHandle, slot: Slot, chunk: list[int]) -> Tensor:
         """Logits (1, V) after a chunk of the prompt."""
         top, prompt, start = sequence.request.prompt_logprobs, sequence.request.tokens, len(slot.tokens)
         hidden = self._hidden([chunk], [slot.number])  # (1, T, D)
@@ -307,12 +293,12 @@ class BatchEngine:
         self._slots.append(slot, chunk)
         if top is not None:
             targets = prompt[start + 1 : start + len(chunk) + 1]
-            sequence.prompt_logprobs += self._token_logprobs(logits[: len(targets)], targets, top)
+            sequence.prompt_logprobs += token_logprobs(logits[: len(targets)], targets, top, self.tokenizer.vocab_size)
         return logits[-1:]
 
-    def _decode(self, sequences: Sequence[_Sequence]) -> Tensor:
+    def _decode(self, sequences: Sequence[RequestHandle]) -> Tensor:
         """Logits (B, V) after the last token of each sequence."""
-        slots = [_slot(sequence) for sequence in sequences]
+        slots = [sequence.held_slot for sequence in sequences]
         numbers = [slot.number for slot in slots]
         last = {slot.number: sequence.text.tokens[-1] for slot, sequence in zip(slots, sequences)}
         # A CPU computes the slots in use; a GPU takes all of them, so that shapes stay the same. For a slot that is not in
@@ -335,7 +321,7 @@ class BatchEngine:
         lengths = [min(len(self._slots.slots[number].tokens), last_place) for number in numbers]
         return self.model.hidden(batch, cached(cache.pick(numbers, lengths), batch.shape[1]))
 
-    def _sample(self, sequences: Sequence[_Sequence], logits: Tensor) -> None:
+    def _sample(self, sequences: Sequence[RequestHandle], logits: Tensor) -> None:
         """Draw a token for each sequence from ``logits`` (B, V), in groups of equal settings."""
         groups: dict[SamplingSettings, list[int]] = {}
         for number, sequence in enumerate(sequences):
@@ -355,14 +341,14 @@ class BatchEngine:
                 with self._isolated([sequence]):
                     self._append(sequence, token, logprob, group_logits[place : place + 1])
 
-    def _seen(self, sequence: _Sequence, logits: Tensor) -> Tensor:
+    def _seen(self, sequence: RequestHandle, logits: Tensor) -> Tensor:
         """(V,), true for the tokens of the prompt and the completion."""
         if sequence.seen is None:
             [sequence.seen] = sampling.seen_tokens([sequence.request.tokens], logits[:1])
         sequence.seen[sequence.text.tokens[-1:]] = True
         return sequence.seen
 
-    def _append(self, sequence: _Sequence, token: int, logprob: float, logits: Tensor) -> None:
+    def _append(self, sequence: RequestHandle, token: int, logprob: float, logits: Tensor) -> None:
         """Append the next token, sampled from ``logits`` (1, V)."""
         if not math.isfinite(logprob):  # the model diverged
             self._end(sequence, "error")
@@ -370,23 +356,16 @@ class BatchEngine:
         sequence.in_prompt = False
         self._tokens_generated += 1
         top = sequence.request.logprobs
-        logprobs = () if top is None else tuple(self._token_logprobs(logits, [token], top))
-        text = sequence.text.push(token, logprob)
+        logprobs = () if top is None else tuple(token_logprobs(logits, [token], top, self.tokenizer.vocab_size))
+        chunk = CompletionChunk(sequence.text.push(token, logprob), (token,), logprobs)
         if sequence.text.stopped:
-            self._end(sequence, "stop", text, (token,), logprobs)
+            self._end(sequence, "stop", chunk)
         elif len(sequence.text.tokens) == sequence.request.max_new_tokens:
-            self._end(sequence, "length", text, (token,), logprobs)
+            self._end(sequence, "length", chunk)
         else:
-            self._emit(sequence, CompletionChunk(text, (token,), logprobs))
+            self._emit(sequence, chunk)
 
-    def _end(
-        self,
-        sequence: _Sequence,
-        reason: FinishReason,
-        text: str = "",
-        tokens: tuple[int, ...] = (),
-        logprobs: tuple[TokenLogprob, ...] = (),
-    ) -> None:
+    def _end(self, sequence: RequestHandle, reason: FinishReason, last: CompletionChunk | None = None) -> None:
         """Free the sequence's slot, and emit its last chunk."""
         if sequence.slot is not None:
             if reason == "error":
@@ -397,10 +376,11 @@ class BatchEngine:
                 self._seconds += 0.2 * (time.monotonic() - sequence.started - self._seconds)
             sequence.slot = None
         self._finished[reason] += 1
-        text += "" if reason == "error" else sequence.text.finish()  # an error may come from the decoder
-        self._emit(sequence, CompletionChunk(text, tokens, logprobs, reason))
+        last = last or CompletionChunk("")
+        rest = "" if reason == "error" else sequence.text.finish()  # an error may come from the decoder
+        self._emit(sequence, dataclasses.replace(last, text=last.text + rest, finish_reason=reason))
 
-    def _emit(self, sequence: _Sequence, chunk: CompletionChunk) -> None:
+    def _emit(self, sequence: RequestHandle, chunk: CompletionChunk) -> None:
         if sequence.prompt_logprobs or sequence.reused_tokens:  # part of the first chunk
             chunk = dataclasses.replace(
                 chunk, prompt_logprobs=tuple(sequence.prompt_logprobs), reused_tokens=sequence.reused_tokens
@@ -410,30 +390,6 @@ class BatchEngine:
             sequence.on_chunk(chunk)
         except RuntimeError:  # a closed event loop: the client is gone
             sequence.cancelled = True
-
-    def _token_logprobs(self, logits: Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob]:
-        return token_logprobs(logits, tokens, top, self.tokenizer.vocab_size)
-
-
-def _slot(sequence: _Sequence) -> Slot:
-    """The slot of a running sequence."""
-    if sequence.slot is None:
-        raise RuntimeError("a running sequence has no slot")
-    return sequence.slot
-
-
-def complete(engine: BatchEngine, request: SequenceRequest) -> Completion:
-    """Submit one request and wait for its completion; arguments and errors as for :meth:`BatchEngine.submit`."""
-    ended, reasons = threading.Event(), list[FinishReason]()
-
-    def on_chunk(chunk: CompletionChunk) -> None:
-        if chunk.finish_reason is not None:
-            reasons.append(chunk.finish_reason)
-            ended.set()
-
-    handle = engine.submit(request, on_chunk)
-    ended.wait()
-    return dataclasses.replace(handle.completion(), finish_reason=reasons[0])
 
 
 def token_logprobs(

@@ -7,7 +7,7 @@ At the end of the context, for every model and position encoding:
   tokens are dropped. (A sliding window would be wrong with a cache: learned positions would have to move, and the cached
   values of the remaining tokens depend on the dropped ones.)
 
-A bigram has no context to fill. Not here: sampling (sampling.py), text (completion.py), requests that join and leave
+A bigram has no context to fill. Not here: sampling (sampling.py), text (requests.py), requests that join and leave
 (batching.py).
 
 Shapes: B batch, R sequences still running, T time, D model width, V vocabulary.
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from understudy.inference import sampling
-from understudy.inference.completion import Completion, CompletionText, end_tokens
+from understudy.inference.requests import Completion, CompletionText
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram, KVCache
 from understudy.model.masks import cached, causal
@@ -104,7 +104,6 @@ def generate_text(
     max_new_tokens: int,
     settings: SamplingSettings | None = None,
     stop: str | Sequence[str] = (),
-    stop_at_end_of_text: bool = True,
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
     numbers: Sequence[int] | None = None,
@@ -118,18 +117,16 @@ def generate_text(
             tokenizer has no such token.
         settings: sampling settings; by default the model's own distribution.
         stop: a string, or several, before which the text ends, however it is tokenized.
-        stop_at_end_of_text: whether the tokenizer's end-of-text token ends a sequence.
-        end_ids: further tokens that end a sequence, such as the end of a message.
+        end_ids: tokens that end a sequence beside the tokenizer's end of text, such as the end of a message.
         numbers: of the prompts; draws depend on the seed and this number. By default 0, 1, …
 
     Raises:
         ValueError: an empty prompt that cannot be replaced, an empty stop string, text the tokenizer cannot encode, tokens
             outside the vocabulary.
     """
-    ends = end_tokens(tokenizer, stop_at_end_of_text, end_ids)
-    texts = [CompletionText(tokenizer, stop, ends) for _ in prompts]
+    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}) for _ in prompts]
     with precision(next(model.parameters()).device, autocast):  # around all steps, as in generate
-        for _ in _continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
+        for _ in continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
             pass  # the texts collect the pieces
     return [text.completion() for text in texts]
 
@@ -141,7 +138,6 @@ def stream_text(
     max_new_tokens: int,
     settings: SamplingSettings | None = None,
     stop: str | Sequence[str] = (),
-    stop_at_end_of_text: bool = True,
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
 ) -> Iterator[str]:
@@ -151,18 +147,18 @@ def stream_text(
     character, and a possible beginning of a stop string is withheld. The model is in evaluation mode until the iterator ends
     or is closed.
     """
-    texts = [CompletionText(tokenizer, stop, end_tokens(tokenizer, stop_at_end_of_text, end_ids))]
-    return _continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
+    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids})]
+    return continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
 
 
-def _continue_texts(
+def continue_texts(
     model: Model,
     tokenizer: Tokenizer,
     prompts: Sequence[str | list[int]],
     texts: Sequence[CompletionText],
     max_new_tokens: int,
     settings: SamplingSettings | None,
-    autocast: torch.dtype | None,
+    autocast: torch.dtype | None = None,
     numbers: Sequence[int] | None = None,
 ) -> Iterator[str]:
     """Check the prompts at once; then lazily add sampled tokens to the texts, yielding the text they release."""
@@ -338,18 +334,14 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     Raises:
         ValueError: an empty prompt for a tokenizer with neither, or a prompt that it cannot encode.
     """
-    if not prompt and tokenizer.prefix_ids:
-        return list(tokenizer.prefix_ids)
-    if not prompt and tokenizer.eot_id is not None:
+    if prompt or tokenizer.prefix_ids:
+        return tokenizer.encode_prompt(prompt)
+    if tokenizer.eot_id is not None:
         return [tokenizer.eot_id]
     try:
-        return tokenizer.encode_prompt(prompt or "\n")
-    except ValueError as error:
-        if prompt:
-            raise
-        raise ValueError(
-            f"the prompt is empty, and the tokenizer has no token for that ({error}); give a prompt"
-        ) from None
+        return tokenizer.encode("\n")
+    except ValueError:
+        raise ValueError("the prompt is empty, and the tokenizer has no token for that; give a prompt") from None
 
 
 def check_request(
@@ -361,9 +353,7 @@ def check_request(
         ValueError: a negative number of tokens, an empty prompt, a token outside the vocabulary of the model or, where a
             tokenizer is given, of the tokenizer.
     """
-    vocab_size = model.shape.vocab_size
-    if tokenizer is not None:
-        vocab_size = min(vocab_size, tokenizer.vocab_size)
+    vocab_size = min(each.vocab_size for each in (model.shape, tokenizer) if each is not None)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; give 0 or more")
     for row, prompt in enumerate(prompts):
@@ -371,7 +361,5 @@ def check_request(
             raise ValueError(f"prompt {row} is empty; give at least one token to continue from")
         for token in (min(prompt), max(prompt)):
             if not 0 <= token < vocab_size:
-                raise ValueError(
-                    f"token {token} of prompt {row} is outside the vocabulary of {vocab_size}; encode text with the run's "
-                    "tokenizer"
-                )
+                place = f"token {token} of prompt {row}"
+                raise ValueError(f"{place} is outside the vocabulary of {vocab_size}; encode with the run's tokenizer")

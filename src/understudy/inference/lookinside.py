@@ -6,7 +6,7 @@ the weight of each earlier token at a place, as the forward used it. The logit l
 the prediction of a model that ends there.
 
 A *place* t is the position at which the model has read tokens 0 to t and predicts token t + 1. Not here: generating, and
-drawing the results (commands/looking.py, report/look_plot.py, serve/playground/mount.py).
+drawing the results (commands/looking.py, report/look.py, serve/playground/).
 
 Shapes: T time, L layers, H heads, A alternatives, V vocabulary.
 """

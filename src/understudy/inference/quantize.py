@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from understudy.inference.generate import Model
 from understudy.model import merge_lora
 from understudy.model.score_head import ScoreHead
+from understudy.runtime import DTYPES, choose_dtype
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 WEIGHTS = ("fp32", "fp16", "bf16", "int8")
+HALF = ("fp16", "bf16")
 BLOCK_NUMBERS = 1 << 17
 """Int8 weights dequantized at a time on a CPU: 512 KiB of fp32, which stay in the second-level cache. On one core of a
 Xeon with 2 MiB of it, half and twice as many were slower for layers of 384 to 3072 outputs (28 November)."""
@@ -57,15 +58,17 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
     if model.shape.lora:
         merge_lora(prepared)
     if device.type != "cpu" and weights != "int8":
-        return prepared.to(DTYPES[weights]) if weights in DTYPES else prepared
+        return prepared.to(DTYPES[weights])
     calls: dict[tuple[int, ...], list[int]] = {}
     with torch.no_grad():
         for owner in list(prepared.modules()):
             for name, layer in list(owner.named_children()):
                 if not isinstance(layer, nn.Linear) or isinstance(layer, ScoreHead):
                     continue
-                kernel = kernel_of(layer, weights)
-                if device.type == "cpu" and weights not in DTYPES:
+                kernel: nn.Module = layer
+                if weights != "fp32":
+                    kernel = Int8Linear(layer) if weights == "int8" else LowPrecisionLinear(layer, DTYPES[weights])
+                if device.type == "cpu" and weights not in HALF:
                     key = (*layer.weight.shape, layer.bias is not None)
                     if key not in calls:
                         calls[key] = rows_per_call(kernel, layer.in_features, rows)
@@ -74,14 +77,29 @@ def prepare_for_inference(model: Model, weights: str = "fp32", rows: int = 8) ->
     return prepared
 
 
+def default_weights(device: torch.device) -> str:
+    """``bf16`` on CUDA (``fp16`` without bf16 units), else ``fp32``."""
+    if device.type != "cuda":
+        return "fp32"
+    dtype, _ = choose_dtype(device)
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def model_for_generation(model: Model, weights: str | None = None) -> Model:
+    """The model to sample text with. Its weights are converted once, and not in each step as autocast would.
+
+    Args:
+        weights: fp32, fp16, bf16 or int8; None is :func:`default_weights` of the model's device.
+
+    Returns:
+        ``model`` itself for fp32, else a converted copy.
+    """
+    weights = weights or default_weights(next(model.parameters()).device)
+    return model if weights == "fp32" else prepare_for_inference(model, weights)
+
+
 def is_prepared(model: nn.Module) -> bool:
     return any(isinstance(module, BatchInvariantLinear | LowPrecisionLinear | Int8Linear) for module in model.modules())
-
-
-def kernel_of(layer: nn.Linear, weights: str) -> nn.Module:
-    if weights == "int8":
-        return Int8Linear(layer)
-    return layer if weights == "fp32" else LowPrecisionLinear(layer, DTYPES[weights])
 
 
 class LowPrecisionLinear(nn.Module):
@@ -135,11 +153,8 @@ class BatchInvariantLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (N, I)
-        y = (
-            in_calls(self.kernel, rows, self.calls[len(rows) - 1])
-            if 0 < len(rows) <= len(self.calls)
-            else self.kernel(rows)
-        )
+        size = self.calls[len(rows) - 1] if 0 < len(rows) <= len(self.calls) else len(rows)
+        y = in_calls(self.kernel, rows, size)
         return y.view(*x.shape[:-1], y.shape[-1])
 
 
@@ -163,11 +178,12 @@ def equal_calls(kernel: Callable[[Tensor], Tensor], x: Tensor) -> list[list[int]
             continue
         if any(not torch.equal(in_calls(kernel, x.roll(k, 0), size).roll(-k, 0), y) for k in range(1, size)):
             continue
-        group = next((members for other, members in groups if torch.equal(other, y)), None)
-        if group is None:
-            groups.append((y, [size]))
+        for other, members in groups:
+            if torch.equal(other, y):
+                members.append(size)
+                break
         else:
-            group.append(size)
+            groups.append((y, [size]))
     return [members for _, members in groups]
 
 

@@ -57,10 +57,8 @@ class SamplingSettings:
         if self.min_p is not None and not (0 <= self.min_p < 1):
             raise ValueError(f"min_p is {self.min_p}; give a share from 0 and below 1")
         if not (SMALLEST_PENALTY <= self.repetition_penalty <= LARGEST_PENALTY):
-            raise ValueError(
-                f"repetition_penalty is {self.repetition_penalty}; give a number from {SMALLEST_PENALTY} to "
-                f"{LARGEST_PENALTY:g}, or 1 for none"
-            )
+            allowed = f"{SMALLEST_PENALTY} to {LARGEST_PENALTY:g}"
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; give 1 for none, or from {allowed}")
         if self.seed is not None and self.seed < 0:
             raise ValueError(f"seed is {self.seed}; give 0 or more, or leave it out to draw anew each time")
 
@@ -72,11 +70,9 @@ def draw(
     seen: Tensor | None = None,
     vocab_size: int | None = None,
 ) -> tuple[Tensor, list[float]]:
-    """Draw a token for each sequence.
+    """Draw a token for each sequence, with a generator each; arguments as for :func:`next_token_logprobs`.
 
     Args:
-        logits, settings, seen: as for :func:`next_token_logprobs`.
-        generators: one for each sequence.
         vocab_size: the tokenizer's. Ids from it on, with which models pad their vocabulary, are never drawn.
 
     Returns:
@@ -122,17 +118,12 @@ def next_token_logprobs(logits: Tensor, settings: SamplingSettings, seen: Tensor
 
 
 def _penalised(logits: Tensor, settings: SamplingSettings, seen: Tensor | None) -> Tensor:
-    scores = logits.float()
-    if settings.repetition_penalty == 1:
+    scores, penalty = logits.float(), settings.repetition_penalty
+    if penalty == 1:
         return scores
     if seen is None:
         raise ValueError("a repetition penalty needs the tokens seen so far")
-    return torch.where(seen, penalise(scores, settings.repetition_penalty), scores)
-
-
-def penalise(logits: Tensor, penalty: float) -> Tensor:
-    """``logits`` lowered by the factor ``penalty``: divided if positive, else multiplied."""
-    return torch.where(logits < 0, logits * penalty, logits / penalty)
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 
 from understudy.config.model import ModelShape
+from understudy.inference.requests import SequenceRequest
 from understudy.model import KVCache
-from understudy.model.kv_cache import memory_shape
 
 
 @dataclass(eq=False)
@@ -40,41 +40,20 @@ class Slots:
 
     Args:
         chunk: tokens of a prompt computed at a time; chunks begin at multiples of it.
-        cache_bytes: upper limit for the KV cache, which may allow fewer than ``max_rows`` slots.
-
-    Raises:
-        ValueError: the limit is too small for one slot.
     """
 
-    def __init__(
-        self,
-        shape: ModelShape,
-        max_rows: int,
-        chunk: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        cache_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, shape: ModelShape, max_rows: int, chunk: int, device: torch.device, dtype: torch.dtype) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows is {max_rows}; give 1 or more")
         if chunk < 1:
             raise ValueError(f"prefill_tokens is {chunk}; give 1 or more")
         self.chunk, self.cache, self.cache_bytes, self._uses = chunk, None, 0, 0
-        rows = max_rows
         if shape.family != "bigram":
-            numbers = torch.Size(memory_shape(shape, 1, shape.context_length)).numel()
-            row_bytes = 2 * numbers * dtype.itemsize
-            rows = max_rows if cache_bytes is None else min(max_rows, cache_bytes // row_bytes)
-            if not rows:
-                raise ValueError(
-                    f"one row of {shape.context_length} tokens takes {row_bytes / 2**20:,.1f} MiB of keys and values, "
-                    f"and cache_bytes allows {(cache_bytes or 0) / 2**20:,.1f} MiB; allow more"
-                )
-            self.cache = KVCache(shape, rows, None, device, dtype)
+            self.cache = KVCache(shape, max_rows, None, device, dtype)
             for memory in (self.cache.keys, self.cache.values):
                 memory.zero_()  # allocates the pages now, not in the middle of a completion
-            self.cache_bytes = rows * row_bytes
-        self.slots = [Slot(number) for number in range(rows)]
+                self.cache_bytes += memory.nbytes
+        self.slots = [Slot(number) for number in range(max_rows)]
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -83,19 +62,16 @@ class Slots:
     def cached_tokens(self) -> int:
         return sum(len(slot.tokens) for slot in self.slots)
 
-    def acquire(self, tokens: Sequence[int], exact: bool = False, reuse: bool = True) -> Slot | None:
+    def acquire(self, request: SequenceRequest) -> Slot | None:
         """A free slot for a prompt, with the longest cached prefix of it; None if no slot is free.
 
-        At least the prompt's last token is left to compute.
-
-        Args:
-            exact: reuse only whole prompt chunks, so that the result does not depend on earlier requests.
-            reuse: reuse a cached prefix at all.
+        At least the prompt's last token is left to compute. Of a request with a seed only whole prompt chunks are reused,
+        so that the result does not depend on earlier requests; of one for the prompt's log-probabilities nothing is.
         """
         free = [slot for slot in self.slots if not slot.in_use]
         if not free:
             return None
-        shared = {slot.number: self._shared_prefix(slot, tokens, exact) if reuse else 0 for slot in free}
+        shared = {slot.number: self._shared_prefix(slot, request) for slot in free}
         # Of the slots with an equally long prefix: an empty one, else the least recently used.
         slot = max(free, key=lambda slot: (shared[slot.number], not slot.tokens, -slot.last_used))
         slot.in_use = True
@@ -118,15 +94,15 @@ class Slots:
 
     def append(self, slot: Slot, tokens: Sequence[int]) -> None:
         """Record tokens whose keys and values were written to the cache."""
-        exact = (
-            len(slot.tokens) == slot.exact_tokens and slot.exact_tokens % self.chunk == 0 and len(tokens) == self.chunk
-        )
+        if len(slot.tokens) == slot.exact_tokens and slot.exact_tokens % self.chunk == 0 and len(tokens) == self.chunk:
+            slot.exact_tokens += self.chunk
         slot.tokens += tokens
-        if exact:
-            slot.exact_tokens = len(slot.tokens)
 
-    def _shared_prefix(self, slot: Slot, tokens: Sequence[int], exact: bool) -> int:
+    def _shared_prefix(self, slot: Slot, request: SequenceRequest) -> int:
         """Tokens of the prompt that the slot holds and that may be reused."""
+        tokens, exact = request.tokens, request.settings.seed is not None
+        if request.prompt_logprobs is not None:
+            return 0
         limit = min(len(tokens) - 1, slot.exact_tokens if exact else len(slot.tokens))
         shared = next((place for place in range(limit) if slot.tokens[place] != tokens[place]), limit)
         return shared - shared % self.chunk if exact else shared

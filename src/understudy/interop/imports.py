@@ -186,12 +186,12 @@ def _tokenizer_of(
     elif source.is_nanogpt and (folder / "meta.pkl").is_file():
         tokenizer = read_characters(folder / "meta.pkl")
     elif source.is_nanogpt and not (folder / "tokenizer.json").is_file() and shape["vocab_size"] in (50257, 50304):
+        from understudy.data.fetch.download import fetch_gpt2_vocabulary
         from understudy.data.layout import CACHE
-        from understudy.data.text.sources import fetch_gpt2_vocabulary
         from understudy.tokenizer import gpt2_tokenizer
 
         report("its vocabulary has the size of GPT-2's, so it gets GPT-2's tokenizer")
-        tokenizer = gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE, lambda progress: None))
+        tokenizer = gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE))
     else:
         try:
             tokenizer, path = load_tokenizer(folder), folder / "tokenizer_config.json"

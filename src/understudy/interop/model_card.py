@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config.stages import IMPORTED, STAGES
 from understudy.interop.shapes import gives_scores
-from understudy.run import RunFolder
+from understudy.run import RunFolder, lineage
 from understudy.tokenizer.chat import speaks_chat
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def model_card(run: Run, library: str) -> str:
     task = "text-classification" if scores else "text-generation"
     kind = "A reward model" if scores else "An assistant" if speaks_chat(run.tokenizer) else "A base model"
     parameters = sum(p.numel() for p in run.model.parameters())
+    own = {"step": run.step, "sha256": run.state.get("weights_sha256")}
     lines = [
         "---", f"library_name: {library}", f"pipeline_tag: {task}", "tags:", "- understudy", "---", "",
         f"# {run.path.name}", "",
@@ -37,36 +38,19 @@ def model_card(run: Run, library: str) -> str:
         f"{config.n_layers} layers of width {config.d_model}, a context of {config.context_length:,} tokens, a "
         f"vocabulary of {run.tokenizer.vocab_size:,}.", "",
         "## Lineage", "", "| run | stage | data | step | weights |", "|---|---|---|---|---|",
-        *(_row(link) for link in lineage(run)), "",
+        *reversed([_row(folder, record or own) for folder, record in lineage(RunFolder(run.path))]), "",
     ]  # fmt: skip
     if library == "transformers" and not scores:
         lines += ["## Use", "", CODE.format(folder=run.path.name)]
     return "\n".join(lines)
 
 
-def lineage(run: Run) -> list[dict[str, Any]]:
-    """The run and the runs it started from, the oldest first, as far as they exist."""
-    step: Any = run.step
-    folder, sha256 = RunFolder(run.path), run.state.get("weights_sha256")
-    links: list[dict[str, Any]] = []
-    seen: set[Path] = set()
-    while folder.path.resolve() not in seen:
-        seen.add(folder.path.resolve())
-        record = folder.record() if (folder.path / "run.json").exists() else {}
-        links.insert(0, {"run": folder.name, "step": step, "sha256": sha256, "record": record})
-        parent = record.get("parent")
-        if not isinstance(parent, Mapping):
-            break
-        folder, step, sha256 = RunFolder(Path(str(parent.get("run")))), parent.get("step"), parent.get("sha256")
-    return links
-
-
-def _row(link: Mapping[str, Any]) -> str:
-    record = link["record"]
+def _row(folder: RunFolder, checkpoint: Mapping[str, Any]) -> str:
+    record = folder.record() if (folder.path / "run.json").exists() else {}
     data = record.get("data") or {}
     source = Path(str(data.get("path", ""))).name or str(record.get("imported_from", ""))
     if data.get("sha256"):
         source += f" ({str(data['sha256'])[:12]})"
     stage = record.get("stage")
     title = "imported" if stage == IMPORTED else STAGES[stage].title if stage in STAGES else "missing"
-    return f"| {link['run']} | {title} | {source} | {link['step']} | {str(link['sha256'])[:12]} |"
+    return f"| {folder.name} | {title} | {source} | {checkpoint.get('step')} | {str(checkpoint.get('sha256'))[:12]} |"

@@ -16,8 +16,8 @@ from understudy.config.load import read_preset
 from understudy.config.stages import DEFAULT_STAGE, STAGES
 from understudy.console import printable
 from understudy.files import read_json
-from understudy.report.wording import MISSING, count, joined, measured, plain, short_hash
-from understudy.run import BEST_OF_N, REWARD_EVALUATION, RunFolder, find_run, read_metrics
+from understudy.report.wording import MISSING, count, joined, plain, short_hash
+from understudy.run import BEST_OF_N, REWARD_EVALUATION, RunFolder, find_run, lineage, read_metrics
 
 MOST_SAMPLES, MOST_CHARACTERS = 40, 20_000
 COUNTS = {
@@ -52,12 +52,12 @@ class Evidence:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        return _mapping(self.about.get("data"))
+        return self.about.get("data") or {}
 
     @property
     def parent(self) -> Mapping[str, Any]:
         """The run it started from: ``run``, ``step``, ``sha256``; empty for random weights."""
-        return _mapping(self.about.get("parent"))
+        return self.about.get("parent") or {}
 
     def last(self, name: str) -> Any:
         """The last value of a metric, or None."""
@@ -76,29 +76,20 @@ class Evidence:
         name, _, unit = STAGES[self.stage].loss_label.partition(" (")
         return name, unit.rstrip(")")
 
-    def _validations(self) -> list[tuple[float, int]]:
-        sign = -1.0 if STAGES[self.stage].rollout else 1.0  # the validation loss of rollouts is the negative reward
-        return [(sign * row["val/loss"] + 0.0, row["step"]) for row in self.rows if row.get("val/loss") is not None]
+    def measured(self, loss: float) -> float:
+        """A validation loss, or the reward of a stage with rollouts, whose loss is the negative reward."""
+        return 0.0 - loss if STAGES[self.stage].rollout else loss
 
     def best(self) -> tuple[float, int] | None:
         """The lowest validation loss in training, or the highest reward, and its step."""
-        validations = self._validations()
-        if not validations:
+        losses = [(row["val/loss"], row["step"]) for row in self.rows if row.get("val/loss") is not None]
+        if not losses:
             return None
-        if STAGES[self.stage].rollout:
-            return max(validations, key=lambda validation: (validation[0], -validation[1]))
-        return min(validations)
+        loss, step = min(losses)
+        return self.measured(loss), step
 
-    def last_validation(self) -> float | None:
-        """The last validation loss or reward in training."""
-        validations = self._validations()
-        return validations[-1][0] if validations else None
-
-    def setting(self, dotted: str) -> Any:
-        node: Any = self.settings
-        for part in dotted.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return node
+    def setting(self, section: str, name: str) -> Any:
+        return self.settings.get(section, {}).get(name)
 
 
 @dataclass(frozen=True)
@@ -151,57 +142,36 @@ def read_family(folders: Sequence[Path]) -> LineageTree:
     runs = list({run.path.resolve(): run for run in (find_run(str(folder)) for folder in folders)}.values())
     members = [_read_run(run) for run in runs]
     numbers = {run.path.resolve(): number for number, run in enumerate(runs)}
-    chains = [_chain(number, members, numbers) for number in range(len(runs))]
+    chains = [_chain(run, members, numbers) for run in runs]
     labels = [member.label for member in members]
     named = [m if labels.count(m.label) == 1 else replace(m, label=str(m.folder.path)) for m in members]
     return LineageTree(named, len(runs), chains)
 
 
-def _chain(last: int, members: list[Evidence], numbers: dict[Path, int]) -> list[Link]:
-    """The lineage of a member, the oldest first; ancestors are added to the members."""
-    chain, seen = [Link(last, {})], {last}
-    while (child := chain[0].member) is not None and (record := members[child].parent):
-        folder = _find_parent(record, members[child].folder)
-        if folder is None:
-            chain.insert(0, Link(None, record, f"the folder {record.get('run')} does not exist any more"))
-            continue
+def _chain(run: RunFolder, members: list[Evidence], numbers: dict[Path, int]) -> list[Link]:
+    """The lineage of a run, the oldest first; ancestors are added to the members."""
+    chain: list[Link] = []
+    for folder, record in lineage(run):
         path = folder.path.resolve()
-        if path not in numbers:
-            try:
+        try:
+            doubt = _doubt(folder, record) if record and folder.exists() else ""
+            if path not in numbers:
                 members.append(_read_run(folder))
-            except (OSError, ValueError) as error:
-                chain.insert(0, Link(None, record, str(error)))
-                continue
-            numbers[path] = len(members) - 1
-        if numbers[path] in seen:
-            chain.insert(0, Link(None, record, "run.json names the run as its own ancestor"))
-            continue
-        seen.add(numbers[path])
-        chain.insert(0, Link(numbers[path], record, _doubt(folder, record)))
+                numbers[path] = len(members) - 1
+        except (OSError, ValueError) as error:
+            gone = f"the folder {record.get('run')} does not exist any more"
+            chain.insert(0, Link(None, record, str(error) if folder.exists() else gone))
+            break
+        chain.insert(0, Link(numbers[path], record, doubt))
     return chain
-
-
-def _find_parent(record: Mapping[str, Any], child: RunFolder) -> RunFolder | None:
-    """The folder of a parent: at the recorded path or beside the child; preferably the one with the recorded weights."""
-    recorded = Path(str(record.get("run")))
-    paths = [recorded, child.path.resolve().parent / recorded.name]
-    folders = [RunFolder(path) for path in paths if _is_run(path)]
-    return next((folder for folder in folders if not _doubt(folder, record)), folders[0] if folders else None)
-
-
-def _is_run(path: Path) -> bool:
-    try:
-        return RunFolder(path).exists()
-    except (OSError, ValueError):  # too long, not allowed, or no path at all
-        return False
 
 
 def _doubt(folder: RunFolder, record: Mapping[str, Any]) -> str:
     """A sentence if a folder does not have the recorded checkpoint; else empty."""
-    step, wanted = record.get("step"), record.get("sha256")
-    actual = weights_sha256(folder, step)
-    if actual is None:
+    step, wanted = record["step"], record["sha256"]
+    if step not in folder.steps():
         return f"its checkpoint of step {step} does not exist any more"
+    actual = read_json(folder.checkpoints / f"step_{step}" / "state.json").get("weights_sha256")
     if actual == wanted:
         return ""
     return (
@@ -210,46 +180,26 @@ def _doubt(folder: RunFolder, record: Mapping[str, Any]) -> str:
     )
 
 
-def weights_sha256(folder: RunFolder, step: Any) -> str | None:
-    """The recorded hash of a checkpoint's weights; None without such a checkpoint."""
-    state = folder.checkpoints / f"step_{step}" / "state.json"
-    if not isinstance(step, int) or not state.exists():
-        return None
-    try:
-        return str(read_json(state).get("weights_sha256"))
-    except ValueError:
-        return None
-
-
 def _read_run(folder: RunFolder) -> Evidence:
     def optional(name: str) -> dict[str, Any]:
         return read_json(folder.path / name) if (folder.path / name).exists() else {}
 
-    steps = sorted(
-        int(path.stem.removeprefix("step_"))
-        for path in folder.samples.glob("step_*.txt")
-        if path.stem.removeprefix("step_").isdigit()
-    )
+    steps = sorted(int(path.stem.removeprefix("step_")) for path in folder.samples.glob("step_*.txt"))
     if len(steps) > MOST_SAMPLES:
         steps = [steps[round(i * (len(steps) - 1) / (MOST_SAMPLES - 1))] for i in range(MOST_SAMPLES)]
     samples = [
         (step, (folder.samples / f"step_{step}.txt").read_text(encoding="utf-8", errors="replace")) for step in steps
     ]
-    tasks = {name: entry for name, entry in optional("evaluation_tasks.json").items() if isinstance(entry, dict)}
+    tasks = optional("evaluation_tasks.json")
     files = {path.stem: path for path in (folder.path / "evaluations").glob("*.jsonl")}
     return Evidence(
         folder.name, folder, read_metrics(folder.metrics), read_preset(str(folder.path / "config.yaml")),
         optional("run.json"), optional("evaluation.json"), tasks,
-        answers={name: _examples(files[name]) if name in files else [] for name in tasks},
+        answers={name: read_metrics(files[name]) if name in files else [] for name in tasks},
         reward=optional(REWARD_EVALUATION), best_of_n=optional(BEST_OF_N),
         tokenizer_kind=str(optional("tokenizer.json").get("kind", "")),
         samples=[(step, printable(text[:MOST_CHARACTERS])) for step, text in samples],
     )  # fmt: skip
-
-
-def _examples(path: Path) -> list[dict[str, Any]]:
-    rows = read_metrics(path)
-    return [row for row in rows if isinstance(row.get("id"), str) and measured(row.get("score")) is not None]
 
 
 def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
@@ -280,11 +230,10 @@ def lineage_card(link: Link, family: LineageTree) -> dict[str, Any]:
 
 def _own_checkpoint(run: Evidence) -> str:
     """The checkpoint that commands use by default."""
-    try:
-        step = int(run.folder.checkpoint("best").name.removeprefix("step_"))
-    except ValueError:
+    if not run.folder.steps():
         return MISSING
-    return joined(f"step {step:,}", short_hash(weights_sha256(run.folder, step)))
+    state = read_json(run.folder.checkpoint("best") / "state.json")
+    return joined(f"step {state['step']:,}", short_hash(state["weights_sha256"]))
 
 
 def split_text(data: Mapping[str, Any], split: str) -> str:
@@ -296,7 +245,7 @@ def split_text(data: Mapping[str, Any], split: str) -> str:
 
 def left_out_text(data: Mapping[str, Any]) -> str:
     """Counts of training conversations that were cut or dropped."""
-    counts = _mapping(_mapping(data.get("counts")).get("train"))
+    counts = data.get("counts", {}).get("train")
     if not counts:
         return MISSING
     parts = [count(counts[name], words) for name, words in COUNTS.items() if counts.get(name)]
@@ -306,7 +255,3 @@ def left_out_text(data: Mapping[str, Any]) -> str:
 def parameters_text(about: Mapping[str, Any]) -> str:
     total, trained = about.get("parameters"), about.get("trained_parameters")
     return joined(count(total), count(trained, "of them trained") if trained not in (None, total) else None)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -5,7 +5,6 @@ Not here: the page that compares runs (report.py), and reading metrics.jsonl.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import mul
@@ -76,6 +75,8 @@ def loss_plot(runs: Mapping[str, Rows], path: Path, label: str = "loss (nats per
     Raises:
         ValueError: the file cannot be written.
     """
+    from matplotlib.ticker import EngFormatter
+
     figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     rates = {_tokens_per_step(rows) for rows in runs.values()} - {None}
@@ -95,10 +96,10 @@ def loss_plot(runs: Mapping[str, Rows], path: Path, label: str = "loss (nats per
     if x == "step" and rate:
         above = axes.secondary_xaxis("top", functions=(partial(mul, rate), partial(mul, 1 / rate)))
         above.set_xlabel("tokens", color=FAINT, fontsize=8, labelpad=2)
-        above.xaxis.set_major_formatter(_si)
+        above.xaxis.set_major_formatter(EngFormatter(sep=""))
         above.tick_params(colors=FAINT, length=3, labelsize=8)
         above.spines["top"].set_visible(False)
-    axes.xaxis.set_major_formatter(_si)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if len(runs) == 1:
         axes.set_title(plain_name(next(iter(runs))), loc="left", color=INK, fontsize=11, fontweight="bold", pad=8)
     if axes.get_legend_handles_labels()[0]:
@@ -209,11 +210,3 @@ def plain_name(name: str) -> str:
 def _tokens_per_step(rows: Rows) -> float | None:
     steps, tokens = series(rows, "tokens")
     return round(tokens[-1] / steps[-1], 3) if len(steps) and steps[-1] else None
-
-
-def _si(number: float, position: float = 0) -> str:
-    """A tick label: 500, 1.5k, 20M."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.4g}{unit}"
-    return f"{number:g}" if math.isfinite(number) else ""

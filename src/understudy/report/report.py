@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,11 +18,11 @@ import numpy as np
 from understudy.config.stages import STAGES
 from understudy.console import bytes_text, count_text, duration_text
 from understudy.files import check_output_path, now, write_text
-from understudy.report.alignment import draw_overoptimisation, is_rollout, overoptimisation, reward_evidence
+from understudy.report.alignment import draw_overoptimisation, overoptimisation, reward_evidence
 from understudy.report.comparison import compare_tasks, headlines
 from understudy.report.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
 from understudy.report.plots import loss_limits, smooth, thin
-from understudy.report.wording import MISSING, count, interval, joined, measured, number, plain, short_hash
+from understudy.report.wording import MISSING, count, interval, joined, number, plain, short_hash
 from understudy.run import Run, RunFolder, read_metrics
 
 CURVE_POINTS, SMALL_POINTS = 400, 150
@@ -86,7 +85,11 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the charts come in our order
     template = (resources.files("understudy.report") / "report.html").read_text(encoding="utf-8")
-    evidence = [_evidence(run) for run in members]
+    evidence = [
+        {"overoptimisation": overoptimisation(run.rows, run.best_of_n, run.settings | {"stage": run.about.get("stage")}),
+         "reward": reward_evidence(run.reward)}
+        for run in members
+    ]  # fmt: skip
     charts = {
         "runs": [_curves(run) for run in runs], "titles": _chart_titles(runs), "main": _main_charts(runs),
         "ancestors": [_curves(run, only_main=True) for run in members[len(runs) :]],
@@ -130,7 +133,7 @@ def update_report(run: Run) -> Path:
 def _samples(run: Evidence) -> list[dict[str, Any]]:
     """Samples of a run in order. Each is a ``text``, or for an assistant ``exchanges`` of prompt, answer, and the answer
     before training (None if that was not sampled)."""
-    samples = [_sample(step, text, run.about.get("stage")) for step, text in run.samples]
+    samples = [_sample(step, text, STAGES[run.stage].data != "text") for step, text in run.samples]
     first = samples[0].get("exchanges", []) if samples and samples[0]["step"] == 0 else []
     for sample in samples:
         exchanges = sample.get("exchanges", [])
@@ -140,9 +143,9 @@ def _samples(run: Evidence) -> list[dict[str, Any]]:
     return samples
 
 
-def _sample(step: int, text: str, stage: Any) -> dict[str, Any]:
+def _sample(step: int, text: str, assistant: bool) -> dict[str, Any]:
     exchanges: list[list[str | None]] = []
-    for part in text.strip("\n").split("\n---\n") if stage in STAGES and STAGES[stage].data != "text" else []:
+    for part in text.strip("\n").split("\n---\n") if assistant else []:
         prompt, separator, answer = part.removeprefix("user: ").partition("\nassistant:")
         if part.startswith("user: ") and separator:
             exchanges.append([prompt, answer.strip()])
@@ -155,7 +158,7 @@ def _card(run: Evidence) -> dict[str, Any]:
     """The main numbers of a run."""
     evaluation, best = run.evaluation, run.best()
     name, unit = run.main_metric()
-    if "loss" in evaluation and not (best and is_rollout(run.about.get("stage"))):
+    if "loss" in evaluation and not (best and STAGES[run.stage].rollout):
         value, note = evaluation["loss"], interval(evaluation, "loss", 3)
     elif best:
         value, note = best[0], f"best, at step {best[1]:,}"
@@ -177,36 +180,27 @@ def _card(run: Evidence) -> dict[str, Any]:
     }
 
 
-def _evidence(run: Evidence) -> dict[str, Any]:
-    """Charts of the alignment stages: over-optimisation, and the scores of a reward model."""
-    settings = run.settings | {"stage": run.about.get("stage")}
-    return {
-        "overoptimisation": overoptimisation(run.rows, run.best_of_n, settings),
-        "reward": reward_evidence(run.reward),
-    }
-
-
 def _facts(run: Evidence) -> dict[str, dict[str, str]]:
     """All facts of a run: names and texts, in groups."""
-    evaluation, best, last_step = run.evaluation, run.best(), run.last("step")
+    evaluation, best, last_step, last_loss = run.evaluation, run.best(), run.last("step"), run.last("val/loss")
     seconds, tokens = run.last("train_seconds"), run.last("tokens")
     data, about = run.data, run.about
     peak = max((row[k] for row in run.rows for k in ("memory_peak_bytes", "memory_bytes") if row.get(k)), default=None)
     name, _ = run.main_metric()
     losses = np.array([row["train/loss"] for row in run.rows if row.get("train/loss") is not None])
     broken = [row["step"] for row in run.rows if "train/loss" in row and row["train/loss"] is None]
-    steps, parent = run.setting("train.steps"), run.parent
-    is_short = isinstance(steps, int) and last_step is not None and last_step < steps
+    steps, parent = run.setting("train", "steps"), run.parent
+    is_short = bool(steps and last_step and last_step < steps)
     sizes = {"n_layers": "layers", "n_heads": "heads", "d_model": "width", "context_length": "context"}
-    shape = [f"{run.setting(f'model.{key}')} {word}" for key, word in sizes.items() if run.setting(f"model.{key}")]
-    passes = tokens / data["train_tokens"] if tokens and measured(data.get("train_tokens")) else None
+    shape = [f"{run.setting('model', key)} {word}" for key, word in sizes.items() if run.setting("model", key)]
+    passes = tokens / data["train_tokens"] if tokens and "train_tokens" in data else None
     result = {
         "validation loss": f"{number(evaluation.get('loss'), 4)} {interval(evaluation, 'loss', 4)}".rstrip(),
         "bits per byte": f"{number(evaluation.get('bits_per_byte'), 3)} {interval(evaluation, 'bits_per_byte', 3)}".rstrip(),
         "perplexity": number(evaluation.get("perplexity"), 3),
         "evaluated": joined(evaluation.get("checkpoint"), count(evaluation.get("tokens"), "tokens")),
         f"best validation {name} in training": f"{best[0]:.4f} at step {best[1]:,}" if best else MISSING,
-        f"last validation {name}": number(run.last_validation(), 4),
+        f"last validation {name}": number(None if last_loss is None else run.measured(last_loss), 4),
         "last training loss": number(float(smooth(losses)[-1]) if len(losses) else None, 4),
         "trouble": f"the loss was not finite at step {broken[0]:,} ({len(broken)} lines)" if broken else MISSING,
     }
@@ -216,13 +210,15 @@ def _facts(run: Evidence) -> dict[str, dict[str, str]]:
         "time": MISSING if seconds is None else duration_text(seconds),
         "tokens per second": count_text(tokens / seconds) if tokens and seconds else MISSING,
         "peak memory": MISSING if peak is None else bytes_text(peak),
-        "optimiser": joined(run.setting("optim.name"), run.setting("optim.schedule"), f"lr {run.setting('optim.lr')}"),
-        "seed": plain(run.setting("train.seed")),
+        "optimiser": joined(
+            run.setting("optim", "name"), run.setting("optim", "schedule"), f"lr {run.setting('optim', 'lr')}"
+        ),
+        "seed": plain(run.setting("train", "seed")),
     }
     model = {
         "parameters": parameters_text(about),
-        "model": joined(run.setting("model.family"), *shape),
-        "tokenizer": joined(run.tokenizer_kind, count(run.setting("model.vocab_size"), "tokens")),
+        "model": joined(run.setting("model", "family"), *shape),
+        "tokenizer": joined(run.tokenizer_kind, count(run.setting("model", "vocab_size"), "tokens")),
     }
     origin = {
         "stage": plain(about.get("stage")),
@@ -273,14 +269,9 @@ def _main_charts(runs: Sequence[Evidence]) -> list[dict[str, Any]]:
 
 
 def _main_chart(runs: Sequence[Evidence], numbers: list[int]) -> dict[str, Any]:
-    """The large chart of runs whose curves have the same unit.
-
-    ``train`` and ``val`` are its metrics, ``best`` says which validation value is the best ("min" or "max"), ``runs``
-    are the ``numbers`` of the runs, ``limits`` those of the vertical axis without the first, steep fall (None shows
-    everything), and ``note`` is a warning about comparing the curves.
-    """
+    """The large chart of runs whose curves have the same unit. ``limits`` of None show everything."""
     name, unit = runs[0].main_metric()
-    reward = is_rollout(runs[0].stage)
+    reward = STAGES[runs[0].stage].rollout
     note = ""
     if len({run.data.get("sha256") for run in runs}) > 1:
         note = "These runs have different data, so their curves are not directly comparable."
@@ -363,4 +354,4 @@ def _chart_title(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]
 
 def _rounded(value: float) -> float:
     """A value with six significant digits, to keep the page small."""
-    return value if value == 0 or not math.isfinite(value) else round(value, 5 - math.floor(math.log10(abs(value))))
+    return float(f"{value:.6g}")

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from understudy.console import interval_text, print_line, show_table
 from understudy.evaluate.compare import RunComparison, outcome
-from understudy.evaluate.run_tasks import TaskEvaluation
-from understudy.evaluate.runner import TaskResult
+from understudy.evaluate.runner import TaskEvaluation, TaskResult
 from understudy.evaluate.statistics import Estimate, Paired
 from understudy.report.wording import MISSING
 from understudy.run import Run

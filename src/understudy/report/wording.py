@@ -1,35 +1,28 @@
-"""Texts of numbers and hashes on the report's page. Anything else that a run's file holds is shown unchanged."""
+"""Texts of numbers and hashes on the report's page."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 MISSING = "–"
 
 
-def measured(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+def number(value: float | None, digits: int) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
 
 
-def number(value: Any, digits: int) -> str:
-    return plain(value) if measured(value) is None else f"{value:.{digits}f}"
+def percent(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.1f}%"
 
 
-def percent(value: Any) -> str:
-    return plain(value) if measured(value) is None else f"{100 * value:.1f}%"
-
-
-def count(value: Any, unit: str = "") -> str:
-    text = plain(value) if measured(value) is None else f"{value:,}"
-    return text if text == MISSING else f"{text} {unit}".rstrip()
+def count(value: float | None, unit: str = "") -> str:
+    return MISSING if value is None else f"{value:,} {unit}".rstrip()
 
 
 def interval(values: Mapping[str, Any], name: str, digits: int | Literal["percent"]) -> str:
     """The interval of a value in brackets; empty if it has none."""
-    low, high = measured(values.get(f"{name}_low")), measured(values.get(f"{name}_high"))
+    low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
     if low is None or high is None:
         return ""
     if digits == "percent":

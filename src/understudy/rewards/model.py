@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from understudy.data.chat.packing import pack_prefix_trees
 from understudy.data.chat.pair_rows import encode_completion
-from understudy.data.chat.prefix_tree import pack_prefix_trees
 from understudy.data.loader import Batch
 from understudy.model import GPT
 from understudy.model.masks import prefix_shared

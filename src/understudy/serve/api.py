@@ -5,7 +5,6 @@ Not here: starting and stopping (server.py), checks of every request (guard.py),
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,14 +12,12 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from understudy import __version__
-from understudy.serve.errors import ApiError, install_error_handlers
+from understudy.feedback.records import Judgement
+from understudy.serve.errors import install_error_handlers
 from understudy.serve.guard import Guard
 from understudy.serve.metrics import ServerMetrics
-from understudy.serve.openai.chat import ID_PREFIX, ChatCompletion
-from understudy.serve.openai.completions import TextCompletion
-from understudy.serve.openai.plan import refusing
+from understudy.serve.openai.completions import CHAT_PREFIX, ChatCompletion, TextCompletion
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, FeedbackRequest
-from understudy.serve.openai.stream import EventStream
 from understudy.serve.served import Served, ServedRun
 
 
@@ -33,13 +30,7 @@ def build_app(served: Served) -> FastAPI:
     metrics = ServerMetrics(served)
     app.add_middleware(Guard, served=served, metrics=metrics)
     install_error_handlers(app)
-    _add_status(app, served, metrics)
-    _add_completions(app, served, metrics)
-    _add_feedback(app, served)
-    return app
 
-
-def _add_status(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(run) for run in served.runs.values()]}
@@ -57,46 +48,26 @@ def _add_status(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
     async def prometheus() -> Response:
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-
-def _add_completions(app: FastAPI, served: Served, metrics: ServerMetrics) -> None:
-    async def respond(completion: ChatCompletion | TextCompletion, connection: Request) -> Response:
-        await completion.begin()
-        if completion.request.stream:
-            return EventStream(completion.events(connection))
-        return JSONResponse(await completion.whole(connection))
-
     @app.post("/v1/chat/completions")
     async def chat_completions(connection: Request, request: ChatRequest) -> Response:
-        return await respond(ChatCompletion(served, metrics, request), connection)
+        return await ChatCompletion(served, request, metrics.first_token).respond(connection)
 
     @app.post("/v1/completions")
     async def completions(connection: Request, request: CompletionRequest) -> Response:
-        return await respond(TextCompletion(served, metrics, request), connection)
+        return await TextCompletion(served, request, metrics.first_token).respond(connection)
 
-
-def _add_feedback(app: FastAPI, served: Served) -> None:
     @app.post("/v1/feedback", status_code=201)
     async def feedback(request: FeedbackRequest) -> dict[str, str]:
-        from understudy.feedback.records import ANONYMOUS, Judgement
-
-        if (store := served.store) is None:
-            raise ApiError(404, "this server stores no feedback", code="no_feedback")
-        fields = request.model_dump()
+        fields = request.model_dump() | {"annotator": request.annotator or ""}
         for name in ("answer_id", "other_answer_id"):
-            fields[name] = fields[name] and fields[name].removeprefix(ID_PREFIX)
-        judgement = Judgement(**fields | {"annotator": request.annotator or ANONYMOUS})
-        with refusing():
-            id = await asyncio.to_thread(store.add_judgement, judgement)
-        return {"id": id, "status": "saved"}
+            fields[name] = fields[name] and fields[name].removeprefix(CHAT_PREFIX)
+        return {"id": await served.save(Judgement(**fields)), "status": "saved"}
+
+    return app
 
 
 def _model(run: ServedRun) -> dict[str, Any]:
     return {
-        "id": run.name,
-        "object": "model",
-        "created": run.created,
-        "owned_by": "understudy",
-        "step": run.step,
-        "weights_sha256": run.weights_sha256,
-        "context_length": run.context_length,
-    }
+        "id": run.name, "object": "model", "created": run.created, "owned_by": "understudy", "step": run.step,
+        "weights_sha256": run.weights_sha256, "context_length": run.context_length,
+    }  # fmt: skip

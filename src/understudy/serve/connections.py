@@ -96,19 +96,18 @@ class LimitRepeats(logging.Filter):
         return count <= LOG_LINES
 
 
-def server_config(app: object, limits: Limits, log_level: str = "warning") -> uvicorn.Config:
+REPEATS = LimitRepeats()
+
+
+def server_config(app: object, limits: Limits) -> uvicorn.Config:
     """The configuration of uvicorn, and filters on the loggers that clients can fill."""
     connections, backlog = connection_limits(limits.connections)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=limited_protocol(limits, connections), ws="none", lifespan="on", backlog=backlog, log_level=log_level, access_log=False,
+        http=limited_protocol(limits, connections), ws="none", lifespan="on", backlog=backlog, log_level="warning", access_log=False,
         server_header=False, proxy_headers=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=int(limits.seconds) + 5,
     )  # fmt: skip
-    repeats = LimitRepeats()
     for name in ("uvicorn.error", "asyncio"):
-        logger = logging.getLogger(name)
-        for old in [connection for connection in logger.filters if isinstance(connection, LimitRepeats)]:
-            logger.removeFilter(old)
-        logger.addFilter(repeats)
+        logging.getLogger(name).addFilter(REPEATS)
     return config

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +16,7 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 
 
 class ApiError(Exception):
-    """An error response. ``code`` None leaves the meaning to the status."""
+    """An error response; whatever a client may have done wrong raises it. ``code`` None leaves the meaning to the status."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None,
@@ -36,30 +35,28 @@ class ApiError(Exception):
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Install handlers that give every error of the app the same schema."""
+    """Install a handler that gives every error of the app the same schema."""
 
-    async def ours(request: Request, error: Exception) -> JSONResponse:
-        return cast("ApiError", error).response()
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return as_api_error(request, error).response()
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
-        return validation_error(cast("RequestValidationError", error)).response()
+    for kind in (ApiError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
 
-    async def http(request: Request, raised: Exception) -> JSONResponse:
-        error = cast("HTTPException", raised)
-        detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
-        message = {
-            404: f"there is nothing at {request.url.path[:200]}",
-            405: f"{request.url.path[:200]} does not take {request.method}",
-        }.get(error.status_code, detail or HTTPStatus(error.status_code).phrase)
-        return ApiError(error.status_code, message, headers=error.headers).response()
 
-    async def defect(request: Request, error: Exception) -> JSONResponse:
-        return ApiError(500, "the server failed to handle this request; see its log").response()
-
-    app.add_exception_handler(ApiError, ours)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, defect)
+def as_api_error(request: Request, error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return validation_error(error)
+    if isinstance(error, HTTPException):
+        path, message = request.url.path[:200], error.detail
+        if error.status_code in (404, 405):
+            message = (
+                f"{path} does not take {request.method}" if error.status_code == 405 else f"there is nothing at {path}"
+            )
+        return ApiError(error.status_code, message, headers=error.headers)
+    return ApiError(500, "the server failed to handle this request; see its log")
 
 
 def validation_error(error: RequestValidationError) -> ApiError:

@@ -12,9 +12,10 @@ import base64
 import binascii
 import hmac
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.serve.errors import ApiError
@@ -22,8 +23,6 @@ from understudy.serve.metrics import ServerMetrics
 from understudy.serve.openai.stream import CLIENT_CLOSED_REQUEST
 from understudy.serve.served import Served
 
-OPEN_PATHS = ("/health",)
-"""Paths that need no key."""
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -33,10 +32,6 @@ SAFE_HEADERS = {
 DISCARDED_BODIES = 8
 """A body of up to this many times the limit is read and discarded before it is refused: a client that is still sending would
 otherwise see a broken connection instead of the error."""
-
-
-class ClientDisconnected(Exception):
-    """The client closed the connection before its request was complete."""
 
 
 class Guard:
@@ -74,7 +69,7 @@ class Guard:
             await self.app(scope, _replay(body, receive), send_checked)
         except ApiError as error:
             await error.response()(scope, receive, send_checked)
-        except ClientDisconnected:
+        except ClientDisconnect:
             status = CLIENT_CLOSED_REQUEST
         finally:
             self.open_requests -= 1
@@ -86,31 +81,28 @@ class Guard:
         headers = Headers(scope=scope)
         if (reason := cross_origin(headers, scope["method"], self.served.hosts)) is not None:
             return ApiError(403, reason, code="cross_origin")
-        if self.served.key is not None and scope["path"] not in OPEN_PATHS and not has_key(headers, self.served.key):
+        key, (_, given) = self.served.key, credentials(headers.get("authorization", ""))
+        if key is not None and scope["path"] != "/health" and not hmac.compare_digest(given, key.encode()):
             scheme = "Bearer" if scope["path"].startswith("/v1/") else 'Basic realm="Understudy", charset="UTF-8"'
             return ApiError(
                 401, "this server needs its key, as `Authorization: Bearer KEY`; in a browser, as the password",
                 code="invalid_api_key", headers={"WWW-Authenticate": scheme},
             )  # fmt: skip
         if self.open_requests > self.served.limits.open_requests:
-            return ApiError(
-                429,
-                "too many requests are open; try again in 1 s",
-                code="too_many_requests",
-                headers={"Retry-After": "1"},
-            )
+            wait = {"Retry-After": "1"}
+            return ApiError(429, "too many requests are open; try again in 1 s", code="too_many_requests", headers=wait)
         return None
 
 
 def cross_origin(headers: Headers, method: str, hosts: frozenset[str] | None) -> str | None:
     """The reason to refuse a request that comes from a page of another site; None for other requests."""
     named = headers.getlist("host")
-    if len(named) != 1 or (name := host_name(named[0])) is None:
+    if len(named) != 1 or not (name := split_url(f"//{named[0]}").hostname):
         return "the request has no valid Host header, or several; send one"
     if hosts is not None and name not in hosts:
         return f"{name[:100]!r} is no host name of this server; use {', '.join(sorted(hosts))}"
     for origin in headers.getlist("origin"):
-        if urlsplit_netloc(origin) != named[0].lower():
+        if split_url(origin).netloc.lower() != named[0].lower():
             return "a page of another origin cannot use this server"
     navigating = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not navigating:
@@ -118,33 +110,25 @@ def cross_origin(headers: Headers, method: str, hosts: frozenset[str] | None) ->
     return None
 
 
-def host_name(host: str) -> str | None:
-    """The host name of a Host header in lower case, without the port; None if it is invalid."""
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL, all empty if it is invalid."""
     try:
-        return urlsplit(f"//{host}").hostname
+        return urlsplit(url)
     except ValueError:
-        return None
+        return urlsplit("")
 
 
-def urlsplit_netloc(origin: str) -> str | None:
+def credentials(authorization: str) -> tuple[bytes, bytes]:
+    """The user and the key of a request: a bearer token, or from a browser the password of any user; empty without one."""
+    scheme, _, given = authorization.partition(" ")
+    key = given.strip().encode("latin-1")  # as headers are read
+    if scheme.lower() == "bearer":
+        return b"", key
     try:
-        return urlsplit(origin).netloc.lower() or None
-    except ValueError:
-        return None
-
-
-def has_key(headers: Headers, key: str) -> bool:
-    """Whether a request has the key: as a bearer token, or from a browser as the password of any user."""
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    password = given.strip().encode("latin-1")  # as headers are read
-    if scheme.lower() == "basic":
-        try:
-            password = base64.b64decode(password, validate=True).partition(b":")[2]
-        except binascii.Error:
-            return False
-    elif scheme.lower() != "bearer":
-        return False
-    return hmac.compare_digest(password, key.encode())
+        user, _, password = base64.b64decode(key, validate=True).partition(b":")
+    except binascii.Error:
+        return b"", b""
+    return (user, password) if scheme.lower() == "basic" else (b"", b"")
 
 
 async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: float) -> bytes:
@@ -152,7 +136,7 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: fl
 
     Raises:
         ApiError: the body is too large or too slow.
-        ClientDisconnected: the connection was closed before its end.
+        ClientDisconnect: the connection was closed before its end.
     """
     chunks: list[bytes] = []
     size, more = 0, True
@@ -165,7 +149,7 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: fl
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
+                    raise ClientDisconnect
                 size, more = size + len(message.get("body", b"")), message.get("more_body", False)
                 if size <= most_bytes:
                     chunks.append(message.get("body", b""))
@@ -180,13 +164,9 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, seconds: fl
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """A ``receive`` that returns the body, and then the messages after it."""
-    replayed = False
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        nonlocal replayed
-        if replayed:
-            return await receive()
-        replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return first.pop() if first else await receive()
 
     return replay

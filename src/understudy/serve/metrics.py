@@ -27,13 +27,11 @@ COUNTERS = {
 
 
 class ServerMetrics:
-    """The counters of one app."""
+    """The counters of one app, and a collector of the statistics of its engines."""
 
     def __init__(self, served: Served) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "understudy_requests", "HTTP requests", ["route", "status"], registry=self.registry
-        )  # fmt: skip
+        self.served, self.registry = served, CollectorRegistry()
+        self.requests = Counter("understudy_requests", "HTTP requests", ["route", "status"], registry=self.registry)
         self.request_seconds = Histogram(
             "understudy_request_seconds", "Time from a request to the end of its response", ["route"], buckets=SECONDS,
             registry=self.registry,
@@ -42,17 +40,13 @@ class ServerMetrics:
             "understudy_time_to_first_token_seconds", "Time from a request to its first token", ["model"],
             buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
-        self.registry.register(_EngineCollector(served))
+        self.registry.register(self)
+
+    def first_token(self, model: str, seconds: float) -> None:
+        self.first_token_seconds.labels(model).observe(seconds)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
-
-
-class _EngineCollector:
-    """Reads the statistics of each engine when metrics are collected."""
-
-    def __init__(self, served: Served) -> None:
-        self.served = served
 
     def collect(self) -> Iterator[Any]:
         stats = {name: run.engine.stats() for name, run in self.served.runs.items()}

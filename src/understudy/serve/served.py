@@ -5,17 +5,19 @@ Not here: loading and starting (server.py), HTTP (api.py, guard.py).
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from understudy.feedback.records import AnswerRecord, Judgement
+from understudy.feedback.store import FeedbackStore
+from understudy.inference.batching import BatchEngine
+from understudy.inference.generate import Model
 from understudy.serve.errors import ApiError
-
-if TYPE_CHECKING:
-    from understudy.feedback.store import FeedbackStore
-    from understudy.inference.batching import BatchEngine
-    from understudy.inference.generate import Model
-    from understudy.tokenizer import Tokenizer
+from understudy.tokenizer import Tokenizer
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -71,14 +73,23 @@ class Served:
     """Host names that requests may use; None allows any, for servers with a key."""
 
     def find(self, name: str) -> ServedRun:
-        """A run by its served name. Names are only looked up here and never used as paths.
-
-        Raises:
-            ApiError: no such run.
-        """
+        """A run by its served name. Names are only looked up here and never used as paths."""
         if (run := self.runs.get(name)) is None:
-            raise ApiError(
-                404, f"there is no model {name[:100]!r} here; choose one of {', '.join(self.runs)}", param="model",
-                code="model_not_found",
-            )  # fmt: skip
+            message = f"there is no model {name[:100]!r} here; choose one of {', '.join(self.runs)}"
+            raise ApiError(404, message, "model", "model_not_found")
         return run
+
+    async def save(self, record: AnswerRecord | Judgement) -> str:
+        """Save a record in the feedback store; returns its id, once it is on the disk."""
+        if self.store is None:
+            raise ApiError(404, "this server stores no feedback", code="no_feedback")
+        add = self.store.add_answer if isinstance(record, AnswerRecord) else self.store.add_judgement
+        try:
+            return await asyncio.to_thread(add, record)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ApiError(400, str(error), code="invalid_value") from error
+        except SQLAlchemyError as error:
+            logging.getLogger("uvicorn.error").exception("feedback could not be stored")
+            raise ApiError(
+                500, "not saved: the feedback database failed; see the server's log", code="store_failed"
+            ) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import ipaddress
 import socket
 import sys
@@ -18,14 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-import torch
 import uvicorn
 from fastapi import FastAPI
 
 from understudy.feedback.store import FeedbackStore
 from understudy.inference.batching import BatchEngine
-from understudy.inference.quantize import prepare_for_inference
-from understudy.inference.weights import default_weights
+from understudy.inference.quantize import default_weights, prepare_for_inference
 from understudy.run import RunFolder, load_run, refuse_reward_model
 from understudy.runtime import choose_device
 from understudy.serve.api import build_app
@@ -49,7 +46,7 @@ class ServeOptions:
     checkpoint: str = "best"
     device: str = "auto"
     weights: str | None = None
-    """fp32, fp16, bf16 or int8; None chooses by device (inference/weights.py)."""
+    """fp32, fp16, bf16 or int8; None chooses by device (inference/quantize.py)."""
     max_rows: int = 8
     queue_limit: int = 64
     limits: Limits = field(default_factory=Limits)
@@ -73,7 +70,8 @@ def serve(options: ServeOptions) -> None:
         runs = load_runs(options)
         served = Served(runs, store, options.key, options.limits, hosts)
         app = build_app(served)
-        address = url_of(options.host, listening.getsockname()[1])
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        address = f"http://{host}:{listening.getsockname()[1]}"
         pages = options.ui and mount_playground(app, served)
         for run in runs.values():
             stack.enter_context(run.engine)
@@ -130,10 +128,6 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def url_of(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def load_runs(options: ServeOptions) -> dict[str, ServedRun]:
     """The runs by folder name, each with an engine that is not started.
 
@@ -142,34 +136,30 @@ def load_runs(options: ServeOptions) -> dict[str, ServedRun]:
     """
     runs: dict[str, ServedRun] = {}
     device, _ = choose_device(options.device)
-    for name in options.runs:
-        run = load_served_run(name, options, device)
-        if run.name in runs:
-            raise ValueError(f"two runs are called {run.name}; serve one of them, or rename a folder")
-        runs[run.name] = run
+    for given in options.runs:
+        run = load_run(given, options.checkpoint, str(device))
+        refuse_reward_model(run)
+        if (name := run.path.resolve().name) in runs:
+            raise ValueError(f"two runs are called {name}; serve one of them, or rename a folder")
+        model = prepare_for_inference(run.model, options.weights or default_weights(device), options.max_rows)
+        engine = BatchEngine(model, run.tokenizer, max_rows=options.max_rows, queue_limit=options.queue_limit)
+        changed = RunFolder(run.path).checkpoint(str(run.step)).stat().st_mtime
+        runs[name] = ServedRun(
+            name, run.step, run.state["weights_sha256"], run.tokenizer, run.config.model.context_length, engine,
+            run.model if device.type == "cpu" else model, int(changed),
+        )  # fmt: skip
     return runs
-
-
-def load_served_run(name: str, options: ServeOptions, device: torch.device) -> ServedRun:
-    run = load_run(name, options.checkpoint, str(device))
-    refuse_reward_model(run)
-    weights = options.weights or default_weights(device)
-    model = prepare_for_inference(run.model, weights, options.max_rows)
-    engine = BatchEngine(model, run.tokenizer, max_rows=options.max_rows, queue_limit=options.queue_limit)
-    changed = RunFolder(run.path).checkpoint(str(run.step)).stat().st_mtime
-    return ServedRun(
-        run.path.resolve().name, run.step, run.state["weights_sha256"], run.tokenizer,
-        run.config.model.context_length, engine, run.model if device.type == "cpu" else model, int(changed),
-    )  # fmt: skip
 
 
 def mount_playground(app: FastAPI, served: Served) -> bool:
     """Mount the playground, if Gradio is installed; returns whether it is."""
-    if importlib.util.find_spec("gradio") is None:
+    try:
+        from understudy.serve.playground.page import mount
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
         say("the playground needs Gradio; install it with `pip install 'understudy[ui]'`, or use --no-ui")
         return False
-    from understudy.serve.playground.mount import mount
-
     mount(app, served)
     return True
 

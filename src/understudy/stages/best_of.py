@@ -71,9 +71,8 @@ def best_of_n(
     """
     values: list[dict[str, torch.Tensor]] = []  # of each prompt, (most,)
     for number, prompt in enumerate(prompts):
-        completions = sample_completions(
-            models.reference, tokenizer, [prompt] * most, config, seed, runtime, number * most
-        )
+        same = [prompt] * most
+        completions = sample_completions(models.reference, tokenizer, same, config, seed, runtime, number * most)
         values.append(models.reward(completions))
         if progress:
             progress(number + 1, len(prompts))

@@ -6,16 +6,14 @@ Shapes: N completions of a batch, M trained tokens of all of them, P pairs.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from understudy.config.align import DPOConfig
 from understudy.config.run import RunConfig
-from understudy.data.chat.pair_rows import PairRows
 from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.reward_model import over_comparisons
@@ -24,11 +22,11 @@ from understudy.files import write_bytes
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import completion_hidden_states
-from understudy.stages.preferences import PairObjective, PreferenceData, evaluate_pairs, pair_accuracy, with_ties
+from understudy.stages.preferences import PairObjective, PreferenceStage, evaluate_pairs, pair_accuracy, with_ties
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
 from understudy.train.init_from import load_reference
-from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, micro_batch_size, shown_prompts
+from understudy.train.stage import StageContext, micro_batch_size, shown_prompts
 
 REFERENCE_LOGPROBS = "reference.safetensors"
 """File of a run's folder: the log-probability of each completion of each split under the reference model."""
@@ -44,7 +42,7 @@ class DirectPreference(PairObjective):
     def pair_metrics(self, batch: Batch) -> dict[str, Tensor]:
         logratios = summed_logprobs(self.model, batch) - batch["reference_logprobs"]  # (N,)
         if self.config.length_normalised or self.config.loss == "ipo":
-            logratios = logratios / completion_lengths(batch)
+            logratios = logratios / torch.bincount(batch["completion_index"], minlength=len(batch["ends"])).float()
         chosen, rejected = logratios[batch["chosen"]], logratios[batch["rejected"]]  # (P,)
         return {
             "loss": with_ties(batch["tie"], self._loss(chosen, rejected), self._loss(rejected, chosen)),
@@ -67,12 +65,7 @@ def summed_logprobs(model: GPT, batch: Batch) -> Tensor:
     return logprobs.new_zeros(len(batch["ends"])).index_add(0, batch["completion_index"], logprobs)
 
 
-def completion_lengths(batch: Batch) -> Tensor:
-    """The number (N,) of trained tokens of each completion."""
-    return torch.bincount(batch["completion_index"], minlength=len(batch["ends"])).float()
-
-
-class Dpo(TrainingStage):
+class Dpo(PreferenceStage):
     """Direct preference optimisation (Rafailov et al. 2023). The reference model is the run that it starts from."""
 
     evaluate_first = True
@@ -80,33 +73,24 @@ class Dpo(TrainingStage):
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
-        self.tokenizer = tokenizer
-        self.data = PreferenceData(config, tokenizer)
-        self.sample_prompts = shown_prompts(config, tokenizer, (pair.prompt for pair in self.data.opened["val"]))
+        self.sample_prompts = shown_prompts(config, tokenizer, (pair.prompt for pair in self.opened["val"]))
         self.end_ids = end_ids(tokenizer)
-        self.data_summary, self.notes = self.data.summary(), self.data.notes()
-        self.tokens_per_sample = self.data.tokens_per_sample
 
     def setup(self, context: StageContext) -> None:
-        self.context = context
-        self.reference_logprobs = reference_logprobs(context, self.data)
-        rows = PairRows(
-            self.data.encoded["train"], self.config.model.context_length, self.config.train.seed,
-            self.reference_logprobs["train"],
-        )  # fmt: skip
+        self.runtime, self.reference_logprobs = context.runtime, reference_logprobs(context, self)
         self.objective = DirectPreference(as_gpt(context.model), self.config.section(DPOConfig))
-        self.batches = IndexedBatches(rows, context)
+        self.batches = self.pair_batches(context, self.reference_logprobs["train"])
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
-        val, runtime = self.data.encoded["val"], self.context.runtime
+        val, context_length = self.encoded["val"], self.config.model.context_length
         metrics = evaluate_pairs(
-            self.objective, val, self.config.model.context_length, batch_size, runtime, self.reference_logprobs["val"]
+            self.objective, val, context_length, batch_size, self.runtime, self.reference_logprobs["val"]
         )
         loss, accuracy = mean_estimate(metrics["loss"]), estimate(metrics["accuracy"])
         return LossResult(loss.value, loss.low, loss.high, val.pairs), accuracy.metrics("val/accuracy")
 
 
-def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str, Tensor]:
+def reference_logprobs(context: StageContext, data: PreferenceStage) -> dict[str, Tensor]:
     """The log-probability (completions,) of each completion of each split under the reference model.
 
     They are computed once by all processes and saved in the run's folder. A resumed run computes them again if its data
@@ -116,8 +100,15 @@ def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str,
         ValueError: they are missing, and so is the run that this one started from.
     """
     path, runtime = context.folder.path / REFERENCE_LOGPROBS, context.runtime
-    key = _key(context, data)
-    saved = _read(path, key)
+    parts = [context.folder.record()["parent"]["sha256"], context.config.model.context_length]
+    for split, encoded in data.encoded.items():
+        parts += [data.opened[split].sha256, encoded.completions]
+    key = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+    saved = None
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("key") == key:
+                saved = {split: file.get_tensor(split) for split in data.encoded}
     missing = runtime.any(saved is None)  # in one process, where their disks differ
     if saved is not None and not missing:
         return saved
@@ -133,22 +124,3 @@ def reference_logprobs(context: StageContext, data: PreferenceData) -> dict[str,
     if runtime.is_main:
         write_bytes(path, save(logprobs, {"key": key}))
     return logprobs
-
-
-def _key(context: StageContext, data: PreferenceData) -> str:
-    """A hash of all that the log-probabilities depend on."""
-    parent = context.folder.record()["parent"]
-    parts = [parent["sha256"], context.config.model.context_length]
-    for split, encoded in data.encoded.items():
-        parts += [data.opened[split].sha256, encoded.completions]
-    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
-
-
-def _read(path: Path, key: str) -> dict[str, Tensor] | None:
-    """The saved log-probabilities, if they were computed for the same ``key``."""
-    if not path.exists():
-        return None
-    with safe_open(path, "pt") as file:
-        if (file.metadata() or {}).get("key") != key:
-            return None
-    return load_file(path)

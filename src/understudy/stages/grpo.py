@@ -9,7 +9,7 @@ from torch import Tensor
 
 from understudy.config.align import GRPOConfig
 from understudy.losses import group_advantages
-from understudy.stages.policy import PolicyObjective
+from understudy.stages.completions import PolicyObjective
 from understudy.stages.rollout import Rollout, RolloutSource
 from understudy.stages.rollout_stage import RolloutStage
 from understudy.train.stage import StageContext

@@ -6,24 +6,26 @@ Shapes: N completions, A tokens of the longest, M tokens of the completions in a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from understudy.config.align import PPOConfig
+from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.packing import PackedRows, render_set
+from understudy.data.loader import Batch
 from understudy.losses import IGNORE, clipped_value_sum, cross_entropy_sum, generalised_advantages, kl_estimate, whiten
 from understudy.model import GPT, as_gpt, build_model
 from understudy.model.masks import packed
 from understudy.optim import build_optimizers
 from understudy.rewards.model import completion_hidden_states
-from understudy.stages.completions import EncodedPrompt, compute_per_token
-from understudy.stages.conversation_mix import ConversationMix
-from understudy.stages.policy import PolicyObjective
+from understudy.stages.completions import EncodedPrompt, PolicyObjective, compute_per_token
 from understudy.stages.rollout import Rollout, RolloutModels, RolloutSource
 from understudy.stages.rollout_stage import RolloutStage
 from understudy.tokenizer import Tokenizer
 from understudy.train.init_from import start_from
-from understudy.train.stage import StageContext
+from understudy.train.stage import StageContext, micro_batch_size, samples_per_process
 
 
 class PPOObjective(PolicyObjective):
@@ -44,9 +46,7 @@ class PPOObjective(PolicyObjective):
         hidden = completion_hidden_states(self.model, batch)  # (M, D)
         loss, sums = self.policy_loss(batch, hidden)
         values = self.values(batch, hidden)
-        sums["value_loss"] = clipped_value_sum(
-            values, batch["values"], batch["returns"], torch.ones_like(values), config.value_clip
-        )
+        sums["value_loss"] = clipped_value_sum(values, batch["values"], batch["returns"], config.value_clip)
         loss = loss + config.value_coefficient * sums["value_loss"]
         if "ptx_tokens" in batch:
             sums["ptx_loss"] = self._ptx_loss(batch)
@@ -66,15 +66,55 @@ class PPOObjective(PolicyObjective):
         return cross_entropy_sum(logits, batch["ptx_targets"][is_target][None]) * batch["ptx_scale"][0]
 
 
+class ConversationMix:
+    """Conversations that PPO-ptx adds for a language modelling loss (Ouyang et al. 2022): packed rows, as many for each
+    micro-batch as it has completions."""
+
+    def __init__(self, context: StageContext, tokenizer: Tokenizer, path: str) -> None:
+        config = context.config
+        messages = (record["messages"] for record in open_conversations(Path(path), "train"))
+        rendered = render_set(messages, tokenizer, config.model.context_length)
+        self.rows = PackedRows(rendered, config.model.context_length, config.train.seed)
+        self.runtime, self.batch_size = context.runtime, config.train.batch_size
+        self.per_process = samples_per_process(config, context.runtime)
+        self.micro_batch_size = micro_batch_size(config)
+
+    def add_to(self, batches: list[Batch], step: int) -> None:
+        """Add ``ptx_tokens``, ``ptx_targets`` and ``ptx_documents`` to the micro-batches of a step, and ``ptx_scale`` (1,).
+
+        The loop divides the loss by the number of completion tokens. Times the scale, the loss of the conversations is a
+        mean over their own tokens.
+        """
+        first = step * self.batch_size + self.runtime.rank * self.per_process
+        for number, batch in enumerate(batches):
+            rows = self.rows.batch(first + number * self.micro_batch_size, self.micro_batch_size)
+            batch |= {f"ptx_{name}": tensor for name, tensor in rows.items()}
+        counts = torch.stack([
+            torch.tensor(float(sum(len(batch["targets"]) for batch in batches))),
+            sum(((batch["ptx_targets"] != IGNORE).sum() for batch in batches), torch.zeros(())),
+        ])  # fmt: skip
+        completion_tokens, conversation_tokens = self.runtime.all_sum(counts).tolist()
+        for batch in batches:
+            batch["ptx_scale"] = torch.tensor([completion_tokens / max(1.0, conversation_tokens)])
+
+
 class PPOSource(RolloutSource):
     """Rollouts with generalised advantages. The KL from the reference model is part of the reward of each token."""
 
     def __init__(
         self, context: StageContext, tokenizer: Tokenizer, models: RolloutModels, prompts: Sequence[EncodedPrompt],
-        objective: PPOObjective, conversations: ConversationMix | None,
+        objective: PPOObjective,
     ) -> None:  # fmt: skip
-        super().__init__(context, tokenizer, models, prompts, conversations)
-        self.objective = objective
+        super().__init__(context, tokenizer, models, prompts)
+        self.objective, path = objective, objective.config.ptx_data
+        self.conversations = ConversationMix(context, tokenizer, path) if path else None
+
+    def mini_batches(self, iteration: int, rollout: Rollout, tokenwise: dict[str, Tensor]) -> list[list[Batch]]:
+        steps = super().mini_batches(iteration, rollout, tokenwise)
+        if self.conversations:
+            for number, batches in enumerate(steps):
+                self.conversations.add_to(batches, iteration * self.steps_per_iteration + number)
+        return steps
 
     def advantages(self, rollout: Rollout) -> dict[str, Tensor]:
         """Advantages, values and returns (N, A) of the tokens (Schulman et al. 2016)."""
@@ -121,8 +161,7 @@ class PPO(RolloutStage):
             )
             for group in (group for optimizer in self.extra_optimizers for group in optimizer.param_groups):
                 group["names"] = [f"critic.{name}" for name in group["names"]]
-        mix = ConversationMix(context, self.tokenizer, config.ptx_data) if config.ptx_data else None
-        self.batches = PPOSource(context, self.tokenizer, self.models, self.prompts["train"], objective, mix)
+        self.batches = PPOSource(context, self.tokenizer, self.models, self.prompts["train"], objective)
 
     def _critic(self, context: StageContext, config: PPOConfig) -> GPT | None:
         """A critic beside the policy, with its initial weights; None where it is a score head on the policy."""

@@ -1,17 +1,15 @@
-"""The data, the objective and the evaluation that stages over pairs of completions share.
+"""What the stages over pairs of completions share: the data, the objective and the evaluation.
 
 Shapes: N completions of a batch, P pairs.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from understudy.config.run import RunConfig
-from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, encode_preferences
+from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, PairRows, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.loader import Batch
 from understudy.evaluate.reward_model import over_comparisons
@@ -19,41 +17,35 @@ from understudy.model import GPT
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer
 from understudy.train.objective import Objective
-from understudy.train.stage import existing_data
+from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, existing_data
 
 
-class PreferenceData:
-    """Both splits of the preferences, opened and encoded; of validation as many as eval.max_tokens allows.
-
-    Raises:
-        ValueError: no such data, or no prompt of a split that fits.
-    """
+class PreferenceStage(TrainingStage):
+    """A stage over both splits of preferences, opened and encoded; of validation as many as eval.max_tokens allows."""
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(config, tokenizer)
+        self.tokenizer = tokenizer
         path, context_length = existing_data(config), config.model.context_length
         self.opened = {split: open_preferences(path, split) for split in ("train", "val")}
         self.encoded = {
             split: encode_preferences(opened, tokenizer, context_length, split) for split, opened in self.opened.items()
         }
         self.encoded["val"] = self.encoded["val"].limit(config.eval.max_tokens)
-
-    @property
-    def tokens_per_sample(self) -> int:
-        """Tokens of the longest comparison, its prompt counted for each completion."""
-        return max(comparison.tokens for comparison in self.encoded["train"].comparisons)
-
-    def summary(self) -> dict[str, Any]:
-        """The description of the data in run.json."""
-        counts = {
+        # Of the longest comparison, its prompt counted for each completion.
+        self.tokens_per_sample = max(comparison.tokens for comparison in self.encoded["train"].comparisons)
+        train = self.opened["train"]
+        self.data_summary = {"path": str(train.path), "sha256": train.sha256} | {
             f"{split}_{name}": getattr(encoded, name)
             for split, encoded in self.encoded.items()
             for name in ("prompts", "pairs", "tokens")
         }
-        train = self.opened["train"]
-        return {"path": str(train.path), "sha256": train.sha256, **counts}
+        self.notes = [f"{split}: {encoded}" for split, encoded in self.encoded.items()]
 
-    def notes(self) -> list[str]:
-        return [f"{split}: {encoded}" for split, encoded in self.encoded.items()]
+    def pair_batches(self, context: StageContext, reference_logprobs: Tensor | None = None) -> IndexedBatches:
+        """The batches of training, with the log-probabilities of each completion under a reference model if given."""
+        length, seed = self.config.model.context_length, self.config.train.seed
+        return IndexedBatches(PairRows(self.encoded["train"], length, seed, reference_logprobs), context)
 
 
 class PairObjective(Objective):
@@ -89,16 +81,14 @@ def evaluate_pairs(
 ) -> dict[str, list[float]]:  # fmt: skip
     """Each metric of the objective for each prompt, a mean over its pairs. The processes share the batches."""
 
-    def compute(comparisons: list[EncodedComparison], batch: Batch) -> dict[str, list[float]]:
-        return {n: prompt_means(comparisons, batch, values) for n, values in objective.pair_metrics(batch).items()}
+    def prompt_means(comparisons: list[EncodedComparison], batch: Batch) -> dict[str, list[float]]:
+        sizes = [len(comparison.pairs) for comparison in comparisons]
+        return {
+            name: [float(weighted.sum()) for weighted in (values * batch["weight"]).split(sizes)]
+            for name, values in objective.pair_metrics(batch).items()
+        }
 
     gathered = over_comparisons(
-        objective.model, preferences, context_length, batch_size, runtime, compute, reference_logprobs
+        objective.model, preferences, context_length, batch_size, runtime, prompt_means, reference_logprobs
     )
     return {name: [mean for means in gathered for mean in means[name]] for name in gathered[0]}
-
-
-def prompt_means(comparisons: list[EncodedComparison], batch: Batch, values: Tensor) -> list[float]:
-    """The mean over the pairs of each prompt of ``values`` (P,)."""
-    pairs = (values * batch["weight"]).split([len(comparison.pairs) for comparison in comparisons])
-    return [float(weighted.sum()) for weighted in pairs]

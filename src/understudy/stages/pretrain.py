@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from understudy.config.run import RunConfig
 from understudy.data.loader import Windows, consecutive_batches
-from understudy.data.text.folder import data_tokenizer, text_sha256
-from understudy.data.text.shards import open_split
+from understudy.data.text.shards import data_tokenizer, open_split
 from understudy.evaluate.loss import LossResult, loss_over
 from understudy.tokenizer import Tokenizer
 from understudy.train.objective import NextToken
@@ -40,7 +39,7 @@ class Pretrain(TrainingStage):
             prompt = self.tokenizer.decode(val.tokens[:1])
         self.sample_prompts = [(prompt.lstrip("\n"), prompt)] * config.log.samples
         self.data_summary = {
-            "path": str(train.path), "sha256": text_sha256(train), "train_tokens": len(train.tokens),
+            "path": str(train.path), "sha256": train.sha256(), "train_tokens": len(train.tokens),
             "val_tokens": len(val.tokens), "val_bytes": val.bytes,
         }  # fmt: skip
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from understudy.config.align import RewardConfig
-from understudy.config.run import RunConfig
-from understudy.data.chat.pair_rows import PairRows
 from understudy.data.loader import Batch
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
 from understudy.losses import pair_loss
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import document_scores
-from understudy.stages.preferences import PairObjective, PreferenceData, pair_accuracy, with_ties
-from understudy.tokenizer import Tokenizer
-from understudy.train.stage import IndexedBatches, StageContext, TrainingStage
+from understudy.stages.preferences import PairObjective, PreferenceStage, pair_accuracy, with_ties
+from understudy.train.stage import StageContext
 
 
 class PairwiseReward(PairObjective):
@@ -41,30 +38,21 @@ class PairwiseReward(PairObjective):
         }
 
 
-class Reward(TrainingStage):
+class Reward(PreferenceStage):
     """Pairwise reward modelling over preferences (Ouyang et al. 2022)."""
 
-    def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(config, tokenizer)
-        self.tokenizer = tokenizer
-        self.data = PreferenceData(config, tokenizer)
-        self.data_summary, self.notes = self.data.summary(), self.data.notes()
-        self.tokens_per_sample = self.data.tokens_per_sample
-        self.evaluation: RewardEvaluation | None = None
+    evaluation: RewardEvaluation | None = None
 
     def setup(self, context: StageContext) -> None:
         self.context = context
-        rows = PairRows(self.data.encoded["train"], self.config.model.context_length, self.config.train.seed)
         self.objective = PairwiseReward(as_gpt(context.model), self.config.section(RewardConfig))
-        self.batches = IndexedBatches(rows, context)
+        self.batches = self.pair_batches(context)
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         model, context_length = as_gpt(self.objective.model), self.config.model.context_length
-        self.evaluation = evaluate_scores(
-            model, self.data.encoded["val"], context_length, batch_size, self.context.runtime
-        )
+        self.evaluation = evaluate_scores(model, self.encoded["val"], context_length, batch_size, self.context.runtime)
         return self.evaluation.loss, self.evaluation.measured()
 
     def on_best(self, step: int) -> None:
         if self.evaluation is not None:
-            self.evaluation.save(self.context.folder, step)
+            self.evaluation.save(self.context.folder.path, step)

@@ -1,7 +1,7 @@
 """The reinforcement learning iteration of PPO and GRPO, in :meth:`RolloutSource.collect`.
 
 Sampling and training use the same model at the same temperature, without truncation of the distribution, so that the
-first ratio of an iteration is 1 up to rounding. Not here: the loss (policy.py), the stage around it (rollout_stage.py).
+first ratio of an iteration is 1 up to rounding. Not here: the loss (completions.py), the stage around it (rollout_stage.py).
 
 Shapes: N completions of this process, A tokens of the longest, M tokens of the completions in a micro-batch.
 """
@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from understudy.config.align import RolloutConfig
-from understudy.data.loader import Batch
-from understudy.data.shuffle import mix, permute, shuffled
+from understudy.data.loader import Batch, mix, permute, shuffled
 from understudy.losses import kl_estimate
 from understudy.model import GPT
+from understudy.rewards.model import RewardModel
+from understudy.rewards.verifiers import true_score
 from understudy.runtime import Runtime
 from understudy.stages.completions import (
+    SAMPLING_BATCH,
     EncodedPrompt,
     SampledCompletion,
     collate_completions,
@@ -33,11 +35,69 @@ from understudy.stages.completions import (
     sample_completions,
     sampled_logprobs,
 )
-from understudy.stages.conversation_mix import ConversationMix
-from understudy.stages.reward_function import RewardFunction
 from understudy.tokenizer import Tokenizer
 from understudy.train.loop import BatchSource
 from understudy.train.stage import StageContext, micro_batch_size, samples_per_process
+
+
+@dataclass
+class RewardFunction:
+    """The weighted sum of a reward model's score and a verifier's verdict, less a penalty for a missing end token.
+
+    Attributes:
+        count, mean, squares: of the scores so far, where they are normalised; ``squares`` sums the squared distances
+            from the mean.
+    """
+
+    config: RolloutConfig
+    runtime: Runtime
+    model: RewardModel | None
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def __call__(self, completions: Sequence[SampledCompletion], update: bool = False) -> dict[str, Tensor]:
+        """For each completion (N,): its ``reward``, ``true_score`` (NaN where its prompt has no verifier), ``length`` and
+        ``eos_rate`` (1 with an end token, else 0), and with a reward model its ``score``.
+
+        ``update`` adds these scores to the statistics and normalises by them. Without it scores are not normalised, so
+        that all evaluations of a run have the same scale and its best checkpoint can be chosen by them.
+        """
+        config = self.config
+        verdict = torch.tensor([true_score(completion.prompt.record, completion.text) for completion in completions])
+        score = torch.zeros(len(completions))
+        if self.model is not None:
+            rows = [(completion.prompt.tokens, completion.tokens) for completion in completions]
+            score = torch.tensor(self.model.score_rows(rows, SAMPLING_BATCH))
+        scaled = score
+        if update and config.normalise_scores:
+            self._update_statistics(score)
+            scaled = (score - self.mean) / max((self.squares / self.count) ** 0.5, 1e-6)
+        reward = config.reward_weight * scaled
+        if config.checker_weight:
+            reward = reward + config.checker_weight * verdict
+        has_eos = torch.tensor([completion.has_eos for completion in completions], dtype=torch.bool)
+        values = {
+            "reward": reward - config.missing_end_penalty * ~has_eos, "true_score": verdict, "eos_rate": has_eos.float(),
+            "length": torch.tensor([float(len(completion.tokens)) for completion in completions]),
+        }  # fmt: skip
+        return values | ({"score": score} if self.model else {})
+
+    def _update_statistics(self, score: Tensor) -> None:
+        """Add the scores of all processes to the mean and the squared distances (Chan et al. 1979)."""
+        n, total = self.runtime.all_sum(torch.stack((torch.tensor(float(len(score))), score.sum()))).tolist()
+        mean = total / n
+        squares = float(self.runtime.all_sum((score - mean).square().sum()))
+        difference, count = mean - self.mean, self.count + n
+        self.squares += squares + difference * difference * self.count * n / count
+        self.mean += difference * n / count
+        self.count = int(count)
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
 
 
 @dataclass(frozen=True)
@@ -98,20 +158,18 @@ class MetricMeans:
 class RolloutSource(BatchSource):
     """Mini-batches of sampled completions, which are trained on for the steps of one iteration.
 
-    PPO and GRPO differ in :meth:`advantages`.
+    PPO and GRPO differ in :meth:`advantages`; PPO-ptx also adds conversations to the mini-batches.
 
     Args:
         prompts: of the training split, in order.
-        conversations: to add to each micro-batch, if any.
     """
 
     def __init__(
-        self, context: StageContext, tokenizer: Tokenizer, models: RolloutModels, prompts: Sequence[EncodedPrompt],
-        conversations: ConversationMix | None = None,
-    ) -> None:  # fmt: skip
+        self, context: StageContext, tokenizer: Tokenizer, models: RolloutModels, prompts: Sequence[EncodedPrompt]
+    ) -> None:
         self.run_config, self.runtime = context.config, context.runtime
         self.rollout_config = context.config.section(RolloutConfig)
-        self.tokenizer, self.models, self.prompts, self.conversations = tokenizer, models, prompts, conversations
+        self.tokenizer, self.models, self.prompts = tokenizer, models, prompts
         self.steps_per_iteration = context.config.steps_per_iteration
         self.context_length = context.config.model.context_length
         self.kl_coefficient = self.rollout_config.kl_coefficient
@@ -183,9 +241,6 @@ class RolloutSource(BatchSource):
             for first in range(0, len(rows), share):
                 parts = [rows[start : start + micro] for start in range(first, first + share, micro)]
                 steps.append([self._collate(rollout, tokenwise, part) for part in parts])
-        if self.conversations:
-            for number, batches in enumerate(steps):
-                self.conversations.add_to(batches, iteration * self.steps_per_iteration + number)
         return steps
 
     def _collate(self, rollout: Rollout, tokenwise: dict[str, Tensor], rows: np.ndarray) -> Batch:

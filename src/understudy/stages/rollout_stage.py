@@ -21,8 +21,7 @@ from understudy.stages.completions import (
     encode_prompts,
     sample_completions,
 )
-from understudy.stages.reward_function import RewardFunction
-from understudy.stages.rollout import RolloutModels
+from understudy.stages.rollout import RewardFunction, RolloutModels
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
 from understudy.train.init_from import load_reference

@@ -28,20 +28,12 @@ __all__ = ["STAGES", "resolve_run", "run_stage", "stage_class", "train_preset", 
 
 
 def stage_class(name: str) -> type[TrainingStage]:
-    """The class of a stage: the concrete :class:`TrainingStage` of ``stages/NAME.py``.
-
-    Raises:
-        ValueError: there is no such stage.
-    """
+    """The class of a stage: the one :class:`TrainingStage` of ``stages/NAME.py``; a ValueError if there is no such stage."""
     stage_info(name)
     module = import_module(f"understudy.stages.{name}")
-    classes = [
-        value for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, TrainingStage) and value.__module__ == module.__name__
-    ]  # fmt: skip
-    if len(classes) != 1:
-        raise TypeError(f"stages/{name}.py defines {len(classes)} training stages; one is wanted")
-    return classes[0]
+    classes = [value for _, value in inspect.getmembers(module, inspect.isclass) if issubclass(value, TrainingStage)]
+    [own] = [value for value in classes if value.__module__ == module.__name__]
+    return own
 
 
 def run_stage(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:

@@ -7,46 +7,43 @@ files themselves are written by run.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from understudy.files import write_json
-from understudy.model.weights import check_shapes, load_weights, sha256_of_weights, weights_of
-from understudy.run import FORMAT, RunFolder, other_checkpoint, read_state, read_tensors, read_weights
+from understudy.model.weights import check_shapes, load_weights, weights_of
+from understudy.run import RunFolder, other_checkpoint, read_state, read_tensors, read_weights
 from understudy.train.loop import Trainer
 
 
-def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any], keep: int, is_best: bool) -> Path:
-    """Write a checkpoint of the trainer, and return its folder.
+def save_checkpoint(folder: RunFolder, trainer: Trainer, record: dict[str, Any], keep: int, is_best: bool) -> None:
+    """Write a checkpoint of the trainer, and delete old ones but ``keep`` and the best.
 
     ``model.safetensors`` holds the weights to use (their average if there is one), ``training.safetensors`` the tensors
     that only training needs.
-    """
-    from safetensors.torch import save_file
 
+    Raises:
+        ValueError: the disk is full or cannot be written; earlier checkpoints are untouched.
+    """
     weights = weights_of(trainer.objective.model)
     training = optimizer_tensors(trainer.optimizers) | _objective_tensors(trainer)
     if trainer.ema:
         training |= {f"weights/{name}": tensor for name, tensor in weights.items()}
         weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.ema.means.items()}
-    state = record | {
-        "format": FORMAT,
-        **dataclasses.asdict(trainer.progress),
-        "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
-        "source": trainer.source.state(),
-        "weights_sha256": sha256_of_weights(weights),
-        "training_sha256": sha256_of_weights(training),
-    }
-    writers = {
-        "model.safetensors": lambda path: save_file(weights, path),
-        "training.safetensors": lambda path: save_file(training, path),
-        "state.json": lambda path: write_json(path, state),
-    }
-    return folder.write_checkpoint(trainer.progress.step, writers, keep, is_best)
+    scaler = trainer.scaler.state_dict() if trainer.scaler else None
+    state = record | dataclasses.asdict(trainer.progress) | {"scaler": scaler, "source": trainer.source.state()}
+    try:
+        folder.write_checkpoint(state, is_best, weights, training)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"the checkpoint of step {trainer.progress.step} could not be written to {folder.checkpoints} ({error}); earlier checkpoints are "
+            "whole; make room and continue with --resume"
+        ) from error
+    folder.prune(keep)
 
 
 def load_checkpoint(checkpoint: Path, trainer: Trainer) -> None:
@@ -92,33 +89,29 @@ def _objective_tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """The state of optimisers as named tensors, ``adamw/token_embedding.weight/exp_avg`` and the like."""
-    tensors = {}
-    for optimizer in optimizers:
-        for key, name, values in _named_states(optimizer):
-            for field, value in values.items():
-                tensors[f"{key}/{name}/{field}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    return tensors
+    return {
+        f"{prefix}{field}": torch.as_tensor(value).detach().cpu().contiguous()
+        for optimizer, prefix, parameter in _parameters(optimizers)
+        for field, value in optimizer.state[parameter].items()
+    }
 
 
 def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor], source: Path) -> None:
     """The inverse of :func:`optimizer_tensors`."""
+    for optimizer, prefix, parameter in _parameters(optimizers):
+        fields = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        if not fields and parameter.requires_grad:
+            raise ValueError(f"the checkpoint {source} lacks the optimiser state {prefix}; it cannot be resumed")
+        for field, tensor in fields.items():
+            on_device = tensor.ndim or field == "step"
+            optimizer.state[parameter][field] = tensor.to(parameter.device if on_device else "cpu")
+
+
+def _parameters(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> Iterator[tuple[torch.optim.Optimizer, str, torch.nn.Parameter]]:
+    """Each parameter, with its optimiser and the beginning of the names of its state."""
     for optimizer in optimizers:
-        key = type(optimizer).__name__.lower()
         for group in optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"]):
-                prefix = f"{key}/{name}/"
-                fields = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-                if not fields and parameter.requires_grad:
-                    raise ValueError(f"the checkpoint {source} lacks the {key} state of {name}; it cannot be resumed")
-                for field, tensor in fields.items():
-                    on_device = tensor.ndim or field == "step"
-                    optimizer.state[parameter][field] = tensor.to(parameter.device if on_device else "cpu")
-
-
-def _named_states(optimizer: torch.optim.Optimizer) -> list[tuple[str, str, dict[str, Any]]]:
-    key = type(optimizer).__name__.lower()
-    return [
-        (key, name, optimizer.state[parameter])
-        for group in optimizer.param_groups
-        for name, parameter in zip(group["names"], group["params"])
-    ]
+                yield optimizer, f"{type(optimizer).__name__.lower()}/{name}/", parameter

@@ -40,25 +40,23 @@ class ProgressPanel:
     """Progress, speed and loss of a run.
 
     Args:
-        stops: further limits by their names in TrainConfig: ``stop_at_tokens``, ``stop_at_seconds``, ``stop_at_loss``.
+        stops: further limits by their names in TrainConfig: ``stop_at_tokens``, ``stop_at_seconds``, ``stop_at_loss``; other
+            settings are ignored.
         clock: a monotonic clock in seconds. Unlike ``train_seconds`` it includes evaluation.
     """
 
     def __init__(
-        self,
-        total_steps: int,
-        stops: Mapping[str, Any] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, total_steps: int, stops: Mapping[str, Any] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.total_steps = total_steps
-        self.stops = {name: float(value) for name, value in (stops or {}).items() if value is not None}
-        self.clock = clock
+        self.total_steps, self.clock = total_steps, clock
+        limits = {name: value for name, value in (stops or {}).items() if name.startswith("stop_at_")}
+        self.stops = {name: float(value) for name, value in limits.items() if value is not None}
         self.latest: dict[str, float] = {}
         self.losses: list[tuple[float, float]] = []
         self.best: tuple[float, int] | None = None
         self._mean, self._weight = 0.0, 0.0
         self._seen, self._every, self._last_step = 0, 1, -math.inf
-        self._pace: deque[tuple[float, float, float]] = deque(maxlen=30)
+        self._pace: deque[tuple[float, float]] = deque(maxlen=30)  # seconds of training, share of the run
         self._since: tuple[float, float] | None = None
 
     def update(self, values: Mapping[str, Any], live: bool = True) -> None:
@@ -76,7 +74,7 @@ class ProgressPanel:
         if live and "train_seconds" in known:
             trained = known["train_seconds"]
             self._since = self._since or (self.clock(), trained)
-            self._pace.append((trained, step, self.latest.get("tokens", 0.0)))
+            self._pace.append((trained, self.fraction))
 
     def _keep_loss(self, step: float, loss: float) -> None:
         """Keep every loss, then every second, every fourth, so that the history stays small."""
@@ -114,18 +112,12 @@ class ProgressPanel:
             return 0.0
         if len(self._pace) < 2 or self._since is None:
             return None
-        (seconds0, step0, tokens0), (seconds1, step1, tokens1) = self._pace[0], self._pace[-1]
-        trained = seconds1 - seconds0
-        if trained <= 0 or step1 <= step0:
+        (before, share_before), (trained, share) = self._pace[0], self._pace[-1]
+        if trained <= before or share <= share_before:
             return None
-        ends = [(self.total_steps - step1) * trained / (step1 - step0)]
-        if "stop_at_tokens" in self.stops and tokens1 > tokens0:
-            ends.append((self.stops["stop_at_tokens"] - tokens1) * trained / (tokens1 - tokens0))
-        if "stop_at_seconds" in self.stops:
-            ends.append(self.stops["stop_at_seconds"] - seconds1)
+        left = (1 - share) * (trained - before) / (share - share_before)
         # Evaluations and checkpoints take time too: scale by their time so far.
-        wall, all_trained = self.clock() - self._since[0], seconds1 - self._since[1]
-        return max(0.0, min(ends)) * max(1.0, wall / all_trained)
+        return left * max(1.0, (self.clock() - self._since[0]) / (trained - self._since[1]))
 
     @property
     def left_text(self) -> str:
@@ -186,26 +178,25 @@ class ProgressPanel:
 
     def _groups(self) -> list[list[Pair]]:
         """Names and values in groups: loss, speed, resources, and further metrics of the stage."""
-        values = self.latest
-        losses, speed, resources = [], [], []
-        if (loss := self.smoothed_loss) is not None:
-            losses.append(("loss", f"{loss:.4f}", "bold cyan" if math.isfinite(loss) else "bold red"))
-        if "val/loss" in values:
-            losses.append(("validation", f"{values['val/loss']:.4f}", "bold"))
+        values, loss = self.latest, self.smoothed_loss
+
+        def known(key: str, name: str, text: Callable[[float], str], style: str = "") -> list[Pair]:
+            return [(name, text(values[key]), style)] if key in values else []
+
+        losses = known("val/loss", "validation", "{:.4f}".format, "bold")
+        if loss is not None:
+            losses.insert(0, ("loss", f"{loss:.4f}", "bold cyan" if math.isfinite(loss) else "bold red"))
         if self.best:
             losses.append(("best", f"{self.best[0]:.4f} at {self.best[1]:,}", ""))
-        if "tokens_per_second" in values:
-            speed.append(("tokens/s", count_text(values["tokens_per_second"]), ""))
-        speed.append(("trained", duration_text(values.get("train_seconds", 0.0)), ""))
-        speed.append(("left", self.left_text, ""))
-        if "lr" in values:
-            resources.append(("learning rate", f"{values['lr']:.2e}", ""))
-        if "memory_bytes" in values:
-            resources.append(("memory", bytes_text(values["memory_bytes"]), ""))
-        if "memory_peak_bytes" in values:
-            resources.append(("at peak", bytes_text(values["memory_peak_bytes"]), ""))
-        if "mfu" in values:
-            resources.append(("MFU", f"{values['mfu']:.1%}", ""))
+        speed = [
+            *known("tokens_per_second", "tokens/s", count_text),
+            ("trained", duration_text(values.get("train_seconds", 0.0)), ""),
+            ("left", self.left_text, ""),
+        ]
+        resources = [
+            *known("lr", "learning rate", "{:.2e}".format), *known("memory_bytes", "memory", bytes_text),
+            *known("memory_peak_bytes", "at peak", bytes_text), *known("mfu", "MFU", "{:.1%}".format),
+        ]  # fmt: skip
         others = [(name, f"{value:.4g}", "") for name, value in self._others()]
         return [losses, speed, resources, *(others[start : start + 3] for start in range(0, len(others), 3))]
 

@@ -9,7 +9,8 @@ import contextlib
 import math
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, Self
 
 import torch
@@ -24,7 +25,7 @@ from understudy.model import GPT, Bigram
 from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
 from understudy.train.checkpoint import save_checkpoint
-from understudy.train.loop import StepCallback, Trainer, TrainingProgress, lr_of
+from understudy.train.loop import StepCallback, Trainer, TrainingProgress
 from understudy.train.metrics import TrainingMetrics, memory_bytes
 from understudy.train.stage import TrainingStage
 
@@ -33,25 +34,26 @@ SIGNAL_STEPS = 10
 
 
 class StopSignals:
-    """A context in which the first Ctrl-C or SIGTERM sets ``received``, and the second one acts at once."""
+    """Whether Ctrl-C or SIGTERM was ``received`` inside :meth:`caught`; the second one acts at once."""
 
-    def __init__(self) -> None:
-        self.received = False
-        self._handlers: dict[int, Any] = {}
+    received = False
 
-    def __enter__(self) -> Self:
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[Self]:
+        handlers: dict[int, Any] = {}
+
+        def receive(number: int, frame: FrameType | None) -> None:
+            self.received = True
+            signal.signal(number, handlers[number])
+
         if threading.current_thread() is threading.main_thread():  # only the main thread receives signals
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._receive)
-        return self
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-        signal.signal(number, self._handlers[number])
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+                handlers[number] = signal.signal(number, receive)
+        try:
+            yield self
+        finally:
+            for caught, handler in handlers.items():
+                signal.signal(caught, handler)
 
 
 class Evaluator(StepCallback):
@@ -97,13 +99,11 @@ class Evaluator(StepCallback):
         self.trainer.read_tokens()
         return self.trainer.progress.tokens >= limit
 
-    def _reached_seconds(self) -> bool:
-        limit = self.config.train.stop_at_seconds
-        return limit is not None and self.runtime.any(self.trainer.progress.train_seconds >= limit)
-
     def after_step(self, progress: TrainingProgress, metrics: dict[str, float]) -> bool:
         config, trainer, step = self.config, self.trainer, progress.step
-        reached_limit = self._reached_seconds() or self._reached_tokens()
+        seconds = config.train.stop_at_seconds
+        reached_limit = seconds is not None and self.runtime.any(progress.train_seconds >= seconds)
+        reached_limit = reached_limit or self._reached_tokens()
         last = step >= trainer.total_steps or (reached_limit and trainer.source.can_checkpoint(step))
         stop = last or self.interrupted
         if "train/loss" in metrics:  # a skipped step has none
@@ -132,7 +132,7 @@ class Evaluator(StepCallback):
         used, peak = memory_bytes(self.runtime.device)
         row: dict[str, float] = {
             "step": progress.step, "tokens": progress.tokens, "train_seconds": progress.train_seconds,
-            "lr": lr_of(trainer.optimizers), **metrics, "memory_bytes": used, "memory_peak_bytes": peak,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"], **metrics, "memory_bytes": used, "memory_peak_bytes": peak,
         }  # fmt: skip
         if (flops := peak_flops(self.runtime)) is not None:
             per_token = trainer.objective.model.flops_per_token()
@@ -141,12 +141,10 @@ class Evaluator(StepCallback):
 
     def evaluate_baseline(self) -> None:
         """Evaluate before the first step of a new run, if the stage asks for it."""
-        if not self.stage.evaluate_first:
-            return
-        if self.runtime.any(self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))):
-            return
-        _, evaluation = self.evaluate()
-        self.metrics.write({"step": 0, "tokens": 0, "train_seconds": 0.0, **evaluation})
+        begun = self.trainer.progress.step > 0 or bool(read_metrics(self.folder.metrics))
+        if self.stage.evaluate_first and not self.runtime.any(begun):
+            _, evaluation = self.evaluate()
+            self.metrics.write({"step": 0, "tokens": 0, "train_seconds": 0.0, **evaluation})
 
     def evaluate(self) -> tuple[LossResult, dict[str, float]]:
         """The validation loss, and all metrics of the evaluation by name. Also shows samples.
@@ -166,12 +164,12 @@ class Evaluator(StepCallback):
 
     def _run_tasks(self, model: GPT | Bigram) -> dict[str, float]:
         """The accuracy of each task, and their mean."""
-        limit = self.config.eval.task_examples
-        accuracies = {
-            task.name: run_task(task, model, self.stage.tokenizer, self.runtime, limit).accuracy for task in self.tasks
+        tokenizer, limit = self.stage.tokenizer, self.config.eval.task_examples
+        metrics = {
+            f"accuracy/{task.name}": run_task(task, model, tokenizer, self.runtime, limit).headline.value
+            for task in self.tasks
         }
-        metrics = {f"accuracy/{name}": accuracy for name, accuracy in accuracies.items()}
-        return metrics | ({"accuracy": sum(accuracies.values()) / len(accuracies)} if accuracies else {})
+        return metrics | ({"accuracy": sum(metrics.values()) / len(metrics)} if metrics else {})
 
     def _sample(self, model: GPT | Bigram) -> None:
         """Show the continuations of the stage's prompts, divided over the processes."""
@@ -188,7 +186,7 @@ class Evaluator(StepCallback):
             )  # fmt: skip
             texts = [prompts[number][0] + completion.text for number, completion in zip(numbers, completions)]
         if texts := runtime.gather_shards(texts):
-            self.metrics.text("samples", "\n---\n".join(texts), self.trainer.progress.step)
+            self.metrics.samples("\n---\n".join(texts), self.trainer.progress.step)
 
     def final_result(self) -> LossResult:
         """The validation loss at the end of the run."""
@@ -198,11 +196,7 @@ class Evaluator(StepCallback):
 
 
 def check_loss(name: str, loss: float, step: int) -> None:
-    """Refuse a loss that is not finite.
-
-    Raises:
-        ValueError: NaN or infinite.
-    """
+    """Refuse a loss that is not finite, by a ValueError."""
     if not math.isfinite(loss):
         raise ValueError(
             f"the {name} is {loss} at step {step}; start again with a lower optim.lr or optim.grad_clip; earlier "

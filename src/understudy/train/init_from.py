@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
@@ -22,6 +22,8 @@ from understudy.tokenizer.chat import with_chat_tokens
 
 FREE = ("context_length", "dropout", "lora", "ngram_dropout", "score_head")
 """Model settings that a run may set to other values than its parent's."""
+TOKEN_TABLES = ("token_embedding.weight", "value_embedding.weight", "head.weight")
+"""Ends of the names of weights that have a row for each token."""
 
 
 def model_from_parent(raw: dict[str, Any], parent: ModelConfig, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
@@ -37,14 +39,14 @@ def model_from_parent(raw: dict[str, Any], parent: ModelConfig, tokenizer: Token
     shape.pop("lora", None)  # adapters of the parent are merged into its weights
     if tokenizer and parent.vocab_size and tokenizer.vocab_size > parent.vocab_size:
         shape["vocab_size"] = tokenizer.vocab_size
-    for name, value in raw.items():
-        value = list(value) if isinstance(value, tuple) else value
-        if value is not None and name not in FREE and shape.get(name) != value:
+    given = {n: list(v) if isinstance(v, tuple) else v for n, v in raw.items() if v is not None}
+    for name, value in given.items():
+        if name not in FREE and shape.get(name) != value:
             raise ValueError(
                 f"model.{name} is {value!r}, and the run to start from has {shape.get(name)!r}; leave model settings out, "
                 f"or change only {', '.join(FREE)}"
             )
-    merged = shape | {name: value for name, value in raw.items() if value is not None}
+    merged = shape | given
     if merged["context_length"] > parent.context_length and parent.position == "learned":
         raise ValueError(
             f"model.context_length {merged['context_length']} exceeds the {parent.context_length} positions that the run to "
@@ -97,12 +99,12 @@ def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]
             if name.endswith(("lora_a", "lora_b")) or name not in weights:  # new adapters, a new score head
                 continue
             source = weights[name]
-            if name == "position_embedding.weight":
+            if tokenizer.vocab_size > parent_tokens and name.endswith(TOKEN_TABLES):
+                parameter.zero_()  # the padding
+                parameter[:parent_tokens] = source[:parent_tokens]
+                parameter[parent_tokens : tokenizer.vocab_size] = source[:parent_tokens].mean(dim=0)
+            else:  # the context may be shorter than the parent's
                 parameter.copy_(source[: len(parameter)])
-            elif tokenizer.vocab_size > parent_tokens and parameter.ndim == 2 and _is_token_table(name):
-                _copy_rows(parameter, source, parent_tokens, tokenizer.vocab_size)
-            else:
-                parameter.copy_(source)
     if tokenizer.vocab_size == parent_tokens:
         return []
     added = list(tokenizer.special_tokens)[-(tokenizer.vocab_size - parent_tokens) :]
@@ -122,15 +124,3 @@ def load_reference(folder: RunFolder) -> Run:
             f"the run {parent['run']} has other weights than when {folder.path} started from it; restore it from a copy"
         )
     return reference
-
-
-def _is_token_table(name: str) -> bool:
-    """Whether a weight has a row for each token."""
-    return name.endswith(("token_embedding.weight", "value_embedding.weight")) or name == "head.weight"
-
-
-def _copy_rows(parameter: Tensor, source: Tensor, parent_tokens: int, tokens: int) -> None:
-    """Fill a table (V, D) from one with fewer tokens: its rows, their mean for added tokens, zeros for padding."""
-    parameter.zero_()
-    parameter[:parent_tokens] = source[:parent_tokens]
-    parameter[parent_tokens:tokens] = source[:parent_tokens].mean(dim=0)

@@ -14,11 +14,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from understudy.runtime import Runtime
-from understudy.train.ema import ExponentialMovingAverage
 from understudy.train.objective import Objective
-from understudy.train.parallel import data_parallel, without_gradient_sync
 
 Batch = dict[str, Tensor]
 
@@ -60,6 +59,39 @@ class Timer:
             yield
         finally:
             self.start()
+
+
+class ExponentialMovingAverage:
+    """``mean = decay * mean + (1 - decay) * weights`` after each step, which often generalises better than the last
+    weights; the decay is smaller at the start."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.parameters = dict(model.named_parameters())
+        self.means = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Add the weights after the step with index ``step``."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, p in self.parameters.items():
+            self.means[name].lerp_(p, 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """A context in which the model's weights are the means."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, p in self.parameters.items():
+            weights: Tensor = p.detach().clone()
+            p.copy_(self.means[name])
+            self.means[name].copy_(weights)
 
 
 class BatchSource(Protocol):
@@ -269,7 +301,16 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
 
 
-def lr_of(optimizers: Sequence[torch.optim.Optimizer]) -> float:
-    """The learning rate of the first group, for logs."""
-    group: dict[str, Any] = optimizers[0].param_groups[0]
-    return float(group["lr"])
+def data_parallel(module: nn.Module, runtime: Runtime) -> nn.Module:
+    """The module itself, or wrapped so that each backward pass averages gradients over the processes."""
+    if runtime.world_size == 1:
+        return module
+    device_ids = [runtime.device.index] if runtime.device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def without_gradient_sync(module: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """A context in which gradients accumulate locally, for all micro-batches but the last."""
+    if isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return contextlib.nullcontext()

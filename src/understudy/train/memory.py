@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from understudy.config.align import RolloutConfig
 from understudy.config.model import ModelConfig
 from understudy.config.run import RunConfig
 from understudy.model import build_model
-from understudy.optim.groups import role
+from understudy.optim import role
 from understudy.run import find_run
 from understudy.runtime import Runtime
 
@@ -53,15 +54,19 @@ def plan_memory(
     Args:
         tokens_per_sample: most tokens of a sample; by default the context, as often as the table of stages says.
     """
-    policy = _state_bytes(config, config.model, trained=True)
-    others = [_state_bytes(config, model, trained) for model, trained in other_models(config)]
-    weights, gradients, optimizer = (sum(numbers) for numbers in zip(policy[1:], *(other[1:] for other in others)))
-    tokens = micro_batch_size * (tokens_per_sample or config.info.sequences_per_sample * config.model.context_length)
+    models = [(config.model, True), *other_models(config)]
+    states = [_state_bytes(config, model, trained) for model, trained in models]
+    _, weights, gradients, optimizer = (sum(numbers) for numbers in zip(*states))
+    length = config.model.context_length
+    tokens_per_sample = tokens_per_sample or config.info.sequences_per_sample * length
+    if config.info.rollout and getattr(config.section(RolloutConfig), "ptx_data", None):
+        tokens_per_sample += length  # PPO-ptx adds a row of conversations for each completion
+    tokens = micro_batch_size * tokens_per_sample
     activations = int(ACTIVATION_FACTOR * tokens * activation_bytes_per_token(config, dtype))
     chunk = min(tokens, config.train.loss_chunk_tokens or tokens)
     # Logits, their fp32 copy or log-softmax, and the gradient of each.
     logits = chunk * config.model.resolve().padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
-    return MemoryPlan(policy[0], weights, gradients, optimizer, activations, logits)
+    return MemoryPlan(states[0][0], weights, gradients, optimizer, activations, logits)
 
 
 def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
@@ -110,10 +115,9 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     attention += heads + kv_heads if model.qk_norm else 0
     mlp = 2 * model.d_model + model.d_ff * (4 if model.activation == "swiglu" else 2)
     dropout = 3 * model.d_model if model.dropout else 0
-    block = attention + mlp + dropout
-    features = (
-        model.d_model * model.n_layers + block if config.train.activation_checkpointing else block * model.n_layers
-    )
+    features = (attention + mlp + dropout) * model.n_layers
+    if config.train.activation_checkpointing:
+        features = model.d_model * model.n_layers + attention + mlp + dropout
     ngrams = 2 * len(model.ngram_orders) * model.d_model
     return item * (features + ngrams + 4 * model.d_model)
 
@@ -122,8 +126,6 @@ def free_bytes(runtime: Runtime) -> int:
     """Bytes that this process could still allocate on its device."""
     if runtime.device.type == "cuda":
         return torch.cuda.mem_get_info(runtime.device)[0]
-    import psutil
-
     return psutil.virtual_memory().available // runtime.world_size
 
 
@@ -140,14 +142,12 @@ def largest_micro_batch(
         ValueError: not even one sample fits.
     """
     samples = max(1, config.train.batch_size // runtime.world_size)
-    limit = USABLE * runtime.all_min(free_bytes(runtime) if free is None else free)
-    for micro in range(samples, 0, -1):
-        too_long = runtime.device.type == "cpu" and micro > 1 and micro * config.model.context_length > CPU_TOKENS
-        if samples % micro or too_long:
-            continue
-        if plan_memory(config, micro, runtime.dtype, tokens_per_sample).total_bytes <= limit:
+    limit = USABLE * min(runtime.all_gather(free_bytes(runtime) if free is None else free))
+    most = max(1, CPU_TOKENS // config.model.context_length) if runtime.device.type == "cpu" else samples
+    for micro in (n for n in range(min(samples, most), 0, -1) if samples % n == 0):
+        needed = plan_memory(config, micro, runtime.dtype, tokens_per_sample).total_bytes
+        if needed <= limit:
             return micro
-    needed = plan_memory(config, 1, runtime.dtype, tokens_per_sample).total_bytes
     chunked = "" if "train.loss_chunk_tokens" in config.info.ignored else " and train.loss_chunk_tokens 1024"
     raise ValueError(
         f"one sample needs about {needed / 2**30:.1f} GiB and {limit / 2**30:.1f} GiB may be used; choose a smaller model "

@@ -15,27 +15,24 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import psutil
+import torch
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from understudy.config.run import LogConfig
-from understudy.console import final_table, printable
+from understudy.console import printable
 from understudy.files import write_bytes, write_text
 from understudy.run import RunFolder, read_metrics
 from understudy.train.console_panel import ProgressPanel
-from understudy.train.trackers import Trackers, require_trackers, start_trackers
-
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["TrainingMetrics", "final_table", "memory_bytes", "read_metrics", "require_trackers"]
+from understudy.train.trackers import Trackers
 
 ALWAYS = ("step", "tokens", "train_seconds")
 FRAME_SECONDS = 0.2  # drawing one takes 2 ms of the core that trains
@@ -59,37 +56,23 @@ class TrainingMetrics:
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        log: LogConfig,
-        total_steps: int,
-        resume_step: int | None = None,
-        quiet: bool = False,
-        config: dict[str, Any] | None = None,
-        console: Console | None = None,
-    ) -> None:
-        self.folder = folder
-        self.quiet = quiet
-        self.console = console or Console(stderr=True)
-        train = (config or {}).get("train", {})
-        self.panel = ProgressPanel(
-            total_steps, {name: value for name, value in train.items() if name.startswith("stop_at_")}
-        )
+        self, folder: RunFolder, log: LogConfig, total_steps: int, resume_step: int | None = None, quiet: bool = False,
+        config: dict[str, Any] | None = None, console: Console | None = None,
+    ) -> None:  # fmt: skip
+        self.folder, self.quiet, self.console = folder, quiet, console or Console(stderr=True)
+        self.panel = ProgressPanel(total_steps, (config or {}).get("train", {}))
         self._live: Live | None = None
         self._on_terminal = (
             self.console.is_terminal and not self.console.is_dumb_terminal and self.console.file.isatty()
         )
         self._drawn_at = self._printed_at = -math.inf
         self._printed_stride = 0
-        self._texts: tuple[int, list[str]] = (-1, [])
-        self._file: FileIO | None = None
-        self._trackers: Trackers | None = None
         if quiet:
             return
         for row in _rewind(folder, resume_step):
             self.panel.update(row, live=False)
-        self._trackers = start_trackers(folder, log, config, resume_step, self.note)
-        self._file = folder.metrics.open("ab", buffering=0)
+        self._trackers = Trackers(folder, log, config or {}, resume_step, self.note)
+        self._file: FileIO = folder.metrics.open("ab", buffering=0)
 
     def write(self, values: dict[str, float | int]) -> None:
         """Write one line: ``step``, ``tokens``, ``train_seconds``, and any other numbers.
@@ -103,8 +86,6 @@ class TrainingMetrics:
         assert not set(ALWAYS) - values.keys(), f"a line of metrics needs {', '.join(ALWAYS)}"
         if self.quiet:
             return
-        if self._file is None or self._trackers is None:
-            raise ValueError("metrics were written after close()")
         row = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         data = (json.dumps(finite, allow_nan=False) + "\n").encode()
@@ -118,57 +99,38 @@ class TrainingMetrics:
         else:
             self._print_line("val/loss" in row)
 
-    def show(self, values: Mapping[str, float | int]) -> None:
-        """Update the panel only."""
-        if self.quiet:
-            return
-        self.panel.update(values)
-        if self._on_terminal:
-            self._draw()
-
     def note(self, text: str) -> None:
         """Print a sentence above the live panel."""
         if not self.quiet:
             self.console.print(Text(printable(text), style="dim"), soft_wrap=not self._on_terminal)
 
-    def text(self, title: str, text: str, step: int) -> None:
-        """Show a text that the model generated, and write it to samples/step_N.txt with the others of that step.
+    def samples(self, text: str, step: int) -> None:
+        """Show what the model generated, and write it to samples/step_N.txt.
 
         Raises:
             ValueError: the disk is full.
         """
         if self.quiet:
             return
-        if self._trackers is None:
-            raise ValueError("a text was written after close()")
-        so_far = self._texts[1] if self._texts[0] == step else []
-        self._texts = (step, [*so_far, text])
         path = self.folder.samples / f"step_{step}.txt"
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, "\n---\n".join(self._texts[1]).rstrip("\n") + "\n")
-        self._trackers.text(title, text, step)
-        self.console.print(Text(f"{title}, step {step:,}", style="bold dim"))
+            write_text(path, text.rstrip("\n") + "\n")
+        self._trackers.text("samples", text, step)
+        self.console.print(Text(f"samples, step {step:,}", style="bold dim"))
         self.console.print(Text(printable(text).strip("\n")), soft_wrap=not self._on_terminal)
-
-    def close(self) -> None:
-        """Draw the last frame, and close trackers and file. Further calls do nothing."""
-        if self._live:
-            self._draw(now=True)
-            self._live.stop()
-            self._live = None
-        if self._trackers:
-            self._trackers.close()
-            self._trackers = None
-        if self._file:
-            self._file.close()
-            self._file = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        """Draw the last frame, and close trackers and file."""
+        if self._live:
+            self._draw(now=True)
+            self._live.stop()
+        if not self.quiet:
+            self._trackers.close()
+            self._file.close()
 
     def _draw(self, now: bool = False) -> None:
         """Draw the panel, but not too often; not in a thread, which would compete with training."""
@@ -205,36 +167,20 @@ def _writing(path: Path) -> Iterator[None]:
 def memory_bytes(device: torch.device) -> tuple[int, int]:
     """Bytes in use now and at their peak: those that PyTorch allocated on a GPU, those of the process on a CPU.
 
-    On Apple's GPUs, which count no peak, it is the memory that the driver holds.
+    On Apple's GPUs, which count no peak, it is the memory that the driver holds, and on its CPUs the memory in use.
     """
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         now = torch.mps.current_allocated_memory()
         return now, max(now, torch.mps.driver_allocated_memory())
-    import psutil
-
     info = psutil.Process().memory_info()
-    return info.rss, max(info.rss, _process_peak_bytes(info))
-
-
-def _process_peak_bytes(info: Any) -> int:
-    """The largest resident size that this process ever had."""
-    if os.name == "nt":
-        return int(info.peak_wset)
-    try:
-        # Linux: getrusage would count the parent's memory before exec (measured: 890 MB for a child of 9 MB).
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform == "linux":  # getrusage would count the parent's memory before exec: 890 MB for a child of 9 MB
+        status = Path("/proc/self/status").read_text().splitlines()
+        peak = next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")), 0)
+    else:
+        peak = getattr(info, "peak_wset", 0)  # Windows
+    return info.rss, max(info.rss, peak)
 
 
 def _rewind(folder: RunFolder, resume_step: int | None) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import understudy
 from understudy.config.run import SECTIONS, RunConfig
@@ -22,17 +23,17 @@ from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import load_checkpoint
-from understudy.train.compile import compile_objective
-from understudy.train.ema import ExponentialMovingAverage
 from understudy.train.evaluator import Evaluator, StopSignals
 from understudy.train.init_from import load_reference, start_from
-from understudy.train.loop import Trainer, TrainingProgress
+from understudy.train.loop import ExponentialMovingAverage, Trainer, TrainingProgress
 from understudy.train.memory import free_bytes, largest_micro_batch
-from understudy.train.metrics import TrainingMetrics, require_trackers
+from understudy.train.metrics import TrainingMetrics
+from understudy.train.objective import Objective
 from understudy.train.stage import StageContext, TrainingStage, samples_per_process
+from understudy.train.trackers import require_trackers
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Training was stopped by a signal; its state is saved."""
 
 
@@ -67,29 +68,39 @@ def train(
     settings = config.train
     with (
         start_runtime(settings.device, settings.dtype, settings.seed, settings.deterministic) as runtime,
-        StopSignals() as signals,
+        StopSignals().caught() as signals,
     ):
         config = _with_micro_batch(config, runtime, stage, measure_free_bytes)
         model = _first_model(config, stage, runtime, parent)
         with folder.locked() if runtime.is_main else contextlib.nullcontext():
             record = _open_folder(folder, config, stage, runtime, _record(config, stage, parent, model), resume)
             stage.setup(StageContext(config, folder, runtime, model, parent))
-            trainer = _build_trainer(config, stage, runtime, model)
+            optim = config.optim
+            trainer = Trainer(
+                stage.objective, [*build_optimizers(model, optim), *stage.extra_optimizers], stage.batches,
+                lambda step: lr_factor(optim, step, settings.steps), runtime, TrainingProgress(), settings.steps,
+                optim.grad_clip, torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
+                ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
+            )  # fmt: skip
             if resume and folder.steps():
                 load_checkpoint(folder.checkpoint("latest"), trainer)
             with TrainingMetrics(
                 folder, config.log, settings.steps, trainer.progress.step if resume else None,
                 quiet=not runtime.is_main, config=config.model_dump(mode="json"),
             ) as metrics:  # fmt: skip
-                notes = runtime.reasons | {"compile": _compile(trainer, config)}
-                for note in (*(f"{name}: {reason}" for name, reason in notes.items()), *stage.notes):
+                trainer.compiled, decision = compile_objective(
+                    trainer.objective, settings.compile, runtime,
+                    lambda: trainer.source.batches(trainer.progress.step)[0], config.info.fixed_shapes,
+                )  # fmt: skip
+                reasons = runtime.reasons | {"compile": decision}
+                for note in (*(f"{name}: {reason}" for name, reason in reasons.items()), *stage.notes):
                     metrics.note(note)
                 evaluator = Evaluator(config, folder, trainer, stage, metrics, record, signals)
                 evaluator.evaluate_baseline()
                 trainer.run(evaluator)
                 if evaluator.interrupted:
                     raise Interrupted(
-                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume"
+                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume (the demo without)"
                     )
                 final = evaluator.final_result()
     return Result(folder, trainer.progress, final, record["parameters"], runtime.is_main)
@@ -176,29 +187,44 @@ def _open_folder(
     return record
 
 
-def _build_trainer(config: RunConfig, stage: TrainingStage, runtime: Runtime, model: GPT | Bigram) -> Trainer:
-    optim, steps = config.optim, config.train.steps
-    return Trainer(
-        objective=stage.objective,
-        optimizers=[*build_optimizers(model, optim), *stage.extra_optimizers],
-        source=stage.batches,
-        lr_factor=lambda step: lr_factor(optim, step, steps),
-        runtime=runtime,
-        progress=TrainingProgress(),
-        total_steps=steps,
-        grad_clip=optim.grad_clip,
-        scaler=torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
-        ema=ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
-    )
+CHANGING_SHAPES = "off, since batches of this stage change their shape and each shape would be compiled anew"
 
 
-def _compile(trainer: Trainer, config: RunConfig) -> str:
-    """Compile the objective if it pays; returns the decision."""
-    trainer.compiled, decision = compile_objective(
-        trainer.objective, config.train.compile, trainer.runtime,
-        lambda: trainer.source.batches(trainer.progress.step)[0], config.info.fixed_shapes,
-    )  # fmt: skip
-    return decision
+def compile_objective(
+    objective: Objective, mode: str, runtime: Runtime, first_batch: Callable[[], dict[str, Tensor]],
+    fixed_shapes: bool = True,
+) -> tuple[nn.Module | None, str]:  # fmt: skip
+    """Compile an objective, and try it on the first batch.
+
+    ``auto`` compiles on CUDA only: on a CPU the small models that a CPU can train gained less than the minute that
+    compiling takes (benchmarks/README.md). ``on`` compiles anywhere. Only stages with ``fixed_shapes`` are compiled.
+
+    Returns:
+        The compiled module, which shares the parameters of the objective, or None; and the decision with its reason.
+
+    Raises:
+        ValueError: ``on``, and it cannot be compiled here.
+    """
+    if mode == "off":
+        return None, "off, as asked"
+    if not fixed_shapes:
+        return None, CHANGING_SHAPES
+    if mode == "auto" and runtime.device.type != "cuda":
+        return None, f"off, since on {runtime.device.type} it rarely pays; --train.compile on tries it"
+    compiled: nn.Module = torch.compile(objective)  # type: ignore[assignment]  # a module for a module
+    error: Exception | None = None
+    try:
+        with runtime.autocast():
+            loss, _ = compiled({name: tensor.to(runtime.device) for name, tensor in first_batch().items()})
+        torch.autograd.grad(loss, [p for p in objective.parameters() if p.requires_grad], allow_unused=True)
+    except RuntimeError as failure:  # the base of all errors of the compiler
+        error = failure
+    if not runtime.any(error is not None):  # all processes train the same code
+        return compiled, "on"
+    reason = str(error).strip().splitlines()[0] if error else "another process could not compile"
+    if mode == "on":
+        raise ValueError(f"train.compile is on, and the model cannot be compiled here ({reason}); use auto") from error
+    return None, f"off, since it failed here: {reason}"
 
 
 RESUMABLE_CHANGES = ("device", "micro_batch_size", "stop_at_tokens", "stop_at_seconds", "stop_at_loss", "compile")

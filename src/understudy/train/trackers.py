@@ -10,29 +10,19 @@ import html
 import importlib
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from understudy.config.run import LogConfig
 from understudy.files import read_json, write_json
 from understudy.run import RunFolder
 
-MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
-
-
-class Tracker(Protocol):
-    """A service that receives metrics and samples."""
-
-    def values(self, values: Mapping[str, float], step: int) -> None: ...
-
-    def text(self, title: str, text: str, step: int) -> None: ...
-
-    def close(self) -> None: ...
-
 
 class TensorBoard:
     """Event files in the run's folder tensorboard/. Events of steps that a resumed run repeats are hidden."""
 
-    def __init__(self, module: Any, folder: RunFolder, resume_step: int | None) -> None:
+    def __init__(
+        self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], resume_step: int | None
+    ) -> None:
         purge = None if resume_step is None else resume_step + 1
         self.writer = module.SummaryWriter(str(folder.path / "tensorboard"), purge_step=purge)
 
@@ -42,27 +32,32 @@ class TensorBoard:
                 self.writer.add_scalar(name, value, step)
 
     def text(self, title: str, text: str, step: int) -> None:
-        self.writer.add_text(title, _code_block(text), step)
+        self.writer.add_text(title, "\n".join(f"    {line}" for line in text.splitlines()), step)  # as Markdown's code
 
     def close(self) -> None:
         self.writer.close()
 
 
 class Wandb:
-    """A run at Weights & Biases.
+    """A run at Weights & Biases. A resumed run continues with the id in its trackers.json.
 
     The step is a value to plot against and not wandb's own step, which cannot go back: it would drop the steps that a
     resumed run repeats. Its capture of the console is off, since it would record every frame.
     """
 
-    def __init__(self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], run_id: str) -> None:
+    def __init__(
+        self, module: Any, folder: RunFolder, log: LogConfig, config: dict[str, Any], resume_step: int | None
+    ) -> None:
+        ids_file = folder.path / "trackers.json"
+        ids = read_json(ids_file) if resume_step is not None and ids_file.exists() else {"wandb": uuid.uuid4().hex[:8]}
         self.module = module
         self.run = module.init(
-            project=log.project, name=folder.name, id=run_id, resume="allow", config=config,
+            project=log.project, name=folder.name, id=ids["wandb"], resume="allow", config=config,
             dir=str(folder.path), settings=module.Settings(console="off"),
         )  # fmt: skip
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
+        write_json(ids_file, ids)
 
     def values(self, values: Mapping[str, float], step: int) -> None:
         self.run.log({**values, "step": step})
@@ -74,13 +69,39 @@ class Wandb:
         self.run.finish()
 
 
-class Trackers:
-    """The trackers of a run. One that fails is removed with a note, and the others continue."""
+Tracker = TensorBoard | Wandb
+TRACKERS: dict[str, tuple[str, type[Tracker]]] = {
+    "tensorboard": ("torch.utils.tensorboard", TensorBoard),
+    "wandb": ("wandb", Wandb),
+}
+"""By its flag in LogConfig, the module that a tracker needs and its class."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+
+class Trackers:
+    """The trackers that are configured. One that fails is removed with a note, and the others continue.
+
+    Raises:
+        ValueError: a package is missing, or a tracker cannot be started.
+    """
+
+    def __init__(
+        self, folder: RunFolder, log: LogConfig, config: dict[str, Any], resume_step: int | None,
+        note: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self.note = note
         self.running: dict[str, Tracker] = {}
         self.failures: dict[str, tuple[type[Exception], ...]] = {}
+        for name, module in require_trackers(log).items():
+            # Exceptions that are no defect of ours: of disk, network and its service.
+            self.failures[name] = (OSError, RuntimeError, *((module.Error,) if hasattr(module, "Error") else ()))
+            try:
+                self.running[name] = TRACKERS[name][1](module, folder, log, config, resume_step)
+            except self.failures[name] as error:
+                self.close()
+                raise ValueError(
+                    f"{name} could not be started ({_brief(error)}); see its own help on logging in and on "
+                    f"working offline, or leave log.{name} out"
+                ) from error
 
     def values(self, values: Mapping[str, float], step: int) -> None:
         self._call(lambda tracker: tracker.values(values, step))
@@ -108,9 +129,9 @@ def require_trackers(log: LogConfig) -> dict[str, Any]:
         ValueError: a package is not installed.
     """
     modules = {}
-    for name in (name for name in MODULES if getattr(log, name)):
+    for name in (name for name in TRACKERS if getattr(log, name)):
         try:
-            modules[name] = importlib.import_module(MODULES[name])
+            modules[name] = importlib.import_module(TRACKERS[name][0])
         except ImportError as error:
             raise ValueError(
                 f"log.{name} is on, but {name} is not installed; leave log.{name} out, or get it with "
@@ -119,49 +140,6 @@ def require_trackers(log: LogConfig) -> dict[str, Any]:
     return modules
 
 
-def start_trackers(
-    folder: RunFolder,
-    log: LogConfig,
-    config: dict[str, Any] | None,
-    resume_step: int | None,
-    note: Callable[[str], None],
-) -> Trackers:
-    """Start the configured trackers. A resumed run continues with the ids in its trackers.json.
-
-    Raises:
-        ValueError: a package is missing, or a tracker cannot be started.
-    """
-    started, ids_file = Trackers(note), folder.path / "trackers.json"
-    ids = read_json(ids_file) if resume_step is not None and ids_file.exists() else {}
-    for name, module in require_trackers(log).items():
-        started.failures[name] = _failures(module)
-        try:
-            if name == "tensorboard":
-                started.running[name] = TensorBoard(module, folder, resume_step)
-            else:
-                run_id = ids.setdefault(name, uuid.uuid4().hex[:8])
-                started.running[name] = Wandb(module, folder, log, config or {}, run_id)
-        except started.failures[name] as error:
-            started.close()
-            raise ValueError(
-                f"{name} could not be started ({_brief(error)}); see its own help on logging in and on "
-                f"working offline, or leave log.{name} out"
-            ) from error
-    if ids:
-        write_json(ids_file, ids)
-    return started
-
-
-def _failures(module: Any) -> tuple[type[Exception], ...]:
-    """Exceptions of a tracker that are no defect of ours: of disk, network and its service."""
-    return (OSError, RuntimeError, *((module.Error,) if hasattr(module, "Error") else ()))
-
-
 def _brief(error: Exception) -> str:
     """The first line of an error's message, or the name of its class."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-
-
-def _code_block(text: str) -> str:
-    """Markdown that shows a text as it is."""
-    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,11 +1,12 @@
 """Formats of chat data: a row of a table with the fields that identify it and its reader, and the loop over a file.
 
-The tables are in conversation_formats.py, preference_formats.py and prompt_formats.py. A new format is one reader and
-one row. Files are read by records.py, and messages brought into one form by messages.py.
+The tables are in conversations.py, preferences.py and prompts.py. A new format is one reader and one row. Files are
+read by records.py, and messages brought into one form by messages.py.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ class ParsedRow:
     unused: tuple[str, ...] = ()
 
 
+Reader = Callable[[dict[str, Any]], Iterator[Any]]
+
+
 @dataclass(frozen=True)
 class Format:
     """One form in which records are published.
@@ -54,7 +58,7 @@ class Format:
 
     name: str
     fields: tuple[tuple[str, ...], ...]
-    read: Callable[[dict[str, Any]], Iterator[Any]]
+    read: Reader
     optional: tuple[str, ...] = ()
     keeps_fields: bool = False
     applies: Callable[[dict[str, Any]], bool] = lambda fields: True
@@ -68,29 +72,37 @@ class Format:
     def needs(self) -> str:
         return " or ".join(" + ".join(names) for names in self.fields)
 
-    def used(self) -> set[str]:
-        return {*self.optional, *(name for names in self.fields for name in names)}
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of records: conversations, preferences or prompts.
+
+    Attributes:
+        fields: those of the schema that each record has. The messages in the first decide its split, and follow the
+            record's system message and history.
+        formats: the table, in the order in which its rows are tried on the first record of a file.
+        tidy: brings the contents that a format read into the schema, or gives the reason why nothing can be trained on
+            them; ValueError where they are of another kind.
+        divided: the noun for what is in one split only.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    formats: Mapping[str, Format]
+    tidy: Callable[[dict[str, Any]], dict[str, Any] | Dropped]
+    divided: str = "prompts"
 
 
-def read_formatted(
-    path: Path,
-    format_name: str | None = None,
-    *,
-    formats: Mapping[str, Format],
-    tidy: Callable[[Any], dict[str, Any] | Dropped],
-    key: str,
-) -> Iterator[ParsedRow]:
+def read_formatted(kind: Kind, path: Path, format_name: str | None = None) -> Iterator[ParsedRow]:
     """The records of one file, in order; one that cannot be used is a row with the reason.
 
     Args:
         format_name: the row to take in place of the one that the first record fits.
-        formats: the table, in the order in which its rows are tried on the first record.
-        tidy: brings the contents that a format read into the schema, or gives the reason to drop them.
-        key: the field of the schema that the record's system message and history belong to.
 
     Raises:
         ValueError: a damaged file, or one whose first records no format fits.
     """
+    formats = kind.formats
     chosen = formats[format_name] if format_name else None
     unknown: list[tuple[str, dict[str, Any], int]] = []
     for located in read_records(path):
@@ -107,9 +119,9 @@ def read_formatted(
         if not chosen.has_fields(fields):
             yield ParsedRow(None, f"not a record of the format {chosen.name}", located.offset)
             continue
-        unused = unused_fields(fields, chosen.used())
+        unused = unused_fields(fields, {*chosen.optional, *itertools.chain(*chosen.fields)})
         try:
-            for row in _parse(fields, chosen, tidy, key):
+            for row in _parse(fields, chosen, kind):
                 if isinstance(row, Dropped):
                     yield ParsedRow(None, row.reason, located.offset)
                 else:
@@ -123,16 +135,14 @@ def read_formatted(
         raise ValueError(f"{where} has the fields {shown_names(fields)}, which no format has; the formats are {known}")
 
 
-def _parse(
-    fields: dict[str, Any], chosen: Format, tidy: Callable[[Any], dict[str, Any] | Dropped], key: str
-) -> Iterator[dict[str, Any] | Dropped]:
-    fields = normalize_record(fields)
+def _parse(fields: dict[str, Any], chosen: Format, kind: Kind) -> Iterator[dict[str, Any] | Dropped]:
+    fields, key = normalize_record(fields), kind.fields[0]
     others = {name: value for name, value in fields.items() if name not in CONTEXT_FIELDS}
     for parsed in chosen.read(fields):
         if isinstance(parsed, Dropped):
             yield parsed
             continue
-        row = tidy({**parsed, key: with_context(parsed[key], fields)})
+        row = kind.tidy({**parsed, key: with_context(parsed[key], fields)})
         yield row if isinstance(row, Dropped) or not chosen.keeps_fields else {**others, **row}
 
 

@@ -23,12 +23,12 @@ ROLE_NAMES = {
 TOOL_ROLES = (
     "tool",
     "function",
+    "observation",
+    "ipython",
     "function_call",
     "function_response",
     "tool_call",
     "tool_response",
-    "observation",
-    "ipython",
 )
 SYSTEM_FIELDS = ("system", "system_prompt", "system_message")
 CONTEXT_FIELDS = (*SYSTEM_FIELDS, "history")
@@ -119,12 +119,7 @@ def _refuse_unsupported(fields: dict[str, Any]) -> None:
 
 
 def _is_empty(value: Any) -> bool:
-    return (
-        value is None
-        or value == []
-        or value == {}
-        or (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null"))
-    )
+    return value in (None, [], {}) or (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null"))
 
 
 def _message(item: dict[str, Any]) -> Message:

@@ -7,16 +7,16 @@ Shapes: B rows of a batch, T width, N completions of a batch, M trained tokens o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 
-from understudy.data.chat.packing import nothing_fits
+from understudy.data.chat.packing import nothing_fits, pack_prefix_trees
 from understudy.data.chat.preferences import Pair, PreferenceComparison
-from understudy.data.chat.prefix_tree import pack_prefix_trees
-from understudy.data.loader import Batch
-from understudy.data.shuffle import shuffled
+from understudy.data.loader import Batch, shuffled
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import Message, RefusedConversation, fit, render
 
@@ -83,13 +83,8 @@ class EncodedPreferences:
         """The first comparisons, at least one, of at most ``max_tokens`` in all; None: all of them."""
         if max_tokens is None:
             return self
-        tokens, count = 0, 0
-        for comparison in self.comparisons:
-            tokens += comparison.tokens
-            if count and tokens > max_tokens:
-                break
-            count += 1
-        return EncodedPreferences(self.comparisons[:count], self.shortened, self.too_long, self.refused)
+        ends = list(accumulate(comparison.tokens for comparison in self.comparisons))
+        return replace(self, comparisons=self.comparisons[: max(1, bisect_right(ends, max_tokens))])
 
     def __str__(self) -> str:
         parts = [f"{self.prompts:,} prompts with {self.completions:,} completions and {self.pairs:,} pairs"]

@@ -1,20 +1,222 @@
-"""Preferences as a trainer reads them: one prompt after another, each with its answers and which was preferred.
+"""Preferences: the formats in which they are published, one row of FORMATS each, and a split as a trainer reads it.
 
-In the file a pair of answers is a line (its fields are in preference_formats.py); here the lines of one prompt come
-together as a PreferenceComparison, so that a batch holds all pairs of a prompt, and the model reads each answer once.
+Each line of a prepared folder is
+
+    {"prompt": [messages], "chosen": [messages], "rejected": [messages]}
+
+where the prompt ends with the user's message, and where they are known: `tie` (true: neither is preferred),
+`rating_chosen` and `rating_rejected` (numbers), `annotator`, `category`, and `truth`, the true scores of the chosen and
+of the rejected answer. A ranking of several answers is its pairs, lines with the same prompt. A trainer gets them together
+as a PreferenceComparison, so that a batch holds all pairs of a prompt, and the model reads each answer once.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.preference_formats import tidy_preference
+from understudy.data.chat.conversations import check_form, tidy_messages
+from understudy.data.chat.formats import Dropped, Format, Kind, list_field, message_field, number_field, read_formatted
+from understudy.data.chat.messages import CONTEXT_FIELDS, text_field, without_weights
 from understudy.data.chat.prepared import open_prepared, record_hash
+from understudy.data.records import kind_of
 from understudy.tokenizer.chat import Message
+
+MOST_ANSWERS = 9
+"""Answers to one prompt that are compared, each with each: 36 pairs."""
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+def tidy_preference(record: dict[str, Any]) -> dict[str, Any] | Dropped:
+    """The messages of a pair as they are trained on, its other fields as they are; or the reason to leave it out.
+
+    Raises:
+        ValueError: the record holds no pair, or a field of the schema holds something else.
+    """
+    prompt, answers = _message_list(record, "prompt"), [_message_list(record, name) for name in ("chosen", "rejected")]
+    if not prompt:
+        return Dropped("no prompt")
+    tidied: list[list[Message]] = []
+    for answer in answers:
+        if not answer:
+            return Dropped("no answer")
+        messages, reason = tidy_messages(prompt + answer)
+        shared = messages[: -len(answer)]
+        if not reason and (not shared or shared[-1]["role"] != "user" or messages[-1]["role"] != "assistant"):
+            reason = "turns out of order"
+        if not reason and messages[-1].get("weight") == 0:
+            reason = "answer with weight 0"
+        if reason:
+            return Dropped(reason)
+        tidied.append(without_weights(messages[-len(answer) :]))
+    if tidied[0] == tidied[1]:
+        return Dropped("chosen equals rejected")
+    if not _check_details(record):
+        return Dropped("rated the other way round")
+    return {**record, "prompt": without_weights(shared), "chosen": tidied[0], "rejected": tidied[1]}
+
+
+def _message_list(record: dict[str, Any], name: str) -> list[Any]:
+    value = record[name]
+    if not isinstance(value, list):
+        raise ValueError(f"the field {name!r} is not a list of messages but {kind_of(value)}")
+    return value
+
+
+def _check_details(record: dict[str, Any]) -> bool:
+    """Whether the ratings, where there are any, speak for the chosen answer."""
+    if not isinstance(record.get("tie"), (bool, type(None))):
+        raise ValueError(f"the field 'tie' is not true or false but {kind_of(record['tie'])}")
+    for name in ("annotator", "category"):
+        text_field(record, name)
+    chosen, rejected = (number_field(record, name) for name in ("rating_chosen", "rating_rejected"))
+    if (chosen is None) != (rejected is None):
+        raise ValueError("there is a rating of one answer alone: give rating_chosen and rating_rejected, or neither")
+    truth = record.get("truth")
+    if truth is not None:
+        if not isinstance(truth, list) or len(truth) != 2:
+            raise ValueError("the field 'truth' is not of the form [score of chosen, score of rejected]")
+        for score in truth:
+            number_field({"truth": score}, "truth")
+    return chosen is None or rejected is None or bool(record.get("tie")) or chosen >= rejected
+
+
+def _pairs(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    """Text or messages; an answer may be the whole conversation, which then begins with the prompt."""
+    prompt = message_field(fields, "prompt", "user")
+    answers: list[list[Any]] = []
+    for name in ("chosen", "rejected"):
+        messages = message_field(fields, name, "assistant")
+        check_form(prompt + messages)
+        if messages and messages[0]["role"] != "assistant":
+            if prompt and messages[0]["role"] == "system" != prompt[0]["role"]:
+                prompt = [messages[0], *prompt]
+            if _plain(messages[: len(prompt)]) != _plain(prompt):
+                yield Dropped("answer to another prompt")
+                return
+            messages = messages[len(prompt) :]
+        answers.append(messages)
+    yield {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+
+
+def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(m["role"], m["content"].strip()) for m in messages]
+
+
+def _schema(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    for pair in _pairs(fields):
+        # Parquet gives every record the fields of all. The system message and history are in the prompt.
+        others = {name: value for name, value in fields.items() if value is not None and name not in CONTEXT_FIELDS}
+        yield pair if isinstance(pair, Dropped) else {**others, **pair}
+
+
+def _binarized(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    """Pairs with `score_chosen` and `score_rejected`."""
+    scores = [number_field(fields, name) for name in ("score_chosen", "score_rejected")]
+    for pair in _pairs(fields):
+        if isinstance(pair, Dropped) or scores[0] is None or scores[1] is None:
+            yield pair
+        else:
+            yield {**pair, **_rated(scores[0], scores[1])}
+
+
+def _rated(chosen: float, rejected: float) -> dict[str, Any]:
+    """The ratings of a pair; equal ones are a tie."""
+    return {"rating_chosen": chosen, "rating_rejected": rejected} | ({"tie": True} if chosen == rejected else {})
+
+
+def _dialogues(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    """Two whole dialogues; their common beginning up to a turn of the user is the prompt."""
+    chosen, rejected = (_dialogue(fields, name) for name in ("chosen", "rejected"))
+    pairs = enumerate(zip(_plain(chosen), _plain(rejected)))
+    length = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    prompt = max((i + 1 for i, message in enumerate(chosen[:length]) if message["role"] == "user"), default=0)
+    if prompt:
+        yield {"prompt": chosen[:prompt], "chosen": chosen[prompt:], "rejected": rejected[prompt:]}
+    else:
+        yield Dropped("no common prompt")
+
+
+def _dialogue(fields: dict[str, Any], name: str) -> list[Message]:
+    """Messages, or text in which "Human:" and "Assistant:" stand after a blank line before each of their turns."""
+    if not isinstance(fields[name], str):
+        messages = message_field(fields, name, "user")
+        check_form(messages)
+        return messages
+    before, *turns = _TURN.split("\n\n" + fields[name].lstrip())
+    if before.strip() or not turns:
+        raise ValueError(f"the field {name!r} does not begin with 'Human:'; a lone text needs a prompt beside it")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[role], "content": text} for role, text in zip(turns[::2], turns[1::2])]
+
+
+def _ultrafeedback(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    return _ranked(fields, "instruction", "completions", ("response",), ("overall_score", "fine-grained_score"))
+
+
+def _scored(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    return _ranked(fields, "prompt", "answers", ("content", "text", "response"), ("score",))
+
+
+def _ranked(
+    fields: dict[str, Any], prompt: str, answers: str, texts: Sequence[str], scores: Sequence[str]
+) -> Iterator[dict[str, Any] | Dropped]:
+    """Each pair of answers to a prompt, the one with the higher score chosen.
+
+    Args:
+        texts, scores: names of fields; the first that an answer has counts.
+    """
+    score_of: dict[str, float] = {}
+    for answer in list_field(fields, answers):
+        text = next((text for name in texts if (text := text_field(answer, name).strip())), "")
+        score = next((number for name in scores if (number := number_field(answer, name)) is not None), None)
+        if not text:
+            yield Dropped("empty answer")
+        elif score is None:
+            yield Dropped("answer without a score")
+        elif text in score_of:
+            yield Dropped("answer given twice")
+        elif len(score_of) == MOST_ANSWERS:
+            yield Dropped(f"answer after the first {MOST_ANSWERS}")
+        else:
+            score_of[text] = score
+    if len(score_of) < 2:
+        yield Dropped("fewer than two answers")
+    messages = message_field(fields, prompt, "user")
+    category = {"category": fields["category"]} if isinstance(fields.get("category"), str) else {}
+    for pair in combinations(score_of.items(), 2):
+        (chosen, high), (rejected, low) = pair if pair[0][1] >= pair[1][1] else pair[::-1]
+        yield {
+            "prompt": messages,
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+            **_rated(high, low),
+            **category,
+        }
+
+
+DETAILS = ("tie", "rating_chosen", "rating_rejected", "annotator", "category", "truth")
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format("ultrafeedback", (("instruction", "completions"),), _ultrafeedback, optional=("category",)),
+        Format("scored", (("prompt", "answers"),), _scored, optional=("category",)),
+        Format("binarized", (("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),), _binarized),
+        Format("pairs", (("prompt", "chosen", "rejected"),), _schema, optional=DETAILS),
+        Format("hh", (("chosen", "rejected"),), _dialogues),
+    )
+}
+"""In the order in which they are tried; a record that fits two is the first."""
+
+PREFERENCES = Kind("preferences", ("prompt", "chosen", "rejected"), FORMATS, tidy_preference)
+read_preferences = functools.partial(read_formatted, PREFERENCES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +255,10 @@ class Preferences:
     """
 
     def __init__(self, path: Path, split: str) -> None:
-        self._lines = open_prepared(path, split, "preferences", tidy_preference)
+        self._lines = open_prepared(path, split, PREFERENCES, lambda record: record)
         groups: dict[int, list[int]] = {}
         for number, record in enumerate(self._lines):
-            groups.setdefault(record_hash(record, "preferences"), []).append(number)
+            groups.setdefault(record_hash(record, PREFERENCES), []).append(number)
         self._groups = list(groups.values())
         self.path, self.split, self.sha256 = path, split, self._lines.sha256
         self.pairs = len(self._lines)
@@ -75,12 +277,7 @@ class Preferences:
 
 
 def open_preferences(path: Path, split: str) -> Preferences:
-    """One split of a folder that `understudy prepare --kind preferences` made, or of one .jsonl file in the same schema,
-    of which 1 in 20 prompts, and one at least, are for validation.
-
-    Raises:
-        ValueError: no such folder, file or split, or one that holds something else; a line that cannot be trained on.
-    """
+    """One split of preferences: see :func:`open_prepared`."""
     return Preferences(path, split)
 
 

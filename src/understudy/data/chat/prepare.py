@@ -16,56 +16,46 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from understudy import __version__
-from understudy.data.chat.conversation_formats import FORMATS as CONVERSATION_FORMATS
-from understudy.data.chat.parts import ChatPart, Opened, Sampler
-from understudy.data.chat.preference_formats import FORMATS as PREFERENCE_FORMATS
-from understudy.data.chat.prepared import (
-    FORMAT,
-    KINDS,
-    VAL_FRACTION,
-    check_split,
-    hashed,
-    read_manifest,
-    record_hash,
-    validation_mask,
-)
-from understudy.data.chat.prompt_formats import FORMATS as PROMPT_FORMATS
-from understudy.data.chat.sources import ChatSource, GeneratedChat, identity, open_source, parse_sources
+from understudy.data.chat.conversations import CONVERSATIONS
+from understudy.data.chat.formats import read_formatted
+from understudy.data.chat.preferences import PREFERENCES
+from understudy.data.chat.prepared import VAL_FRACTION, read_manifest, record_hash, validation_mask
+from understudy.data.chat.prompts import PROMPTS
 from understudy.data.fetch.download import disk_problem
 from understudy.data.generated import CORPORA
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, check_ranges, difference, put_in_place
+from understudy.data.layout import (
+    CACHE,
+    MANIFEST,
+    PARTIAL,
+    SPLITS,
+    check_folder,
+    check_hash,
+    check_same,
+    check_size,
+    put_in_place,
+)  # fmt: skip
 from understudy.data.progress import PreparationProgress, Report
-from understudy.files import locked, sha256_of, write_text
+from understudy.data.request import default_name, make_request
+from understudy.data.sources import Feed, Generated, Request, Sampler, open_feed
+from understudy.files import locked, write_text
 from understudy.tokenizer.base import clean
 
 EVERYTHING = "all.jsonl"
-FORMATS = {"conversations": CONVERSATION_FORMATS, "preferences": PREFERENCE_FORMATS, "prompts": PROMPT_FORMATS}
+KINDS = {kind.name: kind for kind in (CONVERSATIONS, PREFERENCES, PROMPTS)}
 REPORTS = 500
 """The most reports of progress of each source."""
 REASONS = 20
 """The most reasons of dropped records, and the most unused fields, that are counted by name."""
 BY_HASH = -1
 LEFT_OUT = len(SPLITS)
-
-
-@dataclass(frozen=True)
-class PrepareChatRequest:
-    """A request, checked. `mapping`: the settings that are compared and written down, without paths."""
-
-    kind: str
-    sources: tuple[ChatSource, ...]
-    format_name: str | None
-    val_fraction: float | None
-    limit: int | None
-    seed: int
-    mapping: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -112,11 +102,11 @@ def prepare_conversations(
     """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
 
     Args:
-        sources: names of sources.BY_KIND, `hf:owner/name[:config]`, files, folders and globs; those of
+        sources: names of sources.NAMED, `hf:owner/name[:config]`, files, folders and globs; those of
             conversations each with `@WEIGHT` where an epoch is to show it more or less than once.
         out: the folder; by default data/NAME-KIND after the one source.
         kind: "conversations", "preferences" or "prompts".
-        format_name: a row of FORMATS[kind]; by default each file's first record shows it.
+        format_name: a row of the formats of the kind; by default each file's first record shows it.
         val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
         limit: the most records of each source, or of each split where it has splits; of a generated source the number
             to train on, and where a run answers the number of its prompts.
@@ -133,107 +123,46 @@ def prepare_conversations(
     """
     start = time.perf_counter()
     report = report or (lambda progress: None)
-    request = _make_request(sources, kind, format_name, val_fraction, limit, seed, report, sampling)
-    folder = out or Path("data") / _default_name(request, sampling)
+    if kind not in KINDS:
+        raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
+    if sampling is not None and (kind != "preferences" or len(sources) != 1 or sources[0] not in CORPORA):
+        raise ValueError(
+            f"the run {sampling.run} would do nothing for {kind} of {', '.join(sources)}: its answers become preferences "
+            f"of a generated source alone ({', '.join(CORPORA)}), --kind preferences"
+        )
+    if format_name is not None and format_name not in KINDS[kind].formats:
+        raise ValueError(f"no format {format_name!r}: choose one of {', '.join(KINDS[kind].formats)}")
+    settings = {"kind": kind, "record_format": format_name}
+    request = make_request(kind, sources, val_fraction, limit, seed, report, settings, sampling)
+    if format_name is not None and all(isinstance(source.origin, Generated) for source in request.sources):
+        raise ValueError(f"format {format_name!r} would do nothing for {kind} of {sources[0]}: leave it out")
+    folder = out or Path("data") / f"{sampling.run_name() if sampling else default_name(request.sources)}-{kind}"
     try:
-        _refuse_other_kind(folder)
+        check_folder(folder, ".bin", "text as tokens")
         manifest = None if force else _present_manifest(folder, request)
         status = "already prepared" if manifest else "prepared"
         if manifest is None:
-            with locked(folder, "--out"), _partial_folder(folder) as partial:
-                manifest = _write(partial, request, cache, report, endpoint)
+            with locked(folder, "--out"), _partial_folder(folder) as partial_folder:
+                manifest = _write(partial_folder, request, cache, report, endpoint)
                 put_in_place(folder, (*(f"{split}.jsonl" for split in SPLITS), MANIFEST))
     except OSError as error:
         raise disk_problem(error, folder) from error
     return ChatSummary(folder, status, manifest, time.perf_counter() - start)
 
 
-def _make_request(
-    arguments: Sequence[str],
-    kind: str,
-    format_name: str | None,
-    val_fraction: float | None,
-    limit: int | None,
-    seed: int | None,
-    report: Report,
-    sampling: Sampler | None,
-) -> PrepareChatRequest:
-    if kind not in KINDS:
-        raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
-    if sampling is not None and (kind != "preferences" or len(arguments) != 1 or arguments[0] not in CORPORA):
-        raise ValueError(
-            f"the run {sampling.run} would do nothing for {kind} of {', '.join(arguments)}: its answers become preferences "
-            f"of a generated source alone ({', '.join(CORPORA)}), --kind preferences"
-        )
-    check_ranges(val_fraction, limit)
-    if format_name is not None and format_name not in FORMATS[kind]:
-        raise ValueError(f"no format {format_name!r}: choose one of {', '.join(FORMATS[kind])}")
-    sources = parse_sources(arguments, kind, report, sampling)
-    names = [source.name for source in sources]
-    if format_name is not None and all(name in CORPORA for name in names):
-        raise ValueError(f"format {format_name!r} would do nothing for {kind} of {names[0]}: leave it out")
-    weighted = [source for source in sources if source.weight != 1]
-    if weighted and kind != "conversations":
-        raise ValueError(
-            f"the weight of {weighted[0].name} would do nothing: an epoch shows {kind} once; leave @"
-            f"{weighted[0].weight:g} out"
-        )
-    if val_fraction is not None and all(source.has_splits() for source in sources):
-        raise ValueError(f"val_fraction={val_fraction} would do nothing: {names[0]} has its own validation split")
-    if seed is not None and not any(name in CORPORA for name in names):
-        raise ValueError(
-            f"seed={seed} would do nothing: no generated source ({', '.join(CORPORA)}) was given; leave it out"
-        )
-    mapping = {
-        "format": FORMAT,
-        "kind": kind,
-        "sources": [identity(source, kind, seed or 0) for source in sources],
-        "record_format": format_name,
-        "val_fraction": val_fraction,
-        "limit": limit,
-    }
-    mapping = json.loads(json.dumps(mapping))  # as it will be read back
-    return PrepareChatRequest(kind, tuple(sources), format_name, val_fraction, limit, seed or 0, mapping)
-
-
-def _default_name(request: PrepareChatRequest, sampling: Sampler | None) -> str:
-    if sampling is not None:
-        return f"{sampling.run_name()}-{request.kind}"
-    names = [source.name for source in request.sources]
-    if len(names) > 1 or any(mark in names[0] for mark in "*?["):
-        raise ValueError("several files or sources have no common name: give the folder of the data, --out FOLDER")
-    return f"{names[0].removeprefix('hf:').split('/')[-1].replace(':', '-')}-{request.kind}"
-
-
-def _present_manifest(folder: Path, request: PrepareChatRequest) -> dict[str, Any] | None:
-    """The manifest of a folder where this request was carried out already; None where there is work to do.
-
-    Raises:
-        ValueError: the folder holds another request's data, or its files were changed.
-    """
-    manifest = read_manifest(folder)
+def _present_manifest(folder: Path, request: Request) -> dict[str, Any] | None:
+    """The manifest of a folder where this request was carried out already; None where there is work to do."""
+    manifest = read_manifest(folder, request.kind)
     if manifest is None:
         # A preparation that was cut off while it renamed its files leaves .partial beside them.
         if any((folder / f"{split}.jsonl").exists() for split in SPLITS) and not (folder / PARTIAL).is_dir():
             raise ValueError(f"{folder} holds files that were not made here: give another --out, or use --force")
         return None
-    if manifest["request"] != request.mapping:
-        raise ValueError(
-            f"{folder} holds {manifest['kind']} prepared otherwise ({difference(manifest['request'], request.mapping)}): "
-            "give another --out, or replace it with --force"
-        )
+    check_same(folder, f"{manifest['kind']} prepared otherwise", manifest["request"], request.mapping)
     for split in SPLITS:
-        check_split(folder, split, manifest["splits"][split])
+        check_size(folder / f"{split}.jsonl", manifest["splits"][split]["bytes"])
         check_hash(folder / f"{split}.jsonl", manifest["splits"][split]["sha256"])
     return manifest
-
-
-def _refuse_other_kind(folder: Path) -> None:
-    """Refuse a file, and a folder of tokens."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give --out a folder")
-    if any(folder.glob("*.bin")):
-        raise ValueError(f"{folder} holds text as tokens: give another --out")
 
 
 @contextmanager
@@ -260,44 +189,37 @@ class _Read:
     unused: list[Counter[str]] = field(default_factory=list)
 
 
-def _write(
-    partial: Path, request: PrepareChatRequest, cache: Path, report: Report, endpoint: str | None
-) -> dict[str, Any]:
-    """Both splits and the manifest, whole, in `partial`."""
-    read, opened = _Read(), []
-    with (partial / EVERYTHING).open("wb") as file:
+def _write(partial_folder: Path, request: Request, cache: Path, report: Report, endpoint: str | None) -> dict[str, Any]:
+    """Both splits and the manifest, whole, in `partial_folder`."""
+    read, feeds, kind = _Read(), [], request.kind
+    reader = partial(read_formatted, KINDS[kind], format_name=request.mapping["record_format"])
+    with (partial_folder / EVERYTHING).open("wb") as file:
         for number, source in enumerate(request.sources):
-            opened.append(
-                open_source(
-                    source, request.kind, request.format_name, request.seed, request.limit, cache, report, endpoint
-                )
-            )
+            feeds.append(open_feed(source, request, reader, cache, report, endpoint=endpoint))
             read.dropped.append(Counter())
             read.unused.append(Counter())
-            _read_source(file, number, opened[-1], request, read, report)
+            _read_source(file, number, feeds[-1], request, read, report)
             if number not in read.sources[-1:]:
                 reasons = ", ".join(f"{reason}: {n:,}" for reason, n in read.dropped[-1].items()) or "it is empty"
-                raise ValueError(f"{source.name} has no {request.kind} to train on ({reasons})")
+                raise ValueError(f"{source.name} has no {kind} to train on ({reasons})")
     splits = _divide(request, read)
-    _write_splits(partial, splits)
-    manifest = _make_manifest(partial, request, opened, read, splits)
-    write_text(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    hashes = _write_splits(partial_folder, splits)
+    manifest = _make_manifest(partial_folder, request, feeds, read, splits, hashes)
+    write_text(partial_folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
 
-def _read_source(
-    file: BinaryIO, number: int, opened: Opened, request: PrepareChatRequest, read: _Read, report: Report
-) -> None:
+def _read_source(file: BinaryIO, number: int, feed: Feed, request: Request, read: _Read, report: Report) -> None:
     """Append the lines of one source."""
-    name, stage = request.sources[number].name, f"{opened.doing} {request.sources[number].name}"
+    name, stage = request.sources[number].name, f"{feed.doing} {request.sources[number].name}"
     dropped, unused = read.dropped[number], read.unused[number]
     # A generated source stops by itself.
-    limit = None if isinstance(request.sources[number].origin, GeneratedChat) else request.limit
-    total, before, reported = sum(part.size for part in opened.parts), 0, 0
+    limit = None if isinstance(request.sources[number].origin, Generated) else request.limit
+    total, before, reported = sum(part.size for part in feed.parts), 0, 0
     counts: Counter[str | None] = Counter()
     report(PreparationProgress(stage, 0, total))
-    for part in opened.parts:
-        for row in part.rows():
+    for i, part in enumerate(feed.parts):
+        for row in feed.read(i):
             if limit is not None and counts[part.split] == limit:
                 break
             if before + row.offset - reported > total / REPORTS:
@@ -314,18 +236,15 @@ def _read_source(
             counts[part.split] += 1
             read.sources.append(number)
             read.splits.append(SPLITS.index(part.split) if part.split else BY_HASH)
-            read.hashes.append(record_hash(record, request.kind))
+            read.hashes.append(record_hash(record, KINDS[request.kind]))
         before += part.size
     report(PreparationProgress(stage, total, total))
 
 
-def _divide(request: PrepareChatRequest, read: _Read) -> np.ndarray:
+def _divide(request: Request, read: _Read) -> np.ndarray:
     """The split of every line (N,), as an index into SPLITS, or LEFT_OUT.
 
     A prompt for validation in one source with splits of its own is left out of another's training, and counted.
-
-    Raises:
-        ValueError: a split would be empty.
     """
     splits = np.array(read.splits, dtype=np.int8)
     hashes = np.array(read.hashes, dtype=np.uint64)
@@ -333,7 +252,7 @@ def _divide(request: PrepareChatRequest, read: _Read) -> np.ndarray:
     if undecided.any():
         names = ", ".join(source.name for source in request.sources)
         fraction = request.val_fraction or VAL_FRACTION
-        splits[undecided] = validation_mask(hashes[undecided], fraction, names, hashed(request.kind))
+        splits[undecided] = validation_mask(hashes[undecided], fraction, names, KINDS[request.kind].divided)
     if request.kind != "conversations":
         on_both = (splits == SPLITS.index("train")) & np.isin(hashes, hashes[splits == SPLITS.index("val")])
         splits[on_both] = LEFT_OUT
@@ -345,12 +264,8 @@ def _divide(request: PrepareChatRequest, read: _Read) -> np.ndarray:
     return splits
 
 
-def _write_splits(partial: Path, splits: np.ndarray) -> None:
-    """Write the lines to their files, in order and flushed to the disk.
-
-    Raises:
-        ValueError: a file does not hold the lines that were written.
-    """
+def _write_splits(partial: Path, splits: np.ndarray) -> dict[str, str]:
+    """Write the lines to their files, in order and flushed to the disk; the SHA-256 of each."""
     hashes = {split: hashlib.sha256() for split in SPLITS}
     with (
         (partial / EVERYTHING).open("rb") as everything,
@@ -367,14 +282,15 @@ def _write_splits(partial: Path, splits: np.ndarray) -> None:
             os.fsync(file.fileno())
     for split in SPLITS:
         check_hash(partial / f"{split}.jsonl", hashes[split].hexdigest())
+    return {split: digest.hexdigest() for split, digest in hashes.items()}
 
 
 def _make_manifest(
-    partial: Path, request: PrepareChatRequest, opened: Sequence[Opened], read: _Read, splits: np.ndarray
+    partial: Path, request: Request, feeds: Sequence[Feed], read: _Read, splits: np.ndarray, hashes: dict[str, str]
 ) -> dict[str, Any]:
     source_of_line = np.array(read.sources, dtype=np.int32)
     sources = []
-    for number, (source, origin) in enumerate(zip(request.sources, opened)):
+    for number, (source, feed) in enumerate(zip(request.sources, feeds)):
         counts = np.bincount(splits[source_of_line == number], minlength=len(SPLITS)).tolist()
         sources.append(
             {
@@ -383,23 +299,22 @@ def _make_manifest(
                 **dict(zip(SPLITS, counts)),
                 "dropped": dict(sorted(read.dropped[number].items())),
                 "unused_fields": dict(sorted(read.unused[number].items())),
-                "left_out": origin.left_out,
-                "notes": list(origin.notes),
-                "revision": origin.revision,
-                "parts": [_about(part) for part in origin.parts],
-                **origin.about,
+                "left_out": feed.left_out,
+                "notes": list(feed.notes),
+                "revision": feed.revision,
+                "parts": [asdict(part) for part in feed.parts],
+                **feed.about,
             }
         )
-    files = {split: partial / f"{split}.jsonl" for split in SPLITS}
     return {
         "kind": request.kind,
-        "format": FORMAT,
+        "format": request.mapping["format"],
         "sources": sources,
         "splits": {
             split: {
                 request.kind: int((splits == index).sum()),
-                "bytes": files[split].stat().st_size,
-                "sha256": sha256_of(files[split]),
+                "bytes": (partial / f"{split}.jsonl").stat().st_size,
+                "sha256": hashes[split],
             }
             for index, split in enumerate(SPLITS)
         },
@@ -410,7 +325,3 @@ def _make_manifest(
         "request": request.mapping,
         "understudy": __version__,
     }
-
-
-def _about(part: ChatPart) -> dict[str, Any]:
-    return {"name": part.name, "split": part.split, "size": part.size, "sha256": part.sha256}

@@ -1,7 +1,7 @@
 """Prepared records as a trainer reads them: one split of a prepared folder, or of a single file, record by record.
 
-Writer and reader share the rule for validation and the manifest of such a folder, which stand here. The schemas are in
-conversations.py, preferences.py and prompts.py; formats.py reads published formats, and prepare.py writes a folder.
+Writer and reader share the rule for validation and the manifest of such a folder, which stand here. formats.py reads
+published formats, and prepare.py writes a folder.
 
 A conversation is for validation when the BLAKE2b hash of its messages, read as a fraction of the largest hash, is
 below the chosen fraction, as with documents (splits.py): copies fall on one side, independent of the other records. Of
@@ -13,85 +13,72 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from understudy.data.chat.formats import Dropped
+from understudy.data import layout
+from understudy.data.chat.formats import Dropped, Kind
 from understudy.data.chat.messages import normalize_record, with_context
-from understudy.data.layout import MANIFEST, PARTIAL, SPLITS
+from understudy.data.layout import PARTIAL, SPLITS
 from understudy.data.records import READERS, file_ending, parse_object
 from understudy.data.text.splits import text_hash
 from understudy.files import sha256_of
 
-FORMAT = 1
-KINDS = {
-    "conversations": ("messages",),
-    "preferences": ("prompt", "chosen", "rejected"),
-    "prompts": ("prompt",),
-}
-"""The fields that each record of a kind has. The messages in the first decide its split."""
 VAL_FRACTION = 0.05
 
-Tidy = Callable[[dict[str, Any]], dict[str, Any] | Dropped]
-"""A record as it is trained on, or the reason why it cannot be; ValueError where the record is of another kind."""
+T = TypeVar("T")
 
 
-class Prepared:
+@dataclass(frozen=True, eq=False)
+class Prepared(Generic[T]):
     """The records of one split, read from the file each time; in memory are their places and weights.
 
     Attributes:
         path: the folder or file that was opened.
         split: "train" or "val".
+        file: the one that is read.
         sha256: names the text: of the split's file, or of the single file.
-        sources: the names of the sources, in the order in which their records come.
         weights: shape (N,), how many times an epoch shows each record.
+        places: shape (N, 2), the offset of each line, and its number in the file.
+        read: of a line and its place, for messages.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        file: Path,
-        split: str,
-        sha256: str,
-        sources: Sequence[str],
-        weights: np.ndarray,
-        places: np.ndarray,
-        read: Callable[[bytes, str], dict[str, Any]],
-    ) -> None:
-        assert len(weights) == len(places), f"{len(weights)} weights for {len(places)} records"
-        self.path = path
-        self.split = split
-        self.sha256 = sha256
-        self.sources = list(sources)
-        self.weights = weights
-        self._file = file
-        self._places = places  # (N, 2): the offset of each line, and its number in the file
-        self._read = read  # of a line and its place, for messages
+    path: Path
+    split: str
+    file: Path
+    sha256: str
+    weights: np.ndarray
+    places: np.ndarray
+    read: Callable[[bytes, str], T]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> T:
         [record] = self.at([index])
         return record
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[T]:
         return self.at(range(len(self)))
 
-    def at(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+    def at(self, indices: Sequence[int]) -> Iterator[T]:
         """The records with these numbers, in this order."""
-        with self._file.open("rb") as file:
+        with self.file.open("rb") as file:
             for index in indices:
-                offset, number = self._places[index].tolist()
+                offset, number = self.places[index].tolist()
                 file.seek(offset)
-                yield self._read(file.readline(), f"{self._file} line {number:,}")
+                yield self.read(file.readline(), f"{self.file} line {number:,}")
 
 
-def open_prepared(path: Path, split: str, kind: str, tidy: Tidy) -> Prepared:
+def open_prepared(path: Path, split: str, kind: Kind, make: Callable[[dict[str, Any]], T]) -> Prepared[T]:
     """One split of a folder that `understudy prepare --kind KIND` made, or of one .jsonl file in the same schema, of
     which 1 in 20 records (by their hashes), and one at least, are for validation.
+
+    Args:
+        make: what a trainer gets of a record.
 
     Raises:
         ValueError: no such folder, file or split, or one that holds something else; a line of the file that cannot
@@ -100,36 +87,44 @@ def open_prepared(path: Path, split: str, kind: str, tidy: Tidy) -> Prepared:
     if split not in SPLITS:
         raise ValueError(f"a split is one of {', '.join(SPLITS)}, not {split!r}")
 
-    def read(line: bytes, where: str) -> dict[str, Any]:
-        return _checked(parse_object(line, where), where, kind, tidy)
+    def read(line: bytes, where: str) -> T:
+        return make(_checked(line, where, kind))
 
     if path.is_dir():
         return _open_folder(path, split, kind, read)
+    name = kind.name
     if not path.is_file():
         raise ValueError(
-            f"there are no {kind} at {path}: make them with `understudy prepare SOURCE --kind {kind} --out {path}`"
+            f"there are no {name} at {path}: make them with `understudy prepare SOURCE --kind {name} --out {path}`"
         )
     if path.suffix.lower() != ".jsonl":
-        remedy = f"turn it into a folder with `understudy prepare {path} --kind {kind}`"
+        remedy = f"turn it into a folder with `understudy prepare {path} --kind {name}`"
         if file_ending(path)[0] not in READERS:
-            remedy = f"write the {kind} as JSON lines, and prepare them with --kind {kind}"
+            remedy = f"write the {name} as JSON lines, and prepare them with --kind {name}"
         raise ValueError(f"{path} is no .jsonl file: {remedy}")
-    return _open_file(path, split, kind, read)
+    places, hashes = array("q"), array("Q")
+    for offset, number, line in _lines(path):
+        if line.strip():
+            places.extend((offset, number))
+            hashes.append(record_hash(_checked(line, f"{path} line {number:,}", kind), kind))
+    held_out = validation_mask(np.array(hashes, dtype=np.uint64), VAL_FRACTION, str(path), kind.divided)
+    chosen = np.array(places, dtype=np.int64).reshape(-1, 2)[held_out if split == "val" else ~held_out]
+    return Prepared(path, split, path, sha256_of(path), np.ones(len(chosen)), chosen, read)
 
 
-def _open_folder(folder: Path, split: str, kind: str, read: Callable[[bytes, str], dict[str, Any]]) -> Prepared:
-    manifest = read_manifest(folder, kind)
+def _open_folder(folder: Path, split: str, kind: Kind, read: Callable[[bytes, str], T]) -> Prepared[T]:
+    manifest = read_manifest(folder, kind.name)
     if manifest is None:
-        unfinished = (folder / PARTIAL).is_dir()
+        if (folder / PARTIAL).is_dir():
+            raise ValueError(f"the preparation of {folder} is not finished: run the same prepare command again")
+        make = f"`understudy prepare SOURCE --kind {kind.name}`"
+        raise ValueError(f"{folder} holds no prepared {kind.name}: make them with {make}")
+    if manifest["kind"] != kind.name:
         raise ValueError(
-            f"the preparation of {folder} is not finished: run the same prepare command again"
-            if unfinished
-            else f"{folder} holds no prepared {kind}: make them with `understudy prepare SOURCE --kind {kind}`"
+            f"{folder} holds {manifest['kind']}: prepare it with --kind {kind.name}, or name another folder"
         )
-    if manifest["kind"] != kind:
-        raise ValueError(f"{folder} holds {manifest['kind']}: prepare it with --kind {kind}, or name another folder")
     file, about = folder / f"{split}.jsonl", manifest["splits"][split]
-    check_split(folder, split, about)
+    layout.check_size(file, about["bytes"])
     places = np.array([(offset, number) for offset, number, _ in _lines(file)], dtype=np.int64).reshape(-1, 2)
     # The lines of a folder lie source by source, in the manifest's order.
     counts = [source[split] for source in manifest["sources"]]
@@ -138,19 +133,7 @@ def _open_folder(folder: Path, split: str, kind: str, read: Callable[[bytes, str
         raise ValueError(
             f"{file} has {len(places):,} lines where its manifest says {len(weights):,}: prepare it again with --force"
         )
-    names = [source["name"] for source in manifest["sources"]]
-    return Prepared(folder, file, split, about["sha256"], names, weights, places, read)
-
-
-def _open_file(path: Path, split: str, kind: str, read: Callable[[bytes, str], dict[str, Any]]) -> Prepared:
-    places, hashes = array("q"), array("Q")
-    for offset, number, line in _lines(path):
-        if line.strip():
-            places.extend((offset, number))
-            hashes.append(record_hash(read(line, f"{path} line {number:,}"), kind))
-    held_out = validation_mask(np.array(hashes, dtype=np.uint64), VAL_FRACTION, str(path), hashed(kind))
-    chosen = np.array(places, dtype=np.int64).reshape(-1, 2)[held_out if split == "val" else ~held_out]
-    return Prepared(path, path, split, sha256_of(path), [path.stem], np.ones(len(chosen)), chosen, read)
+    return Prepared(folder, split, file, about["sha256"], weights, places, read)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -162,40 +145,32 @@ def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(line)
 
 
-def _checked(record: dict[str, Any], where: str, kind: str, tidy: Tidy) -> dict[str, Any]:
-    """A record as it is trained on.
-
-    Raises:
-        ValueError: it cannot be, with the place.
-    """
-    if missing := [name for name in KINDS[kind] if name not in record]:
+def _checked(line: bytes, where: str, kind: Kind) -> dict[str, Any]:
+    """The record on a line as it is trained on."""
+    record = parse_object(line, where)
+    turns = f"`understudy prepare FILE --kind {kind.name}`"
+    if missing := [name for name in kind.fields if name not in record]:
         raise ValueError(
-            f"{where} has no {missing[0]} but the fields {', '.join(record) or 'none'}: `understudy prepare FILE --kind "
-            f"{kind}` turns other formats into {kind}"
+            f"{where} has no {missing[0]} but the fields {', '.join(record) or 'none'}: {turns} turns other formats into "
+            f"{kind.name}"
         )
     try:
         record = normalize_record(record)
-        key = KINDS[kind][0]
-        checked = tidy({**record, key: with_context(record[key], record)})
+        key = kind.fields[0]
+        checked = kind.tidy({**record, key: with_context(record[key], record)})
     except ValueError as error:
-        raise ValueError(f"{where} is no {kind.removesuffix('s')} to train on: {error}") from error
+        raise ValueError(f"{where} is no {kind.name.removesuffix('s')} to train on: {error}") from error
     if isinstance(checked, Dropped):
         raise ValueError(
-            f"{where} cannot be trained on ({checked.reason}): remove it, or have `understudy prepare FILE --kind {kind}` "
-            "leave such lines out and count them"
+            f"{where} cannot be trained on ({checked.reason}): remove it, or have {turns} leave such lines out"
         )
     return {**record, **checked}
 
 
-def record_hash(record: dict[str, Any], kind: str) -> int:
+def record_hash(record: dict[str, Any], kind: Kind) -> int:
     """64 bits by which a record of this kind falls on one side: the hash of its first messages."""
-    messages = record[KINDS[kind][0]]
+    messages = record[kind.fields[0]]
     return text_hash(json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False))
-
-
-def hashed(kind: str) -> str:
-    """The noun for records that are on one side only, for a sentence."""
-    return "conversations" if kind == "conversations" else "prompts"
 
 
 def validation_mask(hashes: np.ndarray, fraction: float, name: str, noun: str = "conversations") -> np.ndarray:
@@ -212,42 +187,21 @@ def validation_mask(hashes: np.ndarray, fraction: float, name: str, noun: str = 
     return hashes < np.uint64(bound)
 
 
-def read_manifest(folder: Path, kind: str = "conversations") -> dict[str, Any] | None:
+def read_manifest(folder: Path, kind: str) -> dict[str, Any] | None:
     """The manifest of such a folder; None where there is none.
 
     Raises:
         ValueError: the manifest is damaged, of a later format, or one of token files.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
+
+    def parse(manifest: dict[str, Any]) -> dict[str, Any]:
         if "tokenizer_sha256" in manifest:
             raise ValueError(
                 f"{folder} holds text as tokens, not {kind}: name another folder, made with "
                 f"`understudy prepare SOURCE --kind {kind}`"
             )
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"{path} has format {manifest['format']}, this version reads {FORMAT}: prepare it again")
-        if manifest["kind"] not in KINDS or not all(manifest["splits"][split]["sha256"] for split in SPLITS):
-            raise TypeError(f"the kind is {manifest['kind']}")
+        if not manifest["kind"] or not all(manifest["splits"][split]["sha256"] for split in SPLITS):
+            raise TypeError("it names no kind or no sha256")
         return manifest
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): prepare it again with --force") from error
 
-
-def check_split(folder: Path, split: str, about: dict[str, Any]) -> None:
-    """Whether a split's file is the one that the manifest speaks of.
-
-    Raises:
-        ValueError: it is missing, or was cut short or replaced.
-    """
-    file = folder / f"{split}.jsonl"
-    if not file.is_file():
-        raise ValueError(f"{folder} has no {split}.jsonl any more: prepare it again with --force")
-    if (size := file.stat().st_size) != about["bytes"]:
-        raise ValueError(
-            f"{file} has {size:,} bytes where its manifest says {about['bytes']:,}: it was cut short or edited; "
-            "prepare it again with --force"
-        )
+    return layout.read_manifest(folder, parse)

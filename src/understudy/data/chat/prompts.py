@@ -1,15 +1,96 @@
-"""Prompts as a trainer reads them, each with the check or the correct answer that its completions are scored by."""
+"""Prompts without an answer to imitate: the formats in which they are published, one row of FORMATS each, and a split
+as a trainer reads it.
+
+Each line of a prepared folder is `{"prompt": [messages]}`, which end with the user's, and where they are known `check`
+(the argument of a corpus's verifier), `answer` (the correct one, as text), `category` and `task` (the name of its
+verifier). Every format of conversations can be read so: its messages up to the last of the user's, and the last answer
+as the correct one.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.prepared import open_prepared
-from understudy.data.chat.prompt_formats import tidy_prompt
+from understudy.data.chat.conversations import CONVERSATIONS, check_form, gsm8k_solution, tidy_messages
+from understudy.data.chat.formats import Dropped, Format, Kind, Reader, message_field, read_formatted
+from understudy.data.chat.messages import text_field, without_weights
+from understudy.data.chat.prepared import Prepared, open_prepared
+from understudy.data.generated import validate_check
+from understudy.data.records import kind_of
 from understudy.tokenizer.chat import Message
+
+_ANSWER = {"role": "assistant", "content": "."}  # any: a prompt is in order when an answer may follow it
+
+
+def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
+    """The messages of a prompt, its other fields as they are; or the reason why nothing can answer it.
+
+    Raises:
+        ValueError: the record holds no prompt, or a check that no corpus has.
+    """
+    if not isinstance(record["prompt"], list):
+        raise ValueError(f"the field 'prompt' is not a list of messages but {kind_of(record['prompt'])}")
+    if not record["prompt"]:
+        return Dropped("no prompt")
+    messages, reason = tidy_messages([*record["prompt"], _ANSWER])
+    if reason:
+        return Dropped(reason)
+    texts = {name: text_field(record, name) for name in ("answer", "category", "task") if record.get(name) is not None}
+    check = record.get("check")
+    if check is not None:
+        if not isinstance(check, dict):
+            raise ValueError(f"the field 'check' is not an object but {kind_of(check)}")
+        validate_check(check)
+    return {**record, **texts, "prompt": without_weights(messages[:-1])}
+
+
+def _prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    check = fields.get("check")
+    if isinstance(check, dict):  # parquet gives every check the fields of all of them
+        check = {name: value for name, value in check.items() if value is not None}
+    record = {
+        "prompt": message_field(fields, "prompt", "user"),
+        "check": check,
+        "answer": text_field(fields, "answer").strip(),
+        "category": text_field(fields, "category"),
+        "task": text_field(fields, "task"),
+    }
+    yield {name: value for name, value in record.items() if name == "prompt" or value}
+
+
+def _gsm8k(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The correct answer is the number alone."""
+    _, number = gsm8k_solution(fields)
+    yield {"prompt": message_field(fields, "question", "user"), "answer": number}
+
+
+def _of_conversation(read: Reader) -> Reader:
+    def read_as_prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+        for conversation in read(fields):
+            messages = conversation["messages"]
+            check_form(messages)
+            end = max((i + 1 for i, m in enumerate(messages) if m["role"] == "user"), default=0)
+            answer = messages[-1]["content"].strip() if len(messages) > end else ""
+            yield {"prompt": messages[:end]} | ({"answer": answer} if answer else {})
+
+    return read_as_prompts
+
+
+FORMATS = {
+    **{
+        name: replace(row, read=_gsm8k if name == "gsm8k" else _of_conversation(row.read), keeps_fields=False)
+        for name, row in CONVERSATIONS.formats.items()
+    },
+    "prompts": Format("prompts", (("prompt",),), _prompts, optional=("check", "answer", "category", "task")),
+}
+"""In the order in which they are tried; a record that fits two is the first."""
+
+PROMPTS = Kind("prompts", ("prompt",), FORMATS, tidy_prompt)
+read_prompts = functools.partial(read_formatted, PROMPTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +105,12 @@ class Prompt:
     task: str = ""
 
 
-class Prompts:
-    """The prompts of one split, in the file's order, read from it each time.
-
-    Attributes:
-        path: the folder or file that was opened.
-        split: "train" or "val".
-        sha256: names the text: of the split's file, or of the single file.
-    """
-
-    def __init__(self, path: Path, split: str) -> None:
-        self._lines = open_prepared(path, split, "prompts", tidy_prompt)
-        self.path, self.split, self.sha256 = path, split, self._lines.sha256
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, index: int) -> Prompt:
-        return prompt_of(self._lines[index])
-
-    def __iter__(self) -> Iterator[Prompt]:
-        return map(prompt_of, self._lines)
+Prompts = Prepared[Prompt]
 
 
 def open_prompts(path: Path, split: str) -> Prompts:
-    """One split of a folder that `understudy prepare --kind prompts` made, or of one .jsonl file in the same schema, of
-    which 1 in 20 prompts, and one at least, are for validation.
-
-    Raises:
-        ValueError: no such folder, file or split, or one that holds something else; a line that cannot be used.
-    """
-    return Prompts(path, split)
+    """One split of prompts: see :func:`open_prepared`."""
+    return open_prepared(path, split, PROMPTS, prompt_of)
 
 
 def prompt_of(record: dict[str, Any]) -> Prompt:

@@ -9,7 +9,6 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +16,11 @@ from understudy.files import sha256_of
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30.0
+GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+GPT2_FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -24,21 +28,15 @@ class UnavailableError(ValueError):
     """A failure that may pass, such as a network away or a full disk: nothing done is lost."""
 
 
-@dataclass(frozen=True)
-class FetchedFile:
-    path: Path
-    size_bytes: int
-    sha256: str
-
-
 def download(
     url: str,
     target: Path,
     sha256: str | None = None,
-    timeout_seconds: float = TIMEOUT_SECONDS,
     wait: Callable[[float], None] = time.sleep,
-) -> FetchedFile:
+) -> str:
     """Fetch `url` into `target`, which appears only whole and checked; a good file already there is kept.
+
+    Returns the SHA-256.
 
     A transfer that fails is tried again ATTEMPTS times in all, from its beginning, after 1, 2 and 4 seconds.
 
@@ -52,7 +50,7 @@ def download(
     pooch.get_logger().setLevel(logging.ERROR)
     pin = target.with_name(target.name + ".sha256")
     expected = sha256 or (pin.read_text("ascii").strip() if pin.is_file() else None)
-    downloader = pooch.HTTPDownloader(timeout=timeout_seconds)
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
     try:
         if target.is_file() and expected is None:
             expected = sha256_of(target)
@@ -76,7 +74,7 @@ def download(
             pin.write_text(seen + "\n", "ascii")
     except OSError as error:
         raise disk_problem(error, target.parent) from error
-    return FetchedFile(target, target.stat().st_size, seen)
+    return seen
 
 
 def _refuse(error: Exception, url: str, attempt: int) -> None:
@@ -110,3 +108,15 @@ def disk_problem(error: OSError, folder: Path) -> ValueError:
             "on from where it stopped"
         )
     return ValueError(f"{error.filename or folder} could not be used: {error.strerror or error}")
+
+
+def fetch_gpt2_vocabulary(cache: Path) -> Path:
+    """A folder with OpenAI's vocab.bpe and encoder.json, fetched once into `cache` and checked.
+
+    Raises:
+        UnavailableError: the network is away; the sentence names the file to fetch by other means.
+    """
+    folder = cache / "gpt2"
+    for name, sha256 in GPT2_FILES.items():
+        download(GPT2_URL + name, folder / name, sha256)
+    return folder

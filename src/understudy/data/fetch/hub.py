@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from understudy.data.fetch.download import UnavailableError, disk_problem
+from understudy.data.layout import Split
 from understudy.files import sha256_of
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ OTHER_SPLITS = {"test", "validation", "valid", "val", "dev"}
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset to read. `config`: one of its subsets. `files`: a pattern that names the files."""
+    """A dataset to read. `config`: one of its subsets. `files`: a pattern that names the files; with `val_files` too they
+    are its two splits."""
 
     repo: str
     config: str | None = None
     field: str | None = None
     files: str | None = None
+    val_files: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class HubFile:
     path: str
     size_bytes: int
     sha256: str | None
+    split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def parse_hub_name(argument: str) -> HubDataset:
 
 
 def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing:
-    """The parquet files of a dataset's training split, in the order of their names.
+    """The parquet files of a dataset's training split, or those that it names, in the order of their names.
 
     Raises:
         UnavailableError: the hub cannot be reached.
@@ -76,7 +80,7 @@ def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing
         api = HfApi(endpoint=endpoint)
         main, configs = _tree(api, dataset.repo, "dataset")
         main = dataclasses.replace(main, files=tuple(file for file in main.files if file.path.endswith(".parquet")))
-        if chosen := _choose_main(dataset, main.files, configs):
+        if chosen := _named_files(dataset, main.files) or _choose_main(dataset, main.files, configs):
             return dataclasses.replace(main, files=tuple(chosen))
         if not api.revision_exists(dataset.repo, CONVERTED, repo_type="dataset"):
             raise ValueError(
@@ -137,12 +141,24 @@ def _tree(api: HfApi, repo: str, kind: str, revision: str | None = None) -> tupl
     return HubListing(info.sha, tuple(sorted(files, key=lambda file: file.path))), configs or ()
 
 
+def _named_files(dataset: HubDataset, parquet: Sequence[HubFile]) -> list[HubFile]:
+    """The files that the dataset names, with their splits."""
+    chosen: list[HubFile] = []
+    patterns: tuple[tuple[str | None, Split], ...] = ((dataset.files, "train"), (dataset.val_files, "val"))
+    for pattern, split in patterns:
+        files = [file for file in parquet if pattern and fnmatch.fnmatchcase(file.path, pattern)]
+        if pattern and not files:
+            raise ValueError(
+                f"the dataset {dataset.repo} no longer has files like {pattern}; fetch its files and give their paths"
+            )
+        chosen += [dataclasses.replace(file, split=split if dataset.val_files else None) for file in files]
+    return chosen
+
+
 def _choose_main(
     dataset: HubDataset, parquet: Sequence[HubFile], configs: Sequence[dict[str, Any]]
 ) -> Sequence[HubFile]:
     """The training split among the repository's own parquet files; none where it has no such files."""
-    if dataset.files is not None:
-        return [f for f in parquet if fnmatch.fnmatchcase(f.path, dataset.files)]
     if parquet and configs:
         patterns, by_split = _train_patterns(dataset, configs)
         files = [f for f in parquet if any(fnmatch.fnmatchcase(f.path, p) for p in patterns)]
@@ -212,22 +228,19 @@ def _explained(repo: str, kind: str = "dataset") -> Iterator[None]:
     """Turn the library's failures into one sentence each."""
     from huggingface_hub import errors
 
+    sentences: dict[type[Exception], str] = {
+        errors.RevisionNotFoundError: f"the hub no longer has {repo} as it was when this was begun: run the same command "
+        "to begin anew",
+        errors.GatedRepoError: f"the {kind} {repo} is gated: accept its terms on its page, then set HF_TOKEN to a token "
+        "of yours",
+        errors.RepositoryNotFoundError: f"there is no {kind} {repo} on the hub, or it is private: check the name, or set "
+        "HF_TOKEN",
+        errors.HFValidationError: f"{repo!r} is no name of a {kind}: write owner/name",
+    }
     try:
         yield
-    except errors.RevisionNotFoundError as problem:
-        raise ValueError(
-            f"the hub no longer has {repo} as it was when this was begun: run the same command to begin anew"
-        ) from problem
-    except errors.GatedRepoError as problem:
-        raise ValueError(
-            f"the {kind} {repo} is gated: accept its terms on its page, then set HF_TOKEN to a token of yours"
-        ) from problem
-    except errors.RepositoryNotFoundError as problem:
-        raise ValueError(
-            f"there is no {kind} {repo} on the hub, or it is private: check the name, or set HF_TOKEN"
-        ) from problem
-    except errors.HFValidationError as problem:
-        raise ValueError(f"{repo!r} is no name of a {kind}: {problem}") from problem
+    except tuple(sentences) as problem:
+        raise ValueError(next(text for error, text in sentences.items() if isinstance(problem, error))) from problem
     except (errors.HTTPError, OSError) as problem:
         # The library has no exception class for a failed connection; it raises one of these.
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -36,41 +36,34 @@ class DocumentPiece:
     offset: int
 
 
-@dataclass(frozen=True)
-class ReadingOptions:
-    """How the documents of a file are found. `field`: of records, with dots into nested objects (`translation.en`).
-    `separator`: a string between the documents of a .txt or .md file, itself left out."""
-
-    field: str = "text"
-    separator: str | None = None
-    piece_chars: int = PIECE_CHARS
-
-
 def uses_field(path: Path) -> bool:
     """Whether this file's text is taken from a named field."""
     return file_ending(path)[0] in READERS
 
 
-def read_file(path: Path, options: ReadingOptions = ReadingOptions()) -> Iterator[DocumentPiece]:
+def read_file(path: Path, field: str = "text", separator: str | None = None) -> Iterator[DocumentPiece]:
     """The documents of one file, in order.
+
+    Args:
+        field: of records, with dots into nested objects (`translation.en`).
+        separator: a string between the documents of a .txt or .md file, itself left out.
 
     Raises:
         ValueError: not text (a NUL byte, not UTF-8), a broken line, a missing field, a damaged archive; the
             sentence names the file and the byte or line.
     """
     if not uses_field(path):
-        yield from _read_text(path, options)
+        yield from _read_text(path, separator)
         return
-    for record in read_records(path, options.field if "." not in options.field else options.field.split(".")[0]):
-        text = _text_of(record.fields, options.field, record.where)
-        yield from split_document(text, record.offset, options.piece_chars)
+    for record in read_records(path, field.split(".")[0]):
+        yield from split_document(_text_of(record.fields, field, record.where), record.offset)
 
 
-def split_document(text: str, offset: int, piece_chars: int = PIECE_CHARS) -> Iterator[DocumentPiece]:
+def split_document(text: str, offset: int) -> Iterator[DocumentPiece]:
     """A document that is already in memory, in pieces."""
     start = 0
-    while len(text) - start > piece_chars:
-        end = start + cut_position(text[start : start + piece_chars + 1], piece_chars)
+    while len(text) - start > PIECE_CHARS:
+        end = start + cut_position(text[start : start + PIECE_CHARS + 1], PIECE_CHARS)
         yield DocumentPiece(text[start:end], False, offset)
         start = end
     yield DocumentPiece(text[start:] if start else text, True, offset)
@@ -87,28 +80,25 @@ def cut_position(text: str, limit: int) -> int:
     """
     assert len(text) > limit, f"a text of {len(text)} characters needs no cut at {limit}"
     lowest = max(1, limit - CUT_WINDOW_CHARS)
-    position = text.rfind("\n", lowest, limit)
-    while position >= lowest:
-        if not text[position - 1].isspace() and text[position + 1].isalnum():
-            return position + 1
-        position = text.rfind("\n", lowest, position)
-    position = text.rfind(" ", lowest, limit)
-    while position >= lowest:
-        if not text[position - 1].isspace() and text[position + 1].isalnum():
-            return position
-        position = text.rfind(" ", lowest, position)
+    for mark, kept in (("\n", 1), (" ", 0)):
+        position = text.rfind(mark, lowest, limit)
+        while position >= lowest:
+            if not text[position - 1].isspace() and text[position + 1].isalnum():
+                return position + kept
+            position = text.rfind(mark, lowest, position)
     position = text.rfind("\n", lowest, limit)
     return position + 1 if position >= lowest else limit
 
 
-def _read_text(path: Path, options: ReadingOptions) -> Iterator[DocumentPiece]:
+def _read_text(path: Path, separator: str | None) -> Iterator[DocumentPiece]:
     with path.open("rb") as raw:
         stream = ByteStream(path, raw)
         decoder = codecs.getincrementaldecoder("utf-8")()
-        documents = _Documents(options)
+        documents = _Documents(separator)
         done = 0
         while block := stream.read(BLOCK_BYTES):
-            _refuse_nul(path, block, done)
+            if (position := block.find(b"\0")) >= 0:
+                raise ValueError(f"{path} is not a text file: it has a NUL byte at byte {done + position:,}")
             text = _decode(path, decoder, block, done, final=False)
             yield from documents.add(text if done else text.removeprefix("\ufeff"), stream.offset)
             done += len(block)
@@ -119,8 +109,8 @@ def _read_text(path: Path, options: ReadingOptions) -> Iterator[DocumentPiece]:
 class _Documents:
     """Text that arrives in blocks, cut into documents at the separator and into pieces at the most."""
 
-    def __init__(self, options: ReadingOptions) -> None:
-        self.separator, self.piece_chars = options.separator, options.piece_chars
+    def __init__(self, separator: str | None) -> None:
+        self.separator = separator
         self.text = ""
         self.begun = False  # whether a piece of the present document was given
 
@@ -132,8 +122,8 @@ class _Documents:
             for document in whole:
                 yield from self._document(document, offset)
             overlap = len(self.separator)  # the end of the text may be the beginning of a separator
-        while len(self.text) > self.piece_chars + overlap:
-            cut = cut_position(self.text, self.piece_chars)
+        while len(self.text) > PIECE_CHARS + overlap:
+            cut = cut_position(self.text, PIECE_CHARS)
             yield DocumentPiece(self._begin(self.text[:cut]), False, offset)
             self.text, self.begun = self.text[cut:], True
 
@@ -146,18 +136,12 @@ class _Documents:
         """The end of a document, or the whole of it."""
         if self.separator is not None:
             text = self._begin(text).rstrip("\r\n")
-        yield from split_document(text, offset, self.piece_chars)
+        yield from split_document(text, offset)
         self.begun = False
 
     def _begin(self, text: str) -> str:
         """A document's first piece without the line break after the separator."""
         return text if self.separator is None or self.begun else text.lstrip("\r\n")
-
-
-def _refuse_nul(path: Path, block: bytes, done: int) -> None:
-    position = block.find(b"\0")
-    if position >= 0:
-        raise ValueError(f"{path} is not a text file: it has a NUL byte at byte {done + position:,}")
 
 
 def _decode(path: Path, decoder: codecs.IncrementalDecoder, block: bytes, done: int, final: bool) -> str:
@@ -202,3 +186,18 @@ def _value_of(fields: dict[str, Any], name: str, where: str) -> Any:
             )
         value = value[part]
     return value
+
+
+def without_gutenberg(text: str, name: str) -> str:
+    """A book without the header and licence of Project Gutenberg, its line ends plain newlines.
+
+    Raises:
+        ValueError: the lines that mark the beginning and the end of the book are not there.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    marks = [line.lstrip("* ").upper() if line.startswith("***") else "" for line in lines]
+    begins = [i for i, mark in enumerate(marks) if mark.startswith("START OF TH")]
+    ends = [i for i, mark in enumerate(marks) if mark.startswith("END OF TH")]
+    if not begins or not ends or ends[-1] <= begins[0]:
+        raise ValueError(f"{name} is no book of Project Gutenberg: its START and END lines are missing")
+    return "\n".join(lines[begins[0] + 1 : ends[-1]]).strip("\n") + "\n"

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from understudy.data.layout import SPLITS
-from understudy.data.text.shards import token_dtype
-from understudy.data.text.sources import Feed
+from understudy.data.sources import Feed
+from understudy.data.text.shards import SplitInfo, token_dtype
 from understudy.data.text.splits import Rule, SplitItem, divide
 from understudy.files import write_text
 from understudy.tokenizer import END_OF_TEXT, Tokenizer
@@ -33,15 +33,6 @@ BATCH_ITEMS = 4096
 JOURNAL_BYTES = 1 << 24
 JOURNAL = "progress.json"
 HASHED_BYTES = 1 << 24
-
-
-@dataclass
-class EncodingCounts:
-    """Of one split: tokens written, UTF-8 bytes of text they stand for, and documents that ended in it."""
-
-    tokens: int = 0
-    bytes: int = 0
-    documents: int = 0
 
 
 @dataclass
@@ -55,7 +46,7 @@ class EncodingState:
     feed: int = 0
     part: int = 0
     read: int = 0
-    splits: dict[str, EncodingCounts] = field(default_factory=lambda: {split: EncodingCounts() for split in SPLITS})
+    splits: dict[str, SplitInfo] = field(default_factory=lambda: {split: SplitInfo() for split in SPLITS})
     documents: list[int] = field(default_factory=list)
     empty_documents: int = 0
     text_bytes: int = 0
@@ -76,13 +67,8 @@ class Batch:
     read: int | None = None
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A batch, and of every text in it, in order, the token ids and the length in UTF-8 bytes."""
-
-    batch: Batch
-    ids: list[np.ndarray]
-    sizes: list[int]
+Encoded = tuple[Batch, list[np.ndarray], list[int]]
+"""A batch, and of every text in it, in order, the token ids and the length in UTF-8 bytes."""
 
 
 def batches(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | None, state: EncodingState) -> Iterator[Batch]:
@@ -117,7 +103,7 @@ def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int)
 
     def encode(batch: Batch) -> Encoded:
         texts = [text for item in batch.items for _, text, _ in item.texts]
-        return Encoded(batch, tokenizer.encode_batch(texts, threads=1), [len(text.encode("utf-8")) for text in texts])
+        return batch, tokenizer.encode_batch(texts, threads=1), [len(text.encode("utf-8")) for text in texts]
 
     pool = ThreadPoolExecutor(workers, "encode")
     waiting: deque[Future[Encoded]] = deque()
@@ -150,7 +136,7 @@ class TokenWriter:
         self.eot = None if eot_id is None else np.array([eot_id], dtype=np.uint32)
         self.state = state
         self.files: dict[str, BinaryIO] = {}
-        self.hashes = {split: hashlib.sha256() for split in SPLITS}
+        self.hashes: dict[str, Any] = {split: hashlib.sha256() for split in SPLITS}
         self.journaled_bytes = state.text_bytes
 
     def __enter__(self) -> TokenWriter:
@@ -171,13 +157,13 @@ class TokenWriter:
 
     def add(self, encoded: Encoded) -> None:
         """Append one batch; it counts once it is journaled."""
-        state = self.state
+        state, (batch, ids_of_texts, sizes) = self.state, encoded
         parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-        text = iter(zip(encoded.ids, encoded.sizes))
-        for item in encoded.batch.items:
+        text = iter(zip(ids_of_texts, sizes))
+        for item in batch.items:
             state.empty_documents += item.empty
             state.end_of_text_spelled += "".join(text for _, text, _ in item.texts).count(END_OF_TEXT)
-            state.documents[encoded.batch.feed] += item.ends and not item.empty
+            state.documents[batch.feed] += item.ends and not item.empty
             for split, _, ends in item.texts:
                 ids, size = next(text)
                 counts = state.splits[split]
@@ -191,8 +177,8 @@ class TokenWriter:
         for split, arrays in parts.items():
             if arrays:
                 self._append(split, np.concatenate(arrays))
-        if encoded.batch.read is not None:
-            state.feed, state.part, state.read = encoded.batch.feed, encoded.batch.part + 1, encoded.batch.read
+        if batch.read is not None:
+            state.feed, state.part, state.read = batch.feed, batch.part + 1, batch.read
             if state.text_bytes - self.journaled_bytes >= JOURNAL_BYTES:
                 self.commit()
 
@@ -219,4 +205,4 @@ def read_state(folder: Path, feeds: int) -> EncodingState:
     if not (folder / JOURNAL).is_file():
         return EncodingState(documents=[0] * feeds)
     raw = json.loads((folder / JOURNAL).read_text("utf-8"))
-    return EncodingState(splits={split: EncodingCounts(**counts) for split, counts in raw.pop("splits").items()}, **raw)
+    return EncodingState(splits={split: SplitInfo(**counts) for split, counts in raw.pop("splits").items()}, **raw)

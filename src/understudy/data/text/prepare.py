@@ -1,33 +1,48 @@
 """`prepare`: from sources to a data folder, in one call that can be interrupted at any moment and run again.
 
-First everything is decided and written down (plan.py), then the text is encoded (encoding.py), both in a
-folder .partial; then the finished files are renamed into place, the manifest last. The same request again
-continues an unfinished folder and leaves a finished one alone; another request is refused unless forced.
+First everything is decided: feeds, rules of validation, tokenizer. It is written into .partial/plan.json and
+.partial/tokenizer.json, so that a resumed preparation reads the same files at the same commit, and encodes them with the
+same tokenizer. Then the text is encoded (encoding.py), and the finished files are renamed into place, the manifest last.
+The same request again continues an unfinished folder and leaves a finished one alone; another is refused unless forced.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from understudy import __version__
-from understudy.data.fetch.download import UnavailableError, disk_problem
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_hash, difference, put_in_place
+from understudy.data.fetch.download import UnavailableError, disk_problem, fetch_gpt2_vocabulary
+from understudy.data.fetch.hub import HubDataset
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.text.documents import PIECE_CHARS
-from understudy.data.text.encoding import TokenWriter, batches, encode_in_order, read_state
-from understudy.data.text.plan import PreparationPlan, make_plan, planned_request
-from understudy.data.text.request import PrepareTextRequest, default_name, make_request
-from understudy.data.text.shards import TOKENIZER, Manifest, SplitInfo, open_split, read_manifest, token_dtype
-from understudy.data.text.splits import distinct_documents
+from understudy.data.request import default_name, make_request
+from understudy.data.sources import Feed, Files, Part, Pin, Request, Source, open_feed
+from understudy.data.text.documents import read_file, uses_field
+from understudy.data.text.encoding import EncodingState, TokenWriter, batches, encode_in_order, read_state
+from understudy.data.text.shards import TOKENIZER, Manifest, open_split, read_manifest, token_dtype
+from understudy.data.text.splits import Rule, choose_rule, training_sample
 from understudy.files import locked, write_text
-from understudy.tokenizer import END_OF_TEXT
+from understudy.tokenizer import (
+    END_OF_TEXT,
+    SPLIT_PATTERNS,
+    Tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)  # fmt: skip
 
+PLAN = "plan.json"
+SAMPLE_BYTES = 64 << 20
+
+DEFAULT_VOCAB_SIZE = 4096
 # More threads would wait for one another: see encode_in_order.
 MOST_WORKERS = 8
 
@@ -69,7 +84,6 @@ def prepare(
     cache: Path = CACHE,
     report: Report | None = None,
     separator: str | None = None,
-    piece_chars: int = PIECE_CHARS,
 ) -> TextSummary:
     """Turn sources into a folder of token files.
 
@@ -88,7 +102,6 @@ def prepare(
         cache: where downloads are kept.
         report: called often with the progress; `preparation_bars()` gives one for a terminal.
         separator: divides a .txt or .md file into documents, such as "<|endoftext|>"; by default it is one document.
-        piece_chars: a longer document is encoded in pieces; the tokens are the same.
 
     Raises:
         UnavailableError: the network is away or the disk is full; finished work is kept.
@@ -98,19 +111,20 @@ def prepare(
     report = report or (lambda progress: None)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    request = make_request(
-        sources, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, report, separator, piece_chars
-    )
+    loaded, identity = _check_tokenizer(tokenizer, vocab_size, pattern)
+    settings = {"tokenizer": identity, "field": field, "separator": separator}
+    request = make_request("text", sources, val_fraction, limit, seed, report, settings)
+    _check_reading(request.sources, field, separator)
     folder = out or Path("data") / default_name(request.sources)
     try:
-        if (status := _status(folder, request, force)) != "already prepared":
+        if (status := _status(folder, request.mapping, force)) != "already prepared":
             with locked(folder, "--out"):
-                status = _status(folder, request, force)  # again: another process may have finished it
+                status = _status(folder, request.mapping, force)  # again: another process may have finished it
                 if status != "already prepared":
                     if status == "prepared" and (folder / PARTIAL).exists():
                         shutil.rmtree(folder / PARTIAL)  # the unfinished work of another request
                     workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
-                    _carry_out(folder, request, status == "continued", workers, cache, report)
+                    _carry_out(folder, request, loaded, workers, cache, report)
     except OSError as error:
         raise disk_problem(error, folder) from error
     manifest = read_manifest(folder)
@@ -119,48 +133,67 @@ def prepare(
     return TextSummary(folder, status, manifest, time.perf_counter() - start, _notes(manifest))
 
 
-def _status(folder: Path, request: PrepareTextRequest, force: bool) -> str:
-    """The status that the summary will have, by the contents of the folder.
+def _check_tokenizer(
+    tokenizer: str, vocab_size: int | None, pattern: str | None
+) -> tuple[Tokenizer | None, dict[str, Any]]:
+    """The tokenizer at a path, where one is named; and the values that make two requests for it the same one."""
+    if tokenizer != "bpe" and (vocab_size is not None or pattern is not None):
+        setting = "vocab_size" if vocab_size is not None else "pattern"
+        raise ValueError(
+            f"{setting} is a setting of the tokenizer 'bpe' and does nothing for {tokenizer!r}: leave it out"
+        )
+    if vocab_size is not None and vocab_size < 1:
+        raise ValueError(f"vocab_size must be a positive number of tokens, not {vocab_size}")
+    if pattern is not None and pattern not in SPLIT_PATTERNS:
+        raise ValueError(f"no pattern {pattern!r}: choose one of {', '.join(SPLIT_PATTERNS)}")
+    if tokenizer == "bpe":
+        return None, {"name": "bpe", "vocab_size": vocab_size or DEFAULT_VOCAB_SIZE, "pattern": pattern or "gpt2"}
+    if tokenizer in ("char", "gpt2"):
+        return None, {"name": tokenizer}
+    path = Path(tokenizer).expanduser()
+    if not path.exists():
+        raise ValueError(f"no tokenizer {tokenizer!r}: give 'char', 'bpe', 'gpt2', or the path of a tokenizer.json")
+    loaded = load_tokenizer(path)
+    return loaded, {"sha256": loaded.sha256}
 
-    Raises:
-        ValueError: the folder holds something else.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give --out a folder")
-    if any((folder / f"{split}.jsonl").exists() for split in SPLITS):
-        raise ValueError(f"{folder} holds conversations: give another --out")
-    begun = planned_request(folder / PARTIAL)
+
+def _check_reading(sources: Sequence[Source], field: str | None, separator: str | None) -> None:
+    """Refuse a field or separator that no source would use."""
+    paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
+    datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
+    if field is not None and not any(map(uses_field, paths)) and not any(data.field is None for data in datasets):
+        raise ValueError(f"field={field!r} would do nothing: no file of records or hf: source was given; leave it out")
+    if separator is not None and (not separator or all(map(uses_field, paths))):
+        raise ValueError(f"separator={separator!r} would do nothing: no .txt or .md file was given; leave it out")
+
+
+def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
+    """The status that the summary will have, by the contents of the folder."""
+    check_folder(folder, ".jsonl", "conversations")
+    begun = _planned_request(folder / PARTIAL)
     if not force and (manifest := read_manifest(folder)) is not None:
-        _refuse_other(folder, "data prepared otherwise", manifest.request, request)
+        check_same(folder, "data prepared otherwise", manifest.request, request)
         for split in SPLITS:
             open_split(folder, split)
             check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
         return "already prepared"
-    if begun == request.mapping:
+    if begun == request:
         return "continued"
     if begun is not None and not force:
-        _refuse_other(folder, "an unfinished preparation of another kind", begun, request)
+        check_same(folder, "an unfinished preparation of another kind", begun, request)
     if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
     return "prepared"
 
 
-def _refuse_other(folder: Path, contents: str, present: dict[str, Any], request: PrepareTextRequest) -> None:
-    if present != request.mapping:
-        raise ValueError(
-            f"{folder} holds {contents} ({difference(present, request.mapping)}): give another --out, or "
-            "replace it with --force"
-        )
-
-
 def _carry_out(
-    folder: Path, request: PrepareTextRequest, continued: bool, workers: int, cache: Path, report: Report
+    folder: Path, request: Request, loaded: Tokenizer | None, workers: int, cache: Path, report: Report
 ) -> None:
     """Make or read the plan, encode the text that is left, and put the result in place."""
     partial = folder / PARTIAL
     try:
         if not (partial / MANIFEST).is_file():
-            plan = make_plan(partial, request, continued, cache, report)
+            plan = _make_plan(partial, request, loaded, cache, report)
             write_text(partial / MANIFEST, _encode(partial, request, plan, workers, report).to_json())
     except UnavailableError:
         raise
@@ -171,14 +204,77 @@ def _carry_out(
     put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST))
 
 
-def _encode(
-    partial: Path, request: PrepareTextRequest, plan: PreparationPlan, workers: int, report: Report
-) -> Manifest:
-    """Encode from where the journal ends to the end of the last feed, and describe the result.
+@dataclass(frozen=True)
+class _Plan:
+    """`eot_id`: the token written after every document; None for one document alone, which needs no end."""
 
-    Raises:
-        ValueError: bad input; or a split got no text at all.
-    """
+    feeds: tuple[Feed, ...]
+    rules: tuple[Rule, ...]
+    tokenizer: Tokenizer
+    eot_id: int | None
+
+
+def _make_plan(partial: Path, request: Request, loaded: Tokenizer | None, cache: Path, report: Report) -> _Plan:
+    """Decide everything, then write it down; the folder `partial` is made only then. A resumed preparation keeps the feeds
+    and the tokenizer of its plan. `loaded`: the tokenizer at a path, where the request names one."""
+    continued = (partial / PLAN).is_file()
+    saved = json.loads((partial / PLAN).read_text("utf-8"))["feeds"] if continued else []
+    pins = [Pin(tuple(Part(*part) for part in parts), revision, tuple(notes)) for parts, revision, notes in saved]
+    feeds = tuple(_open(source, request, cache, report, pin) for source, pin in zip_longest(request.sources, pins))
+    chosen = [choose_rule(feed, request.val_fraction, request.limit, report) for feed in feeds]
+    rules = tuple(rule for rule, _ in chosen)
+    documents = sum(documents for _, documents in chosen)
+    if not documents:
+        names = ", ".join(feed.parts[0].name if len(feed.parts) == 1 else feed.name for feed in feeds)
+        raise ValueError(f"there is no text in {names}: every document is empty")
+    if continued:
+        loaded = load_tokenizer(partial / TOKENIZER)
+    tokenizer = loaded or _make_tokenizer(request, feeds, rules, documents > 1, cache, report)
+    if documents > 1 and tokenizer.eot_id is None:
+        raise ValueError(f"the tokenizer has no {END_OF_TEXT} token to put between documents: use one that has")
+    if not continued:
+        partial.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(partial / TOKENIZER)
+        decided = [[[astuple(part) for part in feed.parts], feed.revision, feed.notes] for feed in feeds]
+        write_text(partial / PLAN, json.dumps({"request": request.mapping, "feeds": decided}))
+    return _Plan(feeds, rules, tokenizer, tokenizer.eot_id if documents > 1 else None)
+
+
+def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pin | None) -> Feed:
+    named = source.origin.field if isinstance(source.origin, HubDataset) else None
+    field, separator = named or request.mapping["field"] or "text", request.mapping["separator"]
+    return open_feed(source, request, lambda path: read_file(path, field, separator), cache, report, pin)
+
+
+def _planned_request(partial: Path) -> dict[str, Any] | None:
+    """The request that an unfinished preparation in this folder is of; None where there is none."""
+    path = partial / PLAN
+    return json.loads(path.read_text("utf-8"))["request"] if path.is_file() else None
+
+
+def _make_tokenizer(
+    request: Request, feeds: tuple[Feed, ...], rules: tuple[Rule, ...], several: bool, cache: Path, report: Report
+) -> Tokenizer:
+    """The tokenizer asked for. Characters are collected from all of the text, so that validation text can be
+    encoded too; merges are learned from training text alone, about 64 MB of it."""
+    wanted = request.mapping["tokenizer"]
+    if wanted["name"] == "gpt2":
+        report(PreparationProgress("fetching the vocabulary", 0, None))
+        return gpt2_tokenizer(fetch_gpt2_vocabulary(cache))
+    if wanted["name"] == "char":
+        report(PreparationProgress("collecting characters", 0, None))
+        everything = batches(feeds, rules, request.limit, EncodingState())
+        texts = (text for batch in everything for item in batch.items for _, text, _ in item.texts)
+        return train_tokenizer("char", texts, special_tokens=(END_OF_TEXT,) if several else ())
+    report(PreparationProgress("training the tokenizer", 0, None))
+    sample = training_sample(feeds, rules, request.limit, SAMPLE_BYTES)
+    return train_tokenizer(
+        "bpe", sample, wanted["vocab_size"], pattern=wanted["pattern"], special_tokens=(END_OF_TEXT,)
+    )
+
+
+def _encode(partial: Path, request: Request, plan: _Plan, workers: int, report: Report) -> Manifest:
+    """Encode from where the journal ends to the end of the last feed, and describe the result."""
     state = read_state(partial, len(plan.feeds))
     total = sum(part.size for feed in plan.feeds for part in feed.parts)
     source = batches(plan.feeds, plan.rules, request.limit, state)
@@ -186,22 +282,16 @@ def _encode(
         for encoded in encode_in_order(source, plan.tokenizer, workers):
             writer.add(encoded)
             tokens = sum(counts.tokens for counts in state.splits.values())
-            report(PreparationProgress("encoding", encoded.batch.done, total, tokens))
+            report(PreparationProgress("encoding", encoded[0].done, total, tokens))
         writer.commit()
-    hashes = {split: sha256.hexdigest() for split, sha256 in writer.hashes.items()}
+    hashes = {split: digest.hexdigest() for split, digest in writer.hashes.items()}
     for split, sha256 in hashes.items():
         check_hash(partial / f"{split}.bin", sha256)
     for split, counts in state.splits.items():
         if not counts.tokens:
-            documents = sum(state.documents)
-            if documents > 1 and distinct_documents(plan.feeds, 2) == 1:
-                raise ValueError(
-                    f"all {documents:,} documents are the same text, and none can be held out for validation: give "
-                    "documents that differ"
-                )
             raise ValueError(
-                f"the text is too short to split: of {state.text_bytes:,} bytes in {documents:,} "
-                f"documents none fell to {split}; give more text, or another --val-fraction"
+                f"the text is too short or too uniform to split: of {state.text_bytes:,} bytes in "
+                f"{sum(state.documents):,} documents none fell to {split}; give more text, or another --val-fraction"
             )
     sources = [
         {
@@ -210,9 +300,9 @@ def _encode(
             "validation": rule.kind,
             "val_fraction": rule.fraction,
             "revision": feed.revision,
-            "note": feed.note,
-            "skipped": feed.skipped,
-            "parts": [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in feed.parts],
+            "note": "; ".join(feed.notes),
+            "skipped": feed.left_out,
+            "parts": [asdict(part) for part in feed.parts],
         }
         for feed, rule, documents in zip(plan.feeds, plan.rules, state.documents)
     ]
@@ -222,7 +312,7 @@ def _encode(
         vocab_size=plan.tokenizer.vocab_size,
         eot_id=plan.eot_id,
         dtype=token_dtype(plan.tokenizer.vocab_size).name,
-        splits={split: SplitInfo(**asdict(counts), sha256=hashes[split]) for split, counts in state.splits.items()},
+        splits={split: replace(counts, sha256=hashes[split]) for split, counts in state.splits.items()},
         sources=sources,
         request=request.mapping,
         empty_documents=state.empty_documents,

@@ -1,14 +1,14 @@
 """A data folder, opened: token files as they lie on the disk, and the manifest that describes them.
 
-A data folder holds train.bin and val.bin (token ids one after another, little-endian, uint16 where the
-vocabulary has at most 65,536 ids and uint32 otherwise, no header), manifest.json and tokenizer.json.
-nanoGPT's folders, which have the two .bin files and at most a meta.pkl, are read too; a pickle is never
-opened. Making batches of the tokens is loader.py's work, writing them prepare.py's.
+A data folder holds train.bin and val.bin (token ids one after another, little-endian, uint16 where the vocabulary has at
+most 65,536 ids and uint32 otherwise, no header), manifest.json and tokenizer.json. nanoGPT's folders, which have the two
+.bin files and at most a meta.pkl, are read too; a pickle is never opened.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -18,22 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from understudy.data.layout import MANIFEST, PARTIAL
+from understudy.config.run import RunConfig
+from understudy.data import layout
+from understudy.data.layout import FORMAT, PARTIAL
+from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
-FORMAT = 1
 TOKENIZER = "tokenizer.json"
+NANOGPT_TEXT = "input.txt"
+ENDS_BYTES = 1 << 20
 SCAN_TOKENS = 1 << 24
 
 
-@dataclass(frozen=True)
+@dataclass
 class SplitInfo:
     """Sizes of a split. `bytes`: of its text in UTF-8, the denominator of bits per byte; end-of-text tokens are among
-    `tokens` and have no bytes. `sha256`: of the .bin file."""
+    `tokens` and have no bytes. `documents`: those that end in it. `sha256`: of the .bin file."""
 
-    tokens: int
-    bytes: int
-    documents: int
-    sha256: str
+    tokens: int = 0
+    bytes: int = 0
+    documents: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,29 @@ class TokenData:
     path: Path
     split: str
     tokens: np.memmap
-    dtype: np.dtype
     manifest: Manifest | None
-    tokenizer_sha256: str | None
-    bytes: int | None
+
+    @property
+    def tokenizer_sha256(self) -> str | None:
+        return self.manifest.tokenizer_sha256 if self.manifest else None
+
+    @property
+    def bytes(self) -> int | None:
+        return self.manifest.splits[self.split].bytes if self.manifest else None
+
+    def sha256(self) -> str:
+        """A hash that names the split. Folders without a manifest are named by size and both ends of the file."""
+        if self.manifest:
+            return self.manifest.splits[self.split].sha256
+        raw = self.tokens.view("u1")
+        digest = hashlib.sha256(str(len(raw)).encode())
+        digest.update(raw[:ENDS_BYTES].tobytes())
+        digest.update(raw[-ENDS_BYTES:].tobytes())
+        return digest.hexdigest()
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The type of a token file: uint16 where every id fits, uint32 otherwise; little-endian on every
-    machine."""
+    """The type of a token file: uint16 where every id fits, uint32 otherwise."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
@@ -90,31 +108,25 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a data folder; None where it has none.
 
     Raises:
-        ValueError: the manifest is damaged or of a later format.
+        ValueError: the manifest is damaged, of a later format, or one of messages.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        raw = json.loads(path.read_text("utf-8"))
+
+    def parse(raw: dict[str, Any]) -> Manifest:
         if "kind" in raw:
             raise ValueError(f"{folder} holds {raw['kind']}, not text as tokens; name another folder")
-        if raw["format"] != FORMAT:
-            raise ValueError(f"{path} has format {raw['format']}, this version reads {FORMAT}: prepare the data again")
         splits = {name: SplitInfo(**info) for name, info in raw.pop("splits").items()}
         manifest = Manifest(splits=splits, **raw)
         if manifest.dtype != token_dtype(manifest.vocab_size).name:
             raise TypeError(f"{manifest.dtype} for a vocabulary of {manifest.vocab_size}")
         return manifest
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): prepare the data again with --force") from error
+
+    return layout.read_manifest(folder, parse)
 
 
 def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenData:
     """Open one split of a data folder. `vocab_size`: of the model that will read it, checked where given.
 
-    Where a manifest vouches for the tokens its vocabulary is compared; otherwise every token is looked at
-    once.
+    Where a manifest vouches for the tokens its vocabulary is compared; otherwise every token is looked at once.
 
     Raises:
         ValueError: no such folder or split, a token file cut short or empty, tokens outside the vocabulary.
@@ -131,65 +143,82 @@ def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenDa
         raise ValueError(f"{path} has no split {split!r}; it holds {held}: prepare it again, or choose another split")
     info = manifest.splits.get(split) if manifest else None
     dtype = token_dtype(manifest.vocab_size) if manifest else np.dtype("<u2")
-    _check_size(file, dtype, info)
+    if info is not None:
+        layout.check_size(file, info.tokens * dtype.itemsize)
+    if (size := file.stat().st_size) == 0 or size % dtype.itemsize:
+        raise ValueError(f"{file} has {size:,} bytes, no whole number of {dtype.name} tokens: it was cut short")
     tokens = np.memmap(file, dtype=dtype, mode="r")
     if vocab_size is not None:
         _check_vocabulary(file, tokens, manifest, vocab_size)
-    return TokenData(
-        path=path,
-        split=split,
-        tokens=tokens,
-        dtype=dtype,
-        manifest=manifest,
-        tokenizer_sha256=manifest.tokenizer_sha256 if manifest else None,
-        bytes=info.bytes if info else None,
-    )
+    return TokenData(path, split, tokens, manifest)
 
 
 def refuse_raw_file(path: Path, options: Sequence[str] = ()) -> None:
-    """Refuse a file in place of a data folder.
-
-    Args:
-        options: of the `understudy prepare` that makes a fitting folder.
+    """Refuse a file in place of a data folder, with the command that makes one (`options`: of `prepare`).
 
     Raises:
-        ValueError: ``path`` is a file; the message names the folder, or the command that makes one.
+        ValueError: ``path`` is a file.
     """
-    if not path.is_file():
-        return
-    if path.suffix == ".bin":
+    if path.suffix == ".bin" and path.is_file():
         raise ValueError(f"{path} is a token file; name its folder: --data {path.parent}")
-    folder = Path("data") / path.stem
-    command = shlex.join(["understudy", "prepare", str(path), "--out", str(folder), *options])
-    raise ValueError(f"{path} is a file, which must be prepared first: `{command}`, then train with --data {folder}")
-
-
-def _check_size(file: Path, dtype: np.dtype, info: SplitInfo | None) -> None:
-    size = file.stat().st_size
-    if info is not None and size != info.tokens * dtype.itemsize:
+    if path.is_file():
+        folder = Path("data") / path.stem
+        command = shlex.join(["understudy", "prepare", str(path), "--out", str(folder), *options])
         raise ValueError(
-            f"{file} has {size:,} bytes where its manifest says {info.tokens * dtype.itemsize:,}: it was "
-            "cut short or replaced; prepare the data again with --force"
+            f"{path} is a file, which must be prepared first: `{command}`, then train with --data {folder}"
         )
-    if size == 0 or size % dtype.itemsize:
-        raise ValueError(f"{file} has {size:,} bytes, no whole number of {dtype.name} tokens: it was cut short")
 
 
 def _check_vocabulary(file: Path, tokens: np.memmap, manifest: Manifest | None, vocab_size: int) -> None:
-    if manifest is not None:
-        if manifest.vocab_size > vocab_size:
-            raise ValueError(
-                f"{file} was prepared with a vocabulary of {manifest.vocab_size:,} tokens and the model has "
-                f"{vocab_size:,}: use the data's tokenizer for the model, or prepare the data with the "
-                "model's"
-            )
-        return
-    for start in range(0, len(tokens), SCAN_TOKENS):
+    if manifest is not None and manifest.vocab_size > vocab_size:
+        raise ValueError(
+            f"{file} was prepared with a vocabulary of {manifest.vocab_size:,} tokens and the model has {vocab_size:,}: "
+            "use the data's tokenizer for the model, or prepare the data with the model's"
+        )
+    for start in range(0, len(tokens) if manifest is None else 0, SCAN_TOKENS):
         chunk = tokens[start : start + SCAN_TOKENS]
-        largest = int(chunk.max())
-        if largest >= vocab_size:
-            at = start + int(chunk.argmax())
+        if (largest := int(chunk.max())) >= vocab_size:
             raise ValueError(
-                f"{file} holds token {largest:,} at position {at:,}, outside the model's vocabulary of "
-                f"{vocab_size:,}: the data was made with another tokenizer"
+                f"{file} holds token {largest:,} at position {start + int(chunk.argmax()):,}, outside the model's "
+                f"vocabulary of {vocab_size:,}: the data was made with another tokenizer"
             )
+
+
+def data_tokenizer(config: RunConfig) -> Tokenizer:
+    """The tokenizer the data was prepared with, which must be the kind the configuration expects.
+
+    Raises:
+        ValueError: another kind or size, or none beside the data.
+    """
+    path, wanted = Path(config.data.path), config.tokenizer
+    refuse_raw_file(path, prepare_options(config))
+    read_manifest(path)  # which refuses a folder of conversations
+    tokenizer = _tokenizer_of(path, wanted.kind)
+    kind = "gpt2" if tokenizer.kind == "bpe" and tokenizer.vocab_size == 50257 else tokenizer.kind
+    again = f"; prepare it again with --tokenizer {wanted.kind}, or set tokenizer.kind to null to take that of the data"
+    if wanted.kind not in (None, kind, tokenizer.kind):
+        raise ValueError(f"the data in {path} was prepared with a {kind} tokenizer, and {wanted.kind} is set{again}")
+    if wanted.vocab_size not in (None, tokenizer.vocab_size):
+        raise ValueError(
+            f"the tokenizer in {path} has {tokenizer.vocab_size} tokens, and tokenizer.vocab_size is "
+            f"{wanted.vocab_size}; set it to null to take that of the data"
+        )
+    return tokenizer
+
+
+def prepare_options(config: RunConfig) -> list[str]:
+    """Options with which `understudy prepare` makes text data that fits the configuration."""
+    kind, vocab_size = config.tokenizer.kind, config.tokenizer.vocab_size
+    return (["--tokenizer", kind] if kind else []) + (["--vocab-size", str(vocab_size)] if vocab_size else [])
+
+
+def _tokenizer_of(path: Path, kind: str | None) -> Tokenizer:
+    """The folder's own tokenizer; nanoGPT's character folders keep their text beside the tokens instead."""
+    if (path / TOKENIZER).exists() or (path / "vocab.bpe").exists():
+        return load_tokenizer(path)
+    if kind == "char" and (path / NANOGPT_TEXT).exists():
+        return train_tokenizer("char", [(path / NANOGPT_TEXT).read_text(encoding="utf-8")])
+    raise ValueError(
+        f"{path} holds tokens but no tokenizer; put a tokenizer.json beside them, GPT-2's vocab.bpe and encoder.json, or "
+        f"for characters the {NANOGPT_TEXT} they were made of"
+    )

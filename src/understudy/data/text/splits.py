@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.text.sources import Feed
+from understudy.data.sources import Feed
 
 FEW_DOCUMENTS = 100
 TAIL_FRACTION = 0.1
@@ -157,18 +157,3 @@ def training_sample(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | N
                         yield text
                 if taken >= allowed:
                     break
-
-
-def distinct_documents(feeds: Sequence[Feed], most: int) -> int:
-    """The number of different documents, counted up to `most`, by the hashes of their first pieces."""
-    hashes: set[int] = set()
-    for feed in feeds:
-        for i in range(len(feed.parts)):
-            begins = True
-            for piece in feed.read(i):
-                if begins and piece.text.strip():
-                    hashes.add(text_hash(piece.text))
-                    if len(hashes) >= most:
-                        return most
-                begins = piece.ends
-    return len(hashes)

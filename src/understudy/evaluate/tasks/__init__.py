@@ -7,12 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from understudy.evaluate.task import Task
-from understudy.evaluate.tasks.arc import Arc
-from understudy.evaluate.tasks.gsm8k import GSM8K
 from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice
-from understudy.evaluate.tasks.hellaswag import HellaSwag
 from understudy.evaluate.tasks.local import LocalTask, TextTask
-from understudy.evaluate.tasks.mmlu import MMLU
+from understudy.evaluate.tasks.public import GSM8K, MMLU, Arc, HellaSwag
 
 TASKS: dict[str, Callable[[Path | None, int], Task]] = {
     "hamlet": Hamlet,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from understudy.evaluate.task import Example, Kind, Split, Task, take_turns
@@ -14,8 +14,6 @@ SEED = 20_260
 COMPARISON_SEED = 20_261
 """Seed of the questions of `compare`."""
 PER_CATEGORY = 20
-MOST_DRAWS = 200
-"""Draws per question, at most; the rarest category is far more frequent than that."""
 
 
 class Hamlet(Task):
@@ -55,15 +53,12 @@ class Hamlet(Task):
         from understudy.hamlet.conversations import question
 
         drawn: dict[str, list[Example]] = {category: [] for category in CATEGORIES}
-        index, missing = 0, per_category * len(CATEGORIES)
-        while missing:
-            if index >= MOST_DRAWS * per_category * len(CATEGORIES):
-                raise RuntimeError(f"Hamlet generated too few questions of a category: {list(drawn)}")
+        for index in count():
             messages, turn = question(seed, index, split)
             if len(drawn[turn.category]) < per_category:
                 drawn[turn.category].append(self._example(f"hamlet/{split}/{index}", messages, turn))
-                missing -= 1
-            index += 1
+            if all(len(examples) == per_category for examples in drawn.values()):
+                break
         return take_turns(drawn.values())
 
     def _example(self, id: str, messages: list[Message], turn: Turn) -> Example:

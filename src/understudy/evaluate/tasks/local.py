@@ -9,14 +9,17 @@ Choices are compared by likelihood. Without choices an answer is generated and c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from understudy.data.records import read_records
 from understudy.evaluate.task import Example, Kind, Split, Task, question
-from understudy.evaluate.tasks.source import Row, read_rows, text_of, texts_of
 from understudy.tokenizer.base import clean
 from understudy.tokenizer.chat import Message, check_messages
+
+Row = dict[str, Any]
 
 
 class LocalTask(Task):
@@ -101,10 +104,32 @@ def _answer(answer: Any, choices: tuple[str, ...], where: str) -> str:
     if choices and isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
         return choices[answer]
     if not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise ValueError(
-            f"{where} has no answer; give a text" + (", or the number of a choice from 0" if choices else "")
-        )
+        raise ValueError(f"{where} has no answer; give a text, or with choices the number of one from 0")
     answer = clean(str(answer))
     if choices and answer not in choices:
         raise ValueError(f"{where} has the answer {answer!r}, which is none of its choices: {', '.join(choices)}")
     return answer
+
+
+def read_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[str, Row]]:
+    """The rows of a file of records, each with its place. ``columns``: those of a CSV file without a header row.
+
+    Raises:
+        ValueError: a damaged file, with its name and the line.
+    """
+    return [(record.where, record.fields) for record in read_records(path, header=columns)]
+
+
+def text_of(row: Row, field: str, where: str) -> str:
+    """A field that must hold text."""
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where} has no text in {field!r}; its fields are {', '.join(map(str, row)) or 'none'}")
+    return clean(value)
+
+
+def texts_of(values: Any, field: str, where: str) -> tuple[str, ...]:
+    """A field that must hold a list of two texts or more, such as choices."""
+    if not isinstance(values, list | tuple) or len(values) < 2 or not all(isinstance(v, str) and v for v in values):
+        raise ValueError(f"{where} has no list of two texts or more in {field!r}")
+    return tuple(clean(value) for value in values)

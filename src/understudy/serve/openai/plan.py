@@ -20,19 +20,12 @@ from understudy.tokenizer.chat import ConversationTooLong, Message, end_ids, fit
 
 COMPLETION_TOKENS = 16
 """Default of ``max_tokens`` in OpenAI's completions."""
-ROLES = {"developer": "system"}
-"""OpenAI's other names of roles."""
 
 
 @dataclass(frozen=True)
 class RequestPlan:
-    """Requests to the engine, one for each choice, in order.
-
-    Attributes:
-        prompts: token ids.
-        messages: the part of a conversation that the model is given.
-        left_out: number of its oldest messages that do not fit the context.
-    """
+    """Requests to the engine, one for each choice, in order; the messages of a conversation that the model is given, and the
+    number of older ones that do not fit the context."""
 
     requests: list[SequenceRequest]
     prompts: list[list[int]]
@@ -49,13 +42,12 @@ def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
     system: list[str] = []
     turns: list[Message] = []
     for message in messages:
-        role, text = ROLES.get(message.role, message.role), message.text
-        if role == "system":
-            system.append(text)
-        elif turns and turns[-1]["role"] == role and role in ("user", "assistant"):
-            turns[-1]["content"] = _joined([turns[-1]["content"], text])
+        if message.role in ("system", "developer"):
+            system.append(message.content)
+        elif turns and turns[-1]["role"] == message.role and message.role in ("user", "assistant"):
+            turns[-1]["content"] = _joined([turns[-1]["content"], message.content])
         else:
-            turns.append({"role": role, "content": text})
+            turns.append({"role": message.role, "content": message.content})
     return [*([{"role": "system", "content": _joined(system)}] if system else []), *turns]
 
 
@@ -64,64 +56,45 @@ def _joined(texts: Sequence[str]) -> str:
 
 
 def plan_chat(run: ServedRun, request: ChatRequest, limits: Limits) -> RequestPlan:
-    """The latest turns that fit the context beside room for an answer, as in `understudy chat`.
-
-    Raises:
-        ApiError: an invalid conversation, a last message that is too long, settings out of range.
-    """
+    """The latest turns that fit the context beside room for an answer, as in `understudy chat`."""
     if not speaks_chat(run.tokenizer):
         raise ApiError(
             400, f"the model {run.name} continues text and was not finetuned to answer; use /v1/completions, or serve a "
             "run that was finetuned by `understudy sft`", "model", "model_not_chat",
         )  # fmt: skip
-    _check_choices(request.choices, limits)
     if request.most_tokens == 0:
         raise ApiError(400, "max_tokens is 0; an answer has 1 or more", "max_tokens", "invalid_value")
     most = min(n for n in (request.most_tokens, limits.max_tokens, run.context_length) if n is not None)
     free = run.context_length - reserved_tokens(run.context_length, most)
     with refusing("messages"):
         fitted = fit(run.tokenizer, conversation(request.messages), min(free, limits.prompt_tokens or free))
-    top = (request.top_logprobs or 0) if request.logprobs else None
     most = min(most, run.context_length - len(fitted.tokens))
+    top = request.top_logprobs if request.logprobs else None
     requests = _requests(run, request, [fitted.tokens], most, limits, top)
     return RequestPlan(requests, [fitted.tokens], tuple(fitted.messages), fitted.left_out)
 
 
 def plan_completion(run: ServedRun, request: CompletionRequest, limits: Limits) -> RequestPlan:
-    """Prompts that fit the context beside all tokens to be generated.
-
-    Raises:
-        ApiError: no prompt, an invalid or too long one, settings out of range.
-    """
-    _check_choices(len(request.prompts) * request.choices, limits)
+    """Prompts that fit the context beside all tokens to be generated."""
     with refusing("prompt"):
         if not request.prompts:
             raise ValueError("the list of prompts is empty; give one or more")
         prompts = [encode_prompt(run.tokenizer, p) if isinstance(p, str) else p for p in request.prompts]
         check_request(run.model, prompts, 0, run.tokenizer)
-    longest = max(map(len, prompts))
-    if limits.prompt_tokens is not None and longest > limits.prompt_tokens:
-        raise ApiError(
-            400, f"a prompt takes {longest:,} tokens; this server accepts {limits.prompt_tokens:,}; send a shorter one",
-            "prompt", "context_length_exceeded",
-        )  # fmt: skip
-    room = run.context_length - longest
-    most = request.max_tokens
-    if most is None:
-        most = max(0, min(COMPLETION_TOKENS, room, limits.max_tokens or COMPLETION_TOKENS))
-    elif limits.max_tokens is not None and most > limits.max_tokens:
-        raise ApiError(
-            400,
-            f"max_tokens is {most:,}; this server generates at most {limits.max_tokens:,}",
-            "max_tokens",
-            "invalid_value",
-        )
-    if most > room or (most == 0 and not request.echo):
-        raise ApiError(
-            400, f"the longest prompt takes {longest:,} tokens and max_tokens is {most:,}; the model's context holds "
-            f"{run.context_length:,}, and an answer has 1 or more", "max_tokens" if room > 0 else "prompt",
-            "context_length_exceeded",
-        )  # fmt: skip
+        longest, accepted = max(map(len, prompts)), min(run.context_length, limits.prompt_tokens or run.context_length)
+        if longest > accepted:
+            raise ConversationTooLong(f"a prompt takes {longest:,} tokens of {accepted:,}; send a shorter one")
+    room, most = run.context_length - longest, request.max_tokens
+    with refusing("max_tokens"):
+        if most is None:
+            most = min(COMPLETION_TOKENS, room, limits.max_tokens or COMPLETION_TOKENS)
+        elif limits.max_tokens is not None and most > limits.max_tokens:
+            raise ValueError(f"max_tokens is {most:,}; this server generates at most {limits.max_tokens:,}")
+        if most > room or (most == 0 and not request.echo):
+            raise ConversationTooLong(
+                f"the longest prompt takes {longest:,} tokens and max_tokens is {most:,}; the model's context holds "
+                f"{run.context_length:,}, and an answer has 1 or more"
+            )
     of_prompt = request.logprobs if request.echo else None
     return RequestPlan(_requests(run, request, prompts, most, limits, request.logprobs, of_prompt), prompts)
 
@@ -133,30 +106,23 @@ def refusing(param: str | None = None) -> Iterator[None]:
         yield
     except ValueError as error:
         code = "context_length_exceeded" if isinstance(error, ConversationTooLong) else "invalid_value"
-        raise ApiError(400, str(error), param, code) from error
+        raise ApiError(400, str(error), param or subject(str(error)), code) from error
 
 
 def _requests(
     run: ServedRun, request: GenerationRequest, prompts: list[list[int]], most: int, limits: Limits,
     logprobs: int | None, prompt_logprobs: int | None = None,
 ) -> list[SequenceRequest]:  # fmt: skip
-    try:
-        settings = [request.settings(choice) for choice in range(request.choices)]
-    except ValueError as error:
-        raise ApiError(400, str(error), subject(str(error)), "invalid_value") from error
+    with refusing("n"):
+        if (choices := len(prompts) * request.n) > limits.choices:
+            raise ValueError(f"{choices:,} completions are requested; one request gets at most {limits.choices:,}")
+    with refusing():
+        settings = [request.settings(choice) for choice in range(request.n)]
     return [
         SequenceRequest(
-            prompt, most, choice_settings, request.stops, end_ids(run.tokenizer), logprobs, timeout=limits.seconds,
+            prompt, most, choice_settings, request.stop, end_ids(run.tokenizer), logprobs, timeout=limits.seconds,
             prompt_logprobs=None if choice else prompt_logprobs,
         )
         for prompt in prompts
         for choice, choice_settings in enumerate(settings)
     ]  # fmt: skip
-
-
-def _check_choices(choices: int, limits: Limits) -> None:
-    if choices > limits.choices:
-        raise ApiError(
-            400, f"{choices:,} completions are requested; one request gets at most {limits.choices:,}; send several",
-            "n", "invalid_value",
-        )  # fmt: skip

@@ -1,14 +1,13 @@
 """Schemas of requests: OpenAI's parameters, and our sampling settings.
 
 Unknown parameters, and known ones that would have no effect here, are refused by name. OpenAI's parameters are accepted at
-the values that change nothing, and so are labels and the usual spellings of "off". Responses are plain dictionaries (chat.py,
-completions.py). Not here: limits of the model (plan.py).
+the values that change nothing, and so are labels and the usual spellings of "off". Not here: limits of the model (plan.py).
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -16,40 +15,25 @@ from understudy.inference.sampling import SamplingSettings
 
 MOST_LOGPROBS = 20
 MOST_STOPS, MOST_STOP_CHARACTERS = 16, 200
-UNSUPPORTED = {
-    "logit_bias": "this server does not change the logits of single tokens; leave it out",
-    "tools": "this model calls no tools; leave it out",
-    "functions": "this model calls no functions; leave it out",
-    "suffix": "this model only continues texts; leave it out",
-}
-"""Parameters that are refused unless they are empty, and why."""
 OFF: dict[str, tuple[Any, ...]] = {
-    "max_tokens": (-1,),
-    "max_completion_tokens": (-1,),
-    "top_k": (-1, 0),
-    "seed": (-1,),
-    "stop": ("",),
-}
+    "max_tokens": (-1,), "max_completion_tokens": (-1,), "top_k": (-1, 0), "seed": (-1,),
+}  # fmt: skip
 """Other spellings of "not set", as servers of other projects accept them."""
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
-    "store": (False,),
-    "parallel_tool_calls": (True, False),
-    "service_tier": ("auto", "default"),
-    "modalities": (["text"],),
-    "function_call": ("none", "auto"),
-    "reasoning_effort": ("none",),
-    "verbosity": ("medium",),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-}
+    "store": (False,), "parallel_tool_calls": (True, False), "service_tier": ("auto", "default"),
+    "modalities": (["text"],), "response_format": ({"type": "text"},), "tools": ([],), "tool_choice": ("none", "auto"),
+    "functions": ([],), "function_call": ("none", "auto"), "reasoning_effort": ("none",), "verbosity": ("medium",),
+    "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},), "suffix": ("",),
+    "audio": (), "prediction": (), "web_search_options": (),
+}  # fmt: skip
 """Parameters of OpenAI's that have no effect at these values, nor at null; any other value is refused."""
 TEXT_ONLY = "this model reads text only; leave it out"
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
-    """Whether ``value`` equals one of ``values`` of its own type, so that false is not 0."""
-    return any(type(value) is type(other) and value == other for other in values)
+    """Whether ``value`` equals one of ``values``; false is not 0."""
+    return any(isinstance(value, bool) == isinstance(other, bool) and value == other for other in values)
 
 
 class Shape(BaseModel):
@@ -67,20 +51,17 @@ class GenerationRequest(Shape):
     """Parameters of both kinds of completions."""
 
     model: str = Field(max_length=500)
-    n: Annotated[int, Field(ge=1, lt=2**63)] | None = None
-    max_tokens: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    temperature: float | None = None
+    n: int = Field(default=1, ge=1, lt=2**63)
+    max_tokens: Count | None = None
+    temperature: float = 1.0
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    stop: str | list[str] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    logit_bias: dict[str, float] | None = None
+    repetition_penalty: float = 1.0
+    seed: Count | None = None
+    stop: list[str] = []
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     # Labels without effect on the completion.
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -105,86 +86,39 @@ class GenerationRequest(Shape):
             given[name] = value
         return given
 
-    @field_validator("logit_bias", "tools", "functions", "suffix", check_fields=False)
+    @field_validator("stop", mode="before")
     @classmethod
-    def _unsupported(cls, value: Any, info: Any) -> Any:
-        if value:
-            raise ValueError(UNSUPPORTED[info.field_name])
-        return value
-
-    @field_validator("presence_penalty", "frequency_penalty")
-    @classmethod
-    def _no_penalty(cls, value: float | None) -> float | None:
-        if value:
-            raise ValueError("only 0 is accepted; use repetition_penalty here")
-        return value
-
-    @field_validator("stop")
-    @classmethod
-    def _stops(cls, value: str | list[str] | None) -> str | list[str] | None:
-        stops = [value] if isinstance(value, str) else [stop for stop in value or [] if stop]
-        if len(stops) > MOST_STOPS or any(not 0 < len(stop) <= MOST_STOP_CHARACTERS for stop in stops):
+    def _stops(cls, value: Any) -> Any:
+        stops = [value] if isinstance(value, str) else value
+        if not isinstance(stops, list):
+            return stops
+        if len(stops) > MOST_STOPS or any(len(str(stop)) > MOST_STOP_CHARACTERS for stop in stops):
             raise ValueError(f"give at most {MOST_STOPS} strings of 1 to {MOST_STOP_CHARACTERS} characters")
-        return stops
+        return [stop for stop in stops if stop != ""]
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
-        if self.include_usage and not self.stream:
+        if self.stream_options.include_usage and not self.stream:
             raise ValueError("stream_options is only accepted with stream=true")
         return self
 
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    @property
-    def choices(self) -> int:
-        return 1 if self.n is None else self.n
-
-    @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
-
-    def settings(self, choice: int = 0) -> SamplingSettings:
+    def settings(self, choice: int) -> SamplingSettings:
         """Sampling settings of one of the ``n`` completions; each adds its number to the seed.
 
         Raises:
             ValueError: a value out of its range.
         """
-        return SamplingSettings(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
-            seed=None if self.seed is None else self.seed + choice,
-        )
-
-
-class ContentPart(BaseModel):
-    """A part of a message; additional keys, such as ``cache_control``, are ignored."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    type: str
-    text: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_text(cls, part: Any) -> Any:
-        if isinstance(part, dict) and isinstance(kind := part.get("type"), str) and kind != "text":
-            noun = {"image_url": "an image", "input_audio": "audio", "file": "a file"}.get(kind, f"{kind[:40]!r}")
-            raise ValueError(f"the part is {noun}; {TEXT_ONLY}")
-        return part
+        seed = None if self.seed is None else self.seed + choice
+        return SamplingSettings(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty, seed)
 
 
 class ChatMessage(BaseModel):
-    """One message; additional keys, such as a name, are ignored."""
+    """One message with its text parts joined; additional keys, such as a name, are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     role: str
-    content: str | list[ContentPart]
+    content: str
 
     @model_validator(mode="before")
     @classmethod
@@ -194,34 +128,26 @@ class ChatMessage(BaseModel):
             return message | {"content": ""}
         return message
 
-    @field_validator("content", mode="wrap")
+    @field_validator("content", mode="before")
     @classmethod
-    def _one_error(cls, value: Any, validate: Any, info: Any) -> Any:
-        """Validate by the type given, so that an error is about it and not about the other one."""
-        if isinstance(value, list):
-            return [ContentPart.model_validate(part) for part in value]
-        if isinstance(value, str):
-            return value
-        raise ValueError("give a text, or a list of parts with a text each")
-
-    @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-
-
-class TextFormat(Shape):
-    type: Literal["text"]
+    def _text(cls, content: Any) -> str:
+        texts = []
+        for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+            kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else (None, None)
+            if isinstance(kind, str) and kind != "text":
+                noun = {"image_url": "an image", "input_audio": "audio", "file": "a file"}.get(kind, f"{kind[:40]!r}")
+                raise ValueError(f"the part is {noun}; {TEXT_ONLY}")
+            if kind != "text" or not isinstance(text, str):
+                raise ValueError("give a text, or a list of parts with a text each")
+            texts.append(text)
+        return "".join(texts)
 
 
 class ChatRequest(GenerationRequest):
     messages: list[ChatMessage]
-    max_completion_tokens: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
-    response_format: TextFormat | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool = False
+    top_logprobs: int = Field(default=0, ge=0, le=MOST_LOGPROBS)
     conversation_id: str | None = Field(default=None, pattern=r"^[!-~]{1,100}$")
     """Our own parameter: the conversation that the feedback store files the answers under."""
 
@@ -240,25 +166,21 @@ class ChatRequest(GenerationRequest):
 
 class CompletionRequest(GenerationRequest):
     prompt: str | list[str] | list[int] | list[list[int]] = ""
-    echo: bool | None = None
+    echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     best_of: int | None = None
-    suffix: str | None = None
 
     @model_validator(mode="after")
     def _best_of(self) -> Self:
-        if self.best_of not in (None, 1, self.choices):
+        if self.best_of not in (None, 1, self.n):
             raise ValueError("best_of is only accepted as 1 or n; ask for n completions and choose among them")
         return self
 
     @property
     def prompts(self) -> list[str | list[int]]:
         """The prompts, each a text or token ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]
-        return list(self.prompt)  # type: ignore[arg-type]
+        one = isinstance(self.prompt, str) or (self.prompt and isinstance(self.prompt[0], int))
+        return [self.prompt] if one else list(self.prompt)  # type: ignore[list-item,arg-type]
 
 
 class FeedbackRequest(Shape):

@@ -13,21 +13,13 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from understudy.inference.batching import (
-    BatchEngine,
-    CompletionChunk,
-    QueueFull,
-    RequestHandle,
-    SequenceRequest,
-    TokenLogprob,
-)
+from understudy.inference.batching import BatchEngine, CompletionChunk, QueueFull, RequestHandle, SequenceRequest
 from understudy.serve.errors import ApiError
 
 MAX_PENDING_CHUNKS = 4096
@@ -36,32 +28,12 @@ CLIENT_CLOSED_REQUEST = 499
 DONE = b"data: [DONE]\n\n"
 
 
-@dataclass
-class ChoiceDelta:
-    """New output of one choice: text, tokens, and the finish reason at its end."""
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str | None = None
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    reused_tokens: int = 0
-
-    def add(self, chunk: CompletionChunk | ChoiceDelta) -> None:
-        self.text += chunk.text
-        self.tokens += chunk.tokens
-        self.logprobs += chunk.logprobs
-        self.prompt_logprobs += chunk.prompt_logprobs
-        self.reused_tokens += chunk.reused_tokens
-        self.finish_reason = chunk.finish_reason or self.finish_reason
-
-
 class ResponseStream:
     """The completions of one HTTP request. Construct it on the event loop; the engine's thread only adds chunks."""
 
     def __init__(self, observe_first_token: Callable[[float], None]) -> None:
         """``observe_first_token`` is called with the seconds until the first token of any choice."""
-        self.totals: list[ChoiceDelta] = []
+        self.totals: list[CompletionChunk] = []
         """All output of each choice so far."""
         self.disconnected = False
         self._begun, self._observe = time.perf_counter(), observe_first_token
@@ -69,18 +41,15 @@ class ResponseStream:
         self._chunks: deque[tuple[int, CompletionChunk]] = deque()
         self._arrived = asyncio.Event()
         self._handles: list[RequestHandle] = []
-        self._unfinished = 0
         self._overrun = False
 
     def submit(self, engine: BatchEngine, requests: Sequence[SequenceRequest]) -> None:
-        """Submit all requests, or none.
-
-        Raises:
-            ApiError: the queue is full, the engine is closing, or a request is invalid.
-        """
+        """Submit all requests, or none."""
         try:
             for choice, request in enumerate(requests):
-                self._handles.append(engine.submit(request, functools.partial(self._from_engine, choice)))
+                add = functools.partial(self._add, choice)
+                on_chunk = functools.partial(self._loop.call_soon_threadsafe, add)
+                self._handles.append(engine.submit(request, on_chunk))
         except QueueFull as full:
             self.cancel()
             seconds = str(max(1, round(full.retry_after)))
@@ -94,50 +63,46 @@ class ResponseStream:
         except RuntimeError as error:
             self.cancel()
             raise ApiError(503, "the server is shutting down", code="engine_stopped") from error
-        self.totals = [ChoiceDelta() for _ in requests]
-        self._unfinished = len(requests)
+        self.totals = [CompletionChunk() for _ in requests]
 
-    def disconnect(self) -> None:
-        """Cancel the request because its client closed the connection."""
-        self.disconnected = True
-        self.cancel()
+    @contextlib.asynccontextmanager
+    async def read_by(self, connection: HttpRequest) -> AsyncIterator[None]:
+        """Cancel the request if its client disconnects during the block, or if the block raises."""
+
+        async def watch() -> None:
+            while (await connection.receive())["type"] != "http.disconnect":
+                pass
+            self.disconnected = True
+            self.cancel()
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        except BaseException:
+            self.cancel()
+            raise
+        finally:
+            watching.cancel()
 
     def cancel(self) -> None:
         for handle in self._handles:
             handle.cancel()
 
-    async def deltas(self) -> AsyncIterator[dict[int, ChoiceDelta]]:
-        """New output of the choices, until all have ended.
-
-        Raises:
-            ApiError: the reader is too slow.
-        """
-        while self._unfinished:
+    async def deltas(self) -> AsyncIterator[dict[int, CompletionChunk]]:
+        """New output of the choices, until all have ended."""
+        while any(total.finish_reason is None for total in self.totals):
             await self._arrived.wait()
             self._arrived.clear()
             if self._overrun:
                 raise ApiError(503, "the response was read too slowly", code="slow_reader")
             if self._chunks and not any(total.tokens for total in self.totals):
                 self._observe(time.perf_counter() - self._begun)
-            joined: dict[int, ChoiceDelta] = {}
+            joined: dict[int, CompletionChunk] = {}
             while self._chunks:
                 choice, chunk = self._chunks.popleft()
-                joined.setdefault(choice, ChoiceDelta()).add(chunk)
-                self.totals[choice].add(chunk)
-                self._unfinished -= chunk.finish_reason is not None
+                joined[choice] = joined.get(choice, CompletionChunk()) + chunk
+                self.totals[choice] += chunk
             yield joined
-
-    def usage(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Token counts of the prompts, each counted once, and of all choices, which are ordered by prompt."""
-        of_prompts, of_choices = sum(map(len, prompts)), sum(len(total.tokens) for total in self.totals)
-        cached = sum(total.reused_tokens for total in self.totals[:: len(self.totals) // len(prompts)])
-        return {
-            "prompt_tokens": of_prompts, "completion_tokens": of_choices, "total_tokens": of_prompts + of_choices,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        }  # fmt: skip
-
-    def _from_engine(self, choice: int, chunk: CompletionChunk) -> None:
-        self._loop.call_soon_threadsafe(self._add, choice, chunk)
 
     def _add(self, choice: int, chunk: CompletionChunk) -> None:
         if len(self._chunks) >= MAX_PENDING_CHUNKS:
@@ -149,39 +114,15 @@ class ResponseStream:
         self._arrived.set()
 
     def check_ended(self, seconds: float) -> None:
-        """Check that no completion was cut.
-
-        Raises:
-            ApiError: one was, by its timeout, a disconnect, a shutdown or a failure.
-        """
+        """Raise an ApiError if a completion was cut: by its timeout, a disconnect, a shutdown or a failure."""
         reasons = {total.finish_reason for total in self.totals}
         if "cancelled" in reasons:
-            raise ApiError(
-                CLIENT_CLOSED_REQUEST if self.disconnected else 503, "the answer was cancelled", code="cancelled"
-            )
+            status = CLIENT_CLOSED_REQUEST if self.disconnected else 503
+            raise ApiError(status, "the answer was cancelled", code="cancelled")
         if "timeout" in reasons:
             raise ApiError(504, f"the answer took more than {seconds:g} s; ask for fewer tokens", code="timeout")
         if "error" in reasons:
             raise ApiError(500, "generation failed; see the server's log", code="engine_failed")
-
-
-@contextlib.asynccontextmanager
-async def on_disconnect(request: HttpRequest, cancel: Callable[[], None]) -> AsyncIterator[None]:
-    """Call ``cancel`` if the client disconnects during the block, or if the block raises."""
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except BaseException:
-        cancel()
-        raise
-    finally:
-        watching.cancel()
 
 
 class EventStream(Response):
@@ -189,9 +130,9 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
         self.events, self.status_code, self.background = events, 200, None
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | (headers or {}))
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -1,13 +1,12 @@
-"""The page of the playground as Gradio blocks: widgets and their event handlers.
+"""The playground: a page at `/` of the server, made with Gradio, to chat with the runs, judge answers and look inside.
 
 The conversation, the pair of answers and the look inside are drawn from JSON by static/*.js, which insert the texts of people
-and models as text and never as HTML. Not here: the state of a session (session.py), serving the page (mount.py).
+and models as text and never as HTML. All fonts, scripts and pictures come from the server itself, and a content security
+policy has the browser refuse others. Not here: the state of a session (session.py), checks of requests (guard.py).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import html
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -15,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI, Request
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.serve.errors import ApiError
+from understudy.serve.guard import credentials
 from understudy.serve.playground import session
 from understudy.serve.playground.session import AnswerPair, GenerationOptions, PlaygroundConversation
 from understudy.serve.served import Served
@@ -31,6 +36,67 @@ GREETING = (
 NO_CHAT = "None of these models was finetuned to answer.\nFinetune one with `understudy sft`, or use /v1/completions to continue a text."
 DUEL_GREETING = "Ask a question, and get two answers without the names of their models.\nChoose the better one; your choice can train the next model."
 LOOK_GREETING = "Talk first. Then this page shows the probability of each token of the last answer,\nthe alternatives, and the attention weights."
+
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+"""Gradio needs inline scripts and eval; no content may come from or go to another server."""
+CLOSED = ("upload", "file", "stream", "proxy", "component_server", "monitoring", "vibe", "mcp", "deep_link", "dev")
+"""Routes of Gradio that this page does not need."""
+
+
+def mount(app: FastAPI, served: Served) -> None:
+    """Mount the playground at `/`."""
+
+    @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def nothing(request: Request) -> None:
+        others = any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes)
+        raise HTTPException(405 if others else 404)
+
+    app.add_middleware(PagePolicy)
+    system = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
+    theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=system, font_mono=mono).set(
+        block_title_background_fill="none", block_title_background_fill_dark="none", block_title_padding="0",
+        block_title_text_color="*body_text_color", block_title_text_color_dark="*body_text_color",
+        block_title_text_weight="500", block_shadow="none", input_shadow="none",
+        input_border_width="1px", input_border_color="*border_color_primary",
+        input_border_color_dark="*border_color_primary",
+        # Gradio's own greys have a contrast of 2.6:1 on white; WCAG AA asks for 4.5:1.
+        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_600", input_placeholder_color_dark="*neutral_400",
+    )  # fmt: skip
+    gr.mount_gradio_app(
+        app, build_page(served), path="/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False,
+        enable_monitoring=False, pwa=False, show_error=False, favicon_path=str(PAGE / "icon.svg"),
+        theme=theme, css_paths=[PAGE / "page.css"],
+    )  # fmt: skip
+
+
+class PagePolicy:
+    """Middleware that adds the policy to all responses but the API's, and closes routes of Gradio."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/v1/"):
+            await self.app(scope, receive, send)
+            return
+        parts = scope["path"].strip("/").split("/")
+        if parts[-1:] and any(part.partition("=")[0].removesuffix(".js") in CLOSED for part in parts[:2] if part):
+            await ApiError(404, "there is nothing at this path").response()(scope, receive, send)
+            return
+
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = POLICY
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
 
 
 def build_page(served: Served) -> gr.Blocks:
@@ -88,12 +154,12 @@ def build_page(served: Served) -> gr.Blocks:
             typed = "" if place is None else None
             try:
                 async for _ in conversation.say(served, text, options, place):
-                    yield shown(conversation), _writing(typed)
+                    yield shown(conversation), _box(typed, True)
                     typed = None  # keep text typed meanwhile
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
                 typed = text if place is None else None
-            yield shown(conversation), _waiting(typed) if conversation.pending is None else gr.skip()
+            yield shown(conversation), _box(typed, False) if conversation.pending is None else gr.skip()
 
         async def say(text: str, conversation: PlaygroundConversation, *options: Any) -> Frames:
             async for frame in talked(text, None, conversation, GenerationOptions(*options)):
@@ -136,18 +202,19 @@ def build_page(served: Served) -> gr.Blocks:
             typed: str | None = ""
             try:
                 async for _ in duel.ask(served, text, pair):
-                    yield duel.view(DUEL_GREETING), _writing(typed)
+                    yield duel.view(DUEL_GREETING), _box(typed, True)
                     typed = None
             except ApiError as error:
                 gr.Warning(html.escape(error.message))
-            yield duel.view(DUEL_GREETING), gr.skip() if duel.pending else _waiting(None)
+            yield duel.view(DUEL_GREETING), gr.skip() if duel.pending else _box(None, False)
 
         async def pick(event: gr.EventData, duel: AnswerPair, name: str) -> dict[str, Any]:
             await duel.pick(served, int(_data(event).get("value", 0)), name)
             return duel.view(DUEL_GREETING)
 
         def begin(conversation: PlaygroundConversation) -> tuple[PlaygroundConversation, dict[str, Any], Any]:
-            conversation.close()
+            conversation.closed = True
+            conversation.stop()
             new = PlaygroundConversation()
             return new, new.view(several, greeting), gr.Tabs(selected="talk")
 
@@ -200,17 +267,10 @@ def _brand(served: Served) -> str:
     return f"<h1>Understudy</h1><p>{html.escape(runs)}</p>"
 
 
-def _writing(text: str | None) -> Any:
-    """The box during an answer, with a stop button; None keeps its text."""
-    return _box(text, submit_btn=False, stop_btn=True)
-
-
-def _waiting(text: str | None) -> Any:
-    return _box(text, submit_btn=True, stop_btn=False)
-
-
-def _box(text: str | None, **buttons: Any) -> Any:
-    return gr.Textbox(**buttons | ({} if text is None else {"value": text}))
+def _box(text: str | None, writing: bool) -> Any:
+    """The box, during an answer with a stop button; None keeps its text."""
+    buttons: Any = {"submit_btn": not writing, "stop_btn": writing}
+    return gr.Textbox(**buttons) if text is None else gr.Textbox(text, **buttons)
 
 
 def _data(event: gr.EventData) -> dict[str, Any]:
@@ -226,10 +286,5 @@ def _turn(conversation: PlaygroundConversation, data: dict[str, Any]) -> int | N
 
 def _visitor(request: gr.Request) -> Any:
     """The user name that the browser sent with the key (guard.py); without one the box stays as it is."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return gr.skip()
-    try:
-        return base64.b64decode(given, validate=True).decode("utf-8", "replace").partition(":")[0][:100]
-    except binascii.Error:
-        return gr.skip()
+    user, _ = credentials(request.headers.get("authorization", ""))
+    return user.decode("utf-8", "replace")[:100] if user else gr.skip()

@@ -2,7 +2,7 @@
 
 The state of a session stays on the server; the page is given views of it as JSON, and refers to messages by number. Answers
 come from the engines of the API and are recorded in the same feedback store. Not here: the page (page.py), how answers are
-planned and recorded (openai/plan.py, openai/chat.py).
+planned and recorded (openai/).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import logging
 import math
 import secrets
 import time
@@ -21,12 +20,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from understudy.feedback.records import Judgement
 from understudy.runtime import let_threads_go
 from understudy.serve.errors import ApiError
-from understudy.serve.openai.chat import record_answer
-from understudy.serve.openai.plan import plan_chat
+from understudy.serve.openai.completions import ChatCompletion
 from understudy.serve.openai.schemas import ChatRequest
-from understudy.serve.openai.stream import ResponseStream
 from understudy.serve.served import Served, ServedRun
 from understudy.tokenizer.chat import Message
 
@@ -63,12 +61,8 @@ class GenerationOptions:
     seed: str | None = None
     """Digits, as typed; empty draws differently each time."""
 
-    def request(self, messages: Sequence[Message], number: int) -> ChatRequest:
-        """The request to the API. Each answer of a conversation adds its number to the seed.
-
-        Raises:
-            ApiError: a value out of range.
-        """
+    def request(self, messages: Sequence[Message], number: int, conversation_id: str) -> ChatRequest:
+        """The request to the API. Each answer of a conversation adds its number to the seed."""
         system = [{"role": "system", "content": self.system}] if (self.system or "").strip() else []
         seed = (self.seed or "").strip()
         if seed and not seed.isdecimal():
@@ -77,7 +71,7 @@ class GenerationOptions:
             return ChatRequest.model_validate({
                 "model": self.model, "messages": [*system, *messages], "temperature": float(self.temperature),
                 "top_p": float(self.top_p), "top_k": int(self.top_k) or None, "max_tokens": int(self.max_tokens),
-                "seed": int(seed) + number if seed else None,
+                "seed": int(seed) + number if seed else None, "conversation_id": conversation_id,
             })  # fmt: skip
         except ValidationError as error:
             first = error.errors()[0]
@@ -99,51 +93,38 @@ class PlaygroundAnswer:
     judged: dict[str, Any] = field(default_factory=dict)
     saved: str = ""
     refused: bool = False
+    completion: ChatCompletion | None = None
 
     @property
     def remark(self) -> str:
         parts = [f"without the {self.left_out} oldest messages, which do not fit the context"] if self.left_out else []
         return "; ".join([*parts, *([REMARKS[self.state]] if self.state in REMARKS else [])])
 
-
-@dataclass
-class PendingAnswer:
-    """An answer being generated; ``stop`` ends it early."""
-
-    served: Served
-    answer: PlaygroundAnswer
-    conversation_id: str
-    stream: ResponseStream | None = None
-
-    async def write(self, request: ChatRequest) -> AsyncGenerator[PlaygroundAnswer, None]:
-        """Generate and record the answer; yields it whenever it has grown.
-
-        Raises:
-            ApiError: an invalid request, a full queue, or a failure of the store.
-        """
-        answer, served = self.answer, self.served
-        plan = await asyncio.to_thread(plan_chat, answer.run, request, served.limits)
-        answer.prompt, answer.left_out = plan.prompts[0], plan.left_out
-        self.stream = ResponseStream(lambda seconds: None)  # the metric is about the API
+    async def write(self, served: Served, request: ChatRequest) -> AsyncGenerator[None, None]:
+        """Generate and record the answer; yields whenever it has grown."""
+        completion = ChatCompletion(served, request, lambda model, seconds: None)  # the metric is about the API
+        stream = completion.stream
+        await completion.begin()
+        self.completion = completion
+        self.prompt, self.left_out = completion.plan.prompts[0], completion.plan.left_out
         try:
-            self.stream.submit(answer.run.engine, plan.requests)
             last_view = 0.0
-            async for _ in self.stream.deltas():
-                answer.text = self.stream.totals[0].text
+            async for _ in stream.deltas():
+                self.text = stream.totals[0].text
                 if time.monotonic() - last_view >= SECONDS_BETWEEN_VIEWS:
                     last_view = time.monotonic()
-                    yield answer
+                    yield
         finally:  # also when the visitor leaves
-            self.stream.cancel()
-        total = self.stream.totals[0]
-        answer.text, answer.tokens, id = total.text, list(total.tokens), uuid.uuid4().hex
-        answer.state = total.finish_reason or "stop"
-        if await record_answer(served.store, answer.run, plan, 0, total, self.conversation_id, id):
-            answer.id = id
+            stream.cancel()
+        total = stream.totals[0]
+        self.text, self.tokens, self.state = total.text, list(total.tokens), total.finish_reason or "stop"
+        if await completion.record(0):
+            self.id = completion.id
 
     def stop(self) -> None:
-        if self.stream is not None:
-            self.stream.cancel()
+        """End it early."""
+        if self.completion is not None:
+            self.completion.stream.cancel()
 
 
 @dataclass
@@ -154,7 +135,7 @@ class PlaygroundConversation:
     turns: list[tuple[str, PlaygroundAnswer]] = field(default_factory=list)
     answers: int = 0
     """Number of answers sampled, which is added to the seed."""
-    pending: PendingAnswer | None = None
+    pending: PlaygroundAnswer | None = None
     closed: bool = False
     """Whether the visitor started another conversation."""
 
@@ -179,11 +160,8 @@ class PlaygroundConversation:
     async def say(
         self, served: Served, text: str, options: GenerationOptions, place: int | None = None
     ) -> AsyncGenerator[None, None]:
-        """Answer a message: a new one, or with ``place`` that of this turn, which removes the later ones.
-
-        Raises:
-            ApiError: it cannot be answered now. The conversation is unchanged.
-        """
+        """Answer a message: a new one, or with ``place`` that of this turn, which removes the later ones. An ApiError leaves
+        the conversation as it was."""
         if self.pending is not None:
             raise ApiError(409, "an answer is being written; stop it, or wait for it")
         if not text.strip():
@@ -191,14 +169,13 @@ class PlaygroundConversation:
         run = served.find(options.model)
         before = list(self.turns)
         earlier = before if place is None else before[:place]
-        answer = PlaygroundAnswer(run)
+        self.pending = answer = PlaygroundAnswer(run)
         self.turns = [*earlier, (text, answer)]
-        self.pending = pending = PendingAnswer(served, answer, self.id)
         messages = [message for turn in earlier for message in _messages(*turn)]
         try:
-            request = options.request([*messages, {"role": "user", "content": text}], self.answers)
+            request = options.request([*messages, {"role": "user", "content": text}], self.answers, self.id)
             self.answers += 1
-            async with contextlib.aclosing(pending.write(request)) as updates:
+            async with contextlib.aclosing(answer.write(served, request)) as updates:
                 yield  # the question, while its prompt is computed
                 async for _ in updates:
                     yield
@@ -211,16 +188,8 @@ class PlaygroundConversation:
         if self.pending is not None:
             self.pending.stop()
 
-    def close(self) -> None:
-        self.closed = True
-        self.stop()
-
     def answer_at(self, place: Any) -> PlaygroundAnswer:
-        """The answer of a message, by its number on the page.
-
-        Raises:
-            ApiError: no such answer.
-        """
+        """The answer of a message, by its number on the page."""
         turn = place // 2 if isinstance(place, int) else -1
         if not 0 <= turn < len(self.turns):
             raise ApiError(404, "that answer no longer exists")
@@ -233,7 +202,7 @@ class AnswerPair:
 
     question: str = ""
     answers: list[PlaygroundAnswer] = field(default_factory=list)
-    pending: list[PendingAnswer] = field(default_factory=list)
+    pending: bool = False
     picked: int | None = None
     saved: str = ""
     refused: bool = False
@@ -258,11 +227,7 @@ class AnswerPair:
         }  # fmt: skip
 
     async def ask(self, served: Served, text: str, options: Sequence[GenerationOptions]) -> AsyncGenerator[None, None]:
-        """Generate both answers at once, with different seeds, since both may come from one model.
-
-        Raises:
-            ApiError: one of them cannot be generated now.
-        """
+        """Generate both answers at once, with different seeds, since both may come from one model."""
         if self.pending:
             raise ApiError(409, "two answers are being written; stop them, or wait for them")
         if not text.strip():
@@ -271,14 +236,14 @@ class AnswerPair:
         conversation = uuid.uuid4().hex
         self.question, self.picked, self.saved, self.refused = text, None, "", False
         self.answers = [PlaygroundAnswer(served.find(options[n].model)) for n in order]
-        self.pending = [PendingAnswer(served, answer, conversation) for answer in self.answers]
+        self.pending = True
         messages = [{"role": "user", "content": text}]
 
-        async def finish(pending: PendingAnswer, number: int) -> None:
-            async for _ in pending.write(options[number].request(messages, number)):
+        async def finish(answer: PlaygroundAnswer, number: int) -> None:
+            async for _ in answer.write(served, options[number].request(messages, number, conversation)):
                 pass  # the text collects in the answer
 
-        tasks = [asyncio.create_task(finish(pending, n)) for pending, n in zip(self.pending, order)]
+        tasks = [asyncio.create_task(finish(answer, n)) for answer, n in zip(self.answers, order)]
         try:
             while True:
                 done, waiting = await asyncio.wait(
@@ -292,14 +257,14 @@ class AnswerPair:
         finally:
             for task in tasks:
                 task.cancel()
-            self.pending = []
+            self.pending = False
             for answer in self.answers:
                 if answer.state == "writing":
                     answer.state = "cancelled"
 
     def stop(self) -> None:
-        for pending in self.pending:
-            pending.stop()
+        for answer in self.answers:
+            answer.stop()
 
     async def pick(self, served: Served, value: int, annotator: str) -> None:
         """Save which answer is better, once: +1 the first, -1 the second, 0 neither."""
@@ -327,21 +292,10 @@ async def save(served: Served, **fields: Any) -> tuple[str, bool]:
     Returns:
         The message to the visitor, and whether the judgement was refused. A saved one is on the disk.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from understudy.feedback.records import ANONYMOUS, Judgement
-
-    if served.store is None or fields["answer_id"] is None:
-        return "this server stores no feedback", True
-    fields["annotator"] = (fields["annotator"] or "").strip() or ANONYMOUS
-    fields["comment"] = (fields.get("comment") or "").strip() or None
     try:
-        await asyncio.to_thread(served.store.add_judgement, Judgement(**fields))
-    except ValueError as error:
-        return str(error), True
-    except SQLAlchemyError:
-        logging.getLogger("uvicorn.error").exception("a judgement could not be stored")
-        return "not saved: the feedback database failed; see the server's log", True
+        await served.save(Judgement(**fields | {"annotator": fields["annotator"] or ""}))
+    except ApiError as error:
+        return error.message, True
     return f"saved: {SAVED[fields['kind']]}", False
 
 

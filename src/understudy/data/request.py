@@ -1,0 +1,209 @@
+"""The arguments of `prepare`, as sources and settings, checked. Nothing is fetched or written here."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from understudy.data.fetch.hub import parse_hub_name
+from understudy.data.find import FileKinds, find_files, is_glob
+from understudy.data.generated import CORPORA, fingerprint
+from understudy.data.layout import FORMAT, Split
+from understudy.data.progress import PreparationProgress, Report
+from understudy.data.records import file_ending
+from understudy.data.sources import NAMED, Files, Generated, Origin, Part, Request, Sampler, Source
+from understudy.data.text.documents import TEXT_FILES
+from understudy.files import sha256_of
+
+CHAT_FILES = FileKinds((".json", ".jsonl", ".parquet"), (".csv", ".tsv", ".arrow"))
+VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
+
+
+def parse_sources(
+    arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None
+) -> tuple[Source, ...]:
+    """The source behind each SOURCE, or SOURCE@WEIGHT of messages, without the network.
+
+    Files are looked up and hashed. Those of text are one source together.
+
+    Args:
+        sampling: how a run answers the questions of a generated corpus.
+
+    Raises:
+        ValueError: no sources, one that is not there or cannot be of this kind, one source twice, a weight that is
+            no positive number.
+    """
+    if not arguments:
+        named = ", ".join(NAMED[kind])
+        raise ValueError(f"nothing to prepare: name files, folders, globs, hf:owner/name, or one of {named}")
+    given = [(argument, 1.0) if kind == "text" else _take_weight(argument, kind) for argument in arguments]
+    stems = Counter(_stem(argument) for argument, _ in given)
+    sources: list[Source] = []
+    texts: list[str] = []
+    for argument, weight in given:
+        if origin := _named(argument, kind, sampling):
+            sources.append(Source(argument, weight, origin))
+        elif kind == "text":
+            texts.append(argument)
+        else:
+            # Two files of one name are distinguished by their paths, as they were given.
+            name = _stem(argument) if stems[_stem(argument)] == 1 else argument
+            sources.append(Source(name, weight, _local([argument], kind, report)))
+    if texts:
+        sources.append(Source("files", 1.0, _local(texts, kind, report)))
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a source is named twice in {', '.join(names)}: name each one once")
+    owner: dict[Path, str] = {}
+    for source in sources:
+        for path in source.origin.paths if isinstance(source.origin, Files) else ():
+            if (other := owner.setdefault(path.resolve(), source.name)) != source.name:
+                raise ValueError(f"{path} is in two sources, {other} and {source.name}: name it once")
+    return tuple(sources)
+
+
+def _take_weight(argument: str, kind: str) -> tuple[str, float]:
+    source, at, number = argument.rpartition("@")
+    if not at or Path(argument).expanduser().exists():
+        return argument, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return argument, 1.0
+    if not 0 < weight < math.inf:
+        raise ValueError(
+            f"the weight of {source} must be a number above 0, not {number}: 2 shows each conversation twice an epoch"
+        )
+    if weight != 1 and kind != "conversations":
+        raise ValueError(f"the weight of {source} would do nothing: an epoch shows {kind} once; leave @{number} out")
+    return source, weight
+
+
+def _stem(argument: str) -> str:
+    return argument if is_glob(argument) else PurePath(argument).name.split(".")[0] or argument
+
+
+def _named(argument: str, kind: str, sampling: Sampler | None) -> Origin | None:
+    """The origin of a named source or a dataset of the hub; None for files."""
+    if argument in NAMED[kind]:
+        return Generated(argument, sampling) if sampling else NAMED[kind][argument]
+    if argument.startswith("hf:"):
+        dataset = parse_hub_name(argument)
+        if dataset.field is not None and kind != "text":
+            raise ValueError(
+                f"the field of {argument} would do nothing: formats of {kind} are recognised by their fields; leave it out"
+            )
+        return dataset
+    if other := next((other for other, named in NAMED.items() if argument in named), None):
+        raise ValueError(f"{argument} is a source of {other}, not of {kind}: add --kind {other}")
+    if not Path(argument).expanduser().exists() and not is_glob(argument):
+        near = difflib.get_close_matches(argument, NAMED[kind], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"named sources are {', '.join(NAMED[kind])}"
+        raise ValueError(f"{argument!r} is neither a file or folder nor a named source of {kind}: {hint}")
+    return None
+
+
+def _local(arguments: Sequence[str], kind: str, report: Report) -> Files:
+    """The files behind paths, folders and globs."""
+    found = find_files(arguments, TEXT_FILES if kind == "text" else CHAT_FILES)
+    splits: dict[Path, Split | None] = dict.fromkeys(found.files)
+    left_out = found.skipped
+    path = Path(arguments[0]).expanduser()
+    if kind != "text" and not path.is_file():
+        splits, for_testing = _splits_by_name(found.files, path if path.is_dir() else None)
+        left_out = for_testing | left_out
+    sizes = [file.stat().st_size for file in splits]
+    parts: list[Part] = []
+    for (file, split), size in zip(splits.items(), sizes):
+        parts.append(Part(str(file), size, sha256_of(file), split))
+        report(PreparationProgress("hashing files", sum(part.size for part in parts), sum(sizes)))
+    return Files(tuple(splits), tuple(parts), left_out)
+
+
+def _splits_by_name(files: Sequence[Path], folder: Path | None) -> tuple[dict[Path, Split | None], dict[str, int]]:
+    """The split of each file, where the names tell training from validation, as in train.jsonl and test.jsonl.
+
+    Files for testing stand in for validation where there is none; else they are left out, and counted.
+    """
+    words = {f: re.split(r"[/._-]", (f.relative_to(folder) if folder else f).as_posix().lower()) for f in files}
+    validation = {f for f in files if any(word in VALIDATION_WORDS for word in words[f])}
+    testing = {f for f in files if "test" in words[f]} - validation
+    if not any("train" in words[f] for f in files) or not validation | testing:
+        return dict.fromkeys(files), {}
+    left_out = testing if validation else set()
+    splits: dict[Path, Split | None] = {
+        f: "val" if f in validation | testing else "train" for f in files if f not in left_out
+    }
+    return splits, {"for testing": len(left_out)} if left_out else {}
+
+
+def _identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
+    """The values that make two requests for this source the same one: contents, where they are known, never paths."""
+    origin = source.origin
+    if isinstance(origin, Files) and kind == "text":
+        return {"files": [["".join(file_ending(path)), part.sha256] for path, part in zip(origin.paths, origin.parts)]}
+    about: dict[str, Any] = {"name": source.name} | ({} if kind == "text" else {"weight": source.weight})
+    if isinstance(origin, Files):
+        about["files"] = [[part.sha256, part.split] for part in origin.parts]
+    elif isinstance(origin, Generated):
+        about |= {"seed": seed, "fingerprint": fingerprint(origin.corpus, kind, seed)}
+        if origin.sampling:
+            about["sampled"] = origin.sampling.identity(origin.corpus)
+    return about
+
+
+def make_request(
+    kind: str,
+    arguments: Sequence[str],
+    val_fraction: float | None,
+    limit: int | None,
+    seed: int | None,
+    report: Report,
+    settings: dict[str, Any],
+    sampling: Sampler | None = None,
+) -> Request:
+    """Look the sources up, and refuse settings that are out of range or that these sources would ignore.
+
+    Args:
+        settings: further ones that decide a byte of the result.
+
+    Raises:
+        ValueError: one of them is, or :func:`parse_sources` refuses a source.
+    """
+    if val_fraction is not None and not 0 < val_fraction <= 0.5:
+        raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 of each source, not {limit}")
+    sources = parse_sources(arguments, kind, report, sampling)
+    if val_fraction is not None and all(source.has_splits() for source in sources):
+        raise ValueError(
+            f"val_fraction={val_fraction} would do nothing: {sources[0].name} has its own validation split"
+        )
+    if seed is not None and not any(isinstance(source.origin, Generated) for source in sources):
+        raise ValueError(
+            f"seed={seed} would do nothing: no generated source ({', '.join(CORPORA)}) was given; leave it out"
+        )
+    identities = [_identity(source, kind, seed or 0) for source in sources]
+    mapping = {"format": FORMAT, "sources": identities, **settings, "val_fraction": val_fraction, "limit": limit}
+    mapping = json.loads(json.dumps(mapping))  # as it will be read back
+    return Request(kind, sources, val_fraction, limit, seed or 0, mapping)
+
+
+def default_name(sources: Sequence[Source]) -> str:
+    """The name of the data folder where the user gave none: that of the one source or file.
+
+    Raises:
+        ValueError: there are several.
+    """
+    name, origin = sources[0].name, sources[0].origin
+    is_file = isinstance(origin, Files) and len(origin.paths) == 1
+    if len(sources) > 1 or is_glob(name) or (name == "files" and not is_file):
+        raise ValueError("several files or sources have no common name: give the folder of the data, --out FOLDER")
+    name = _stem(origin.parts[0].name) if isinstance(origin, Files) and is_file else name
+    return name.removeprefix("hf:").split("#")[0].split("/")[-1].replace(":", "-")
