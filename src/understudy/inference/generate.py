@@ -328,13 +328,14 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The tokens of a prompt, at least one: an empty prompt becomes an end-of-text token or a line break.
+    """The tokens of a prompt, at least one: those that begin every text, or for an empty prompt the end-of-text token or
+    a line break.
 
     Raises:
         ValueError: an empty prompt for a tokenizer with neither, or a prompt that it cannot encode.
     """
-    if prompt:
-        return tokenizer.encode(prompt)
+    if prompt or tokenizer.prefix_ids:
+        return tokenizer.encode_prompt(prompt)
     if tokenizer.eot_id is not None:
         return [tokenizer.eot_id]
     try:
