@@ -309,7 +309,7 @@ def test_a_tokenizer_that_adds_tokens_by_its_settings_is_refused(
     theirs(tmp_path / "small", tokenizer)
     settings = json.loads(Path("small/tokenizer_config.json").read_text())
     Path("small/tokenizer_config.json").write_text(json.dumps(settings | {name: True}))
-    assert f"sets {name}" in complaint(capsys, "import", "small")
+    assert name in complaint(capsys, "import", "small")
 
 
 def changed(name: str, of: Any) -> None:
@@ -354,7 +354,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no tokenizer": (lambda: Path("small/tokenizer.json").unlink(), "--tokenizer"),
     "unigram": (
         lambda: Path("small/tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": []}}'),
-        "only byte-level BPE",
+        "only BPE",
     ),
 }  # fmt: skip
 

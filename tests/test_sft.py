@@ -152,6 +152,7 @@ def test_too_long_conversations_are_cut_at_a_turn_inside_or_dropped_and_counted(
     cut = render_set(everything, tokenizer, 160)
     assert cut.counts.__dict__ == {
         "conversations": 5, "whole": 1, "cut_at_a_turn": 1, "cut_inside": 2, "too_long": 0, "without_answer": 1,
+        "refused_by_the_chat_template": 0,
     }  # fmt: skip
     assert (np.diff(cut.starts) <= 161).all()
     end = tokenizer.special_tokens[CHAT_TOKENS[1]]

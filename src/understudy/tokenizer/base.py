@@ -50,6 +50,8 @@ class Tokenizer(ABC):
     """Ids that begin every text and every document; a conversation begins as its template says."""
     end_tokens: tuple[int, ...] = ()
     """Ids that end what a model writes, by its own settings."""
+    begins_with_space: bool = False
+    """Whether the first token of a text has a space before it that is not in the text, as with SentencePiece."""
     chat_template: str | None = None
     """A Jinja template of its own, by which conversations are rendered; None for ours, see chat.py."""
 
@@ -204,13 +206,17 @@ class StreamDecoder:
     ['', 'é', '!', '']
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, begins: bool = False) -> None:
+        """`begins`: a text begins here, so that a space with which this vocabulary begins every text is left out."""
+        self._tokenizer, self._space = tokenizer, begins and tokenizer.begins_with_space
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids: Sequence[int]) -> str:
         """The text that these ids complete; bytes of an unfinished character wait for the next ids."""
-        return self._utf8.decode(b"".join([self._tokenizer.token_bytes(int(id)) for id in ids]))
+        text = self._utf8.decode(b"".join([self._tokenizer.token_bytes(int(id)) for id in ids]))
+        if self._space and text:
+            text, self._space = text.removeprefix(" "), False
+        return text
 
     def finish(self) -> str:
         """The rest of the text: U+FFFD for a character that never ended, else nothing."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -40,6 +41,8 @@ CHAT_TEMPLATE = (
 )
 """The same format as a Jinja template, for `apply_chat_template` of transformers; the ids are equal for every
 conversation whose contents do not spell a special token (there it reads control, here text)."""
+
+NAMED_TEMPLATES = {"chatml": CHAT_TEMPLATE}
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,31 @@ def with_chat_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
         ValueError: the template cannot be used with this tokenizer: it is no Jinja, writes a special token that the
             tokenizer lacks, or none that ends an answer.
     """
-    if template == CHAT_TEMPLATE and not isinstance(tokenizer, HuggingFaceTokenizer):
-        return with_chat_tokens(tokenizer)
     if not isinstance(tokenizer, HuggingFaceTokenizer):
-        raise ValueError("a run that was not imported keeps its own chat format; leave --chat-template out")
+        if template == CHAT_TEMPLATE:
+            return tokenizer
+        raise ValueError("this run has our own chat format, and only an imported model can have another template")
     changed = tokenizer.with_chat_template(template)
     if _renderer(changed).end_id is None:
         missing = sorted({*re.findall(r"<\|\w+\|>", template)}.difference(tokenizer.added_names))
         reason = f"; the tokenizer of this run lacks {', '.join(missing)}" if missing else ""
         raise ValueError(f"the chat template writes no end token after an answer{reason}; choose another template")
     return changed
+
+
+def read_template(source: str) -> str:
+    """The Jinja source of a chat template: of a file, or by a name of NAMED_TEMPLATES.
+
+    Raises:
+        ValueError: neither.
+    """
+    if source in NAMED_TEMPLATES:
+        return NAMED_TEMPLATES[source]
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        names = ", ".join(NAMED_TEMPLATES)
+        raise ValueError(f"{source} is no chat template: name a Jinja file, or one of {names}") from error
 
 
 def end_ids(tokenizer: Tokenizer) -> frozenset[int]:

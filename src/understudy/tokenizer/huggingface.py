@@ -88,7 +88,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.end_tokens = tuple(sorted({id for id in ids if id is not None and 0 <= id < self.vocab_size}))
         self.prefix_ids = self._prefix()
         self._cuttable = _cuttable(self.document)
-        self._strips_space = any(map(_strips_space, _steps(self.document.get("decoder"), "decoders")))
+        self.begins_with_space = any(map(_strips_space, _steps(self.document.get("decoder"), "decoders")))
 
     @property
     def eot_id(self) -> int | None:
@@ -121,7 +121,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int] | Any) -> str:
         text = super().decode(ids)
-        return text.removeprefix(" ") if self._strips_space else text
+        return text.removeprefix(" ") if self.begins_with_space else text
 
     def encode_sealed(self, texts: Sequence[str]) -> list[Any]:
         """Texts in which special tokens are written as `seal` writes them, with the offsets of their tokens."""

@@ -135,9 +135,12 @@ class _Environment(ImmutableSandboxedEnvironment):
             pieces.append(part)
         return "".join(pieces)
 
+    def check_replace(self, text: str, old: str, new: str) -> None:
+        self.check_size(len(text) + text.count(old) * len(new))
+
     def replaced(self, text: Any, old: Any, new: Any, count: int | None = None) -> str:
         text, old, new = str(text), str(old), str(new)
-        self.check_size(len(text) + text.count(old) * len(new))
+        self.check_replace(text, old, new)
         return text.replace(old, new, -1 if count is None else count)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -146,8 +149,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         if large and __obj is not __self.globals["range"]:  # which has a limit of its own
             raise TemplateLimit(f"passes a number above {MOST_NUMBER:,} to a function")
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
-        if isinstance(owner, str) and name == "replace":
-            return __self.replaced(owner, *args, **kwargs)
+        if isinstance(owner, str) and name == "replace" and len(args) > 1:
+            __self.check_replace(owner, str(args[0]), str(args[1]))
         if isinstance(owner, str) and name == "join" and args:
             return __self.joined(_between(owner, args[0]))
         return super().call(__context, __obj, *args, **kwargs)
