@@ -80,8 +80,7 @@ def sentencepiece(form: str) -> Tokenizer:
     document = json.loads(tokenizer.to_str())
     document["added_tokens"] = [token for token in document["added_tokens"] if not token["content"].startswith("<0x")]
     tokenizer = Tokenizer.from_str(json.dumps(document))
-    if form != "gemma":
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return tokenizer
 
 
@@ -116,7 +115,7 @@ SETTINGS = {
         "eos_token": "</s>",
         "unk_token": "<unk>",
     },
-    "gemma": {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True},
+    "gemma": {"bos_token": "<s>", "eos_token": "</s>"},
 }
 
 

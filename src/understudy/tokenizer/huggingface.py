@@ -178,14 +178,9 @@ class HuggingFaceTokenizer(Tokenizer):
         return type(self)(document, self.settings, self.chat_template, self.end_tokens)
 
     def _prefix(self) -> tuple[int, ...]:
-        """The ids that the post-processor, or the settings where they say it, put before a text."""
-        settings, names = self.settings, []
-        if settings.get("add_eos_token") and "eos_token" in settings:
-            raise ValueError("it adds its eos token to every text (add_eos_token), which is not done here")
-        if "add_bos_token" in settings or "add_eos_token" in settings or self.document.get("post_processor") is None:
-            names = [settings["bos_token"]] if settings.get("add_bos_token") and "bos_token" in settings else []
-        else:
-            names = list(_added_before(self.document["post_processor"]))
+        """The ids that the post-processor puts before a text."""
+        post_processor = self.document.get("post_processor")
+        names = [] if post_processor is None else list(_added_before(post_processor))
         if missing := next((name for name in names if name not in self.special_tokens), None):
             raise ValueError(f"it puts {missing} before every text, which is none of its special tokens")
         return tuple(self.special_tokens[name] for name in names)
@@ -230,7 +225,19 @@ def _tidy(document: Mapping[str, Any], settings: Mapping[str, Any]) -> Json:
     ids = {token["id"] for token in added} | set(vocabulary.values())
     if not vocabulary or min(ids) < 0 or max(ids) > 4 * len(ids) + 1024:
         raise ValueError("its ids are not those of a vocabulary: they have gaps larger than it")
-    return {**document, "model": {**model, "type": "BPE", "vocab": vocabulary, "merges": merges}, "added_tokens": added}
+    post_processor = document.get("post_processor")
+    if post_processor is None:  # only then the settings decide, as in transformers
+        if settings.get("add_eos_token"):
+            raise ValueError("it adds its eos token to every text (add_eos_token), which is not done here")
+        bos = token_text(settings.get("bos_token"))
+        if settings.get("add_bos_token") and bos in present | vocabulary.keys():
+            post_processor = _begin_with(bos, next(token["id"] for token in added if token["content"] == bos))
+    return {
+        **document,
+        "post_processor": post_processor,
+        "model": {**model, "type": "BPE", "vocab": vocabulary, "merges": merges},
+        "added_tokens": added,
+    }
 
 
 def _merge(number: int, merge: Any) -> str | list[str]:
@@ -255,6 +262,15 @@ def _checked(token: Any) -> Json:
 
 def _added_token(name: str, id: int) -> Json:
     return _checked({"id": id, "content": name, "special": True})
+
+
+def _begin_with(name: str, id: int) -> Json:
+    """A post-processor that puts one token before a text."""
+    begin, text = {"SpecialToken": {"id": name, "type_id": 0}}, [{"Sequence": {"id": x, "type_id": 0}} for x in "AB"]
+    return {
+        "type": "TemplateProcessing", "single": [begin, text[0]], "pair": [begin, *text],
+        "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]}},
+    }  # fmt: skip
 
 
 def _sealed_engine(document: Json) -> tokenizers.Tokenizer:

@@ -21,6 +21,7 @@ from understudy.tokenizer.huggingface import FIRST, MARK, HuggingFaceTokenizer, 
 from understudy.tokenizer.sandbox import ChatTemplate
 
 Message = dict[str, Any]
+Span = tuple[int, int]
 TokensAndMask = tuple[list[int], list[bool], list[range]]
 _MARK = re.compile(f"{MARK}(.)")
 PROBE = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}]
@@ -43,6 +44,8 @@ class TemplateRenderer:
         try:
             text, [_, answer] = self._text_and_spans(self._quoted(PROBE))
         except RefusedConversation:
+            return None
+        if answer is None:
             return None
         [encoding] = self._tokenizer.encode_sealed([text])
         ends = {*self._tokenizer.special_tokens.values(), *self._tokenizer.end_tokens}
@@ -75,17 +78,20 @@ class TemplateRenderer:
                 "replace it with --chat-template"
             )
         ends = {self.end_id, *self._tokenizer.end_tokens}
-        planned: list[tuple[str, list[tuple[int, int]], dict[int, int]] | RefusedConversation] = []
+        planned: list[tuple[str, list[Span], dict[int, int]] | RefusedConversation] = []
         for messages in conversations:
             try:
                 quoted = self._quoted(messages)
                 text, spans = self._text_and_spans(quoted)
-                starts = {
-                    number: self._start(quoted[:number], text, spans[number])
-                    for number, message in enumerate(messages)
-                    if message["role"] == "assistant" and message.get("weight") != 0
-                }
-                planned.append((text, spans, starts))
+                trained = [n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0]
+                starts = {}
+                for number in trained:
+                    prompt = self._prompt_length(quoted[:number], text)
+                    if spans[number] is None and prompt is not None:  # an empty answer
+                        spans[number] = prompt, prompt
+                    if (span := spans[number]) is not None:
+                        starts[number] = prompt if prompt is not None and prompt <= span[1] else span[0]
+                planned.append((text, _filled(spans), starts))
             except RefusedConversation as error:
                 planned.append(error)
         encodings = iter(self._tokenizer.encode_sealed([plan[0] for plan in planned if isinstance(plan, tuple)]))
@@ -97,16 +103,16 @@ class TemplateRenderer:
     def _text(self, quoted: Sequence[Message], reply: bool = False) -> str:
         return self._tokenizer.seal(self._template.render(quoted, reply))
 
-    def _start(self, before: Sequence[Message], text: str, span: tuple[int, int]) -> int:
-        """Where an answer begins: where the prompt for it ends, if the conversation goes on from there."""
+    def _prompt_length(self, before: Sequence[Message], text: str) -> int | None:
+        """Where the prompt for an answer ends in a text, or None if the text does not begin with it."""
         try:
             prompt = self._text(before, reply=True)
         except RefusedConversation:  # such as an answer that nothing precedes
-            return span[0]
-        return len(prompt) if text.startswith(prompt) and len(prompt) <= span[1] else span[0]
+            return None
+        return len(prompt) if text.startswith(prompt) else None
 
-    def _text_and_spans(self, quoted: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-        """A rendered conversation, and where each content begins and ends in it."""
+    def _text_and_spans(self, quoted: Sequence[Message]) -> tuple[str, list[Span | None]]:
+        """A rendered conversation, and where each content begins and ends in it; None for one that is not there."""
         text = self._text(quoted)
         marked: list[Message] = []
         found: dict[int, int] = {}
@@ -127,23 +133,24 @@ class TemplateRenderer:
             for piece, mark in zip(pieces[::2], pieces[1::2]):
                 place += len(piece)
                 found.setdefault(ord(mark) - FIRST, place)
-        spans, cursor = [], 0
+        spans: list[Span | None] = []
+        cursor = 0
         for number, message in enumerate(quoted):
             content = self._tokenizer.seal(message["content"])
             span = _locate(text, content, found.get(2 * number), found.get(2 * number + 1), cursor)
             spans.append(span)
-            cursor = max(cursor, span[1])
+            cursor = max(cursor, span[1] if span else 0)
         return text, spans
 
 
-def _locate(text: str, content: str, first: int | None, last: int | None, cursor: int) -> tuple[int, int]:
+def _locate(text: str, content: str, first: int | None, last: int | None, cursor: int) -> Span | None:
     """Where a content stands in a text, by the marks at its edges that are left, or else by searching from a place on.
-    An empty or missing content stands at that place."""
+    None for an empty content and one that is missing."""
     core = content.strip()
     if first is None and last is None:
         first = text.find(core, cursor)
         if not core or first < 0:
-            return cursor, cursor
+            return None
         last = first + len(core)
     if last is None:
         assert first is not None
@@ -160,8 +167,17 @@ def _locate(text: str, content: str, first: int | None, last: int | None, cursor
     return first, last
 
 
+def _filled(spans: Sequence[Span | None]) -> list[Span]:
+    """The spans, with an empty one after the span before in the place of each that is missing."""
+    filled: list[Span] = []
+    for span in spans:
+        end = filled[-1][1] if filled else 0
+        filled.append(span or (end, end))
+    return filled
+
+
 def _masked(
-    encoding: Any, text: str, spans: Sequence[tuple[int, int]], starts: dict[int, int], ends: Collection[int | None]
+    encoding: Any, text: str, spans: Sequence[Span], starts: dict[int, int], ends: Collection[int | None]
 ) -> TokensAndMask:
     """Ids, mask, and the positions of contents among the ids, from positions in the text."""
     ids, begins = list(encoding.ids), [begin for begin, _ in encoding.offsets]
@@ -169,7 +185,7 @@ def _masked(
     contents = [range(bisect_left(begins, first), bisect_left(begins, last)) for first, last in spans]
     for number, start in starts.items():
         first, stop = bisect_left(begins, start), contents[number].stop
-        later = [content.start for content in contents[number + 1 :] if content.start >= stop]
+        later = [content.start for content in contents[number + 1 :] if content.start > stop]
         limit = min(later, default=len(ids))
         end = next((index for index in range(stop, limit) if ids[index] in ends), stop - 1)
         mask[first : end + 1] = [True] * (end + 1 - first)
