@@ -190,8 +190,10 @@ def test_a_base_model_gets_the_tokens_of_our_chat_format(tmp_path: Path) -> None
     save_huggingface_tokenizer(chat, tmp_path / "out")
     other = theirs(tmp_path / "out")
     assert (other.eos_token_id, other.chat_template) == (size + 1, CHAT_TEMPLATE)
-    with pytest.raises(ValueError, match="the special token '▁' is an ordinary token too"):
-        base.with_special_tokens(["▁"])
+    known = base.with_special_tokens(["found", "<|x|>"])  # the first is a token already
+    [id] = base.encode("found")
+    assert (known.special_tokens["found"], known.special_tokens["<|x|>"]) == (id, size)
+    assert id not in known.encode("found") and known.decode(known.encode("found")) == "found"
 
 
 def test_what_is_ours_stays_ours_unless_it_brings_a_template(real_data: Path, tmp_path: Path) -> None:
