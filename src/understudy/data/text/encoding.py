@@ -132,7 +132,7 @@ class TokenWriter:
         self.vocab_size = vocab_size
         self.dtype = token_dtype(vocab_size)
         self.prefix = np.array(prefix_ids, dtype=np.uint32)
-        self.begins = dict.fromkeys(SPLITS, True)  # a document never goes on in the next part
+        self.begins: dict[str, bool] = {split: True for split in SPLITS}  # a document never goes on in the next part
         self.eot = None if eot_id is None else np.array([eot_id], dtype=np.uint32)
         self.state = state
         self.files: dict[str, BinaryIO] = {}
