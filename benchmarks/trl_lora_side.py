@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class Counting(SFTTrainer):
 def main() -> None:
     model_path, data_path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     torch.set_num_threads(options["threads"])
-    rows = [json.loads(line) for line in open(data_path, encoding="utf-8")]  # noqa: SIM115
+    rows = [json.loads(line) for line in Path(data_path).open(encoding="utf-8")]
     data = Dataset.from_list([{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows])
     held_out = data.select(range(options["held_out"]))
     train = data.select(range(options["held_out"], len(data)))

@@ -398,7 +398,9 @@ def test_conversations_that_a_template_refuses_are_counted_and_dropped(tmp_path:
     with pytest.raises(RefusedConversation, match="System role not supported"):
         render(ours, [system("s"), user("a")], reply=True)
     comparisons = [
-        PreferenceComparison(prompt, ((assistant("b"),), (assistant("c"),)), (Pair(0, 1, None, False),))
+        PreferenceComparison(
+            prompt, ((assistant("b"),), (assistant("c"),)), (Pair(0, 1, 0.0, False),), "", (None, None)
+        )
         for prompt in ((user("a"),), (system("s"), user("a")))
     ]
     encoded = encode_preferences(comparisons, ours, 64)

@@ -14,6 +14,7 @@ import pytest
 from foreign_tokenizers import SMALL, qwen_folder, real_models, small_document, small_folder
 from understudy.data.text.prepare import prepare
 from understudy.inference.generate import encode_prompt
+from understudy.inference.requests import CompletionText
 from understudy.interop.huggingface_tokenizer import save_huggingface_tokenizer
 from understudy.tokenizer import BPETokenizer, StreamDecoder, load_tokenizer
 from understudy.tokenizer.chat import CHAT_TEMPLATE, end_ids, speaks_chat, with_chat_tokens
@@ -190,8 +191,11 @@ def test_a_base_model_gets_the_tokens_of_our_chat_format(tmp_path: Path) -> None
     save_huggingface_tokenizer(chat, tmp_path / "out")
     other = theirs(tmp_path / "out")
     assert (other.eos_token_id, other.chat_template) == (size + 1, CHAT_TEMPLATE)
-    with pytest.raises(ValueError, match="the special token '▁' is an ordinary token too"):
-        base.with_special_tokens(["▁"])
+    vocabulary = json.loads(small_document("gemma"))["model"]["vocab"]
+    word = next(name for name, id in vocabulary.items() if name.isalpha() and base.encode(name) == [id])
+    [id], known = base.encode(word), base.with_special_tokens([word, "<|x|>"])  # the first is a token already
+    assert (known.special_tokens[word], known.special_tokens["<|x|>"]) == (id, size)
+    assert id not in known.encode(word) and known.decode(known.encode(word)) == word
 
 
 def test_what_is_ours_stays_ours_unless_it_brings_a_template(real_data: Path, tmp_path: Path) -> None:
@@ -241,3 +245,12 @@ def test_damaged_files_beside_it_are_named(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(ValueError, match=r"as tokenizer\.model only; make a tokenizer\.json of it"):
         load_tokenizer(beside(tmp_path / "b", "tokenizer.model", "x").resolve())
+
+
+def test_an_answer_begins_without_the_space_of_its_first_token(tmp_path: Path) -> None:
+    """A continued text keeps it."""
+    ours = load_tokenizer(small_folder("metaspace", tmp_path))
+    for answer, shown in ((True, "Who found 🙂?"), (False, " Who found 🙂?")):
+        text = CompletionText(ours, (), {2}, answer)
+        pieces = [text.push(id, 0.0) for id in (*ours.encode("Who found 🙂?"), 2)]
+        assert "".join(pieces) == shown and text.stopped and "\ufffd" not in shown

@@ -119,7 +119,7 @@ class Chat:
     def _stream(
         self, messages: list[Message], prompt: list[int], limit: int, settings: SamplingSettings
     ) -> Generator[str, None, None]:
-        text = CompletionText(self.tokenizer, (), end_ids(self.tokenizer))
+        text = CompletionText(self.tokenizer, (), end_ids(self.tokenizer), answer=True)
         try:
             yield from continue_texts(self.model, self.tokenizer, [prompt], [text], limit, settings)
             self.ended = "end" if text.stopped else "length"

@@ -42,8 +42,9 @@ class RolloutStage(TrainingStage):
         self.prompts: dict[str, list[EncodedPrompt]] = {}
         for split in ("val", "train"):
             opened, self.prompts[split] = open_encoded_prompts(config, tokenizer, split)
+            reason = "too long" if tokenizer.chat_template is None else "too long or refused by the chat template"
             left_out = len(opened) - len(self.prompts[split])
-            text = f"{split}: {len(self.prompts[split]):,} prompts" + (f", {left_out:,} too long" if left_out else "")
+            text = f"{split}: {len(self.prompts[split]):,} prompts" + (f", {left_out:,} {reason}" if left_out else "")
             self.notes.append(text)
         records = [prompt.record for prompts in self.prompts.values() for prompt in prompts]
         if self.rollout_config.checker_weight and any(verifier_of(record) is None for record in records):

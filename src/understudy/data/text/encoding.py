@@ -132,7 +132,7 @@ class TokenWriter:
         self.vocab_size = vocab_size
         self.dtype = token_dtype(vocab_size)
         self.prefix = np.array(prefix_ids, dtype=np.uint32)
-        self.begins: dict[str, bool] = dict.fromkeys(SPLITS, True)  # a document never goes on in the next part
+        self.begins: set[str] = set(SPLITS)  # a document never goes on in the next part
         self.eot = None if eot_id is None else np.array([eot_id], dtype=np.uint32)
         self.state = state
         self.files: dict[str, BinaryIO] = {}
@@ -167,8 +167,8 @@ class TokenWriter:
             for split, _, ends in item.texts:
                 ids, size = next(text)
                 counts = state.splits[split]
-                parts[split] += [self.prefix, ids] if self.begins[split] else [ids]
-                self.begins[split] = ends
+                parts[split] += [self.prefix, ids] if split in self.begins else [ids]
+                self.begins = self.begins | {split} if ends else self.begins - {split}
                 counts.bytes += size
                 state.text_bytes += size
                 counts.documents += ends
