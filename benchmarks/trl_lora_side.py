@@ -45,7 +45,7 @@ class Counting(SFTTrainer):
 def main() -> None:
     model_path, data_path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     torch.set_num_threads(options["threads"])
-    rows = [json.loads(line) for line in Path(data_path).open(encoding="utf-8")]
+    rows = [json.loads(line) for line in Path(data_path).read_text(encoding="utf-8").splitlines()]
     data = Dataset.from_list([{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows])
     held_out = data.select(range(options["held_out"]))
     train = data.select(range(options["held_out"], len(data)))

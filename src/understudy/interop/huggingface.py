@@ -31,6 +31,7 @@ from understudy.interop.shapes import (
 )
 from understudy.tokenizer import END_OF_TEXT
 from understudy.tokenizer.chat import CHAT_TOKENS, END, START, end_ids, render, speaks_chat
+from understudy.tokenizer.huggingface import HuggingFaceTokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,24 +131,37 @@ def _write_model(run: Run, folder: Path, type: str = "f32") -> None:
         weights.pop("head.weight", None)  # an output head that is not tied; a reward model has none there
     folder.mkdir(exist_ok=True)
     save_torch_state_dict(to_theirs(weights, config, "huggingface"), folder, max_shard_size=SHARD_SIZE)
-    tokenizer, ends = run.tokenizer, sorted(end_ids(run.tokenizer))
-    pad = (END_OF_TEXT if tokenizer.eot_id is not None else START) if config.score_head else None
-    tokens = {
-        "bos_token_id": tokenizer.eot_id,
-        "eos_token_id": tokenizer.special_tokens.get(END, tokenizer.eot_id),
-        "pad_token_id": None if pad is None else tokenizer.special_tokens[pad],
-    }
+    tokenizer, names = run.tokenizer, token_names(run.tokenizer)
+    if config.score_head and "pad_token" not in names:
+        names["pad_token"] = END_OF_TEXT if tokenizer.eot_id is not None else START
+    tokens = {f"{name}_token_id": _id_of(tokenizer, names.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
     tokenizer_settings = tokenizer_config(tokenizer, config.context_length)
-    tokenizer_settings |= {} if pad is None else {"pad_token": pad}
+    tokenizer_settings |= {name: token for name, token in names.items() if name == "pad_token"}
     documents = {
         "config.json": config_document(config, dtype) | tokens,
         "tokenizer.json": tokenizer_document(tokenizer),
         "tokenizer_config.json": tokenizer_settings,
     }
     if not config.score_head:
-        documents["generation_config.json"] = tokens | {"eos_token_id": ends or None, "do_sample": True}
+        documents["generation_config.json"] = tokens | {
+            "eos_token_id": sorted(end_ids(tokenizer)) or None,
+            "do_sample": True,
+        }
     write_together(folder, documents)
     (folder / "README.md").write_text(model_card(run, "transformers"), encoding="utf-8")
+
+
+def token_names(tokenizer: Tokenizer) -> dict[str, str]:
+    """The special tokens that Hugging Face's settings name, such as bos_token and eos_token."""
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        return dict(tokenizer.token_names)
+    end = END if END in tokenizer.special_tokens else END_OF_TEXT
+    named = {"bos_token": END_OF_TEXT, "eos_token": end}
+    return {name: token for name, token in named.items() if token in tokenizer.special_tokens}
+
+
+def _id_of(tokenizer: Tokenizer, name: str | None) -> int | None:
+    return None if name is None else tokenizer.special_tokens.get(name)
 
 
 def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
@@ -212,7 +226,7 @@ def _compare_tokens(tokenizer: Tokenizer, other: Any) -> None:
             return False
 
     text = "".join(filter(knows, SAMPLE_TEXT))
-    if other(text)["input_ids"] != tokenizer.encode(text):
+    if other(text)["input_ids"] != tokenizer.encode_prompt(text):
         raise RuntimeError("the exported tokenizer gives other ids")
     if speaks_chat(tokenizer):
         ordinary = set(range(tokenizer.vocab_size)) - set(tokenizer.special_tokens.values())

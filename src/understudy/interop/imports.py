@@ -16,7 +16,7 @@ from understudy.config.load import build_config
 from understudy.config.stages import IMPORTED
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import fetch_file, list_model
-from understudy.files import now, read_json
+from understudy.files import now
 from understudy.interop.gguf import read_gguf
 from understudy.interop.huggingface import read_huggingface
 from understudy.interop.named_models import NAMED_MODELS, installed_file
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 WEIGHTS = (r"model\.safetensors", r"model(-\d+-of-\d+\.safetensors|\.safetensors\.index\.json)",
            r"pytorch_model\.bin", r"pytorch_model(-\d+-of-\d+\.bin|\.bin\.index\.json)")  # fmt: skip
 """Names of files with weights; those of the first kind present are read."""
-OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "vocab.json",
-               "merges.txt")  # fmt: skip
+OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja",
+               "special_tokens_map.json", "vocab.json", "merges.txt")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,12 +194,7 @@ def _tokenizer_of(
         tokenizer = gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE))
     else:
         try:
-            tokenizer, path = load_tokenizer(folder), folder / "tokenizer_config.json"
-            settings = read_json(path) if path.is_file() else {}
-            if added := [name for name in ("add_bos_token", "add_eos_token") if settings.get(name) is True]:
-                raise ValueError(
-                    f"{path} sets {added[0]}, by which a token is added to every text; that is not done here"
-                )
+            tokenizer = load_tokenizer(folder)
         except ValueError as error:
             raise ValueError(f"{error}; or give another tokenizer with the same ids by --tokenizer") from error
     if tokenizer.vocab_size > shape["vocab_size"]:
