@@ -135,7 +135,7 @@ def finetune(work: Path, name: str, folder: str, steps: int, seed: int) -> float
     _, memory, _ = run(work, [
         sys.executable, "-m", "understudy", "sft", "sft", "--init-from", "start", "--run", folder, "--data", f"{name}-train.jsonl",
         "--model.lora.rank", "16", "--model.lora.alpha", "32", "--model.context_length", "512", "--train.steps", str(steps),
-        "--train.batch_size", "4", "--train.micro_batch_size", "4", "--train.dtype", "bf16", "--optim.lr", "1e-4",
+        "--train.batch_size", "4", "--train.micro_batch_size", "1", "--train.dtype", "bf16", "--optim.lr", "1e-4",
         "--optim.schedule", "constant", "--optim.warmup_steps", "2", "--optim.weight_decay", "0", "--eval.every_steps", "0",
         "--log.samples", "0", "--log.every_steps", "1", "--checkpoint.every_steps", "0", "--device", "cpu", "--train.seed", str(seed),
     ])  # fmt: skip
