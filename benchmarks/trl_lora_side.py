@@ -61,7 +61,7 @@ def main() -> None:
     dtype = torch.bfloat16 if options["bf16"] else torch.float32
     trainer = Counting(
         AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype), config, train_dataset=train,
-        eval_dataset=held_out, processing_class=AutoTokenizer.from_pretrained(model_path), callbacks=[clock],
+        eval_dataset=held_out if len(held_out) else None, processing_class=AutoTokenizer.from_pretrained(model_path), callbacks=[clock],
         peft_config=LoraConfig(r=options["rank"], lora_alpha=options["alpha"], target_modules="all-linear"),
     )  # fmt: skip
     trainer.counts = []
