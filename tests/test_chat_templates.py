@@ -458,7 +458,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     monkeypatch.chdir(tmp_path)
     tokenizer = made("turns", tmp_path / "tokenizer")
     shape = ModelConfig(
-        family="portable", vocab_size=tokenizer.vocab_size, context_length=64, n_layers=1, n_heads=2, d_model=16
+        family="qwen3", vocab_size=tokenizer.vocab_size, context_length=64, n_layers=1, n_heads=2, d_model=16
     )
     saved_run(tmp_path / "runs/base", build_model(shape), tokenizer, "pretrain")
     rows = [[user(f"Who has {n}?"), assistant(f"Sam has {n}.")] for n in range(30)]
@@ -499,3 +499,26 @@ def test_sft_replaces_the_template_and_keeps_it_with_the_run(
     )
     assert "lacks <|im_end|>, <|im_start|>; choose another template" in capsys.readouterr().err
     assert not Path("runs/b").exists()
+
+
+TOO_MUCH = {
+    "a list of long texts": "{% set x = ['a' * 1000000] * 4000 %}{{ x }}",
+    "the same as JSON": "{% set x = ['a' * 1000000] * 4000 %}{{ x | tojson }}",
+    "the same by format": "{% set x = ['a' * 1000000] * 4000 %}{{ '{}'.format(x) }}",
+    "the same by %": "{% set x = ['a' * 1000000] * 4000 %}{{ '%s' % x }}",
+    "the same mapped": "{% set x = ['a' * 1000000] * 4000 %}{{ x | map('upper') | list }}",
+    "lists of lists": "{% set ns = namespace(x=[1]) %}{% for n in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+    "slices": "{{ [1] | slice(9999999999) | list }}",
+    "batches": "{{ [1] | batch(99999999999, 'x') | list }}",
+    "a width in format": "{{ '{:>9999999999}'.format('a') }}",
+    "an indent of JSON": "{{ messages | tojson(indent=99999999999) }}",
+    "too many nested loops": "{% for a in [1] %}" * 25 + "{% endfor %}" * 25,
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_a_template_that_fills_the_memory_is_stopped(name: str) -> None:
+    from understudy.tokenizer.sandbox import ChatTemplate
+
+    with pytest.raises(ValueError, match="the chat template"):
+        ChatTemplate(TOO_MUCH[name], {}).render([{"role": "user", "content": "Hi"}], reply=True)

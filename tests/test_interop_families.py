@@ -129,3 +129,32 @@ def test_what_has_no_counterpart_is_refused_by_name(name: str) -> None:
     } | changes  # fmt: skip
     with pytest.raises(ValueError, match=reason):
         shape_from_document(document, "config.json")
+
+
+def test_a_scaling_beside_rope_parameters_is_the_one_that_counts() -> None:
+    """transformers 5 writes rope_parameters, and model cards tell users to add rope_scaling."""
+    document = {
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 300,
+        "num_attention_heads": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+    }  # fmt: skip
+    assert shape_from_document(document, "config.json")["rope_scaling"] == {"type": "linear", "factor": 2.0}
+
+
+def test_layers_of_several_kinds_are_refused() -> None:
+    document = {
+        "model_type": "mistral", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 300,
+        "num_attention_heads": 4, "sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="layer_types"):
+        shape_from_document(document, "config.json")
+
+
+@pytest.mark.parametrize("changes", [{"num_hidden_layers": 10**9}, {"max_position_embeddings": 10**9}])
+def test_absurd_sizes_are_refused_at_once(changes: dict[str, int]) -> None:
+    document = {
+        "model_type": "smollm3", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 300,
+        "num_attention_heads": 4,
+    } | changes  # fmt: skip
+    with pytest.raises(ValueError, match="can be imported"):
+        shape_from_document(document, "config.json")

@@ -46,3 +46,12 @@ def test_the_model_under_the_adapters_shares_its_weights() -> None:
     owned = {p.data_ptr() for p in model.parameters()}
     assert all(p.data_ptr() in owned for p in plain.parameters())
     assert not any("lora" in name for name, _ in plain.named_parameters())
+
+
+def test_the_model_under_the_adapters_freezes_none_of_the_policy() -> None:
+    torch.manual_seed(0)
+    model = GPT(shape("llama", score_head=True, lora=LoraConfig(rank=2, embeddings=True)))
+    before = {name for name, p in model.named_parameters() if p.requires_grad}
+    plain = without_lora(model).requires_grad_(False)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == before
+    assert {"score.weight", "token_embedding.weight"} <= before and not any(p.requires_grad for p in plain.parameters())

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from understudy.config.model import ModelConfig, RopeScaling
 from understudy.interop.gguf_tokenizer import add_tokenizer, read_tokenizer
 from understudy.interop.gguf_tokenizer import check_tokenizer as check_tokenizer_of
+from understudy.interop.huggingface import check_layers
 from understudy.interop.memory import check_fits_memory
 from understudy.interop.names import from_theirs, to_theirs
 from understudy.interop.proof import EXACT, ReferenceOutputs
-from understudy.interop.shapes import ARCHITECTURES, model_config, plain_shape, plain_weights
+from understudy.interop.shapes import ARCHITECTURES, MOST_CONTEXT, MOST_LAYERS, model_config, plain_shape, plain_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]
     check_fits_memory(path, sum(4 * int(tensor.n_elements) for tensor in reader.tensors))
     shape = shape_from_metadata(metadata, {tensor.name: tensor for tensor in reader.tensors}, path)
     config = model_config(shape, path)
+    check_layers(config, {tensor.name: tensor for tensor in reader.tensors}, path)
     try:
         tokenizer = read_tokenizer(metadata)
     except ValueError as error:
@@ -76,21 +78,12 @@ def open_gguf(path: Path) -> Any:
     try:
         reader = gguf.GGUFReader(path)
         needed = max((int(tensor.data_offset + tensor.n_bytes) for tensor in reader.tensors), default=0)
-    except (
-        ValueError,
-        IndexError,
-        KeyError,
-        OverflowError,
-        OSError,
-        MemoryError,
-        TypeError,
-        UnicodeDecodeError,
-    ) as error:
+    except (ValueError, LookupError, OverflowError, OSError, MemoryError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); fetch it again") from error
     if needed > path.stat().st_size:
         raise ValueError(f"{path} is cut short: it has {path.stat().st_size:,} bytes of {needed:,}; fetch it again")
     parts = reader.fields.get("split.count")
-    if parts is not None and parts.contents() > 1:
+    if parts is not None and parts.contents() not in (0, 1):
         raise ValueError(f"{path} is one of {parts.contents()} parts; join them with `llama-gguf-split --merge`")
     return reader
 
@@ -102,13 +95,17 @@ def shape_from_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, Any],
         ValueError: another architecture, an option that our model lacks, or a setting that is missing.
     """
     name = metadata.get("general.architecture")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise ValueError(f"{path} holds a model of architecture {name!r}; {', '.join(FAMILIES)} can be imported")
 
     def setting(key: str, default: Any = None) -> Any:
         value = metadata.get(f"{name}.{key}", default)
         if value is None:
             raise ValueError(f"{path} lacks {name}.{key}; it is damaged, or of another kind")
+        if key != "rope.scaling.type" and (type(value) not in (int, float) or not 0 <= value < 2**40):
+            raise ValueError(
+                f"{path} has {name}.{key} {str(value)[:40]!r}, which is no number of a model; it is damaged"
+            )
         return value
 
     if setting("expert_count", 0):
@@ -120,7 +117,12 @@ def shape_from_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, Any],
         "n_heads": setting("attention.head_count"), "d_model": setting("embedding_length"),
         "d_ff": setting("feed_forward_length"), "tied": "output.weight" not in tensors,
     }  # fmt: skip
-    if "token_embd.weight" not in tensors:
+    if not 1 <= shape["n_layers"] <= MOST_LAYERS or not 1 <= shape["context_length"] <= MOST_CONTEXT:
+        raise ValueError(
+            f"{path} has {shape['n_layers']} layers and a context of {shape['context_length']} tokens; up to {MOST_LAYERS} "
+            f"and {MOST_CONTEXT:,} can be imported"
+        )
+    if "token_embd.weight" not in tensors or len(tensors["token_embd.weight"].shape) != 2:
         raise ValueError(f"{path} lacks token_embd.weight; it is damaged, or of another kind")
     shape["vocab_size"] = int(tensors["token_embd.weight"].shape[1])
     if name == "gpt2":
@@ -152,8 +154,10 @@ def scaling_from_factors(factors: Tensor, config: ModelConfig, path: Path) -> Ro
     """
     import torch
 
-    scaling = RopeScaling(type="llama3", factor=float(factors.max()))
-    if not torch.allclose(factors, rope_factors(config, scaling), rtol=1e-3):
+    scaling = RopeScaling(type="llama3", factor=float(factors.max()) if factors.numel() else 1.0)
+    if factors.shape != (config.resolve().head_width // 2,) or not torch.allclose(
+        factors, rope_factors(config, scaling), rtol=1e-3
+    ):
         raise ValueError(f"{path} scales rotary frequencies in another way than Llama 3, which has no counterpart here")
     return scaling
 

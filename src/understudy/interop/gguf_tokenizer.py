@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """GGUF's kinds of tokens."""
+MOST_CHARACTERS = 1000
+"""Of a token; longer ones would take endless work."""
 SPACE = "\u2581"
 """How SentencePiece writes a space."""
 
@@ -58,6 +60,13 @@ def read_tokenizer(metadata: Mapping[str, Any]) -> HuggingFaceTokenizer:
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ValueError("it has no tokenizer")
     kinds = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    for field in ("merges", "scores", "token_type"):
+        if not isinstance(metadata.get(f"tokenizer.ggml.{field}"), list | None):
+            raise ValueError(f"its tokenizer.ggml.{field} is no list; it is damaged")
+    if not isinstance(metadata.get("tokenizer.chat_template"), str | None):
+        raise ValueError("its chat template is no text; it is damaged")
+    if longest := next((token for token in tokens if len(token) > MOST_CHARACTERS), None):
+        raise ValueError(f"its token {longest[:20]!r}... has {len(longest):,} characters; it is damaged")
     if len(kinds) != len(tokens):
         raise ValueError(f"it has {len(tokens):,} tokens and {len(kinds):,} kinds of tokens; it is damaged")
     last = max((id for id, token_kind in enumerate(kinds) if token_kind != UNUSED), default=-1)

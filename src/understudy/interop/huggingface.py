@@ -252,7 +252,7 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     shape = shape_from_document(document, folder / "config.json")
     config = model_config(shape, folder)
     halves = document.get("dtype", document.get("torch_dtype")) in ("bfloat16", "float16")
-    file_bytes = sum(path.stat().st_size for path in weight_files(folder) if path.is_file())
+    file_bytes = sum(path.stat().st_size for path in weight_files(folder))
     check_fits_memory(folder, file_bytes * (2 if halves else 1))
     tensors = tidy_tensors(read_weights(folder), config, folder)
     check_layers(config, tensors, folder)
@@ -266,6 +266,7 @@ def tidy_tensors(tensors: dict[str, Tensor], config: ModelConfig, source: object
     if not any(name.startswith(base) for name in tensors):
         tensors = {name if name.startswith(heads) else base + name: tensor for name, tensor in tensors.items()}
     tensors = {name: t for name, t in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
+    check_types(tensors, source)
     embedding = tensors.get(table_of(config.family)[0].huggingface)
     if config.tied and embedding is not None and (head := tensors.pop("lm_head.weight", None)) is not None:
         import torch
@@ -275,6 +276,23 @@ def tidy_tensors(tensors: dict[str, Tensor], config: ModelConfig, source: object
                 f"{source} has a head that is not the embedding, though its configuration ties the two; it is damaged"
             )
     return tensors
+
+
+def check_types(tensors: dict[str, Tensor], source: object) -> None:
+    """Refuse tensors that are no plain matrices of fp32, fp16 or bf16.
+
+    Raises:
+        ValueError: names the first, and its type.
+    """
+    import torch
+
+    known = (torch.float32, torch.float16, torch.bfloat16)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in known or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{source} holds {name} as {kind}; weights in fp32, fp16 or bf16 can be imported")
+        if tensor.numel() * tensor.element_size() > 64 + 8 * tensor.untyped_storage().nbytes():
+            raise ValueError(f"{source} holds {name} with more numbers than are in the file; it is damaged")
 
 
 def check_layers(config: ModelConfig, tensors: dict[str, Tensor], source: object) -> None:
@@ -303,7 +321,10 @@ def weight_files(folder: Path) -> list[Path]:
                 raise ValueError(f"{index} does not name the file of each weight; it is damaged")
             if outside := [file for file in files.values() if Path(file).name != file]:
                 raise ValueError(f"{index} names {outside[0]!r}, which is no file beside it; it is damaged")
-            return [folder / file for file in sorted(set(files.values()))]
+            paths = [folder / file for file in sorted(set(files.values()))]
+            if missing := [path for path in paths if not path.is_file()]:
+                raise ValueError(f"{missing[0]} is missing, which {index.name} names; fetch it again")
+            return paths
     raise ValueError(f"{folder} holds no weights: it has neither model.safetensors nor pytorch_model.bin")
 
 

@@ -39,7 +39,7 @@ def modelfile(run: Run) -> str:
     tokenizer = run.tokenizer
     template = _template(tokenizer) if speaks_chat(tokenizer) else TEXT
     names = {id: name for name, id in tokenizer.special_tokens.items()}
-    ends = [names[id] for id in end_ids(tokenizer) if id in names]
+    ends = [names[id] for id in end_ids(tokenizer) if id in names and not set(names[id]) & {'"', "\n"}]
     stops = sorted(ends, key=lambda name: (name != END, name == END_OF_TEXT, name))
     lines = ["FROM ./model.gguf", *([] if template is None else [f'TEMPLATE """{template}"""'])]
     lines.append(f"PARAMETER num_ctx {run.config.model.context_length}")

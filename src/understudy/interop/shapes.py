@@ -85,6 +85,8 @@ def _llama_line(
 
 ANY = object()
 """As a required value: any."""
+MOST_LAYERS, MOST_CONTEXT = 1000, 1 << 20
+"""Limits that no real model reaches, so that a damaged file cannot ask for endless work."""
 NO_BIAS = {"attention_bias": False, "mlp_bias": False}
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(
@@ -302,9 +304,21 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
     shape["activation"] = known[ALIASES.get(activation, activation)]
     if name != "gpt2":
         shape |= _rope_settings(document, settings["rope_theta"], source)
+    for option, most in (("n_layers", MOST_LAYERS), ("context_length", MOST_CONTEXT)):
+        if isinstance(shape[option], int | float) and shape[option] > most:
+            raise ValueError(
+                f"{source} has {architecture.fields[option]} {shape[option]}; up to {most:,} can be imported"
+            )
+    wanted = "sliding_attention" if shape.get("sliding_window") else "full_attention"
+    if any(layer != wanted for layer in document.get("layer_types") or []):
+        raise ValueError(f"{source} has layer_types other than {wanted} for all layers, which has no counterpart here")
     if name == "smollm3":
         interval = document.get("no_rope_layer_interval", 4)
-        with_rope = document.get("no_rope_layers") or [(n + 1) % interval != 0 for n in range(shape["n_layers"])]
+        with_rope = document.get("no_rope_layers")
+        layers = shape["n_layers"]
+        if not (type(interval) is type(layers) is int and interval > 0 and isinstance(with_rope, list | None)):
+            raise ValueError(f"{source} has no_rope_layers that are no list, or an interval below 1; it is damaged")
+        with_rope = with_rope or [(n + 1) % interval != 0 for n in range(layers)]
         shape["no_rope_layers"] = [layer for layer, has_rope in enumerate(with_rope) if not has_rope]
     return shape
 
@@ -333,7 +347,7 @@ def _family_of(document: Mapping[str, Any], source: object) -> str:
 
 def _rope_settings(document: Mapping[str, Any], default_theta: float, source: object) -> dict[str, Any]:
     """Our settings of rotary positions from those of a config.json, in its older or newer form."""
-    rope = document.get("rope_parameters") or document.get("rope_scaling") or {}
+    rope = document.get("rope_scaling") or document.get("rope_parameters") or {}  # as transformers reads them
     if not isinstance(rope, Mapping):
         raise ValueError(f"{source} has rope parameters that are no settings by name; it is damaged")
     settings: dict[str, Any] = {"rope_theta": rope.get("rope_theta") or document.get("rope_theta") or default_theta}

@@ -78,9 +78,10 @@ def hold_frozen_weights(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def without_lora(model: ModuleT) -> ModuleT:
-    """The frozen model under the adapters: a second module in evaluation mode that shares the weights of ``model``."""
-    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    plain = copy.deepcopy(model, shared)
+    """The frozen model under the adapters: a second module in evaluation mode that shares the memory of the weights of
+    ``model``. None of its own parameters requires a gradient."""
+    shared: dict[int, Tensor] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}
+    plain = copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
     for owner in list(plain.modules()):
         for name, layer in list(owner.named_children()):
             if isinstance(layer, LoraLinear):

@@ -62,8 +62,9 @@ class RolloutStage(TrainingStage):
     def setup(self, context: StageContext) -> None:
         self.config, self.runtime = context.config, context.runtime
         policy = as_gpt(context.model)
-        # Under adapters the frozen model is the reference model, and no second copy is needed.
-        adapted = context.config.model.lora is not None
+        # Under adapters the frozen model is the reference model, unless the embeddings are trained.
+        lora = context.config.model.lora
+        adapted = lora is not None and not lora.embeddings
         reference = without_lora(policy) if adapted else as_gpt(load_reference(context.folder).model)
         self.models = load_models(context.config, context.runtime, self.tokenizer, policy, reference)
 

@@ -241,7 +241,7 @@ def _read_json(file: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}"
         raise ValueError(f"{file}: this is not JSON at {where}: it is damaged or cut short") from None
-    except ValueError as error:  # a number of too many digits
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or too many brackets
         raise ValueError(f"{file}: this is not a tokenizer: it is damaged ({error})") from None
 
 
@@ -251,3 +251,5 @@ def _named(file: Path | str, build: Any, *arguments: Any) -> Any:
         return build(*arguments)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+    except (AttributeError, LookupError, TypeError) as error:  # a field that holds something else than it should
+        raise ValueError(f"{file}: it is damaged ({error})") from error

@@ -6,6 +6,7 @@ seconds and size, since a sandbox alone lets a template loop for ever or fill th
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import threading
@@ -53,7 +54,7 @@ class ChatTemplate:
             self._template = self._environment.from_string(source)
         except TemplateSyntaxError as error:
             raise ValueError(f"the chat template is no Jinja, at line {error.lineno}: {_line(error)}") from error
-        except (TemplateError, RecursionError) as error:
+        except (TemplateError, SyntaxError, RecursionError) as error:  # the second of what Jinja compiles to
             raise ValueError(f"the chat template cannot be used: {_line(error)}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], reply: bool) -> str:
@@ -99,13 +100,15 @@ class _Environment(ImmutableSandboxedEnvironment):
     code_generator_class = _Generator
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Steps, _Generation, loopcontrols])
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Steps, _Generation, loopcontrols],
+                         finalize=self._finalized)  # fmt: skip
         self.limits = _Limits()
         self.filters["tojson"] = _tojson
         self.filters["indent"], self.filters["replace"] = self._indent, self.replaced
         for name in UNSAFE_FILTERS:
             if name != "indent":
                 self.filters.pop(name, None)
+        self.filters = {name: self._limited(function) for name, function in self.filters.items()}
         self.globals.pop("lipsum", None)
         self.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
 
@@ -122,6 +125,40 @@ class _Environment(ImmutableSandboxedEnvironment):
     def check_size(self, size: int) -> None:
         if size > self.limits.most:
             raise TemplateLimit(f"writes without end: more than {self.limits.most:,} characters")
+
+    def check_arguments(self, values: Iterable[Any]) -> None:
+        """Refuse arguments that are large numbers, or whose text would be too long."""
+        left, size = list(values), 0
+        if any(isinstance(value, int) and abs(value) > MOST_NUMBER for value in left):
+            raise TemplateLimit(f"passes a number above {MOST_NUMBER:,} to a function")
+        while left:
+            value = left.pop()
+            size += len(value) + 1 if isinstance(value, str) else 1
+            self.check_size(size)
+            if isinstance(value, dict):
+                left += [*value.keys(), *value.values()]
+            elif isinstance(value, list | tuple | set):
+                left += value
+
+    def _limited(self, function: Any) -> Any:
+        """A filter that checks its arguments and its result."""
+
+        @functools.wraps(function)  # keeps the mark by which Jinja passes its environment
+        def limited(*args: Any, **kwargs: Any) -> Any:
+            self.step()
+            self.check_arguments([*args, *kwargs.values()])
+            result = function(*args, **kwargs)
+            if isinstance(result, str):
+                self.check_size(len(result))
+            return result
+
+        return limited
+
+    def _finalized(self, value: Any) -> Any:
+        """A value before it becomes text."""
+        if not isinstance(value, str | int | float):
+            self.check_arguments([value])
+        return value
 
     def concat(self, parts: Iterable[str]) -> str:
         """Jinja puts the parts of a template's output together by this."""
@@ -145,10 +182,15 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         __self.step()
-        large = any(isinstance(value, int) and abs(value) > MOST_NUMBER for value in (*args, *kwargs.values()))
-        if large and __obj is not __self.globals["range"]:  # which has a limit of its own
-            raise TemplateLimit(f"passes a number above {MOST_NUMBER:,} to a function")
+        if __obj is not __self.globals["range"]:  # which has a limit of its own
+            __self.check_arguments([*args, *kwargs.values()])
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        if name in ("format", "format_map"):
+            form = owner if isinstance(owner, str) else getattr(getattr(__obj, "__wrapped__", None), "__self__", "")
+            sizes = [len(value) for value in (*args, *kwargs.values()) if isinstance(value, str)]
+            __self.check_size(len(form) + form.count("{") * max(sizes, default=0))
+            if re.search(r"\d{4}", form):
+                raise TemplateLimit("formats to a width that fills the memory")
         if isinstance(owner, str) and name == "replace" and len(args) > 1:
             __self.check_replace(owner, str(args[0]), str(args[1]))
         if isinstance(owner, str) and name == "join" and args:
@@ -158,6 +200,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or (operator == "%" and isinstance(left, str) and re.search(r"\d{4}|\*", left)):
             raise TemplateLimit(f"uses {operator}, by which a text or number fills the memory")
+        if operator == "%" and isinstance(left, str):
+            self.check_arguments([right])
+            sizes = [len(value) for value in (right if isinstance(right, tuple) else [right]) if isinstance(value, str)]
+            self.check_size(len(left) + left.count("%") * max(sizes, default=0))
         if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
             self.check_size(len(left) + len(right))
         if operator == "*":

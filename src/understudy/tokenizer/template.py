@@ -12,7 +12,7 @@ All positions are in characters of the sealed text, see `HuggingFaceTokenizer.se
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
@@ -180,11 +180,12 @@ def _masked(
     encoding: Any, text: str, spans: Sequence[Span], starts: dict[int, int], ends: Collection[int | None]
 ) -> TokensAndMask:
     """Ids, mask, and the positions of contents among the ids, from positions in the text."""
-    ids, begins = list(encoding.ids), [begin for begin, _ in encoding.offsets]
+    ids, begins, stops = list(encoding.ids), *zip(*encoding.offsets)
     mask = [False] * len(ids)
-    contents = [range(bisect_left(begins, first), bisect_left(begins, last)) for first, last in spans]
+    # A token that begins before a content and reaches into it is part of it.
+    contents = [range(bisect_right(stops, first), bisect_left(begins, last)) for first, last in spans]
     for number, start in starts.items():
-        first, stop = bisect_left(begins, start), contents[number].stop
+        first, stop = bisect_right(stops, start), contents[number].stop
         later = [content.start for content in contents[number + 1 :] if content.start > stop]
         limit = min(later, default=len(ids))
         end = next((index for index in range(stop, limit) if ids[index] in ends), stop - 1)

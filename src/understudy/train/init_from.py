@@ -39,6 +39,8 @@ def model_from_parent(raw: dict[str, Any], parent: ModelConfig, tokenizer: Token
     shape.pop("lora", None)  # adapters of the parent are merged into its weights
     if tokenizer and parent.vocab_size and tokenizer.vocab_size > parent.vocab_size:
         shape["vocab_size"] = tokenizer.vocab_size
+        if shape.get("embedding_rows", tokenizer.vocab_size) < tokenizer.vocab_size:
+            shape.pop("embedding_rows")
     given = {n: list(v) if isinstance(v, tuple) else v for n, v in raw.items() if v is not None}
     for name, value in given.items():
         if name not in FREE and shape.get(name) != value:

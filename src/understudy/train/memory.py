@@ -75,7 +75,9 @@ def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
     if not config.info.rollout:
         return []
     rollout, reward = config.section(RolloutConfig), config.model
-    models = [] if config.model.lora else [(config.model, False)]  # under adapters, the reference is the frozen model
+    lora = config.model.lora
+    shared = lora is not None and not lora.embeddings  # the reference model is the frozen one
+    models = [] if shared else [(config.model, False)]
     if rollout.reward_model and rollout.reward_weight:
         with contextlib.suppress(ValueError):
             reward = find_run(rollout.reward_model).config().model
