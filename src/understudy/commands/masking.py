@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from understudy.commands import Arguments, show_result
+from understudy.config.stages import IMPORTED
 from understudy.console import final_table, print_line, printable
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import PackingCounts, fit_to_row, render_set
@@ -54,8 +55,9 @@ def inspect_mask(arguments: Arguments) -> None:
     folder = find_run(arguments.run)
     config, own_tokenizer = folder.config(), load_tokenizer(folder.path / "tokenizer.json")
     if arguments.data is None and config.info.data != "conversations":
+        imported = folder.record()["stage"] == IMPORTED
         raise ValueError(
-            f"the run {folder.path} was trained on {config.info.data}; name conversations to show with --data PATH, a "
+            f"the run {folder.path} was {'imported' if imported else f'trained on {config.info.data}'}; name conversations to show with --data PATH, a "
             "folder of `understudy prepare SOURCE --kind conversations` or a .jsonl file"
         )
     tokenizer = with_chat_tokens(own_tokenizer)

@@ -47,7 +47,7 @@ def train(stage: str, arguments: Arguments) -> None:
         "tokens": f"{progress.tokens:,}",
         "time training": f"{progress.train_seconds:,.1f} s",
         "validation loss": interval_text(final.loss, final.loss_low, final.loss_high, ".4f"),
-        "best validation loss": f"{progress.best_loss:.4f}",
+        "best validation loss": "–" if progress.best_loss is None else f"{progress.best_loss:.4f}",
     }
     if final.bits_per_byte is not None:
         rows["bits per byte"] = f"{final.bits_per_byte:.4f}"

@@ -75,11 +75,14 @@ def open_gguf(path: Path) -> Any:
     """
     import gguf
 
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF" and path.stat().st_size >= 4:
+            raise ValueError(f"{path} is no GGUF file")
     try:
         reader = gguf.GGUFReader(path)
         needed = max((int(tensor.data_offset + tensor.n_bytes) for tensor in reader.tensors), default=0)
     except (ValueError, LookupError, OverflowError, OSError, MemoryError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+        raise ValueError(f"{path} is damaged or cut short; fetch it again") from error
     if needed > path.stat().st_size:
         raise ValueError(f"{path} is cut short: it has {path.stat().st_size:,} bytes of {needed:,}; fetch it again")
     parts = reader.fields.get("split.count")

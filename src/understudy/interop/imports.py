@@ -122,13 +122,22 @@ def find_source(
     """
     path = Path(name)
     if path.is_file():
+        if path.suffix not in (".pt", ".pth", ".gguf") and not (path.parent / "config.json").is_file():
+            raise ValueError(f"{path} is no model; give a .gguf file, nanoGPT's ckpt.pt or a folder with config.json")
         return ImportSource(path if path.suffix in (".pt", ".pth", ".gguf") else path.parent, name)
     if (path / "config.json").is_file():
         return ImportSource(path, name)
     if (path / "ckpt.pt").is_file():
         return ImportSource(path / "ckpt.pt", name)
-    if path.exists():
-        raise ValueError(f"{path} holds no model: it has neither config.json nor nanoGPT's ckpt.pt")
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) == 1:
+            return ImportSource(files[0], name)
+        if files:
+            raise ValueError(f"{path} holds {len(files)} GGUF files; give one of them, such as {files[0]}")
+        raise ValueError(f"{path} holds no model: it has neither config.json nor nanoGPT's ckpt.pt, nor a .gguf file")
+    if path.suffix == ".gguf" or path.is_absolute():
+        raise ValueError(f"there is no file {path}")
     named = NAMED_MODELS.get(name)
     if named and (file := installed_file(named)):
         return ImportSource(file, name, named.repo, named.license)

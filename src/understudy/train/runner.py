@@ -137,7 +137,7 @@ def _first_model(config: RunConfig, stage: TrainingStage, runtime: Runtime, pare
     model = build_model(config.model).to(runtime.device)
     if parent:
         stage.notes.extend(start_from(model, parent, stage.tokenizer))
-        parent.model.to("meta")  # its memory is free again
+        parent.model.to("meta")  # the parent's weights are not needed again, and their memory is
     if config.model.lora and runtime.dtype == torch.bfloat16:
         hold_frozen_weights(model, runtime.dtype)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
