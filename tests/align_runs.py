@@ -32,7 +32,7 @@ def beginner(path: Path, seed: int = 0) -> Run:
     """An assistant with random weights that knows eight letters and how to end."""
     tokenizer = with_chat_tokens(train_tokenizer("char", ["user assistant system\n" + LETTERS]))
     shape = {
-        "family": "portable", "context_length": 32, "n_layers": 1, "n_heads": 2, "d_model": 16,
+        "family": "qwen3", "context_length": 32, "n_layers": 1, "n_heads": 2, "d_model": 16,
         "vocab_size": tokenizer.vocab_size,
     }  # fmt: skip
     torch.manual_seed(seed)

@@ -62,7 +62,7 @@ def small_config(char_data: Path) -> Any:
     from understudy.config.load import apply_overrides, build_config
 
     base = {
-        "model": {"family": "portable", "context_length": 16, "n_layers": 2, "n_heads": 2, "d_model": 16},
+        "model": {"family": "qwen3", "context_length": 16, "n_layers": 2, "n_heads": 2, "d_model": 16},
         "data": {"path": str(char_data)},
         "optim": {"name": "muon", "schedule": "linear"},
         "train": {"steps": 8, "batch_size": 8, "dtype": "fp32"},

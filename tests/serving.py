@@ -46,7 +46,7 @@ def make_run(
     """The folder of a run with random weights, its vocabulary padded by some ids that the tokenizer lacks."""
     tokenizer = small_tokenizer(chat)
     shape = {
-        "family": "portable", "context_length": context_length, "n_layers": 1, "n_heads": 2, "d_model": 16,
+        "family": "qwen3", "context_length": context_length, "n_layers": 1, "n_heads": 2, "d_model": 16,
         "vocab_size": tokenizer.vocab_size + padding,
     }  # fmt: skip
     torch.manual_seed(seed)

@@ -29,7 +29,7 @@ CONTEXT = 48
 EXTRAS = {"value_embeddings": True, "key_shift": True, "ngram_orders": (2, 3), "ngram_buckets": 64}
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
-    "portable": {"family": "portable", "n_kv_heads": 2, "activation": "relu2", **EXTRAS},
+    "qwen3": {"family": "qwen3", "n_kv_heads": 2, "activation": "relu2", **EXTRAS},
     "bigram": {"family": "bigram"},
 }
 GREEDY = SamplingSettings(temperature=0)
@@ -106,7 +106,7 @@ def test_answers_are_those_of_each_request_alone(shape: str, tokenizer: Tokenize
 
 
 @pytest.mark.parametrize(
-    ("shape", "weights"), [("gpt2", "fp32"), ("portable", "fp32"), ("bigram", "fp32"), ("gpt2", "int8")]
+    ("shape", "weights"), [("gpt2", "fp32"), ("qwen3", "fp32"), ("bigram", "fp32"), ("gpt2", "int8")]
 )
 def test_the_same_seed_gives_the_same_bits_whatever_else_runs(shape: str, weights: str, tokenizer: Tokenizer) -> None:
     """Beside others that come, go, and share prefixes, each answer and each log-probability is the same as alone."""

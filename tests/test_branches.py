@@ -15,9 +15,9 @@ from understudy.model.masks import AttentionContext, causal, divide, prefix_shar
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
-    "portable": {"family": "portable", "n_kv_heads": 1},
-    "shifted keys": {"family": "portable", "key_shift": True},
-    "n-grams": {"family": "portable", "ngram_orders": (2, 3), "ngram_buckets": 64, "value_embeddings": True},
+    "qwen3": {"family": "qwen3", "n_kv_heads": 1},
+    "shifted keys": {"family": "qwen3", "key_shift": True},
+    "n-grams": {"family": "qwen3", "ngram_orders": (2, 3), "ngram_buckets": 64, "value_embeddings": True},
 }
 COMMON = [5, 6, 7, 8]
 DOCUMENTS = [(COMMON, [1, 2, 3]), ([9, 9], [4]), (COMMON, [3, 2]), (COMMON, []), ([9, 9], [4, 4, 5, 6, 7, 1, 2])]
@@ -98,7 +98,7 @@ def test_shared_prefixes_are_laid_out_once() -> None:
 
 
 def test_a_row_may_hold_more_padding_than_the_context_is_long() -> None:
-    model = model_of(SHAPES["portable"])
+    model = model_of(SHAPES["qwen3"])
     tokens, documents = torch.zeros(1, 14, dtype=torch.long), torch.full((1, 14), PADDING)
     documents[0, :2] = 0
     context = prefix_shared(documents, torch.zeros_like(tokens), torch.tensor([0, 1]))

@@ -356,7 +356,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     speaking = small_tokenizer()
     for name, tokenizer in {"speaking": speaking, "base": train_tokenizer("char", ["Sam found it."])}.items():
         folder = RunFolder(tmp_path / "runs" / name)
-        shape = SHAPE | {"family": "portable", "vocab_size": tokenizer.vocab_size}
+        shape = SHAPE | {"family": "qwen3", "vocab_size": tokenizer.vocab_size}
         config = build_config({"model": shape, "data": {"path": "nowhere"}})
         torch.manual_seed(0)
         save_run(folder, config, tokenizer, weights_of(GPT(config.model)), {}, step=3)

@@ -21,7 +21,7 @@ from understudy.config.load import (
     setting_rows,
 )
 
-BASE: dict[str, Any] = {"data": {"path": "x"}, "model": {"family": "portable"}}
+BASE: dict[str, Any] = {"data": {"path": "x"}, "model": {"family": "qwen3"}}
 
 
 def refused(**overrides: str) -> str:
@@ -98,8 +98,8 @@ def test_missing_and_unreadable_configurations(tmp_path: Any) -> None:
 def test_family_defaults_fill_omitted_settings() -> None:
     gpt2 = build_config({"data": {"path": "x"}}).model
     assert (gpt2.position, gpt2.norm, gpt2.bias, gpt2.d_ff) == ("learned", "layernorm", True, 512)
-    portable = build_config(BASE).model
-    assert (portable.position, portable.norm, portable.bias, portable.d_ff) == ("rope", "rmsnorm", False, 384)
+    qwen3 = build_config(BASE).model
+    assert (qwen3.position, qwen3.norm, qwen3.bias, qwen3.d_ff) == ("rope", "rmsnorm", False, 384)
 
 
 @settings(deadline=None)
@@ -155,7 +155,7 @@ def test_every_setting_has_a_description_a_type_and_a_default() -> None:
         )
     by_name = {row.name: row for row in rows}
     assert (by_name["train.steps"].type, by_name["train.steps"].default) == ("whole number from 1", "1000")
-    assert by_name["model.family"].type == "gpt2, portable or bigram"
+    assert by_name["model.family"].type == "gpt2, llama, mistral, smollm3, qwen2, qwen3 or bigram"
     assert by_name["optim.betas"].type == "list of 2: number from 0 to 1"
     assert by_name["grpo.group_size"].type == "whole number from 2"
     assert by_name["data.path"].default == "required" and by_name["model.d_ff"].default == "null"

@@ -411,7 +411,7 @@ def test_bytes_that_another_process_writes_meanwhile_are_noticed(corpus: Path, t
 
 def test_a_second_generated_corpus_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from understudy.data.chat.prepare import prepare_conversations
-    from understudy.data.generated import CORPORA
+    from understudy.data.generated import CORPORA, PROMPT_CORPORA
 
     class Counting:
         counts: ClassVar = {"text": {"train": 40, "val": 4}, "conversations": {"train": 20, "val": 3}}
@@ -424,7 +424,8 @@ def test_a_second_generated_corpus_is_a_row(tmp_path: Path, monkeypatch: pytest.
             for i in range(count):
                 yield {"messages": [{"role": "user", "content": f"{split} {i}"}, {"role": "assistant", "content": "x"}]}
 
-    monkeypatch.setitem(CORPORA, "counting", Counting())  # type: ignore[arg-type]
+    for table in (CORPORA, PROMPT_CORPORA):
+        monkeypatch.setitem(table, "counting", Counting())  # type: ignore[arg-type]
     monkeypatch.setitem(sources.TEXT, "counting", sources.Generated("counting"))
     monkeypatch.setitem(sources.CONVERSATIONS, "counting", sources.Generated("counting"))
     summary = prepare(["counting"], tmp_path / "text", tokenizer="char", seed=3)

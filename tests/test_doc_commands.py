@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from align_runs import finished_run
+from test_interop_gguf_import import imported_tokenizer
+from test_interop_huggingface import shape
 from understudy.cli import main
 from understudy.config.stages import STAGES
 from understudy.feedback.records import AnswerRecord, Judgement
@@ -27,11 +30,16 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs/how-to" / f"{name}.md" for name in ("train", "data", "align", "evaluate", "serve", "interop")),
+    *(
+        ROOT / "docs/how-to" / f"{name}.md"
+        for name in ("train", "data", "align", "evaluate", "serve", "interop", "models")
+    ),
 ]
 """In the order of their runs: data.md uses a run of train.md."""
 
 SKIPPED = {
+    r"^(pip|ollama) ": "installs a package, or is another program",
+    r"^understudy (import|chat) smollm2": "needs a package or the hub; tests/test_real_models.py imports it, and here a small model has its name",
     r"^make ": "installs a new environment; tests/test_cli.py runs the demo's parts",
     r"^(curl|lm_eval|torchrun|python) ": "needs a server, the harness or several processes; has other tests",
     r"^understudy serve ": "does not end; tests/test_serve_api.py starts a server",
@@ -132,6 +140,13 @@ def write_files() -> None:
         {"prompt": question, "chosen": answer, "rejected": [{"role": "assistant", "content": "No."}]}
         for question, answer in zip(user, reply)
     ])  # fmt: skip
+    write_lines("shop.jsonl", [{"messages": question + answer} for question, answer in zip(user, reply)])
+    write_lines("shop-pairs.jsonl", [
+        {"prompt": question, "chosen": answer, "rejected": [{"role": "assistant", "content": "No."}]}
+        for question, answer in zip(user, reply)
+    ])  # fmt: skip
+    # A small model in the place of SmolLM2, with a tokenizer and a chat template of its own.
+    finished_run(Path("runs/smollm2"), shape("llama", vocab_size=293, context_length=512), imported_tokenizer())
     rows = [{"question": question, "answer": answer[0]["content"]} for question, answer in zip(questions, reply)]
     write_lines("my-questions.jsonl", rows)
     Path("my-questions.csv").write_text(

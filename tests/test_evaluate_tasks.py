@@ -29,7 +29,7 @@ from understudy.evaluate.statistics import (
     win_rate,
 )
 from understudy.evaluate.task import as_text
-from understudy.evaluate.tasks import TASKS, find_task
+from understudy.evaluate.tasks import PUBLIC, find_task
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram
 from understudy.rewards.verifiers import final_number
@@ -75,7 +75,7 @@ def rigged(tokenizer: Tokenizer, after: dict[str, dict[str, float]], context: in
 def small_gpt(tokenizer: Tokenizer, context: int = 64) -> GPT:
     torch.manual_seed(3)
     config = ModelConfig(
-        family="portable", vocab_size=tokenizer.vocab_size, context_length=context, n_layers=2, n_heads=2, d_model=16
+        family="qwen3", vocab_size=tokenizer.vocab_size, context_length=context, n_layers=2, n_heads=2, d_model=16
     )
     model = GPT(config)
     with torch.no_grad():
@@ -430,7 +430,7 @@ def test_without_data_or_hub_one_sentence_advises(monkeypatch: pytest.MonkeyPatc
         raise UnavailableError("the dataset could not be fetched")
 
     monkeypatch.setattr(public, "list_dataset", away)
-    for name in set(TASKS) - {"hamlet", "hamlet-choice"}:
+    for name in PUBLIC:
         with pytest.raises(ValueError, match=f"questions of {name} are not here.*--task-data"):
             find_task(name).examples()
 

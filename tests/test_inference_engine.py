@@ -29,8 +29,8 @@ EXTRAS = {"value_embeddings": True, "key_shift": True, "ngram_orders": (2, 3), "
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2", **SMALL},
     "gpt2 with extras": {"family": "gpt2", "logit_softcap": 15.0, **EXTRAS, **SMALL},
-    "portable": {"family": "portable", **SMALL},
-    "portable with extras": {"family": "portable", "n_kv_heads": 2, "activation": "relu2", **EXTRAS, **SMALL},
+    "qwen3": {"family": "qwen3", **SMALL},
+    "qwen3 with extras": {"family": "qwen3", "n_kv_heads": 2, "activation": "relu2", **EXTRAS, **SMALL},
     "bigram": {"family": "bigram", "vocab_size": VOCAB, "context_length": CONTEXT},
 }
 
@@ -292,7 +292,7 @@ def test_the_model_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {read.grad for read in reads} == {False}
 
 
-@pytest.mark.parametrize("shape", ["gpt2", "portable with extras"])
+@pytest.mark.parametrize("shape", ["gpt2", "qwen3 with extras"])
 def test_autocast_is_the_precision_of_training(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = decided_model(shape)
     reads, products = watch(model, monkeypatch), list[torch.dtype]()

@@ -20,12 +20,14 @@ from understudy.config.model import LoraConfig, ModelConfig
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.interop.export import export_run
-from understudy.interop.ollama import modelfile
+from understudy.interop.huggingface_tokenizer import tokenizer_document
+from understudy.interop.ollama import go_template, modelfile
 from understudy.tokenizer import BPETokenizer, Tokenizer, gpt2_tokenizer, train_tokenizer
 from understudy.tokenizer.chat import CHAT_TEMPLATE, render, with_chat_tokens
+from understudy.tokenizer.huggingface import HuggingFaceTokenizer
 
 gguf: Any = pytest.importorskip("gguf", reason="gguf comes with `pip install 'understudy[interop]'`")
-SHAPES = {"gpt2": {"activation": "gelu_tanh"}, "portable": {"n_heads": 4, "n_kv_heads": 2, "head_width": 16}}
+SHAPES = {"gpt2": {"activation": "gelu_tanh"}, "qwen3": {"n_heads": 4, "n_kv_heads": 2, "head_width": 16}}
 
 
 def bpe(pattern: str = "gpt2") -> Tokenizer:
@@ -50,7 +52,7 @@ def test_weights_and_metadata(family: str, type: str, tmp_path: Path) -> None:
     expected = run.model.blocks[0].mlp.down.weight.detach().clone()
     reader = exported(run, tmp_path / "out", type)
     architecture = field(reader, "general.architecture")
-    assert architecture == {"gpt2": "gpt2", "portable": "qwen3"}[family]
+    assert architecture == {"gpt2": "gpt2", "qwen3": "qwen3"}[family]
     assert field(reader, f"{architecture}.context_length") == 32
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     down = tensors["blk.0.ffn_down.weight"]
@@ -75,7 +77,7 @@ def test_adapters_are_merged(tmp_path: Path) -> None:
 
 
 def test_a_matrix_that_blocks_do_not_divide_is_kept_in_f16(tmp_path: Path) -> None:
-    run = randomised(tmp_path / "run", shape("portable", d_model=48, d_ff=64), bpe())
+    run = randomised(tmp_path / "run", shape("qwen3", d_model=48, d_ff=64), bpe())
     kinds = {t.name: t.tensor_type.name for t in exported(run, tmp_path / "out", "q8_0").tensors}
     assert (kinds["blk.0.ffn_up.weight"], kinds["blk.0.ffn_down.weight"]) == ("F16", "Q8_0")
 
@@ -115,25 +117,58 @@ def parse_modelfile(text: str) -> dict[str, Any]:
 
 
 def render_go(template: str, **values: Any) -> str:
-    """Go's text/template, as far as {{ .Name }}, {{ range .Name }} and {{ end }}, with the trimming of {{-."""
+    """Go's text/template, as far as the Modelfiles use it: fields, range, if with eq and ne, else, and the trimming of
+    {{-."""
     template = re.sub(r"\s*\{\{- ?", "{{ ", template)
     pieces = re.split(r"\{\{ ?(.*?) ?\}\}", template)
+
+    def skip(at: int) -> int:
+        """The place of the next else or end of the same block."""
+        depth = 0
+        while True:
+            at += 2
+            if pieces[at].startswith(("if ", "range ")):
+                depth += 1
+            elif pieces[at] == "end":
+                if not depth:
+                    return at
+                depth -= 1
+            elif pieces[at].startswith("else") and not depth:
+                return at
+
+    def holds(condition: str, scope: dict[str, Any]) -> bool:
+        relation, left, right = re.fullmatch(r"(eq|ne) (.+) \"(.*)\"", condition).groups()
+        value = values["Messages"][0]["Role"] if left == "(index .Messages 0).Role" else scope[left.removeprefix(".")]
+        return (value == right) == (relation == "eq")
 
     def run(at: int, scope: dict[str, Any]) -> tuple[str, int]:
         out = ""
         while at < len(pieces):
+            piece = pieces[at]
             if at % 2 == 0:
-                out += pieces[at]
-            elif pieces[at] == "end":
+                out += piece
+            elif piece == "end" or piece.startswith("else"):
                 return out, at
-            elif pieces[at].startswith("range ."):
+            elif piece.startswith("range ."):
                 end = at
-                for item in scope[pieces[at].removeprefix("range .")]:
+                for item in scope[piece.removeprefix("range .")]:
                     text, end = run(at + 1, item)
                     out += text
                 at = end
+            elif piece.startswith("if "):
+                condition, taken = piece.removeprefix("if "), False
+                while True:
+                    if not taken and (condition == "" or holds(condition, scope)):
+                        taken = True
+                        text, at = run(at + 1, scope)
+                        out += text
+                    else:
+                        at = skip(at)
+                    if pieces[at] == "end":
+                        break
+                    condition = pieces[at].removeprefix("else").strip().removeprefix("if ")
             else:
-                out += scope[pieces[at].removeprefix(".")]
+                out += scope[piece.removeprefix(".")]
             at += 1
         return out, at
 
@@ -142,7 +177,7 @@ def render_go(template: str, **values: Any) -> str:
 
 def test_ollamas_template_renders_as_ours(tmp_path: Path) -> None:
     tokenizer = bpe()
-    run = randomised(tmp_path / "run", shape("portable"), tokenizer)
+    run = randomised(tmp_path / "run", shape("qwen3"), tokenizer)
     export_run(run, "ollama", tmp_path / "out", "q8_0")
     modelfile_fields = parse_modelfile((tmp_path / "out" / "Modelfile").read_text())
     assert (tmp_path / "out" / modelfile_fields["FROM"]).is_file()
@@ -159,9 +194,38 @@ def test_ollamas_template_renders_as_ours(tmp_path: Path) -> None:
     assert written == tokenizer.decode(render(tokenizer, messages, reply=True).tokens)
 
 
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+FOLDING = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{{ '<|im_start|>' + message['content'] + '<|im_end|>' }}{% endfor %}"
+)
+
+
+def test_ollamas_template_of_another_project_renders_as_its_own() -> None:
+    """A default system message appears as there; a template without a counterpart is left to Ollama."""
+    document = tokenizer_document(bpe())
+    tokenizer = HuggingFaceTokenizer(document, {"eos_token": "<|im_end|>"}, SMOLLM2)
+    template = go_template(tokenizer)
+    assert template is not None
+    turns = [
+        {"role": "user", "content": "Who found the purse?"},
+        {"role": "assistant", "content": "Sam."},
+        {"role": "user", "content": "Where?"},
+    ]
+    for messages in (turns, turns[:1], [{"role": "system", "content": "Be brief."}, *turns]):
+        written = render_go(template, Messages=[{"Role": m["role"], "Content": m["content"]} for m in messages])
+        assert written == tokenizer.decode(render(tokenizer, messages, reply=True).tokens)
+    assert go_template(HuggingFaceTokenizer(document, {"eos_token": "<|im_end|>"}, FOLDING)) is None
+
+
 def test_a_base_run_continues_its_prompt(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bpe", SAMPLE, 290)
-    run = finished_run(tmp_path / "run", shape("portable", vocab_size=290), tokenizer)
+    run = finished_run(tmp_path / "run", shape("qwen3", vocab_size=290), tokenizer)
     modelfile_fields = parse_modelfile(modelfile(run))
     assert (
         render_go(modelfile_fields["TEMPLATE"], Prompt="Who?") == "Who?"

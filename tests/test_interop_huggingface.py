@@ -104,8 +104,8 @@ OURS = {
     "gpt2 without biases": {"bias": False},
     "gpt2 of tanh and a head": {"activation": "gelu_tanh", "tied": False},
     "gpt2 of squares": {"activation": "relu2"},
-    "portable": {},
-    "portable with groups": {"n_heads": 4, "n_kv_heads": 2, "head_width": 12, "rope_theta": 1e6, "tied": False},
+    "qwen3": {},
+    "qwen3 with groups": {"n_heads": 4, "n_kv_heads": 2, "head_width": 12, "rope_theta": 1e6, "tied": False},
 }
 
 
@@ -130,7 +130,7 @@ def test_exported_runs_are_imported_unchanged(name: str, tokenizer: Tokenizer, t
 def test_a_wrong_row_of_the_table_is_noticed_and_nothing_is_kept(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = randomised(tmp_path / "run", shape("portable"), tokenizer)
+    run = randomised(tmp_path / "run", shape("qwen3"), tokenizer)
     true = huggingface.to_theirs
 
     def swapped(*arguments: Any) -> Any:
@@ -148,7 +148,7 @@ def test_large_models_are_sharded_and_read_from_shards(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface, "SHARD_SIZE", "20KB")
-    run = randomised(tmp_path / "run", shape("portable"), tokenizer)
+    run = randomised(tmp_path / "run", shape("qwen3"), tokenizer)
     export_run(run, "hf", tmp_path / "hf")
     assert len(list((tmp_path / "hf").glob("model-*.safetensors"))) > 2
     _, weights = read_huggingface(tmp_path / "hf")
@@ -156,8 +156,8 @@ def test_large_models_are_sharded_and_read_from_shards(
 
 
 def test_the_card_names_the_lineage(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "base", shape("portable"), tokenizer)
-    child = finished_run(tmp_path / "child", shape("portable"), tokenizer, "sft")
+    run = finished_run(tmp_path / "base", shape("qwen3"), tokenizer)
+    child = finished_run(tmp_path / "child", shape("qwen3"), tokenizer, "sft")
     about = json.loads((child.path / "run.json").read_text())
     about |= {"parent": {"run": str(run.path), "step": 1, "sha256": "f" * 64}, "data": {"path": "/home/me/talk.jsonl"}}
     (child.path / "run.json").write_text(json.dumps(about))
@@ -171,7 +171,7 @@ def test_the_card_names_the_lineage(tokenizer: Tokenizer, tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("family", ["gpt2", "portable"])
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_a_reward_model_gives_the_same_scores_there(family: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     run = randomised(tmp_path / "run", shape(family, score_head=True), tokenizer, "reward")
     assert "scores within" in export_run(run, "hf", tmp_path / "hf").checks[0]
@@ -189,11 +189,11 @@ def test_a_reward_model_gives_the_same_scores_there(family: str, tokenizer: Toke
         assert "PEFT" in export_run(run, "hf", tmp_path / "apart", adapter=True).checks[0]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "portable"])
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_adapters_merged_or_in_pefts_format(family: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="peft comes with `pip install 'understudy[interop]'`")
     lora = LoraConfig(rank=3, alpha=5.0, embeddings=False)
-    kv = {"n_kv_heads": 1} if family == "portable" else {}
+    kv = {"n_kv_heads": 1} if family == "qwen3" else {}
     config = shape(family, lora=lora.model_dump(), **kv)
     runs = [randomised(tmp_path / name, config, tokenizer) for name in ("one", "two")]
     assert "PEFT" in export_run(runs[0], "hf", tmp_path / "apart", adapter=True).checks[0]
@@ -214,7 +214,7 @@ def test_adapters_merged_or_in_pefts_format(family: str, tokenizer: Tokenizer, t
 
 
 def test_a_policy_with_a_critics_head_leaves_without_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    run = randomised(tmp_path / "run", shape("portable", score_head=True), tokenizer)
+    run = randomised(tmp_path / "run", shape("qwen3", score_head=True), tokenizer)
     assert "logits within" in export_run(run, "hf", tmp_path / "hf").checks[0]
     assert "score.weight" not in huggingface.read_weights(tmp_path / "hf")
 

@@ -14,7 +14,7 @@ from understudy.interop.export import export_run
 from understudy.tokenizer import train_tokenizer
 
 
-@pytest.mark.parametrize("family", ["gpt2", "portable"])
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_lm_eval_of_an_export_agrees_with_ours(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with `pip install 'understudy[eval]'`")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))

@@ -52,15 +52,15 @@ def test_probabilities_and_the_last_row_of_the_lens_are_the_models_own(name: str
 
 
 def test_the_lens_ends_the_model_after_each_layer() -> None:
-    model, whole = make("portable"), look_inside(make("portable"), TEXT)
+    model, whole = make("qwen3"), look_inside(make("qwen3"), TEXT)
     for layers in (0, 1):
-        model.blocks = make("portable").blocks[:layers]
+        model.blocks = make("qwen3").blocks[:layers]
         ended = model(torch.tensor([TEXT]))[0].log_softmax(-1)
         torch.testing.assert_close(whole.lens_logprobs[layers], ended.gather(1, whole.following[:, None])[:, 0])
 
 
 def test_looking_changes_nothing() -> None:
-    model = make("portable-rich")
+    model = make("qwen3-rich")
     before = model(torch.tensor([TEXT]))
     look_inside(model, TEXT)
     assert torch.equal(model(torch.tensor([TEXT])), before)

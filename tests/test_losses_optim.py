@@ -59,7 +59,7 @@ def test_muon_orthogonalises_the_parts_of_a_matrix_by_themselves() -> None:
 
 def test_every_parameter_is_in_one_group_and_vectors_never_decay() -> None:
     config = ModelConfig(
-        family="portable", vocab_size=65, n_layers=2, tied=False, ngram_orders=(2,), value_embeddings=True
+        family="qwen3", vocab_size=65, n_layers=2, tied=False, ngram_orders=(2,), value_embeddings=True
     )
     model = GPT(config)
     for name in ("adamw", "muon"):

@@ -18,9 +18,9 @@ from understudy.model.masks import AttentionContext, cached, causal, dense_mask,
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
-    "portable": {"family": "portable", "n_kv_heads": 1},
+    "qwen3": {"family": "qwen3", "n_kv_heads": 1},
     "all options": {
-        "family": "portable", "key_shift": True, "ngram_orders": (2, 3), "ngram_buckets": 64, "value_embeddings": True,
+        "family": "qwen3", "key_shift": True, "ngram_orders": (2, 3), "ngram_buckets": 64, "value_embeddings": True,
     },
 }  # fmt: skip
 LENGTHS = [[7, 9, 3], [12, 8], [20]]

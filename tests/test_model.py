@@ -27,8 +27,8 @@ RICH = {
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
-    "portable": {"family": "portable", "n_kv_heads": 2},
-    "portable-rich": {"family": "portable", **RICH},
+    "qwen3": {"family": "qwen3", "n_kv_heads": 2},
+    "qwen3-rich": {"family": "qwen3", **RICH},
     "gpt2-rich": {"family": "gpt2", **RICH, "head_width": 12, "tied": False},
 }
 
@@ -141,7 +141,7 @@ def test_a_new_model_with_shifted_keys_attends_after_earlier_copies() -> None:
     torch.manual_seed(0)
     model = GPT(
         ModelConfig(
-            family="portable", vocab_size=500, context_length=64, n_layers=1, n_heads=2, d_model=64, key_shift=True
+            family="qwen3", vocab_size=500, context_length=64, n_layers=1, n_heads=2, d_model=64, key_shift=True
         )
     )
     attention, computed = model.blocks[0].attention, 0.0
@@ -160,7 +160,7 @@ def test_a_new_model_with_shifted_keys_attends_after_earlier_copies() -> None:
 
 
 def test_rotary_scores_depend_on_distance_alone() -> None:
-    table = rope_table(ModelConfig(family="portable", vocab_size=8, context_length=32, n_heads=1, d_model=8).resolve())
+    table = rope_table(ModelConfig(family="qwen3", vocab_size=8, context_length=32, n_heads=1, d_model=8).resolve())
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
 
     def score(m: int, n: int) -> float:
@@ -171,8 +171,8 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
 
 
 def test_grouped_queries_equal_repeated_keys_and_values() -> None:
-    grouped = make("portable", n_kv_heads=2)
-    full = GPT(ModelConfig(**(TINY | {"family": "portable"}))).eval()
+    grouped = make("qwen3", n_kv_heads=2)
+    full = GPT(ModelConfig(**(TINY | {"family": "qwen3"}))).eval()
     weights = grouped.state_dict()
     for name in [n for n in weights if n.endswith("qkv.weight")]:
         q, k, v = weights[name].split([32, 16, 16])
@@ -211,7 +211,7 @@ def test_scores_are_of_fp32_where_products_are_of_bf16() -> None:
 def test_activation_checkpointing_changes_no_gradient() -> None:
     grads = []
     for on in (False, True):
-        model = make("portable-rich").train()
+        model = make("qwen3-rich").train()
         model.set_activation_checkpointing(on)
         model(tokens()).square().mean().backward()
         grads.append([p.grad for p in model.parameters()])

@@ -25,7 +25,7 @@ from understudy.model.masks import cached
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
-    "portable": {"family": "portable", "n_kv_heads": 2, "activation": "swiglu"},
+    "qwen3": {"family": "qwen3", "n_kv_heads": 2, "activation": "swiglu"},
 }
 ERROR = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 2e-2, "int8": 4e-2}
 """Of logits, as a share of their spread; 2 to 4 times the errors of random models of this size."""

@@ -51,7 +51,7 @@ def shape(family: str, **more: Any) -> ModelConfig:
 
 @pytest.mark.parametrize(
     "family,more",
-    [("gpt2", {}), ("portable", {}), ("portable", {"ngram_orders": (2, 3)}), ("portable", {"key_shift": True})],
+    [("gpt2", {}), ("qwen3", {}), ("qwen3", {"ngram_orders": (2, 3)}), ("qwen3", {"key_shift": True})],
 )
 def test_a_packed_conversation_is_read_as_if_alone(tokenizer: Tokenizer, family: str, more: dict[str, Any]) -> None:
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def gradients(model: GPT, batches: list[dict[str, torch.Tensor]]) -> dict[str, t
 
 def test_eight_at_once_one_by_one_and_packed_give_the_same_gradients(tokenizer: Tokenizer) -> None:
     torch.manual_seed(1)
-    model = GPT(shape("portable"))
+    model = GPT(shape("qwen3"))
     conversations = render_set([talk(n, 1 + n % 2) for n in range(8)], tokenizer, 160)
     at_once = [collate([[n] for n in range(8)], conversations, 160)]
     one_by_one = [collate([[n]], conversations, 160) for n in range(8)]
@@ -152,6 +152,7 @@ def test_too_long_conversations_are_cut_at_a_turn_inside_or_dropped_and_counted(
     cut = render_set(everything, tokenizer, 160)
     assert cut.counts.__dict__ == {
         "conversations": 5, "whole": 1, "cut_at_a_turn": 1, "cut_inside": 2, "too_long": 0, "without_answer": 1,
+        "refused_by_the_chat_template": 0,
     }  # fmt: skip
     assert (np.diff(cut.starts) <= 161).all()
     end = tokenizer.special_tokens[CHAT_TOKENS[1]]
@@ -190,7 +191,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     prepare([str(folder / "text.txt")], folder / "data", "bpe", 290)
     (folder / "talks.jsonl").write_text("".join(json.dumps({"messages": talk(n, 2)}) + "\n" for n in range(30)))
     config = build_config({
-        "model": {"family": "portable", "context_length": 160, "n_layers": 2, "n_heads": 2, "d_model": 32},
+        "model": {"family": "qwen3", "context_length": 160, "n_layers": 2, "n_heads": 2, "d_model": 32},
         "data": {"path": str(folder / "data")},
         "train": {"steps": 4, "batch_size": 4}, "log": {"samples": 0},
     })  # fmt: skip
@@ -305,8 +306,8 @@ def test_new_tokens_start_as_the_mean_and_everything_else_as_it_was(base: RunFol
 
 def test_adapters_start_as_nothing_learn_alone_and_merge_exactly() -> None:
     torch.manual_seed(0)
-    plain = GPT(shape("portable"))
-    adapted = GPT(shape("portable", lora=LoraConfig(rank=4, targets=("qkv", "down"))))
+    plain = GPT(shape("qwen3"))
+    adapted = GPT(shape("qwen3", lora=LoraConfig(rank=4, targets=("qkv", "down"))))
     weights = dict(plain.named_parameters())
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
@@ -333,7 +334,13 @@ def test_adapters_leave_the_base_untouched_and_the_new_tokens_learn(base: RunFol
     run_stage(sft_config(base, parent, lora={"rank": 4}), folder, parent=parent)
     before = dict(load_run(base.path).model.named_parameters())
     after = dict(load_run(folder.path, "latest").model.named_parameters())
-    changed = {name for name in before if "embedding" not in name and not torch.equal(before[name], after[name])}
+    bf16 = {
+        name: weight.bfloat16().float() for name, weight in before.items()
+    }  # frozen weights, if that is computed in
+    changed = {
+        name for name in before
+        if "embedding" not in name and not any(torch.equal(each[name], after[name]) for each in (before, bf16))
+    }  # fmt: skip
     assert not changed, "adapted weights stay unchanged"
     assert any(name.endswith("lora_b") and after[name].abs().max() > 0 for name in after)
     rows = after["token_embedding.weight"][290:292]

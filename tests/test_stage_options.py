@@ -82,7 +82,7 @@ def untied(tmp_path_factory: pytest.TempPathFactory, sft_run: Run) -> Run:
     from understudy.config.model import ModelConfig
 
     shape = ModelConfig(
-        family="portable", context_length=32, n_layers=2, n_heads=2, n_kv_heads=1, d_model=16, tied=False,
+        family="qwen3", context_length=32, n_layers=2, n_heads=2, n_kv_heads=1, d_model=16, tied=False,
         vocab_size=sft_run.tokenizer.vocab_size, ngram_orders=(2,), ngram_buckets=64, value_embeddings=True, dropout=0.1,
     )  # fmt: skip
     torch.manual_seed(1)

@@ -230,7 +230,7 @@ def test_init_from_a_run_and_settings_that_may_differ(small_config: Any, tmp_pat
         RunFolder(tmp_path / "runs/second"),
         parent=parent,
     )
-    child = load_run("second")
+    child, parent = load_run("second"), load_run("first", "latest")
     for (name, a), b in zip(parent.model.named_parameters(), child.model.parameters()):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4, msg=name)
     assert result.folder.record()["parent"]["sha256"] == parent.state["weights_sha256"]
@@ -413,7 +413,7 @@ def test_models_that_cannot_be_compiled_are_left_unchanged(monkeypatch: pytest.M
     assert torch.isfinite(objective(batch)[0])
 
 
-MODELS = {"family": "portable", "context_length": 32, "n_layers": 2, "n_heads": 2, "d_model": 32, "vocab_size": 64}
+MODELS = {"family": "qwen3", "context_length": 32, "n_layers": 2, "n_heads": 2, "d_model": 32, "vocab_size": 64}
 
 
 @pytest.mark.parametrize(("critic", "models"), [("head", 2), ("model", 3)])

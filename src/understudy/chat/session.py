@@ -106,7 +106,7 @@ class Chat:
         return self._answer(messages)
 
     def _answer(self, messages: list[Message]) -> Generator[str, None, None]:
-        messages = check_messages(messages)
+        messages = check_messages(messages, strip=self.tokenizer.chat_template is None)
         fitted = fit(self.tokenizer, messages, self.context - self.reserved)
         prompt, self.left = fitted.tokens, fitted.left_out
         settings = self.settings
@@ -119,7 +119,7 @@ class Chat:
     def _stream(
         self, messages: list[Message], prompt: list[int], limit: int, settings: SamplingSettings
     ) -> Generator[str, None, None]:
-        text = CompletionText(self.tokenizer, (), end_ids(self.tokenizer))
+        text = CompletionText(self.tokenizer, (), end_ids(self.tokenizer), answer=True)
         try:
             yield from continue_texts(self.model, self.tokenizer, [prompt], [text], limit, settings)
             self.ended = "end" if text.stopped else "length"
@@ -143,8 +143,11 @@ class Chat:
         if not system[0]["content"]:
             self.messages = turns
             return
-        needed, free = len(render(self.tokenizer, system).tokens), self.context - self.reserved
-        if needed >= free:
+        if self.tokenizer.chat_template is not None:  # which need not take a system message alone
+            needed = len(render(self.tokenizer, [*system, {"role": "user", "content": ""}], reply=True).tokens)
+        else:
+            needed = len(render(self.tokenizer, system).tokens)
+        if needed >= (free := self.context - self.reserved):
             raise ValueError(f"the system message takes {needed:,} tokens, and {free:,} are free; give a shorter one")
         self.messages = [*system, *turns]
 

@@ -52,10 +52,10 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
     add(
         "--limit", type=int, metavar="N",
-        help="the most documents of each source; of hamlet, which has no end, the number to train on (with "
+        help="the most documents of each source; of generated ones, which have no end, the number to train on (with "
         "--from: the number of prompts; default: 2000)",
     )  # fmt: skip
-    add("--seed", type=int, metavar="N", help="of the embedded corpus (default: 0)")
+    add("--seed", type=int, metavar="N", help="of generated sources (default: 0)")
     add("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
     add("--force", action="store_true", help="replace existing data")
     shared_arguments(parser, "--json", help="print the manifest")

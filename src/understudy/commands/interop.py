@@ -9,7 +9,7 @@ from pathlib import Path
 from understudy.commands import Arguments, shared_arguments, show_result
 from understudy.console import final_table
 
-TYPES = ("f32", "f16", "q8_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 EXPORTS = Path("exports")
 
 
@@ -17,8 +17,9 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "model", metavar="MODEL",
-        help="gpt2, gpt2-medium, gpt2-large, gpt2-xl or another repository on the hub as owner/name; a folder with "
-        "config.json and model.safetensors or pytorch_model.bin; or nanoGPT's ckpt.pt",
+        help="a name such as smollm2, gpt2 or qwen3-0.6b (see docs/how-to/models.md), or another repository on the hub as "
+        "owner/name; a folder with config.json and model.safetensors or pytorch_model.bin; a .gguf file; or nanoGPT's "
+        "ckpt.pt",
     )  # fmt: skip
     add("--run", metavar="NAME", help="folder under runs/ (default: the name of the model)")
     add("--context", type=int, metavar="TOKENS", help="cut the context to this length (default: the model's)")
@@ -30,12 +31,15 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
 def import_model(arguments: Arguments) -> None:
     """Import a model, and print its shape."""
     from understudy.interop import imports
+    from understudy.tokenizer import load_tokenizer
+    from understudy.tokenizer.chat import speaks_chat
 
     folder = imports.import_model(
         arguments.model, arguments.run, arguments.context, arguments.dropout, arguments.tokenizer,
         lambda text: print(text, file=sys.stderr),
     )  # fmt: skip
     model, record = folder.config().model, folder.record()
+    tokenizer = load_tokenizer(folder.path)
     document = {"run": str(folder.path), "model": model.model_dump(mode="json", exclude_none=True)} | record
     show_result(arguments, document, lambda: final_table({
         "run": str(folder.path),
@@ -43,7 +47,7 @@ def import_model(arguments: Arguments) -> None:
         "parameters": f"{record['parameters']:,}",
         "context": f"{model.context_length:,} tokens",
         "vocabulary": f"{model.vocab_size:,} tokens",
-        "next": f"understudy sample {folder.as_argument()}",
+        "next": f"understudy {'chat' if speaks_chat(tokenizer) else 'sample'} {folder.as_argument()}",
     }))  # fmt: skip
 
 
@@ -52,7 +56,12 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     shared_arguments(parser, "run")
     add("--format", required=True, choices=("hf", "gguf", "ollama", "nanogpt"), help="format to write")
     add("--out", type=Path, metavar="FOLDER", help="a new folder to write to (default: exports/RUN-FORMAT)")
-    add("--type", choices=TYPES, help="gguf, ollama: storage type of the matrices (default: f16)")
+    add(
+        "--type",
+        choices=TYPES,
+        help="type of the weights; q4_k_m and its like need llama.cpp's llama-quantize "
+        "(default: hf: f32, or that of an imported model; gguf, ollama: f16)",
+    )
     add("--adapter", action="store_true", help="hf: write the base model and its adapters separately, in PEFT's format")
     add("--push", metavar="REPO", help="upload the export to a repository on the hub")
     shared_arguments(parser, "--checkpoint", "--json")
@@ -63,16 +72,13 @@ def export(arguments: Arguments) -> None:
     from understudy.interop.export import export_run, push
     from understudy.run import load_run
 
-    typed = arguments.format in ("gguf", "ollama")
-    if arguments.type is not None and not typed:
-        raise ValueError(f"--type would be ignored by --format {arguments.format}, which is in fp32; leave it out")
     if arguments.adapter and arguments.format != "hf":
         raise ValueError(
             f"--adapter would be ignored by --format {arguments.format}, which merges adapters; leave it out"
         )
     run = load_run(arguments.run, arguments.checkpoint)
     out = arguments.out or EXPORTS / f"{run.path.resolve().name}-{arguments.format}"
-    exported = export_run(run, arguments.format, out, arguments.type or ("f16" if typed else "f32"), arguments.adapter)
+    exported = export_run(run, arguments.format, out, arguments.type, arguments.adapter)
     files = {path.relative_to(out).as_posix(): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
     address = push(out, arguments.push) if arguments.push else None
     document = {

@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.text import Text
 
 from understudy.commands import Arguments, show_result
+from understudy.config.stages import IMPORTED
 from understudy.console import final_table, print_line, printable
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import PackingCounts, fit_to_row, render_set
 from understudy.run import find_run
 from understudy.tokenizer import Tokenizer, load_tokenizer
 from understudy.tokenizer.base import token_texts
-from understudy.tokenizer.chat import Message, render, speaks_chat, with_chat_tokens
+from understudy.tokenizer.chat import Message, RefusedConversation, render_each, speaks_chat, with_chat_tokens
 
 # Neighbouring tokens alternate between two shades, which shows where each ends.
 TRAINED, READ = ("black on green", "black on bright_green"), ("", "dim")
@@ -54,8 +55,9 @@ def inspect_mask(arguments: Arguments) -> None:
     folder = find_run(arguments.run)
     config, own_tokenizer = folder.config(), load_tokenizer(folder.path / "tokenizer.json")
     if arguments.data is None and config.info.data != "conversations":
+        imported = folder.record()["stage"] == IMPORTED
         raise ValueError(
-            f"the run {folder.path} was trained on {config.info.data}; name conversations to show with --data PATH, a "
+            f"the run {folder.path} was {'imported' if imported else f'trained on {config.info.data}'}; name conversations to show with --data PATH, a "
             "folder of `understudy prepare SOURCE --kind conversations` or a .jsonl file"
         )
     tokenizer = with_chat_tokens(own_tokenizer)
@@ -82,7 +84,9 @@ def inspect_mask(arguments: Arguments) -> None:
 def _masked(
     tokenizer: Tokenizer, messages: Sequence[Message], context_length: int, too_long: str
 ) -> MaskedConversation:
-    rendered, counts = render(tokenizer, list(messages)), PackingCounts()
+    [rendered], counts = render_each(tokenizer, [list(messages)]), PackingCounts()
+    if isinstance(rendered, RefusedConversation):
+        return MaskedConversation(f"dropped, {rendered}", 0, 0, [], [], [], [])
     fitted = fit_to_row(rendered, context_length + 1, too_long, counts)
     fate = next(name for name, count in vars(counts).items() if count).replace("_", " ")
     if fitted is None:  # shown whole, with nothing trained on
@@ -108,7 +112,8 @@ def _print(document: dict[str, Any], shown: Sequence[MaskedConversation], width:
         say(Text(f"\n── {number}: {each.fate}, {trained}", style="bold"))
         say(_marked(each, coloured))
     counts = document["counts"]
-    cut, dropped = (counts[a] + counts[b] for a, b in (("cut_at_a_turn", "cut_inside"), ("too_long", "without_answer")))
+    cut = counts["cut_at_a_turn"] + counts["cut_inside"]
+    dropped = counts["too_long"] + counts["without_answer"] + counts["refused_by_the_chat_template"]
     share = counts["trained_tokens"] / counts["tokens"]
     say(Text())
     final_table({

@@ -22,6 +22,11 @@ def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="PATH", help="a folder that `understudy prepare` wrote (data.path)")
     add("--seed", metavar="N", help="train.seed")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
+    if STAGES[stage].adds_chat_tokens:
+        add(
+            "--chat-template", metavar="TEMPLATE",
+            help="replace the chat template of an imported model: a Jinja file, or chatml for our own format",
+        )  # fmt: skip
     if STAGES[stage].rollout:
         add("--reward-model", metavar="RUN", help=f"the run whose scores are rewards ({stage}.reward_model)")
 
@@ -30,7 +35,8 @@ def train(stage: str, arguments: Arguments) -> None:
     """Run a stage, and print its final numbers."""
     from understudy.stages.table import train_preset
 
-    result = train_preset(stage, arguments.preset, arguments.run, _overrides(stage, arguments), arguments.resume)
+    overrides, template = _overrides(stage, arguments), getattr(arguments, "chat_template", None)
+    result = train_preset(stage, arguments.preset, arguments.run, overrides, arguments.resume, template)
     if not result.is_main:
         return
     progress, final = result.progress, result.final
@@ -41,7 +47,7 @@ def train(stage: str, arguments: Arguments) -> None:
         "tokens": f"{progress.tokens:,}",
         "time training": f"{progress.train_seconds:,.1f} s",
         "validation loss": interval_text(final.loss, final.loss_low, final.loss_high, ".4f"),
-        "best validation loss": f"{progress.best_loss:.4f}",
+        "best validation loss": "–" if progress.best_loss is None else f"{progress.best_loss:.4f}",
     }
     if final.bits_per_byte is not None:
         rows["bits per byte"] = f"{final.bits_per_byte:.4f}"

@@ -47,7 +47,7 @@ class RolloutConfig(Section):
     reward_weight: NotNegative = 1.0
     """Weight of the reward model's score."""
     checker_weight: NotNegative = 0.0
-    """Weight of the verifier's result (0 or 1), for prompts that have a verifier."""
+    """Weight of the verifier's result (0 to 1), for prompts that have a verifier."""
     normalise_scores: bool = False
     """Normalise scores by the mean and standard deviation of all scores so far."""
     missing_end_penalty: NotNegative = 1.0

@@ -40,7 +40,7 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
     steps = max(1, tokens // batch_tokens)
     return {
         "model": {
-            "family": "portable", "n_layers": depth, "d_model": d_model, "n_heads": depth,
+            "family": "qwen3", "n_layers": depth, "d_model": d_model, "n_heads": depth,
             "n_kv_heads": next(depth // share for share in (4, 2, 1) if depth % share == 0),
             "context_length": context, "zero_init_projections": True,
         },

@@ -11,17 +11,50 @@ from pydantic import Field, model_validator
 
 from understudy.config.types import Count, Dropout, NotNegative, Positive, Section, refuse
 
+LLAMA_DEFAULTS: dict[str, Any] = {
+    "position": "rope", "norm": "rmsnorm", "norm_eps": 1e-6, "activation": "swiglu", "bias": False, "qkv_bias": False,
+    "qk_norm": False, "tied": True,
+}  # fmt: skip
+"""Llama's values, which the families after it change in an option or two."""
 # The defaults of each family of models: the values of settings that are None.
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt2": {
         "position": "learned", "norm": "layernorm", "norm_eps": 1e-5, "activation": "gelu",
         "bias": True, "qk_norm": False, "tied": True,
     },
-    "portable": {
-        "position": "rope", "norm": "rmsnorm", "norm_eps": 1e-6, "activation": "swiglu",
-        "bias": False, "qk_norm": True, "tied": True,
-    },
+    "llama": LLAMA_DEFAULTS,
+    "mistral": LLAMA_DEFAULTS,
+    "smollm3": LLAMA_DEFAULTS,
+    "qwen2": LLAMA_DEFAULTS | {"qkv_bias": True},
+    "qwen3": LLAMA_DEFAULTS | {"qk_norm": True},
 }  # fmt: skip
+
+
+class RopeScaling(Section):
+    """Rotary frequencies stretched to a longer context than that of the first training."""
+
+    type: Literal["linear", "llama3"]
+    """linear divides all frequencies by the factor; llama3 only low ones (Llama 3.1 and later)."""
+    factor: Positive
+    """Frequencies are divided by this."""
+    low_freq_factor: Positive = 1.0
+    """llama3: wavelengths over original_context / low_freq_factor are stretched in full."""
+    high_freq_factor: Positive = 4.0
+    """llama3: wavelengths under original_context / high_freq_factor stay."""
+    original_context: Count = 8192
+    """llama3: context of the first training, in tokens."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"model.rope_scaling.low_freq_factor {self.low_freq_factor} must be below high_freq_factor "
+                f"{self.high_freq_factor}"
+            )
+        return self
+
+
+Family = Literal["gpt2", "llama", "mistral", "smollm3", "qwen2", "qwen3", "bigram"]
 
 
 class LoraConfig(Section):
@@ -42,15 +75,17 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """The shape of a model. Widths are in features, ``context_length`` in tokens.
 
-    >>> ModelConfig(family="portable", vocab_size=65, n_layers=2, n_heads=2, d_model=64).d_ff
+    >>> ModelConfig(family="qwen3", vocab_size=65, n_layers=2, n_heads=2, d_model=64).d_ff
     192
     """
 
-    family: Literal["gpt2", "portable", "bigram"] = "gpt2"
-    """Architecture: gpt2 is GPT-2; portable has rotary positions, RMSNorm and SwiGLU, as Qwen3; bigram is a table
-    of next tokens."""
+    family: Family = "gpt2"
+    """Architecture: gpt2; the Llama line (rotary positions, RMSNorm, SwiGLU): llama, mistral, smollm3, qwen2 with biases
+    of queries, keys and values, qwen3 with normalised queries and keys; or bigram, a table of next tokens."""
     vocab_size: Count | None = None
     """Number of token ids. Default: that of the tokenizer."""
+    embedding_rows: Count | None = None
+    """Rows of the token embedding. Default: vocab_size rounded up to 64. Imported models keep theirs."""
     context_length: Count = 256
     """Longest sequence, in tokens."""
     n_layers: Count | None = None
@@ -69,6 +104,11 @@ class ModelConfig(Section):
     """Positions: a learned embedding of each, or rotations of queries and keys (rope). Default: that of the family."""
     rope_theta: Positive | None = None
     """Base of the rotary frequencies. Default: 10,000."""
+    rope_scaling: RopeScaling | None = None
+    no_rope_layers: tuple[NotNegative, ...] | None = None
+    """Layers without positions, counted from 0, as in SmolLM3."""
+    sliding_window: Count | None = None
+    """Each token attends to so many tokens, itself included, as in Mistral. Default: to all before it."""
     norm: Literal["layernorm", "rmsnorm"] | None = None
     """Normalisation before each layer and at the end. Default: that of the family."""
     norm_eps: Positive | None = None
@@ -77,9 +117,11 @@ class ModelConfig(Section):
     """Activation of the MLP. gelu_tanh is that of OpenAI's GPT-2; gelu differs from it in the fourth digit and is
     faster on a CPU."""
     bias: bool | None = None
-    """Give linear layers and layernorms biases. Default: true for gpt2, false for portable."""
+    """Give linear layers and layernorms biases. Default: true for gpt2, false for the others."""
+    qkv_bias: bool | None = None
+    """Give the queries, keys and values biases. Default: as ``bias``, true for qwen2."""
     qk_norm: bool | None = None
-    """Normalise queries and keys of each head (RMSNorm). Default: false for gpt2, true for portable."""
+    """Normalise queries and keys of each head (RMSNorm). Default: true for qwen3, false for the others."""
     tied: bool | None = None
     """Use the token embedding as the output head. Default: true."""
     dropout: Dropout | None = None
@@ -136,7 +178,8 @@ class ModelConfig(Section):
         if filled["position"] == "rope":
             filled.setdefault("rope_theta", 10_000.0)
         else:
-            refuse(given, "model", "learned positions", {"rope_theta"})
+            refuse(given, "model", "learned positions", {"rope_theta", "rope_scaling", "no_rope_layers"})
+        filled.setdefault("qkv_bias", filled["bias"])
         if filled["ngram_orders"]:
             filled.setdefault("ngram_buckets", 8192)
             filled.setdefault("ngram_dropout", 0.0)
@@ -162,6 +205,12 @@ class ModelConfig(Section):
             )
         if self.position == "rope" and head_width % 2:
             raise ValueError(f"rotary positions turn pairs, so model.head_width {head_width} must be even")
+        if outside := [layer for layer in self.no_rope_layers or () if layer >= (self.n_layers or 0)]:
+            raise ValueError(f"model.no_rope_layers names layer {outside[0]}, and the model has {self.n_layers}")
+        if self.embedding_rows and self.vocab_size and self.embedding_rows < self.vocab_size:
+            raise ValueError(
+                f"model.embedding_rows {self.embedding_rows} is less than model.vocab_size {self.vocab_size}; leave it out"
+            )
         if self.key_shift and head_width % 4:
             raise ValueError(f"model.key_shift needs a multiple of 4 as model.head_width, and it is {head_width}")
         if d_ff is None:
@@ -173,15 +222,17 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A resolved :class:`ModelConfig`: the same fields, none of them optional but the adapters.
+    """A resolved :class:`ModelConfig`: the same fields, none of them optional but the adapters and
+    the scaling of rotary frequencies.
 
     Fields without meaning for a model are 0, False or empty: the layers, heads and widths of a bigram, the rotary base of a model
     with learned positions.
     """
 
-    family: Literal["gpt2", "portable", "bigram"]
+    family: Family
     vocab_size: int
     context_length: int
+    embedding_rows: int = 0
     n_layers: int = 0
     n_heads: int = 0
     n_kv_heads: int = 0
@@ -190,10 +241,14 @@ class ModelShape:
     d_ff: int = 0
     position: Literal["learned", "rope"] = "learned"
     rope_theta: float = 0.0
+    rope_scaling: RopeScaling | None = None
+    no_rope_layers: tuple[int, ...] = ()
+    sliding_window: int = 0
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     norm_eps: float = 0.0
     activation: Literal["gelu", "gelu_tanh", "relu2", "swiglu"] = "gelu"
     bias: bool = False
+    qkv_bias: bool = False
     qk_norm: bool = False
     tied: bool = False
     dropout: float = 0.0
@@ -209,8 +264,13 @@ class ModelShape:
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the embedding: the vocabulary rounded up to 64, which matrix products prefer."""
-        return _round_up(self.vocab_size, 64)
+        """Rows of the embedding: as set, or the vocabulary rounded up to 64, which matrix products prefer."""
+        return self.embedding_rows or _round_up(self.vocab_size, 64)
+
+    @property
+    def rows_in_files(self) -> int:
+        """Rows of the embedding in other projects' files: without those that only round up."""
+        return self.embedding_rows or self.vocab_size
 
 
 def _round_up(number: int, multiple: int) -> int:

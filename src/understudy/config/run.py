@@ -325,7 +325,7 @@ class RunConfig(StageSections):
             raise ValueError("eval.task_examples would be ignored without eval.tasks; name a task, or leave it out")
         if self.model.lora and self.optim.name != "adamw":
             raise ValueError("adapters (model.lora) learn by AdamW; set optim.name adamw")
-        if self.model.lora and not self.init_from:
+        if self.model.lora and self.info.parent == "optional" and not self.init_from:
             raise ValueError("adapters (model.lora) need a model to adapt; give --init-from RUN, or leave them out")
         micro = self.train.micro_batch_size
         if micro is not None and self.train.batch_size % micro:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from understudy.data.layout import Split
 from understudy.hamlet import DEFAULT_STORIES, checker, conversations, preferences, stories
 from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
+from understudy.instructions import checks, prompts
 
 FINGERPRINT_RECORDS = 64
 
@@ -26,25 +27,34 @@ class GeneratedQuestion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GeneratedCorpus:
-    """A corpus whose records are a pure function of (seed, split, index), with disjoint splits.
+class GeneratedPrompts:
+    """Prompts with a check, a pure function of (seed, split, index), with disjoint splits.
 
     Attributes:
         counts: the default number of records of each kind: "text", "conversations", "preferences", "prompts".
-        annotators: simulated annotators of sampled answers, with the share of their errors.
-        texts: of (seed, split), documents without end.
         records: of (kind, seed, split, count), the first conversations, preferences or prompts.
-        question: of (seed, index, split), a prompt whose answers are to be sampled and compared.
         score: of (check, answer), the true score of an answer, from 0 to 1; ValueError for an unknown kind of check.
-        choose: of (seed, split, *pair), the annotator who compares two answers, and whether their choice is correct.
     """
 
     counts: Mapping[str, Mapping[Split, int]]
+    records: Callable[[str, int, Split, int], Iterator[dict[str, Any]]]
+    score: Callable[[dict[str, Any], str], float]
+
+
+@dataclass(frozen=True)
+class GeneratedCorpus(GeneratedPrompts):
+    """Text, conversations and preferences too.
+
+    Attributes:
+        annotators: simulated annotators of sampled answers, with the share of their errors.
+        texts: of (seed, split), documents without end.
+        question: of (seed, index, split), a prompt whose answers are to be sampled and compared.
+        choose: of (seed, split, *pair), the annotator who compares two answers, and whether their choice is correct.
+    """
+
     annotators: dict[str, float]
     texts: Callable[[int, Split], Iterator[str]]
-    records: Callable[[str, int, Split, int], Iterator[dict[str, Any]]]
     question: Callable[[int, int, Split], GeneratedQuestion]
-    score: Callable[[dict[str, Any], str], float]
     choose: Callable[..., tuple[str, bool]]
 
 
@@ -57,21 +67,29 @@ def _hamlet_question(seed: int, index: int, split: Split) -> GeneratedQuestion:
     return GeneratedQuestion(messages, turn.answer, turn.check, turn.category)
 
 
+def _instruction_records(kind: str, seed: int, split: Split, count: int) -> Iterator[dict[str, Any]]:
+    return islice(prompts.prompts(seed, split), count)
+
+
 CORPORA = {
     "hamlet": GeneratedCorpus(
-        {"text": DEFAULT_STORIES, **DEFAULT_COUNTS}, preferences.ANNOTATORS, stories, _hamlet_records, _hamlet_question,
-        checker.score, preferences.choose,
+        {"text": DEFAULT_STORIES, **DEFAULT_COUNTS}, _hamlet_records, checker.score, preferences.ANNOTATORS, stories,
+        _hamlet_question, preferences.choose,
     ),
 }  # fmt: skip
+PROMPT_CORPORA: dict[str, GeneratedPrompts] = {
+    **CORPORA,
+    "instructions": GeneratedPrompts({"prompts": prompts.COUNTS}, _instruction_records, checks.score),
+}
+"""The corpora of CORPORA, and those that have nothing but prompts."""
 
 
 def fingerprint(name: str, kind: str, seed: int) -> str:
     """The SHA-256 of the first records: another seed or a changed generator makes another corpus."""
-    corpus = CORPORA[name]
     if kind == "text":
-        first = "\0".join(islice(corpus.texts(seed, "train"), FINGERPRINT_RECORDS))
+        first = "\0".join(islice(CORPORA[name].texts(seed, "train"), FINGERPRINT_RECORDS))
     else:
-        records = corpus.records(kind, seed, "train", FINGERPRINT_RECORDS)
+        records = PROMPT_CORPORA[name].records(kind, seed, "train", FINGERPRINT_RECORDS)
         first = "\n".join(json.dumps(record, ensure_ascii=False) for record in records)
     return hashlib.sha256(first.encode("utf-8")).hexdigest()
 
@@ -81,19 +99,22 @@ def record_count(split: Split, default: int, limit: int | None) -> int:
     return limit or default if split == "train" else min(default, limit or default)
 
 
-def validate_check(check: dict[str, Any]) -> None:
+def checker_of(check: dict[str, Any], task: str = "") -> Callable[[dict[str, Any], str], float]:
+    """GeneratedPrompts.score of the corpus that `task` names, else of the one that the check has a field of, else Hamlet's."""
+    name = task if task in PROMPT_CORPORA else next((name for name in PROMPT_CORPORA if name in check), "hamlet")
+    return PROMPT_CORPORA[name].score
+
+
+def validate_check(check: dict[str, Any], task: str = "") -> None:
     """Refuse a check that would stop a training when its first answer is scored.
 
+    Args:
+        task: the name of the prompt's verifier; "" if none.
+
     Raises:
-        ValueError: no corpus has such a check, or a field of it is missing.
+        ValueError: the corpus has no such check, or a field of it is missing.
     """
-    unknown = ValueError("there is no generated corpus")
-    for corpus in CORPORA.values():
-        try:
-            corpus.score(check, "An answer.")
-            return
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the check of kind {check.get('kind')!r} is not complete ({error!r})") from error
-        except ValueError as error:
-            unknown = error
-    raise unknown
+    try:
+        checker_of(check, task)(check, "An answer.")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the check of kind {check.get('kind')!r} is not complete ({error!r})") from error

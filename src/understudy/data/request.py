@@ -13,7 +13,7 @@ from typing import Any
 
 from understudy.data.fetch.hub import parse_hub_name
 from understudy.data.find import FileKinds, find_files, is_glob
-from understudy.data.generated import CORPORA, fingerprint
+from understudy.data.generated import PROMPT_CORPORA, fingerprint
 from understudy.data.layout import FORMAT, Split
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.records import file_ending
@@ -187,7 +187,7 @@ def make_request(
         )
     if seed is not None and not any(isinstance(source.origin, Generated) for source in sources):
         raise ValueError(
-            f"seed={seed} would do nothing: no generated source ({', '.join(CORPORA)}) was given; leave it out"
+            f"seed={seed} would do nothing: no generated source ({', '.join(PROMPT_CORPORA)}) was given; leave it out"
         )
     identities = [_identity(source, kind, seed or 0) for source in sources]
     mapping = {"format": FORMAT, "sources": identities, **settings, "val_fraction": val_fraction, "limit": limit}

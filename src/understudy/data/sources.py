@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from understudy.data.chat.formats import ParsedRow
 from understudy.data.fetch.download import download
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset
-from understudy.data.generated import CORPORA, Split, fingerprint, record_count
+from understudy.data.generated import CORPORA, PROMPT_CORPORA, Split, fingerprint, record_count
 from understudy.data.layout import SPLITS
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.documents import DocumentPiece, split_document, without_gutenberg
@@ -86,7 +86,7 @@ class WebText:
 
 @dataclass(frozen=True)
 class Generated:
-    """A row of generated.CORPORA; with `sampling`, its questions answered by a run."""
+    """A row of generated.PROMPT_CORPORA; with `sampling`, its questions answered by a run."""
 
     corpus: str
     sampling: Sampler | None = None
@@ -179,7 +179,8 @@ PREFERENCES: dict[str, Origin] = {
         val_files="data/test_prefs-*.parquet",
     ),
 }
-NAMED = {"text": TEXT, "conversations": CONVERSATIONS, "preferences": PREFERENCES, "prompts": CONVERSATIONS}
+PROMPTS: dict[str, Origin] = CONVERSATIONS | {name: Generated(name) for name in PROMPT_CORPORA}
+NAMED = {"text": TEXT, "conversations": CONVERSATIONS, "preferences": PREFERENCES, "prompts": PROMPTS}
 """The named sources of each kind of data."""
 
 
@@ -260,7 +261,7 @@ def _open_hub(
 
 
 def _open_generated(name: str, kind: str, seed: int, limit: int | None) -> Feed:
-    corpus = CORPORA[name]
+    corpus = PROMPT_CORPORA[name]
     counts = [record_count(split, corpus.counts[kind][split], limit) for split in SPLITS]
     sha256 = fingerprint(name, kind, seed)
     parts = tuple(Part(f"{name}/{split}", count, sha256, split) for split, count in zip(SPLITS, counts))
@@ -268,7 +269,7 @@ def _open_generated(name: str, kind: str, seed: int, limit: int | None) -> Feed:
     @functools.cache
     def documents(i: int) -> list[str]:
         # Kept (a few MB): a tokenizer is trained on the same documents that are then encoded.
-        return list(islice(corpus.texts(seed, SPLITS[i]), counts[i]))
+        return list(islice(CORPORA[name].texts(seed, SPLITS[i]), counts[i]))
 
     def read(i: int) -> Iterator[DocumentPiece | ParsedRow]:
         if kind == "text":

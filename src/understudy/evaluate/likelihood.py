@@ -48,7 +48,7 @@ def continuation(tokenizer: Tokenizer, context: str, text: str) -> Span:
     if not context:
         prefix = encode_prompt(tokenizer, "")
         return Span(prefix + tokenizer.encode(text), len(prefix))
-    before, whole = tokenizer.encode(context), tokenizer.encode(context + text)
+    before, whole = tokenizer.encode_prompt(context), tokenizer.encode_prompt(context + text)
     first = 0
     while first < min(len(before), len(whole)) and before[first] == whole[first]:
         first += 1
@@ -58,7 +58,7 @@ def continuation(tokenizer: Tokenizer, context: str, text: str) -> Span:
 
 
 def document(tokenizer: Tokenizer, text: str) -> Span:
-    """Span that scores a whole text, its first token after an end-of-text token (or a line break, if there is none)."""
+    """Span that scores a whole text, its first token after what begins a text: see :func:`encode_prompt`."""
     prefix = encode_prompt(tokenizer, "")
     return Span(prefix + tokenizer.encode(text), len(prefix))
 

@@ -19,7 +19,7 @@ from understudy.inference.generate import encode_prompt
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import load_run
 from understudy.runtime import Runtime, choose_device, choose_dtype
-from understudy.tokenizer.chat import CHAT_TEMPLATE, render, speaks_chat
+from understudy.tokenizer.chat import chat_template, render, speaks_chat
 
 try:
     from lm_eval.api.instance import Instance
@@ -100,8 +100,8 @@ class UnderstudyLM(LM):
         """Names the tokenizer in the harness's caches."""
         return f"{NAME}-{self.tokenizer.sha256}"
 
-    def chat_template(self, chat_template: bool | str = False) -> str:
-        return CHAT_TEMPLATE
+    def chat_template(self, _: bool | str = False) -> str:
+        return chat_template(self.tokenizer)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation as one string, which only this class reads. Its texts cannot be mistaken for special tokens."""

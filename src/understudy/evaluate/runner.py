@@ -49,8 +49,8 @@ class TaskResult:
     Attributes:
         metric: name of the main metric among ``metrics``.
         categories: the main metric for each category, if there are several.
-        examples: id, category, score (of the main metric), answer, expected answer and question of each example; for
-            choices also the scores by every metric and the log-probabilities.
+        examples: id, category, score (of the main metric), answer, expected answer, question and scores by every metric
+            of each example; for choices also the log-probabilities.
         cut: number of prompts that were too long and lost their beginning.
     """
 
@@ -112,9 +112,7 @@ def run_task(
         task, examples[runtime.rank :: runtime.world_size], model, tokenizer, runtime, batch_size, progress
     )
     rows, cut = runtime.gather_shards(shard), sum(runtime.all_gather(shard_cut))
-    metrics = {"accuracy": estimate([row["score"] for row in rows])}
-    if task.kind == "choice":
-        metrics = {name: estimate([row["scores"][name] for row in rows]) for name in rows[0]["scores"]}
+    metrics = {name: estimate([row["scores"][name] for row in rows]) for name in rows[0]["scores"]}
     return TaskResult(task.name, task.metric, metrics, _by_category(rows), rows, cut, settings)
 
 
@@ -147,8 +145,11 @@ def _run_answers(
         model, tokenizer, [tokens for tokens, _ in prompts], task.max_new_tokens, SamplingSettings(temperature=0),
         runtime, batch_size, stop=() if chat else "\n", progress=progress,
     )  # fmt: skip
-    answers = [answer.strip() for answer in answers]
-    rows = [_row(example, task.score(example, answer), answer) for example, answer in zip(examples, answers)]
+    rows = []
+    for example, text in zip(examples, answers):
+        answer = text.strip()
+        scores = task.scores(example, answer)
+        rows.append(_row(example, scores[task.metric], answer) | {"scores": scores})
     return rows, sum(was_cut for _, was_cut in prompts)
 
 

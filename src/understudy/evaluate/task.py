@@ -98,6 +98,10 @@ class Task:
         """Score of an answer, from 0 to 1, by the task's verifier."""
         return VERIFIERS[self.verifier](self.as_prompt(example), answer)
 
+    def scores(self, example: Example, answer: str) -> dict[str, float]:
+        """Score of a generated answer by each metric, the main one first."""
+        return {self.metric: self.score(example, answer)}
+
     def shots(self, example: Example) -> list[Example]:
         """Solved examples shown before this question.
 

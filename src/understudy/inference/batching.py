@@ -194,7 +194,7 @@ class BatchEngine:
             )
         if min(request.logprobs or 0, request.prompt_logprobs or 0) < 0:
             raise ValueError("a number of log-probabilities is below 0; give 0 or more, or leave it out")
-        return CompletionText(self.tokenizer, request.stop, frozenset(request.end_ids))
+        return CompletionText(self.tokenizer, request.stop, frozenset(request.end_ids), request.answer)
 
     # The methods below run in the engine's thread.
 

@@ -117,14 +117,15 @@ def generate_text(
             tokenizer has no such token.
         settings: sampling settings; by default the model's own distribution.
         stop: a string, or several, before which the text ends, however it is tokenized.
-        end_ids: tokens that end a sequence beside the tokenizer's end of text, such as the end of a message.
+        end_ids: tokens that end an answer beside the tokenizer's end of text, such as the end of a message; none for a
+            text that is continued.
         numbers: of the prompts; draws depend on the seed and this number. By default 0, 1, …
 
     Raises:
         ValueError: an empty prompt that cannot be replaced, an empty stop string, text the tokenizer cannot encode, tokens
             outside the vocabulary.
     """
-    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}) for _ in prompts]
+    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}, bool(end_ids)) for _ in prompts]
     with precision(next(model.parameters()).device, autocast):  # around all steps, as in generate
         for _ in continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
             pass  # the texts collect the pieces
@@ -147,7 +148,7 @@ def stream_text(
     character, and a possible beginning of a stop string is withheld. The model is in evaluation mode until the iterator ends
     or is closed.
     """
-    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids})]
+    texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}, bool(end_ids))]
     return continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
 
 
@@ -328,13 +329,14 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The tokens of a prompt, at least one: an empty prompt becomes an end-of-text token or a line break.
+    """The tokens of a prompt, at least one: those that begin every text, or for an empty prompt the end-of-text token or
+    a line break.
 
     Raises:
         ValueError: an empty prompt for a tokenizer with neither, or a prompt that it cannot encode.
     """
-    if prompt:
-        return tokenizer.encode(prompt)
+    if prompt or tokenizer.prefix_ids:
+        return tokenizer.encode_prompt(prompt)
     if tokenizer.eot_id is not None:
         return [tokenizer.eot_id]
     try:

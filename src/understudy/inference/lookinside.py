@@ -111,7 +111,8 @@ def layer_states(model: GPT, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]
     for block in cast("Iterable[Block]", model.blocks):
         q, k, _ = block.attention.queries_keys_values(block.attention_norm(x), context)
         k = shift_keys(k, context.positions) if context.key_shift else k
-        attention.append(attention_weights(q.float(), k.float())[0].cpu())
+        mask = context.mask if isinstance(context.mask, Tensor) else None  # of a sliding window
+        attention.append(attention_weights(q.float(), k.float(), mask)[0].cpu())
         x = block(x, context)
         states.append(model.norm(x))
     return states, attention

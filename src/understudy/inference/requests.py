@@ -36,11 +36,14 @@ class Completion:
 class CompletionText:
     """The text of one sequence, decoded token by token: whole characters only, and no part of a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str], end_ids: Collection[int | None]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: str | Sequence[str], end_ids: Collection[int | None], answer: bool = False
+    ) -> None:
+        """``answer``: the text begins here, and does not continue one; see :class:`StreamDecoder`."""
         self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self.stop:
             raise ValueError("a stop string is empty, which would end every text at once; leave it out")
-        self.end_ids, self.decoder = end_ids, StreamDecoder(tokenizer)
+        self.end_ids, self.decoder = end_ids, StreamDecoder(tokenizer, begins=answer)
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.released = ""
@@ -93,6 +96,7 @@ class SequenceRequest:
         logprobs: None for none; K for the log-probability of each new token and of the K likeliest tokens.
         prompt_logprobs: the same for the prompt's tokens from the second on. No cached prefix is used then.
         timeout: seconds after submission at which the completion is cut.
+        answer: the completion answers a conversation, and does not continue a text.
     """
 
     tokens: Sequence[int]
@@ -103,6 +107,7 @@ class SequenceRequest:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     timeout: float | None = None
+    answer: bool = False
 
 
 @dataclass(frozen=True)

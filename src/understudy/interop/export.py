@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from understudy.config.stages import IMPORTED
 from understudy.interop.shapes import FORMATS, check_exportable
 
 if TYPE_CHECKING:
     from understudy.run import Run
+
+TYPES = {
+    "hf": ("f32", "f16", "bf16"),
+    "gguf": ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"),
+    "ollama": ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"),
+    "nanogpt": ("f32",),
+}
+"""Types of weights of each format."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +32,12 @@ class ExportedModel:
     checks: list[str]
 
 
-def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: bool = False) -> ExportedModel:
+def export_run(run: Run, format: str, out: Path, type: str | None = None, adapter: bool = False) -> ExportedModel:
     """Export a run into the new folder ``out``.
 
     Args:
         format: hf, gguf, ollama or nanogpt.
-        type: of the matrices, for gguf and ollama: f32, f16 or q8_0.
+        type: of the weights, one of TYPES[format]. Default: for hf that of an imported model, else f32; for gguf f16.
         adapter: hf: write the base model and its adapters separately, in PEFT's format, instead of merging them.
 
     Raises:
@@ -40,6 +49,9 @@ def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: boo
     if format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}")
     check_exportable(run, format)
+    type = type or default_type(run, format)
+    if type not in TYPES[format]:
+        raise ValueError(f"--format {format} has no type {type!r}; choose one of {', '.join(TYPES[format])}")
     if format in ("gguf", "ollama"):
         gguf.check_tokenizer(run)
         huggingface.require("gguf")
@@ -49,7 +61,7 @@ def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: boo
             case "hf" if adapter:
                 checks = huggingface.write_peft(run, reference, partial, out)
             case "hf":
-                checks = huggingface.write_huggingface(run, reference, partial)
+                checks = huggingface.write_huggingface(run, reference, partial, type)
             case "gguf":
                 checks = gguf.write_gguf(run, reference, partial / f"{run.path.name}-{type}.gguf", type)
             case "ollama":
@@ -57,6 +69,14 @@ def export_run(run: Run, format: str, out: Path, type: str = "f32", adapter: boo
             case _:
                 checks = nanogpt.write_nanogpt(run, reference, partial)
     return ExportedModel(out, checks)
+
+
+def default_type(run: Run, format: str) -> str:
+    """The type of weights if none is given: an imported model goes out as it came in."""
+    if format in ("gguf", "ollama"):
+        return "f16"
+    imported = run.state.get("weights_type") if format == "hf" and run.state["stage"] == IMPORTED else None
+    return str(imported or "f32")
 
 
 def push(folder: Path, repo: str) -> str:

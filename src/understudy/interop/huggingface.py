@@ -16,11 +16,12 @@ from understudy.config.model import ModelConfig
 from understudy.files import read_json
 from understudy.interop.huggingface_tokenizer import config_document as tokenizer_config
 from understudy.interop.huggingface_tokenizer import tokenizer_document, write_together
+from understudy.interop.memory import check_fits_memory
 from understudy.interop.model_card import model_card
-from understudy.interop.names import COLUMNS, TABLES, from_theirs, rows_of, to_theirs
+from understudy.interop.names import COLUMNS, from_theirs, rows_of, table_of, to_theirs
 from understudy.interop.proof import EXACT, ReferenceOutputs
 from understudy.interop.shapes import (
-    FAMILIES,
+    ARCHITECTURES,
     config_document,
     gives_scores,
     model_config,
@@ -30,6 +31,7 @@ from understudy.interop.shapes import (
 )
 from understudy.tokenizer import END_OF_TEXT
 from understudy.tokenizer.chat import CHAT_TOKENS, END, START, end_ids, render, speaks_chat
+from understudy.tokenizer.huggingface import HuggingFaceTokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from understudy.run import Run
     from understudy.tokenizer import Tokenizer
 
+DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+"""PyTorch's names of the types of weights."""
+TOLERANCE = {"f32": EXACT, "f16": 0.02, "bf16": 0.1}
+"""Largest difference of logits by type, as in gguf.py."""
 SHARD_SIZE = "5GB"
 SAMPLE_TEXT = "Sam's 3 cats:\n\n  they don't purr!  "
 """A text to compare tokenizers by, without the characters that they lack."""
@@ -63,14 +69,18 @@ def require(*modules: str) -> None:
 # ---- Writing --------------------------------------------------------------------------------------------------------
 
 
-def write_huggingface(run: Run, reference: ReferenceOutputs, folder: Path) -> list[str]:
-    """Write a run's model, adapters merged; returns a line for each check."""
+def write_huggingface(run: Run, reference: ReferenceOutputs, folder: Path, type: str = "f32") -> list[str]:
+    """Write a run's model, adapters merged; returns a line for each check.
+
+    Args:
+        type: of the weights: f32, f16 or bf16.
+    """
     from understudy.model import merge_lora
 
     require("transformers")
     merge_lora(run.model)
-    _write_model(run, folder)
-    return [_read_by_transformers(run, reference, folder)]
+    _write_model(run, folder, type)
+    return [_read_by_transformers(run, reference, folder, tolerance=TOLERANCE[type])]
 
 
 def write_peft(run: Run, reference: ReferenceOutputs, folder: Path, out: Path) -> list[str]:
@@ -111,39 +121,53 @@ def write_peft(run: Run, reference: ReferenceOutputs, folder: Path, out: Path) -
     return [_read_by_transformers(run, reference, folder / "base", adapter)]
 
 
-def _write_model(run: Run, folder: Path) -> None:
+def _write_model(run: Run, folder: Path, type: str = "f32") -> None:
+    import torch
     from huggingface_hub import save_torch_state_dict
 
-    config = plain_shape(run)
-    weights = plain_weights(run, config)
+    config, dtype = plain_shape(run), DTYPES[type]
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in plain_weights(run, config).items()}
     if config.score_head:
         weights.pop("head.weight", None)  # an output head that is not tied; a reward model has none there
     folder.mkdir(exist_ok=True)
     save_torch_state_dict(to_theirs(weights, config, "huggingface"), folder, max_shard_size=SHARD_SIZE)
-    tokenizer, ends = run.tokenizer, sorted(end_ids(run.tokenizer))
-    pad = (END_OF_TEXT if tokenizer.eot_id is not None else START) if config.score_head else None
-    tokens = {
-        "bos_token_id": tokenizer.eot_id,
-        "eos_token_id": tokenizer.special_tokens.get(END, tokenizer.eot_id),
-        "pad_token_id": None if pad is None else tokenizer.special_tokens[pad],
-    }
+    tokenizer, names = run.tokenizer, token_names(run.tokenizer)
+    if config.score_head and "pad_token" not in names:
+        names["pad_token"] = END_OF_TEXT if tokenizer.eot_id is not None else START
+    tokens = {f"{name}_token_id": _id_of(tokenizer, names.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
     tokenizer_settings = tokenizer_config(tokenizer, config.context_length)
-    tokenizer_settings |= {} if pad is None else {"pad_token": pad}
+    tokenizer_settings |= {name: token for name, token in names.items() if name == "pad_token"}
     documents = {
-        "config.json": config_document(config) | tokens,
+        "config.json": config_document(config, dtype) | tokens,
         "tokenizer.json": tokenizer_document(tokenizer),
         "tokenizer_config.json": tokenizer_settings,
     }
     if not config.score_head:
-        documents["generation_config.json"] = tokens | {"eos_token_id": ends or None, "do_sample": True}
+        documents["generation_config.json"] = tokens | {
+            "eos_token_id": sorted(end_ids(tokenizer)) or None,
+            "do_sample": True,
+        }
     write_together(folder, documents)
     (folder / "README.md").write_text(model_card(run, "transformers"), encoding="utf-8")
+
+
+def token_names(tokenizer: Tokenizer) -> dict[str, str]:
+    """The special tokens that Hugging Face's settings name, such as bos_token and eos_token."""
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        return dict(tokenizer.token_names)
+    end = END if END in tokenizer.special_tokens else END_OF_TEXT
+    named = {"bos_token": END_OF_TEXT, "eos_token": end}
+    return {name: token for name, token in named.items() if token in tokenizer.special_tokens}
+
+
+def _id_of(tokenizer: Tokenizer, name: str | None) -> int | None:
+    return None if name is None else tokenizer.special_tokens.get(name)
 
 
 def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
     """The adapters under PEFT's names, and the names of their layers. If one of our matrices is several of theirs, all
     of these get the same A, and each its rows of B."""
-    table = {row.ours: row for row in TABLES[run.config.model.family]}
+    table = {row.ours: row for row in table_of(run.config.model.family)}
     config, tensors = plain_shape(run), {}
     targets: set[str] = set()
     weights = {name: p.detach() for name, p in run.model.named_parameters() if name.endswith(("lora_a", "lora_b"))}
@@ -165,7 +189,9 @@ def _adapters(run: Run) -> tuple[dict[str, Tensor], list[str]]:
 # ---- Comparing ------------------------------------------------------------------------------------------------------
 
 
-def _read_by_transformers(run: Run, reference: ReferenceOutputs, folder: Path, adapter: Path | None = None) -> str:
+def _read_by_transformers(
+    run: Run, reference: ReferenceOutputs, folder: Path, adapter: Path | None = None, tolerance: float = EXACT
+) -> str:
     """Load a folder by transformers (and PEFT), and compare its outputs and tokens with the run's."""
     import torch
     import transformers
@@ -180,7 +206,7 @@ def _read_by_transformers(run: Run, reference: ReferenceOutputs, folder: Path, a
         reader += f" and PEFT {peft.__version__}"
         model = peft.PeftModel.from_pretrained(model, adapter)
     model.eval()
-    difference = reference.compare(lambda prompt: model(prompt).logits[0], EXACT, reader)
+    difference = reference.compare(lambda prompt: model(prompt).logits[0], tolerance, reader)
     _compare_tokens(run.tokenizer, transformers.AutoTokenizer.from_pretrained(folder))
     outputs = "scores" if scores else "logits"
     return f"read by {reader}: the same tokens, and {outputs} within {difference:.1g} of ours"
@@ -200,7 +226,7 @@ def _compare_tokens(tokenizer: Tokenizer, other: Any) -> None:
             return False
 
     text = "".join(filter(knows, SAMPLE_TEXT))
-    if other(text)["input_ids"] != tokenizer.encode(text):
+    if other(text)["input_ids"] != tokenizer.encode_prompt(text):
         raise RuntimeError("the exported tokenizer gives other ids")
     if speaks_chat(tokenizer):
         ordinary = set(range(tokenizer.vocab_size)) - set(tokenizer.special_tokens.values())
@@ -222,8 +248,12 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: another architecture, an option that our model lacks, files that are missing or damaged, or weights
             that do not fit.
     """
-    shape = shape_from_document(read_json(folder / "config.json"), folder / "config.json")
+    document = read_json(folder / "config.json")
+    shape = shape_from_document(document, folder / "config.json")
     config = model_config(shape, folder)
+    halves = document.get("dtype", document.get("torch_dtype")) in ("bfloat16", "float16")
+    file_bytes = sum(path.stat().st_size for path in weight_files(folder))
+    check_fits_memory(folder, file_bytes * (2 if halves else 1))
     tensors = tidy_tensors(read_weights(folder), config, folder)
     check_layers(config, tensors, folder)
     return shape, from_theirs(tensors, config, "huggingface", folder)
@@ -231,12 +261,13 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def tidy_tensors(tensors: dict[str, Tensor], config: ModelConfig, source: object) -> dict[str, Tensor]:
     """Their tensors without causal masks and without a head that is the embedding."""
-    base = FAMILIES[config.family].base
+    base = ARCHITECTURES[config.family].base
     heads = ("lm_head.", "score.")
     if not any(name.startswith(base) for name in tensors):
         tensors = {name if name.startswith(heads) else base + name: tensor for name, tensor in tensors.items()}
     tensors = {name: t for name, t in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
-    embedding = tensors.get(TABLES[config.family][0].huggingface)
+    check_types(tensors, source)
+    embedding = tensors.get(table_of(config.family)[0].huggingface)
     if config.tied and embedding is not None and (head := tensors.pop("lm_head.weight", None)) is not None:
         import torch
 
@@ -245,6 +276,23 @@ def tidy_tensors(tensors: dict[str, Tensor], config: ModelConfig, source: object
                 f"{source} has a head that is not the embedding, though its configuration ties the two; it is damaged"
             )
     return tensors
+
+
+def check_types(tensors: dict[str, Tensor], source: object) -> None:
+    """Refuse tensors that are no plain matrices of fp32, fp16 or bf16.
+
+    Raises:
+        ValueError: names the first, and its type.
+    """
+    import torch
+
+    known = (torch.float32, torch.float16, torch.bfloat16)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in known or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{source} holds {name} as {kind}; weights in fp32, fp16 or bf16 can be imported")
+        if tensor.numel() * tensor.element_size() > 64 + 8 * tensor.untyped_storage().nbytes():
+            raise ValueError(f"{source} holds {name} with more numbers than are in the file; it is damaged")
 
 
 def check_layers(config: ModelConfig, tensors: dict[str, Tensor], source: object) -> None:
@@ -257,30 +305,40 @@ def check_layers(config: ModelConfig, tensors: dict[str, Tensor], source: object
         raise ValueError(f"{source} has {len(tensors):,} tensors, and its configuration {config.n_layers:,} layers")
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, from one file or several: safetensors if there are any, else PyTorch's files.
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a folder's weights, one or several: safetensors if there are any, else PyTorch's files.
 
     Raises:
-        ValueError: there are none, or a file is missing or damaged, or would execute code.
+        ValueError: there are none, or the index that lists them is damaged.
     """
-    for name, read in (
-        ("model.safetensors", _read_safetensors),
-        ("pytorch_model.bin", lambda path: only_tensors(read_pickled(path), path)),
-    ):
+    for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
-            return read(folder / name)
+            return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
             files = read_json(index).get("weight_map")
             if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
                 raise ValueError(f"{index} does not name the file of each weight; it is damaged")
-            tensors: dict[str, Tensor] = {}
-            for file in sorted(set(files.values())):
-                if Path(file).name != file:
-                    raise ValueError(f"{index} names {file!r}, which is no file beside it; it is damaged")
-                tensors |= read(folder / file)
-            return tensors
+            if outside := [file for file in files.values() if Path(file).name != file]:
+                raise ValueError(f"{index} names {outside[0]!r}, which is no file beside it; it is damaged")
+            paths = [folder / file for file in sorted(set(files.values()))]
+            if missing := [path for path in paths if not path.is_file()]:
+                raise ValueError(f"{missing[0]} is missing, which {index.name} names; fetch it again")
+            return paths
     raise ValueError(f"{folder} holds no weights: it has neither model.safetensors nor pytorch_model.bin")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder.
+
+    Raises:
+        ValueError: there are none, or a file is missing or damaged, or would execute code.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        safe = path.suffix == ".safetensors"
+        tensors |= _read_safetensors(path) if safe else only_tensors(read_pickled(path), path)
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

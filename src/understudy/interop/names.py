@@ -4,7 +4,7 @@ Several names of theirs for one of our matrices are its parts, in order of rows.
 number of a block. Kinds of rows:
 
     tokens     a row for each token; the other format has no padding rows, and ours are zeros
-    heads      queries, keys and values in one matrix
+    heads      queries, keys and values in one matrix; GGUF's llama has the rotary pairs of q and k side by side
     halves     the gate of SwiGLU, then its values
 """
 
@@ -59,7 +59,7 @@ TABLES: dict[str, tuple[NameRow, ...]] = {
         NameRow("head.weight", "lm_head.weight", "output.weight", "tokens"),
         NameRow("score.weight", "score.weight", "score.weight"),
     ),
-    "portable": (
+    "llama": (
         NameRow("token_embedding.weight", "model.embed_tokens.weight", "token_embd.weight", "tokens"),
         NameRow("blocks.N.attention_norm.weight", "model.layers.N.input_layernorm.weight", "blk.N.attn_norm.weight"),
         NameRow(
@@ -67,6 +67,13 @@ TABLES: dict[str, tuple[NameRow, ...]] = {
             "model.layers.N.self_attn.q_proj.weight model.layers.N.self_attn.k_proj.weight "
             "model.layers.N.self_attn.v_proj.weight",
             "blk.N.attn_q.weight blk.N.attn_k.weight blk.N.attn_v.weight",
+            "heads",
+        ),
+        NameRow(
+            "blocks.N.attention.qkv.bias",
+            "model.layers.N.self_attn.q_proj.bias model.layers.N.self_attn.k_proj.bias "
+            "model.layers.N.self_attn.v_proj.bias",
+            "blk.N.attn_q.bias blk.N.attn_k.bias blk.N.attn_v.bias",
             "heads",
         ),
         NameRow("blocks.N.attention.query_norm.weight", "model.layers.N.self_attn.q_norm.weight", "blk.N.attn_q_norm.weight"),
@@ -86,6 +93,15 @@ TABLES: dict[str, tuple[NameRow, ...]] = {
     ),
 }  # fmt: skip
 
+PAIRED_IN_GGUF = ("llama", "mistral", "smollm3")
+"""Families whose rotary pairs are neighbours in GGUF: features k and k + K/2 of a head become 2k and 2k + 1."""
+
+
+def table_of(family: str) -> tuple[NameRow, ...]:
+    """The names of a family's weights."""
+    return TABLES["gpt2" if family == "gpt2" else "llama"]
+
+
 COLUMNS: dict[str, Callable[[NameRow], list[str]]] = {
     "huggingface": lambda row: row.huggingface.split(),
     "nanogpt": lambda row: row.huggingface.replace(".weight.T", ".weight").split(),  # GPT-2's names, our layout
@@ -101,6 +117,7 @@ class TensorPlace:
         names: their names.
         sizes: rows of our weight for each name; without padding rows they add up to all rows.
         padding: padding rows of our weight.
+        paired_width: the head width, if their queries and keys have neighbouring rotary pairs; else 0.
     """
 
     ours: str
@@ -108,11 +125,19 @@ class TensorPlace:
     transposed: bool
     sizes: tuple[int, ...]
     padding: int
+    paired_width: int = 0
+
+    def reorder(self, part: Tensor, number: int, back: bool = False) -> Tensor:
+        """Part ``number`` of our weight with its rotary pairs in their order, or back in ours."""
+        if not self.paired_width or number == 2:  # the values have no positions
+            return part
+        heads = part.unflatten(0, (-1, self.paired_width)).unflatten(1, (-1, 2) if back else (2, -1))
+        return heads.transpose(1, 2).flatten(0, 2)
 
 
 def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: str) -> list[TensorPlace]:
     """The place of each of our weights, given their shapes by name."""
-    table = {row.ours: row for row in TABLES[config.family]}
+    table = {row.ours: row for row in table_of(config.family)}
     tensor_places = []
     for ours, shape in shapes.items():
         number = re.search(r"\.(\d+)\.", ours)
@@ -121,7 +146,9 @@ def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: s
         rows = rows_of(row.kind, config.resolve(), shape[0])
         transposed = names[0].endswith(".T")
         plain_names, padding = tuple(name.removesuffix(".T") for name in names), shape[0] - sum(rows)
-        tensor_places.append(TensorPlace(ours, plain_names, transposed, rows[: len(names)], padding))
+        paired = column == "gguf" and row.kind == "heads" and config.family in PAIRED_IN_GGUF
+        paired_width = config.resolve().head_width if paired else 0
+        tensor_places.append(TensorPlace(ours, plain_names, transposed, rows[: len(names)], padding, paired_width))
     return tensor_places
 
 
@@ -132,14 +159,15 @@ def to_theirs(weights: Tensors, config: ModelConfig, column: str) -> Tensors:
     theirs = {}
     for place in places({name: tuple(t.shape) for name, t in weights.items()}, config, column):
         parts = weights[place.ours][: sum(place.sizes)].split(place.sizes)
-        for name, part in zip(place.names, parts):
+        for number, (name, part) in enumerate(zip(place.names, parts)):
+            part = place.reorder(part, number)
             # a copy, because safetensors refuses views of a larger tensor
             theirs[name] = (part.T if place.transposed else part).clone(memory_format=torch.contiguous_format)
     return theirs
 
 
 def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: object) -> Tensors:
-    """The inverse of :func:`to_theirs`, in fp32.
+    """The inverse of :func:`to_theirs`, in the tensors' own precision.
 
     Args:
         source: the name of the file, for errors.
@@ -158,7 +186,7 @@ def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: obje
     check_shapes(tensors, expected, source)
     ours = {}
     for place in tensor_places:
-        parts = [tensors[name].float() for name in place.names]
+        parts = [place.reorder(tensors[name], number, back=True) for number, name in enumerate(place.names)]
         parts = [part.T for part in parts] if place.transposed else parts
         padding = parts[0].new_zeros(place.padding, *parts[0].shape[1:])
         ours[place.ours] = torch.cat([*parts, padding]) if len(parts) > 1 or place.padding else parts[0].contiguous()
@@ -179,7 +207,7 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def rows_of(kind: str, shape: ModelShape, rows: int) -> tuple[int, ...]:
     """Rows of a weight for each of their names."""
     if kind == "tokens":
-        return (shape.vocab_size,)
+        return (shape.rows_in_files,)
     if kind == "heads":
         return tuple(n * shape.head_width for n in (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads))
     if kind == "halves":

@@ -1,4 +1,4 @@
-"""GPT in two families: `gpt2` as OpenAI made it, and `portable`, shaped like Qwen3. One file, one forward.
+"""GPT: GPT-2, and the Llama line (Llama, Mistral, SmolLM, Qwen). One file, one forward; families are options.
 
 The model maps token ids to logits. It knows nothing of text, files or training, and asks for no
 device, precision or row layout: that is in the AttentionContext (masks.py) and in the kernels (attention.py).
@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from understudy.config.model import ModelConfig, ModelShape
 from understudy.model.attention import attend, attend_cached
 from understudy.model.lora import add_lora
-from understudy.model.masks import AttentionContext, causal
+from understudy.model.masks import AttentionContext, causal, limit_to_window
 from understudy.model.ngram import NgramEmbedding
 from understudy.model.positions import init_shifted_keys, rope_table, rotate
 from understudy.model.score_head import ScoreHead
@@ -137,11 +137,12 @@ class GPT(nn.Module):
         rope = None  # (2, [B, 1,] T, K)
         if self.shape.position == "rope":
             rope = self.rope[:, :length] if positions is None else self.rope[:, positions][:, :, None]
-        return replace(context, tokens=tokens, rope=rope, key_shift=self.shape.key_shift)
+        context = replace(context, tokens=tokens, rope=rope, key_shift=self.shape.key_shift)
+        return limit_to_window(context, self.shape.sliding_window)
 
     def embed(self, tokens: Tensor, context: AttentionContext) -> Tensor:
         """The input of the first block (B, T, D)."""
-        x = self.token_embedding(tokens)  # (B, T, D)
+        x = self.token_embedding(tokens).to(self.norm.weight.dtype)  # (B, T, D); frozen embeddings may be in bf16
         if self.shape.position == "learned":
             table = self.position_embedding
             x = x + (table.weight[: x.shape[1]] if context.positions is None else table(context.positions))
@@ -187,9 +188,9 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.layer, self.head_width = layer, shape.head_width
         self.widths = [n * shape.head_width for n in (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads)]
-        self.qkv = nn.Linear(shape.d_model, sum(self.widths), bias=shape.bias)
+        self.qkv = nn.Linear(shape.d_model, sum(self.widths), bias=shape.qkv_bias)
         self.project = nn.Linear(self.widths[0], shape.d_model, bias=shape.bias)
-        self.qk_norm = shape.qk_norm
+        self.has_rope, self.qk_norm = layer not in shape.no_rope_layers, shape.qk_norm
         if shape.qk_norm:
             self.query_norm, self.key_norm = make_norm(shape, shape.head_width), make_norm(shape, shape.head_width)
         has_embedding = shape.value_embeddings and layer % 2 == 0
@@ -216,7 +217,7 @@ class CausalSelfAttention(nn.Module):
         v = v.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, Hk, T, K)
         if self.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        if context.rope is not None:
+        if context.rope is not None and self.has_rope:
             q, k = rotate(q, context.rope), rotate(k, context.rope)
         return q, k, v
 

@@ -47,6 +47,7 @@ class KVCache:
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.tokens = torch.zeros(batch_size, self.max_tokens, dtype=torch.long, device=device)
         self.longest = 0
+        self.window = shape.sliding_window or self.max_tokens  # keys that a step of one token attends to
         self.per_row = batch_size == 1
         self._lengths = [0] * batch_size  # as numbers, where a step attends row by row
         self._rows: Tensor | None = None  # (B,) places of the rows in the memory; None: in order
@@ -82,7 +83,7 @@ class KVCache:
 
         Returns:
             One pair of (B, H, longest + T, K), or where a step attends row by row, for each row a pair of
-            (1, H, its length + 1, K).
+            (1, H, its length + 1 or the window, K).
         """
         all_keys, all_values = self.keys[layer], self.values[layer]  # (B, H, max_tokens, K)
         rows, new_tokens = len(keys), keys.shape[2]
@@ -97,7 +98,8 @@ class KVCache:
         if self.attends_per_row(new_tokens):
             order = range(rows) if self._rows is None else self._rows.tolist()
             ends = [length + 1 for length in self._lengths]
-            return [(all_keys[r : r + 1, :, :e], all_values[r : r + 1, :, :e]) for r, e in zip(order, ends)]
+            spans = [(r, slice(max(0, end - self.window), end)) for r, end in zip(order, ends)]
+            return [(all_keys[r : r + 1, :, span], all_values[r : r + 1, :, span]) for r, span in spans]
         if self._rows is not None:
             all_keys, all_values = all_keys[self._rows], all_values[self._rows]
         return [(all_keys[:, :, :end], all_values[:, :, :end])]

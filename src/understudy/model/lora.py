@@ -8,13 +8,17 @@ Shapes: R rank, I input width, O output width.
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from understudy.config.model import LoraConfig
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class LoraLinear(nn.Linear):
@@ -34,11 +38,16 @@ class LoraLinear(nn.Linear):
         low = F.linear(self.lora_dropout(x), self.lora_a)  # (..., R)
         return super().forward(x) + self.scale * F.linear(low, self.lora_b)
 
+    def frozen(self) -> nn.Linear:
+        """The layer without its adapter; the weights are shared."""
+        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        plain.weight, plain.bias = self.weight, self.bias
+        return plain
+
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The plain layer that computes the same."""
-        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        plain.weight, plain.bias = self.weight, self.bias
+        plain = self.frozen()
         plain.weight += self.scale * (self.lora_b @ self.lora_a)
         return plain.requires_grad_()
 
@@ -58,8 +67,32 @@ def add_lora(model: nn.Module, config: LoraConfig) -> None:
                 setattr(owner, name, LoraLinear(layer, config))
 
 
+def hold_frozen_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the frozen matrices and embeddings of ``model`` in ``dtype``. Norms, biases and trained weights stay in fp32.
+
+    Products under autocast in ``dtype`` then need no cast, which is otherwise made at each use of a frozen weight.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
+def without_lora(model: ModuleT) -> ModuleT:
+    """The frozen model under the adapters: a second module in evaluation mode that shares the memory of the weights of
+    ``model``. None of its own parameters requires a gradient."""
+    shared: dict[int, Tensor] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}
+    plain = copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
+    for owner in list(plain.modules()):
+        for name, layer in list(owner.named_children()):
+            if isinstance(layer, LoraLinear):
+                setattr(owner, name, layer.frozen())
+    return plain.eval()
+
+
 def merge_lora(model: nn.Module) -> None:
-    """Replace every adapted layer by the plain one that computes the same."""
+    """Replace every adapted layer by the plain one that computes the same; all weights are in fp32 afterwards."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float()
     for owner in list(model.modules()):
         for name, layer in list(owner.named_children()):
             if isinstance(layer, LoraLinear):

@@ -123,6 +123,29 @@ def cached(cache: KVCache, new_tokens: int, select: Tensor | None = None) -> Att
     return AttentionContext(positions, mask, cache=cache, select=select)
 
 
+def limit_to_window(context: AttentionContext, window: int) -> AttentionContext:
+    """The context whose queries attend to the last ``window`` tokens only, themselves included; 0: no limit.
+
+    A step of one token over a cache needs no mask: the cache gives it no more keys.
+    """
+    tokens, cache, mask = context.tokens, context.cache, context.mask
+    if not window or tokens is None:
+        return context
+    rows, length = tokens.shape
+    keys = length if cache is None else cache.longest + length
+    if keys <= window or (cache is not None and cache.attends_per_row(length)):
+        return context
+    places = torch.arange(keys, device=tokens.device)[None]
+    positions = places if context.positions is None else context.positions
+    distance = positions[:, :, None] - (places if cache else positions)[:, None]  # (B or 1, T, keys)
+    near = ((distance >= 0) & (distance < window))[:, None]
+    if isinstance(mask, BlockMask):
+        mask = dense_mask(mask.mask_mod, rows, length, tokens.device)
+    if mask is None and cache is None:  # by places in the row, because the positions of padding are 0
+        mask = (places[0, :, None] >= places)[None, None]
+    return replace(context, mask=near if mask is None else near & mask, per_document=None)
+
+
 def document_mask(documents: Tensor, branch_ids: Tensor | None = None) -> MaskMod:
     """The mask function of :func:`packed`, or with ``branch_ids`` of :func:`prefix_shared`."""
 

@@ -5,24 +5,45 @@ Shapes: B batch, H heads, T time, K head width, D model width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.config.model import ModelShape
+from understudy.config.model import ModelShape, RopeScaling
 
 
 def rope_table(shape: ModelShape) -> Tensor:
     """(2, context, K) cosines and sines of rotary positions, each pair's angle in both halves of K."""
-    width = shape.head_width
-    frequencies = shape.rope_theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    frequencies = rope_frequencies(shape)
+    if shape.rope_scaling:
+        frequencies = scale_frequencies(frequencies, shape.rope_scaling)
     if shape.key_shift:
         frequencies[len(frequencies) // 2 :] = 0  # the shifted features are compared without position
     angles = torch.arange(shape.context_length, dtype=torch.float32)[:, None] * frequencies  # (context, K / 2)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))
+
+
+def rope_frequencies(shape: ModelShape) -> Tensor:
+    """(K / 2) rotary frequencies in radians a token, before they are scaled."""
+    return shape.rope_theta ** (-torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width)
+
+
+def scale_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """Rotary frequencies (K / 2), in radians a token, for a longer context.
+
+    ``linear`` divides all by the factor (Chen et al. 2023). ``llama3`` divides low ones, keeps high ones, and interpolates
+    between by the turns that a frequency makes in the first context (Llama 3.1; Grattafiori et al. 2024, section 3.4).
+    """
+    if scaling.type == "linear":
+        return frequencies / scaling.factor
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    turns = scaling.original_context * frequencies / (2 * math.pi)
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:

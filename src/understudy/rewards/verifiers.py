@@ -1,7 +1,7 @@
 """Verifiers: functions that give the true score of a completion, from 0 to 1. A new one is a row in the table.
 
-A prompt names its verifier in ``task``. Without one, a prompt with a ``check`` goes to Hamlet's checker, and a prompt
-with an ``answer`` is compared with it, as a number if the answer is one. The tasks of evaluate/tasks/ score by the same
+A prompt names its verifier in ``task``. Without one, a prompt with a ``check`` goes to the corpus that has such checks, and
+one with an ``answer`` is compared with it, as a number if the answer is one. The tasks of evaluate/tasks/ score by the same
 functions, so that the score of a task is a reward.
 """
 
@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from understudy.data.chat.prompts import Prompt
+from understudy.data.generated import checker_of
 
 Verifier = Callable[[Prompt, str], float]
 """Given a prompt and a completion, the true score.
@@ -21,13 +22,11 @@ Raises:
 """
 
 
-def hamlet_check(prompt: Prompt, completion: str) -> float:
-    """The score of Hamlet's checker."""
-    from understudy.hamlet.checker import score
-
+def corpus_check(prompt: Prompt, completion: str) -> float:
+    """The score of the checker of Hamlet, or the share of the instructions that the completion meets."""
     if prompt.check is None:
-        raise ValueError("a prompt with the task 'hamlet' needs a 'check'")
-    return score(prompt.check, completion)
+        raise ValueError(f"a prompt with the task {prompt.task!r} needs a 'check'")
+    return checker_of(prompt.check, prompt.task)(prompt.check, completion)
 
 
 def number_match(prompt: Prompt, completion: str) -> float:
@@ -44,10 +43,11 @@ def exact_match(prompt: Prompt, completion: str) -> float:
 
 
 VERIFIERS: dict[str, Verifier] = {
-    "hamlet": hamlet_check,
+    "hamlet": corpus_check,
     "gsm8k": number_match,
     "number": number_match,
     "exact": exact_match,
+    "instructions": corpus_check,
 }
 
 
@@ -62,7 +62,7 @@ def verifier_of(prompt: Prompt) -> Verifier | None:
             raise ValueError(f"no verifier is called {prompt.task!r}; a prompt's task is one of {', '.join(VERIFIERS)}")
         return VERIFIERS[prompt.task]
     if prompt.check is not None:
-        return hamlet_check
+        return corpus_check
     if prompt.answer is not None:
         return number_match if "####" in prompt.answer or NUMBER.fullmatch(prompt.answer) else exact_match
     return None

@@ -52,7 +52,7 @@ def best_of_run(
     _, encoded = open_encoded_prompts(run.config, run.tokenizer, "val")
     encoded = encoded[:prompts]
     policy = as_gpt(run.model).to(runtime.device)
-    models = load_models(run.config, runtime, run.tokenizer, policy, load_reference(folder))
+    models = load_models(run.config, runtime, run.tokenizer, policy, as_gpt(load_reference(folder).model))
     rows = best_of_n(models, run.config.section(RolloutConfig), run.tokenizer, encoded, most, seed, runtime, progress)
     result = {"step": run.step, "prompts": len(encoded), "samples": most, "seed": seed, "rows": rows}
     if runtime.is_main:

@@ -8,6 +8,7 @@ Shapes: N completions, A tokens of the longest, M tokens of all of them; R rows,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from understudy.model import GPT
 from understudy.rewards.model import completion_hidden_states
 from understudy.runtime import Runtime, autocast_of
 from understudy.tokenizer import Tokenizer
-from understudy.tokenizer.chat import end_ids, render
+from understudy.tokenizer.chat import RefusedConversation, end_ids, render
 from understudy.train.objective import Objective
 
 SAMPLING_BATCH = 128
@@ -54,9 +55,13 @@ class SampledCompletion:
 
 
 def encode_prompts(prompts: Iterable[Prompt], tokenizer: Tokenizer, max_tokens: int) -> list[EncodedPrompt]:
-    """Encode the prompts, without those of more than ``max_tokens`` tokens."""
-    encoded = [EncodedPrompt(prompt, render(tokenizer, list(prompt.messages), reply=True).tokens) for prompt in prompts]
-    return [prompt for prompt in encoded if len(prompt.tokens) <= max_tokens]
+    """Encode the prompts, without those of more than ``max_tokens`` tokens and those that the chat template refuses."""
+    encoded = []
+    for prompt in prompts:
+        with contextlib.suppress(RefusedConversation):
+            tokens = render(tokenizer, list(prompt.messages), reply=True).tokens
+            encoded += [EncodedPrompt(prompt, tokens)] if len(tokens) <= max_tokens else []
+    return encoded
 
 
 def sample_completions(

@@ -24,7 +24,7 @@ from understudy.stages.completions import EncodedPrompt, PolicyObjective, comput
 from understudy.stages.rollout import Rollout, RolloutModels, RolloutSource
 from understudy.stages.rollout_stage import RolloutStage
 from understudy.tokenizer import Tokenizer
-from understudy.train.init_from import start_from
+from understudy.train.init_from import load_reference, start_from
 from understudy.train.stage import StageContext, micro_batch_size, samples_per_process
 
 
@@ -167,7 +167,7 @@ class PPO(RolloutStage):
         """A critic beside the policy, with its initial weights; None where it is a score head on the policy."""
         if config.critic == "head":
             return None
-        parent = self.reference_run
+        parent = load_reference(context.folder)
         if config.critic == "reward":
             if self.models.reward.model is None:
                 raise ValueError("ppo.critic reward needs ppo.reward_model with ppo.reward_weight above 0; give both")

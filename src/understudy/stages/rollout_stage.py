@@ -10,9 +10,9 @@ from understudy.data.chat.prompts import Prompts, open_prompts
 from understudy.evaluate.loss import LossResult
 from understudy.evaluate.statistics import estimate, mean_estimate
 from understudy.model import GPT, as_gpt
+from understudy.model.lora import without_lora
 from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import verifier_of
-from understudy.run import Run
 from understudy.runtime import Runtime
 from understudy.stages.completions import (
     EncodedPrompt,
@@ -42,8 +42,9 @@ class RolloutStage(TrainingStage):
         self.prompts: dict[str, list[EncodedPrompt]] = {}
         for split in ("val", "train"):
             opened, self.prompts[split] = open_encoded_prompts(config, tokenizer, split)
+            reason = "too long" if tokenizer.chat_template is None else "too long or refused by the chat template"
             left_out = len(opened) - len(self.prompts[split])
-            text = f"{split}: {len(self.prompts[split]):,} prompts" + (f", {left_out:,} too long" if left_out else "")
+            text = f"{split}: {len(self.prompts[split]):,} prompts" + (f", {left_out:,} {reason}" if left_out else "")
             self.notes.append(text)
         records = [prompt.record for prompts in self.prompts.values() for prompt in prompts]
         if self.rollout_config.checker_weight and any(verifier_of(record) is None for record in records):
@@ -60,10 +61,12 @@ class RolloutStage(TrainingStage):
 
     def setup(self, context: StageContext) -> None:
         self.config, self.runtime = context.config, context.runtime
-        self.reference_run = load_reference(context.folder)
-        self.models = load_models(
-            context.config, context.runtime, self.tokenizer, as_gpt(context.model), self.reference_run
-        )
+        policy = as_gpt(context.model)
+        # Under adapters the frozen model is the reference model, unless the embeddings are trained.
+        lora = context.config.model.lora
+        adapted = lora is not None and not lora.embeddings
+        reference = without_lora(policy) if adapted else as_gpt(load_reference(context.folder).model)
+        self.models = load_models(context.config, context.runtime, self.tokenizer, policy, reference)
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         """The negative mean reward of completions of validation prompts as the loss; reward, score, true score and KL
@@ -117,7 +120,7 @@ def open_encoded_prompts(config: RunConfig, tokenizer: Tokenizer, split: str) ->
 
 
 def load_models(
-    config: RunConfig, runtime: Runtime, tokenizer: Tokenizer, policy: GPT, reference_run: Run
+    config: RunConfig, runtime: Runtime, tokenizer: Tokenizer, policy: GPT, reference: GPT
 ) -> RolloutModels:
     """The policy, the frozen reference model and the reward function of ``config``.
 
@@ -135,5 +138,5 @@ def load_models(
                 f"the reward model {run.path} reads {reward_model.model.config.context_length} tokens, and the run "
                 f"{config.model.context_length}; give both the same model.context_length"
             )
-    reference = as_gpt(reference_run.model).to(runtime.device).eval().requires_grad_(False)
+    reference = reference.to(runtime.device).eval().requires_grad_(False)
     return RolloutModels(policy, reference, RewardFunction(rollout, runtime, reward_model))

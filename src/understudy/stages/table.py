@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from understudy.report.alignment import draw_overoptimisation
 from understudy.report.plots import loss_plot
 from understudy.run import Run, RunFolder, load_run, read_metrics, run_path
 from understudy.tokenizer import load_tokenizer
-from understudy.tokenizer.chat import speaks_chat, with_chat_tokens
+from understudy.tokenizer.chat import read_template, speaks_chat, with_chat_template, with_chat_tokens
 from understudy.train.init_from import config_from_parent, resumed_model
 from understudy.train.runner import Result, check_resume, train
 from understudy.train.stage import TrainingStage
@@ -69,10 +70,13 @@ def run_stage(config: RunConfig, folder: RunFolder, resume: bool = False, parent
 
 
 def resolve_run(
-    tree: Mapping[str, Any], folder: RunFolder, resume: bool = False
-) -> tuple[RunConfig, Run | None]:  # fmt: skip
+    tree: Mapping[str, Any], folder: RunFolder, resume: bool = False, chat_template: str | None = None
+) -> tuple[RunConfig, Run | None]:
     """The configuration of a run from raw settings, and the run it starts from. A resumed run has its own weights, so it
     needs no parent.
+
+    Args:
+        chat_template: a file or name, which replaces the chat template of the parent's tokenizer.
 
     Raises:
         ValueError: settings that do not fit each other, the parent, or the run to resume.
@@ -82,7 +86,11 @@ def resolve_run(
         if not tree.get("init_from"):
             return build_config(tree), None
         parent = load_run(str(tree["init_from"]))
+        if chat_template is not None:
+            parent = replace(parent, tokenizer=with_chat_template(parent.tokenizer, read_template(chat_template)))
         return config_from_parent(tree, parent), parent
+    if chat_template is not None:
+        raise ValueError("a run keeps the chat template that it began with; leave --chat-template out to resume it")
     if not folder.exists():
         raise ValueError(f"there is no run {folder.path} to resume; leave --resume out to start it")
     saved = folder.config()
@@ -99,7 +107,8 @@ def resolve_run(
 
 
 def train_preset(
-    stage: str, preset: str | None, name: str | None, overrides: Mapping[str, str], resume: bool = False
+    stage: str, preset: str | None, name: str | None, overrides: Mapping[str, str], resume: bool = False,
+    chat_template: str | None = None,
 ) -> Result:  # fmt: skip
     """Train a stage by a preset or YAML file, as `understudy STAGE PRESET` does.
 
@@ -107,6 +116,7 @@ def train_preset(
         preset: None takes the saved settings of the run to resume.
         name: of the run or its path; None takes the name of the preset.
         overrides: values by dotted name.
+        chat_template: see :func:`resolve_run`.
 
     Raises:
         ValueError: settings, data, parent or folder do not fit together.
@@ -122,7 +132,7 @@ def train_preset(
     tree = apply_overrides(read_preset(source), overrides)
     if (other := tree.get("stage") or DEFAULT_STAGE) != stage:
         raise ValueError(f"{source} is for another stage; use it with `understudy {other}`")
-    config, parent = resolve_run(tree, folder, resume)
+    config, parent = resolve_run(tree, folder, resume, chat_template)
     return run_stage(config, folder, resume, parent)
 
 

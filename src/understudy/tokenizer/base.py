@@ -46,30 +46,18 @@ class Tokenizer(ABC):
     # Matches up to a place where a text may be cut without changing its ids: the cut is after the match.
     safe_cut: ClassVar[re.Pattern[str]]
 
-    def __init__(
-        self, ordinary: Sequence[bytes], special_tokens: Mapping[str, int], ids: Sequence[int] | None = None
-    ) -> None:
-        """`ids` are those of the ordinary tokens, 0, 1, 2, ... when None.
+    prefix_ids: tuple[int, ...] = ()
+    """Ids that begin every text and every document; a conversation begins as its template says."""
+    end_tokens: tuple[int, ...] = ()
+    """Ids that end what a model writes, by its own settings."""
+    begins_with_space: bool = False
+    """Whether the first token of a text has a space before it that is not in the text, as with SentencePiece."""
+    chat_template: str | None = None
+    """A Jinja template of its own, by which conversations are rendered; None for ours, see chat.py."""
 
-        Raises ValueError unless ordinary and special tokens together use each id from 0 to the last one
-        once, and for a special token without a name, or with the name of an ordinary token.
-        """
-        ordinary_tokens = set(ordinary)
-        table = dict(zip(range(len(ordinary)) if ids is None else ids, ordinary))
-        for name, id in special_tokens.items():
-            if not name or clean(name) != name:
-                raise ValueError(f"the special token {name!r} is not a name: give it at least one character")
-            if name.encode() in ordinary_tokens:
-                raise ValueError(f"the special token {name!r} is an ordinary token too: choose another name")
-            table[id] = name.encode()
-        size = len(ordinary) + len(special_tokens)
-        missing = next((id for id in range(size) if id not in table), None)
-        if missing is not None:
-            raise ValueError(
-                f"a vocabulary of {size} tokens must use each id from 0 to {size - 1} once, "
-                f"and this one has no id {missing}"
-            )
-        self._token_bytes = [table[id] for id in range(size)]
+    def __init__(self, token_bytes: Sequence[bytes], special_tokens: Mapping[str, int]) -> None:
+        """`token_bytes`: of every id, special tokens included; b"" for an id that no text has."""
+        self._token_bytes = list(token_bytes)
         self.special_tokens: dict[str, int] = dict(special_tokens)
 
     # Defined by each kind of tokenizer.
@@ -112,6 +100,10 @@ class Tokenizer(ABC):
         [1, 0, 2]
         """
         return self.encode_batch([text])[0].tolist()
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text as a document begins: after `prefix_ids`."""
+        return [*self.prefix_ids, *self.encode(text)]
 
     def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Ids]:
         """One uint32 array (T,) for each text; the arrays may be read-only.
@@ -214,17 +206,47 @@ class StreamDecoder:
     ['', 'é', '!', '']
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, begins: bool = False) -> None:
+        """`begins`: a text begins here, so that a space with which this vocabulary begins every text is left out."""
+        self._tokenizer, self._space = tokenizer, begins and tokenizer.begins_with_space
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids: Sequence[int]) -> str:
         """The text that these ids complete; bytes of an unfinished character wait for the next ids."""
-        return self._utf8.decode(b"".join([self._tokenizer.token_bytes(int(id)) for id in ids]))
+        text = self._utf8.decode(b"".join([self._tokenizer.token_bytes(int(id)) for id in ids]))
+        if self._space and text:
+            text, self._space = text.removeprefix(" "), False
+        return text
 
     def finish(self) -> str:
         """The rest of the text: U+FFFD for a character that never ended, else nothing."""
         return self._utf8.decode(b"", final=True)
+
+
+def numbered(
+    ordinary: Sequence[bytes], special_tokens: Mapping[str, int], ids: Sequence[int] | None = None
+) -> list[bytes]:
+    """The bytes of each id. `ids` are those of the ordinary tokens, 0, 1, 2, ... when None.
+
+    Raises ValueError unless ordinary and special tokens together use each id from 0 to the last one
+    once, and for a special token without a name, or with the name of an ordinary token.
+    """
+    ordinary_tokens = set(ordinary)
+    table = dict(zip(range(len(ordinary)) if ids is None else ids, ordinary))
+    for name, id in special_tokens.items():
+        if not name or clean(name) != name:
+            raise ValueError(f"the special token {name!r} is not a name: give it at least one character")
+        if name.encode() in ordinary_tokens:
+            raise ValueError(f"the special token {name!r} is an ordinary token too: choose another name")
+        table[id] = name.encode()
+    size = len(ordinary) + len(special_tokens)
+    missing = next((id for id in range(size) if id not in table), None)
+    if missing is not None:
+        raise ValueError(
+            f"a vocabulary of {size} tokens must use each id from 0 to {size - 1} once, "
+            f"and this one has no id {missing}"
+        )
+    return [table[id] for id in range(size)]
 
 
 def token_texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:

@@ -22,7 +22,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
-from understudy.tokenizer.base import Tokenizer, clean, split_at
+from understudy.tokenizer.base import Tokenizer, clean, numbered, split_at
 
 if TYPE_CHECKING:
     import tiktoken
@@ -95,7 +95,7 @@ class BPETokenizer(Tokenizer):
             raise ValueError(f"two merges make the same token, {twice!r}")
         if ids is not None and len(ids) != len(tokens):
             raise ValueError(f"{len(ids)} ids are given for {len(tokens)} tokens")
-        super().__init__(tokens, special_tokens, ids)
+        super().__init__(numbered(tokens, special_tokens, ids), special_tokens)
         self.merges = list(merges)
         self.pattern = pattern
         self.ids = None if ids is None or list(ids) == list(range(len(tokens))) else list(ids)

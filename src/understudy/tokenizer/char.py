@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from understudy.tokenizer.base import Tokenizer, clean
+from understudy.tokenizer.base import Tokenizer, clean, numbered
 
 if TYPE_CHECKING:
     from understudy.tokenizer.base import Ids
@@ -30,7 +30,7 @@ class CharTokenizer(Tokenizer):
             raise ValueError("a character tokenizer needs at least one character, and there is none")
         if list(characters) != sorted(set(characters)) or clean(characters) != characters:
             raise ValueError("the characters of a tokenizer must be sorted and without repeats")
-        super().__init__([char.encode() for char in characters], special_tokens)
+        super().__init__(numbered([char.encode() for char in characters], special_tokens), special_tokens)
         self.characters = characters
 
     def to_document(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The chat format, and the special tokens it is made of. No other file knows either.
+"""The chat format, and the special tokens it is made of; template.py renders by templates of other projects.
 
-A conversation is written as ChatML, one block for each message:
+A tokenizer with a chat template of its own uses that. With all others a conversation is written as ChatML, one block for each message:
 
     <|im_start|>user
     Who found the purse?<|im_end|>
@@ -8,16 +8,23 @@ A conversation is written as ChatML, one block for each message:
     Sam found the purse.<|im_end|>
 
 The two markers are special tokens: single ids that no text encodes to, so that a user's input stays text.
-data/chat/packing.py packs conversations into rows.
+data/chat/packing.py packs conversations into rows. Callers need not know which of the two formats a tokenizer has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from understudy.tokenizer.base import Tokenizer, clean
+from understudy.tokenizer.huggingface import HuggingFaceTokenizer, RefusedConversation
+
+if TYPE_CHECKING:
+    from understudy.tokenizer.template import TemplateRenderer
 
 Message = dict[str, Any]
 """``{"role": "system", "user" or "assistant", "content": text}``; ``"weight": 0`` keeps an answer from training."""
@@ -35,11 +42,13 @@ CHAT_TEMPLATE = (
 """The same format as a Jinja template, for `apply_chat_template` of transformers; the ids are equal for every
 conversation whose contents do not spell a special token (there it reads control, here text)."""
 
+NAMED_TEMPLATES = {"chatml": CHAT_TEMPLATE}
+
 
 @dataclass(frozen=True)
 class Rendered:
     """Token ids of a conversation, and the mask of those trained on: the assistant's contents, and the token that ends
-    its turn. ``contents``: the positions of each message's content."""
+    its turn. ``contents``: the positions of each message's content; none for a prompt by a template."""
 
     tokens: list[int]
     mask: list[bool]
@@ -47,28 +56,72 @@ class Rendered:
 
 
 def with_chat_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer with the two markers after its own tokens; itself where it has them."""
+    """The tokenizer with the two markers after its own tokens; itself where it speaks chat."""
     return tokenizer if speaks_chat(tokenizer) else tokenizer.with_special_tokens(CHAT_TOKENS)
 
 
 def speaks_chat(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer has the markers of the chat format."""
-    return all(name in tokenizer.special_tokens for name in CHAT_TOKENS)
+    """Whether the tokenizer has a chat template, or the markers of our format."""
+    return tokenizer.chat_template is not None or all(name in tokenizer.special_tokens for name in CHAT_TOKENS)
+
+
+def chat_template(tokenizer: Tokenizer) -> str:
+    """The Jinja template by which a tokenizer that speaks chat renders."""
+    return CHAT_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template
+
+
+def with_chat_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
+    """The tokenizer with another chat template: Jinja source, or our own format.
+
+    Raises:
+        ValueError: the template cannot be used with this tokenizer: it is no Jinja, writes a special token that the
+            tokenizer lacks, or none that ends an answer.
+    """
+    if not isinstance(tokenizer, HuggingFaceTokenizer):
+        if template == CHAT_TEMPLATE:
+            return tokenizer
+        raise ValueError("this run has our own chat format, and only an imported model can have another template")
+    changed = tokenizer.with_chat_template(template)
+    if _renderer(changed).end_id is None:
+        missing = sorted({*re.findall(r"<\|\w+\|>", template)}.difference(tokenizer.added_names))
+        reason = f"; the tokenizer of this run lacks {', '.join(missing)}" if missing else ""
+        raise ValueError(f"the chat template writes no end token after an answer{reason}; choose another template")
+    return changed
+
+
+def read_template(source: str) -> str:
+    """The Jinja source of a chat template: of a file, or by a name of NAMED_TEMPLATES.
+
+    Raises:
+        ValueError: neither.
+    """
+    if source in NAMED_TEMPLATES:
+        return NAMED_TEMPLATES[source]
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        names = ", ".join(NAMED_TEMPLATES)
+        raise ValueError(f"{source} is no chat template: name a Jinja file, or one of {names}") from error
 
 
 def end_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids that end an answer: the end of a message, or of a text."""
-    ends = (tokenizer.special_tokens.get(END), tokenizer.eot_id)
+    """The ids that end an answer: the end of a message, or of a text, or what the model's own settings name."""
+    ends = {tokenizer.eot_id, *tokenizer.end_tokens}
+    if tokenizer.chat_template is None:
+        ends.add(tokenizer.special_tokens.get(END))
+    else:
+        ends.add(_renderer(tokenizer).end_id)
     return frozenset(id for id in ends if id is not None)
 
 
-def check_messages(messages: Any, greeting: bool = False) -> list[Message]:
+def check_messages(messages: Any, greeting: bool = False, strip: bool = True) -> list[Message]:
     """A valid conversation: an optional system message, then user and assistant in turns.
 
-    White space around contents is removed, and characters that UTF-8 cannot encode become U+FFFD.
+    Characters that UTF-8 cannot encode become U+FFFD.
 
     Args:
         greeting: the assistant may begin, as in chat applications that greet their user.
+        strip: remove white space around contents.
 
     Raises:
         ValueError: any other conversation, with the number of the message.
@@ -96,7 +149,8 @@ def check_messages(messages: Any, greeting: bool = False) -> list[Message]:
         if message.get("weight", 1) not in (0, 1):
             raise ValueError(f"message {number} has the weight {message['weight']!r}; a weight is 0 or 1")
         weight = {"weight": 0} if role == "assistant" and message.get("weight", 1) == 0 else {}
-        checked.append({"role": role, "content": clean(message["content"]).strip(), **weight})
+        content = clean(message["content"])
+        checked.append({"role": role, "content": content.strip() if strip else content, **weight})
     return checked
 
 
@@ -117,11 +171,49 @@ def render(tokenizer: Tokenizer, messages: Any, reply: bool = False) -> Rendered
 
 def render_all(tokenizer: Tokenizer, conversations: Sequence[Any], reply: bool = False) -> list[Rendered]:
     """Many conversations as :func:`render` renders one; their texts are encoded together, on all cores."""
+    rendered = render_each(tokenizer, conversations, reply)
+    if refused := next((each for each in rendered if isinstance(each, RefusedConversation)), None):
+        raise refused
+    return [each for each in rendered if isinstance(each, Rendered)]
+
+
+def render_each(
+    tokenizer: Tokenizer, conversations: Sequence[Any], reply: bool = False
+) -> list[Rendered | RefusedConversation]:
+    """As :func:`render_all`, with the reason in the place of a conversation that the chat template refuses."""
     if not speaks_chat(tokenizer):
         raise ValueError("this tokenizer has no chat tokens; finetune the run on conversations first: `understudy sft`")
-    checked = [check_messages(messages, greeting=True) for messages in conversations]
+    ours = tokenizer.chat_template is None
+    checked = [check_messages(messages, greeting=True, strip=ours) for messages in conversations]
     if reply and (wrong := next((m for m in checked if m[-1]["role"] != "user"), None)):
         raise ValueError(f"the last message is from the {wrong[-1]['role']}; an answer follows one from the user")
+    return [*_render_chatml(tokenizer, checked, reply)] if ours else _render_template(tokenizer, checked, reply)
+
+
+_renderers: WeakKeyDictionary[Tokenizer, TemplateRenderer] = WeakKeyDictionary()
+"""The compiled template of each tokenizer in use."""
+
+
+def _renderer(tokenizer: Tokenizer) -> TemplateRenderer:
+    if tokenizer not in _renderers:
+        from understudy.tokenizer.template import TemplateRenderer
+
+        assert isinstance(tokenizer, HuggingFaceTokenizer)
+        _renderers[tokenizer] = TemplateRenderer(tokenizer)
+    return _renderers[tokenizer]
+
+
+def _render_template(
+    tokenizer: Tokenizer, conversations: Sequence[list[Message]], reply: bool
+) -> list[Rendered | RefusedConversation]:
+    renderer = _renderer(tokenizer)
+    if reply:
+        return [Rendered(tokens, [False] * len(tokens), []) for tokens in renderer.prompts(conversations)]
+    masked = renderer.with_masks(conversations)
+    return [Rendered(*each) if isinstance(each, tuple) else each for each in masked]
+
+
+def _render_chatml(tokenizer: Tokenizer, checked: Sequence[list[Message]], reply: bool) -> list[Rendered]:
     start, end = (tokenizer.special_tokens[name] for name in CHAT_TOKENS)
     # Headers are encoded by themselves, so that the prompt of a completion is a beginning of the sequence it was
     # trained on. Contents begin with no white space, so that no tokenizer would join the two.
@@ -168,20 +260,29 @@ def fit(tokenizer: Tokenizer, messages: Any, max_tokens: int) -> FittedConversat
         ConversationTooLong: the system message and the last turn take more.
         ValueError: no conversation that a user's message ends.
     """
-    messages = check_messages(messages, greeting=True)
+    messages = check_messages(messages, greeting=True, strip=tokenizer.chat_template is None)
     system = [message for message in messages if message["role"] == "system"]
     turns = messages[len(system) :]
     if not turns or turns[-1]["role"] != "user":
         raise ValueError("the conversation does not end with a message from the user; there is nothing to answer")
-    rendered = render(tokenizer, messages, reply=True)
-    after_content = len(tokenizer.encode("\n")) + 1
-    ends = [span.stop + after_content for span in rendered.contents]  # of each message's block
-    begin = ends[0] if system else 0
-    for first in [0, *(number for number, turn in enumerate(turns) if number and turn["role"] == "user")]:
-        cut = ends[len(system) + first - 1] if first else begin
-        tokens = rendered.tokens[:begin] + rendered.tokens[cut:]
+    for first, tokens in _shortened(tokenizer, system, turns):
         if len(tokens) <= max_tokens:
             return FittedConversation(system + turns[first:], first, tokens)
     raise ConversationTooLong(
         f"the message takes {len(tokens):,} tokens, and {max_tokens:,} are free in the model's context; send a shorter one"
     )
+
+
+def _shortened(tokenizer: Tokenizer, system: list[Message], turns: list[Message]) -> Iterator[tuple[int, list[int]]]:
+    """The prompt without the oldest turns, in order: how many are left out, and the tokens."""
+    cuts = [0, *(number for number, turn in enumerate(turns) if number and turn["role"] == "user")]
+    if tokenizer.chat_template is not None:
+        for first in cuts:
+            yield first, render(tokenizer, system + turns[first:], reply=True).tokens
+        return
+    rendered = render(tokenizer, system + turns, reply=True)
+    after_content = len(tokenizer.encode("\n")) + 1
+    ends = [span.stop + after_content for span in rendered.contents]  # of each message's block
+    begin = ends[0] if system else 0
+    for first in cuts:
+        yield first, rendered.tokens[:begin] + rendered.tokens[ends[len(system) + first - 1] if first else begin :]

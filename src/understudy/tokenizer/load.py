@@ -1,7 +1,8 @@
 """Load a tokenizer from a file or folder: ours, Hugging Face's tokenizer.json, or GPT-2's two files.
 
-A tokenizer that our two kinds cannot reproduce exactly (WordPiece,
-Unigram, normalizers, other splitting patterns) is refused with the reason.
+A tokenizer.json that our byte-level BPE reproduces exactly becomes one, which is faster and has our chat format; every
+other BPE is used as it is (huggingface.py), with the settings and the chat template beside it. Other models (WordPiece,
+Unigram) are refused with the reason.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from understudy.tokenizer.base import END_OF_TEXT, FILE_FORMAT, Tokenizer
 from understudy.tokenizer.bpe import SPLIT_PATTERNS, BPETokenizer, byte_characters, pairs_of
 from understudy.tokenizer.char import CharTokenizer
+from understudy.tokenizer.chat import CHAT_TEMPLATE, END
+from understudy.tokenizer.huggingface import HuggingFaceTokenizer
 
 FILE_NAME = "tokenizer.json"
 # The merges and the ids of GPT-2, under OpenAI's names and under Hugging Face's.
@@ -29,8 +32,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
     path = Path(path)
     file = path / FILE_NAME if path.is_dir() else path
     if file.is_file():
-        return _named(file, _from_document, _read_json(file))
+        return _named(file, _from_document, _read_json(file), file)
     pair = _gpt2_files(path)
+    if pair is None and (path / "tokenizer.model").is_file():
+        raise ValueError(
+            f"{path} holds its tokenizer as tokenizer.model only; make a tokenizer.json of it with transformers: "
+            f"AutoTokenizer.from_pretrained({str(path)!r}).save_pretrained({str(path)!r})"
+        )
     if pair is None:
         wanted = f"{FILE_NAME}, or a folder with it, or with vocab.bpe and encoder.json"
         raise ValueError(f"there is no tokenizer at {path}: give a {wanted}")
@@ -54,13 +62,13 @@ def gpt2_tokenizer(folder: Path) -> BPETokenizer:
     return tokenizer
 
 
-def _from_document(document: Any) -> Tokenizer:
+def _from_document(document: Any, file: Path) -> Tokenizer:
     if not isinstance(document, dict):
         raise ValueError("this is not a tokenizer file: it should hold one JSON object")
     if document.get("format") == FILE_FORMAT:
         return _from_our_document(document)
     if isinstance(document.get("model"), dict):
-        return _from_huggingface(document)
+        return _from_huggingface(document, file.parent)
     raise ValueError("this is not a tokenizer file: neither Understudy's nor Hugging Face's")
 
 
@@ -75,74 +83,84 @@ def _from_our_document(document: dict[str, Any]) -> Tokenizer:
             if ids is not None and not (isinstance(ids, list) and all(type(id) is int for id in ids)):
                 raise ValueError("its ids are not a list of whole numbers")
             return BPETokenizer(pairs_of(_halves(merges)), pattern, _table_of_ids(special_tokens), ids)
+        case {"kind": "huggingface", "tokenizer": dict(inner), "settings": dict(settings), "end_tokens": list(ends)}:
+            return HuggingFaceTokenizer(inner, settings, document.get("chat_template"), ends)
     raise ValueError(f"this tokenizer file of kind {document.get('kind')!r} is damaged: a field is missing")
 
 
-def _from_huggingface(document: dict[str, Any]) -> BPETokenizer:
-    model = document["model"]
-    kind = model.get("type", "BPE" if "merges" in model else None)
-    if kind != "BPE":
-        raise ValueError(f"its model is {kind}, and only byte-level BPE can be used here")
-    if document.get("normalizer") is not None:
-        raise ValueError(f"it normalizes text first ({_type(document['normalizer'])}), which is not done here")
-    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        if model.get(option):
-            raise ValueError(f"its model uses {option}, which byte-level BPE here does not have")
-    pattern = _pattern_of(document.get("pre_tokenizer"))
-    _check_post_processor(document.get("post_processor"))
-    added = document.get("added_tokens") or []
+def _from_huggingface(document: dict[str, Any], folder: Path) -> Tokenizer:
+    """A tokenizer.json, with what stands beside it."""
+    settings = {**_beside(folder / "special_tokens_map.json"), **_beside(folder / "tokenizer_config.json")}
+    generation = _beside(folder / "generation_config.json").get("eos_token_id")
+    ends = [id for id in (generation if isinstance(generation, list) else [generation]) if type(id) is int]
+    tokenizer = HuggingFaceTokenizer(document, settings, _chat_template(folder, settings), ends)
+    return _as_ours(tokenizer) or tokenizer
+
+
+def _as_ours(tokenizer: HuggingFaceTokenizer) -> BPETokenizer | None:
+    """The same tokenizer as byte-level BPE of our own, if there is one."""
+    document, model = tokenizer.document, tokenizer.document["model"]
+    special, flags = tokenizer.special_tokens, ("single_word", "lstrip", "rstrip")
+    plain = all(token["special"] and not any(token[flag] for flag in flags) for token in document["added_tokens"])
+    own_ends = {special.get(END_OF_TEXT), special.get(END)}
+    if (
+        document.get("normalizer") is not None
+        or any(model.get(option) for option in ("byte_fallback", "ignore_merges"))
+        or not plain
+        or tokenizer.prefix_ids
+        or not set(tokenizer.end_tokens) <= own_ends
+        or tokenizer.chat_template not in (None, CHAT_TEMPLATE)
+    ):
+        return None
     try:
-        special_tokens = {token["content"]: token["id"] for token in added}
-        ordinary = [token["content"] for token in added if not token.get("special")]
-        vocabulary, merges = model["vocab"], model["merges"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is damaged: {error} is missing or of the wrong type") from None
-    if ordinary:
-        raise ValueError(
-            f'it has added tokens with "special": false ({", ".join(map(repr, ordinary))}), which are matched in every '
-            "text; that is not done here"
-        )
-    return _from_vocabulary(vocabulary, merges, _table_of_ids(special_tokens), pattern)
+        pattern = _pattern_of(document.get("pre_tokenizer"))
+        return _from_vocabulary(model["vocab"], model["merges"], special, pattern)
+    except ValueError:
+        return None
+
+
+def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The Jinja source beside a tokenizer.json: a file, or a setting, which may be a list of named ones.
+
+    Raises ValueError for something else.
+    """
+    file = folder / "chat_template.jinja"
+    template = _read_text(file) if file.is_file() else settings.get("chat_template")
+    if isinstance(template, list):
+        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+        template = named.get("default", next(iter(named.values()), None))
+    if template is None or isinstance(template, str):
+        return template
+    raise ValueError("the chat template beside it is no text: it is damaged")
+
+
+def _beside(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty without the file."""
+    document = _read_json(file) if file.is_file() else {}
+    if isinstance(document, dict):
+        return document
+    raise ValueError(f"{file.name} beside it holds no JSON object: it is damaged")
 
 
 def _pattern_of(pre_tokenizer: Any) -> str:
-    """The name of the pattern by which a Hugging Face tokenizer splits."""
-    steps = pre_tokenizer.get("pretokenizers") if _type(pre_tokenizer) == "Sequence" else [pre_tokenizer]
-    match steps:
-        case [{"type": "ByteLevel"} as to_bytes] if to_bytes.get("use_regex", True):
-            pattern = "gpt2"
-        case [
-            {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False},
-            {"type": "ByteLevel", "use_regex": False} as to_bytes,
-        ]:
-            known = {regex: name for name, regex in SPLIT_PATTERNS.items()}
-            if regex not in known:
-                raise ValueError(f"it splits text by a pattern other than {' and '.join(SPLIT_PATTERNS)}'s: {regex}")
-            pattern = known[regex]
-        case _:
-            names = " and ".join(map(_type, steps)) if isinstance(steps, list) else _type(steps)
-            raise ValueError(f"it splits text by {names}, and only ByteLevel, alone or after Split, is known")
-    if to_bytes.get("add_prefix_space"):
-        raise ValueError("it puts a space before every text (add_prefix_space), which is not done here")
-    return pattern
+    """The name of the pattern by which a Hugging Face tokenizer splits.
 
-
-def _check_post_processor(step: Any) -> None:
-    """Refuse a post-processor that adds tokens to a text."""
-    match step:
-        case None | {"type": "ByteLevel"}:  # the latter moves offsets only
-            return
-        case {"type": "Sequence", "processors": list(steps)}:
-            for inner in steps:
-                _check_post_processor(inner)
-            return
-        case {"type": "TemplateProcessing", "single": list(pieces)}:
-            added = [piece for piece in pieces if not (isinstance(piece, dict) and "Sequence" in piece)]
-            if not added:
-                return
-            names = [str(piece.get("SpecialToken", {}).get("id")) for piece in added if isinstance(piece, dict)]
-            raise ValueError(f"its post-processor adds {', '.join(names)} to every text, which is not done here")
-    raise ValueError(f"its post-processor is {_type(step)}, which is not done here")
+    Raises ValueError for others than ours.
+    """
+    known = {regex: name for name, regex in SPLIT_PATTERNS.items()}
+    match pre_tokenizer:
+        case {"type": "ByteLevel", "add_prefix_space": False}:
+            if pre_tokenizer.get("use_regex", True):
+                return "gpt2"
+        case {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
+            ],
+        } if regex in known:
+            return known[regex]
+    raise ValueError("it splits text otherwise than ours")
 
 
 def _from_gpt2_files(merges_file: Path, ids_file: Path) -> BPETokenizer:
@@ -202,10 +220,6 @@ def _table_of_ids(table: Any) -> dict[str, int]:
     raise ValueError("a table from tokens to ids is missing or holds something else")
 
 
-def _type(step: Any) -> str:
-    return str(step.get("type")) if isinstance(step, dict) else str(step)
-
-
 def _gpt2_files(folder: Path) -> tuple[Path, Path] | None:
     for merges, ids in GPT2_FILES:
         if (folder / merges).is_file() and (folder / ids).is_file():
@@ -227,7 +241,7 @@ def _read_json(file: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}"
         raise ValueError(f"{file}: this is not JSON at {where}: it is damaged or cut short") from None
-    except ValueError as error:  # a number of too many digits
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or too many brackets
         raise ValueError(f"{file}: this is not a tokenizer: it is damaged ({error})") from None
 
 
@@ -237,3 +251,5 @@ def _named(file: Path | str, build: Any, *arguments: Any) -> Any:
         return build(*arguments)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+    except (AttributeError, LookupError, TypeError) as error:  # a field that holds something else than it should
+        raise ValueError(f"{file}: it is damaged ({error})") from error

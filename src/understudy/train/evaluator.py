@@ -23,7 +23,7 @@ from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram
 from understudy.run import RunFolder, read_metrics
-from understudy.runtime import Runtime
+from understudy.runtime import Runtime, autocast_of
 from understudy.train.checkpoint import save_checkpoint
 from understudy.train.loop import StepCallback, Trainer, TrainingProgress
 from understudy.train.metrics import TrainingMetrics, memory_bytes
@@ -182,7 +182,7 @@ class Evaluator(StepCallback):
             completions = generate_text(
                 model, self.stage.tokenizer, [prompts[number][1] for number in numbers], self.config.log.sample_tokens,
                 SamplingSettings(temperature=temperature, seed=self.config.train.seed), end_ids=self.stage.end_ids,
-                numbers=numbers,
+                numbers=numbers, autocast=autocast_of(runtime),
             )  # fmt: skip
             texts = [prompts[number][0] + completion.text for number, completion in zip(numbers, completions)]
         if texts := runtime.gather_shards(texts):

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from understudy.config.load import build_config
 from understudy.config.model import ModelConfig
 from understudy.config.run import RunConfig
 from understudy.config.stages import DEFAULT_STAGE, stage_info
-from understudy.model import merge_lora
+from understudy.model import GPT, Bigram, merge_lora
 from understudy.run import Run, RunFolder, load_run, refuse_reward_model
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import with_chat_tokens
@@ -39,6 +38,8 @@ def model_from_parent(raw: dict[str, Any], parent: ModelConfig, tokenizer: Token
     shape.pop("lora", None)  # adapters of the parent are merged into its weights
     if tokenizer and parent.vocab_size and tokenizer.vocab_size > parent.vocab_size:
         shape["vocab_size"] = tokenizer.vocab_size
+        if shape.get("embedding_rows", tokenizer.vocab_size) < tokenizer.vocab_size:
+            shape.pop("embedding_rows")
     given = {n: list(v) if isinstance(v, tuple) else v for n, v in raw.items() if v is not None}
     for name, value in given.items():
         if name not in FREE and shape.get(name) != value:
@@ -85,7 +86,7 @@ def resumed_model(raw: dict[str, Any], saved: ModelConfig) -> dict[str, Any]:
     return merged | given
 
 
-def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]:
+def start_from(model: GPT | Bigram, parent: Run, tokenizer: Tokenizer) -> list[str]:
     """Copy the parent's weights into ``model``; returns lines to show.
 
     The parent's adapters are merged first. Added tokens come after the parent's, and their rows start as the mean of the
@@ -105,10 +106,14 @@ def start_from(model: nn.Module, parent: Run, tokenizer: Tokenizer) -> list[str]
                 parameter[parent_tokens : tokenizer.vocab_size] = source[:parent_tokens].mean(dim=0)
             else:  # the context may be shorter than the parent's
                 parameter.copy_(source[: len(parameter)])
+    notes = []
+    before, after = parent.config.model.context_length, model.config.context_length
+    if before != after:
+        notes.append(f"context: this run reads {after:,} tokens; the run it starts from reads {before:,}")
     if tokenizer.vocab_size == parent_tokens:
-        return []
+        return notes
     added = list(tokenizer.special_tokens)[-(tokenizer.vocab_size - parent_tokens) :]
-    return [f"tokenizer: {' and '.join(added)} added; their embeddings start as the mean of the others"]
+    return [*notes, f"tokenizer: {' and '.join(added)} added; their embeddings start as the mean of the others"]
 
 
 def load_reference(folder: RunFolder) -> Run:

@@ -55,7 +55,7 @@ def plan_memory(
         tokens_per_sample: most tokens of a sample; by default the context, as often as the table of stages says.
     """
     models = [(config.model, True), *other_models(config)]
-    states = [_state_bytes(config, model, trained) for model, trained in models]
+    states = [_state_bytes(config, model, trained, dtype) for model, trained in models]
     _, weights, gradients, optimizer = (sum(numbers) for numbers in zip(*states))
     length = config.model.context_length
     tokens_per_sample = tokens_per_sample or config.info.sequences_per_sample * length
@@ -75,7 +75,9 @@ def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
     if not config.info.rollout:
         return []
     rollout, reward = config.section(RolloutConfig), config.model
-    models = [(config.model, False)]
+    lora = config.model.lora
+    shared = lora is not None and not lora.embeddings  # the reference model is the frozen one
+    models = [] if shared else [(config.model, False)]
     if rollout.reward_model and rollout.reward_weight:
         with contextlib.suppress(ValueError):
             reward = find_run(rollout.reward_model).config().model
@@ -84,19 +86,23 @@ def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
     return models if critic == "head" else [*models, (reward if critic == "reward" else config.model, True)]
 
 
-def _state_bytes(config: RunConfig, model_config: ModelConfig, trained: bool) -> tuple[int, int, int, int]:
+def _state_bytes(
+    config: RunConfig, model_config: ModelConfig, trained: bool, dtype: torch.dtype
+) -> tuple[int, int, int, int]:
     """Parameters of a model, and the bytes of its weights, gradients and optimiser state."""
     with torch.device("meta"):
         model = build_model(model_config)
-    parameters, gradients, optimizer = 0, 0, 0
+    parameters, weights, gradients, optimizer = 0, 0, 0, 0
     for name, parameter in model.named_parameters():
         parameters += parameter.numel()
+        in_bf16 = trained and dtype == torch.bfloat16 and parameter.ndim > 1 and not parameter.requires_grad
+        weights += (2 if in_bf16 else 4) * parameter.numel()  # as hold_frozen_weights of model/lora.py
         if trained and parameter.requires_grad:
             gradients += 4 * parameter.numel()
             muon = config.optim.name == "muon" and role(name, parameter) == "matrix"
             optimizer += (4 if muon else 8) * parameter.numel()
     ema = 4 * parameters if trained and config.optim.ema else 0
-    return parameters, 4 * parameters, gradients, optimizer + ema
+    return parameters, weights, gradients, optimizer + ema
 
 
 def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:

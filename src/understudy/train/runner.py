@@ -18,6 +18,7 @@ from understudy.config.run import SECTIONS, RunConfig
 from understudy.evaluate.loss import LossResult
 from understudy.files import now
 from understudy.model import GPT, Bigram, build_model
+from understudy.model.lora import hold_frozen_weights
 from understudy.optim import build_optimizers, lr_factor
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime, start_runtime
@@ -136,6 +137,9 @@ def _first_model(config: RunConfig, stage: TrainingStage, runtime: Runtime, pare
     model = build_model(config.model).to(runtime.device)
     if parent:
         stage.notes.extend(start_from(model, parent, stage.tokenizer))
+        parent.model.to("meta")  # the parent's weights are not needed again, and their memory is
+    if config.model.lora and runtime.dtype == torch.bfloat16:
+        hold_frozen_weights(model, runtime.dtype)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
     return model
 

@@ -30,7 +30,7 @@ import torch
 from understudy.data.loader import Batch, mix, permute
 from understudy.losses import IGNORE, PADDING
 from understudy.tokenizer import Tokenizer
-from understudy.tokenizer.chat import Message, Rendered, render_all
+from understudy.tokenizer.chat import Message, RefusedConversation, Rendered, render_each
 
 RENDER_BATCH = 2048
 """Conversations rendered together: enough to keep several cores busy."""
@@ -50,6 +50,8 @@ class PackingCounts:
     """Dropped, because they are too long."""
     without_answer: int = 0
     """Dropped, because they have no token to train on."""
+    refused_by_the_chat_template: int = 0
+    """Dropped, such as those with a system message where the template knows none."""
 
     def __str__(self) -> str:
         parts = [f"{self.conversations:,} conversations, {self.whole:,} of them whole"]
@@ -121,8 +123,11 @@ def render_set(
     numbers: list[int] = []
     remaining = iter(conversations)
     while batch := list(islice(remaining, RENDER_BATCH)):
-        for rendered in render_all(tokenizer, batch):
+        for rendered in render_each(tokenizer, batch):
             counts.conversations += 1
+            if isinstance(rendered, RefusedConversation):
+                counts.refused_by_the_chat_template += 1
+                continue
             fitted = fit_to_row(rendered, max_tokens, too_long, counts)
             if fitted is not None:
                 tokens.append(np.array(fitted.tokens, dtype=np.uint32))
@@ -166,7 +171,8 @@ def fit_to_row(rendered: Rendered, max_tokens: int, too_long: str, counts: Packi
     answer_start = mask.index(True)
     answer_length = min(answer_ends[0] - answer_start, max(max_tokens // 2, max_tokens - answer_start))
     answer_stop = answer_start + answer_length
-    question = rendered.contents[[span.stop >= answer_start for span in rendered.contents].index(True) - 1]
+    before = [span for span in rendered.contents if span.stop < answer_start]
+    question = max(before, key=lambda span: span.stop, default=range(0))
     header = range(question.start) if question.start <= max_tokens // 4 else range(0)
     first = min(question.stop, max(question.start, answer_stop - max_tokens + len(header)))
     return _select(rendered, header, range(first, answer_stop))

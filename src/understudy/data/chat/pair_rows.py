@@ -18,7 +18,7 @@ from understudy.data.chat.packing import nothing_fits, pack_prefix_trees
 from understudy.data.chat.preferences import Pair, PreferenceComparison
 from understudy.data.loader import Batch, shuffled
 from understudy.tokenizer import Tokenizer
-from understudy.tokenizer.chat import Message, fit, render
+from understudy.tokenizer.chat import Message, RefusedConversation, fit, render
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ class EncodedComparison:
 
 @dataclass
 class EncodedPreferences:
-    """The comparisons of a split in order, and counts of shortened and dropped prompts."""
+    """The comparisons of a split in order, and counts of shortened and dropped prompts (``refused``: by the
+    chat template)."""
 
     comparisons: list[EncodedComparison] = field(default_factory=list)
     shortened: int = 0
     too_long: int = 0
+    refused: int = 0
 
     @property
     def prompts(self) -> int:
@@ -88,6 +90,7 @@ class EncodedPreferences:
         parts = [f"{self.prompts:,} prompts with {self.completions:,} completions and {self.pairs:,} pairs"]
         parts += [f"{self.shortened:,} prompts without their oldest turns, which did not fit"] if self.shortened else []
         parts += [f"{self.too_long:,} prompts dropped, since a completion does not fit"] if self.too_long else []
+        parts += [f"{self.refused:,} prompts dropped, refused by the chat template"] if self.refused else []
         return ", ".join(parts)
 
 
@@ -104,7 +107,11 @@ def encode_preferences(
     encoded, first = EncodedPreferences(), 0
     for comparison in comparisons:
         prompt = list(comparison.prompt)
-        completions = [encode_completion(tokenizer, prompt, answer) for answer in comparison.answers]
+        try:
+            completions = [encode_completion(tokenizer, prompt, answer) for answer in comparison.answers]
+        except RefusedConversation:
+            encoded.refused += 1
+            continue
         if max(map(len, completions)) > context_length:
             longest = max(len(completion.completion) for completion in completions)
             try:
@@ -128,7 +135,7 @@ def encode_completion(
 ) -> EncodedCompletion:
     """Encode a prompt and a completion: an answer, or an answer and further turns."""
     rendered = render(tokenizer, [*prompt, *completion])
-    start = rendered.contents[len(prompt)].start
+    start = rendered.mask.index(True, rendered.contents[len(prompt) - 1].stop)
     end = 1 + max(index for index, trained in enumerate(rendered.mask) if trained)
     return EncodedCompletion(rendered.tokens[:start], rendered.tokens[start:end], rendered.mask[start:end])
 

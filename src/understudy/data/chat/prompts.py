@@ -44,17 +44,21 @@ def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
     if check is not None:
         if not isinstance(check, dict):
             raise ValueError(f"the field 'check' is not an object but {kind_of(check)}")
-        validate_check(check)
+        validate_check(check, texts.get("task", ""))
     return {**record, **texts, "prompt": without_weights(messages[:-1])}
 
 
+def _without_none(value: Any) -> Any:
+    """A check without the fields that are None: parquet gives every check the fields of all of them."""
+    if isinstance(value, dict):
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
 def _prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    check = fields.get("check")
-    if isinstance(check, dict):  # parquet gives every check the fields of all of them
-        check = {name: value for name, value in check.items() if value is not None}
     record = {
         "prompt": message_field(fields, "prompt", "user"),
-        "check": check,
+        "check": _without_none(fields.get("check")),
         "answer": text_field(fields, "answer").strip(),
         "category": text_field(fields, "category"),
         "task": text_field(fields, "task"),
@@ -95,7 +99,7 @@ read_prompts = functools.partial(read_formatted, PROMPTS)
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`messages` end with the user's. `check`: for Hamlet's checker. `answer`: the right one. `category`: "" if none.
+    """`messages` end with the user's. `check`: for the checker of a corpus. `answer`: the right one. `category`: "" if none.
     `task`: the name of its verifier in rewards/verifiers.py; "" if none."""
 
     messages: tuple[Message, ...]

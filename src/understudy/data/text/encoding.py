@@ -119,15 +119,20 @@ def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int)
 
 
 class TokenWriter:
-    """The two token files of a folder and their journal. Use as a context; `eot_id` ends every document.
+    """The two token files of a folder and their journal. Use as a context; `eot_id` ends every document, and `prefix_ids`
+    begin it.
 
     `hashes`: the SHA-256 of each file as it was written.
     """
 
-    def __init__(self, folder: Path, vocab_size: int, eot_id: int | None, state: EncodingState) -> None:
+    def __init__(
+        self, folder: Path, vocab_size: int, eot_id: int | None, state: EncodingState, prefix_ids: Sequence[int] = ()
+    ) -> None:
         self.folder = folder
         self.vocab_size = vocab_size
         self.dtype = token_dtype(vocab_size)
+        self.prefix = np.array(prefix_ids, dtype=np.uint32)
+        self.begins: set[str] = set(SPLITS)  # a document never goes on in the next part
         self.eot = None if eot_id is None else np.array([eot_id], dtype=np.uint32)
         self.state = state
         self.files: dict[str, BinaryIO] = {}
@@ -162,7 +167,8 @@ class TokenWriter:
             for split, _, ends in item.texts:
                 ids, size = next(text)
                 counts = state.splits[split]
-                parts[split].append(ids)
+                parts[split] += [self.prefix, ids] if split in self.begins else [ids]
+                self.begins = self.begins | {split} if ends else self.begins - {split}
                 counts.bytes += size
                 state.text_bytes += size
                 counts.documents += ends

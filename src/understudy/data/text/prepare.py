@@ -278,7 +278,7 @@ def _encode(partial: Path, request: Request, plan: _Plan, workers: int, report: 
     state = read_state(partial, len(plan.feeds))
     total = sum(part.size for feed in plan.feeds for part in feed.parts)
     source = batches(plan.feeds, plan.rules, request.limit, state)
-    with TokenWriter(partial, plan.tokenizer.vocab_size, plan.eot_id, state) as writer:
+    with TokenWriter(partial, plan.tokenizer.vocab_size, plan.eot_id, state, plan.tokenizer.prefix_ids) as writer:
         for encoded in encode_in_order(source, plan.tokenizer, workers):
             writer.add(encoded)
             tokens = sum(counts.tokens for counts in state.splits.values())

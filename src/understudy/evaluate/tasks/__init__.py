@@ -8,12 +8,14 @@ from pathlib import Path
 
 from understudy.evaluate.task import Task
 from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice
+from understudy.evaluate.tasks.instructions import Instructions
 from understudy.evaluate.tasks.local import LocalTask, TextTask
 from understudy.evaluate.tasks.public import GSM8K, MMLU, Arc, HellaSwag
 
 TASKS: dict[str, Callable[[Path | None, int], Task]] = {
     "hamlet": Hamlet,
     "hamlet-choice": HamletChoice,
+    "instructions": Instructions,
     "gsm8k": GSM8K,
     "hellaswag": HellaSwag,
     "arc-easy": lambda path, few_shot: Arc("easy", path, few_shot),

@@ -121,7 +121,7 @@ def _requests(
     return [
         SequenceRequest(
             prompt, most, choice_settings, request.stop, end_ids(run.tokenizer), logprobs, timeout=limits.seconds,
-            prompt_logprobs=None if choice else prompt_logprobs,
+            prompt_logprobs=None if choice else prompt_logprobs, answer=isinstance(request, ChatRequest),
         )
         for prompt in prompts
         for choice, choice_settings in enumerate(settings)
