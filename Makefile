@@ -15,9 +15,9 @@ PLAY ?= demo
 play: $(VENV)/.installed-ui
 	$(BIN)/understudy serve $(PLAY) --open
 
-# Two processes of one thread each: the tests are many and small.
+# Two processes of one thread each: the tests are many and small. tests/conftest.py puts the longest files first.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

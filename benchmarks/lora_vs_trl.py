@@ -156,7 +156,7 @@ def trained(work: Path, name: str, steps: int) -> str:
 
 
 @torch.no_grad()
-def held_out_loss(work: Path, folder: str, name: str) -> dict[str, float]:
+def held_out_loss(work: Path, folder: str, name: str) -> dict[str, float | None]:
     """The loss per trained token of the held-out conversations, with its interval over conversations."""
     loaded = load_run(work / "runs" / folder)
     rows = [json.loads(line) for line in (work / f"{name}-val.jsonl").read_text().splitlines()]

@@ -82,3 +82,13 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("UNDERSTUDY_TEST_DATA is not set; it names a folder with tinyshakespeare.txt and gpt2/")
     return Path(folder)
+
+
+LONGEST = ("test_stage_options.py", "test_doc_commands.py", "test_real_models.py", "test_training.py", "test_align.py", "test_serve_load.py",
+           "test_serve_guard.py", "test_processes.py", "test_evaluate_compare.py", "test_sft.py")  # fmt: skip
+"""Files that take longest. They are begun first, so that no process ends with one of them while the other waits."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
