@@ -51,6 +51,10 @@ def import_model(arguments: Arguments) -> None:
     }))  # fmt: skip
 
 
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:,.1f} kB"
+
+
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     shared_arguments(parser, "run")
@@ -88,7 +92,7 @@ def export(arguments: Arguments) -> None:
     show_result(arguments, document, lambda: final_table({
         "export": f"{run.path}, step {run.step}, as {arguments.format}",
         "folder": str(out),
-        "files": ", ".join(f"{name} ({size / 1e6:,.1f} MB)" for name, size in files.items()),
+        "files": ", ".join(f"{name} ({_size(size)})" for name, size in files.items()),
         "checked": "; ".join(exported.checks),
         **({"pushed to": address} if address else {}),
     }))  # fmt: skip

@@ -131,6 +131,8 @@ def _write_model(run: Run, folder: Path, type: str = "f32") -> None:
         weights.pop("head.weight", None)  # an output head that is not tied; a reward model has none there
     folder.mkdir(exist_ok=True)
     save_torch_state_dict(to_theirs(weights, config, "huggingface"), folder, max_shard_size=SHARD_SIZE)
+    for path in folder.glob("*.safetensors"):  # the library makes files that only their owner may read
+        path.chmod(0o644)
     tokenizer, names = run.tokenizer, token_names(run.tokenizer)
     if config.score_head and "pad_token" not in names:
         names["pad_token"] = END_OF_TEXT if tokenizer.eot_id is not None else START
@@ -196,6 +198,7 @@ def _read_by_transformers(
     import torch
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     reader = f"transformers {transformers.__version__}"
     scores = gives_scores(run)
     kind = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
