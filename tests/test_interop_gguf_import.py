@@ -200,3 +200,26 @@ def test_weights_beyond_this_machines_memory_are_refused(tmp_path: Path, capsys:
         file.truncate(10**12)  # a hole, which takes no room
     message = complaint(capsys, "import", str(tmp_path / "large"))
     assert "2,000 GB in fp32" in message and "import a smaller model" in message
+
+
+def test_a_given_tokenizer_takes_the_place_of_the_files(whole_file: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(whole_file)
+    other = train_tokenizer("bpe", ["another text, another text"], 262)
+    other.save(tmp_path / "other.json")
+    folder = import_model(str(tmp_path / "a.gguf"), str(tmp_path / "run"), tokenizer=tmp_path / "other.json")
+    assert load_run(folder.path).tokenizer.sha256 == other.sha256
+
+
+def test_a_smollm3_with_positions_everywhere_is_not_written(tmp_path: Path) -> None:
+    """llama.cpp leaves them out in every fourth layer."""
+    run = randomised(tmp_path / "run", shape("smollm3", n_layers=5, vocab_size=293), imported_tokenizer())
+    with pytest.raises(ValueError, match=r"no_rope_layers \(\)"):
+        export_run(run, "gguf", tmp_path / "out", "f32")
+
+
+def test_rows_without_tokens_are_kept_in_nanogpts_file(tmp_path: Path) -> None:
+    tokenizer = with_chat_tokens(train_tokenizer("bpe", SAMPLE, 290))
+    run = randomised(tmp_path / "run", shape("gpt2", embedding_rows=300), tokenizer)
+    export_run(run, "nanogpt", tmp_path / "out")
+    saved = torch.load(tmp_path / "out" / "ckpt.pt", weights_only=True)
+    assert saved["model_args"]["vocab_size"] == 300 == len(saved["model"]["transformer.wte.weight"])

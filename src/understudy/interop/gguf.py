@@ -44,8 +44,11 @@ FACTORS = "rope_freqs.weight"
 # ---- Reading --------------------------------------------------------------------------------------------------------
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
+def read_gguf(path: Path, tokenizer: Tokenizer | None = None) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
     """The model settings, the weights (by our names, in fp32) and the tokenizer of a GGUF file.
+
+    Args:
+        tokenizer: instead of the file's.
 
     Raises:
         ValueError: it is damaged, needs more memory than there is, or has no counterpart here.
@@ -57,10 +60,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]
     config = model_config(shape, path)
     check_layers(config, {tensor.name: tensor for tensor in reader.tensors}, path)
     try:
-        tokenizer = read_tokenizer(metadata)
+        tokenizer = tokenizer or read_tokenizer(metadata)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    tensors = read_tensors(path)
+        raise ValueError(f"{path}: {error}; or give another tokenizer with the same ids by --tokenizer") from error
+    tensors = read_tensors(path, reader)
     factors = tensors.pop(FACTORS, None)
     if factors is not None:
         shape["rope_scaling"] = scaling_from_factors(factors, config, path).model_dump()
@@ -173,8 +176,11 @@ def rope_factors(config: ModelConfig, scaling: RopeScaling) -> Tensor:
     return frequencies / scale_frequencies(frequencies, scaling)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, reader: Any = None) -> dict[str, Tensor]:
     """The tensors of a GGUF file by name, in fp32.
+
+    Args:
+        reader: the file, if it is open already.
 
     Raises:
         ValueError: a type of quantisation that the `gguf` package cannot read.
@@ -183,7 +189,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     import torch
 
     tensors = {}
-    for tensor in open_gguf(path).tensors:
+    for tensor in (reader or open_gguf(path)).tensors:
         try:
             values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError as error:

@@ -86,10 +86,15 @@ def import_model(
     source = find_source(model, report)
     report(f"reading {source.path}")
     if source.is_gguf:
-        shape, weights, run_tokenizer = read_gguf(source.path)
+        shape, weights, run_tokenizer = read_gguf(source.path, None if tokenizer is None else load_tokenizer(tokenizer))
     else:
         shape, weights = (read_nanogpt if source.is_nanogpt else read_huggingface)(source.path)
         run_tokenizer = _tokenizer_of(source, shape, tokenizer, report)
+    if run_tokenizer.vocab_size > shape["vocab_size"]:
+        raise ValueError(
+            f"the tokenizer has {run_tokenizer.vocab_size:,} tokens, and the model {source.path} has "
+            f"{shape['vocab_size']:,}; it belongs to another model"
+        )
     if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{source.path} holds numbers that are not finite, in {broken[0]}; it is damaged")
     shape, weights = _cut(shape, weights, run_tokenizer, context_length, dropout)
@@ -206,11 +211,6 @@ def _tokenizer_of(
             tokenizer = load_tokenizer(folder)
         except ValueError as error:
             raise ValueError(f"{error}; or give another tokenizer with the same ids by --tokenizer") from error
-    if tokenizer.vocab_size > shape["vocab_size"]:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, and the model {source.path} has {shape['vocab_size']:,}; "
-            "it belongs to another model"
-        )
     return tokenizer
 
 

@@ -44,7 +44,8 @@ def write_nanogpt(run: Run, reference: ReferenceOutputs, folder: Path) -> list[s
     best = run.state.get("best_loss")
     checkpoint = {
         "model": theirs,
-        "model_args": {theirs_: getattr(config, ours) for ours, theirs_ in FIELDS.items()},
+        "model_args": {theirs_: getattr(config, ours) for ours, theirs_ in FIELDS.items()}
+        | {"vocab_size": config.resolve().rows_in_files},
         "iter_num": run.step,
         "best_val_loss": best if isinstance(best, float) else 1e9,
         "config": {"dataset": run.path.name},

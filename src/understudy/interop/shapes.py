@@ -161,14 +161,18 @@ def check_exportable(run: Run, format: str) -> None:
     if "head_width" not in family.fields:
         fixed |= {"head_width": shape.d_model // shape.n_heads}
     if config.family == "gpt2":
-        fixed |= {"n_kv_heads": shape.n_heads} | ({"d_ff": 4 * shape.d_model} if format == "nanogpt" else {})
+        nanogpt = {"d_ff": 4 * shape.d_model, "qkv_bias": shape.bias}
+        fixed |= {"n_kv_heads": shape.n_heads} | (nanogpt if format == "nanogpt" else {})
     if config.family == "smollm3" and format in ("gguf", "ollama"):  # llama.cpp knows this pattern only
         fixed |= {"no_rope_layers": tuple(range(3, shape.n_layers, 4))}
     wanted = {"activation": tuple(family.activations)} | {
         option: (value,) for option, value in (fixed | narrower).items() if value is not ANY
     }
-    given = {option: getattr(config, option) for option in wanted}
-    given = {option: value for option, value in given.items() if value not in (*wanted[option], None)}
+    # An option that is not set has the value of the resolved shape.
+    given = {
+        option: getattr(shape, option) for option, values in wanted.items()
+        if getattr(config, option) not in values and getattr(shape, option) not in values
+    }  # fmt: skip
     if given:
         options = " and ".join(f"model.{option} {value!r}" for option, value in given.items())
         known = " ".join(f"--model.{option} {' or '.join(map(_typed, wanted[option]))}" for option in given)

@@ -101,7 +101,7 @@ def train(
                 trainer.run(evaluator)
                 if evaluator.interrupted:
                     raise Interrupted(
-                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume (the demo without)"
+                        f"interrupted at step {trainer.progress.step}; it is saved; continue with --resume, or start the demo again"
                     )
                 final = evaluator.final_result()
     return Result(folder, trainer.progress, final, record["parameters"], runtime.is_main)
