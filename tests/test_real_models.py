@@ -5,13 +5,13 @@ The files are found through UNDERSTUDY_TEST_MODELS, which `.ci/run` fills from a
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from foreign_tokenizers import real_models
 from understudy.cli import main
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
@@ -27,20 +27,9 @@ transformers: Any = pytest.importorskip(
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-def real(name: str) -> Path:
-    """A real model's file or folder.
-
-    Without it the test is skipped.
-    """
-    path = Path(os.environ.get("UNDERSTUDY_TEST_MODELS", "none")) / name
-    if not path.exists():
-        pytest.skip(f"UNDERSTUDY_TEST_MODELS names no folder with {name}, a real model (`.ci/run` makes it)")
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return real("smollm2-hf")
+    return real_models("smollm2-hf")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +64,7 @@ def test_it_goes_out_as_it_came_in(run: Any, folder: Path, tmp_path: Path) -> No
 
 
 def test_a_gguf_file_answers_and_has_the_same_tokenizer(run: Any, tmp_path: Path) -> None:
-    other = load_run(import_model(str(real("smollm2.gguf")), str(tmp_path / "from-gguf")).path)
+    other = load_run(import_model(str(real_models("smollm2.gguf")), str(tmp_path / "from-gguf")).path)
     text = "In 2024, 1,234 naïve cats\n\n\tread 数 <|im_end|> twice."
     assert other.tokenizer.encode(text) == run.tokenizer.encode(text)
     assert render(other.tokenizer, QUESTION, reply=True) == render(run.tokenizer, QUESTION, reply=True)

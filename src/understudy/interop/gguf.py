@@ -19,7 +19,7 @@ from understudy.interop.gguf_tokenizer import check_tokenizer as check_tokenizer
 from understudy.interop.huggingface import check_layers
 from understudy.interop.memory import check_fits_memory
 from understudy.interop.names import from_theirs, to_theirs
-from understudy.interop.proof import EXACT, ReferenceOutputs
+from understudy.interop.proof import TOLERANCE, ReferenceOutputs
 from understudy.interop.shapes import ARCHITECTURES, MOST_CONTEXT, MOST_LAYERS, model_config, plain_shape, plain_weights
 
 if TYPE_CHECKING:
@@ -30,13 +30,10 @@ if TYPE_CHECKING:
     from understudy.tokenizer import Tokenizer
 
 K_QUANTS = ("q6_k", "q5_k_m", "q4_k_m")
-TOLERANCE = {"f32": EXACT, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1, "q6_k": 0.3, "q5_k_m": 0.5, "q4_k_m": 0.8}
-"""Largest difference of logits from ours by type, for logits up to 1 and in proportion above. Rounding stays below it,
-and a wrong name or layout exceeds it."""
 BLOCK = 32
 """Values that q8_0 quantises together."""
-FAMILIES = {"gpt2": "gpt2", "llama": "llama", "smollm3": "smollm3", "qwen2": "qwen2", "qwen3": "qwen3"}
-"""Our families of GGUF's architectures."""
+FAMILIES = tuple(name for name, row in ARCHITECTURES.items() if row.gguf == name)
+"""Our families that are also GGUF's architectures."""
 FACTORS = "rope_freqs.weight"
 """The tensor (K / 2) by which llama.cpp divides rotary frequencies; made from Llama 3's scaling."""
 
@@ -119,7 +116,7 @@ def shape_from_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, Any],
     if (scaling := setting("rope.scaling.type", "none")) not in ("none", "linear"):
         raise ValueError(f"{path} has the rope scaling {scaling!r}; models with none or linear can be imported")
     shape = {
-        "family": FAMILIES[name], "context_length": setting("context_length"), "n_layers": setting("block_count"),
+        "family": name, "context_length": setting("context_length"), "n_layers": setting("block_count"),
         "n_heads": setting("attention.head_count"), "d_model": setting("embedding_length"),
         "d_ff": setting("feed_forward_length"), "tied": "output.weight" not in tensors,
     }  # fmt: skip

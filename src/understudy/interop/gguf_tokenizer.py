@@ -13,6 +13,7 @@ from understudy.interop.huggingface_tokenizer import tokenizer_document
 from understudy.tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, Tokenizer
 from understudy.tokenizer.chat import chat_template, end_ids, speaks_chat
 from understudy.tokenizer.huggingface import HuggingFaceTokenizer
+from understudy.tokenizer.huggingface_document import SPACE, begin_with
 
 Json = dict[str, Any]
 
@@ -20,8 +21,6 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """GGUF's kinds of tokens."""
 MOST_CHARACTERS = 1000
 """Of a token; longer ones would take endless work."""
-SPACE = "\u2581"
-"""How SentencePiece writes a space."""
 
 
 def _split(pattern: str) -> list[Json]:
@@ -89,7 +88,7 @@ def read_tokenizer(metadata: Mapping[str, Any]) -> HuggingFaceTokenizer:
     document = {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [_added(id, tokens[id], kinds[id]) for id in range(len(tokens)) if kinds[id] in (CONTROL, USER_DEFINED)],
-        "post_processor": _bos_before(settings["bos_token"], vocabulary) if adds_bos else None,
+        "post_processor": begin_with(settings["bos_token"], vocabulary[settings["bos_token"]]) if adds_bos else None,
         **parts,
     }  # fmt: skip
     template = metadata.get("tokenizer.chat_template")
@@ -154,17 +153,6 @@ def _added(id: int, name: str, kind: int) -> Json:
         "id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
         "special": kind == CONTROL,
     }  # fmt: skip
-
-
-def _bos_before(name: str, vocabulary: Mapping[str, int]) -> Json:
-    """A post-processor that puts a token before each text."""
-    piece = {"SpecialToken": {"id": name, "type_id": 0}}
-    return {
-        "type": "TemplateProcessing",
-        "single": [piece, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [piece, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {name: {"id": name, "ids": [vocabulary[name]], "tokens": [name]}},
-    }
 
 
 # ---- Writing --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from understudy.interop.huggingface_tokenizer import tokenizer_document, write_t
 from understudy.interop.memory import check_fits_memory
 from understudy.interop.model_card import model_card
 from understudy.interop.names import COLUMNS, from_theirs, rows_of, table_of, to_theirs
-from understudy.interop.proof import EXACT, ReferenceOutputs
+from understudy.interop.proof import EXACT, TOLERANCE, ReferenceOutputs
 from understudy.interop.shapes import (
     ARCHITECTURES,
     config_document,
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 """PyTorch's names of the types of weights."""
-TOLERANCE = {"f32": EXACT, "f16": 0.02, "bf16": 0.1}
-"""Largest difference of logits by type, as in gguf.py."""
 SHARD_SIZE = "5GB"
 SAMPLE_TEXT = "Sam's 3 cats:\n\n  they don't purr!  "
 """A text to compare tokenizers by, without the characters that they lack."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXACT = 1e-4
 """Largest difference of fp32 logits from ours, for logits up to 1 and in proportion above."""
+TOLERANCE = {"f32": EXACT, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1, "q6_k": 0.3, "q5_k_m": 0.5, "q4_k_m": 0.8}
+"""The same by the type of the weights. Rounding stays below it, and a wrong name or layout exceeds it."""
 
 
 @contextlib.contextmanager
