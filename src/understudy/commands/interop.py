@@ -9,7 +9,6 @@ from pathlib import Path
 from understudy.commands import Arguments, shared_arguments, show_result
 from understudy.console import final_table
 
-TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 EXPORTS = Path("exports")
 
 
@@ -62,8 +61,9 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FOLDER", help="a new folder to write to (default: exports/RUN-FORMAT)")
     add(
         "--type",
-        choices=TYPES,
-        help="type of the weights; q4_k_m and its like need llama.cpp's llama-quantize "
+        metavar="TYPE",
+        help="type of the weights: f32, f16, bf16, and for gguf and ollama q8_0, q6_k, q5_k_m, q4_k_m; the last three "
+        "need llama.cpp's llama-quantize "
         "(default: hf: f32, or that of an imported model; gguf, ollama: f16)",
     )
     add("--adapter", action="store_true", help="hf: write the base model and its adapters separately, in PEFT's format")

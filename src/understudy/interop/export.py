@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.config.stages import IMPORTED
+from understudy.interop.proof import TOLERANCE
 from understudy.interop.shapes import FORMATS, check_exportable
 
 if TYPE_CHECKING:
     from understudy.run import Run
 
-TYPES = {
-    "hf": ("f32", "f16", "bf16"),
-    "gguf": ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"),
-    "ollama": ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"),
-    "nanogpt": ("f32",),
-}
+TYPES = {"hf": ("f32", "f16", "bf16"), "gguf": tuple(TOLERANCE), "ollama": tuple(TOLERANCE), "nanogpt": ("f32",)}
 """Types of weights of each format."""
 
 
