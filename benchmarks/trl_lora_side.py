@@ -56,7 +56,7 @@ def main() -> None:
         lr_scheduler_type="constant_with_warmup", weight_decay=0.0, max_grad_norm=1.0, bf16=options["bf16"],
         gradient_checkpointing=options["gradient_checkpointing"], max_length=options["context"], use_cpu=True,
         report_to=[], save_strategy="no", logging_strategy="no", seed=options["seed"], disable_tqdm=True,
-        dataloader_num_workers=0, loss_type="nll",
+        dataloader_num_workers=0, loss_type=options["loss_type"], gradient_accumulation_steps=options["accumulation"],
     )  # fmt: skip
     dtype = torch.bfloat16 if options["bf16"] else torch.float32
     trainer = Counting(
@@ -68,9 +68,11 @@ def main() -> None:
     before = trainer.evaluate()["eval_loss"] if options["evaluate"] else None
     trainer.train()
     after = trainer.evaluate()["eval_loss"] if options["evaluate"] else None
+    parts = options["accumulation"]
+    counts = [sum(trainer.counts[first : first + parts]) for first in range(0, len(trainer.counts), parts)]
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     print(json.dumps({
-        "seconds": clock.seconds, "tokens": trainer.counts, "before": before, "after": after,
+        "seconds": clock.seconds, "tokens": counts, "before": before, "after": after,
         "trained_parameters": trained,
     }))  # fmt: skip
 

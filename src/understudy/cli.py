@@ -7,7 +7,6 @@ Results go to standard output (text, or one JSON document with --json), messages
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import re
 import sys
@@ -69,11 +68,11 @@ def parse(argv: list[str]) -> Arguments:
         parser.print_help(sys.stderr)
         raise ValueError("give one of the commands above")
     if unknown:
+        from understudy.config.load import nearest
+
         options = re.findall(r"--[\w-]+", arguments.parser.format_usage())
-        close = difflib.get_close_matches(unknown[0], options, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(
-            f"`understudy {arguments.command_name}` does not take {unknown[0]!r}{hint}; "
+            f"`understudy {arguments.command_name}` does not take {unknown[0]!r}{nearest(unknown[0], options)}; "
             f"`understudy {arguments.command_name} --help` lists its options"
         )
     arguments.overrides = overrides

@@ -10,13 +10,13 @@ first (tokenizer/chat.py), sampling (inference/).
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from understudy.config.load import nearest
 from understudy.files import write_text
 from understudy.inference.generate import Model, continue_texts
 from understudy.inference.requests import CompletionText
@@ -216,9 +216,3 @@ class Chat:
 def reserved_tokens(context_length: int, max_new_tokens: int) -> int:
     """Tokens of a context reserved for an answer of up to ``max_new_tokens``."""
     return min(max_new_tokens, max(64, context_length // 4), context_length // 2)
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`` (did you mean ...?)`` with the most similar word, or an empty text."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else ""

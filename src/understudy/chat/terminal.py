@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from understudy.chat.session import SETTINGS, Chat, nearest
+from understudy.chat.session import SETTINGS, Chat
+from understudy.config.load import nearest
 from understudy.console import printable
 
 

@@ -70,7 +70,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if not name.endswith((".yaml", ".yml")):
         if name not in (presets := preset_summaries()):
             raise ValueError(
-                f"there is no preset {name!r}{_nearest(name, presets)}; `understudy presets` lists them, "
+                f"there is no preset {name!r}{nearest(name, presets)}; `understudy presets` lists them, "
                 "and a path to a .yaml file works too"
             )
         path = resources.files("understudy") / "presets" / f"{name}.yaml"
@@ -202,11 +202,11 @@ def _fill_by_depth(tree: dict[str, Any]) -> None:
 
 
 def _unknown_setting(dotted: str) -> str:
-    nearest = _nearest(dotted, [name for name, _ in setting_names()])
-    return f"{dotted} is not a setting{nearest}; `understudy presets --settings` lists them"
+    hint = nearest(dotted, [name for name, _ in setting_names()])
+    return f"{dotted} is not a setting{hint}; `understudy presets --settings` lists them"
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
     """ " (did you mean X?)" for the closest known name, or the one with the closest last part; empty if none is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.config.load import build_config
+from understudy.config.load import build_config, nearest
 from understudy.config.stages import IMPORTED
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import fetch_file, list_model
@@ -148,7 +148,7 @@ def find_source(
         return ImportSource(file, name, named.repo, named.license)
     if named is None and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         raise ValueError(
-            f"there is no model {name!r}: give a folder of Hugging Face, a GGUF file, nanoGPT's ckpt.pt, a repository on the hub "
+            f"there is no model {name!r}{nearest(name.lower(), NAMED_MODELS)}: give a folder of Hugging Face, a GGUF file, nanoGPT's ckpt.pt, a repository on the hub "
             f"as owner/name, or one of {', '.join(NAMED_MODELS)}"
         )
     repo = named.repo if named else name

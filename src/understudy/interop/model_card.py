@@ -18,8 +18,9 @@ CODE = """\
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
+folder = "."  # the folder of this file, or the repository it was pushed to
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
 ```
 """
 
@@ -41,7 +42,7 @@ def model_card(run: Run, library: str) -> str:
         *reversed([_row(folder, record or own) for folder, record in lineage(RunFolder(run.path))]), "",
     ]  # fmt: skip
     if library == "transformers" and not scores:
-        lines += ["## Use", "", CODE.format(folder=run.path.name)]
+        lines += ["## Use", "", CODE]
     return "\n".join(lines)
 
 

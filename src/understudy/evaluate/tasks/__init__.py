@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
+from understudy.config.load import nearest
 from understudy.evaluate.task import Task
 from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice
 from understudy.evaluate.tasks.instructions import Instructions
@@ -48,6 +48,6 @@ def find_task(name: str, path: str | Path | None = None, few_shot: int = 0) -> T
         if file.stem in TASKS:
             raise ValueError(f"{name} has the name of the task {file.stem}; rename the file")
         return LOCAL[file.suffix](file, few_shot)
-    close = difflib.get_close_matches(name, TASKS, n=1)
-    hint = f"did you mean {close[0]}? There are" if close else "there are"
-    raise ValueError(f"there is no task {name!r}; {hint} {', '.join(TASKS)}, and files ending in {', '.join(LOCAL)}")
+    raise ValueError(
+        f"there is no task {name!r}{nearest(name, TASKS)}; there are {', '.join(TASKS)}, and files ending in {', '.join(LOCAL)}"
+    )
