@@ -93,7 +93,7 @@ def main() -> None:
     results: dict[str, Any] = {"steps": options.steps, "rank": 16}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        run(work, [sys.executable, "-m", "understudy", "import", str(options.model), "--run", "start"])
+        run(work, [sys.executable, "-m", "understudy", "import", str(options.model.resolve()), "--run", "start"])
         for name in options.only:
             rows = gsm8k(options.gsm8k, 1064) if name == "gsm8k" else identity()
             held_out = 64 if name == "gsm8k" else 40
@@ -180,7 +180,7 @@ def trl(work: Path, name: str, options: Any, number: int, accumulation: int) -> 
         "gradient_checkpointing": False, "context": 512, "seed": number, "held_out": 0, "evaluate": False,
         "out": str(work / "trl"),
     }  # fmt: skip
-    script = [options.trl, str(HERE / "trl_lora_side.py"), str(options.model.resolve()), f"{name}-train.jsonl"]
+    script = [os.path.abspath(options.trl), str(HERE / "trl_lora_side.py"), str(options.model.resolve()), f"{name}-train.jsonl"]
     output, memory, _ = run(work, [*script, json.dumps(settings)])
     result = json.loads(output.strip().splitlines()[-1])
     speeds = [tokens / seconds for tokens, seconds in zip(result["tokens"], result["seconds"])][2:]
