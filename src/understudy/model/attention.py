@@ -24,11 +24,13 @@ from understudy.model.masks import AttentionContext, Division, dense_mask
 from understudy.model.positions import shift_keys
 
 MAX_KEYS_FOR_MATMUL_ATTENTION = 512
-"""On a CPU in bf16, use explicit products up to this many keys, and one product for all documents of a row.
+"""On a CPU in bf16, use explicit products up to this many keys.
 
 SDPA takes up to five times as long there (benchmarks/attention_bf16.py on two Zen 5 cores; the table is in
 benchmarks/README.md).
 """
+MIN_DOCUMENT_FOR_OWN_PRODUCT = 128
+"""With explicit products, documents that are shorter than this on average share one product with all others of their row."""
 FLEX_HEAD_WIDTHS = range(16, 257)
 """Head widths for which FlexAttention has CUDA kernels: tl.dot needs 16, shared memory ends after 256."""
 
@@ -43,8 +45,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor
         if q.shape[-1] in FLEX_HEAD_WIDTHS:
             return attend_blocks(q, k, v, mask)
         mask = dense_mask(mask.mask_mod, len(q), q.shape[2], q.device)
-    in_one_product = _product_dtype(q) == torch.bfloat16 and k.shape[2] <= MAX_KEYS_FOR_MATMUL_ATTENTION
-    if context.per_document and not in_one_product:
+    if context.per_document and not _in_one_product(q, k, context.per_document):
         return attend_per_document(q, k, v, mask if context.prev_index is not None else None, context.per_document)
     return dot_product_attention(q, k, v, mask)
 
@@ -98,7 +99,8 @@ def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) 
             with torch.autocast("cpu", enabled=False):
                 return dot_product_attention(q.float(), k.float(), v.float(), mask).to(q.dtype)
         if k.shape[2] <= MAX_KEYS_FOR_MATMUL_ATTENTION:
-            return attention_weights(q, k, mask) @ repeat_heads(v, q.shape[1])
+            weights = attention_weights(q, k, mask)
+            return (_by_key_head(weights, v) @ v).view(q.shape)
     is_causal = mask is None and q.shape[2] == k.shape[2]
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=q.shape[1] != k.shape[1]
@@ -113,13 +115,21 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
     bias = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(~allowed, -math.inf)
     if q.dtype == torch.bfloat16 and (spare := -keys % 32):  # softmax of other widths takes up to seven times as long
         k, bias = F.pad(k, (0, 0, 0, spare)), F.pad(bias, (0, spare), value=-math.inf)
-    scores = (q / math.sqrt(q.shape[-1])) @ repeat_heads(k, q.shape[1]).transpose(-2, -1)
-    return (scores + bias).softmax(dim=-1)[..., :keys]
+    scores = _by_key_head(q / math.sqrt(q.shape[-1]), k) @ k.transpose(-2, -1)
+    return (scores.view(*q.shape[:3], -1) + bias).softmax(dim=-1)[..., :keys]
 
 
-def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
-    """Keys or values (B, Hk, T, K) for each of ``n_heads`` queries (B, H, T, K): neighbours share one."""
-    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)
+def _by_key_head(x: Tensor, k: Tensor) -> Tensor:
+    """The rows of ``x`` (B, H, T, ...) under their head of ``k`` (B, Hk, keys, K): (B, Hk, H / Hk * T, ...)."""
+    return x.reshape(len(k), k.shape[1], -1, x.shape[-1])
+
+
+def _in_one_product(q: Tensor, k: Tensor, divisions: Sequence[Division]) -> bool:
+    """Whether all documents of a row of packed rows are computed at once, under a mask."""
+    if _product_dtype(q) != torch.bfloat16 or k.shape[2] > MAX_KEYS_FOR_MATMUL_ATTENTION:
+        return False
+    documents = sum(division.rows * len(division.lengths) for division in divisions)
+    return len(q) * k.shape[2] < MIN_DOCUMENT_FOR_OWN_PRODUCT * documents
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

@@ -35,8 +35,10 @@ class LoraLinear(nn.Linear):
         self.lora_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(self.lora_dropout(x), self.lora_a)  # (..., R)
-        return super().forward(x) + self.scale * F.linear(low, self.lora_b)
+        if self.weight.dtype == torch.bfloat16:  # one cast for both products
+            x = x.to(self.weight.dtype)
+        low = self.scale * F.linear(self.lora_dropout(x), self.lora_a)  # (..., R)
+        return super().forward(x) + F.linear(low, self.lora_b)
 
     def frozen(self) -> nn.Linear:
         """The layer without its adapter; the weights are shared."""
