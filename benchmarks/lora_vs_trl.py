@@ -78,7 +78,7 @@ def gsm8k(path: Path, count: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trl", required=True, help="a Python with trl and peft")
+    parser.add_argument("--trl", required=True, type=Path, help="a Python with trl and peft")
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--gsm8k", required=True, type=Path)
     parser.add_argument("--rounds", type=int, default=3)
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "2"
-    results: dict[str, Any] = {"steps": options.steps, "rank": 16}
+    results: dict[str, Any] = {"steps": options.steps, "quality_steps": options.quality_steps, "rank": 16}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         run(work, [sys.executable, "-m", "understudy", "import", str(options.model.resolve()), "--run", "start"])
@@ -180,7 +180,12 @@ def trl(work: Path, name: str, options: Any, number: int, accumulation: int) -> 
         "gradient_checkpointing": False, "context": 512, "seed": number, "held_out": 0, "evaluate": False,
         "out": str(work / "trl"),
     }  # fmt: skip
-    script = [os.path.abspath(options.trl), str(HERE / "trl_lora_side.py"), str(options.model.resolve()), f"{name}-train.jsonl"]
+    script = [
+        str(options.trl.absolute()),
+        str(HERE / "trl_lora_side.py"),
+        str(options.model.resolve()),
+        f"{name}-train.jsonl",
+    ]
     output, memory, _ = run(work, [*script, json.dumps(settings)])
     result = json.loads(output.strip().splitlines()[-1])
     speeds = [tokens / seconds for tokens, seconds in zip(result["tokens"], result["seconds"])][2:]
