@@ -1,11 +1,11 @@
-# demo · play · test · lint · bench: each makes its environment in .venv, with uv if it is installed, else with venv and pip.
+# demo · play · test · lint · bench · docs: each makes its environment in .venv, with uv if it is installed, else with venv and pip.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo play test lint bench clean
+.PHONY: demo play test lint bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/understudy demo
@@ -28,6 +28,10 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(BIN)/understudy bench
 	$(BIN)/python benchmarks/throughput.py
+
+# The site, in build/site. It needs no network; `python3 -m http.server -d build/site` shows it.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/build_site.py
 
 $(BIN)/python:
 ifdef UV

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,3 +43,44 @@ def heading_id(line: str) -> str:
     if not line.startswith("#"):
         return ""
     return re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
+
+
+def test_the_site_builds_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs comes with `pip install 'understudy[docs]'`")
+    command = [sys.executable, str(ROOT / "docs" / "build_site.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for page in ("index", "docs/how-to/models", "src/understudy/model/gpt.py", "benchmarks/index"):
+        html = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:", html), "it would load files of others"
+
+
+READING_EASE, LONGEST_SENTENCE = 50, 35
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *(ROOT / "docs" / "tutorial").glob("*.md")], ids=lambda page: page.stem
+)
+def test_it_reads_easily(page: Path) -> None:
+    """Flesch's reading ease of the prose; `pytest -s` prints it."""
+    found = sentences(page.read_text(encoding="utf-8"))
+    words = [word for sentence in found for word in sentence]
+    ease = 206.835 - 1.015 * len(words) / len(found) - 84.6 * sum(map(syllables, words)) / len(words)
+    longest = max(found, key=len)
+    print(f"\n{page.name}: reading ease {ease:.0f}, longest sentence {len(longest)} words")
+    assert ease >= READING_EASE and len(longest) <= LONGEST_SENTENCE, " ".join(longest)
+
+
+def sentences(markdown: str) -> list[list[str]]:
+    """The words of each sentence of the prose: without code, tables, headings and the targets of links."""
+    prose = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+    prose = re.sub(r"^(?:\||#|    ).*$", "", prose, flags=re.MULTILINE)
+    prose = re.sub(r"`[^`]*`", "code", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", prose))
+    parts = re.split(r"(?<=[.!?:])\s+|\n\s*\n|^\s*(?:[-*]|\d+\.) ", prose, flags=re.MULTILINE)
+    return [words for part in parts if (words := re.findall(r"[A-Za-z]+(?:['’-][A-Za-z]+)*", part))]
+
+
+def syllables(word: str) -> int:
+    """Groups of vowels, without a silent e."""
+    word = re.sub(r"(?<=[^aeiouy])(?:es|ed|e)$", "", word.lower())
+    return max(1, len(re.findall(r"[aeiouy]+", word)))

@@ -1,0 +1,101 @@
+"""Build the site in build/site from the pages of the repository, without the network.
+
+    make docs
+
+A copy of the pages is laid out as in the repository, so that their links work on the site as they do in a checkout. Code
+files that a page links to become pages too. The build fails at a link that leads nowhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "benchmarks/*.md", "benchmarks/pages/*.md")
+PICTURES = ("docs/images/*", "docs/site/*")
+LINK = re.compile(r"(\]\()((?!https?:|mailto:|#)[^)\s#]+)((?:#[^)\s]*)?\))")
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "sh", ".json": "json", "": "make"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for pages and site (default: build)")
+    out = parser.parse_args().out.resolve()
+    pages = out / "site-pages"
+    shutil.rmtree(pages, ignore_errors=True)
+    sources = sorted(path for pattern in PAGES for path in ROOT.glob(pattern))
+    linked: set[Path] = set()
+    for path in sources:
+        text = LINK.sub(lambda match, path=path: _link(match, path, linked), path.read_text(encoding="utf-8"))
+        _write(pages / path.relative_to(ROOT), text)
+    for path in sorted(linked):
+        _write(pages / _page_of(path), _code_page(path))
+    for pattern in PICTURES:
+        for path in ROOT.glob(pattern):
+            target = pages / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "SITE_PAGES": str(pages)}
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "--config-file",
+        str(ROOT / "docs" / "mkdocs.yml"),
+    ]
+    sys.exit(subprocess.run([*command, "--site-dir", str(out / "site")], check=False, env=environment).returncode)
+
+
+def _link(match: re.Match[str], page: Path, linked: set[Path]) -> str:
+    """A link of a page, changed where it leads to a code file or to a folder."""
+    target = (page.parent / match[2]).resolve()
+    if target.is_dir():
+        index = target / "README.md"
+        if index.exists():
+            return f"{match[1]}{match[2].rstrip('/')}/README.md{match[3]}"
+        linked.add(target)
+        return f"{match[1]}{match[2].rstrip('/')}.md{match[3]}"
+    if target.is_file() and target.suffix in LANGUAGES:
+        linked.add(target)
+        return f"{match[1]}{match[2]}.md{match[3]}"
+    return match[0]
+
+
+def _page_of(path: Path) -> Path:
+    return path.relative_to(ROOT).with_name(path.name + ".md")
+
+
+def _code_page(path: Path) -> str:
+    """A page with a code file, or with the files of a folder."""
+    name = path.relative_to(ROOT).as_posix()
+    if path.is_file():
+        code = path.read_text(encoding="utf-8").replace("\n```", "\n\\```")
+        return f'# {path.name}\n\n`{name}`\n\n````{LANGUAGES[path.suffix]} linenums="1"\n{code}````\n'
+    files = sorted(file for file in path.rglob("*") if file.suffix in (".py", ".yaml", ".jsonl"))
+    rows = "\n".join(f"| `{file.relative_to(path).as_posix()}` | {_summary(file)} |" for file in files)
+    return f"# {path.name}/\n\n`{name}`\n\n| file | contents |\n|---|---|\n{rows}\n"
+
+
+def _summary(file: Path) -> str:
+    """The first sentence of a Python file's docstring, or the first comment of a YAML file."""
+    text = file.read_text(encoding="utf-8")
+    found = re.match(r'"""(.+?)(?:"""|\n\n|\n)', text, re.DOTALL) if file.suffix == ".py" else re.match("# (.+)", text)
+    return found[1].strip().replace("|", "\\|") if found else ""
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
