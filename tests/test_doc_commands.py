@@ -59,7 +59,7 @@ VOCABULARY = "320"
 MODEL = ["--model.n_layers", "1", "--model.d_model", "32", "--model.n_heads", "2", "--model.n_kv_heads", "2"]
 TRAINING = [
     "--train.steps", "2", "--train.batch_size", "4", "--train.dtype", "fp32", "--optim.warmup_steps", "0", "--eval.every_steps", "0",
-    "--checkpoint.every_steps", "0", "--log.samples", "1", "--log.sample_tokens", "4",
+    "--checkpoint.every_steps", "0", "--log.samples", "1", "--log.sample_tokens", "4", "--log.plot", "false",
 ]  # fmt: skip
 ROLLOUT = {"prompts": "2", "group_size": "2", "max_new_tokens": "4", "eval_prompts": "2"}
 OPTIONS = {
@@ -89,7 +89,7 @@ def smaller(words: list[str]) -> list[str]:
             words[words.index(option) + 1] = VOCABULARY
     if name in STAGES:
         words = _without_size(words)
-        words += TRAINING
+        words += TRAINING + (["--minutes", "0.001"] if "--minutes" in words else [])
         if name == "pretrain":
             words += MODEL
             words += ["--tokenizer.vocab_size", VOCABULARY] if "--resume" not in words else []

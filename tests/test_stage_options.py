@@ -26,7 +26,7 @@ STEPS = 4
 BASE: dict[str, Any] = {
     "optim.name": "adamw", "optim.lr": 1e-2, "optim.weight_decay": 0.0, "optim.schedule": "constant",
     "train.steps": STEPS, "train.batch_size": 4, "train.dtype": "fp32", "eval.every_steps": 0,
-    "checkpoint.every_steps": 0, "log.every_steps": 1, "log.samples": 0,
+    "checkpoint.every_steps": 0, "log.every_steps": 1, "log.samples": 0, "log.plot": "false",
 }  # fmt: skip
 ROLLOUT = {"prompts": 2, "max_new_tokens": 4, "eval_prompts": 2, "missing_end_penalty": 1.0}
 OWN: dict[str, dict[str, Any]] = {
@@ -206,6 +206,37 @@ def test_a_stopped_stage_resumes_to_the_same_bits(
     a, b = (read_tensors(RunFolder(f).checkpoint("latest") / "model.safetensors") for f in (whole, parts))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     table[stage, "resume, LoRA" if lora else "resume"] = "same bits"
+
+
+LENGTHS = {"minutes": 0.0005, "epochs": 0.02, "tokens": 300}
+
+
+@pytest.mark.parametrize(("stage", "name"), zip(STAGES, 2 * list(LENGTHS), strict=True))
+def test_a_length_in_minutes_tokens_or_epochs_is_that_of_its_steps(
+    stage: str, name: str, sft_run: Run, scorer: Run, data: dict[str, Path], tmp_path: Path,
+    table: dict[tuple[str, str], str],
+) -> None:  # fmt: skip
+    """Timing leaves no trace: the steps are those of the same number given by hand, to the bit, and can be resumed."""
+    kind, value = data[STAGES[stage].data], LENGTHS[name]
+    settings = rewarded(stage, scorer.path) | {"train.micro_batch_size": 2, "optim.ema": 0.5}
+    length = settings | {f"train.{name}": value, "train.steps": 8, "checkpoint.every_steps": 4}
+    planned, by_hand = RunFolder(tmp_path / "planned"), RunFolder(tmp_path / "by-hand")
+    status, error = train(stage, planned.path, sft_run.path, kind, length | {"train.stop_at_tokens": 1})
+    assert status == 0 and f"train.{name} {value:g}: " in error, error
+    config = planned.config()
+    assert getattr(config.train, name) is None and planned.record()["length"] == {name: value}
+    status, error = train(stage, planned.path, None, kind, length)
+    assert status == 0, error
+    by_steps = settings | {
+        "train.steps": config.train.steps, "train.batch_size": config.train.batch_size, "optim.lr": config.optim.lr,
+        "train.micro_batch_size": config.train.micro_batch_size, "checkpoint.every_steps": config.checkpoint.every_steps,
+    }  # fmt: skip
+    status, error = train(stage, by_hand.path, sft_run.path, kind, by_steps)
+    assert status == 0, error
+    assert losses(planned.path) == losses(by_hand.path) and len(losses(planned.path)) == config.train.steps
+    a, b = (read_tensors(folder.checkpoint("latest") / "model.safetensors") for folder in (planned, by_hand))
+    assert all(torch.equal(a[tensor], b[tensor]) for tensor in a)
+    table[stage, "minutes, tokens, epochs"] = "same bits"
 
 
 TWO = """

@@ -92,6 +92,11 @@ class RunFolder:
         write_json(self.path / "run.json", record)
         write_text(self.path / "config.yaml", dump_config(config))  # last: a folder with it is a run
 
+    def set_length(self, config: RunConfig, record: dict[str, Any]) -> None:
+        """Replace configuration and record of a run that has taken no step by those with its planned length."""
+        write_json(self.path / "run.json", record)
+        write_text(self.path / "config.yaml", dump_config(config))
+
     def config(self) -> RunConfig:
         return load_config(str(self.path / "config.yaml"))
 

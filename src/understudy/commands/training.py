@@ -8,8 +8,14 @@ from understudy.commands import Arguments
 from understudy.config.stages import STAGES
 from understudy.console import final_table, interval_text
 
-OPTIONS = {"data": "data.path", "seed": "train.seed", "device": "train.device", "init_from": "init_from"}
+OPTIONS = {
+    "data": "data.path", "seed": "train.seed", "device": "train.device", "init_from": "init_from",
+    "minutes": "train.minutes", "tokens": "train.tokens", "epochs": "train.epochs",
+}  # fmt: skip
 """Options of every stage that are short for a setting."""
+
+RISE = 0.02
+"""A final loss that is higher than the best by more than this share of it is pointed out."""
 
 
 def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
@@ -20,6 +26,13 @@ def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="continue the run from its last checkpoint")
     add("--init-from", metavar="RUN", help=STAGES[stage].init_from)
     add("--data", metavar="PATH", help="a folder that `understudy prepare` wrote (data.path)")
+    add(
+        "--minutes",
+        metavar="N",
+        help="train for about N minutes; the steps follow from the measured speed (train.minutes)",
+    )
+    add("--tokens", metavar="N", help="train on about N tokens (train.tokens)")
+    add("--epochs", metavar="N", help="read the training data about N times (train.epochs)")
     add("--seed", metavar="N", help="train.seed")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
     if STAGES[stage].adds_chat_tokens:
@@ -49,6 +62,11 @@ def train(stage: str, arguments: Arguments) -> None:
         "validation loss": interval_text(final.loss, final.loss_low, final.loss_high, ".4f"),
         "best validation loss": "–" if progress.best_loss is None else f"{progress.best_loss:.4f}",
     }
+    best = progress.best_loss
+    if best is not None and final.loss > best + RISE * abs(best):
+        rows["note"] = (
+            "the validation loss has risen since its best; other commands use that checkpoint, and fewer steps are enough"
+        )
     if final.bits_per_byte is not None:
         rows["bits per byte"] = f"{final.bits_per_byte:.4f}"
     rows["next"] = STAGES[stage].next_command.format(result.folder.as_argument())

@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 
-from understudy.config.run import SECTIONS, RunConfig, known_stage
+from understudy.config.run import LENGTHS, SECTIONS, RunConfig, known_stage
 from understudy.config.stages import DEFAULT_STAGE
 from understudy.config.types import Count, Section
 
@@ -148,6 +148,10 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
             node[section] = dict(node.get(section) or {})
             node = node[section]
         node[leaf] = value
+    # Steps that are asked for replace the minutes, tokens or epochs of a preset, and one of these another.
+    if asked := [name for name in ("steps", *LENGTHS) if f"train.{name}" in overrides]:
+        for name in set(LENGTHS) - set(asked):
+            tree["train"].pop(name, None)
     # The vocabulary size in a preset belongs to its kind of tokenizer.
     tokenizer = tree.get("tokenizer") or {}
     if {"tokenizer.kind", "tokenizer.vocab_size"} & overrides.keys() == {"tokenizer.kind"} and tokenizer[

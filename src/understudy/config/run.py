@@ -113,6 +113,10 @@ class OptimConfig(Section):
         return filled
 
 
+LENGTHS = ("minutes", "tokens", "epochs")
+"""Settings of ``train`` that give the length of a training otherwise than in steps."""
+
+
 class TrainConfig(Section):
     """Steps, batch, precision and device."""
 
@@ -126,6 +130,13 @@ class TrainConfig(Section):
     """Compile the model by torch.compile. auto: on CUDA, where it pays."""
     steps: Count = 1000
     """Optimiser steps, over which the schedule runs."""
+    minutes: Positive | None = None
+    """Train for about this many minutes. The steps then follow from the measured speed, and the intervals of evaluation and
+    checkpoints and the warmup keep their share of them. pretrain: the batch shrinks where few steps would be left."""
+    tokens: Count | None = None
+    """Train on about this many tokens; the rest follows as for minutes."""
+    epochs: Positive | None = None
+    """Read the training data about this often, in 50 steps at least; the rest follows as for minutes."""
     batch_size: Count = 32
     """Samples in one optimiser step, over all processes."""
     micro_batch_size: Count | None = None
@@ -181,6 +192,8 @@ class LogConfig(Section):
     """Also log to Weights & Biases."""
     project: str = "understudy"
     """Project name at Weights & Biases."""
+    plot: bool = True
+    """Draw the curves into loss.png at the end."""
     samples: CountOrZero = 3
     """Texts to sample at each evaluation; after sft, the number of prompts to answer."""
     sample_tokens: Count = 200
@@ -327,6 +340,9 @@ class RunConfig(StageSections):
             raise ValueError("adapters (model.lora) learn by AdamW; set optim.name adamw")
         if self.model.lora and self.info.parent == "optional" and not self.init_from:
             raise ValueError("adapters (model.lora) need a model to adapt; give --init-from RUN, or leave them out")
+        lengths = [name for name in LENGTHS if getattr(self.train, name) is not None]
+        if len(lengths) > 1:
+            raise ValueError(f"train.{lengths[0]} and train.{lengths[1]} both set the length of the training; give one")
         micro = self.train.micro_batch_size
         if micro is not None and self.train.batch_size % micro:
             raise ValueError(

@@ -34,6 +34,7 @@ class PreferenceStage(TrainingStage):
         self.encoded["val"] = self.encoded["val"].limit(config.eval.max_tokens)
         # Of the longest comparison, its prompt counted for each completion.
         self.tokens_per_sample = max(comparison.tokens for comparison in self.encoded["train"].comparisons)
+        self.epoch_samples = len(self.encoded["train"].comparisons)
         train = self.opened["train"]
         self.data_summary = {"path": str(train.path), "sha256": train.sha256} | {
             f"{split}_{name}": getattr(encoded, name)

@@ -28,6 +28,7 @@ class Pretrain(TrainingStage):
         vocab_size = config.model.vocab_size or self.tokenizer.vocab_size
         train, val = (open_split(path, split, vocab_size) for split in ("train", "val"))
         self.rows = Windows(train.tokens, config.model.context_length, config.train.seed)
+        self.epoch_samples = self.rows.per_epoch
         self.val_tokens = val.tokens[: config.eval.max_tokens]
         self.val_bytes = val.bytes if len(self.val_tokens) == len(val.tokens) else None
         if len(self.val_tokens) < 2:

@@ -275,5 +275,6 @@ class RolloutSource(BatchSource):
         return {"rewards": self.models.reward.state(), "kl_coefficient": self.kl_coefficient}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        self._iteration = None
         self.models.reward.load_state(state["rewards"])
         self.kl_coefficient = state["kl_coefficient"]

@@ -46,6 +46,8 @@ class RolloutStage(TrainingStage):
             left_out = len(opened) - len(self.prompts[split])
             text = f"{split}: {len(self.prompts[split]):,} prompts" + (f", {left_out:,} {reason}" if left_out else "")
             self.notes.append(text)
+        rollout = self.rollout_config
+        self.epoch_samples = len(self.prompts["train"]) * rollout.group_size * rollout.epochs
         records = [prompt.record for prompts in self.prompts.values() for prompt in prompts]
         if self.rollout_config.checker_weight and any(verifier_of(record) is None for record in records):
             raise ValueError(

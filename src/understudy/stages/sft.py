@@ -13,6 +13,9 @@ from understudy.tokenizer.chat import check_messages, end_ids
 from understudy.train.objective import NextToken
 from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, existing_data, shown_prompts
 
+FEW_CONVERSATIONS = 100
+"""With fewer, a line says what to expect."""
+
 
 class Sft(TrainingStage):
     """Next-token prediction over rendered and packed conversations; only the assistant's tokens count."""
@@ -31,6 +34,7 @@ class Sft(TrainingStage):
         }  # fmt: skip
         self.val = rendered["val"].limit(config.eval.max_tokens)
         self.rows = PackedRows(rendered["train"], context_length, config.train.seed, bool(config.data.pack))
+        self.epoch_samples = len(self.rows.epoch(0))
         self.sample_prompts = shown_prompts(config, tokenizer, (m[:1] for m in user_first(data["val"])))
         self.end_ids = end_ids(tokenizer)
         self.data_summary = {"path": str(path), "sha256": data["train"].sha256}
@@ -40,6 +44,10 @@ class Sft(TrainingStage):
                 f"{split}_trained_tokens": int(conversations.mask.sum()),
             }  # fmt: skip
             self.notes.append(f"{split}: {conversations.counts}")
+        if len(rendered["train"]) < FEW_CONVERSATIONS:
+            self.notes.append(
+                f"{len(rendered['train'])} conversations are few: expect answers like theirs to questions like theirs, and no more"
+            )
         self.data_summary["counts"] = {split: vars(conversations.counts) for split, conversations in rendered.items()}
 
     def setup(self, context: StageContext) -> None:

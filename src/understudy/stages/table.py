@@ -38,7 +38,7 @@ def stage_class(name: str) -> type[TrainingStage]:
 
 def run_stage(config: RunConfig, folder: RunFolder, resume: bool = False, parent: Run | None = None) -> Result:
     """Train the stage ``config.stage`` into ``folder``: from the run ``parent``, from random weights where the stage
-    allows it, or onwards from the last checkpoint (``resume``). At the end the loss is plotted.
+    allows it, or onwards from the last checkpoint (``resume``). At the end the loss is plotted, if ``log.plot`` says so.
 
     ``config.model.vocab_size`` may be left out; the tokenizer gives it.
 
@@ -62,7 +62,7 @@ def run_stage(config: RunConfig, folder: RunFolder, resume: bool = False, parent
             raise ValueError(f"the run {path} has no chat tokens yet; finetune it first: `understudy sft`")
     stage = stage_class(config.stage)(config, tokenizer)
     result = train(stage, config, folder, resume, parent)
-    if result.is_main:
+    if result.is_main and config.log.plot:
         rows = read_metrics(folder.metrics)
         loss_plot({folder.name: rows}, folder.path / "loss.png", info.loss_label)
         draw_overoptimisation(folder.path, rows, config.model_dump())
@@ -103,7 +103,7 @@ def resolve_run(
         raise ValueError(f"{folder.path} did not start from {given}, so --resume cannot; leave --init-from out")
     if start:
         tree |= {"init_from": saved.init_from, "model": resumed_model(tree.get("model") or {}, saved.model)}
-    return check_resume(saved, build_config(tree)), None
+    return check_resume(saved, build_config(tree), folder.record().get("length")), None
 
 
 def train_preset(

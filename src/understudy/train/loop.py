@@ -170,13 +170,14 @@ class Trainer:
     compiled: nn.Module | None = None
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _tokens: Tensor | None = None
+    _module: nn.Module | None = None
 
     def run(self, callback: StepCallback | None = None) -> TrainingProgress:
         """Train to the last step, or until ``callback`` says stop."""
         progress, stop = self.progress, self.progress.step >= self.total_steps
         if stop:
             return progress
-        module = data_parallel(self.compiled or self.objective, self.runtime)
+        module = self._parallel_module()
         timer = Timer(self.runtime, progress.train_seconds)
         timer.start()
         first_batch = self._on_device(self.source.batches(progress.step)[:1])[0]
@@ -196,6 +197,50 @@ class Trainer:
                         stop = callback.after_step(progress, metrics) or stop
                 logged = dataclasses.replace(progress)
         return progress
+
+    def time_steps(self, seconds: float) -> tuple[float, float, int]:
+        """Take steps for at least so many seconds, and undo them. Seconds and tokens of a step, and how many were timed.
+
+        Only for a run that has taken no step. The first step, which is slower, is not timed, but where an iteration of
+        several steps begins with it.
+        """
+        runtime, progress, source = self.runtime, self.progress, self.source
+        random_state, source_state = torch.get_rng_state(), source.state()
+        weights = {p: p.detach().cpu().clone() for p in self.objective.parameters() if p.requires_grad}
+        module = self._parallel_module()
+        if source.can_checkpoint(1):
+            self._step(module)
+        self.read_tokens()
+        warm = dataclasses.replace(progress)
+        timer = Timer(runtime, 0.0)
+        timer.start()
+        elapsed = 0.0
+        while elapsed <= seconds or not source.can_checkpoint(progress.step):
+            self._step(module)
+            elapsed = max(runtime.all_gather(timer.read()))
+        self.read_tokens()
+        steps, tokens = progress.step - warm.step, progress.tokens - warm.tokens
+        with torch.no_grad():
+            for parameter, weight in weights.items():
+                parameter.copy_(weight)
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if self.ema:
+            self.ema = ExponentialMovingAverage(self.objective.model, self.ema.decay)
+        if self.scaler:
+            self.scaler = torch.amp.GradScaler(runtime.device.type)
+        source.load_state(source_state)
+        source.pop_metrics()
+        self._sums.clear()
+        self.progress = TrainingProgress()
+        torch.set_rng_state(random_state)
+        return elapsed / steps, tokens / steps, steps
+
+    def _parallel_module(self) -> nn.Module:
+        """The objective, compiled if it can be, and wrapped for several processes; the same one each time."""
+        if self._module is None:
+            self._module = data_parallel(self.compiled or self.objective, self.runtime)
+        return self._module
 
     def _step(self, module: nn.Module) -> None:
         """One optimiser step: forward and backward of every micro-batch, clip, update.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import load_checkpoint
 from understudy.train.evaluator import Evaluator, StopSignals
 from understudy.train.init_from import load_reference, start_from
+from understudy.train.length import StepCost, asked_length, plan_length, probe_seconds, with_length
 from understudy.train.loop import ExponentialMovingAverage, Trainer, TrainingProgress
 from understudy.train.memory import free_bytes, largest_micro_batch
 from understudy.train.metrics import TrainingMetrics
@@ -75,24 +76,31 @@ def train(
         model = _first_model(config, stage, runtime, parent)
         with folder.locked() if runtime.is_main else contextlib.nullcontext():
             record = _open_folder(folder, config, stage, runtime, _record(config, stage, parent, model), resume)
-            stage.setup(StageContext(config, folder, runtime, model, parent))
+            context = StageContext(config, folder, runtime, model, parent)
+            stage.setup(context)
             optim = config.optim
             trainer = Trainer(
                 stage.objective, [*build_optimizers(model, optim), *stage.extra_optimizers], stage.batches,
-                lambda step: lr_factor(optim, step, settings.steps), runtime, TrainingProgress(), settings.steps,
-                optim.grad_clip, torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
+                lambda step: lr_factor(config.optim, step, config.train.steps), runtime, TrainingProgress(),
+                config.train.steps, optim.grad_clip,
+                torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
                 ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
             )  # fmt: skip
             if resume and folder.steps():
                 load_checkpoint(folder.checkpoint("latest"), trainer)
+            trainer.compiled, decision = compile_objective(
+                trainer.objective, settings.compile, runtime,
+                lambda: trainer.source.batches(trainer.progress.step)[0], config.info.fixed_shapes,
+            )  # fmt: skip
+            if length := asked_length(config):
+                config = _plan(context, trainer, stage)
+                record = {**record, "length": length}
+                if runtime.is_main:
+                    folder.set_length(config, record)
             with TrainingMetrics(
-                folder, config.log, settings.steps, trainer.progress.step if resume else None,
+                folder, config.log, config.train.steps, trainer.progress.step if resume else None,
                 quiet=not runtime.is_main, config=config.model_dump(mode="json"),
             ) as metrics:  # fmt: skip
-                trainer.compiled, decision = compile_objective(
-                    trainer.objective, settings.compile, runtime,
-                    lambda: trainer.source.batches(trainer.progress.step)[0], config.info.fixed_shapes,
-                )  # fmt: skip
                 reasons = runtime.reasons | {"compile": decision}
                 for note in (*(f"{name}: {reason}" for name, reason in reasons.items()), *stage.notes):
                     metrics.note(note)
@@ -128,6 +136,20 @@ def _with_micro_batch(
         micro = largest_micro_batch(config, runtime, measure_free_bytes(runtime), stage.tokens_per_sample)
     config = config.model_copy(update={"train": config.train.model_copy(update={"micro_batch_size": micro})})
     samples_per_process(config, runtime)  # refuses a batch that cannot be divided
+    return config
+
+
+def _plan(context: StageContext, trainer: Trainer, stage: TrainingStage) -> RunConfig:
+    """The configuration with the steps that the asked length comes to; the trainer and the stage take it over."""
+    cost = StepCost(*trainer.time_steps(probe_seconds(context.config)))
+    config, line = plan_length(context.config, cost, stage.epoch_samples, context.runtime.world_size)
+    stage.notes.append(line)
+    stage.config, trainer.total_steps = config, config.train.steps
+    for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
+        group["peak_lr"] *= config.optim.lr / context.config.optim.lr
+    if config.train.batch_size != context.config.train.batch_size:
+        stage.setup(replace(context, config=config))
+        trainer.source = stage.batches
     return config
 
 
@@ -235,12 +257,26 @@ RESUMABLE_CHANGES = ("device", "micro_batch_size", "stop_at_tokens", "stop_at_se
 """Settings of ``train`` that a resumed run may change, since they do not change its steps but for rounding."""
 
 
-def check_resume(saved: RunConfig, requested: RunConfig) -> RunConfig:
+def check_resume(saved: RunConfig, requested: RunConfig, length: dict[str, Any] | None = None) -> RunConfig:
     """The configuration to resume with: the saved one, with the requested settings that do not change its steps.
+
+    Args:
+        length: the minutes, tokens or epochs, by name, from which the steps of the saved one were planned.
 
     Raises:
         ValueError: another setting differs.
     """
+    asked = asked_length(requested)
+    if asked is not None and asked != length:
+        given, before = (
+            " ".join(f"train.{n} {v:g}" for n, v in each.items())
+            for each in (asked, length or {"steps": saved.train.steps})
+        )
+        raise ValueError(
+            f"the run's length was {before} and is now {given}; --resume keeps it, so leave it and a preset that sets it out"
+        )
+    if asked is not None:
+        requested = with_length(requested, saved.train.steps, saved.train.batch_size, saved.train.micro_batch_size)
     for section in ("model", "data", "tokenizer", "optim", "train", *SECTIONS):
         before, after = getattr(saved, section), getattr(requested, section)
         if before is None:

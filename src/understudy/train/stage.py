@@ -57,6 +57,7 @@ class TrainingStage(ABC):
         data_summary: the description of the data in run.json; ``sha256`` identifies it.
         notes: lines to show when training begins.
         tokens_per_sample: most tokens that a forward of one sample reads, for the memory plan.
+        epoch_samples: samples of training batches in one pass over the training data.
 
     Attributes set by :meth:`setup`:
         objective: owns the model and turns a batch into a summed loss.
@@ -73,6 +74,7 @@ class TrainingStage(ABC):
     data_summary: dict[str, Any]
     notes: list[str]
     tokens_per_sample: int
+    epoch_samples: int
     objective: Objective
     batches: BatchSource
 
