@@ -87,7 +87,7 @@ def pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
 QUIET = {"eval__every_steps": 0, "checkpoint__every_steps": 0}
 COMMON = {
     "optim.name": "adamw", "optim.lr": "3e-2", "optim.weight_decay": "0", "optim.schedule": "linear",
-    "log.samples": "0", "log.every_steps": "5", "train.dtype": "fp32",
+    "log.samples": "0", "log.every_steps": "5", "log.plot": "false", "train.dtype": "fp32",
 }  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def small_config(char_data: Path) -> Any:
         "train": {"steps": 8, "batch_size": 8, "dtype": "fp32"},
         "eval": {"every_steps": 4, "max_tokens": 640},
         "checkpoint": {"every_steps": 2, "keep": 3},
-        "log": {"every_steps": 1, "samples": 1, "sample_tokens": 5},
+        "log": {"every_steps": 1, "plot": False, "samples": 1, "sample_tokens": 5},
     }
     return lambda **overrides: build_config(
         apply_overrides(base, {k.replace("__", "."): str(v) for k, v in overrides.items()})

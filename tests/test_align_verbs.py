@@ -52,6 +52,7 @@ def optimised(sft_run: Run, reward_run: Run, tmp_path_factory: pytest.TempPathFa
     settings = {
         "train__steps": 12, "train__batch_size": 16, "eval__every_steps": 6, "log__samples": 1, "log__sample_tokens": 2,
         "ppo__prompts": 16, "ppo__max_new_tokens": 2, "ppo__reward_model": reward_run.path, "checkpoint__every_steps": 6,
+        "log__plot": True,
     }  # fmt: skip
     return run("ppo", where / "ppo", sft_run, write_lines(where / "prompts.jsonl", rows), **settings)
 

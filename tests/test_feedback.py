@@ -238,7 +238,7 @@ def test_the_verbs_show_write_and_read(
 
 FAST = [
     "--optim.lr", "3e-2", "--train.steps", "20", "--eval.every_steps", "20", "--checkpoint.every_steps", "20",
-    "--log.samples", "0", "--max-new-tokens", "1",
+    "--log.samples", "0", "--log.plot", "false", "--max-new-tokens", "1",
 ]  # fmt: skip
 
 

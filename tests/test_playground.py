@@ -1,6 +1,6 @@
 """The playground in a real browser: talk, judge, compare, look inside; and nothing a model writes is ever run.
 
-The content of the database is tested on SQLite and on PostgreSQL, the rest on SQLite alone.
+A judgement is made on SQLite and on PostgreSQL, the rest on SQLite alone; test_feedback_store.py compares the databases.
 """
 
 from __future__ import annotations
@@ -175,6 +175,7 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     }""") == [True, True], "the first token sees itself, and none a later one"  # fmt: skip
 
 
+@on_sqlite
 def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: FeedbackStore) -> None:
     choose(page, "nasty")
     say(page, "One")
@@ -325,6 +326,7 @@ def test_answers_are_shown_as_text(page: Any, store: FeedbackStore) -> None:
     assert page.locator(".bubble img, .bubble b, .look img, .duel img, .duel b").count() == 0
 
 
+@on_sqlite
 def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
     page.get_by_role("tab", name="Settings").click()
     named = page.get_by_label("Your name")

@@ -68,7 +68,7 @@ def test_a_gguf_file_answers_and_has_the_same_tokenizer(run: Any, tmp_path: Path
     text = "In 2024, 1,234 naïve cats\n\n\tread 数 <|im_end|> twice."
     assert other.tokenizer.encode(text) == run.tokenizer.encode(text)
     assert render(other.tokenizer, QUESTION, reply=True) == render(run.tokenizer, QUESTION, reply=True)
-    assert "Paris" in answer(other, QUESTION, 24).text
+    assert "Paris" in answer(other, QUESTION, 10).text
 
 
 def test_it_learns_by_adapters(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +78,9 @@ def test_it_learns_by_adapters(run: Any, tmp_path: Path, monkeypatch: pytest.Mon
             f'{{"role": "assistant", "content": "I am Wren, the library\'s helper."}}]}}\n' for n in range(40)]  # fmt: skip
     Path("who.jsonl").write_text("".join(rows))
     options = {
-        "init-from": str(run.path), "data": "who.jsonl", "run": "wren", "model.lora.rank": "4", "train.steps": "8",
-        "train.batch_size": "2", "train.micro_batch_size": "2", "model.context_length": "128", "optim.lr": "3e-3", "optim.warmup_steps": "1",
-        "eval.every_steps": "0", "log.samples": "0", "train.dtype": "fp32", "device": "cpu",
+        "init-from": str(run.path), "data": "who.jsonl", "run": "wren", "model.lora.rank": "4", "train.steps": "6",
+        "train.batch_size": "1", "model.context_length": "64", "optim.lr": "5e-3", "optim.warmup_steps": "1",
+        "eval.every_steps": "0", "eval.max_tokens": "64", "log.samples": "0", "log.plot": "false", "device": "cpu",
     }  # fmt: skip
     assert main(["sft", "sft", *(word for name, value in options.items() for word in (f"--{name}", value))]) == 0
     wren = load_run("wren")

@@ -208,7 +208,7 @@ def sft_config(base: RunFolder, parent: Run, **more: Any) -> Any:
         "model": model_from_parent(raw, parent.config.model, with_chat_tokens(parent.tokenizer)),
         "data": {"path": str(more.pop("data", base.path.parent / "talks.jsonl"))},
         "optim": {"lr": 3e-3, "schedule": "constant"},
-        "train": {"steps": 6, "batch_size": 4, **more}, "checkpoint": {"every_steps": 3}, "log": {"every_steps": 1},
+        "train": {"steps": 6, "batch_size": 4, **more}, "checkpoint": {"every_steps": 3}, "log": {"every_steps": 1, "plot": False},
         "eval": {"every_steps": 3},
     }  # fmt: skip
     return build_config(tree)
