@@ -221,7 +221,6 @@ PAGES = {
     "hamlet_rewards": ("hamlet_rewards", hamlet_rewards),
     "align_vs_trl": ("align_vs_trl", align_vs_trl),
     "align_vs_trl_bf16": ("align_vs_trl", align_vs_trl),
-    "lora_vs_trl": ("lora_vs_trl", lora_vs_trl),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),
     "busy": ("busy", busy),
