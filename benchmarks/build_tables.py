@@ -190,6 +190,16 @@ def feedback_loop(data: dict[str, Any]) -> Iterator[Claim]:
     )  # fmt: skip
 
 
+def grpo_instructions(data: dict[str, Any]) -> Iterator[Claim]:
+    before = data["before"]
+    yield Claim(
+        f"SmolLM2-135M, GRPO with adapters: gain in instructions met (n = {data['n']}, 1 seed, "
+        f"{data['train_seconds'] / 60:.0f} minutes)",
+        f"{100 * data['gain']:+.1f} points", f"{100 * data['low']:.1f} to {100 * data['high']:.1f}",
+        f"the start: {before['accuracy']:.1%} ({before['low']:.1%} to {before['high']:.1%})",
+    )  # fmt: skip
+
+
 def lora_vs_trl(data: dict[str, Any]) -> Iterator[Claim]:
     peer = "TRL 1.9.2 with PEFT, the same weights and work"
     for name, text in (("gsm8k", "GSM8K"), ("identity", "a made-up identity")):
@@ -221,6 +231,7 @@ PAGES = {
     "hamlet_rewards": ("hamlet_rewards", hamlet_rewards),
     "align_vs_trl": ("align_vs_trl", align_vs_trl),
     "align_vs_trl_bf16": ("align_vs_trl", align_vs_trl),
+    "grpo_instructions": ("grpo_instructions", grpo_instructions),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),
     "busy": ("busy", busy),

@@ -15,6 +15,7 @@ import understudy
 from understudy.config.run import RunConfig
 from understudy.console import bytes_text
 from understudy.runtime import Runtime, choose_dtype, matmul_flops
+from understudy.train.length import asked_length
 from understudy.train.memory import free_bytes, largest_micro_batch, plan_memory, with_vocabulary
 
 
@@ -54,6 +55,8 @@ def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
     largest = largest_micro_batch(config, runtime)
     used = config.train.micro_batch_size or largest
     memory = plan_memory(config, used, runtime.dtype)
+    tokens_per_step = config.train.batch_size * config.model.context_length
+    length = asked_length(config)  # its steps are known when the training begins
     return {
         "vocab_size": config.model.vocab_size,
         "micro_batch_size": used,
@@ -61,8 +64,8 @@ def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
         **asdict(memory),
         "total_bytes": memory.total_bytes,
         "free_bytes": free_bytes(runtime),
-        "tokens_per_step": config.train.batch_size * config.model.context_length,
-        "tokens": config.train.steps * config.train.batch_size * config.model.context_length,
+        "tokens_per_step": tokens_per_step,
+        **(length or {"tokens": config.train.steps * tokens_per_step}),
     }
 
 
