@@ -110,11 +110,10 @@ def _forward(model: Model, windows: Sequence[Span], runtime: Runtime) -> list[tu
     inputs = torch.tensor([w.ids[:-1] + [0] * (longest - len(w.ids) + 1) for w in windows], device=runtime.device)
     with runtime.autocast():
         hidden = model.hidden(inputs)  # (B, T, D)
-    scores = []
+    scores, dtype = [], next(model.parameters()).dtype
     for row, window in enumerate(windows):  # logits of scored positions only: (T, V) of a long prompt is large
         places = slice(window.first - 1, len(window.ids) - 1)
-        with runtime.autocast():
-            logits = model.logits(hidden[row, places])
+        logits = model.logits(hidden[row, places].to(dtype))  # in bf16, logits near 20 are eighths, and answers tie
         scores.append(_score(logits.float(), torch.tensor(window.ids[window.first :], device=runtime.device)))
     if not all(math.isfinite(logprob) for logprob, _ in scores):
         raise ValueError(
