@@ -469,13 +469,17 @@ def test_ctrl_c_stops_an_answer_and_not_the_program() -> None:
         terminal.until(PROMPT)
         terminal.type("Who\\\rfound it?\r")
         terminal.until("purse\N{REPLACEMENT CHARACTER} purse")  # the escape it says after each word does nothing
-        for _ in range(4):  # as impatient people do
-            terminal.type("\x03")
+        terminal.type("\x03")
         terminal.until("stopped; its text is kept")
+        terminal.until(PROMPT)
+        terminal.type("Again?\r")
+        terminal.until("purse\N{REPLACEMENT CHARACTER} purse")
+        for _ in range(4):  # as impatient people do; the terminal itself drops what was written just before each
+            terminal.type("\x03")
         terminal.until(PROMPT)
         assert terminal.child.poll() is None
         terminal.type("/show\r")
-        terminal.until("messages: 2;")
+        terminal.until("messages: 4;")
         terminal.until(PROMPT)
         terminal.type("/set top_p 7\r")
         terminal.until("give a share above 0")
