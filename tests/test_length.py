@@ -36,14 +36,14 @@ def test_a_length_replaces_that_of_the_preset() -> None:
 
 def test_minutes_become_steps_by_the_measured_speed_and_intervals_keep_their_share() -> None:
     before = config("hamlet-chat", train__minutes=1, train__micro_batch_size=4)  # 1250 steps, evaluated every 625
-    planned, line = plan_length(before, StepCost(0.5, 3000.0, 7), epoch_samples=100, processes=1)
+    planned, line = plan_length(before, StepCost(0.5, 3000.0), epoch_samples=100, processes=1)
     assert planned.train.steps == 120 and planned.eval.every_steps == planned.checkpoint.every_steps == 60
     assert planned.train.minutes is None and planned.train.batch_size == 8
     assert "train.minutes 1: 120 steps, 360k tokens, 9.6 epochs, about 1:00 at 6,000 tokens/s" in line
 
 
 def test_tokens_and_epochs_become_steps() -> None:
-    cost = StepCost(0.5, 3000.0, 1)
+    cost = StepCost(0.5, 3000.0)
     by_tokens, _ = plan_length(config("hamlet-chat", train__tokens=900_000), cost, 100, 1)
     by_epochs, _ = plan_length(config("hamlet-chat", train__epochs=8), cost, 1000, 1)
     assert by_tokens.train.steps == 300 and by_epochs.train.steps == 1000
@@ -52,7 +52,7 @@ def test_tokens_and_epochs_become_steps() -> None:
 
 def test_a_short_pretraining_takes_smaller_batches_and_learning_rates() -> None:
     before = config("portable", train__minutes=7, train__micro_batch_size=8)
-    planned, line = plan_length(before, StepCost(14.0, 131072.0, 1), 10_000, 2)
+    planned, line = plan_length(before, StepCost(14.0, 131072.0), 10_000, 2)
     assert 200 <= planned.train.steps <= 800 and planned.train.batch_size < before.train.batch_size
     ratio = planned.train.batch_size / before.train.batch_size
     assert planned.optim.lr == pytest.approx(before.optim.lr * ratio**0.5)
@@ -62,7 +62,7 @@ def test_a_short_pretraining_takes_smaller_batches_and_learning_rates() -> None:
 
 def test_steps_of_a_rollout_stage_are_whole_iterations() -> None:
     before = config("grpo-instructions", train__minutes=1)  # four steps an iteration
-    planned, _ = plan_length(before, StepCost(13.0, 900.0, 4), 32_000, 1)
+    planned, _ = plan_length(before, StepCost(13.0, 900.0), 32_000, 1)
     for number in (planned.train.steps, planned.eval.every_steps, planned.checkpoint.every_steps):
         assert number == 4
     assert with_length(before, 1, 32, None).train.steps == 4

@@ -13,18 +13,16 @@ PROBE_SHARE, PROBE_SECONDS = 0.02, (2.0, 10.0)
 """Share of the minutes, and the seconds it is kept between, for which steps are timed before the training."""
 LEAST_STEPS = 400
 """A shorter pretraining than the settings are made for takes smaller batches, until it has this many steps."""
-
 LEAST_FOR_EPOCHS = 50
 """Steps that epochs come to at least: with little data, fewer would teach nothing."""
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What an optimiser step takes: seconds, and tokens over all processes. ``timed``: steps that were measured."""
+    """What an optimiser step takes: seconds, and tokens over all processes."""
 
     seconds: float
     tokens: float
-    timed: int
 
 
 def asked_length(config: RunConfig) -> dict[str, Any] | None:
@@ -42,7 +40,7 @@ def probe_seconds(config: RunConfig) -> float:
 
 
 def plan_length(config: RunConfig, cost: StepCost, epoch_samples: float, processes: int) -> tuple[RunConfig, str]:
-    """The configuration with the steps that the asked length comes to, and a line that says so.
+    """The configuration with the steps that its minutes, tokens or epochs come to, and a line that says so.
 
     Args:
         epoch_samples: samples of a step's kind in one pass over the training data.
@@ -62,13 +60,10 @@ def plan_length(config: RunConfig, cost: StepCost, epoch_samples: float, process
     planned = with_length(config, max(1, round(samples / batch_size)), batch_size, micro)
     steps, share = planned.train.steps, batch_size / train.batch_size
     tokens = steps * cost.tokens * share
-    line = f"{steps:,} steps, {count_text(round(tokens))} tokens"
-    if epoch_samples:
-        line += f", {steps * batch_size / epoch_samples:.2g} epochs"
-    if cost.timed:
-        line += f", about {duration_text(steps * cost.seconds * share)} at {cost.tokens / cost.seconds:,.0f} tokens/s"
+    line = f"{steps:,} steps, {count_text(round(tokens))} tokens, {steps * batch_size / epoch_samples:.2g} epochs"
+    line += f", about {duration_text(steps * cost.seconds * share)} at {cost.tokens / cost.seconds:,.0f} tokens/s"
     smaller = f"; batches of {batch_size} instead of {train.batch_size}" if batch_size != train.batch_size else ""
-    [(name, value)] = (asked_length(config) or {"steps": steps}).items()
+    [(name, value)] = (asked_length(config) or {}).items()
     return planned, f"train.{name} {value:g}: {line}{smaller}"
 
 

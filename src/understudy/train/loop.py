@@ -198,8 +198,8 @@ class Trainer:
                 logged = dataclasses.replace(progress)
         return progress
 
-    def time_steps(self, seconds: float) -> tuple[float, float, int]:
-        """Take steps for at least so many seconds, and undo them. Seconds and tokens of a step, and how many were timed.
+    def time_steps(self, seconds: float) -> tuple[float, float]:
+        """Take steps for at least so many seconds, and undo them. Returns seconds and tokens of a step.
 
         Only for a run that has taken no step. The first step, which is slower, is not timed, but where an iteration of
         several steps begins with it.
@@ -234,7 +234,7 @@ class Trainer:
         self._sums.clear()
         self.progress = TrainingProgress()
         torch.set_rng_state(random_state)
-        return elapsed / steps, tokens / steps, steps
+        return elapsed / steps, tokens / steps
 
     def _parallel_module(self) -> nn.Module:
         """The objective, compiled if it can be, and wrapped for several processes; the same one each time."""
