@@ -72,8 +72,11 @@ def run_two(words: list[str], folder: Path) -> None:
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     both = [Forked(words, folder, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)]
-    for done in [process.wait() for process in both]:
-        assert done.returncode == 0, done.stderr[-4000:]
+    ended = [process.wait() for process in both]  # one that failed leaves the other waiting without a word
+    shown = "\n".join(
+        f"process {rank} ended with {done.returncode}: {done.stderr[-4000:]}" for rank, done in enumerate(ended)
+    )
+    assert all(done.returncode == 0 for done in ended), shown
 
 
 def _run(words: list[str], folder: str, environment: dict[str, str], output: str, anew: bool) -> None:

@@ -211,7 +211,7 @@ def test_a_stopped_stage_resumes_to_the_same_bits(
 LENGTHS = {"minutes": 0.0005, "epochs": 0.02, "tokens": 300}
 
 
-@pytest.mark.parametrize(("stage", "name"), zip(STAGES, 2 * list(LENGTHS), strict=True))
+@pytest.mark.parametrize(("stage", "name"), list(zip(STAGES, 2 * list(LENGTHS), strict=True)))
 def test_a_length_in_minutes_tokens_or_epochs_is_that_of_its_steps(
     stage: str, name: str, sft_run: Run, scorer: Run, data: dict[str, Path], tmp_path: Path,
     table: dict[tuple[str, str], str],
