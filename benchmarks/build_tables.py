@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.evaluate.statistics import win_rate
+from understudy.evaluation.statistics import win_rate
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"

@@ -104,7 +104,7 @@ class Llama:
 
 def losses(name: str) -> dict[str, Any]:
     """The validation loss of a trained run with each kind of weights, and how much it rose over fp32."""
-    from understudy.evaluate.run_evaluation import evaluate_split
+    from understudy.evaluation.run_evaluation import evaluate_split
     from understudy.run import load_run
     from understudy.runtime import Runtime
 

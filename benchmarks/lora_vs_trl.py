@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from plain import publish
-from understudy.evaluate.statistics import ratio_estimate
+from understudy.evaluation.statistics import ratio_estimate
 from understudy.losses import IGNORE, cross_entropy_sum
 from understudy.run import load_run, read_metrics
 from understudy.tokenizer.chat import render_all

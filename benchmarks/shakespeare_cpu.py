@@ -26,7 +26,7 @@ import torch
 from plain import PlainGPT, Shape, plain_optimizer, plain_step, publish
 from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.text.shards import open_split
-from understudy.evaluate.loss import evaluate_loss
+from understudy.evaluation.loss import evaluate_loss
 from understudy.run import RunFolder, read_metrics
 from understudy.runtime import Runtime
 from understudy.stages.table import run_stage

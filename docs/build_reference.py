@@ -16,7 +16,7 @@ from understudy.config.stages import STAGES
 from understudy.data.chat.prepare import KINDS
 from understudy.data.records import COMPRESSIONS, READERS
 from understudy.data.sources import NAMED
-from understudy.evaluate.tasks import TASKS
+from understudy.evaluation.tasks import TASKS
 from understudy.report.report import CHARTS, STAGE_CHARTS
 from understudy.rewards.verifiers import VERIFIERS
 

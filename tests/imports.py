@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__main__",), ("cli",), ("commands",), ("demo", "bench", "doctor"), ("serve",), ("feedback",), ("stages",),
-    ("report",), ("train",), ("evaluate",), ("rewards",), ("annotators",), ("interop",), ("data",), ("chat",),
+    ("__main__",), ("cli",), ("commands",), ("learn",), ("api", "demo", "bench", "doctor"), ("serve",), ("feedback",), ("stages",),
+    ("report",), ("train",), ("evaluation",), ("rewards",), ("annotators",), ("interop",), ("data",), ("chat",),
     ("inference",), ("run",), ("model",), ("optim", "tokenizer", "losses"), ("config",), ("instructions",), ("hamlet",),
     ("files", "console", "runtime"), ("environment",),
 )  # fmt: skip

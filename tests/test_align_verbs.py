@@ -18,7 +18,7 @@ from understudy import runtime
 from understudy.cli import main
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt
-from understudy.evaluate import compare
+from understudy.evaluation import compare
 from understudy.files import read_json
 from understudy.model.weights import weights_of
 from understudy.report.alignment import overoptimisation, reward_evidence
@@ -162,7 +162,7 @@ def test_judged_pairs_can_be_trained_on(
 ) -> None:
     right = [prompt.answer or "" for prompt in PROMPTS]
     answers = iter([["h"] * 40, ["", *right[1:]]])
-    monkeypatch.setattr("understudy.evaluate.compare.answer_all", lambda *arguments, **options: next(answers))
+    monkeypatch.setattr("understudy.evaluation.compare.answer_all", lambda *arguments, **options: next(answers))
     rows = [{"prompt": list(prompt.messages), "answer": prompt.answer} for prompt in PROMPTS]
     data, saved = write_lines(tmp_path / "prompts.jsonl", rows), tmp_path / "judged.jsonl"
     words = ["compare", str(sft_run.path), str(optimised.path), "--data", str(data), "--max-new-tokens", "2"]

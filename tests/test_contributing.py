@@ -147,13 +147,13 @@ def test_a_stage_is_four_files(source: Source, sft_run: Run, tmp_path: Path) -> 
 
 
 def test_a_task_is_a_file_and_a_row(source: Source, sft_run: Run, tmp_path: Path) -> None:
-    source.write("evaluate/tasks/letters.py", '''"""Which letter follows."""
+    source.write("evaluation/tasks/letters.py", '''"""Which letter follows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from understudy.evaluate.task import Example, Split, Task, question
+from understudy.evaluation.task import Example, Split, Task, question
 
 
 class Letters(Task):
@@ -165,10 +165,10 @@ class Letters(Task):
     def examples(self, split: Split = "val", limit: int | None = None) -> list[Example]:
         return [Example(f"letters/{a}", b, question(a)) for a, b in zip("abcdef", "bcdefg")][:limit]
 ''')  # fmt: skip
-    source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.local", "")
-    source.insert("evaluate/tasks/__init__.py", "from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice\n",
-                  "from understudy.evaluate.tasks.letters import Letters\n")  # fmt: skip
-    source.insert("evaluate/tasks/__init__.py", '    "hellaswag": HellaSwag,\n', '    "letters": Letters,\n')
+    source.insert("evaluation/tasks/__init__.py", "from understudy.evaluation.tasks.local", "")
+    source.insert("evaluation/tasks/__init__.py", "from understudy.evaluation.tasks.hamlet import Hamlet, HamletChoice\n",
+                  "from understudy.evaluation.tasks.letters import Letters\n")  # fmt: skip
+    source.insert("evaluation/tasks/__init__.py", '    "hellaswag": HellaSwag,\n', '    "letters": Letters,\n')
     assert len(source.touched) == 2
     done = source.run(tmp_path, "evaluate", str(sft_run.path), "--tasks", "letters", "--limit", "4", "--json")
     assert '"letters"' in done.stdout and '"n": 4' in done.stdout

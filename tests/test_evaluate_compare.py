@@ -12,7 +12,7 @@ from align_runs import beginner, pair
 from understudy.cli import main
 from understudy.config.load import build_config, dump_config
 from understudy.config.stages import STAGES
-from understudy.evaluate.compare import comparison_prompts, count_trained, task_of_run
+from understudy.evaluation.compare import comparison_prompts, count_trained, task_of_run
 from understudy.files import write_json, write_text
 from understudy.hamlet.write import write_lines
 from understudy.run import RunFolder

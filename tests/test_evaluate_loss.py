@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_model import make
 from understudy.cli import main
 from understudy.console import print_json
-from understudy.evaluate.loss import evaluate_loss, loss_over
+from understudy.evaluation.loss import evaluate_loss, loss_over
 from understudy.files import read_json
 from understudy.model.weights import sha256_of_weights
 from understudy.run import RunFolder

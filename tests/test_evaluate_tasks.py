@@ -17,9 +17,9 @@ import torch
 
 from understudy.cli import main
 from understudy.config.model import ModelConfig
-from understudy.evaluate.likelihood import Span, continuation, score_sequences
-from understudy.evaluate.runner import answer_all, prompt_tokens, run_task
-from understudy.evaluate.statistics import (
+from understudy.evaluation.likelihood import Span, continuation, score_sequences
+from understudy.evaluation.runner import answer_all, prompt_tokens, run_task
+from understudy.evaluation.statistics import (
     compare_paired,
     estimate,
     mean_estimate,
@@ -28,8 +28,8 @@ from understudy.evaluate.statistics import (
     wilson_interval,
     win_rate,
 )
-from understudy.evaluate.task import as_text
-from understudy.evaluate.tasks import PUBLIC, find_task
+from understudy.evaluation.task import as_text
+from understudy.evaluation.tasks import PUBLIC, find_task
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram
 from understudy.rewards.verifiers import final_number
@@ -424,7 +424,7 @@ def test_mistakes_name_the_field_and_line(tmp_path: Path) -> None:
 
 def test_without_data_or_hub_one_sentence_advises(monkeypatch: pytest.MonkeyPatch) -> None:
     from understudy.data.fetch.download import UnavailableError
-    from understudy.evaluate.tasks import public
+    from understudy.evaluation.tasks import public
 
     def away(*arguments: object) -> None:
         raise UnavailableError("the dataset could not be fetched")
@@ -560,7 +560,7 @@ def test_lm_eval_gives_the_same_accuracy(trained: RunFolder, tmp_path: Path, mon
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     import lm_eval.tasks
 
-    from understudy.evaluate import lm_eval_adapter
+    from understudy.evaluation import lm_eval_adapter
 
     only_ours = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", only_ours)  # it has 14,000 of its own and reads them all
@@ -583,7 +583,7 @@ def test_lm_eval_requests(trained: RunFolder) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed; it comes with `pip install 'understudy[eval]'`")
     from types import SimpleNamespace
 
-    from understudy.evaluate.lm_eval_adapter import UnderstudyLM
+    from understudy.evaluation.lm_eval_adapter import UnderstudyLM
 
     def ask(*arguments: Any) -> Any:
         return SimpleNamespace(args=arguments)

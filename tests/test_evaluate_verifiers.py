@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from understudy.data.chat.prompts import Prompt, open_prompts
-from understudy.evaluate.tasks import find_task
+from understudy.evaluation.tasks import find_task
 from understudy.rewards.verifiers import VERIFIERS, true_score, verifier_of
 
 

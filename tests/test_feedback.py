@@ -14,7 +14,7 @@ from align_runs import LETTERS
 from understudy.cli import main
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.preferences import open_preferences
-from understudy.evaluate.statistics import win_rate
+from understudy.evaluation.statistics import win_rate
 from understudy.feedback.exchange import EXPORTS, UNPAIRED, conversations, import_file, preferences
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.statistics import DISTANCES, krippendorff_alpha, statistics

@@ -18,9 +18,9 @@ from understudy.config.load import load_config
 from understudy.config.model import ModelConfig
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.chat.prompts import Prompt, open_prompts, read_prompts
-from understudy.evaluate.runner import run_task
-from understudy.evaluate.task import Example
-from understudy.evaluate.tasks import find_task
+from understudy.evaluation.runner import run_task
+from understudy.evaluation.task import Example
+from understudy.evaluation.tasks import find_task
 from understudy.instructions.checks import FUNCTION_WORDS, KINDS, met, score, validate
 from understudy.instructions.prompts import PAIR, SECOND, prompts, topics
 from understudy.instructions.wording import CLOSINGS, KEYS, OPENINGS, PHRASINGS

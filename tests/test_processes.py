@@ -125,8 +125,8 @@ def test_evaluation_is_shared_and_equals_one_process(
 
 TASK = """
 import json, os, sys
-from understudy.evaluate.runner import run_task
-from understudy.evaluate.task import Example, Task
+from understudy.evaluation.runner import run_task
+from understudy.evaluation.task import Example, Task
 from understudy.run import load_run
 from understudy.runtime import start_runtime
 

@@ -27,7 +27,7 @@ from understudy.config.model import ModelConfig
 from understudy.config.run import OptimConfig
 from understudy.config.stages import STAGES
 from understudy.data.loader import Windows
-from understudy.evaluate.loss import LossResult
+from understudy.evaluation.loss import LossResult
 from understudy.losses import IGNORE
 from understudy.model import GPT
 from understudy.optim import build_optimizers

@@ -18,10 +18,10 @@ from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.progress import preparation_bars
 from understudy.data.text.prepare import prepare
-from understudy.evaluate.compare import compare_runs
-from understudy.evaluate.run_evaluation import evaluate_split
-from understudy.evaluate.runner import evaluate_on_tasks
-from understudy.evaluate.tasks import find_task
+from understudy.evaluation.compare import compare_runs
+from understudy.evaluation.run_evaluation import evaluate_split
+from understudy.evaluation.runner import evaluate_on_tasks
+from understudy.evaluation.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.report.report import write_report

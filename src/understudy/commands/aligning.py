@@ -23,8 +23,8 @@ from understudy.console import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from understudy.evaluate.compare import Judge
-    from understudy.evaluate.score import ScoredText
+    from understudy.evaluation.compare import Judge
+    from understudy.evaluation.score import ScoredText
     from understudy.runtime import Runtime
 
 SHOWN_LINES = 20
@@ -45,7 +45,7 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def score(arguments: Arguments) -> None:
-    from understudy.evaluate.score import score_file
+    from understudy.evaluation.score import score_file
     from understudy.run import load_run
     from understudy.runtime import start_runtime
 
@@ -100,7 +100,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(arguments: Arguments) -> None:
-    from understudy.evaluate.compare import compare_runs, save_preferences
+    from understudy.evaluation.compare import compare_runs, save_preferences
     from understudy.files import check_new_lines_file
     from understudy.report.tables import print_comparison
     from understudy.run import load_run
@@ -141,7 +141,7 @@ def compare(arguments: Arguments) -> None:
 
 
 def _judge(reward_model: str | None, person: bool, runtime: Runtime, stop_bars: Callable[[], None]) -> Judge:
-    from understudy.evaluate.compare import by_person, by_reward, by_verifier
+    from understudy.evaluation.compare import by_person, by_reward, by_verifier
     from understudy.rewards.model import RewardModel
 
     def ask(text: str) -> str:

@@ -10,7 +10,7 @@ from understudy.commands import Arguments, check_least, model_arguments, show_re
 from understudy.console import final_table, interval_text, progress_bars, progress_callback
 
 if TYPE_CHECKING:
-    from understudy.evaluate.run_evaluation import RunEvaluation
+    from understudy.evaluation.run_evaluation import RunEvaluation
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def evaluate(arguments: Arguments) -> None:
 
 
 def _evaluate_tasks(arguments: Arguments) -> None:
-    from understudy.evaluate.runner import evaluate_on_tasks, find_tasks
+    from understudy.evaluation.runner import evaluate_on_tasks, find_tasks
     from understudy.report.tables import print_task_evaluation
     from understudy.run import load_run
     from understudy.runtime import start_runtime
@@ -64,7 +64,7 @@ def _evaluate_tasks(arguments: Arguments) -> None:
 
 
 def _evaluate_split(arguments: Arguments) -> None:
-    from understudy.evaluate.run_evaluation import evaluate_split
+    from understudy.evaluation.run_evaluation import evaluate_split
     from understudy.run import load_run
     from understudy.runtime import start_runtime
 
@@ -84,7 +84,7 @@ def _evaluate_split(arguments: Arguments) -> None:
 
 
 def _print_evaluation(evaluation: RunEvaluation) -> None:
-    from understudy.evaluate.loss import LossResult
+    from understudy.evaluation.loss import LossResult
 
     rows = {name.replace("_", " "): str(value) for name, value in evaluation.facts().items()}
     result = evaluation.result

@@ -8,12 +8,6 @@ from understudy.commands import Arguments
 from understudy.config.stages import STAGES
 from understudy.console import final_table, interval_text
 
-OPTIONS = {
-    "data": "data.path", "seed": "train.seed", "device": "train.device", "init_from": "init_from",
-    "minutes": "train.minutes", "tokens": "train.tokens", "epochs": "train.epochs",
-}  # fmt: skip
-"""Options of every stage that are short for a setting."""
-
 RISE = 0.02
 """A final loss that is higher than the best by more than this share of it is pointed out."""
 
@@ -75,8 +69,10 @@ def train(stage: str, arguments: Arguments) -> None:
 
 def _overrides(stage: str, arguments: Arguments) -> dict[str, str]:
     """The dotted settings of the command line, with those of its short options."""
+    from understudy.config.run import SHORT_OPTIONS
+
     overrides = dict(arguments.overrides)
-    for option, setting in (OPTIONS | {"reward_model": f"{stage}.reward_model"}).items():
+    for option, setting in (SHORT_OPTIONS | {"reward_model": f"{stage}.reward_model"}).items():
         value = getattr(arguments, option, None)
         if value is None:
             continue

@@ -116,6 +116,11 @@ class OptimConfig(Section):
 LENGTHS = ("minutes", "tokens", "epochs")
 """Settings of ``train`` that give the length of a training otherwise than in steps."""
 
+SHORT_OPTIONS = {"data": "data.path", "seed": "train.seed", "device": "train.device", "init_from": "init_from"} | {
+    name: f"train.{name}" for name in LENGTHS
+}
+"""Options of every stage that are short for a setting."""
+
 
 class TrainConfig(Section):
     """Steps, batch, precision and device."""

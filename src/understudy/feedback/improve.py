@@ -20,7 +20,7 @@ from understudy.config.load import apply_overrides, read_preset
 from understudy.config.stages import STAGES, stages_for
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt
-from understudy.evaluate.compare import (
+from understudy.evaluation.compare import (
     Judge,
     by_reward,
     by_verifier,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from understudy.evaluate.statistics import Estimate, mean_estimate, wilson_interval, win_rate
+from understudy.evaluation.statistics import Estimate, mean_estimate, wilson_interval, win_rate
 from understudy.feedback.exchange import preferences
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore

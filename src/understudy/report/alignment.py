@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from understudy.config.stages import STAGES
-from understudy.evaluate.statistics import wilson_interval
+from understudy.evaluation.statistics import wilson_interval
 from understudy.files import read_json
 from understudy.report.plots import Rows, panels_plot
 from understudy.report.wording import interval, joined, number, percent

@@ -1,7 +1,7 @@
 """Tasks of several runs side by side: scores by category with intervals, the paired test, and single answers.
 
 The data comes from files that `evaluate --tasks` writes; the result is texts and positions for the page. Not here:
-running tasks (evaluate/runner.py), intervals (evaluate/statistics.py), the page (report.html).
+running tasks (evaluation/runner.py), intervals (evaluation/statistics.py), the page (report.html).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.console import printable
-from understudy.evaluate.statistics import compare_paired
+from understudy.evaluation.statistics import compare_paired
 from understudy.report.lineage import Evidence, LineageTree
 from understudy.report.wording import MISSING, at_most, count, joined, number, percent
 

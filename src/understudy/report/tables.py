@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from understudy.console import interval_text, print_line, show_table
-from understudy.evaluate.compare import RunComparison, outcome
-from understudy.evaluate.runner import TaskEvaluation, TaskResult
-from understudy.evaluate.statistics import Estimate, Paired
+from understudy.evaluation.compare import RunComparison, outcome
+from understudy.evaluation.runner import TaskEvaluation, TaskResult
+from understudy.evaluation.statistics import Estimate, Paired
 from understudy.report.wording import MISSING
 from understudy.run import Run
 

@@ -1,7 +1,7 @@
 """Verifiers: functions that give the true score of a completion, from 0 to 1. A new one is a row in the table.
 
 A prompt names its verifier in ``task``. Without one, a prompt with a ``check`` goes to the corpus that has such checks, and
-one with an ``answer`` is compared with it, as a number if the answer is one. The tasks of evaluate/tasks/ score by the same
+one with an ``answer`` is compared with it, as a number if the answer is one. The tasks of evaluation/tasks/ score by the same
 functions, so that the score of a task is a reward.
 """
 

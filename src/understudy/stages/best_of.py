@@ -15,7 +15,7 @@ import torch
 
 from understudy.config.align import RolloutConfig
 from understudy.config.stages import STAGES
-from understudy.evaluate.statistics import mean_estimate
+from understudy.evaluation.statistics import mean_estimate
 from understudy.files import write_json
 from understudy.model import as_gpt
 from understudy.run import BEST_OF_N, Run, RunFolder

@@ -15,9 +15,9 @@ from torch import Tensor
 from understudy.config.align import DPOConfig
 from understudy.config.run import RunConfig
 from understudy.data.loader import Batch
-from understudy.evaluate.loss import LossResult
-from understudy.evaluate.reward_model import over_comparisons
-from understudy.evaluate.statistics import estimate, mean_estimate
+from understudy.evaluation.loss import LossResult
+from understudy.evaluation.reward_model import over_comparisons
+from understudy.evaluation.statistics import estimate, mean_estimate
 from understudy.files import write_bytes
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT, as_gpt

@@ -12,7 +12,7 @@ from understudy.config.run import RunConfig
 from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, PairRows, encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.loader import Batch
-from understudy.evaluate.reward_model import over_comparisons
+from understudy.evaluation.reward_model import over_comparisons
 from understudy.model import GPT
 from understudy.runtime import Runtime
 from understudy.tokenizer import Tokenizer

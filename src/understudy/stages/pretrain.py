@@ -5,7 +5,7 @@ from __future__ import annotations
 from understudy.config.run import RunConfig
 from understudy.data.loader import Windows, consecutive_batches
 from understudy.data.text.shards import data_tokenizer, open_split
-from understudy.evaluate.loss import LossResult, loss_over
+from understudy.evaluation.loss import LossResult, loss_over
 from understudy.tokenizer import Tokenizer
 from understudy.train.objective import NextToken
 from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, existing_data

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from understudy.config.align import RewardConfig
 from understudy.data.loader import Batch
-from understudy.evaluate.loss import LossResult
-from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
+from understudy.evaluation.loss import LossResult
+from understudy.evaluation.reward_model import RewardEvaluation, evaluate_scores
 from understudy.losses import pair_loss
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import document_scores

@@ -7,8 +7,8 @@ import torch
 from understudy.config.align import RolloutConfig
 from understudy.config.run import RunConfig
 from understudy.data.chat.prompts import Prompts, open_prompts
-from understudy.evaluate.loss import LossResult
-from understudy.evaluate.statistics import estimate, mean_estimate
+from understudy.evaluation.loss import LossResult
+from understudy.evaluation.statistics import estimate, mean_estimate
 from understudy.model import GPT, as_gpt
 from understudy.model.lora import without_lora
 from understudy.rewards.model import RewardModel

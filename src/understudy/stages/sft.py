@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from understudy.config.run import RunConfig
 from understudy.data.chat.conversations import Conversations, open_conversations
 from understudy.data.chat.packing import PackedRows, all_rows, render_set
-from understudy.evaluate.loss import LossResult, loss_over
+from understudy.evaluation.loss import LossResult, loss_over
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import check_messages, end_ids
 from understudy.train.objective import NextToken

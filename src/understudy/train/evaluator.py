@@ -16,9 +16,9 @@ from typing import Any, Self
 import torch
 
 from understudy.config.run import RunConfig
-from understudy.evaluate.loss import LossResult
-from understudy.evaluate.runner import run_task
-from understudy.evaluate.tasks import find_task
+from understudy.evaluation.loss import LossResult
+from understudy.evaluation.runner import run_task
+from understudy.evaluation.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram

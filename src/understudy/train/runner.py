@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import understudy
 from understudy.config.run import SECTIONS, RunConfig
-from understudy.evaluate.loss import LossResult
+from understudy.evaluation.loss import LossResult
 from understudy.files import now
 from understudy.model import GPT, Bigram, build_model
 from understudy.model.lora import hold_frozen_weights
 from understudy.optim import build_optimizers, lr_factor
-from understudy.run import Run, RunFolder
+from understudy.run import Run, RunFolder, load_run, read_metrics
 from understudy.runtime import Runtime, start_runtime
 from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
     """Training was stopped by a signal; its state is saved."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A finished training. ``final``: its last validation loss."""
 
@@ -48,6 +48,19 @@ class Result:
     final: LossResult
     parameters: int
     is_main: bool
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl: ``step``, ``train/loss`` and so on, and ``val/loss`` where it was evaluated."""
+        return read_metrics(self.folder.metrics)
+
+    def load(self, checkpoint: str = "best") -> Run:
+        """The trained model with its tokenizer; see :func:`understudy.run.load_run`."""
+        return load_run(self.folder.path, checkpoint)
+
+    def __repr__(self) -> str:
+        steps, loss = f"{self.progress.step:,} steps", f"validation loss {self.final.loss:.4f}"
+        return f"<{self.folder.path}: {self.parameters:,} parameters, {steps}, {loss}>"
 
 
 def train(

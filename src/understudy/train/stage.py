@@ -18,7 +18,7 @@ import torch
 from understudy.config.run import RunConfig
 from understudy.data.loader import Batch
 from understudy.data.text.shards import prepare_options
-from understudy.evaluate.loss import LossResult
+from understudy.evaluation.loss import LossResult
 from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder
 from understudy.runtime import Runtime

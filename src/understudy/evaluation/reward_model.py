@@ -13,8 +13,8 @@ from torch import Tensor
 
 from understudy.data.chat.pair_rows import EncodedComparison, EncodedPreferences, comparison_batches
 from understudy.data.loader import Batch
-from understudy.evaluate.loss import LossResult
-from understudy.evaluate.statistics import Estimate, estimate, mean_estimate
+from understudy.evaluation.loss import LossResult
+from understudy.evaluation.statistics import Estimate, estimate, mean_estimate
 from understudy.files import write_json
 from understudy.inference.generate import evaluating
 from understudy.losses import pair_loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from understudy.evaluate.task import Example, Kind, Split, Task
+from understudy.evaluation.task import Example, Kind, Split, Task
 
 SEED = 20_260
 """Seed of the prompts of `evaluate` and `compare`. `prepare instructions` has seed 0 by default."""

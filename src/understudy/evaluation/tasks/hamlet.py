@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count, islice
 from pathlib import Path
 
-from understudy.evaluate.task import Example, Kind, Split, Task, take_turns
+from understudy.evaluation.task import Example, Kind, Split, Task, take_turns
 from understudy.hamlet.turns import CATEGORIES, Turn
 from understudy.tokenizer.chat import Message
 

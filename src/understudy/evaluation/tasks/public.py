@@ -12,8 +12,8 @@ from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset
 from understudy.data.find import LIBRARY_FILES
 from understudy.data.layout import CACHE
 from understudy.data.records import READERS, file_ending
-from understudy.evaluate.task import Example, Split, Task, question, take_turns
-from understudy.evaluate.tasks.local import Row, read_rows, text_of, texts_of
+from understudy.evaluation.task import Example, Split, Task, question, take_turns
+from understudy.evaluation.tasks.local import Row, read_rows, text_of, texts_of
 from understudy.rewards.verifiers import final_number
 
 CALCULATOR = re.compile(r"<<.*?>>")

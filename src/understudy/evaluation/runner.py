@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from understudy.evaluate.likelihood import Progress, Span, continuation, document, score_sequences
-from understudy.evaluate.statistics import Estimate, Paired, compare_paired, estimate, ratio_estimate
-from understudy.evaluate.task import Example, Task, as_text
-from understudy.evaluate.tasks import PUBLIC, find_task
+from understudy.evaluation.likelihood import Progress, Span, continuation, document, score_sequences
+from understudy.evaluation.statistics import Estimate, Paired, compare_paired, estimate, ratio_estimate
+from understudy.evaluation.task import Example, Task, as_text
+from understudy.evaluation.tasks import PUBLIC, find_task
 from understudy.files import now, read_json, write_json, write_text
 from understudy.inference.generate import Model, encode_prompt, generate_text
 from understudy.inference.sampling import SamplingSettings

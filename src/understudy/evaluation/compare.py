@@ -20,11 +20,11 @@ from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.formats import Dropped
 from understudy.data.chat.preferences import open_preferences, tidy_preference
 from understudy.data.chat.prompts import Prompt, open_prompts, prompt_of, read_prompts
-from understudy.evaluate.likelihood import Progress
-from understudy.evaluate.runner import answer_all
-from understudy.evaluate.statistics import sign_test, win_rate
-from understudy.evaluate.task import Task
-from understudy.evaluate.tasks import PUBLIC, TASKS, find_task
+from understudy.evaluation.likelihood import Progress
+from understudy.evaluation.runner import answer_all
+from understudy.evaluation.statistics import sign_test, win_rate
+from understudy.evaluation.task import Task
+from understudy.evaluation.tasks import PUBLIC, TASKS, find_task
 from understudy.files import write_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT

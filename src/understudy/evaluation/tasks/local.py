@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.data.records import read_records
-from understudy.evaluate.task import Example, Kind, Split, Task, question
+from understudy.evaluation.task import Example, Kind, Split, Task, question
 from understudy.tokenizer.base import clean
 from understudy.tokenizer.chat import Message, check_messages
 

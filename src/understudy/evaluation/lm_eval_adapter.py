@@ -1,6 +1,6 @@
 """Our runs as a model of EleutherAI's lm-evaluation-harness, under the name `understudy` (extra `eval`).
 
-    python -m understudy.evaluate.lm_eval_adapter --model understudy --model_args run=NAME --tasks hellaswag
+    python -m understudy.evaluation.lm_eval_adapter --model understudy --model_args run=NAME --tasks hellaswag
 
 is the command `lm_eval` with all its options. The harness does not discover models of other packages, so the name is
 added to its registry first. Not here: tasks, metrics and prompts, which belong to the harness.
@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from understudy.evaluate.likelihood import Span, continuation, document, score_sequences
-from understudy.evaluate.runner import answer_all, prompt_room
+from understudy.evaluation.likelihood import Span, continuation, document, score_sequences
+from understudy.evaluation.runner import answer_all, prompt_room
 from understudy.inference.generate import encode_prompt
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import load_run

@@ -12,7 +12,7 @@ from typing import Any
 from understudy.data.chat.formats import Dropped
 from understudy.data.chat.preferences import tidy_preference
 from understudy.data.records import parse_object
-from understudy.evaluate.statistics import Estimate, estimate, mean_estimate
+from understudy.evaluation.statistics import Estimate, estimate, mean_estimate
 from understudy.rewards.model import RewardModel
 from understudy.run import Run
 from understudy.runtime import Runtime

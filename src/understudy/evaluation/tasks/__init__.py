@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from understudy.config.load import nearest
-from understudy.evaluate.task import Task
-from understudy.evaluate.tasks.hamlet import Hamlet, HamletChoice
-from understudy.evaluate.tasks.instructions import Instructions
-from understudy.evaluate.tasks.local import LocalTask, TextTask
-from understudy.evaluate.tasks.public import GSM8K, MMLU, Arc, HellaSwag
+from understudy.evaluation.task import Task
+from understudy.evaluation.tasks.hamlet import Hamlet, HamletChoice
+from understudy.evaluation.tasks.instructions import Instructions
+from understudy.evaluation.tasks.local import LocalTask, TextTask
+from understudy.evaluation.tasks.public import GSM8K, MMLU, Arc, HellaSwag
 
 TASKS: dict[str, Callable[[Path | None, int], Task]] = {
     "hamlet": Hamlet,

@@ -13,8 +13,8 @@ from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.chat.pair_rows import encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.text.shards import open_split
-from understudy.evaluate.loss import LossResult, evaluate_loss, loss_over
-from understudy.evaluate.reward_model import RewardEvaluation, evaluate_scores
+from understudy.evaluation.loss import LossResult, evaluate_loss, loss_over
+from understudy.evaluation.reward_model import RewardEvaluation, evaluate_scores
 from understudy.files import write_json
 from understudy.rewards.model import RewardModel
 from understudy.run import Run
