@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
@@ -132,3 +132,26 @@ def print_json(content: Any) -> None:
             "use another checkpoint with --checkpoint"
         ) from error
     print(document)
+
+
+class NotebookOutput:
+    """One output of a notebook cell, which is replaced as often as it is shown again. It stays when the notebook is saved."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, content: RenderableType, width: int) -> None:
+        """Show what rich can print, ``width`` characters wide."""
+        from io import StringIO
+
+        from IPython.display import HTML, display
+        from rich.console import Console
+
+        console = Console(file=StringIO(), record=True, width=width, force_jupyter=False)
+        console.print(content)
+        style = "font-family: Menlo, 'DejaVu Sans Mono', Consolas, monospace; line-height: 1.25; white-space: pre"
+        page = HTML(console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>'))
+        if self._handle is None:
+            self._handle = display(page, display_id=True)
+        else:
+            self._handle.update(page)

@@ -97,6 +97,49 @@ def generate(
     return torch.tensor(filled, dtype=torch.long, device=tokens.device).view(len(rows), longest)
 
 
+@torch.no_grad()
+def predict(
+    model: Model, tokens: Tensor, targets: bool = True, autocast: torch.dtype | None = None
+) -> Tensor:  # fmt: skip
+    """The likeliest next token after every position, or after the last alone.
+
+    Args:
+        model: on any device; dropout is off meanwhile.
+        tokens: (B, T) or (T,) token ids, at most the model's context long.
+        targets: whether to predict after every position, as training does.
+        autocast: see :func:`generate`.
+
+    Returns:
+        Token ids on the device of ``tokens``: (B, T) or (T,), without ``targets`` (B,) or ().
+
+    Raises:
+        ValueError: no tokens, too many, or one outside the vocabulary.
+
+    >>> from understudy import ModelConfig
+    >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
+    >>> tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    >>> predict(model, tokens).shape, predict(model, tokens, targets=False).shape
+    (torch.Size([2, 3]), torch.Size([2]))
+    """
+    if tokens.ndim not in (1, 2) or tokens.is_floating_point() or not tokens.numel():
+        raise ValueError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}; give whole numbers (B, T)")
+    limit = model.shape.context_length if isinstance(model, GPT) else tokens.shape[-1]
+    if tokens.shape[-1] > limit:
+        raise ValueError(f"{tokens.shape[-1]} tokens are longer than the model's context of {limit}")
+    rows = tokens if tokens.ndim == 2 else tokens[None]
+    check_request(model, rows.tolist(), 0)
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        with precision(device, autocast):
+            hidden = model.hidden(rows.to(device))
+            predicted = model.logits(hidden if targets else hidden[:, -1:]).argmax(dim=-1).to(tokens.device)
+    finally:
+        model.train(was_training)
+    predicted = predicted if targets else predicted[:, 0]
+    return predicted if tokens.ndim == 2 else predicted[0]
+
+
 def generate_text(
     model: Model,
     tokenizer: Tokenizer,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Mapping[str, Any]]
 COLOURS = ("#2f6fb0", "#d9772b", "#3b8f5a", "#8a5fb3", "#c2475a", "#7a6a58", "#2b9aa6", "#a8992a")
+LOSS_LABEL = "loss (nats per token)"
 INK, FAINT = "#333333", "#9a9a9a"
 
 
@@ -67,13 +68,15 @@ def loss_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def loss_plot(runs: Mapping[str, Rows], path: Path, label: str = "loss (nats per token)") -> None:
-    """Draw the training and validation losses of runs, by name, into a PNG file. ``label`` is that of the y axis.
+def loss_plot(runs: Mapping[str, Rows], path: Path, label: str = LOSS_LABEL) -> None:
+    """Draw losses as :func:`draw_losses` does into a PNG file; a ValueError if it cannot be written."""
+    save_figure(draw_losses(runs, label), path)
+
+
+def draw_losses(runs: Mapping[str, Rows], label: str = LOSS_LABEL) -> Figure:
+    """The training and validation losses of runs, by name. ``label`` is that of the y axis.
 
     The x axis counts steps, with tokens above it, if all runs have the same tokens per step; else it counts tokens.
-
-    Raises:
-        ValueError: the file cannot be written.
     """
     from matplotlib.ticker import EngFormatter
 
@@ -104,7 +107,7 @@ def loss_plot(runs: Mapping[str, Rows], path: Path, label: str = "loss (nats per
         axes.set_title(plain_name(next(iter(runs))), loc="left", color=INK, fontsize=11, fontweight="bold", pad=8)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper right")
-    save_figure(figure, path)
+    return figure
 
 
 def panels_plot(title: str, panels: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -28,7 +28,7 @@ from rich.live import Live
 from rich.text import Text
 
 from understudy.config.run import LogConfig
-from understudy.console import printable
+from understudy.console import NotebookOutput, printable
 from understudy.files import write_bytes, write_text
 from understudy.run import RunFolder, read_metrics
 from understudy.train.console_panel import ProgressPanel
@@ -36,6 +36,7 @@ from understudy.train.trackers import Trackers
 
 ALWAYS = ("step", "tokens", "train_seconds")
 FRAME_SECONDS = 0.2  # drawing one takes 2 ms of the core that trains
+NOTEBOOK_WIDTH = 90  # characters of the panel in a notebook
 PLAIN_LINES = 50  # lines of a whole run, about, so that a log stays readable,
 PLAIN_SECONDS = 30.0  # the longest time between two lines
 
@@ -62,6 +63,7 @@ class TrainingMetrics:
         self.folder, self.quiet, self.console = folder, quiet, console or Console(stderr=True)
         self.panel = ProgressPanel(total_steps, (config or {}).get("train", {}))
         self._live: Live | None = None
+        self._notebook = NotebookOutput() if self.console.is_jupyter and not quiet else None
         self._on_terminal = (
             self.console.is_terminal and not self.console.is_dumb_terminal and self.console.file.isatty()
         )
@@ -94,7 +96,7 @@ class TrainingMetrics:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._trackers.values(row, int(row["step"]))
         self.panel.update(row)
-        if self._on_terminal:
+        if self._on_terminal or self._notebook:
             self._draw()
         else:
             self._print_line("val/loss" in row)
@@ -125,8 +127,9 @@ class TrainingMetrics:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Draw the last frame, and close trackers and file."""
-        if self._live:
+        if self._live or self._notebook:
             self._draw(now=True)
+        if self._live:
             self._live.stop()
         if not self.quiet:
             self._trackers.close()
@@ -135,6 +138,10 @@ class TrainingMetrics:
     def _draw(self, now: bool = False) -> None:
         """Draw the panel, but not too often; not in a thread, which would compete with training."""
         if not now and time.monotonic() - self._drawn_at < FRAME_SECONDS:
+            return
+        if self._notebook:
+            self._notebook.show(self.panel.render(self.folder.name, NOTEBOOK_WIDTH), NOTEBOOK_WIDTH)
+            self._drawn_at = time.monotonic()
             return
         if self._live is None:
             self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
