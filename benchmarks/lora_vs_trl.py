@@ -8,8 +8,9 @@ Both sides start from the same Hugging Face folder, train adapters of the same r
 conversations rendered by the model's template, with the loss on the assistant's tokens, bf16 weights that are frozen, fp32
 adapters and fused AdamW. TRL pads the conversations of a batch to the longest; we pack them. Its loss is its default, which
 computes logits of the trained positions only. It runs once with a batch of 12 conversations, and once with 3 in each of 4
-accumulated parts; our speed is compared with the faster of the two. Tokens are counted without padding. Rounds alternate; each is a new process. A round's speed leaves its first two steps out; its memory is the
-process's peak.
+accumulated parts; our speed is compared with the faster of the two. Ours computes logits of 128 tokens at a time. Tokens are
+counted without padding. Rounds alternate; each is a new process. A round's speed leaves its first two steps out; its memory
+is the process's peak.
 
 Two sets of conversations: GSM8K's training problems, and 200 about a made-up identity (written here). Held out are
 problems and wordings that no side trains on.
@@ -90,14 +91,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "2"
+    held_out = {"gsm8k": 64, "identity": 40}
     results: dict[str, Any] = {"steps": options.steps, "quality_steps": options.quality_steps, "rank": 16}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         run(work, [sys.executable, "-m", "understudy", "import", str(options.model.resolve()), "--run", "start"])
         for name in options.only:
             rows = gsm8k(options.gsm8k, 1064) if name == "gsm8k" else identity()
-            held_out = 64 if name == "gsm8k" else 40
-            for split, part in (("val", rows[:held_out]), ("train", rows[held_out:])):
+            for split, part in (("val", rows[: held_out[name]]), ("train", rows[held_out[name] :])):
                 (work / f"{name}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
             rounds: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": [], "trl_accumulated": []}
             for number in range(options.rounds):
@@ -108,14 +109,15 @@ def main() -> None:
             speeds = {side: [each["tokens_per_second"] for each in rounds[side]] for side in rounds}
             ratios = [a / max(b, c) for a, b, c in zip(speeds["ours"], speeds["trl"], speeds["trl_accumulated"])]
             results[name] = {
-                "held_out_loss": {
-                    "conversations": held_out,
-                    "before": held_out_loss(work, "start", name),
-                    "after": held_out_loss(work, trained(work, name, options.quality_steps), name),
-                },
                 "speed_over_trl": statistics.median(ratios),
                 "ratios": ratios,
                 **{side: {"rounds": each} for side, each in rounds.items()},
+            }
+        for name in options.only:  # after all that is timed
+            results[name]["held_out_loss"] = {
+                "conversations": held_out[name],
+                "before": held_out_loss(work, "start", name),
+                "after": held_out_loss(work, trained(work, name, options.quality_steps), name),
             }
     publish(results, options.out)
 
@@ -138,7 +140,7 @@ def finetune(work: Path, name: str, folder: str, steps: int, seed: int) -> float
     _, memory, _ = run(work, [
         sys.executable, "-m", "understudy", "sft", "sft", "--init-from", "start", "--run", folder, "--data", f"{name}-train.jsonl",
         "--model.lora.rank", "16", "--model.lora.alpha", "32", "--model.context_length", "512", "--train.steps", str(steps),
-        "--train.batch_size", "4", "--train.micro_batch_size", "1", "--train.dtype", "bf16", "--optim.lr", "1e-4",
+        "--train.batch_size", "4", "--train.micro_batch_size", "2", "--train.loss_chunk_tokens", "128", "--train.dtype", "bf16", "--optim.lr", "1e-4",
         "--optim.schedule", "constant", "--optim.warmup_steps", "2", "--optim.weight_decay", "0", "--eval.every_steps", "0",
         "--log.samples", "0", "--log.every_steps", "1", "--checkpoint.every_steps", "0", "--device", "cpu", "--train.seed", str(seed),
     ])  # fmt: skip

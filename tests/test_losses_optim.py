@@ -22,19 +22,32 @@ def test_cross_entropy_is_a_sum_over_targets_that_count() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 100])
-def test_chunked_loss_and_gradients_equal_the_whole(chunk: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("head_is_frozen", [False, True])
+def test_chunked_loss_and_gradients_equal_the_whole(chunk: int, dtype: torch.dtype, head_is_frozen: bool) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(2, 7, 8, requires_grad=True)
-    head = nn.Linear(8, 11)
+    head = nn.Linear(8, 11).requires_grad_(not head_is_frozen)
     targets = torch.randint(0, 11, (2, 7))
     targets[0, 3] = IGNORE
-    whole = cross_entropy_sum(head(hidden), targets)
-    parts = chunked_cross_entropy_sum(hidden, targets, head, chunk)
-    torch.testing.assert_close(parts, whole)
-    for a, b in zip(
-        torch.autograd.grad(parts, [hidden, head.weight]), torch.autograd.grad(whole, [hidden, head.weight])
-    ):
-        torch.testing.assert_close(a, b)
+    inputs = [hidden] if head_is_frozen else [hidden, head.weight, head.bias]
+
+    def whole() -> torch.Tensor:
+        return cross_entropy_sum(head(hidden), targets)
+
+    def parts() -> torch.Tensor:
+        return chunked_cross_entropy_sum(hidden, targets, head, chunk, head.parameters())
+
+    results = []
+    for loss in (whole, parts):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            value = loss()
+        results.append((value, *torch.autograd.grad(value / 13, inputs)))
+    with torch.no_grad():
+        torch.testing.assert_close(parts(), cross_entropy_sum(head(hidden), targets))
+    for a, b in zip(*results):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, **({} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}))
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8)])

@@ -6,7 +6,8 @@ Shapes: B batch, T time, D model width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,22 +31,56 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def chunked_cross_entropy_sum(
-    hidden: Tensor, targets: Tensor, to_logits: Callable[[Tensor], Tensor], chunk_tokens: int
-) -> Tensor:
+    hidden: Tensor, targets: Tensor, to_logits: Callable[[Tensor], Tensor], chunk_tokens: int,
+    weights: Iterable[Tensor],
+) -> Tensor:  # fmt: skip
     """The same sum from ``hidden`` (B, T, D), with logits computed for ``chunk_tokens`` tokens at a time.
 
-    The backward pass computes each chunk's logits again, so that at most (chunk_tokens, V) of them exist at once.
+    Each chunk's gradient is computed with its loss, so that its logits (chunk_tokens, V) are neither kept nor computed
+    again (Hsu et al. 2024). A compiled graph cannot do that: there the backward pass computes the logits again.
+
+    Args:
+        weights: the parameters that ``to_logits`` reads.
     """
     flat, flat_targets = hidden.flatten(0, 1), targets.flatten()
 
     def chunk_sum(hidden_chunk: Tensor, target_chunk: Tensor) -> Tensor:
         return cross_entropy_sum(to_logits(hidden_chunk[None]), target_chunk[None])
 
+    chunks = [slice(start, start + chunk_tokens) for start in range(0, len(flat_targets), chunk_tokens)]
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        trained = [weight for weight in weights if weight.requires_grad]
+        result: Tensor = _ChunkedSum.apply(flat, flat_targets, chunk_sum, chunks, *trained)
+        return result
     total = flat.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(flat_targets), chunk_tokens):
-        part = slice(start, start + chunk_tokens)
+    for part in chunks:
         total = total + checkpoint(chunk_sum, flat[part], flat_targets[part], use_reentrant=False)
     return total
+
+
+class _ChunkedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, flat: Tensor, targets: Tensor, chunk_sum: Callable[[Tensor, Tensor], Tensor], chunks: Sequence[slice],
+        *weights: Tensor,
+    ) -> Tensor:  # fmt: skip
+        total, gradients = flat.new_zeros((), dtype=torch.float32), [torch.zeros_like(x) for x in (flat, *weights)]
+        for part in chunks:
+            hidden = flat[part].detach().requires_grad_()
+            with torch.enable_grad():
+                loss = chunk_sum(hidden, targets[part])
+            of_hidden, *of_weights = torch.autograd.grad(loss, (hidden, *weights))
+            gradients[0][part] = of_hidden
+            for sum_, gradient in zip(gradients[1:], of_weights):
+                sum_.add_(gradient)
+            total += loss.detach()
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        of_hidden, *of_weights = (gradient * scale for gradient in ctx.saved_tensors)
+        return of_hidden, None, None, None, *of_weights
 
 
 # ---- preferences ------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from understudy.model.masks import AttentionContext, causal, limit_to_window
 from understudy.model.ngram import NgramEmbedding
 from understudy.model.positions import init_shifted_keys, rope_table, rotate
 from understudy.model.score_head import ScoreHead
+from understudy.model.swiglu import swiglu
 
 
 class GPT(nn.Module):
@@ -235,8 +236,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.up(x)  # (..., F), or (..., 2 F)
         if self.activation == "swiglu":
-            gate, x = x.chunk(2, dim=-1)
-            x = F.silu(gate) * x
+            x = swiglu(x)
         elif self.activation == "relu2":
             x = F.relu(x).square()
         else:

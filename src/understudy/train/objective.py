@@ -58,4 +58,5 @@ class NextToken(Objective):
             hidden = self.model.hidden(batch["tokens"])  # (B, T, D)
         if not self.loss_chunk_tokens:
             return cross_entropy_sum(self.model.logits(hidden), targets), {}
-        return chunked_cross_entropy_sum(hidden, targets, self.model.logits, self.loss_chunk_tokens), {}
+        weights = self.model.head.parameters() if isinstance(self.model, GPT) else ()
+        return chunked_cross_entropy_sum(hidden, targets, self.model.logits, self.loss_chunk_tokens, weights), {}
