@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from understudy.config.model import ModelConfig
 from understudy.losses import PADDING
 from understudy.model import GPT, KVCache, attention, masks
+from understudy.model.attention import dot_product_attention
 from understudy.model.masks import AttentionContext, cached, causal, dense_mask, document_mask, packed, prefix_shared
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -220,3 +221,28 @@ def test_flex_attention_trains_on_cuda(shape: dict[str, Any], compiled: bool) ->
     states = call(tokens.cuda(), documents.cuda(), branch_ids.cuda()).cpu()
     torch.testing.assert_close(states, expected, atol=1e-2, rtol=1e-2)
     torch.testing.assert_close(gradient(model, states).cpu(), wanted, atol=2e-2, rtol=2e-2)
+
+
+def test_long_documents_in_bf16_are_computed_in_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new shape of a product is compiled, so lengths are rounded up; the result is that of each document alone."""
+    torch.manual_seed(0)
+    lengths = [130, 201, 150]
+    q, k, v = (torch.randn(1, heads, sum(lengths), 16, dtype=torch.bfloat16, requires_grad=True) for heads in (4, 2, 2))
+    documents = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]
+    seen = []
+
+    def recorded(*arguments: torch.Tensor | None) -> torch.Tensor:
+        seen.append(arguments[0].shape[2])  # type: ignore[union-attr]
+        return dot_product_attention(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attention, "dot_product_attention", recorded)
+    result = attention.attend(q, k, v, packed(documents))
+    assert seen == [192, 256, 192]
+    alone = [dot_product_attention(*parts, None) for parts in zip(*(x.split(lengths, dim=2) for x in (q, k, v)))]
+    torch.testing.assert_close(result, torch.cat(alone, dim=2), atol=2e-2, rtol=2e-2)
+    for ours, expected in zip(
+        torch.autograd.grad(result.float().sin().sum(), (q, k, v)),
+        torch.autograd.grad(torch.cat(alone, dim=2).float().sin().sum(), (q, k, v)),
+    ):
+        assert ours.isfinite().all()
+        torch.testing.assert_close(ours, expected, atol=5e-2, rtol=5e-2)

@@ -29,6 +29,9 @@ MAX_KEYS_FOR_MATMUL_ATTENTION = 512
 SDPA takes up to five times as long there (benchmarks/attention_bf16.py on two Zen 5 cores; the table is in
 benchmarks/README.md).
 """
+LENGTH_MULTIPLE = 64
+"""With explicit products, documents are computed in lengths that are multiples of this: oneDNN compiles a product of a new
+shape for about a millisecond, which took half of a small model's step."""
 MIN_DOCUMENT_FOR_OWN_PRODUCT = 128
 """With explicit products, documents that are shorter than this on average share one product with all others of their row."""
 FLEX_HEAD_WIDTHS = range(16, 257)
@@ -65,13 +68,17 @@ def attend_per_document(
     """Causal attention within each document of a row, or under the part of ``mask`` (B, 1, T, T) that is its own."""
     rows = [division.rows for division in divisions]
     masks = [None] * len(rows) if mask is None else mask.split(rows)
+    multiple = LENGTH_MULTIPLE if mask is None and _by_explicit_products(q, k) else 1
+    q, k, v = (F.pad(x, (0, 0, 0, multiple - 1)) for x in (q, k, v))
     outputs = []
     for division, part, *qkv in zip(divisions, masks, q.split(rows), k.split(rows), v.split(rows)):
-        documents, end = [], 0
-        for one_q, one_k, one_v in zip(*(x.split(division.lengths, dim=2) for x in qkv)):
-            span, end = slice(end, end + one_q.shape[2]), end + one_q.shape[2]
+        documents, start = [], 0
+        for length in division.lengths:
+            span = slice(start, start + -(-length // multiple) * multiple)  # what follows the document is cut off again
             span_mask = None if part is None else part[..., span, span]
-            documents.append(dot_product_attention(one_q, one_k, one_v, span_mask))
+            one_q, one_k, one_v = (x[:, :, span] for x in qkv)
+            documents.append(dot_product_attention(one_q, one_k, one_v, span_mask)[:, :, :length])
+            start += length
         outputs.append(torch.cat(documents, dim=2))
     return torch.cat(outputs)
 
@@ -126,10 +133,16 @@ def _by_key_head(x: Tensor, k: Tensor) -> Tensor:
 
 def _in_one_product(q: Tensor, k: Tensor, divisions: Sequence[Division]) -> bool:
     """Whether all documents of a row of packed rows are computed at once, under a mask."""
-    if _product_dtype(q) != torch.bfloat16 or k.shape[2] > MAX_KEYS_FOR_MATMUL_ATTENTION:
+    if not _by_explicit_products(q, k):
         return False
     documents = sum(division.rows * len(division.lengths) for division in divisions)
     return len(q) * k.shape[2] < MIN_DOCUMENT_FOR_OWN_PRODUCT * documents
+
+
+def _by_explicit_products(q: Tensor, k: Tensor) -> bool:
+    """Whether scores are computed by explicit products rather than by SDPA."""
+    short = k.shape[2] <= MAX_KEYS_FOR_MATMUL_ATTENTION
+    return q.device.type == "cpu" and _product_dtype(q) == torch.bfloat16 and short
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

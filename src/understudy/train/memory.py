@@ -6,8 +6,6 @@ measured peaks (benchmarks/README.md). Not here: measuring memory in use (metric
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import contextlib
 from dataclasses import dataclass
 
@@ -168,11 +166,3 @@ def with_vocabulary(config: RunConfig) -> RunConfig:
     tokenizer = config.tokenizer
     vocab_size = config.model.vocab_size or tokenizer.vocab_size or (65 if tokenizer.kind == "char" else 50257)
     return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocab_size})})
-
-
-def return_freed_memory() -> None:
-    """Return what the process has freed to the system, where the C library can (glibc). It would keep the memory of
-    weights that were read in another type or copied: half a gigabyte of a model of 135 million parameters."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

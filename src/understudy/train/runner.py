@@ -28,7 +28,7 @@ from understudy.train.evaluator import Evaluator, StopSignals
 from understudy.train.init_from import load_reference, start_from
 from understudy.train.length import StepCost, asked_length, plan_length, probe_seconds, with_length
 from understudy.train.loop import ExponentialMovingAverage, Trainer, TrainingProgress
-from understudy.train.memory import free_bytes, largest_micro_batch, return_freed_memory
+from understudy.train.memory import free_bytes, largest_micro_batch
 from understudy.train.metrics import TrainingMetrics
 from understudy.train.objective import Objective
 from understudy.train.stage import StageContext, TrainingStage, samples_per_process
@@ -175,7 +175,6 @@ def _first_model(config: RunConfig, stage: TrainingStage, runtime: Runtime, pare
         parent.model.to("meta")  # the parent's weights are not needed again, and their memory is
     if config.model.lora and runtime.dtype == torch.bfloat16:
         hold_frozen_weights(model, runtime.dtype)
-    return_freed_memory()
     model.set_activation_checkpointing(config.train.activation_checkpointing)
     return model
 
