@@ -1,7 +1,7 @@
 """Rule-based scoring of answers: `score(check, answer)` returns 1.0 for a correct answer, else 0.0.
 
 A check is plain JSON. Its "kind" selects the scoring function. This module scores answers about facts of a story
-or of the village ("says", "number", "which", "unsaid"); forms.py scores instructions. A scoring function sees only
+or of the village ("says", "number", "which", "unsaid") and refusals ("decline"); forms.py scores instructions. A scoring function sees only
 the check and the answer, not the story. The check therefore lists the correct answers and the other facts that the
 answer may mention ("also").
 """
@@ -34,6 +34,15 @@ _UNSAID = re.compile(
     r"|not (?:said|told|mentioned) in story|never (?:says?|tells?|said|told|mentions?|mentioned)"
     r"|says? nothing|tells? nothing|not say|no mention|(?:can|could)(?: ?not) (?:tell|know|say)|unknown)\b"
 )
+# A refusal, in normalized words without articles.
+_DECLINES = re.compile(
+    r"\bi (?:can|could|do|am) not (?:able to )?(?:answer|help|know|do|say|tell|understand|write|speak|give|have|work)\b"
+    r"|\bi (?:can only|only know|only answer|am only|know only|know (?:of )?(?:no|nothing)|have no|am unable)\b"
+    r"|\b(?:there (?:is|are) no|no such|not (?:in|part of) (?:hamlet|village)|never heard)\b"
+)
+# Longest refusal, in words.
+_MOST_REFUSAL_WORDS = 40
+_GUESSES = re.compile(r"\b(?:maybe|perhaps|probably|possibly|might|i (?:think|guess|believe|suppose)|may be)\b")
 _ARTICLES = frozenset(("a", "an", "the"))
 _KIN = "father|mother|son|daughter|sister|brother|cousin|grandfather|grandmother|grandson|granddaughter|husband|wife"
 # Ordinary words that are also the name of a person or place. They count as facts only when used as a name.
@@ -264,11 +273,22 @@ def _unsaid(check: dict[str, Any], answer: str) -> float:
     return 0.0 if _facts_in(answer, plain) - allowed else 1.0
 
 
+def _decline(check: dict[str, Any], answer: str) -> float:
+    """Score what cannot be answered: a short refusal that states no fact and no guess. It may say what can be asked."""
+    plain = _plain(answer)
+    words = _words(plain)
+    if not 0 < len(words) <= _MOST_REFUSAL_WORDS or not _DECLINES.search(" ".join(words)) or _GUESSES.search(plain):
+        return 0.0
+    allowed = {"village"} | {w for text in check.get("also", ()) for w in words_of(text)}
+    return 0.0 if _facts_in(answer, plain) - allowed else 1.0
+
+
 _KINDS: dict[str, Callable[[dict[str, Any], str], float]] = {
     "says": _says,
     "number": _number,
     "which": _which,
     "unsaid": _unsaid,
+    "decline": _decline,
     **FORM_KINDS,
 }
 
