@@ -144,7 +144,9 @@ _FITTING: dict[str, tuple[str, str]] = {
     "thanks": (r"welcome|pleasure|gladly|glad|any time|happy to help", r"hello|goodbye|bye"),
     "goodbye": (r"goodbye|bye|see you|good night|farewell|sleep well|come again", r"hello|good morning|thank"),
     "who": (r"understudy|assistant", r"goodbye|bye"),
-    "can": (r"questions?|stor(?:y|ies)|sums?|help|lists?", r"goodbye|bye|cannot"),
+    "can": (r"questions?|stor(?:y|ies)|sums?|help|lists?", r"goodbye|bye|cannot|not understand"),
+    "nice": (r"all right|glad|happy|good|nice|welcome|great|fine|pleasure", r"goodbye|bye|hello|cannot|not understand"),
+    "self": (r"understudy|assistant|program|model|machine|computer", r"goodbye|bye"),
 }  # fmt: skip
 
 
@@ -162,11 +164,14 @@ def _claims() -> frozenset[str]:
 
 
 def greeting(check: Check, answer: str) -> float:
-    """A friendly answer to small talk of the kind `of` that states no facts; it may address `name`."""
+    """A friendly answer to small talk of the kind `of` that states no facts.
+
+    It may address `name` and contain the words in `also`.
+    """
     required_pattern, forbidden_pattern = _FITTING[check["of"]]
     text = answer.casefold()
     tokens = _words(text)
-    allowed = {check.get("name", "").casefold()}
+    allowed = {check.get("name", "").casefold(), *check.get("also", ())}
     called = {name.casefold() for name in _CALLED.findall(answer)} - {"hamlet"}
     return float(
         0 < len(tokens) <= 30
