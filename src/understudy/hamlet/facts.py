@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.hamlet.draw import Draw, stable_hash
-from understudy.hamlet.facts_wording import QUESTIONS, QUESTIONS_AGAIN
+from understudy.hamlet.facts_wording import QUESTIONS, QUESTIONS_AGAIN, QUESTIONS_OF_ALL
 from understudy.hamlet.stories import Split
 from understudy.hamlet.turns import Turn
 from understudy.hamlet.world import Person, number, required, village
@@ -36,6 +36,11 @@ _ANSWERS = {
     "work": "{name} works {at}.",
     "kin": "{name}'s {kin} is {other}.",
 }
+# Answers about Hamlet as a whole.
+_PLACES = "Hamlet is a small village with a mill, a school, a market and an inn."
+_PEOPLE = "Marta the baker, Hugo the miller, Nora the shopkeeper and Finn live in Hamlet, for example."
+_TRADES = "In Hamlet there is a baker, a miller, a smith, a teacher and a doctor, for example."
+_ANIMALS = "Bramble the dog, Soot the cat and Clover the rabbit live in Hamlet, for example."
 _NOW = {"stood": "stands", "lay": "lies", "ran": "runs", "went": "goes", "grew": "grows", "rose": "rises"}
 _YOUNG = {"kitten": "cat", "puppy": "dog", "sheepdog": "dog"}  # a more general kind that is also correct
 
@@ -232,6 +237,36 @@ def village_turn(draw: Draw, split: Split, *kinds: str) -> tuple[Turn, Person | 
     question = draw.pick(candidates)
     user = QUESTIONS[question.kind].pick(draw, split, new=None if new_question else True)
     return _turn(draw, question, user.format(**question.fields)), question.about
+
+
+def village_as_a_whole(draw: Draw, split: Split) -> Turn:
+    """A question about Hamlet as a whole, such as "Who lives in the village?". In val its phrasing is held out."""
+    world = village()
+    kind = draw.pick(("about", "about", "people", "people", "count", "places", "trades", "animals"))
+    people, places, trades = tuple(world.people), tuple(world.places), tuple(world.trades)
+    visitor, other = draw.some(tuple(world.visitors), 2)
+    strange: tuple[str, ...] = (
+        f"{visitor} and {other} live in Hamlet.",
+        f"{visitor} is at the inn.",
+        "It is a big town.",
+    )
+    check: dict[str, Any]
+    if kind == "count":
+        n = len(people)
+        answer = f"{capital(number(n))} people live in Hamlet."
+        check = {"kind": "number", "value": n, "also": ["village"]}
+        strange = tuple(f"{capital(number(m))} people live in Hamlet." for m in (n - 9, n + 2, 12))
+    elif kind == "people":
+        answer, check = _PEOPLE, _says(people, *trades, "village")
+    elif kind == "trades":
+        answer, check = _TRADES, _says(trades, *people, "village")
+    elif kind == "animals":
+        kinds = {word for a in world.animals.values() for word in (a.kind, _YOUNG.get(a.kind, a.kind))}
+        answer, check = _ANIMALS, _says(tuple(world.animals), *sorted(kinds), *people, "village")
+    else:
+        answer, check = _PLACES, _says(places, *places, "village")
+    user = QUESTIONS_OF_ALL[kind].pick(draw, split, new=True)
+    return Turn("village", user, answer, check, tuple(draw.some(strange, 2)))
 
 
 def again_turn(draw: Draw, split: Split, person: Person, told: Sequence[str]) -> Turn | None:

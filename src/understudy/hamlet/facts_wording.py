@@ -214,3 +214,126 @@ kin
   And what is {his} {kin} called?
   ~And do you know who {his} {kin} is?
 """)
+
+# Questions about Hamlet as a whole.
+QUESTIONS_OF_ALL = phrasings("""
+about
+  Tell me about the village.
+  Tell me about Hamlet.
+  Tell me something about the village.
+  Tell me something about Hamlet.
+  Tell me more about the village.
+  What is Hamlet?
+  What is this village?
+  What is this village called?
+  What is the village called?
+  What is the name of the village?
+  What is the name of this village?
+  What kind of place is Hamlet?
+  What is the village like?
+  What is Hamlet like?
+  Where is Hamlet?
+  Where is the village?
+  Which village is this?
+  Which village do you know?
+  Describe the village.
+  Describe Hamlet.
+  Do you know Hamlet?
+  Is Hamlet a village?
+  Is Hamlet a town?
+  How big is Hamlet?
+  How big is the village?
+  I want to know more about the village.
+  Hamlet?
+  The village?
+  ~What can you tell me about the village?
+  ~What sort of village is it?
+  ~Can you tell me about Hamlet?
+people
+  Who lives in the village?
+  Who lives in Hamlet?
+  Who lives there?
+  Who are the people of Hamlet?
+  Who are the people in the village?
+  Tell me who lives in the village.
+  Tell me who lives in Hamlet.
+  Tell me about the people.
+  Tell me about the people of Hamlet.
+  Name some people of Hamlet.
+  Name someone who lives in Hamlet.
+  Name the people of the village.
+  Name a person in the village.
+  Which people live in Hamlet?
+  Which people do you know?
+  Whom do you know?
+  Who do you know?
+  Who do you know in the village?
+  Do people live in Hamlet?
+  Does anyone live in the village?
+  What people live there?
+  List the people.
+  Are there children in Hamlet?
+  Who are the villagers?
+  ~Who lives in this village?
+  ~Tell me about the villagers.
+  ~Do you know someone in the village?
+count
+  How many people live in Hamlet?
+  How many people live in the village?
+  How many people are there in Hamlet?
+  How many people are in the village?
+  How many live in Hamlet?
+  How many villagers are there?
+  How many people do you know?
+  Tell me how many people live in Hamlet.
+  What is the population of Hamlet?
+  ~How many people has the village?
+  ~Do you know how many people live in Hamlet?
+places
+  What is there in the village?
+  What is there in Hamlet?
+  What can I see in Hamlet?
+  What can I see in the village?
+  What places are there in Hamlet?
+  What places are in the village?
+  Which places are there?
+  Which places do you know?
+  Name some places of Hamlet.
+  Name some places in the village.
+  Name a place in Hamlet.
+  Tell me about the places of Hamlet.
+  Where can I go in Hamlet?
+  Where can I go in the village?
+  What buildings are there?
+  What is in the village?
+  ~What can I visit in Hamlet?
+  ~Tell me what places there are.
+trades
+  What do people do in Hamlet?
+  What do the people do here?
+  What do people do in the village?
+  What jobs are there in Hamlet?
+  What jobs do people have?
+  What work is there in the village?
+  What trades are there?
+  Which trades are there in Hamlet?
+  Tell me what the people do.
+  How do people earn money in Hamlet?
+  ~What work do people do in Hamlet?
+  ~Which jobs are there in the village?
+animals
+  What animals live in Hamlet?
+  What animals are there in Hamlet?
+  What animals are there in the village?
+  Which animals live in the village?
+  Which animals do you know?
+  Are there animals in Hamlet?
+  Are there dogs in the village?
+  Are there any pets?
+  Tell me about the animals of Hamlet.
+  Tell me about the animals.
+  Name some animals of the village.
+  Name an animal in Hamlet.
+  ~Do you know any animals in Hamlet?
+  ~Tell me what animals there are in the village.
+""")

@@ -19,7 +19,7 @@ from understudy.hamlet.world import number, village
 _RESERVED_ONE_IN = 8
 _LOOKS = ("old", "small", "big", "new", "fine", "nice", "good", "little", "pretty", "bright")
 _COLOURS = ("red", "blue", "green", "yellow", "black", "white", "brown", "grey")
-_ANIMALS = (
+ANIMALS = (
     "dog", "cat", "goat", "cow", "donkey", "pig", "duck", "hen", "rabbit", "goose", "pony", "kitten", "lamb", "horse",
     "puppy", "frog", "bee", "sheep",
 )  # fmt: skip
@@ -225,7 +225,7 @@ def name_for(draw: Draw, split: Split) -> str:
 
 def _mixed(draw: Draw, split: Split, n: int) -> list[str]:
     """A list of `n` different things, animals or names."""
-    pool = draw.pick((village().everything, village().everything, _ANIMALS, None))
+    pool = draw.pick((village().everything, village().everything, ANIMALS, None))
     if pool is None:
         names = list(dict.fromkeys(name_for(draw, split) for _ in range(4 * n)))
         return names[:n] if len(names) >= n else _mixed(draw, split, n)
@@ -234,7 +234,7 @@ def _mixed(draw: Draw, split: Split, n: int) -> list[str]:
 
 def count_words(draw: Draw, split: Split) -> Turn:
     """An instruction for an exact number of words about a thing, or for one word repeated."""
-    topics = (*village().everything, *_ANIMALS)
+    topics = (*village().everything, *ANIMALS)
     while True:
         kind, n, x = draw.pick(("about", "about", "times")), draw.between(2, 7), draw.pick(topics)
         if _fits(split, "count-words", kind, n, x):
@@ -290,7 +290,7 @@ def _capitals_turn(user: str, text: str) -> Turn:
 
 def capitals(draw: Draw, split: Split) -> Turn:
     """An instruction to write two to four words in capital letters."""
-    things = (*village().everything, *_ANIMALS)
+    things = (*village().everything, *ANIMALS)
     while True:
         w, x = draw.pick((*_LOOKS, *_COLOURS)), draw.pick(things)
         name, other = name_for(draw, split), name_for(draw, split)
@@ -327,7 +327,7 @@ def repeat(draw: Draw, split: Split) -> Turn:
     while True:
         name, other = name_for(draw, split), name_for(draw, split)
         fields = {
-            "name": name, "other": other, "x": draw.pick(world.everything), "z": draw.pick(_ANIMALS),
+            "name": name, "other": other, "x": draw.pick(world.everything), "z": draw.pick(ANIMALS),
             "w": draw.pick((*_LOOKS, *_COLOURS)), "at": draw.pick(world.everywhere).at,
         }  # fmt: skip
         text, near = (t.format(**fields) for t in draw.some(_SENTENCES, 2))
@@ -344,7 +344,7 @@ def repeat(draw: Draw, split: Split) -> Turn:
 def animals(draw: Draw, split: Split) -> Turn:
     """An instruction to select the animals from a list, or the other items."""
     while True:
-        animals_listed = draw.some(_ANIMALS, draw.between(1, 3))
+        animals_listed = draw.some(ANIMALS, draw.between(1, 3))
         things = draw.some(village().everything, draw.between(2, 3))
         if _fits(split, "animals", *sorted(animals_listed + things)):
             break

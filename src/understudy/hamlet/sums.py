@@ -15,9 +15,10 @@ from understudy.hamlet.world import number, village
 
 _LARGEST = 20
 _WITH_GOODS = ("more", "less")
+_SIGNS = 0.4  # fraction of sums in digits without goods that are written with + or -
 _GOODS = ("apple", "bean", "bun", "button", "cake", "carrot", "egg", "nut", "pear", "plum")
 
-_SUMS = phrasings("""
+SUMS = phrasings("""
 plus
   What is {a} plus {b}?
   How much is {a} plus {b}?
@@ -36,6 +37,18 @@ plus
   What is {a} and {b}?
   I have to add {a} and {b}.
   Give me the sum: {a} and {b}.
+  {a} plus {b}
+  {a} plus {b}?
+  {a} and {b} makes what?
+  {a} and {b} is?
+  Sum of {a} and {b}
+  Calculate {a} plus {b}.
+  Can you calculate {a} plus {b}?
+  What does {a} plus {b} equal?
+  {a} plus {b} equals?
+  Add up {a} and {b}.
+  Add {a} to {b}, please.
+  ~Please calculate {a} plus {b}.
   ~What is the sum of {a} and {b}?
   ~Can you add {a} and {b}?
 minus
@@ -53,8 +66,54 @@ minus
   Now take {b} from {a} for me.
   I have to take {b} away from {a}.
   How much is left of {a} without {b}?
+  {a} minus {b}
+  {a} minus {b}?
+  {a} take away {b}
+  What is {a} take away {b}?
+  Subtract {b} from {a}.
+  Please subtract {b} from {a}.
+  Calculate {a} minus {b}.
+  What does {a} minus {b} equal?
+  {a} minus {b} equals?
+  ~Please calculate {a} minus {b}.
   ~How much is {a} less {b}?
   ~Can you take {b} from {a}?
+plus sign
+  {a}+{b}
+  {a} + {b}
+  {a}+{b}=
+  {a}+{b}=?
+  {a} + {b} =
+  {a} + {b} = ?
+  {a}+{b}?
+  What is {a}+{b}?
+  What is {a} + {b}?
+  How much is {a} + {b}?
+  How much is {a}+{b}?
+  Calculate {a} + {b}.
+  Can you do {a}+{b}?
+  Tell me {a} + {b}.
+  Solve {a}+{b}.
+  ~{a} + {b} is what?
+  ~What does {a}+{b} make?
+minus sign
+  {a}-{b}
+  {a} - {b}
+  {a}-{b}=
+  {a}-{b}=?
+  {a} - {b} =
+  {a} - {b} = ?
+  {a}-{b}?
+  What is {a}-{b}?
+  What is {a} - {b}?
+  How much is {a} - {b}?
+  How much is {a}-{b}?
+  Calculate {a} - {b}.
+  Can you do {a}-{b}?
+  Tell me {a} - {b}.
+  Solve {a}-{b}.
+  ~{a} - {b} is what?
+  ~What does {a}-{b} make?
 more
   {name} has {ag} and gets {b} more. How many {goods} does {name} have now?
   {name} had {ag}. Then {name} found {b} more. How many {goods} does {name} have now?
@@ -142,7 +201,8 @@ def _sum(draw: Draw, split: Split, kind: str, a: int, b: int, word: bool) -> Tur
         start, end = (max(a, b), c) if plus else (a, c) if 2 * b <= a else (b, b + c)
         return counting(start, end, write) + capital(_SUM_ANSWERS[kind].format(**fields(c)))
 
-    user = _SUMS[kind].pick(draw, split).format(**fields(c))
+    signs = f"{kind} sign" if f"{kind} sign" in SUMS and not word and draw.chance(_SIGNS) else kind
+    user = SUMS[signs].pick(draw, split).format(**fields(c))
     near = [n for n in (c - 2, c - 1, c + 1, c + 2, c + 3, c + 4) if n >= 0 and n not in (a, b)]
     wrong = tuple(map(answer, draw.some(near, 2)))
     also = [str(a), str(b)] + ([name, other, goods.one, goods.many] if kind in _WITH_GOODS else [])

@@ -6,8 +6,9 @@ The answers have three to five sentences and follow a few plots. stories.py gene
 from __future__ import annotations
 
 from understudy.hamlet.draw import Draw
-from understudy.hamlet.instructions import kept_for_val, name_for
+from understudy.hamlet.instructions import ANIMALS, kept_for_val, name_for
 from understudy.hamlet.names import sex_of
+from understudy.hamlet.outside_subjects import STRANGE
 from understudy.hamlet.stories import Split
 from understudy.hamlet.turns import Turn
 from understudy.hamlet.wording import phrasings
@@ -49,6 +50,79 @@ counted
   Write about {first} and {second} in {n} sentences.
   ~In {n} sentences, tell me a story about {first} and {second}.
 """)
+
+# Requests about one subject, and about none.
+SHORT_REQUESTS = phrasings("""
+one
+  Tell me a story about {first}.
+  Tell me a story about {first}.
+  Tell a story about {first}.
+  Write a story about {first}.
+  Write me a story about {first}.
+  Write a short story about {first}.
+  Tell me a short story about {first}.
+  Please tell me a story about {first}.
+  Can you tell me a story about {first}?
+  Can you write a story about {first}?
+  Give me a story about {first}.
+  Make up a story about {first}.
+  I want a story about {first}.
+  I want to hear a story about {first}.
+  A story about {first}, please.
+  A story about {first}
+  Story about {first}
+  Do you know a story about {first}?
+  Story with {first}, please.
+  Is there a story about {first}?
+  ~Could you tell a story about {first}?
+  ~I would like a story about {first}.
+  ~Let me hear a tale about {first}.
+none
+  Tell me a story.
+  Tell me a story.
+  Tell me a short story.
+  Tell me a story, please.
+  Please tell me a story.
+  Please tell a story.
+  Can you tell me a story?
+  Can you tell stories?
+  Can you write a story?
+  Write a story.
+  Write me a story.
+  Write a short story.
+  Give me a story.
+  A story, please.
+  Story please!
+  Story!
+  I want a story.
+  I want to hear a story.
+  Do you know a story?
+  Do you know any stories?
+  Make up a story.
+  Invent a story.
+  Tell me something nice.
+  Tell me a tale.
+  Tell me a good story.
+  Tell me a funny story.
+  Tell me a nice little story.
+  Tell me another story.
+  Another story, please.
+  One more story!
+  Tell me a bedtime story.
+  Tell me a story about the village.
+  Tell me a story about Hamlet.
+  Tell me a story of Hamlet.
+  Write a story about the village.
+  I am bored. Tell me a story.
+  Read me a story.
+  Let me hear a story.
+  ~Could you tell me a story?
+  ~I would like to hear a story.
+  ~How about a story?
+  ~Tell me some story.
+  ~A short tale, please.
+""")
+_ONE, _NONE = 0.22, 0.13  # fractions of the requests
 
 # Each plot has five steps with alternative sentences. "tell" marks a required step, "skip" an optional one. The required
 # steps name the hero, the other person, the thing and the place.
@@ -92,6 +166,9 @@ show
 """
 
 
+_LOOKS = ("small", "big", "old", "little", "fine", "strange")  # of what is not a thing of the village
+
+
 def _plots() -> dict[str, list[tuple[bool, list[str]]]]:
     """The steps of each plot: whether the step is required, and its alternative sentences."""
     plots: dict[str, list[tuple[bool, list[str]]]] = {}
@@ -118,7 +195,7 @@ def _fields(draw: Draw, name: str, other: str, thing: str, place_name: str) -> d
     world = village()
     place = world.places[place_name]
     second = draw.pick([x for x in world.everything if x != thing])
-    worded, second_worded = (f"{draw.pick(world.things[x])} {x}" for x in (thing, second))
+    worded, second_worded = (f"{draw.pick(world.things.get(x, _LOOKS))} {x}" for x in (thing, second))
     he, him, his = ("he", "him", "his") if _sex(name) == "m" else ("she", "her", "her")
     return {
         "name": name, "other": other, "x": thing, "y": second, "a": _an(worded), "b": _an(second_worded),
@@ -146,8 +223,34 @@ def _tell(draw: Draw, n: int, fields: dict[str, str]) -> list[str]:
     ]
 
 
+def _short_request(draw: Draw, split: Split, kind: str) -> Turn:
+    """A request for a story about one person, thing, animal or place, one from outside Hamlet, or about nothing given."""
+    world = village()
+    while True:
+        name, other = name_for(draw, split), name_for(draw, split)
+        thing, place = draw.pick(world.everything), draw.pick(tuple(world.places))
+        subject = draw.pick(("name", "thing", "animal", "strange", "strange", "place"))
+        if kind == "one" and subject in ("animal", "strange"):
+            thing = draw.pick(ANIMALS if subject == "animal" else STRANGE)
+        about = {"name": name, "place": place}.get(subject, thing)
+        fits = kind == "none" or kept_for_val("story", about) == (split == "val")
+        if name != other and _sex(name) != _sex(other) and fits:
+            break
+    shown = {"name": name, "place": f"the {place}"}.get(subject) or draw.pick((_an(thing), f"the {thing}"))
+    user = SHORT_REQUESTS[kind].pick(draw, split, new=True if kind == "none" else None).format(first=shown)
+    sentences = _tell(draw, draw.between(_LEAST, _MOST), _fields(draw, name, other, thing, place))
+    check = {"kind": "tale", "about": [about] if kind == "one" else [], "least": _LEAST, "most": _MOST}
+    return Turn("story", user, " ".join(sentences), check, (sentences[0], " ".join([sentences[0]] * _LEAST)))
+
+
 def tale_turn(draw: Draw, split: Split) -> Turn:
-    """A request for a short story about a person and a thing, a place or another person, with such a story."""
+    """A request for a short story, with such a story.
+
+    It is about a person and a thing, a place or another person, or about one subject or none.
+    """
+    chosen = draw.random()
+    if chosen < _ONE + _NONE:
+        return _short_request(draw, split, "one" if chosen < _ONE else "none")
     world = village()
     while True:
         name, other = name_for(draw, split), name_for(draw, split)
