@@ -369,9 +369,9 @@ def test_mmlu_takes_subjects_in_turn_and_shots_of_its_own_subject(tmp_path: Path
 
 def test_hamlet_asks_held_out_questions_and_its_answers_are_right() -> None:
     task = find_task("hamlet")
-    examples = task.examples("val", 32)
-    assert len({example.category for example in examples[:16]}) == 16 and examples == find_task("hamlet").examples(
-        "val", 32
+    examples = task.examples("val", 34)
+    assert len({example.category for example in examples[:17]}) == 17 and examples == find_task("hamlet").examples(
+        "val", 34
     )
     assert all(task.score(example, example.answer) == 1.0 for example in examples)
     assert not any(task.score(example, "I would rather talk of cheese.") for example in examples)

@@ -16,16 +16,21 @@ from understudy.hamlet import facts, is_reserved, village
 from understudy.hamlet.checker import score
 from understudy.hamlet.conversations import KINDS, Conversation, conversation, conversations, prompts, question
 from understudy.hamlet.draw import Draw
-from understudy.hamlet.facts_wording import QUESTIONS
+from understudy.hamlet.facts_wording import QUESTIONS, QUESTIONS_OF_ALL
 from understudy.hamlet.greetings import talk_turn
+from understudy.hamlet.greetings_words import TALK
 from understudy.hamlet.instructions import INSTRUCTIONS, kept_for_val
 from understudy.hamlet.names import invented_name, sex_of
+from understudy.hamlet.outside import REFUSALS, decline_turn, kept_subject
+from understudy.hamlet.outside_subjects import SUBJECTS
+from understudy.hamlet.outside_words import ASKED
 from understudy.hamlet.preferences import ANNOTATORS, agreement, preference
 from understudy.hamlet.stories import Split
 from understudy.hamlet.styles import shortened
-from understudy.hamlet.sums import sum_turn
-from understudy.hamlet.tales import tale_turn
+from understudy.hamlet.sums import SUMS, sum_turn
+from understudy.hamlet.tales import SHORT_REQUESTS, tale_turn
 from understudy.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
+from understudy.hamlet.typed import TYPED, typed
 from understudy.hamlet.wording import phrasings
 from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
 from understudy.tokenizer.chat import check_messages
@@ -36,6 +41,7 @@ MAKERS: dict[str, Callable[[Draw, Split], Turn]] = {
     "village": lambda draw, split: facts.village_turn(draw, split)[0],
     "sum": lambda draw, split: sum_turn(draw, split)[0],
     "story": tale_turn,
+    "decline": decline_turn,
     **INSTRUCTIONS,
 }
 
@@ -137,6 +143,72 @@ def test_answers_to_instructions_are_read_as_people_read(check, answer, right):
     assert score(check, answer) == right
 
 
+DECLINE = {"kind": "decline"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        *((refusal, 1) for refusal in REFUSALS.values()),
+        ("Sorry, I don't know that.", 1),
+        ("I'm sorry, I can't answer that.", 1),
+        ("I can only tell you about the village of Hamlet.", 1),
+        ("I have no idea.", 1),
+        ("The capital is the mill.", 0),
+        ("I do not know, but Marta does.", 0),
+        ("I cannot answer that. Maybe it is Rome.", 0),
+        ("I do not like that.", 0),
+        ("The story does not say.", 0),
+        ("Hello! How can I help you?", 0),
+        ("I cannot answer that. " * 11, 0),
+        ("", 0),
+    ],
+)
+def test_a_refusal_states_no_fact(answer, right):
+    assert score(DECLINE, answer) == right
+
+
+def test_a_refusal_is_right_for_what_is_outside_and_for_nothing_else(held, made):
+    turns = [turn for split in SPLITS for one in held[split] for turn in one.turns]
+    turns += [turn for split in SPLITS for category in MAKERS for turn in made[split][category]]
+    for turn in turns:
+        for refusal in REFUSALS.values():
+            assert score(turn.check, refusal) == (turn.category == "decline"), (refusal, turn)
+
+
+def test_no_one_in_hamlet_has_a_name_or_trade_of_those_outside():
+    world = village()
+    assert not {*SUBJECTS["name"], *SUBJECTS["person"]} & {*world.people, *world.visitors, *world.animals}
+    assert not set(SUBJECTS["job"]) & set(world.trades)
+    assert not set(SUBJECTS["spot"]) & set(world.places)
+    assert not set(SUBJECTS["food"]) & {goods.many for goods in world.goods.values()}
+    assert sum(map(len, SUBJECTS.values())) > 1000
+
+
+def test_questions_about_the_whole_village_have_answers():
+    for split in SPLITS:
+        for i in range(200):
+            turn = facts.village_as_a_whole(Draw(i), split)
+            assert turn.category == "village"
+            _is_judged_right(turn)
+
+
+def test_what_can_be_asked_is_said_with_an_example(made):
+    answers = {turn.answer for turn in made["train"]["greeting"] if turn.check["of"] == "can"}
+    assert answers and all("sums" in answer and "stories" in answer and "baker" in answer for answer in answers)
+
+
+def test_people_type_as_they_like(made):
+    turns = [typed(Draw(i), turn) for category in TYPED for i, turn in enumerate(made["train"][category])]
+    assert all(turn.user for turn in turns)
+    assert 0.6 < sum(turn.user == turn.user.lower() for turn in turns) / len(turns) < 0.9
+    assert sum(turn.user[-1] not in ".?!" for turn in turns) > 0.5 * len(turns)
+    greeting = Turn("greeting", "What is your name?", "", {}, ())
+    assert {"whats your name", "what's your name?"} <= {typed(Draw(i), greeting).user for i in range(100)}
+    order = made["train"]["order"][0]
+    assert typed(Draw(0), order) is order
+
+
 # ---- held-out content -------------------------------------------------------------------------------------
 
 
@@ -167,6 +239,18 @@ def test_every_fact_of_the_village_is_taught():
     assert len({q.kind for q in held_out}) > 8
 
 
+def test_subjects_from_outside_belong_to_one_split(made):
+    """A val message of shared words is about held-out subjects, so no message of val is one of train."""
+    for group in ("country", "name", "science", "job", "odd"):
+        kept = [kept_subject(group, subject) for subject in SUBJECTS[group]]
+        assert 0.04 < sum(kept) / len(kept) < 0.25, group
+    asked = {split: {_unpunctuated(turn.user) for turn in made[split]["decline"]} for split in SPLITS}
+    assert not asked["train"] & asked["val"]
+    assert len(asked["train"]) > 550
+    text = "\n".join(_asked(made["train"]["decline"]))
+    assert not [x for x in SUBJECTS["country"] if kept_subject("country", x) and f" {x}?" in text]
+
+
 def test_reserved_pairs_of_numbers_are_added_in_val_only(made):
     for split in SPLITS:
         for turn in made[split]["sum"]:
@@ -183,6 +267,8 @@ def test_what_an_instruction_is_about_belongs_to_one_split(made, split):
         if turn.category == "repeat":
             return kept_for_val("repeat", check["text"])
         if turn.category == "story":
+            if not check["about"]:
+                return split == "val"  # only the phrasing of "Tell me a story." is held out
             return kept_for_val("story", *check["about"])
         return kept_for_val("list", *sorted(check["items"]))
 
@@ -243,6 +329,20 @@ def test_a_phrase_says_what_the_sentence_said():
     assert shortened(first) == first
 
 
+def _unpunctuated(text: str) -> str:
+    """`text` as `typed` may shorten it."""
+    text = re.sub(r"\b(what|who|where|how) is\b", r"\1s", text.lower())
+    return " ".join(re.sub(r"[^a-z0-9{}+*/-]", " ", text.replace("'", "")).split())
+
+
+@pytest.mark.parametrize("tables", [ASKED, TALK, QUESTIONS, QUESTIONS_OF_ALL, SUMS, SHORT_REQUESTS])
+def test_held_out_phrasings_differ_from_the_shared_ones_in_more_than_punctuation(tables):
+    for name, words in tables.items():
+        assert words.held_out, name
+        shared = {_unpunctuated(text) for text in words.shared}
+        assert not {_unpunctuated(text) for text in words.held_out} & shared, name
+
+
 def test_held_out_phrasings_are_for_val_only():
     words = phrasings("ask\n  One?\n  ~Two?")["ask"]
     draw = Draw(0)
@@ -269,7 +369,7 @@ def test_the_mix_is_as_stated(held, split):
     counts = Counter(turn.category for one in held[split] for turn in one.turns)
     assert set(counts) == set(CATEGORIES)
     for category, n in counts.items():
-        assert 0.03 < n / counts.total() < 0.12, (category, counts)
+        assert 0.02 < n / counts.total() < 0.12, (category, counts)
     assert 0.28 < sum(one.messages[0]["role"] == "system" for one in held[split]) / len(held[split]) < 0.42
     assert sum(kind.share for kind in KINDS.values()) == pytest.approx(1)
 
@@ -286,9 +386,9 @@ def test_system_messages_change_answers(held):
 
 def test_questions_are_balanced_and_end_with_the_user():
     for split in SPLITS:
-        for i in range(32):
+        for i in range(34):
             messages, turn = question(3, i, split)
-            assert turn.category == CATEGORIES[i % 16]
+            assert turn.category == CATEGORIES[i % 17]
             assert messages[-1] == {"role": "user", "content": turn.user}
             check_messages(messages)
             _is_judged_right(turn)
@@ -297,7 +397,7 @@ def test_questions_are_balanced_and_end_with_the_user():
 
 
 def test_prompts_are_not_the_questions_of_evaluation():
-    asked = [row["prompt"] for row in islice(prompts(0, "val"), 32)]
+    asked = [row["prompt"] for row in islice(prompts(0, "val"), 34) if row["category"] != "greeting"]  # these recur
     assert not [p for i, p in enumerate(asked) if p == question(0, i, "val")[0]]
 
 
@@ -328,10 +428,10 @@ def test_the_chosen_answer_is_the_right_one_unless_the_annotator_erred():
 @pytest.mark.parametrize(
     ("kind", "split", "digest"),
     [
-        ("conversations", "train", "2d2ffab1d7f0af67820f2468237183fb2aa27c716a09a16eb4e131eca48f885b"),
-        ("conversations", "val", "5b7cd16fada2400ee821d16e226cbf9e7b62a71f90a4b6ba89e29b0c261e2847"),
-        ("preferences", "train", "10de65fe3c8057ff08a1d8c8e1769afc3e825b512af1e1f88bb51f4e5f9daecb"),
-        ("prompts", "val", "c42c2208bd45ff36357ab277daa9191a5a0c2064b15f4346a6738a58b8e9f797"),
+        ("conversations", "train", "2d0d6cd65f7b316a9130c794575d3a215e985e0a279aef2567ae36e31b0aaa6d"),
+        ("conversations", "val", "6f7e1f02837b0f431bd7aecb75cc8d0ad4584873498b3f1e64fd9c6374ae1155"),
+        ("preferences", "train", "ba94f612517077c3980411c117943f5b952aafd23f61ea2108db1711e29bcce8"),
+        ("prompts", "val", "6dd7493a80a9500ef6db527627955c71c89f6f55132780dfb1563c57a92c26ce"),
     ],
 )
 def test_the_first_hundred_lines_are_pinned(kind, split, digest):

@@ -1,7 +1,7 @@
 """Conversations of Hamlet for training, and their prompts for evaluation and reinforcement learning.
 
 Each function of (seed, index, split) is deterministic. This module combines turns from questions.py, facts.py,
-sums.py, greetings.py, instructions.py and tales.py into conversations; checker.py scores the answers.
+sums.py, greetings.py, instructions.py, tales.py and outside.py into conversations; checker.py scores the answers.
 docs/internals/hamlet.md has examples and lists the held-out content.
 """
 
@@ -13,15 +13,17 @@ from functools import partial
 from typing import Any
 
 from understudy.hamlet.draw import Draw, stable_hash
-from understudy.hamlet.facts import again_turn, village_turn
+from understudy.hamlet.facts import again_turn, village_as_a_whole, village_turn
 from understudy.hamlet.greetings import talk_turn
 from understudy.hamlet.instructions import INSTRUCTIONS, capitals_again, reversed_turn
+from understudy.hamlet.outside import decline_turn
 from understudy.hamlet.questions import short_story, story_opening, story_turns
 from understudy.hamlet.stories import Split, small_story
 from understudy.hamlet.styles import STYLES, restyled, shortened, style_message
 from understudy.hamlet.sums import further_turn, sum_turn
 from understudy.hamlet.tales import tale_turn
 from understudy.hamlet.turns import CATEGORIES, STORY_CATEGORIES, Turn
+from understudy.hamlet.typed import typed
 from understudy.hamlet.wording import phrasings
 
 Message = dict[str, str]
@@ -35,6 +37,12 @@ _PHRASES = 0.8
 
 # Fraction of conversations with a system message that does not change the answers.
 _PLAIN_SYSTEM = 0.3
+
+# Fraction of conversations without a story whose messages are typed carelessly (typed.py), by kind.
+_TYPED = {"chat": 0.35, "single": 0.35, "again": 0.25, "stranger": 0.75}
+
+# Fraction of questions about the village that are about the whole of it.
+_AS_A_WHOLE = 0.12
 
 _SYSTEM = phrasings("""
 plain
@@ -67,10 +75,12 @@ class Conversation:
 
 
 def _story(draw: Draw, split: Split) -> list[Turn]:
-    """A story with two to five questions, sometimes followed by thanks."""
+    """A story with two to five questions, sometimes followed by thanks or by a question that nobody can answer."""
     turns = [shortened(turn) if draw.chance(_PHRASES) else turn for turn in _story_questions(draw, split)]
     if draw.chance(0.1):
         turns.append(talk_turn(draw, split, "thanks", "goodbye"))
+    elif draw.chance(0.05):
+        turns.append(decline_turn(draw, split, "world", "science", "topic", "how", "now", "life"))
     return turns
 
 
@@ -87,10 +97,14 @@ def _story_questions(draw: Draw, split: Split) -> list[Turn]:
     return [replace(first, user=opening + first.user), *others]
 
 
+def _village(draw: Draw, split: Split) -> Turn:
+    return village_as_a_whole(draw, split) if draw.chance(_AS_A_WHOLE) else village_turn(draw, split)[0]
+
+
 # Generators of turns that need no story, with their sampling weights.
 _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
     "greeting": (0.6, talk_turn),
-    "village": (0.9, lambda draw, split: village_turn(draw, split)[0]),
+    "village": (0.9, _village),
     "sum": (0.9, lambda draw, split: sum_turn(draw, split)[0]),
     "count-words": (1.5, INSTRUCTIONS["count-words"]),
     "order": (1.5, INSTRUCTIONS["order"]),
@@ -99,7 +113,10 @@ _SHORT: dict[str, tuple[float, Callable[[Draw, Split], Turn]]] = {
     "repeat": (1.5, INSTRUCTIONS["repeat"]),
     "animals": (1.4, INSTRUCTIONS["animals"]),
     "story": (1.5, tale_turn),
+    "decline": (1.35, decline_turn),
 }
+# Fraction of a stranger's turns that are of each kind; "whole" is the village as a whole.
+_STRANGER = {"decline": 0.52, "greeting": 0.26, "whole": 0.08, "village": 0.04, "sum": 0.05, "story": 0.05}
 
 
 def _weighted(draw: Draw, weights: dict[str, float]) -> str:
@@ -128,6 +145,15 @@ def _chat(draw: Draw, split: Split) -> list[Turn]:
     if draw.chance(0.15):
         turns.append(talk_turn(draw, split, "thanks", "goodbye"))
     return turns[:5]
+
+
+def _stranger(draw: Draw, split: Split) -> list[Turn]:
+    """One to four turns of someone who has not read what can be asked."""
+    turns = []
+    for _ in range(draw.pick((1, 1, 1, 2, 3, 4))):
+        kind = _weighted(draw, _STRANGER)
+        turns.append(village_as_a_whole(draw, split) if kind == "whole" else _SHORT[kind][1](draw, split))
+    return turns
 
 
 def _again(draw: Draw, split: Split) -> list[Turn]:
@@ -160,8 +186,11 @@ def _styled(draw: Draw, split: Split, style: str) -> list[Turn]:
             turns = _story_questions(draw, split)
         else:
             # The answer to a sum contains counting steps, so it cannot be one word.
-            kinds = ("village", "sum") if style == "capitals" else ("village",)
-            turns = [_SHORT[draw.pick(kinds)][1](draw, split) for _ in range(draw.between(2, 4))]
+            sums = (False, True) if style == "capitals" else (False,)
+            turns = [
+                sum_turn(draw, split)[0] if draw.pick(sums) else village_turn(draw, split)[0]
+                for _ in range(draw.between(2, 4))
+            ]
         # The first question carries the story, so its answer must support the style.
         styled = [restyled(turn, style) for turn in turns]
         if styled[0] is not None:
@@ -179,12 +208,13 @@ class _Kind:
 
 _SHORT_CATEGORIES = tuple(_SHORT)
 KINDS: dict[str, _Kind] = {
-    "story": _Kind(0.37, _story, STORY_CATEGORIES),
-    "chat": _Kind(0.32, _chat, _SHORT_CATEGORIES),
-    "single": _Kind(0.13, _single, _SHORT_CATEGORIES),
-    "again": _Kind(0.10, _again, ("village", "sum", "order", "repeat", "capitals")),
-    "capitals": _Kind(0.04, partial(_styled, style="capitals"), (*STORY_CATEGORIES, "village", "sum")),
-    "one word": _Kind(0.04, partial(_styled, style="one word"), (*STORY_CATEGORIES, "village")),
+    "story": _Kind(0.315, _story, (*STORY_CATEGORIES, "decline")),
+    "chat": _Kind(0.305, _chat, _SHORT_CATEGORIES),
+    "single": _Kind(0.125, _single, _SHORT_CATEGORIES),
+    "again": _Kind(0.09, _again, ("village", "sum", "order", "repeat", "capitals")),
+    "stranger": _Kind(0.095, _stranger, tuple(kind for kind in _STRANGER if kind != "whole")),
+    "capitals": _Kind(0.035, partial(_styled, style="capitals"), (*STORY_CATEGORIES, "village", "sum")),
+    "one word": _Kind(0.035, partial(_styled, style="one word"), (*STORY_CATEGORIES, "village")),
 }
 
 
@@ -199,6 +229,8 @@ def _generate(draw: Draw, split: Split, category: str | None = None) -> Conversa
         system = _SYSTEM["plain"].pick(draw, split)
     messages = [{"role": "system", "content": system}] if system else []
     turns = KINDS[kind].make(draw, split)
+    if draw.chance(_TYPED.get(kind, 0.0)):
+        turns = [typed(draw, turn) for turn in turns]
     for turn in turns:
         messages.append({"role": "user", "content": turn.user})
         messages.append({"role": "assistant", "content": turn.answer})
@@ -223,7 +255,7 @@ def conversations(seed: int, split: Split) -> Iterator[Conversation]:
 def question(seed: int, index: int, split: Split, purpose: str = "question") -> tuple[list[Message], Turn]:
     """A prompt that ends with a user message, and the Turn with its reference answer.
 
-    Earlier turns contain correct answers. The categories alternate: `index % 16` is the index in CATEGORIES. Each
+    Earlier turns contain correct answers. The categories alternate: `index % 17` is the index in CATEGORIES. Each
     `purpose` has its own random stream, separate from that of `conversation`.
     """
     category = CATEGORIES[index % len(CATEGORIES)]

@@ -11,7 +11,7 @@ from typing import Any
 STORY_CATEGORIES = ("who", "where", "what", "how-many", "first", "not-said")
 CATEGORIES = (
     "greeting", *STORY_CATEGORIES, "village", "sum", "count-words", "order", "capitals", "list", "repeat", "animals",
-    "story",
+    "story", "decline",
 )  # fmt: skip
 
 
