@@ -1,7 +1,7 @@
 """One self-contained HTML page on runs: lineage, results, curves, samples, and settings that differ.
 
-It fills report.html beside this file. The page loads nothing from elsewhere, and all texts of a run are escaped. Not
-here: measuring, reading folders (lineage.py), the comparison of tasks (comparison.py).
+It fills report.html beside this file, by page.py. Not here: measuring, reading folders (lineage.py), the comparison of
+tasks (comparison.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ import numpy as np
 
 from understudy.config.stages import STAGES
 from understudy.console import bytes_text, count_text, duration_text
-from understudy.files import check_output_path, now, write_text
 from understudy.report.alignment import draw_overoptimisation, overoptimisation, reward_evidence
 from understudy.report.comparison import compare_tasks, headlines
 from understudy.report.lineage import Evidence, left_out_text, lineage_card, parameters_text, read_family, split_text
+from understudy.report.page import page_path, write_page
 from understudy.report.plots import loss_limits, smooth, thin
 from understudy.report.wording import MISSING, count, interval, joined, number, plain, short_hash
 from understudy.run import Run, RunFolder, read_metrics
@@ -71,20 +70,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         ValueError: no run, a damaged file in one, or a page that cannot be written.
     """
-    import jinja2
     import yaml
 
     if not folders:
         raise ValueError("a report needs at least one run; give the names of runs under runs/, or their folders")
-    out = out / "report.html" if out.is_dir() and not out.is_symlink() else out
-    check_output_path(out)
+    out = page_path(out, "report.html")
     family = read_family(folders)
     runs, members = family.members[: family.asked], family.members
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the charts come in our order
-    template = (resources.files("understudy.report") / "report.html").read_text(encoding="utf-8")
     evidence = [
         {"overoptimisation": overoptimisation(run.rows, run.best_of_n, run.settings | {"stage": run.about.get("stage")}),
          "reward": reward_evidence(run.reward)}
@@ -108,20 +100,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         "configs": [yaml.safe_dump(run.settings, sort_keys=False) for run in runs],
         "charts": charts,
     }
-    page = environment.from_string(template).render(
-        content,
-        title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
-        written=now().replace("T", " ").removesuffix("Z") + " UTC",
-        runs=len(runs),
+    about = {
+        "title": runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
+        "runs": len(runs),
         # A text in a run cannot contain the hash of data that includes it, so only the page's own script runs.
-        nonce=hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:32],
-    )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, page)
-    except OSError as error:
-        raise ValueError(f"the report {out} cannot be written ({error.strerror}); choose another --out") from error
-    return out
+        "nonce": hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:32],
+    }
+    return write_page("report.html", content | about, out)
 
 
 def update_report(run: Run) -> Path:
