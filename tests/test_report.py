@@ -297,6 +297,16 @@ def test_the_page_has_a_list_of_contents(tmp_path: Path) -> None:
     assert "reward-model" not in links and "differences" not in links
 
 
+def test_tables_that_scroll_can_be_reached_by_the_keyboard(tmp_path: Path) -> None:
+    _, child = before_and_after(tmp_path)
+    page = page_of(tmp_path, child, make_run(tmp_path / "other", train={"steps": 400, "seed": 7}))
+    wide = [attributes for _, attributes in page.tags if "wide" in (attributes.get("class") or "").split()]
+    assert len(wide) == 3
+    for attributes in wide:
+        assert attributes["tabindex"] == "0" and attributes["role"] == "region"
+        assert attributes.get("aria-label") or attributes.get("aria-labelledby") in {a.get("id") for _, a in page.tags}
+
+
 def test_a_metric_that_no_table_knows_has_a_chart_under_its_name(tmp_path: Path) -> None:
     lines = [line | {"train/novelty": 0.5} for line in rows(400)]
     titles = page_of(tmp_path, make_run(tmp_path / "a", lines)).json["charts"]["titles"]
