@@ -214,7 +214,7 @@ def test_the_change_has_its_interval_and_examples(runs: list[Run], tmp_path: Pat
 def test_a_comparison_is_scored_by_its_verifiers(runs: list[Run]) -> None:
     messages = ({"role": "user", "content": "2 + 2?"},)
     long = ({"role": "system", "content": "Count."}, *messages)
-    prompts = [Prompt(m, None, "4", "sum", "number") for m in (messages, long)]
+    prompts = [Prompt(m, None, "4", "sum", "number") for m in (messages, long)]  # type: ignore[arg-type]
     pairs = [ComparedPair(prompts[0], "It is 5.", "It is 4.", 1.0), ComparedPair(prompts[1], "4", "4", 0.5)]
     change = BeforeAfter.from_comparison("sampled", RunComparison(runs[1], runs[2], pairs, 2))
     assert change.pairs[0] == AnsweredTwice("2 + 2?", "sum", "It is 5.", "It is 4.", 0.0, 1.0)

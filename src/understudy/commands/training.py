@@ -84,10 +84,14 @@ def _overrides(stage: str, arguments: Arguments) -> dict[str, str]:
 
 def demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", default="demo", metavar="NAME", help="folder under runs/ (default: demo)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="train for about N minutes in all (default: 8)")
     parser.add_argument("--fresh", action="store_true", help="start again, and delete the earlier demo of this name")
+    parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser at the end")
 
 
 def demo(arguments: Arguments) -> None:
     from understudy.demo import run_demo
 
-    run_demo(arguments.run, arguments.fresh)
+    if arguments.minutes is not None and not 0.1 <= arguments.minutes <= 10_000:
+        raise ValueError(f"--minutes is {arguments.minutes:g}; give at least 0.1")
+    run_demo(arguments.run, arguments.fresh, arguments.minutes, show=not arguments.no_open)
