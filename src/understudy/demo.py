@@ -197,8 +197,6 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
     _say("It knows one village and its stories, and says so when it is asked about anything else. Ask it, for example:")
     for question in EXAMPLES:
         _say(f"    {question}")
-    _say("Take it to other programs:")
-    _say(f"    {program} export {best.as_argument()} --format gguf")
 
 
 def _evaluate(runs: list[Run], runtime: Runtime) -> tuple[tuple[TaskResult, TaskResult, TaskResult], list[BeforeAfter]]:
