@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -59,11 +60,19 @@ READING_EASE, LONGEST_SENTENCE = 50, 35
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *(ROOT / "docs" / "tutorial").glob("*.md")], ids=lambda page: page.stem
+    "page",
+    [ROOT / "README.md", *(ROOT / "docs" / "tutorial").glob("*.md"), *sorted((ROOT / "notebooks").glob("*.ipynb"))],
+    ids=lambda page: page.stem,
 )
 def test_it_reads_easily(page: Path) -> None:
     """Flesch's reading ease of the prose; `pytest -s` prints it."""
-    found = sentences(page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        text = re.sub(
+            r"\$\$.*?\$\$|\$[^$]*\$", "formula", "\n\n".join("".join(c["source"]) for c in cells), flags=re.DOTALL
+        )
+    found = sentences(text)
     words = [word for sentence in found for word in sentence]
     ease = 206.835 - 1.015 * len(words) / len(found) - 84.6 * sum(map(syllables, words)) / len(words)
     longest = max(found, key=len)
