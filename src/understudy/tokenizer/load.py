@@ -23,7 +23,7 @@ FILE_NAME = "tokenizer.json"
 GPT2_FILES = (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json"))
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer in a file, or in a folder with tokenizer.json or with vocab.bpe and encoder.json.
 
     Raises ValueError, naming the file, when there is none, when it is damaged, and when our tokenizers cannot reproduce
