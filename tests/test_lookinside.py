@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from test_model import SHAPES, make, tokens
 from understudy.config.model import ModelConfig
-from understudy.inference.lookinside import look_inside, visible
+from understudy.inference.lookinside import heads_off, look_inside, visible
 from understudy.model import GPT, Bigram
 
 TEXT = tokens(1)[0].tolist()
@@ -64,6 +64,35 @@ def test_looking_changes_nothing() -> None:
     before = model(torch.tensor([TEXT]))
     look_inside(model, TEXT)
     assert torch.equal(model(torch.tensor([TEXT])), before)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_head_that_is_off_adds_nothing(name: str) -> None:
+    model, row = make(name), torch.tensor([TEXT])
+    before, look = model(row), look_inside(model, TEXT)
+    width = model.shape.head_width
+    with heads_off(model, [(1, 0), (1, 2)]):
+        without, shown = model(row), look_inside(model, TEXT)
+    assert torch.equal(model(row), before)  # and then all is as it was
+    assert torch.equal(shown.attention, look.attention)
+    torch.testing.assert_close(shown.logprobs[:-1], without[0].log_softmax(-1)[:-1].gather(1, row[0, 1:, None])[:, 0])
+    with torch.no_grad():
+        for head in (0, 2):
+            model.blocks[1].attention.project.weight[:, head * width : (head + 1) * width] = 0
+    torch.testing.assert_close(model(row), without)
+    assert not torch.allclose(before, without)
+
+
+def test_heads_that_are_off_are_checked_and_come_back_after_an_error() -> None:
+    model, row = make("gpt2"), torch.tensor([TEXT])
+    before = model(row)
+    with pytest.raises(ValueError, match="2 layers with 4 heads"), heads_off(model, [(0, 1), (2, 0)]):
+        pass
+    with pytest.raises(KeyError), heads_off(model, [(0, 0)]):
+        raise KeyError
+    with heads_off(model, []):
+        assert torch.equal(model(row), before)
+    assert torch.equal(model(row), before)
 
 
 def test_a_bigram_has_probabilities_and_no_layers() -> None:

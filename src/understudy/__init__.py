@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from understudy.inference.generate import generate_text as generate_text
     from understudy.inference.generate import predict as predict
     from understudy.inference.generate import stream_text as stream_text
+    from understudy.inference.lookinside import heads_off as heads_off
     from understudy.inference.lookinside import look_inside as look_inside
     from understudy.inference.sampling import SamplingSettings as SamplingSettings
     from understudy.interop.export import export_run as export_run
@@ -40,7 +41,7 @@ _MODULES = {
     "ModelConfig": "config.model", "RunConfig": "config.run", "load_config": "config.load",
     "generate": "inference.generate", "generate_text": "inference.generate", "stream_text": "inference.generate",
     "predict": "inference.generate", "SamplingSettings": "inference.sampling", "look_inside": "inference.lookinside",
-    "Chat": "chat.session",
+    "heads_off": "inference.lookinside", "Chat": "chat.session",
     "GPT": "model", "Bigram": "model", "build_model": "model",
     "Run": "run", "load_run": "run",
     "load_tokenizer": "tokenizer", "train_tokenizer": "tokenizer",

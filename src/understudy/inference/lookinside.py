@@ -3,7 +3,7 @@
 Three views. The probability of each token, and the alternatives at its place. The attention of each layer and head:
 the weight of each earlier token at a place, as the forward used it. The logit lens
 (nostalgebraist 2020): the last norm and the head applied to the residual stream after each layer, that is,
-the prediction of a model that ends there.
+the prediction of a model that ends there. :func:`heads_off` switches attention heads off, to see what they are good for.
 
 A *place* t is the position at which the model has read tokens 0 to t and predicts token t + 1. Not here: generating, and
 drawing the results (commands/looking.py, report/look.py, serve/playground/).
@@ -13,12 +13,13 @@ Shapes: T time, L layers, H heads, A alternatives, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from understudy.inference.generate import Model, check_request, precision
 from understudy.model import GPT
@@ -116,6 +117,45 @@ def layer_states(model: GPT, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]
         x = block(x, context)
         states.append(model.norm(x))
     return states, attention
+
+
+@contextlib.contextmanager
+def heads_off(model: GPT, heads: Iterable[tuple[int, int]]) -> Iterator[None]:
+    """A context in which some attention heads add nothing to the residual stream (zero ablation), in every forward of the
+    model: training, generating and :func:`look_inside`, which still shows the weights of their attention.
+
+    Args:
+        heads: pairs (layer, head), counted from 0.
+
+    Raises:
+        ValueError: a head that the model does not have.
+
+    >>> from understudy import ModelConfig
+    >>> model = GPT(ModelConfig(vocab_size=65, context_length=16, n_layers=2, n_heads=2, d_model=32))
+    >>> with heads_off(model, [(1, 0)]):
+    ...     look = look_inside(model, [1, 2, 3, 4])
+    """
+    shape = model.shape
+    off: dict[int, list[int]] = {}  # heads by layer
+    for layer, head in heads:
+        if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
+            raise ValueError(
+                f"there is no head {(layer, head)}: the model has {shape.n_layers} layers with {shape.n_heads} heads each, "
+                "counted from 0"
+            )
+        off.setdefault(layer, []).append(head)
+    with contextlib.ExitStack() as stack:
+        for layer, numbers in off.items():
+            keep = torch.ones(shape.n_heads, device=next(model.parameters()).device)
+            keep[numbers] = 0
+            features = keep.repeat_interleave(shape.head_width)  # (H * K,), head by head, as the projection reads them
+
+            def mask(_: nn.Module, inputs: tuple[Tensor], features: Tensor = features) -> Tensor:
+                return inputs[0] * features.to(inputs[0].dtype)
+
+            block = cast("Block", model.blocks[layer])
+            stack.callback(block.attention.project.register_forward_pre_hook(mask).remove)
+        yield
 
 
 def describe(look: Look, tokenizer: Tokenizer) -> list[dict[str, Any]]:
