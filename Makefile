@@ -1,11 +1,11 @@
-# demo · play · test · lint · bench · docs: each makes its environment in .venv, with uv if it is installed, else with venv and pip.
+# demo · play · test · lint · notebooks · bench · docs: each makes its environment in .venv, with uv if it is installed, else with venv and pip.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo play test lint bench docs clean
+.PHONY: demo play test lint notebooks bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/understudy demo
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
+
+# Runs the notebooks and checks their exercises. SAVE=1 writes the outputs into them.
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/python docs/run_notebooks.py $(if $(SAVE),--save)
 
 bench: $(VENV)/.installed
 	$(BIN)/understudy bench
