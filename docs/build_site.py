@@ -2,13 +2,15 @@
 
     make docs
 
-A copy of the pages is laid out as in the repository, so that their links work on the site as they do in a checkout. Code
-files that a page links to become pages too. The build fails at a link that leads nowhere.
+A copy of the pages is laid out as in the repository, so that their links work on the site as they do in a checkout. The
+notebooks, and code files that a page links to, become pages too. The build fails at a link that leads nowhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
+import io
 import os
 import re
 import shutil
@@ -18,8 +20,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "benchmarks/*.md", "benchmarks/pages/*.md")
+NOTEBOOKS = "notebooks/*.ipynb"
 PICTURES = ("docs/images/*", "docs/site/*")
 LINK = re.compile(r"(\]\()((?!https?:|mailto:|#)[^)\s#]+)((?:#[^)\s]*)?\))")
+MATH = re.compile(r"\$\$(.+?)\$\$|\$([^\s$](?:[^$\n]*[^\s$])?)\$", re.DOTALL)
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "sh", ".json": "json", "": "make"}
 
 
@@ -32,8 +36,12 @@ def main() -> None:
     sources = sorted(path for pattern in PAGES for path in ROOT.glob(pattern))
     linked: set[Path] = set()
     for path in sources:
-        text = LINK.sub(lambda match, path=path: _link(match, path, linked), path.read_text(encoding="utf-8"))
-        _write(pages / path.relative_to(ROOT), text)
+        _write(pages / path.relative_to(ROOT), _with_links(path.read_text(encoding="utf-8"), path, linked))
+    for path in sorted(ROOT.glob(NOTEBOOKS)):
+        text, files = _notebook_page(path)
+        _write(pages / _page_of(path), _with_links(text, path, linked))
+        for name, content in files.items():
+            _write_bytes(pages / path.relative_to(ROOT).with_name(name), content)
     for path in sorted(linked):
         _write(pages / _page_of(path), _code_page(path))
     for pattern in PICTURES:
@@ -55,8 +63,12 @@ def main() -> None:
     sys.exit(subprocess.run([*command, "--site-dir", str(out / "site")], check=False, env=environment).returncode)
 
 
+def _with_links(text: str, page: Path, linked: set[Path]) -> str:
+    return LINK.sub(lambda match: _link(match, page, linked), text)
+
+
 def _link(match: re.Match[str], page: Path, linked: set[Path]) -> str:
-    """A link of a page, changed where it leads to a code file or to a folder."""
+    """A link of a page, changed where it leads to a notebook, a code file or a folder."""
     target = (page.parent / match[2]).resolve()
     if target.is_dir():
         index = target / "README.md"
@@ -64,6 +76,8 @@ def _link(match: re.Match[str], page: Path, linked: set[Path]) -> str:
             return f"{match[1]}{match[2].rstrip('/')}/README.md{match[3]}"
         linked.add(target)
         return f"{match[1]}{match[2].rstrip('/')}.md{match[3]}"
+    if target.match(NOTEBOOKS):
+        return f"{match[1]}{match[2]}.md{match[3]}"
     if target.is_file() and target.suffix in LANGUAGES:
         linked.add(target)
         return f"{match[1]}{match[2]}.md{match[3]}"
@@ -72,6 +86,40 @@ def _link(match: re.Match[str], page: Path, linked: set[Path]) -> str:
 
 def _page_of(path: Path) -> Path:
     return path.relative_to(ROOT).with_name(path.name + ".md")
+
+
+def _notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """A page with the text, code and outputs of a notebook, and its pictures by their paths from the page's folder."""
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    folder, files = f"{path.stem}_files", {}
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts = re.split(r"(```.*?```|`[^`]*`)", cell.source, flags=re.DOTALL)  # code has the odd numbers
+            parts[::2] = [MATH.sub(lambda match: _formula(match, folder, files), part) for part in parts[::2]]
+            cell.source = "".join(parts)
+    resources = {"output_files_dir": folder, "unique_key": path.stem}
+    text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
+    return text, files | resources["outputs"]
+
+
+def _formula(match: re.Match[str], folder: str, files: dict[str, bytes]) -> str:
+    """A picture of a formula, so that the page needs no script. Its baseline is that of the text."""
+    from matplotlib import rc_context
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.mathtext import math_to_image
+
+    tex = " ".join((match[1] or match[2]).split())
+    picture = io.BytesIO()
+    font = FontProperties(size=14, math_fontfamily="stix")
+    with rc_context({"savefig.transparent": True}):
+        depth = math_to_image(f"${tex}$", picture, font, dpi=72, format="svg")
+    name = f"{folder}/formula_{len(files)}.svg"
+    files[name] = picture.getvalue()
+    image = f'<img class="formula" src="{name}" alt="{html.escape(tex)}" style="vertical-align: {-depth:.1f}px">'
+    return f"\n\n<p>{image}</p>\n\n" if match[1] else image
 
 
 def _code_page(path: Path) -> str:
@@ -93,8 +141,12 @@ def _summary(file: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    _write_bytes(path, text.encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(content)
 
 
 if __name__ == "__main__":
