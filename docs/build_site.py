@@ -41,7 +41,7 @@ def main() -> None:
         text, files = _notebook_page(path)
         _write(pages / _page_of(path), _with_links(text, path, linked))
         for name, content in files.items():
-            _write_bytes(pages / path.relative_to(ROOT).with_name(name), content)
+            _write_bytes(pages / path.relative_to(ROOT).parent / name, content)
     for path in sorted(linked):
         _write(pages / _page_of(path), _code_page(path))
     for pattern in PICTURES:
