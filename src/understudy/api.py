@@ -26,9 +26,10 @@ from understudy.data.chat.prepare import KINDS, ChatSummary, prepare_conversatio
 from understudy.data.progress import preparation_bars
 from understudy.data.text.prepare import TextSummary
 from understudy.data.text.prepare import prepare as prepare_text
-from understudy.evaluation.compare import RunComparison, compare_runs
+from understudy.evaluation.compare import RunComparison, by_reward, compare_runs
 from understudy.evaluation.run_evaluation import RunEvaluation, evaluate_split
 from understudy.evaluation.runner import TaskEvaluation, evaluate_on_tasks, find_tasks
+from understudy.rewards.model import RewardModel
 from understudy.run import RunFolder, load_run, run_path
 from understudy.runtime import start_runtime
 from understudy.stages.table import train_preset
@@ -93,15 +94,15 @@ def train_stage(
     name = None if run is None else str(run)
     if fresh and (folder := RunFolder(run_path(name or Path(preset or "").stem))).path.exists():
         folder.delete()
-    return train_preset(stage, preset, name, _dotted(given), resume, chat_template)
+    return train_preset(stage, preset, name, dotted(given), resume, chat_template)
 
 
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings by their dotted names, each value as YAML."""
     flat: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= _dotted(value, f"{prefix}{name}.")
+            flat |= dotted(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = str(value) if isinstance(value, (str, Path)) else json.dumps(value)
     return flat
@@ -149,10 +150,13 @@ def evaluate(
     return evaluation
 
 
-def compare(first: str | Path, second: str | Path, *, device: str = "auto", **options: Any) -> RunComparison:
+def compare(
+    first: str | Path, second: str | Path, *, reward_model: str | Path | None = None, device: str = "auto", **options: Any
+) -> RunComparison:  # fmt: skip
     """Let two runs answer the same prompts and count which answers are better, as `understudy compare` does.
 
     Args:
+        reward_model: a run of `reward`, whose score is the judge; by default the verifier of the prompts is.
         options: further arguments of :func:`understudy.evaluation.compare.compare_runs`: ``data``, ``limit``, ``judge``,
             ``temperature``, ``seed``, ….
 
@@ -160,6 +164,8 @@ def compare(first: str | Path, second: str | Path, *, device: str = "auto", **op
         ValueError: no prompts, or a run that does not answer.
     """
     with start_runtime(device) as runtime:
+        if reward_model is not None:
+            options["judge"] = by_reward(RewardModel(str(reward_model), runtime))
         return compare_runs(load_run(str(first)), load_run(str(second)), runtime, **options)
 
 

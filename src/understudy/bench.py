@@ -25,15 +25,22 @@ PARTS = 5
 """Measurements of training, of which the median is taken."""
 
 
-def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, Any]:
-    """Tokens per second of training and of sampling: medians of PARTS measurements.
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Tokens per second of each of PARTS measurements of training, with the model that was trained."""
 
-    ``share_of_peak`` is the rate of floating-point operations of forward and backward, divided by that of a large matrix
-    product in the same precision on this machine.
+    model: Any
+    micro_batch_size: int
+    compile: str
+    rates: list[float]
 
-    Args:
-        seconds: duration of all training measurements together.
-    """
+    @property
+    def tokens_per_second(self) -> float:
+        return statistics.median(self.rates)
+
+
+def measure_training(config: RunConfig, runtime: Runtime, seconds: float) -> TrainingSpeed:
+    """Train on one batch of random tokens for about ``seconds`` in all."""
     config = with_vocabulary(config)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model).to(runtime.device)
@@ -48,17 +55,30 @@ def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, An
     )  # fmt: skip
     parts = TimedParts(seconds / PARTS)
     trainer.run(parts)
-    rates = parts.rates
-    per_second, peak = statistics.median(rates), matmul_flops(runtime.device, runtime.dtype)
+    return TrainingSpeed(model, micro, decision, parts.rates)
+
+
+def measure(config: RunConfig, runtime: Runtime, seconds: float) -> dict[str, Any]:
+    """Tokens per second of training and of sampling: medians of several measurements.
+
+    ``share_of_peak`` is the rate of floating-point operations of forward and backward, divided by that of a large matrix
+    product in the same precision on this machine.
+
+    Args:
+        seconds: duration of all training measurements together.
+    """
+    speed = measure_training(config, runtime, seconds)
+    model, per_second = speed.model, speed.tokens_per_second
+    peak = matmul_flops(runtime.device, runtime.dtype)
     return {
         "device": str(runtime.device),
         "dtype": str(runtime.dtype).removeprefix("torch."),
-        "compile": decision,
+        "compile": speed.compile,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "micro_batch_size": micro,
+        "micro_batch_size": speed.micro_batch_size,
         "tokens_per_step": config.train.batch_size * config.model.context_length,
         "train_tokens_per_second": per_second,
-        "train_tokens_per_second_of_parts": rates,
+        "train_tokens_per_second_of_parts": speed.rates,
         "flops_per_token": model.flops_per_token(),
         "matmul_flops_per_second": peak,
         "share_of_peak": per_second * model.flops_per_token() / peak,
