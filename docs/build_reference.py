@@ -17,6 +17,7 @@ from understudy.data.chat.prepare import KINDS
 from understudy.data.records import COMPRESSIONS, READERS
 from understudy.data.sources import NAMED
 from understudy.evaluation.tasks import TASKS
+from understudy.learn.ladder import LADDER, REFERENCE_MACHINE
 from understudy.report.report import CHARTS, STAGE_CHARTS
 from understudy.rewards.verifiers import VERIFIERS
 
@@ -101,13 +102,28 @@ def formats() -> str:
     return "\n".join(pages)
 
 
+def ladder() -> str:
+    rows = (
+        [step.number, step.name, ", ".join(str(earlier.number) for earlier in step.earlier), f"{step.seconds:.0f} s",
+         step.measure.name, *map(step.measure.text, (step.expected, step.low, step.high))]
+        for step in LADDER
+    )  # fmt: skip
+    commands = "\n".join(f"# {step.number}. {step.teaches}\n" + "\n".join(step.commands()) + "\n" for step in LADDER)
+    return (
+        "`understudy learn` prints these steps with the time on your machine, `understudy learn run N` runs one. "
+        f"The times here are of {REFERENCE_MACHINE}.\n\n"
+        + table(("step", "name", "starts from", "time", "measure", "expected", "from", "to"), rows)
+        + f"\n```sh\n{commands}```\n"
+    )
+
+
 def presets() -> str:
     return table(("preset", "what it is"), [[code(name), text] for name, text in preset_summaries().items()])
 
 
 PAGES = {
     "commands": ("Commands", commands), "settings": ("Settings", settings), "stages": ("Stages", stages),
-    "presets": ("Presets", presets), "formats": ("Data formats and named sources", formats), "metrics": ("Metrics", metrics),
+    "ladder": ("Steps of the ladder", ladder), "presets": ("Presets", presets), "formats": ("Data formats and named sources", formats), "metrics": ("Metrics", metrics),
 }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The command line: one table of commands. Each command imports its modules when it is called.
 
 Results go to standard output (text, or one JSON document with --json), messages to standard error. Exit status: 0 done,
-2 the user's mistake in one sentence, 130 interrupted with the state saved, 1 a defect of ours.
+2 the user's mistake in one sentence, 130 interrupted with the state saved, 1 a check that failed (`learn`) or a defect of
+ours.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from understudy.commands import (
     feedback,
     inspecting,
     interop,
+    learning,
     machine,
     serving,
     tokenizer,
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     set_environment()
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        arguments.command(arguments)
+        return arguments.command(arguments) or 0
     except ValueError as error:
         return _complain(str(error))
     except KeyboardInterrupt as interrupt:  # also of a training, which says where it stopped
@@ -51,7 +53,6 @@ def main(argv: list[str] | None = None) -> int:
         if (sentence := _disk_sentence(error)) is None:
             raise
         return _complain(sentence)
-    return 0
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -151,14 +152,14 @@ class Command:
     Attributes:
         help: one line for `understudy --help`.
         arguments: adds the options to a parser.
-        run: runs the command.
+        run: runs the command; it may return an exit status.
         settings: whether it takes dotted settings.
     """
 
     name: str
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[Arguments], None]
+    run: Callable[[Arguments], int | None]
     settings: bool = False
 
 
@@ -168,6 +169,8 @@ Any setting can be given by its dotted name, as --train.steps 500 --optim.lr 3e-
 
 COMMANDS = (
     Command("demo", "train and align an assistant on the embedded corpus", training.demo_arguments, training.demo),
+    Command("learn", "climb from a bigram to PPO in short trainings, and check exercises",
+            learning.learn_arguments, learning.learn),
     Command("prepare", "turn text or conversations into training data", data.prepare_arguments, data.prepare),
     Command("tokenizer", "train, inspect or compare tokenizers", tokenizer.tokenizer_arguments, tokenizer.tokenizer),
     *(Command(name, info.summary, partial(training.stage_arguments, name), partial(training.train, name), True)
