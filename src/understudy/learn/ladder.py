@@ -209,7 +209,7 @@ def _rollouts(stage: str) -> dict[str, dict[str, Any]]:
 
 # Measured by benchmarks/ladder.py on 28 November 2026: steps 1 and 2 with up to three seeds in bf16 and fp32, step 3 with two
 # seeds in bf16, steps 4 to 9 with one seed. The band of step 10 is not measured yet.
-LADDER = (
+LADDER: tuple[Step, ...] = (
     Step(
         1, "bigram", "A table of which character follows which is the smallest language model.",
         _CHARACTERS, "pretrain", "shakespeare-bigram", _training(300), BITS_PER_BYTE, 3.334, 3.30, 3.37, 7,
