@@ -246,6 +246,7 @@ def write_gguf(run: Run, reference: ReferenceOutputs, path: Path, type: str) -> 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    del tensors, writer  # not in memory while the file is read again
     return [_compare(config, reference, path, type)]
 
 
