@@ -90,11 +90,10 @@ def test_the_list_has_the_time_on_this_machine(capsys: pytest.CaptureFixture[str
         assert all(f"    $ {command}\n" in f"{text}\n" for command in row["commands"])
 
 
-def test_the_shortest_steps_are_inside_their_bands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shortest_step_is_inside_its_band(capsys: pytest.CaptureFixture[str]) -> None:
+    """`.ci/run` runs the next two."""
     first = document(capsys, "learn", "run", "1")
     assert first["inside"] and first["trained"] and first["planned_seconds"] > 0
-    second = document(capsys, "learn", "run", "2")
-    assert second["inside"] and second["value"] < first["value"]
     assert main(["learn", "run", "1"]) == 0
     assert "it was trained before" in capsys.readouterr().err
     again = document(capsys, "learn", "run", "1")
