@@ -30,8 +30,8 @@ from understudy.learn.exercises import check_answers, read_answers
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-SECONDS = 90
-"""Time that a notebook may take."""
+SECONDS, TIMEOUT = 90, 900
+"""Time that a notebook should take alone on two cores, which is said and no failure; and the longest time of a cell."""
 REAL_MODEL = 11
 """The notebook that needs SmolLM2."""
 METADATA = {
@@ -56,7 +56,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of the kernels
     with ThreadPoolExecutor(arguments.jobs) as pool:
         run = partial(run_notebook, out=arguments.out, save=arguments.save)
-        problems = [problem for problem in pool.map(run, paths) if problem]
+        problems = [problem for problem in pool.map(run, reversed(paths)) if problem]  # the longest are the last
     for path in paths:
         problems += check_exercises(path)
     for problem in problems:
@@ -83,10 +83,9 @@ def run_notebook(path: Path, out: Path, save: bool) -> str | None:
         problem = _execute(notebook, folder)
         clean(notebook, folder)
     seconds = time.perf_counter() - began
-    _say(f"{path.stem}: {seconds:.0f} s{' FAILED' if problem else ''}")
+    long = f", and should take {SECONDS} s when it runs alone" if seconds > SECONDS else ""
+    _say(f"{path.stem}: {seconds:.0f} s{' FAILED' if problem else long}")
     nbformat.write(notebook, out / path.name)
-    if problem is None and seconds > SECONDS:
-        problem = f"it took {seconds:.0f} s; {SECONDS} s are allowed"
     if problem is None and save:
         nbformat.write(notebook, path)
     return problem and f"{path.relative_to(ROOT)}: {problem}"
@@ -100,7 +99,10 @@ def missing(path: Path) -> str | None:
 
 
 def _execute(notebook: Any, folder: str) -> str | None:
-    client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}})
+    client = NotebookClient(
+        notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": folder}},
+        extra_arguments=["--log-level=ERROR"],
+    )  # fmt: skip
     try:
         client.execute()
     except CellExecutionError as error:
@@ -111,7 +113,7 @@ def _execute(notebook: Any, folder: str) -> str | None:
         )  # fmt: skip
         return "\n".join([f"cell {cell} raised {error.ename}: {error.evalue}", *lines[-25:]])
     except CellTimeoutError:
-        return f"a cell took more than {SECONDS} s"
+        return f"a cell took more than {TIMEOUT} s"
     except DeadKernelError:
         return "its kernel died"
     return None
