@@ -25,9 +25,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 
-# Runs the notebooks and checks their exercises. SAVE=1 writes the outputs into them.
+# Runs the notebooks and checks their exercises; N="1 2" only some. SAVE=1 writes the outputs into them.
 notebooks: $(VENV)/.installed-dev
-	$(BIN)/python docs/run_notebooks.py $(if $(SAVE),--save)
+	$(BIN)/python docs/run_notebooks.py $(N) $(if $(SAVE),--save)
 
 bench: $(VENV)/.installed
 	$(BIN)/understudy bench
