@@ -47,13 +47,10 @@ CONVERSATIONS_PER_MINUTE = 8000
 MOST_CONVERSATIONS = 60_000
 PROMPTS = ("One morning,", '"Where is')
 EXAMPLES = (
-    "Who are you?",
-    "What can you do?",
-    "Who is the baker?",
-    "Tell me a story about a dog.",
-    "What is 3 plus 4?",
-)
-"""Questions that the demo suggests; a trained demo answers them."""
+    "Who are you?", "Who lives in Hamlet?", "How many people live in Hamlet?", "What animals live in Hamlet?",
+    "What is the capital of France?",
+)  # fmt: skip
+"""Questions that the demo suggests; a trained demo answers or declines them."""
 QUESTIONS = (
     "Hello! Who are you?",
     "Who is the baker?",
@@ -177,7 +174,7 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
                 for stage in stages
             ],
             results=results, changes=changes, samples=samples, exchanges=exchanges, seconds=seconds, program=program,
-            play=play,
+            play=play, look=EXAMPLES[1],
         ),
         best.path / "story.html",
     )  # fmt: skip
