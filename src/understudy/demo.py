@@ -13,7 +13,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Stage:
     teaches: str
     folder: RunFolder
     planned_seconds: float
-    seconds: float | None = field(default=None)
+    seconds: float | None = None
 
 
 def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show: bool = False) -> None:

@@ -80,6 +80,11 @@ class RunFolder:
     def exists(self) -> bool:
         return (self.path / "config.yaml").exists()
 
+    def is_finished(self) -> bool:
+        """Whether the run is trained to its last step."""
+        steps = self.steps() if self.exists() else []
+        return bool(steps) and steps[-1] >= self.config().train.steps
+
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep other processes from training into this folder; see :func:`understudy.files.locked`."""
         return locked(self.path, "--run")

@@ -128,8 +128,7 @@ class Step:
 
     def is_done(self) -> bool:
         """Whether its run is trained to the last step."""
-        folder = RunFolder(run_path(self.run))
-        return folder.exists() and bool(folder.steps()) and folder.steps()[-1] >= folder.config().train.steps
+        return RunFolder(run_path(self.run)).is_finished()
 
     def train(self, fresh: bool = False) -> bool:
         """Prepare and train it, or resume it; returns whether there was something to train."""
