@@ -31,6 +31,12 @@ def test_prepare_train_evaluate_and_train_again(tmp_path: Path, monkeypatch: pyt
         understudy.pretrain("shakespeare-char-cpu", run="small", data="data/text", **settings)
     again = understudy.pretrain("shakespeare-char-cpu", run="small", data="data/text", seed=3, fresh=True, **settings)
     assert again.final.loss == result.final.loss
+    for wrong, words in (
+        ({"train": {"stepps": 1}}, "stepps"), ({"init_from": "small"}, "fresh would delete"), ({"resume": True}, "one of them"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            understudy.pretrain("shakespeare-char-cpu", run="small", data="data/text", fresh=True, **(settings | wrong))
+        assert understudy.load_run("small", "latest").step == 6
     axes = understudy.plot_losses(result, again, labels=["first", "second"]).axes[0]
     assert axes.get_ylabel() == "loss (nats per token)"
 

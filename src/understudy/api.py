@@ -30,7 +30,7 @@ from understudy.evaluation.compare import RunComparison, by_reward, compare_runs
 from understudy.evaluation.run_evaluation import RunEvaluation, evaluate_split
 from understudy.evaluation.runner import TaskEvaluation, evaluate_on_tasks, find_tasks
 from understudy.rewards.model import RewardModel
-from understudy.run import RunFolder, load_run, run_path
+from understudy.run import load_run
 from understudy.runtime import start_runtime
 from understudy.stages.table import train_preset
 from understudy.train.runner import Result
@@ -92,9 +92,7 @@ def train_stage(
     given = {SHORT_OPTIONS.get(name, name): value for name, value in settings.items()}
     given |= {name: value for name, value in (("data.path", data), ("init_from", init_from)) if value is not None}
     name = None if run is None else str(run)
-    if fresh and (folder := RunFolder(run_path(name or Path(preset or "").stem))).path.exists():
-        folder.delete()
-    return train_preset(stage, preset, name, dotted(given), resume, chat_template)
+    return train_preset(stage, preset, name, dotted(given), resume, chat_template, fresh)
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

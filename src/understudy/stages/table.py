@@ -108,7 +108,7 @@ def resolve_run(
 
 def train_preset(
     stage: str, preset: str | None, name: str | None, overrides: Mapping[str, str], resume: bool = False,
-    chat_template: str | None = None,
+    chat_template: str | None = None, fresh: bool = False,
 ) -> Result:  # fmt: skip
     """Train a stage by a preset or YAML file, as `understudy STAGE PRESET` does.
 
@@ -117,11 +117,14 @@ def train_preset(
         name: of the run or its path; None takes the name of the preset.
         overrides: values by dotted name.
         chat_template: see :func:`resolve_run`.
+        fresh: delete an earlier run of this name first, once the settings and the parent are known to be usable.
 
     Raises:
         ValueError: settings, data, parent or folder do not fit together.
         Interrupted: a signal asked to stop; everything is saved.
     """
+    if resume and fresh:
+        raise ValueError("resume continues a run and fresh deletes it; give one of them")
     name = name or (Path(preset).stem if preset else None)
     if name is None:
         raise ValueError(f"say what to train: `understudy {stage} PRESET`, or --run NAME --resume")
@@ -133,6 +136,12 @@ def train_preset(
     if (other := tree.get("stage") or DEFAULT_STAGE) != stage:
         raise ValueError(f"{source} is for another stage; use it with `understudy {other}`")
     config, parent = resolve_run(tree, folder, resume, chat_template)
+    if fresh and folder.path.exists():
+        if parent and parent.path.resolve() == folder.path.resolve():
+            raise ValueError(
+                f"init_from names {folder.path}, which fresh would delete; choose another name for the new run"
+            )
+        folder.delete()
     return run_stage(config, folder, resume, parent)
 
 
@@ -144,10 +153,9 @@ def train_unless_done(tree: Mapping[str, Any], folder: RunFolder, start: RunFold
         Whether anything was trained.
     """
     if folder.exists():
-        config = folder.config()
-        if folder.steps() and folder.steps()[-1] >= config.train.steps:
+        if folder.is_finished():
             return False
-        run_stage(config, folder, resume=True)
+        run_stage(folder.config(), folder, resume=True)
         return True
     config, parent = resolve_run({**tree, "init_from": str(start.path)} if start else tree, folder)
     run_stage(config, folder, parent=parent)
