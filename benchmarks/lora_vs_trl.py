@@ -8,7 +8,7 @@ Both sides start from the same Hugging Face folder, train adapters of the same r
 conversations rendered by the model's template, with the loss on the assistant's tokens, bf16 weights that are frozen, fp32
 adapters and fused AdamW. TRL pads the conversations of a batch to the longest; we pack them. Its loss is its default, which
 computes logits of the trained positions only. It runs once with a batch of 12 conversations, and once with 3 in each of 4
-accumulated parts; our speed is compared with the faster of the two. Ours computes logits of 128 tokens at a time. Tokens are
+accumulated parts; our speed is compared with the faster of the two. Ours computes logits of 64 tokens at a time. Tokens are
 counted without padding. Rounds alternate; each is a new process. A round's speed leaves its first two steps out; its memory
 is the process's peak.
 
@@ -140,7 +140,7 @@ def finetune(work: Path, name: str, folder: str, steps: int, seed: int) -> float
     _, memory, _ = run(work, [
         sys.executable, "-m", "understudy", "sft", "sft", "--init-from", "start", "--run", folder, "--data", f"{name}-train.jsonl",
         "--model.lora.rank", "16", "--model.lora.alpha", "32", "--model.context_length", "512", "--train.steps", str(steps),
-        "--train.batch_size", "4", "--train.micro_batch_size", "2", "--train.loss_chunk_tokens", "128", "--train.dtype", "bf16", "--optim.lr", "1e-4",
+        "--train.batch_size", "4", "--train.micro_batch_size", "2", "--train.loss_chunk_tokens", "64", "--train.dtype", "bf16", "--optim.lr", "1e-4",
         "--optim.schedule", "constant", "--optim.warmup_steps", "2", "--optim.weight_decay", "0", "--eval.every_steps", "0",
         "--log.samples", "0", "--log.every_steps", "1", "--checkpoint.every_steps", "0", "--device", "cpu", "--train.seed", str(seed),
     ])  # fmt: skip

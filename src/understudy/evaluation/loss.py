@@ -21,6 +21,9 @@ from understudy.model import GPT, Bigram
 from understudy.model.masks import causal, packed
 from understudy.runtime import Runtime
 
+LOGITS_AT_ONCE = 1 << 24
+"""Logits computed at a time: with a large vocabulary, those of a whole batch would be most of the memory of a training."""
+
 
 @dataclass(frozen=True)
 class LossResult:
@@ -86,9 +89,13 @@ def loss_over(
             places = learnt.flatten().nonzero()[:, 0]
             documents = batch.get("documents")
             context = causal(places) if documents is None else packed(documents.to(runtime.device), places)
+            chunk, losses_of = max(1, LOGITS_AT_ONCE // model.shape.vocab_size), []
             with runtime.autocast():
-                logits = model.logits(model.hidden(inputs, context)[None])[0]  # (N, V)
-            losses = F.cross_entropy(logits.float(), targets[learnt], reduction="none").cpu().double()  # (N,)
+                hidden = model.hidden(inputs, context)  # (N, D)
+                for part, chosen in zip(hidden.split(chunk), targets[learnt].split(chunk)):
+                    logits = model.logits(part[None])[0].float()  # (at most chunk, V)
+                    losses_of.append(F.cross_entropy(logits, chosen, reduction="none").cpu().double())
+            losses = torch.cat(losses_of)  # (N,)
             rows = learnt.nonzero()[:, 0].cpu()
             loss = torch.zeros(len(targets), dtype=torch.float64).index_add_(0, rows, losses)  # (B,)
             count = learnt.sum(1).cpu().double()
