@@ -9,13 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from test_interop_huggingface import SAMPLE
 from understudy.config.model import ModelConfig
+from understudy.interop.export import export_run
 from understudy.interop.huggingface import read_huggingface, read_weights
+from understudy.interop.huggingface_tokenizer import config_document as tokenizer_settings
+from understudy.interop.huggingface_tokenizer import tokenizer_document, write_together
+from understudy.interop.imports import import_model
 from understudy.interop.names import from_theirs, to_theirs
 from understudy.interop.shapes import ARCHITECTURES, config_document, shape_from_document
 from understudy.model import GPT, KVCache
 from understudy.model.masks import cached, packed
-from understudy.model.weights import load_weights
+from understudy.model.weights import load_weights, weights_of
+from understudy.run import load_run
+from understudy.tokenizer import train_tokenizer
 
 transformers: Any = pytest.importorskip(
     "transformers", reason="transformers comes with `pip install 'understudy[interop]'`"
@@ -37,6 +44,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3Config", NO_SPECIAL),
     "qwen2": ("Qwen2Config", {}),
     "qwen3": ("Qwen3Config", {"head_dim": 32}),
+    "lfm2": ("Lfm2Config", {"layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"]}),
+    "lfm2 with a wider convolution": (
+        "Lfm2Config",
+        {"full_attn_idxs": [2], "conv_L_cache": 4, "block_multiple_of": 32},
+    ),
 }
 
 
@@ -107,6 +119,75 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
     for option, value in architecture.defaults.items():
         if value is not None and option != "n_inner":
             assert (rope.get(option) if option == "rope_theta" else getattr(config, option)) == value, option
+
+
+REAL: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "SmolLM2-135M": (
+        "LlamaConfig", 3, {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3,
+                           "vocab_size": 49152, "rope_theta": 1e5, "tie_word_embeddings": True}),
+    "Llama-3.2-1B": (
+        "LlamaConfig", 8, {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 8,
+                           "head_dim": 64, "vocab_size": 128256, "tie_word_embeddings": True,
+                           "rope_parameters": LLAMA3 | {"factor": 32.0, "original_max_position_embeddings": 8192,
+                                                        "rope_theta": 5e5}}),
+    "Llama-2-7B": (
+        "LlamaConfig", 16, {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
+                            "num_key_value_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False}),
+    "Mistral-7B-v0.1": (
+        "MistralConfig", 8, {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+                             "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 32000, "sliding_window": 4096}),
+    "SmolLM3-3B": (
+        "SmolLM3Config", 4, NO_SPECIAL | {"hidden_size": 2048, "intermediate_size": 11008, "num_attention_heads": 16,
+                                          "num_key_value_heads": 4, "vocab_size": 128256, "tie_word_embeddings": True}),
+    "Qwen2.5-0.5B": (
+        "Qwen2Config", 2, {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14,
+                           "num_key_value_heads": 2, "vocab_size": 151936, "rope_theta": 1e6, "tie_word_embeddings": True}),
+    "Qwen3-0.6B": (
+        "Qwen3Config", 8, {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16,
+                           "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True}),
+    "LFM2-350M": (
+        "Lfm2Config", 8, {"hidden_size": 1024, "intermediate_size": 6656, "num_attention_heads": 16,
+                          "num_key_value_heads": 8, "vocab_size": 65536,
+                          "layer_types": ["conv", "conv", "full_attention", "conv"]}),
+    "GPT-2 XL": ("GPT2Config", 5, {"n_embd": 1600, "n_head": 25, "vocab_size": 50257, "resid_pdrop": 0.0}),
+}  # fmt: skip
+"""Published shapes, and by how much their widths, heads and vocabulary are divided here. They get four layers."""
+DIVIDED = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "n_embd", "n_head",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+@torch.no_grad()
+def test_real_proportions_in_out_and_in_again(name: str, tmp_path: Path) -> None:
+    """A folder imported, exported as a folder and as GGUF, and both imported again: the same logits and bits everywhere."""
+    kind, divisor, options = REAL[name]
+    divided = {option: size // divisor if option in DIVIDED else size for option, size in options.items()}
+    layers = {"n_layer": 4} if kind == "GPT2Config" else {"num_hidden_layers": 4}
+    torch.manual_seed(0)
+    config = getattr(transformers, kind)(**divided | layers)
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for parameter in theirs.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    folder = tmp_path / "theirs"
+    theirs.save_pretrained(folder)
+    tokenizer = train_tokenizer("bpe", SAMPLE, 290)
+    write_together(folder, {
+        "tokenizer.json": tokenizer_document(tokenizer), "tokenizer_config.json": tokenizer_settings(tokenizer),
+    })  # fmt: skip
+    run = load_run(import_model(str(folder), str(tmp_path / "run")).path)
+    tokens = torch.randint(0, 290, (2, 40))
+    torch.testing.assert_close(run.model(tokens), theirs(tokens).logits[..., :290], atol=1e-4, rtol=0)
+    before, weights = read_weights(folder), weights_of(run.model)
+    for format in ("hf",) if "Mistral" in name else ("hf", "gguf"):  # GGUF has no sliding window
+        export_run(load_run(run.path), format, out := tmp_path / format, "f32")
+        source = out if format == "hf" else next(out.glob("*.gguf"))
+        again = load_run(import_model(str(source), str(tmp_path / f"{format}-run")).path)
+        after = weights_of(again.model)
+        assert after.keys() == weights.keys() and all(torch.equal(after[n], weights[n]) for n in weights)
+        assert again.config.model == run.config.model
+    written = read_weights(tmp_path / "hf")
+    assert all(torch.equal(written[n], before[n]) for n in written) and len(before) - len(written) in (0, 1)
 
 
 REFUSED = {

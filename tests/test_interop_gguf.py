@@ -27,7 +27,11 @@ from understudy.tokenizer.chat import CHAT_TEMPLATE, render, with_chat_tokens
 from understudy.tokenizer.huggingface import HuggingFaceTokenizer
 
 gguf: Any = pytest.importorskip("gguf", reason="gguf comes with `pip install 'understudy[interop]'`")
-SHAPES = {"gpt2": {"activation": "gelu_tanh"}, "qwen3": {"n_heads": 4, "n_kv_heads": 2, "head_width": 16}}
+SHAPES = {
+    "gpt2": {"activation": "gelu_tanh"},
+    "qwen3": {"n_heads": 4, "n_kv_heads": 2, "head_width": 16},
+    "lfm2": {"n_heads": 4, "n_kv_heads": 2, "conv_layers": [0]},
+}
 
 
 def bpe(pattern: str = "gpt2") -> Tokenizer:
@@ -52,7 +56,7 @@ def test_weights_and_metadata(family: str, type: str, tmp_path: Path) -> None:
     expected = run.model.blocks[0].mlp.down.weight.detach().clone()
     reader = exported(run, tmp_path / "out", type)
     architecture = field(reader, "general.architecture")
-    assert architecture == {"gpt2": "gpt2", "qwen3": "qwen3"}[family]
+    assert architecture == family
     assert field(reader, f"{architecture}.context_length") == 32
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     down = tensors["blk.0.ffn_down.weight"]

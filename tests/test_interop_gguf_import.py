@@ -33,6 +33,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "smollm3": {"n_layers": 5, "no_rope_layers": [3]},
     "qwen2": {"n_heads": 4, "n_kv_heads": 2},
     "qwen3": {"n_heads": 4, "n_kv_heads": 1, "head_width": 16},
+    "lfm2": {"n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "conv_layers": [0, 2]},
 }  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from understudy.config.run import OptimConfig
 
 
 def role(name: str, parameter: nn.Parameter) -> str:
-    """The role of a parameter: ``vector`` (biases, norms), ``head``, ``ngram``, ``embedding``, or ``matrix``."""
-    if parameter.ndim < 2:
+    """The role of a parameter: ``vector`` (biases, norms, convolutions), ``head``, ``ngram``, ``embedding``, or ``matrix``."""
+    if parameter.ndim != 2:
         return "vector"
     if name.startswith(("head.", "score.")):
         return "head"

@@ -27,6 +27,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "smollm3": LLAMA_DEFAULTS,
     "qwen2": LLAMA_DEFAULTS | {"qkv_bias": True},
     "qwen3": LLAMA_DEFAULTS | {"qk_norm": True},
+    "lfm2": LLAMA_DEFAULTS | {"qk_norm": True, "norm_eps": 1e-5, "rope_theta": 1e6},
 }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ class RopeScaling(Section):
         return self
 
 
-Family = Literal["gpt2", "llama", "mistral", "smollm3", "qwen2", "qwen3", "bigram"]
+Family = Literal["gpt2", "llama", "mistral", "smollm3", "qwen2", "qwen3", "lfm2", "bigram"]
 
 
 class LoraConfig(Section):
@@ -64,8 +65,9 @@ class LoraConfig(Section):
     """Rank of each adapter."""
     alpha: Positive = 16.0
     """Scale of the adapters: their output is multiplied by alpha / rank."""
-    targets: tuple[Literal["qkv", "project", "up", "down"], ...] = ("qkv", "project", "up", "down")
-    """Layers of each block with an adapter: qkv and project of the attention, up and down of the MLP."""
+    targets: tuple[Literal["qkv", "gates", "project", "up", "down"], ...] = ("qkv", "gates", "project", "up", "down")
+    """Layers of each block with an adapter: qkv and project of the attention, gates and project of a short convolution, up
+    and down of the MLP."""
     dropout: Dropout = 0.0
     """Dropout on the input of each adapter."""
     embeddings: bool | None = None
@@ -81,7 +83,8 @@ class ModelConfig(Section):
 
     family: Family = "gpt2"
     """Architecture: gpt2; the Llama line (rotary positions, RMSNorm, SwiGLU): llama, mistral, smollm3, qwen2 with biases
-    of queries, keys and values, qwen3 with normalised queries and keys; or bigram, a table of next tokens."""
+    of queries, keys and values, qwen3 with normalised queries and keys, lfm2 with these and with short convolutions; or
+    bigram, a table of next tokens."""
     vocab_size: Count | None = None
     """Number of token ids. Default: that of the tokenizer."""
     embedding_rows: Count | None = None
@@ -107,6 +110,10 @@ class ModelConfig(Section):
     rope_scaling: RopeScaling | None = None
     no_rope_layers: tuple[NotNegative, ...] | None = None
     """Layers without positions, counted from 0, as in SmolLM3."""
+    conv_layers: tuple[NotNegative, ...] | None = None
+    """Layers with a short convolution in place of attention, counted from 0, as in LFM2."""
+    conv_width: Count | None = None
+    """Tokens that a short convolution sums, its own included. Default: 3."""
     sliding_window: Count | None = None
     """Each token attends to so many tokens, itself included, as in Mistral. Default: to all before it."""
     norm: Literal["layernorm", "rmsnorm"] | None = None
@@ -180,6 +187,10 @@ class ModelConfig(Section):
         else:
             refuse(given, "model", "learned positions", {"rope_theta", "rope_scaling", "no_rope_layers"})
         filled.setdefault("qkv_bias", filled["bias"])
+        if filled.get("conv_layers"):
+            filled.setdefault("conv_width", 3)
+        else:
+            refuse(given, "model", "no conv_layers", {"conv_width"})
         if filled["ngram_orders"]:
             filled.setdefault("ngram_buckets", 8192)
             filled.setdefault("ngram_dropout", 0.0)
@@ -205,8 +216,12 @@ class ModelConfig(Section):
             )
         if self.position == "rope" and head_width % 2:
             raise ValueError(f"rotary positions turn pairs, so model.head_width {head_width} must be even")
-        if outside := [layer for layer in self.no_rope_layers or () if layer >= (self.n_layers or 0)]:
-            raise ValueError(f"model.no_rope_layers names layer {outside[0]}, and the model has {self.n_layers}")
+        for option in ("no_rope_layers", "conv_layers"):
+            layers: tuple[int, ...] = getattr(self, option) or ()
+            if outside := [layer for layer in layers if layer >= (self.n_layers or 0)]:
+                raise ValueError(f"model.{option} names layer {outside[0]}, and the model has {self.n_layers}")
+            if len(set(layers)) < len(layers):
+                raise ValueError(f"model.{option} names a layer twice")
         if self.embedding_rows and self.vocab_size and self.embedding_rows < self.vocab_size:
             raise ValueError(
                 f"model.embedding_rows {self.embedding_rows} is less than model.vocab_size {self.vocab_size}; leave it out"
@@ -243,6 +258,8 @@ class ModelShape:
     rope_theta: float = 0.0
     rope_scaling: RopeScaling | None = None
     no_rope_layers: tuple[int, ...] = ()
+    conv_layers: tuple[int, ...] = ()
+    conv_width: int = 0
     sliding_window: int = 0
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     norm_eps: float = 0.0
@@ -266,6 +283,11 @@ class ModelShape:
     def padded_vocab_size(self) -> int:
         """Rows of the embedding: as set, or the vocabulary rounded up to 64, which matrix products prefer."""
         return self.embedding_rows or _round_up(self.vocab_size, 64)
+
+    @property
+    def attention_layers(self) -> int:
+        """The number of layers with attention."""
+        return self.n_layers - len(self.conv_layers)
 
     @property
     def rows_in_files(self) -> int:

@@ -348,9 +348,7 @@ def _make_room(model: Model, cache: KVCache, autocast: torch.dtype | None) -> No
         recent = cache.tokens[full, -half:]  # (F, half)
         fresh = KVCache(model.shape, len(full), half, recent.device, cache.keys.dtype)
         _read(model, recent, fresh, autocast)
-        cache.keys[:, full, :, :half] = fresh.keys
-        cache.values[:, full, :, :half] = fresh.values
-        cache.tokens[full, :half] = recent
+        cache.replace(full, fresh)
     cache.set_lengths(cache.lengths.index_fill(0, full, half))
 
 

@@ -104,16 +104,19 @@ def layer_states(model: GPT, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]
 
     Returns:
         Normed states (1, T, D) of the embedding and after each block, and the attention weights (H, T, T) of each block in
-        fp32, on the CPU.
+        fp32, on the CPU; zeros for a short convolution, which has none.
     """
     context = model.prepare(tokens, causal())
     x = model.embed(tokens, context)
     states, attention = [model.norm(x)], []
     for block in cast("Iterable[Block]", model.blocks):
-        q, k, _ = block.attention.queries_keys_values(block.attention_norm(x), context)
-        k = shift_keys(k, context.positions) if context.key_shift else k
-        mask = context.mask if isinstance(context.mask, Tensor) else None  # of a sliding window
-        attention.append(attention_weights(q.float(), k.float(), mask)[0].cpu())
+        if block.is_conv:
+            attention.append(torch.zeros(model.shape.n_heads, tokens.shape[1], tokens.shape[1]))
+        else:
+            q, k, _ = block.attention.queries_keys_values(block.attention_norm(x), context)
+            k = shift_keys(k, context.positions) if context.key_shift else k
+            mask = context.mask if isinstance(context.mask, Tensor) else None  # of a sliding window
+            attention.append(attention_weights(q.float(), k.float(), mask)[0].cpu())
         x = block(x, context)
         states.append(model.norm(x))
     return states, attention
@@ -143,6 +146,8 @@ def heads_off(model: GPT, heads: Iterable[tuple[int, int]]) -> Iterator[None]:
                 f"there is no head {(layer, head)}: the model has {shape.n_layers} layers with {shape.n_heads} heads each, "
                 "counted from 0"
             )
+        if layer in shape.conv_layers:
+            raise ValueError(f"there is no head {(layer, head)}: layer {layer} is a short convolution")
         off.setdefault(layer, []).append(head)
     with contextlib.ExitStack() as stack:
         for layer, numbers in off.items():

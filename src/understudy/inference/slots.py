@@ -50,9 +50,7 @@ class Slots:
         self.chunk, self.cache, self.cache_bytes, self._uses = chunk, None, 0, 0
         if shape.family != "bigram":
             self.cache = KVCache(shape, max_rows, None, device, dtype)
-            for memory in (self.cache.keys, self.cache.values):
-                memory.zero_()  # allocates the pages now, not in the middle of a completion
-                self.cache_bytes += memory.nbytes
+            self.cache_bytes = self.cache.allocate()
         self.slots = [Slot(number) for number in range(max_rows)]
 
     def __len__(self) -> int:

@@ -105,7 +105,8 @@ def shape_from_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, Any],
         value = metadata.get(f"{name}.{key}", default)
         if value is None:
             raise ValueError(f"{path} lacks {name}.{key}; it is damaged, or of another kind")
-        if key != "rope.scaling.type" and (type(value) not in (int, float) or not 0 <= value < 2**40):
+        numbers = value if key == "attention.head_count_kv" and isinstance(value, list) and value else [value]
+        if key != "rope.scaling.type" and not all(type(n) in (int, float) and 0 <= n < 2**40 for n in numbers):
             raise ValueError(
                 f"{path} has {name}.{key} {str(value)[:40]!r}, which is no number of a model; it is damaged"
             )
@@ -141,6 +142,17 @@ def shape_from_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, Any],
         shape["rope_scaling"] = {"type": "linear", "factor": setting("rope.scaling.factor")}
     if name == "smollm3":
         shape["no_rope_layers"] = list(range(3, shape["n_layers"], 4))
+    if isinstance(heads := shape["n_kv_heads"], list):  # by layer; a convolution has none
+        shape["n_kv_heads"] = max(heads)
+        known = (0, max(heads)) if name == "lfm2" else (max(heads),)
+        if len(heads) != shape["n_layers"] or not max(heads) or any(count not in known for count in heads):
+            raise ValueError(
+                f"{path} has layers with different numbers of key and value heads, which has no counterpart here"
+            )
+        if name == "lfm2":
+            shape["conv_layers"] = [layer for layer, count in enumerate(heads) if not count]
+    if shape.get("conv_layers"):
+        shape["conv_width"] = setting("shortconv.l_cache")
     return shape
 
 
@@ -288,7 +300,12 @@ def _add_shape(writer: Any, config: ModelConfig) -> None:
         writer.add_layer_norm_eps(config.norm_eps)
         return
     writer.add_vocab_size(config.resolve().rows_in_files)
-    writer.add_head_count_kv(config.n_kv_heads)
+    if config.family == "lfm2":
+        shape = config.resolve()
+        writer.add_head_count_kv([0 if n in shape.conv_layers else shape.n_kv_heads for n in range(shape.n_layers)])
+        writer.add_shortconv_l_cache(shape.conv_width or 3)
+    else:
+        writer.add_head_count_kv(config.n_kv_heads)
     writer.add_key_length(config.head_width)
     writer.add_value_length(config.head_width)
     writer.add_rope_dimension_count(config.head_width)
@@ -303,7 +320,7 @@ def _type_of(name: str, values: np.ndarray, type: str) -> Any:
     """GGUF's storage type of a tensor."""
     import gguf
 
-    if values.ndim == 1 or name == "position_embd.weight":
+    if values.ndim == 1 or name == "position_embd.weight" or name.endswith("shortconv.conv.weight"):
         return gguf.GGMLQuantizationType.F32
     if type == "q8_0" and values.shape[1] % BLOCK:
         return gguf.GGMLQuantizationType.F16

@@ -40,7 +40,7 @@ SPLITTERS: dict[str, list[Json]] = {
 }
 """llama.cpp's names of splittings, and the pre-tokenizers that do the same."""
 NORMALIZERS: dict[str, Json | None] = {"qwen2": {"type": "NFC"}}
-ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "smaug-bpe": "llama-bpe", "smollm3": "llama-bpe"}
+ALIASES = dict.fromkeys(("llama3", "llama-v3", "smaug-bpe", "smollm3", "lfm2"), "llama-bpe")
 """Further names of the same splittings."""
 IGNORING_MERGES = ("llama-bpe",)
 """Splittings under which llama.cpp takes a word that is a token as it is."""

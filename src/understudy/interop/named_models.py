@@ -37,6 +37,9 @@ NAMED_MODELS: dict[str, NamedModel] = {
     "qwen3-1.7b": NamedModel("Qwen/Qwen3-1.7B", "apache-2.0"),
     "llama3.2-1b": NamedModel("meta-llama/Llama-3.2-1B-Instruct", "llama3.2"),
     "llama3.2-3b": NamedModel("meta-llama/Llama-3.2-3B-Instruct", "llama3.2"),
+    "lfm2-350m": NamedModel("LiquidAI/LFM2-350M", "lfm1.0"),
+    "lfm2-700m": NamedModel("LiquidAI/LFM2-700M", "lfm1.0"),
+    "lfm2-1.2b": NamedModel("LiquidAI/LFM2-1.2B", "lfm1.0"),
     "tinyllama-1.1b": NamedModel("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "apache-2.0"),
     "mistral-7b": NamedModel("mistralai/Mistral-7B-Instruct-v0.3", "apache-2.0"),
 }

@@ -6,6 +6,7 @@ number of a block. Kinds of rows:
     tokens     a row for each token; the other format has no padding rows, and ours are zeros
     heads      queries, keys and values in one matrix; GGUF's llama has the rotary pairs of q and k side by side
     halves     the gate of SwiGLU, then its values
+    conv       a weight for each feature and place, (D, 1, W); GGUF's is (D, W)
 """
 
 from __future__ import annotations
@@ -91,6 +92,33 @@ TABLES: dict[str, tuple[NameRow, ...]] = {
         NameRow("head.weight", "lm_head.weight", "output.weight", "tokens"),
         NameRow("score.weight", "score.weight", "score.weight"),
     ),
+    "lfm2": (
+        NameRow("token_embedding.weight", "model.embed_tokens.weight", "token_embd.weight", "tokens"),
+        NameRow("blocks.N.attention_norm.weight", "model.layers.N.operator_norm.weight", "blk.N.attn_norm.weight"),
+        NameRow(
+            "blocks.N.attention.qkv.weight",
+            "model.layers.N.self_attn.q_proj.weight model.layers.N.self_attn.k_proj.weight "
+            "model.layers.N.self_attn.v_proj.weight",
+            "blk.N.attn_q.weight blk.N.attn_k.weight blk.N.attn_v.weight",
+            "heads",
+        ),
+        NameRow("blocks.N.attention.query_norm.weight", "model.layers.N.self_attn.q_layernorm.weight", "blk.N.attn_q_norm.weight"),
+        NameRow("blocks.N.attention.key_norm.weight", "model.layers.N.self_attn.k_layernorm.weight", "blk.N.attn_k_norm.weight"),
+        NameRow("blocks.N.attention.project.weight", "model.layers.N.self_attn.out_proj.weight", "blk.N.attn_output.weight"),
+        NameRow("blocks.N.conv.gates.weight", "model.layers.N.conv.in_proj.weight", "blk.N.shortconv.in_proj.weight"),
+        NameRow("blocks.N.conv.conv.weight", "model.layers.N.conv.conv.weight", "blk.N.shortconv.conv.weight", "conv"),
+        NameRow("blocks.N.conv.project.weight", "model.layers.N.conv.out_proj.weight", "blk.N.shortconv.out_proj.weight"),
+        NameRow("blocks.N.mlp_norm.weight", "model.layers.N.ffn_norm.weight", "blk.N.ffn_norm.weight"),
+        NameRow(
+            "blocks.N.mlp.up.weight",
+            "model.layers.N.feed_forward.w1.weight model.layers.N.feed_forward.w3.weight",
+            "blk.N.ffn_gate.weight blk.N.ffn_up.weight",
+            "halves",
+        ),
+        NameRow("blocks.N.mlp.down.weight", "model.layers.N.feed_forward.w2.weight", "blk.N.ffn_down.weight"),
+        NameRow("norm.weight", "model.embedding_norm.weight", "token_embd_norm.weight"),
+        NameRow("head.weight", "lm_head.weight", "output.weight", "tokens"),
+    ),
 }  # fmt: skip
 
 PAIRED_IN_GGUF = ("llama", "mistral", "smollm3")
@@ -99,7 +127,7 @@ PAIRED_IN_GGUF = ("llama", "mistral", "smollm3")
 
 def table_of(family: str) -> tuple[NameRow, ...]:
     """The names of a family's weights."""
-    return TABLES["gpt2" if family == "gpt2" else "llama"]
+    return TABLES.get(family, TABLES["llama"])
 
 
 COLUMNS: dict[str, Callable[[NameRow], list[str]]] = {
@@ -118,6 +146,7 @@ class TensorPlace:
         sizes: rows of our weight for each name; without padding rows they add up to all rows.
         padding: padding rows of our weight.
         paired_width: the head width, if their queries and keys have neighbouring rotary pairs; else 0.
+        squeezed: whether theirs lacks the second dimension, which is 1.
     """
 
     ours: str
@@ -126,6 +155,7 @@ class TensorPlace:
     sizes: tuple[int, ...]
     padding: int
     paired_width: int = 0
+    squeezed: bool = False
 
     def reorder(self, part: Tensor, number: int, back: bool = False) -> Tensor:
         """Part ``number`` of our weight with its rotary pairs in their order, or back in ours."""
@@ -148,7 +178,10 @@ def places(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, column: s
         plain_names, padding = tuple(name.removesuffix(".T") for name in names), shape[0] - sum(rows)
         paired = column == "gguf" and row.kind == "heads" and config.family in PAIRED_IN_GGUF
         paired_width = config.resolve().head_width if paired else 0
-        tensor_places.append(TensorPlace(ours, plain_names, transposed, rows[: len(names)], padding, paired_width))
+        squeezed = column == "gguf" and row.kind == "conv"
+        tensor_places.append(
+            TensorPlace(ours, plain_names, transposed, rows[: len(names)], padding, paired_width, squeezed)
+        )
     return tensor_places
 
 
@@ -160,7 +193,7 @@ def to_theirs(weights: Tensors, config: ModelConfig, column: str) -> Tensors:
     for place in places({name: tuple(t.shape) for name, t in weights.items()}, config, column):
         parts = weights[place.ours][: sum(place.sizes)].split(place.sizes)
         for number, (name, part) in enumerate(zip(place.names, parts)):
-            part = place.reorder(part, number)
+            part = place.reorder(part.squeeze(1) if place.squeezed else part, number)
             # a copy, because safetensors refuses views of a larger tensor
             theirs[name] = (part.T if place.transposed else part).clone(memory_format=torch.contiguous_format)
     return theirs
@@ -181,13 +214,14 @@ def from_theirs(tensors: Tensors, config: ModelConfig, column: str, source: obje
     tensor_places = places(shapes, config, column)
     expected: dict[str, tuple[int, ...]] = {}
     for place in tensor_places:
-        parts_shapes = [(size, *shapes[place.ours][1:]) for size in place.sizes]
+        parts_shapes = [(size, *shapes[place.ours][1 + place.squeezed :]) for size in place.sizes]
         expected |= zip(place.names, (shape[::-1] if place.transposed else shape for shape in parts_shapes))
     check_shapes(tensors, expected, source)
     ours = {}
     for place in tensor_places:
         parts = [place.reorder(tensors[name], number, back=True) for number, name in enumerate(place.names)]
         parts = [part.T for part in parts] if place.transposed else parts
+        parts = [part.unsqueeze(1) for part in parts] if place.squeezed else parts
         padding = parts[0].new_zeros(place.padding, *parts[0].shape[1:])
         ours[place.ours] = torch.cat([*parts, padding]) if len(parts) > 1 or place.padding else parts[0].contiguous()
     return ours

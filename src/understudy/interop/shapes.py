@@ -50,7 +50,8 @@ class Architecture:
 
     @property
     def activation_field(self) -> str:
-        return "activation_function" if self.model_type == "gpt2" else "hidden_act"
+        """Empty if their settings do not name it."""
+        return {"gpt2": "activation_function", "lfm2": ""}.get(self.model_type, "hidden_act")
 
 
 def _llama_line(
@@ -73,7 +74,7 @@ def _llama_line(
         activations={"swiglu": "silu"},
         always={
             "position": "rope", "norm": "rmsnorm", "bias": False, "qkv_bias": False, "qk_norm": False,
-            "no_rope_layers": (), "sliding_window": None,
+            "no_rope_layers": (), "conv_layers": (), "sliding_window": None,
         } | always,
         theirs_always={"partial_rotary_factor": 1.0} | theirs_always,
         defaults={
@@ -83,6 +84,8 @@ def _llama_line(
     )  # fmt: skip
 
 
+ATTENTION = "full_attention"
+"""Hugging Face's name of a layer that attends to all tokens before."""
 ANY = object()
 """As a required value: any."""
 MOST_LAYERS, MOST_CONTEXT = 1000, 1 << 20
@@ -101,7 +104,9 @@ ARCHITECTURES: dict[str, Architecture] = {
             "dropout": "resid_pdrop",
         },
         activations={"gelu_tanh": "gelu_new", "gelu": "gelu", "relu2": "relu2"},
-        always={"position": "learned", "norm": "layernorm", "qk_norm": False, "sliding_window": None},
+        always={
+            "position": "learned", "norm": "layernorm", "qk_norm": False, "sliding_window": None, "conv_layers": (),
+        },
         theirs_always={
             "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False,
         },
@@ -131,6 +136,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         "qwen3", "Qwen3", {"qk_norm": True}, {"attention_bias": False, "use_sliding_window": False},
         {"num_key_value_heads": 32, "head_dim": 128},
     ),
+    "lfm2": replace(
+        _llama_line(
+            "lfm2", "Lfm2", {"qk_norm": True, "conv_layers": ANY}, {"conv_bias": False}, {}, head_width=False,
+            norm_eps="norm_eps", conv_width="conv_L_cache",
+        ),
+        reward_model="",
+        defaults={
+            "num_key_value_heads": 8, "norm_eps": 1e-5, "tie_word_embeddings": True, "max_position_embeddings": 128_000,
+            "rope_theta": 1e6, "conv_L_cache": 3,
+        },
+    ),
 }  # fmt: skip
 ALIASES = {"gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
 
@@ -153,6 +169,10 @@ def check_exportable(run: Run, format: str) -> None:
         raise ValueError(f"the run {run.path} is a bigram, and {name} has no counterpart for it; export a GPT")
     if gives_scores(run) and format != "hf":
         raise ValueError(f"the run {run.path} gives scores, which {name} has no counterpart for; use --format hf")
+    if gives_scores(run) and not ARCHITECTURES[config.family].reward_model:
+        raise ValueError(
+            f"the run {run.path} gives scores, which {name} has no counterpart for in the family {config.family}"
+        )
     if format == "nanogpt" and config.family != "gpt2":
         raise ValueError(f"nanoGPT has no counterpart for model.family {config.family}; use --format hf or gguf")
     family = ARCHITECTURES[config.family]
@@ -244,11 +264,12 @@ def config_document(config: ModelConfig, dtype: str = "float32") -> dict[str, An
         "architectures": [architecture.reward_model if config.score_head else architecture.language_model],
         "model_type": architecture.model_type,
         **{theirs: getattr(config, ours) for ours, theirs in architecture.fields.items()},
-        architecture.activation_field: architecture.activations[shape.activation],
         **{name: value for name, value in architecture.theirs_always.items() if name != "partial_rotary_factor"},
         "vocab_size": shape.rows_in_files,
         "dtype": dtype,
     }
+    if architecture.activation_field:
+        document[architecture.activation_field] = architecture.activations[shape.activation]
     if config.family == "gpt2":
         document |= {"embd_pdrop": config.dropout, "attn_pdrop": 0.0}
     else:  # transformers from version 5 on reads rope_parameters, everything else rope_theta and rope_scaling
@@ -260,6 +281,12 @@ def config_document(config: ModelConfig, dtype: str = "float32") -> dict[str, An
         }
     if config.family == "smollm3":
         document["no_rope_layers"] = [int(layer not in shape.no_rope_layers) for layer in range(shape.n_layers)]
+    if config.family == "lfm2":
+        kinds = ["conv" if layer in shape.conv_layers else ATTENTION for layer in range(shape.n_layers)]
+        document |= {
+            "layer_types": kinds, "full_attn_idxs": [layer for layer, kind in enumerate(kinds) if kind == ATTENTION],
+            "conv_L_cache": shape.conv_width or 3, "block_auto_adjust_ff_dim": False,
+        }  # fmt: skip
     if config.score_head:
         document |= {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
     return document
@@ -301,7 +328,7 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
     shape = {"family": name} | {
         ours: settings[theirs] for ours, theirs in architecture.fields.items() if settings[theirs] is not None
     }
-    activation = str(settings[architecture.activation_field])
+    activation = str(settings.get(architecture.activation_field, "silu"))
     known = {theirs: ours for ours, theirs in architecture.activations.items()}
     if ALIASES.get(activation, activation) not in known:
         raise ValueError(f"{source} has the activation {activation!r}; {' and '.join(known)} can be imported")
@@ -313,7 +340,9 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
             raise ValueError(
                 f"{source} has {architecture.fields[option]} {shape[option]}; up to {most:,} can be imported"
             )
-    wanted = "sliding_attention" if shape.get("sliding_window") else "full_attention"
+    if name == "lfm2":
+        return shape | _lfm2_settings(document, shape, source)
+    wanted = "sliding_attention" if shape.get("sliding_window") else ATTENTION
     if any(layer != wanted for layer in document.get("layer_types") or []):
         raise ValueError(f"{source} has layer_types other than {wanted} for all layers, which has no counterpart here")
     if name == "smollm3":
@@ -325,6 +354,25 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
         with_rope = with_rope or [(n + 1) % interval != 0 for n in range(layers)]
         shape["no_rope_layers"] = [layer for layer, has_rope in enumerate(with_rope) if not has_rope]
     return shape
+
+
+def _lfm2_settings(document: Mapping[str, Any], shape: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """The settings of a LFM2 that other architectures lack or name otherwise."""
+    layers, d_ff = shape["n_layers"], document.get("block_ff_dim", shape["d_ff"])
+    attention = document.get("full_attn_idxs") or []
+    kinds = document.get("layer_types") or [
+        "conv" if attention and n not in attention else ATTENTION for n in range(layers)
+    ]
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("conv", ATTENTION) for kind in kinds):
+        raise ValueError(f"{source} has layer_types that are not conv or {ATTENTION} for each layer; it is damaged")
+    multiplier, multiple = document.get("block_ffn_dim_multiplier", 1.0), document.get("block_multiple_of", 256)
+    if not (type(d_ff) is type(multiple) is int and multiple > 0 and isinstance(multiplier, int | float | None)):
+        raise ValueError(f"{source} has a width of the MLP that is no number; it is damaged")
+    if document.get("block_auto_adjust_ff_dim", True):
+        d_ff = -(-int((multiplier or 1.0) * int(2 * d_ff / 3)) // multiple) * multiple
+    conv_layers = [layer for layer, kind in enumerate(kinds) if kind == "conv"]
+    settings = {"d_ff": d_ff, "conv_layers": conv_layers, "tied": document.get("tie_embedding", shape["tied"])}
+    return settings if conv_layers else settings | {"conv_width": None}
 
 
 def _family_of(document: Mapping[str, Any], source: object) -> str:

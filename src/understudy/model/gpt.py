@@ -1,4 +1,4 @@
-"""GPT: GPT-2, and the Llama line (Llama, Mistral, SmolLM, Qwen). One file, one forward; families are options.
+"""GPT: GPT-2, and the Llama line (Llama, Mistral, SmolLM, Qwen, LFM2). One file, one forward; families are options.
 
 The model maps token ids to logits. It knows nothing of text, files or training, and asks for no
 device, precision or row layout: that is in the AttentionContext (masks.py) and in the kernels (attention.py).
@@ -10,6 +10,7 @@ Initial values:
     head, if not tied               normal, 0.02; zero with zero_init_projections
     ngram_embedding, score          zero
     norms, biases                   one, zero
+    conv                            uniform within 1 / sqrt(its width)
     shifted half of W_k             W_q's (positions.py), with key_shift
 
 Shapes: B batch, T time, D model width, H heads, Hk key and value heads, K head width, F hidden width of the MLP,
@@ -32,7 +33,9 @@ from understudy.model.lora import add_lora
 from understudy.model.masks import AttentionContext, causal, limit_to_window
 from understudy.model.ngram import NgramEmbedding
 from understudy.model.positions import init_shifted_keys, rope_table, rotate
+from understudy.model.rms_norm import RMSNorm
 from understudy.model.score_head import ScoreHead
+from understudy.model.short_conv import ShortConv
 from understudy.model.swiglu import swiglu
 
 
@@ -85,6 +88,8 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+            elif name.endswith("conv.weight"):
+                nn.init.uniform_(parameter, -(self.shape.conv_width**-0.5), self.shape.conv_width**-0.5)
             elif name.startswith(("ngram_embedding", "score")) or (name == "head.weight" and zero):
                 nn.init.zeros_(parameter)
             elif name.endswith(("project.weight", "down.weight")):
@@ -132,7 +137,7 @@ class GPT(nn.Module):
         """The context with the model's additions: the tokens, their rotary angles, whether keys are shifted."""
         length, limit, positions = tokens.shape[1], self.shape.context_length, context.positions
         if context.cache is not None and positions is not None:
-            context.cache.write_tokens(tokens, positions)
+            context.cache.write(context.cache.tokens, tokens, positions)
         elif length > limit and positions is None:
             raise ValueError(f"{length} tokens do not fit the context of {limit}; pass the last ones only")
         rope = None  # (2, [B, 1,] T, K)
@@ -158,27 +163,32 @@ class GPT(nn.Module):
     def flops_per_token(self) -> int:
         """Floating-point operations of forward and backward for one token at full context.
 
-        Six for each weight that multiplies (embeddings are looked up), and 12 T H K for each layer's attention
+        Six for each weight that multiplies (embeddings are looked up), and 12 T H K for each attention layer
         (Chowdhery et al. 2022, appendix B).
         """
         shape = self.shape
         weights = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2) + self.head.weight.numel()
         weights -= sum(p.numel() for name, p in self.blocks.named_parameters() if "value_embedding" in name)
-        return 6 * weights + 12 * shape.n_layers * shape.n_heads * shape.head_width * shape.context_length
+        return 6 * weights + 12 * shape.attention_layers * shape.n_heads * shape.head_width * shape.context_length
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to the residual stream after a norm of its input."""
+    """Attention, or a short convolution, and MLP, each added to the residual stream after a norm of its input."""
 
     def __init__(self, shape: ModelShape, layer: int) -> None:
         super().__init__()
         self.attention_norm = make_norm(shape, shape.d_model)
-        self.attention = CausalSelfAttention(shape, layer)
+        self.is_conv = layer in shape.conv_layers
+        if self.is_conv:
+            self.conv = ShortConv(shape, layer)
+        else:
+            self.attention = CausalSelfAttention(shape, layer)
         self.mlp_norm = make_norm(shape, shape.d_model)
         self.mlp = MLP(shape)
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
-        x = self.attention(self.attention_norm(x), context) + context.selected(x)
+        mix = self.conv if self.is_conv else self.attention
+        x = mix(self.attention_norm(x), context) + context.selected(x)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -247,5 +257,5 @@ class MLP(nn.Module):
 def make_norm(shape: ModelShape, width: int) -> nn.Module:
     """The family's norm over the last ``width`` features."""
     if shape.norm == "rmsnorm":
-        return nn.RMSNorm(width, eps=shape.norm_eps)
+        return RMSNorm(width, shape.norm_eps)
     return nn.LayerNorm(width, eps=shape.norm_eps, bias=shape.bias)

@@ -1,4 +1,5 @@
-"""KV cache: keys and values of the tokens read so far, so that each new token costs one position.
+"""KV cache: keys and values of the tokens read so far, and the inputs of short convolutions, so that each new token costs
+one position.
 
 Rows may hold different numbers of tokens. A row's new tokens are written at its own length; nothing beyond a row's
 length is attended to. Not here: attention itself, sampling, which request has which row.
@@ -24,6 +25,8 @@ class KVCache:
         lengths: (B,) tokens held by each row. :meth:`set_lengths` with fewer forgets the last tokens of a row.
         longest: the largest of the lengths, as a number, so that no step waits for the device.
         tokens: (B, max_tokens) the tokens themselves, which n-gram embeddings look back at.
+        keys, values: (attention layers, B, H, max_tokens, K).
+        conv_inputs: (convolution layers, B, max_tokens, D).
         per_row: whether a step of one token attends row by row, to no more than each row holds. Its results for a row are
             then the same to the bit whatever rows are beside it, and need no mask. Many short rows are faster together.
     """
@@ -41,9 +44,15 @@ class KVCache:
             raise ValueError(
                 f"a cache of {self.max_tokens} tokens exceeds the model's context of {shape.context_length}"
             )
-        memory = memory_shape(shape, batch_size, self.max_tokens)
+        conv = set(shape.conv_layers)
+        attention = [layer for layer in range(shape.n_layers) if layer not in conv]
+        self._numbers = {layer: n for layers in (attention, sorted(conv)) for n, layer in enumerate(layers)}
+        memory = (len(attention), batch_size, shape.n_kv_heads, self.max_tokens, shape.head_width)
         self.keys = torch.zeros(memory, device=device, dtype=dtype)
         self.values = torch.zeros(memory, device=device, dtype=dtype)
+        self.conv_inputs = torch.zeros(
+            len(conv), batch_size, self.max_tokens, shape.d_model, device=device, dtype=dtype
+        )
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.tokens = torch.zeros(batch_size, self.max_tokens, dtype=torch.long, device=device)
         self.longest = 0
@@ -58,6 +67,7 @@ class KVCache:
         if list(rows) == list(range(rows[0], rows[0] + len(rows))):
             part = slice(rows[0], rows[0] + len(rows))
             picked.keys, picked.values, picked.tokens = self.keys[:, part], self.values[:, part], self.tokens[part]
+            picked.conv_inputs = self.conv_inputs[:, part]
         else:
             picked._rows = torch.tensor(rows, device=device)
         picked.set_lengths(torch.tensor(lengths, device=device))
@@ -70,13 +80,18 @@ class KVCache:
             return self.lengths[:, None]
         return self.lengths[:, None] + torch.arange(new_tokens, device=self.lengths.device)
 
-    def write_tokens(self, tokens: Tensor, positions: Tensor) -> None:
-        """Store ``tokens`` (B, T) at ``positions`` (B, T)."""
-        self.tokens[self._places()[:, None], positions] = tokens
+    def write(self, memory: Tensor, x: Tensor, positions: Tensor) -> None:
+        """Store ``x`` (B, T, ...) at ``positions`` (B, T) of ``memory`` (rows, max_tokens, ...): the tokens, or a layer's
+        inputs."""
+        memory[self._places()[:, None], positions] = x.to(memory.dtype)
 
-    def earlier_tokens(self, positions: Tensor) -> Tensor:
-        """The tokens (B, T) at ``positions`` (B, T)."""
-        return self.tokens[self._places()[:, None], positions]
+    def read(self, memory: Tensor, positions: Tensor) -> Tensor:
+        """What ``memory`` holds at ``positions`` (B, T): (B, T, ...)."""
+        return memory[self._places()[:, None], positions]
+
+    def inputs_of(self, layer: int) -> Tensor:
+        """The memory (rows, max_tokens, D) of the inputs of a convolution."""
+        return self.conv_inputs[self._numbers[layer]]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Store the keys and values (B, H, T, K) of new tokens; return all of the layer's so far.
@@ -85,7 +100,8 @@ class KVCache:
             One pair of (B, H, longest + T, K), or where a step attends row by row, for each row a pair of
             (1, H, its length + 1 or the window, K).
         """
-        all_keys, all_values = self.keys[layer], self.values[layer]  # (B, H, max_tokens, K)
+        number = self._numbers[layer]
+        all_keys, all_values = self.keys[number], self.values[number]  # (B, H, max_tokens, K)
         rows, new_tokens = len(keys), keys.shape[2]
         end = self.longest + new_tokens
         if rows == 1 and self._rows is None:
@@ -121,16 +137,31 @@ class KVCache:
         """
         if len(rows) > len(self.lengths):
             self.keys, self.values, self.tokens = self.keys[:, rows], self.values[:, rows], self.tokens[rows]
+            self.conv_inputs = self.conv_inputs[:, rows]
         else:
             here, held = torch.arange(len(rows), device=rows.device), slice(self.longest)
             here = here[rows != here]
             there = rows[here]
             self.keys[:, here, :, held] = self.keys[:, there, :, held]
             self.values[:, here, :, held] = self.values[:, there, :, held]
+            self.conv_inputs[:, here, held] = self.conv_inputs[:, there, held]
             self.tokens[here] = self.tokens[there]
             self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
-            self.tokens = self.tokens[: len(rows)]
+            self.conv_inputs, self.tokens = self.conv_inputs[:, : len(rows)], self.tokens[: len(rows)]
         self.set_lengths(self.lengths[rows])  # the longest row may have left
+
+    def replace(self, rows: Tensor, other: KVCache) -> None:
+        """Put the rows of ``other`` in place of the rows listed in (R,); the lengths stay."""
+        length = other.max_tokens
+        self.keys[:, rows, :, :length], self.values[:, rows, :, :length] = other.keys, other.values
+        self.conv_inputs[:, rows, :length], self.tokens[rows, :length] = other.conv_inputs, other.tokens
+
+    def allocate(self) -> int:
+        """Touch all memory, so that none is allocated in the middle of a completion; returns its bytes."""
+        memories = (self.keys, self.values, self.conv_inputs)
+        for memory in memories:
+            memory.zero_()
+        return sum(memory.nbytes for memory in memories)
 
     def set_lengths(self, lengths: Tensor) -> None:
         """Declare how many tokens of each row (B,) are real, after a forward over padded prompts."""
@@ -140,8 +171,3 @@ class KVCache:
 
     def _places(self) -> Tensor:
         return torch.arange(len(self.tokens), device=self.tokens.device) if self._rows is None else self._rows
-
-
-def memory_shape(shape: ModelShape, batch_size: int, max_tokens: int) -> tuple[int, int, int, int, int]:
-    """Of the keys, and of the values: (layers, B, H, T, K)."""
-    return shape.n_layers, batch_size, shape.n_kv_heads, max_tokens, shape.head_width

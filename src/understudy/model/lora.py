@@ -37,8 +37,10 @@ class LoraLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dtype == torch.bfloat16:  # one cast for both products
             x = x.to(self.weight.dtype)
-        low = self.scale * F.linear(self.lora_dropout(x), self.lora_a)  # (..., R)
-        return super().forward(x) + F.linear(low, self.lora_b)
+        low = F.linear(self.lora_dropout(x), self.lora_a)  # (..., R)
+        y = super().forward(x)
+        # one pass over y, where a product and an addition would take three
+        return torch.addmm(y.flatten(0, -2), low.flatten(0, -2), self.lora_b.T, alpha=self.scale).view(y.shape)
 
     def frozen(self) -> nn.Linear:
         """The layer without its adapter; the weights are shared."""

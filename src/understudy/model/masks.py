@@ -63,6 +63,27 @@ class AttentionContext:
     rope: Tensor | None = None
     key_shift: bool = False
 
+    def earlier(self, x: Tensor, back: int, memory: Tensor | None = None, fill: int = 0) -> Tensor:
+        """``x`` (B, T, ...) of the token ``back`` places before each one in its document; ``fill`` where there is none.
+
+        Args:
+            memory: with a cache, that which holds ``x`` of all tokens so far.
+        """
+        features = (1,) * (x.ndim - 2)
+        if memory is not None and self.cache is not None and self.positions is not None:
+            shifted = self.cache.read(memory, (self.positions - back).clamp(min=0))
+        elif self.prev_index is not None:
+            place = self.prev_index
+            for _ in range(back - 1):
+                place = self.prev_index.gather(1, place)
+            shifted = x.gather(1, place.view(*place.shape, *features).expand_as(x))
+        else:
+            length = x.shape[1]
+            shifted = F.pad(x[:, : max(0, length - back)], (0, 0) * len(features) + (min(back, length), 0), value=fill)
+        if self.positions is None:
+            return shifted
+        return shifted.masked_fill((self.positions < back).view(*self.positions.shape, *features), fill)
+
     def selected(self, x: Tensor) -> Tensor:
         """The selected places (M, ...) of ``x`` (B, T, ...); all of it where none are selected."""
         return x if self.select is None else x.flatten(0, 1).index_select(0, self.select)

@@ -41,19 +41,11 @@ class NgramEmbedding(nn.Module):
 
     def _rows(self, tokens: Tensor, context: AttentionContext) -> Tensor:
         """The table's rows (B, T, N): a hash that takes in one earlier token at a time, 0 where there is none."""
-        positions, prev_index = context.positions, context.prev_index
+        memory = None if context.cache is None else context.cache.tokens
         rows: list[Tensor] = []
-        hashed, place = tokens + 1, prev_index
+        hashed = tokens + 1
         for back in range(1, self.orders[-1]):
-            if place is not None and prev_index is not None:
-                earlier = tokens.gather(1, place) + 1
-                place = prev_index.gather(1, place)
-            elif context.cache is not None and positions is not None:
-                earlier = context.cache.earlier_tokens((positions - back).clamp(min=0)) + 1
-            else:
-                earlier = F.pad(tokens[:, : max(0, tokens.shape[1] - back)] + 1, (min(back, tokens.shape[1]), 0))
-            if positions is not None:
-                earlier = earlier.masked_fill(positions < back, 0)
+            earlier = context.earlier(tokens, back, memory, fill=-1) + 1
             hashed = (hashed * 1_000_003 + earlier) & 0x3FFFFFFFFF  # 38 bits, so that the products fit 64
             if back + 1 in self.orders:
                 rows.append(((hashed * 40_503) >> 15) % self.buckets + len(rows) * self.buckets)

@@ -108,8 +108,8 @@ def _state_bytes(
 def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     """Bytes of activations per token that the backward pass needs.
 
-    A block keeps the inputs of its norms, of its four products, of its attention and of its activation function
-    (Korthikanti et al. 2022, section 4, without the attention matrix, which is never whole).
+    A block keeps the inputs of its norms, of its four products, of its attention or short convolution and of its
+    activation function (Korthikanti et al. 2022, section 4, without the attention matrix, which is never whole).
     """
     model = config.model.resolve()
     if model.family == "bigram":
@@ -119,11 +119,15 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     attention = 2 * model.d_model + 2 * heads + 2 * kv_heads
     attention += 3 * (heads + kv_heads) if model.position == "rope" else 0  # rotated copies
     attention += heads + kv_heads if model.qk_norm else 0
-    mlp = 2 * model.d_model + model.d_ff * (4 if model.activation == "swiglu" else 2)
+    conv = model.d_model * (
+        7 + model.conv_width
+    )  # the two norm's, b, c, x, the product's, its sum, and the last product's
+    mlp = 2 * model.d_model + model.d_ff * (3 if model.activation == "swiglu" else 2)
     dropout = 3 * model.d_model if model.dropout else 0
-    features = (attention + mlp + dropout) * model.n_layers
+    convs = len(model.conv_layers)
+    features = attention * model.attention_layers + conv * convs + (mlp + dropout) * model.n_layers
     if config.train.activation_checkpointing:
-        features = model.d_model * model.n_layers + attention + mlp + dropout
+        features = model.d_model * model.n_layers + max(attention, conv if convs else 0) + mlp + dropout
     ngrams = 2 * len(model.ngram_orders) * model.d_model
     return item * (features + ngrams + 4 * model.d_model)
 

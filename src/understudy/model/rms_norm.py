@@ -1,0 +1,58 @@
+"""RMSNorm (Zhang and Sennrich 2019) with few passes over the activations.
+
+PyTorch has one kernel for it on CUDA, and on a CPU ten passes forward and backward, more where the precisions of input and
+weight differ.
+
+Shapes: D features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """``x / rms(x) * weight`` over the last D features, in the precision of ``x``."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) from (..., D)."""
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        result: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
+        return result
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Sums are in fp32 at least. Kept for the backward pass: the input, and one number for each of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=sum_dtype(x))
+        inverse = torch.rsqrt(length.square_().div_(x.shape[-1]).add_(eps)).to(x.dtype)  # (..., 1)
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight, inverse = ctx.saved_tensors
+        of_x = of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = ((x * inverse).mul_(gradient)).flatten(0, -2).sum(0, dtype=sum_dtype(x)).to(weight.dtype)
+        if ctx.needs_input_grad[0]:
+            scaled = gradient * weight.to(gradient.dtype)
+            along = (scaled * x).sum(-1, keepdim=True, dtype=sum_dtype(x))  # (..., 1)
+            factor = along.mul_(inverse.to(along.dtype).pow(3)).div_(-x.shape[-1]).to(x.dtype)
+            of_x = scaled.mul_(inverse).addcmul_(x, factor)
+        return of_x, of_weight, None
+
+
+def sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
