@@ -30,6 +30,7 @@ EXTRAS = {"value_embeddings": True, "key_shift": True, "ngram_orders": (2, 3), "
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
     "qwen3": {"family": "qwen3", "n_kv_heads": 2, "activation": "relu2", **EXTRAS},
+    "lfm2": {"family": "lfm2", "n_kv_heads": 2, "conv_layers": (0,)},
     "bigram": {"family": "bigram"},
 }
 GREEDY = SamplingSettings(temperature=0)

@@ -17,6 +17,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
     "qwen3": {"family": "qwen3", "n_kv_heads": 1},
     "shifted keys": {"family": "qwen3", "key_shift": True},
+    "short convolutions": {"family": "lfm2", "conv_layers": (0,), "n_kv_heads": 1},
     "n-grams": {"family": "qwen3", "ngram_orders": (2, 3), "ngram_buckets": 64, "value_embeddings": True},
 }
 COMMON = [5, 6, 7, 8]

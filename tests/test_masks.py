@@ -20,6 +20,7 @@ from understudy.model.masks import AttentionContext, cached, causal, dense_mask,
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
     "qwen3": {"family": "qwen3", "n_kv_heads": 1},
+    "short convolutions": {"family": "lfm2", "conv_layers": (0,), "n_kv_heads": 1},
     "all options": {
         "family": "qwen3", "key_shift": True, "ngram_orders": (2, 3), "ngram_buckets": 64, "value_embeddings": True,
     },

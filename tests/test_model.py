@@ -28,6 +28,8 @@ RICH = {
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
     "qwen3": {"family": "qwen3", "n_kv_heads": 2},
+    "lfm2": {"family": "lfm2", "n_kv_heads": 2, "conv_layers": (0,), "conv_width": 4},
+    "lfm2-rich": {"family": "lfm2", **RICH, "conv_layers": (1,)},
     "qwen3-rich": {"family": "qwen3", **RICH},
     "gpt2-rich": {"family": "gpt2", **RICH, "head_width": 12, "tied": False},
 }
@@ -88,6 +90,7 @@ OPTIONS = {
         {"n_kv_heads": 1, "dropout": 0.2, "ngram_orders": (3,), "ngram_dropout": 0.3},
         {"value_embeddings": True, "logit_softcap": 10.0, "head_width": 6},
         {"key_shift": True, "head_width": 12, "n_kv_heads": 2},
+        {"conv_layers": (0,), "dropout": 0.1},
     ),
 }
 

@@ -10,7 +10,7 @@ Initial values:
     head, if not tied               normal, 0.02; zero with zero_init_projections
     ngram_embedding, score          zero
     norms, biases                   one, zero
-    conv                            uniform within 1 / sqrt(its width)
+    conv_layers                     see _init_copying
     shifted half of W_k             W_q's (positions.py), with key_shift
 
 Shapes: B batch, T time, D model width, H heads, Hk key and value heads, K head width, F hidden width of the MLP,
@@ -37,6 +37,9 @@ from understudy.model.rms_norm import RMSNorm
 from understudy.model.score_head import ScoreHead
 from understudy.model.short_conv import ShortConv
 from understudy.model.swiglu import swiglu
+
+CONSTANT_FEATURE = 4.0
+"""The first feature of all token embeddings at first, in standard deviations of the others, with conv_layers."""
 
 
 class GPT(nn.Module):
@@ -88,8 +91,6 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
-            elif name.endswith("conv.weight"):
-                nn.init.uniform_(parameter, -(self.shape.conv_width**-0.5), self.shape.conv_width**-0.5)
             elif name.startswith(("ngram_embedding", "score")) or (name == "head.weight" and zero):
                 nn.init.zeros_(parameter)
             elif name.endswith(("project.weight", "down.weight")):
@@ -99,6 +100,25 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, CausalSelfAttention) and self.shape.key_shift:
                 init_shifted_keys(module.qkv.weight, module.widths, self.shape.head_width)
+        if self.shape.conv_layers:
+            self._init_copying()
+
+    @torch.no_grad()
+    def _init_copying(self) -> None:
+        """Convolutions that bring the previous token into each place, and keys that look for it there.
+
+        A query that matches its own token then attends to the token after its earlier copy, as an induction head does
+        (Olsson et al. 2022), before anything is learnt. The head gives all tokens the same logit for the constant feature.
+        """
+        d_model = self.shape.d_model
+        self.token_embedding.weight[:, 0] = 0.02 * CONSTANT_FEATURE
+        normed = CONSTANT_FEATURE / math.sqrt(1 + (CONSTANT_FEATURE**2 - 1) / d_model)
+        rotation = torch.linalg.qr(torch.randn(d_model, d_model)).Q
+        for module in self.modules():
+            if isinstance(module, ShortConv):
+                module.init_as_shift(0.02 * rotation, normed)
+            elif isinstance(module, CausalSelfAttention) and self.shape.head_width % 4 == 0:
+                init_shifted_keys(module.qkv.weight, module.widths, self.shape.head_width, rotation)
 
     def forward(self, tokens: Tensor, context: AttentionContext | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ``tokens`` (B, T).

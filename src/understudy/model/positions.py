@@ -73,11 +73,14 @@ def shift_keys(k: Tensor, positions: Tensor | None, prev_index: Tensor | None = 
 
 
 @torch.no_grad()
-def init_shifted_keys(qkv: Tensor, widths: Sequence[int], head_width: int) -> None:
+def init_shifted_keys(qkv: Tensor, widths: Sequence[int], head_width: int, rotation: Tensor | None = None) -> None:
     """Copy W_q into the shifted half of W_k (Trockman and Kolter 2023, who start all of W_k so).
 
     Args:
+        rotation: (D, D) by which the previous token's features are turned where keys read them; the pairs of the shifted half
+            have low rotary frequencies.
         qkv: (Q + K + V, D), the weights of all projections, whose parts have ``widths`` rows.
     """
     q, k, _ = (part.unflatten(0, (-1, 2, 2, head_width // 4)) for part in qkv.split(list(widths)))
-    k[:, :, 1] = q[:: len(q) // len(k), :, 1]
+    matched = q[:: len(q) // len(k), :, 1]
+    k[:, :, 1] = matched if rotation is None else matched @ rotation.T

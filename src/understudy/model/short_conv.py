@@ -27,6 +27,20 @@ class ShortConv(nn.Module):
         self.project = nn.Linear(shape.d_model, shape.d_model, bias=shape.bias)
         self.dropout = nn.Dropout(shape.dropout)
 
+    @torch.no_grad()
+    def init_as_shift(self, rotation: Tensor, constant: float) -> None:
+        """Start with the previous token's input, turned by ``rotation`` (D, D), as the output.
+
+        Args:
+            constant: the first feature of the input at first; from it the gates b and c start near 1.
+        """
+        b_and_c, x = self.gates.weight.split([2 * len(rotation), len(rotation)])
+        b_and_c[:, 0] += 1 / constant
+        x.copy_(torch.eye(len(rotation)))
+        nn.init.uniform_(self.conv.weight, -0.1, 0.1)
+        self.conv.weight[:, 0, -min(2, self.width)] += 1
+        self.project.weight.copy_(rotation)
+
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """(B, T, D), or (M, D) of the selected places, from the normed residual stream (B, T, D)."""
         b, c, x = self.gates(x).chunk(3, dim=-1)
