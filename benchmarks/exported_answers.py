@@ -61,7 +61,18 @@ def main() -> None:
     results: dict[str, Any] = {"questions": len(chosen), "tokens": sum(len(tokens) for _, tokens in expected)}
     with tempfile.TemporaryDirectory() as folder:
         for format in ("hf", "gguf"):
-            words = ["-m", "understudy", "export", str(run.path), "--format", format, "--type", "f32", "--out", f"{folder}/{format}"]
+            words = [
+                "-m",
+                "understudy",
+                "export",
+                str(run.path),
+                "--format",
+                format,
+                "--type",
+                "f32",
+                "--out",
+                f"{folder}/{format}",
+            ]
             subprocess.run([sys.executable, *words], check=True, capture_output=True)
         sides = {"transformers": by_transformers(Path(folder) / "hf", chosen, run, options.tokens)}
         if options.llama:

@@ -9,7 +9,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",), ("cli",), ("commands",), ("learn",), ("api", "demo", "bench", "doctor"), ("serve",), ("feedback",), ("stages",),
     ("report",), ("train",), ("evaluation",), ("rewards",), ("annotators",), ("interop",), ("data",), ("chat",),
     ("inference",), ("run",), ("model",), ("optim", "tokenizer", "losses"), ("config",), ("instructions",), ("hamlet",),
-    ("files", "console", "runtime", "processes"), ("environment",),
+    ("files", "console", "runtime"), ("environment",),
 )  # fmt: skip
 """Packages and files of the source tree, from the top: each may import only what stands on a line below its own."""
 

@@ -51,7 +51,13 @@ def shape(family: str, **more: Any) -> ModelConfig:
 
 @pytest.mark.parametrize(
     "family,more",
-    [("gpt2", {}), ("qwen3", {}), ("qwen3", {"ngram_orders": (2, 3)}), ("qwen3", {"key_shift": True}), ("lfm2", {"conv_layers": (0,)})],
+    [
+        ("gpt2", {}),
+        ("qwen3", {}),
+        ("qwen3", {"ngram_orders": (2, 3)}),
+        ("qwen3", {"key_shift": True}),
+        ("lfm2", {"conv_layers": (0,)}),
+    ],
 )
 def test_a_packed_conversation_is_read_as_if_alone(tokenizer: Tokenizer, family: str, more: dict[str, Any]) -> None:
     torch.manual_seed(0)

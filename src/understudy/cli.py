@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> Arguments:
     Raises:
         ValueError: an unknown command, option or argument.
     """
-    parser, given = build_parser(), argv
+    parser = build_parser()
     takes_settings = any(command.settings for command in COMMANDS if command.name in argv[:1])
     overrides, argv = _settings(argv) if takes_settings else ({}, argv)
     arguments, unknown = parser.parse_known_args(argv)
@@ -76,7 +76,7 @@ def parse(argv: list[str]) -> Arguments:
             f"`understudy {arguments.command_name}` does not take {unknown[0]!r}{nearest(unknown[0], options)}; "
             f"`understudy {arguments.command_name} --help` lists its options"
         )
-    arguments.overrides, arguments.words = overrides, given
+    arguments.overrides = overrides
     return arguments
 
 

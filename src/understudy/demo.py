@@ -17,12 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from understudy.annotators import Sampling
 from understudy.chat.session import Chat
 from understudy.config.load import apply_overrides, build_config, read_preset
-from understudy.config.stages import DEFAULT_STAGE
 from understudy.console import duration_text, show_table
 from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.progress import preparation_bars
@@ -33,21 +30,17 @@ from understudy.evaluation.runner import TaskResult, evaluate_on_tasks
 from understudy.evaluation.tasks import find_task
 from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
-from understudy.processes import INTERRUPTED, start_together
 from understudy.report.report import write_report
 from understudy.report.story import BeforeAfter, DemoStory, StoryStage, write_story
 from understudy.report.tables import print_comparison, print_task_evaluation
 from understudy.run import Run, RunFolder, load_run, run_path
-from understudy.runtime import Runtime, choose_device, start_runtime
+from understudy.runtime import Runtime, start_runtime
 from understudy.stages.table import train_unless_done
 from understudy.tokenizer.chat import speaks_chat
-from understudy.train.runner import Interrupted
 
-PROCESSES = (1, 2, 4)
-"""Numbers of processes that share the work of a stage: no more than there are cores, and divisors of the batches."""
 MINUTES = 8.0
 """Training of all stages together, by default."""
-SHARES = {"hamlet": 0.08, "hamlet-chat": 0.66, "hamlet-reward": 0.03, "hamlet-grpo": 0.23}
+SHARES = {"hamlet": 0.08, "hamlet-chat": 0.69, "hamlet-reward": 0.03, "hamlet-grpo": 0.2}
 """What each preset gets of the minutes."""
 CONVERSATIONS_PER_MINUTE = 8000
 """So many conversations are written for each minute of the demo: on fast machines they are read more than once."""
@@ -70,7 +63,11 @@ FRESH_PROMPTS = 600
 """Prompts that both assistants answer, sampled, to measure the last stage."""
 DEMO_SETTINGS: dict[str, dict[str, Any]] = {
     "hamlet-reward": {"eval": {"every_steps": 60}},
-    "hamlet-grpo": {"grpo": {"reward_weight": 0.1, "eval_prompts": 64}, "checkpoint": {"every_steps": 120}},
+    "hamlet-grpo": {
+        "grpo": {"reward_weight": 0.1, "eval_prompts": 64},
+        "checkpoint": {"every_steps": 120},
+        "optim": {"lr": 3e-4},
+    },
 }
 """Settings by preset that differ in the demo."""
 
@@ -241,30 +238,10 @@ def _train(stage: Stage, parent: RunFolder | None, more: Mapping[str, Mapping[st
         for section, values in settings.items():
             sections[section] = sections.get(section, {}) | dict(values)
     dotted = {f"{section}.{name}": str(value) for section, values in sections.items() for name, value in values.items()}
-    if _train_in_processes(stage, parent, dotted):
+    if train_unless_done(apply_overrides(read_preset(stage.preset), dotted), stage.folder, parent):
         stage.seconds = time.perf_counter() - began
     else:
         _say("        it is trained already; --fresh trains it again")
-
-
-def _train_in_processes(stage: Stage, parent: RunFolder | None, settings: Mapping[str, str]) -> bool:
-    """As :func:`train_unless_done`, on a CPU with several cores in several processes."""
-    count = max(n for n in PROCESSES if n <= torch.get_num_threads())
-    tree = apply_overrides(read_preset(stage.preset), settings)
-    if count == 1 or choose_device()[0].type != "cpu" or stage.folder.is_finished():
-        return train_unless_done(tree, stage.folder, parent)
-    words = [str(tree.get("stage", DEFAULT_STAGE)), "--run", str(stage.folder.path), "--processes", str(count)]
-    if stage.folder.exists():
-        words.append("--resume")
-    else:
-        words += [stage.preset, *(["--init-from", str(parent.path)] if parent else [])]
-        words += [word for name, value in settings.items() for word in (f"--{name}", value)]
-    status = start_together(count, words, torch.get_num_threads())
-    if status == INTERRUPTED:
-        raise Interrupted("interrupted; it is saved; start the demo again to go on")
-    if status:
-        raise SystemExit(status)
-    return True
 
 
 def _answer(run: Run, question: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from understudy.commands import Arguments, check_least
+from understudy.commands import Arguments
 from understudy.config.stages import STAGES
 from understudy.console import final_table, interval_text
 
@@ -30,7 +29,6 @@ def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
     add("--epochs", metavar="N", help="read the training data about N times (train.epochs)")
     add("--seed", metavar="N", help="train.seed")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (train.device)")
-    add("--processes", type=int, metavar="N", help="train in N processes of this machine, as `torchrun` starts them")
     if STAGES[stage].adds_chat_tokens:
         add(
             "--chat-template", metavar="TEMPLATE",
@@ -40,22 +38,14 @@ def stage_arguments(stage: str, parser: argparse.ArgumentParser) -> None:
         add("--reward-model", metavar="RUN", help=f"the run whose scores are rewards ({stage}.reward_model)")
 
 
-def train(stage: str, arguments: Arguments) -> int:
+def train(stage: str, arguments: Arguments) -> None:
     """Run a stage, and print its final numbers."""
-    check_least(1, processes=arguments.processes)
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if arguments.processes not in (None, started):
-        if started > 1:
-            raise ValueError(
-                f"--processes is {arguments.processes}, and this is one of {started} processes; leave --processes out"
-            )
-        return _train_together(arguments)
     from understudy.stages.table import train_preset
 
     overrides, template = _overrides(stage, arguments), getattr(arguments, "chat_template", None)
     result = train_preset(stage, arguments.preset, arguments.run, overrides, arguments.resume, template)
     if not result.is_main:
-        return 0
+        return
     progress, final = result.progress, result.final
     rows = {
         "run": str(result.folder.path),
@@ -75,16 +65,6 @@ def train(stage: str, arguments: Arguments) -> int:
         rows["bits per byte"] = f"{final.bits_per_byte:.4f}"
     rows["next"] = STAGES[stage].next_command.format(result.folder.as_argument())
     final_table(rows)
-    return 0
-
-
-def _train_together(arguments: Arguments) -> int:
-    """Run the command in several processes."""
-    import torch
-
-    from understudy.processes import start_together
-
-    return start_together(arguments.processes, arguments.words, torch.get_num_threads())
 
 
 def _overrides(stage: str, arguments: Arguments) -> dict[str, str]:
