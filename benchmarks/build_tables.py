@@ -200,6 +200,30 @@ def grpo_instructions(data: dict[str, Any]) -> Iterator[Claim]:
     )  # fmt: skip
 
 
+def lora_vs_trl(data: dict[str, Any]) -> Iterator[Claim]:
+    peer = "TRL 1.9.2 with PEFT, the same weights and work"
+    for name, text in (("gsm8k", "GSM8K"), ("identity", "a made-up identity")):
+        row = data[name]
+        yield Claim(
+            f"SmolLM2-135M, adapters, {text}: training speed in bf16, ratio", f"{row['speed_over_trl']:.2f}",
+            rounds(row["ratios"], 2), peer,
+        )  # fmt: skip
+        memory = {
+            side: max(each["peak_mb"] for each in row[side]["rounds"]) for side in ("ours", "trl", "trl_accumulated")
+        }
+        yield Claim(
+            "the same: peak memory", f"{memory['ours'] / 1024:.1f} GiB", "largest round",
+            f"{memory['trl'] / 1024:.1f} GiB; with 4 accumulated batches {memory['trl_accumulated'] / 1024:.1f} GiB",
+        )  # fmt: skip
+        before, after = row["held_out_loss"]["before"], row["held_out_loss"]["after"]
+        yield Claim(
+            f"the same: held-out loss a token after {data['quality_steps']} steps "
+            f"(n = {row['held_out_loss']['conversations']}, 1 seed)", f"{after['loss']:.3f}",
+            f"{after['low']:.3f} to {after['high']:.3f}",
+            f"before: {before['loss']:.3f} ({before['low']:.3f} to {before['high']:.3f})",
+        )  # fmt: skip
+
+
 PAGES = {
     "shakespeare_cpu": ("shakespeare", shakespeare_cpu),
     "shakespeare_char": ("shakespeare", shakespeare_char),
@@ -207,6 +231,7 @@ PAGES = {
     "hamlet_rewards": ("hamlet_rewards", hamlet_rewards),
     "align_vs_trl": ("align_vs_trl", align_vs_trl),
     "align_vs_trl_bf16": ("align_vs_trl", align_vs_trl),
+    "lora_vs_trl": ("lora_vs_trl", lora_vs_trl),
     "grpo_instructions": ("grpo_instructions", grpo_instructions),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),
