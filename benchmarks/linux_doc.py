@@ -31,8 +31,8 @@ from understudy.losses import IGNORE, cross_entropy_sum
 from understudy.run import Run, load_run, read_metrics
 
 RECIPES: dict[str, str] = {
-    "before": "--model.family qwen3 --model.conv_layers [] --model.context_length 512",
     "portable": "--model.context_length 512",
+    "lfm2": "--model.context_length 512 --model.family lfm2 --model.conv_layers [0,2]",
 }
 """Settings of the preset `portable` by the name of a recipe."""
 ROWS = 16
@@ -106,7 +106,7 @@ def bits_per_byte(run: Run, data: Path) -> dict[str, float | None]:
     tokens = torch.from_numpy(open_split(data, "val").tokens.astype("int64"))
     end, length = run.tokenizer.eot_id, run.config.model.context_length
     widths = torch.tensor([len(run.tokenizer.token_bytes(id)) for id in range(run.tokenizer.vocab_size)])
-    ends = (tokens == end).nonzero()[:, 0].tolist()
+    ends = torch.eq(tokens, end or 0).nonzero()[:, 0].tolist()
     bits, sizes = [], []
     for start, stop in zip([-1, *ends], ends):
         document = torch.cat(

@@ -155,7 +155,7 @@ def test_every_setting_has_a_description_a_type_and_a_default() -> None:
         )
     by_name = {row.name: row for row in rows}
     assert (by_name["train.steps"].type, by_name["train.steps"].default) == ("whole number from 1", "1000")
-    assert by_name["model.family"].type == "gpt2, llama, mistral, smollm3, qwen2, qwen3 or bigram"
+    assert by_name["model.family"].type == "gpt2, llama, mistral, smollm3, qwen2, qwen3, lfm2 or bigram"
     assert by_name["optim.betas"].type == "list of 2: number from 0 to 1"
     assert by_name["grpo.group_size"].type == "whole number from 2"
     assert by_name["data.path"].default == "required" and by_name["model.d_ff"].default == "null"

@@ -239,3 +239,16 @@ def test_absurd_sizes_are_refused_at_once(changes: dict[str, int]) -> None:
     } | changes  # fmt: skip
     with pytest.raises(ValueError, match="can be imported"):
         shape_from_document(document, "config.json")
+
+
+def test_the_first_lfm2_files_are_read_as_transformers_reads_them() -> None:
+    """They name the MLP's width and the layers with attention otherwise."""
+    document = {
+        "model_type": "lfm2", "hidden_size": 64, "block_ff_dim": 96, "block_multiple_of": 16, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300, "full_attn_idxs": [1], "tie_embedding": True,
+    }  # fmt: skip
+    shape = shape_from_document(document, "config.json")
+    assert (shape["d_ff"], shape["conv_layers"], shape["tied"]) == (64, [0, 2], True)
+    for changes in ({"num_hidden_layers": "3"}, {"full_attn_idxs": 1}, {"layer_types": ["conv"]}):
+        with pytest.raises(ValueError, match="damaged"):
+            shape_from_document(document | changes, "config.json")

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from understudy.config.model import ModelConfig
+from understudy.inference.lookinside import look_inside
 from understudy.model import GPT, Bigram, KVCache, build_model
 from understudy.model.attention import dot_product_attention
 from understudy.model.masks import cached, causal
@@ -256,3 +257,32 @@ def test_flops_count_the_products_of_gpt2() -> None:
     with torch.device("meta"):
         flops = GPT(config).flops_per_token()
     assert flops == 6 * (12 * 12 * 768**2 + 50304 * 768) + 12 * 12 * 768 * 1024
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"conv_layers": (0, 1)}, "leave one to attention"),
+        ({"conv_layers": (0,), "no_rope_layers": (0,)}, "is a convolution and has no positions"),
+        ({"conv_layers": (0,), "value_embeddings": True}, "which are all convolutions"),
+        ({"lora": {"targets": ("gates",)}}, "the model has no convolutions"),
+        ({"conv_width": 4}, "conv_width"),
+    ],
+)
+def test_convolutions_that_would_be_ignored_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ModelConfig(family="lfm2", vocab_size=50, n_layers=2, **options)
+
+
+def test_a_convolution_starts_as_the_token_before_and_keys_look_for_it() -> None:
+    """The second layer's heads attend to the token after an earlier copy of their own token, untrained."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        family="lfm2", vocab_size=500, context_length=64, n_layers=2, n_heads=4, d_model=128, conv_layers=(0,)
+    )
+    text = torch.randperm(500)[:20].repeat(2)[None]
+    with torch.no_grad():
+        look = look_inside(GPT(config).eval(), text[0].tolist())
+    weights = look.attention[1].mean(0)  # (T, T)
+    copied = torch.stack([weights[query, query - 19] for query in range(21, 40)]).mean()
+    assert not look.attention[0].any() and copied > 3 / 40

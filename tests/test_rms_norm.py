@@ -23,7 +23,7 @@ def test_gradients_are_those_of_finite_differences(trained: bool) -> None:
     assert torch.autograd.gradcheck(lambda x, _: norm(x), (x, norm.weight))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 4e-3)])
 def test_values_and_gradients_are_those_of_pytorch(dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)
     norm = RMSNorm(64, 1e-6)

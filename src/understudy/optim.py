@@ -51,7 +51,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
 
 
 def _muon(model: nn.Module, matrices: list[tuple[str, nn.Parameter]], config: OptimConfig) -> Muon:
-    """Muon over groups of matrices with equal splits: queries, keys and values; a gate and its values; or none."""
+    """Muon over groups of matrices with equal splits: queries, keys and values; a gate and its values; the gates of a
+    convolution; or none."""
     groups: dict[tuple[int, ...], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in matrices:
         owner = model.get_submodule(name.rpartition(".")[0].rpartition(".")[0])
@@ -60,6 +61,8 @@ def _muon(model: nn.Module, matrices: list[tuple[str, nn.Parameter]], config: Op
             splits = tuple(owner.widths)  # type: ignore[arg-type]
         elif name.endswith("up.weight") and getattr(owner, "activation", None) == "swiglu":
             splits = (len(parameter) // 2,) * 2
+        elif name.endswith("gates.weight"):
+            splits = (len(parameter) // 3,) * 3
         groups.setdefault(splits, []).append((name, parameter))
     return Muon(
         [

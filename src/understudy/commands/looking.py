@@ -115,6 +115,9 @@ def _print_attention(console: Console, look: PromptLook, position: int) -> None:
     attention = look.look.attention[:, :, position]  # (L, H, T)
     table = _table("layer", "head", "attends to")
     for layer, heads in enumerate(attention, 1):
+        if not heads.any():
+            table.add_row(str(layer), "", "a short convolution, without attention")
+            continue
         for head, weights in enumerate(heads, 1):
             top = weights.topk(min(4, position + 1))
             attended = [

@@ -27,7 +27,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "smollm3": LLAMA_DEFAULTS,
     "qwen2": LLAMA_DEFAULTS | {"qkv_bias": True},
     "qwen3": LLAMA_DEFAULTS | {"qk_norm": True},
-    "lfm2": LLAMA_DEFAULTS | {"qk_norm": True, "norm_eps": 1e-5, "rope_theta": 1e6},
+    "lfm2": LLAMA_DEFAULTS | {"qk_norm": True, "norm_eps": 1e-5},
 }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ class ModelConfig(Section):
     position: Literal["learned", "rope"] | None = None
     """Positions: a learned embedding of each, or rotations of queries and keys (rope). Default: that of the family."""
     rope_theta: Positive | None = None
-    """Base of the rotary frequencies. Default: 10,000."""
+    """Base of the rotary frequencies. Default: 10,000, or 1,000,000 for lfm2."""
     rope_scaling: RopeScaling | None = None
     no_rope_layers: tuple[NotNegative, ...] | None = None
     """Layers without positions, counted from 0, as in SmolLM3."""
@@ -128,7 +128,8 @@ class ModelConfig(Section):
     qkv_bias: bool | None = None
     """Give the queries, keys and values biases. Default: as ``bias``, true for qwen2."""
     qk_norm: bool | None = None
-    """Normalise queries and keys of each head (RMSNorm). Default: true for qwen3, false for the others."""
+    """Normalise queries and keys of each head (RMSNorm). Default: true for qwen3 and lfm2, false for the
+    others."""
     tied: bool | None = None
     """Use the token embedding as the output head. Default: true."""
     dropout: Dropout | None = None
@@ -183,7 +184,7 @@ class ModelConfig(Section):
             "logit_softcap": 0.0, "value_embeddings": False, "key_shift": False, "ngram_orders": (), "score_head": False,
         } | FAMILY_DEFAULTS[family] | given  # fmt: skip
         if filled["position"] == "rope":
-            filled.setdefault("rope_theta", 10_000.0)
+            filled.setdefault("rope_theta", 1e6 if family == "lfm2" else 10_000.0)
         else:
             refuse(given, "model", "learned positions", {"rope_theta", "rope_scaling", "no_rope_layers"})
         filled.setdefault("qkv_bias", filled["bias"])
@@ -222,6 +223,21 @@ class ModelConfig(Section):
                 raise ValueError(f"model.{option} names layer {outside[0]}, and the model has {self.n_layers}")
             if len(set(layers)) < len(layers):
                 raise ValueError(f"model.{option} names a layer twice")
+        convs = set(self.conv_layers or ())
+        if len(convs) == self.n_layers:
+            raise ValueError(f"model.conv_layers names all {self.n_layers} layers; leave one to attention")
+        if both := convs & set(self.no_rope_layers or ()):
+            raise ValueError(
+                f"model.no_rope_layers names layer {min(both)}, which is a convolution and has no positions"
+            )
+        if self.value_embeddings and convs.issuperset(range(0, self.n_layers or 0, 2)):
+            raise ValueError(
+                "model.value_embeddings are for layers 0, 2, ..., which are all convolutions; leave them out"
+            )
+        if self.lora and set(self.lora.targets) == {"gates"} and not convs:
+            raise ValueError(
+                "model.lora.targets names gates only, and the model has no convolutions; name other layers"
+            )
         if self.embedding_rows and self.vocab_size and self.embedding_rows < self.vocab_size:
             raise ValueError(
                 f"model.embedding_rows {self.embedding_rows} is less than model.vocab_size {self.vocab_size}; leave it out"

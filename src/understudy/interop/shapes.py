@@ -319,6 +319,9 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
         raise ValueError(
             f"{source} describes quantised weights; import the model's unquantised weights, or a GGUF file"
         )
+    if name == "lfm2":  # the first files name some settings otherwise, and transformers reads these first
+        older = {"intermediate_size": "block_ff_dim", "tie_word_embeddings": "tie_embedding"}
+        document = {**document, **{new: document[old] for new, old in older.items() if document.get(old) is not None}}
     null = {"sliding_window"}  # where null is not the default
     settings = architecture.defaults | {
         option: value for option, value in document.items() if value is not None or option in null
@@ -358,10 +361,11 @@ def shape_from_document(document: Mapping[str, Any], source: object) -> dict[str
 
 def _lfm2_settings(document: Mapping[str, Any], shape: Mapping[str, Any], source: object) -> dict[str, Any]:
     """The settings of a LFM2 that other architectures lack or name otherwise."""
-    layers, d_ff = shape["n_layers"], document.get("block_ff_dim", shape["d_ff"])
-    attention = document.get("full_attn_idxs") or []
+    layers, d_ff, attention = shape["n_layers"], shape["d_ff"], document.get("full_attn_idxs")
+    if type(layers) is not int or not isinstance(attention, list | None):
+        raise ValueError(f"{source} has layers that are no numbers; it is damaged")
     kinds = document.get("layer_types") or [
-        "conv" if attention and n not in attention else ATTENTION for n in range(layers)
+        ATTENTION if attention is None or n in attention else "conv" for n in range(layers)
     ]
     if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("conv", ATTENTION) for kind in kinds):
         raise ValueError(f"{source} has layer_types that are not conv or {ATTENTION} for each layer; it is damaged")
@@ -371,7 +375,7 @@ def _lfm2_settings(document: Mapping[str, Any], shape: Mapping[str, Any], source
     if document.get("block_auto_adjust_ff_dim", True):
         d_ff = -(-int((multiplier or 1.0) * int(2 * d_ff / 3)) // multiple) * multiple
     conv_layers = [layer for layer, kind in enumerate(kinds) if kind == "conv"]
-    settings = {"d_ff": d_ff, "conv_layers": conv_layers, "tied": document.get("tie_embedding", shape["tied"])}
+    settings: dict[str, Any] = {"d_ff": d_ff, "conv_layers": conv_layers}
     return settings if conv_layers else settings | {"conv_width": None}
 
 

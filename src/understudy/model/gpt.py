@@ -108,7 +108,8 @@ class GPT(nn.Module):
         """Convolutions that bring the previous token into each place, and keys that look for it there.
 
         A query that matches its own token then attends to the token after its earlier copy, as an induction head does
-        (Olsson et al. 2022), before anything is learnt. The head gives all tokens the same logit for the constant feature.
+        (Olsson et al. 2022), before anything is learnt. The constant feature of the embeddings adds the same to all logits of a
+        tied head. Heads whose width is no multiple of 4 start as any others.
         """
         d_model = self.shape.d_model
         self.token_embedding.weight[:, 0] = 0.02 * CONSTANT_FEATURE
@@ -117,7 +118,9 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, ShortConv):
                 module.init_as_shift(0.02 * rotation, normed)
-            elif isinstance(module, CausalSelfAttention) and self.shape.head_width % 4 == 0:
+            elif (
+                isinstance(module, CausalSelfAttention) and self.shape.head_width % 4 == 0 and not self.shape.key_shift
+            ):
                 init_shifted_keys(module.qkv.weight, module.widths, self.shape.head_width, rotation)
 
     def forward(self, tokens: Tensor, context: AttentionContext | None = None) -> Tensor:

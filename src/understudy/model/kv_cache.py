@@ -26,7 +26,8 @@ class KVCache:
         longest: the largest of the lengths, as a number, so that no step waits for the device.
         tokens: (B, max_tokens) the tokens themselves, which n-gram embeddings look back at.
         keys, values: (attention layers, B, H, max_tokens, K).
-        conv_inputs: (convolution layers, B, max_tokens, D).
+        conv_inputs: (convolution layers, B, max_tokens, D). All are kept, though the last few would do, so that a row can
+            be cut back to any length.
         per_row: whether a step of one token attends row by row, to no more than each row holds. Its results for a row are
             then the same to the bit whatever rows are beside it, and need no mask. Many short rows are faster together.
     """

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """``x / rms(x) * weight`` over the last D features, in the precision of ``x``."""
+    """``x / rms(x) * weight`` over the last D features, computed in fp32. On a CPU the result has the precision of ``x``."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -25,34 +25,31 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) from (..., D)."""
         if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        result: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
-        return result
+            same = torch.is_autocast_enabled(x.device.type)  # autocast computes it in fp32
+            return F.rms_norm(x, self.weight.shape, self.weight if same else self.weight.to(x.dtype), self.eps)
+        result: Tensor = _RMSNorm.apply(x.to(torch.promote_types(x.dtype, torch.float32)), self.weight, self.eps)
+        return result.to(x.dtype)
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Sums are in fp32 at least. Kept for the backward pass: the input, and one number for each of its rows."""
+    """Kept for the backward pass: the input, and one number for each of its rows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=sum_dtype(x))
-        inverse = torch.rsqrt(length.square_().div_(x.shape[-1]).add_(eps)).to(x.dtype)  # (..., 1)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = torch.rsqrt(length.square_().div_(x.shape[-1]).add_(eps))  # (..., 1)
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight.to(x.dtype))
+        return (x * inverse).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
         of_x = of_weight = None
         if ctx.needs_input_grad[1]:
-            of_weight = ((x * inverse).mul_(gradient)).flatten(0, -2).sum(0, dtype=sum_dtype(x)).to(weight.dtype)
+            of_weight = ((x * inverse).mul_(gradient)).flatten(0, -2).sum(0)
         if ctx.needs_input_grad[0]:
-            scaled = gradient * weight.to(gradient.dtype)
-            along = (scaled * x).sum(-1, keepdim=True, dtype=sum_dtype(x))  # (..., 1)
-            factor = along.mul_(inverse.to(along.dtype).pow(3)).div_(-x.shape[-1]).to(x.dtype)
+            scaled = gradient * weight
+            along = (scaled * x).sum(-1, keepdim=True)  # (..., 1)
+            factor = along.mul_(inverse.pow(3)).div_(-x.shape[-1])
             of_x = scaled.mul_(inverse).addcmul_(x, factor)
         return of_x, of_weight, None
-
-
-def sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

@@ -32,7 +32,7 @@ class ShortConv(nn.Module):
         """Start with the previous token's input, turned by ``rotation`` (D, D), as the output.
 
         Args:
-            constant: the first feature of the input at first; from it the gates b and c start near 1.
+            constant: the first feature of the input at first; from it the gates b and c start around 1.
         """
         b_and_c, x = self.gates.weight.split([2 * len(rotation), len(rotation)])
         b_and_c[:, 0] += 1 / constant

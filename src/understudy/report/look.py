@@ -216,7 +216,10 @@ def _draw_attention(part: Any, look: Look, prompt_tokens: int) -> None:
             if not layer:
                 axes.set_title(f"head {head + 1}", fontsize=8, color=INK, pad=3)
             if not head:
-                axes.set_ylabel(f"layer {layer + 1}", fontsize=8, color=INK)
+                has_attention = bool(look.attention[layer].any())
+                axes.set_ylabel(
+                    f"layer {layer + 1}" if has_attention else f"layer {layer + 1}:\nconvolution", fontsize=8, color=INK
+                )
 
 
 def _title(axes: Axes, text: str) -> None:

@@ -325,6 +325,8 @@ def _next(story: DemoStory) -> list[dict[str, Any]]:
              f"{program} inspect {name} --prompt \"{story.look}\"" if _is_plain(story.look) else f"{program} inspect {name}",
              f"{program} report {name}",
          ]},
+        {"title": "Take it elsewhere", "text": "The model has a shape that transformers, llama.cpp and Ollama run too.",
+         "commands": ["pip install 'understudy[interop]'", f"{program} export {name} --format gguf"]},
         {"title": "Train on your own text", "text": "A folder of text files becomes a model that continues them.",
          "commands": [
              f"{program} prepare my-books/ --tokenizer bpe --vocab-size 4096 --out data/my-books",

@@ -119,9 +119,8 @@ def activation_bytes_per_token(config: RunConfig, dtype: torch.dtype) -> int:
     attention = 2 * model.d_model + 2 * heads + 2 * kv_heads
     attention += 3 * (heads + kv_heads) if model.position == "rope" else 0  # rotated copies
     attention += heads + kv_heads if model.qk_norm else 0
-    conv = model.d_model * (
-        7 + model.conv_width
-    )  # the two norm's, b, c, x, the product's, its sum, and the last product's
+    # Of the norm 2, b, c, x, the convolution's input and sum, and a shifted input for each of its places.
+    conv = model.d_model * (7 + model.conv_width)
     mlp = 2 * model.d_model + model.d_ff * (3 if model.activation == "swiglu" else 2)
     dropout = 3 * model.d_model if model.dropout else 0
     convs = len(model.conv_layers)
