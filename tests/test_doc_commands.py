@@ -56,7 +56,7 @@ SKIPPED = {
 """Commands that are only parsed, and why."""
 
 VOCABULARY = "320"
-MODEL = ["--model.n_layers", "1", "--model.d_model", "32", "--model.n_heads", "2", "--model.n_kv_heads", "2"]
+MODEL = ["--model.n_layers", "2", "--model.d_model", "32", "--model.n_heads", "2", "--model.n_kv_heads", "2"]
 TRAINING = [
     "--train.steps", "2", "--train.batch_size", "4", "--train.dtype", "fp32", "--optim.warmup_steps", "0", "--eval.every_steps", "0",
     "--checkpoint.every_steps", "0", "--log.samples", "1", "--log.sample_tokens", "4", "--log.plot", "false",

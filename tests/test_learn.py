@@ -113,7 +113,7 @@ def short(step: Step, **changes: Any) -> Step:
     settings["optim"] = settings.get("optim", {}) | {"warmup_steps": 0}
     settings["log"] = {"samples": 1, "sample_tokens": 4, "plot": False}
     if STAGES[step.stage].parent == "optional":
-        settings["model"] = {"n_layers": 1, "d_model": 32, "n_heads": 2, "n_kv_heads": 2}
+        settings["model"] = {"n_layers": 2, "d_model": 32, "n_heads": 2, "n_kv_heads": 2}
     if STAGES[step.stage].rollout:
         section = {"prompts": 2, "group_size": 2, "max_new_tokens": 4, "eval_prompts": 2}
         settings[step.stage] = settings.get(step.stage, {}) | section

@@ -30,11 +30,13 @@ def test_attention_weights_sum_the_values(name: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     model = make(name)
     look = look_inside(model, TEXT)
-    assert len(summed) == 2 and look.attention.shape == (2, 4, 20, 20)
-    for weights, (v, out) in zip(look.attention, summed):
+    layers = [layer for layer in range(2) if layer not in model.shape.conv_layers]
+    assert len(summed) == len(layers) and look.attention.shape == (2, 4, 20, 20)
+    for weights, (v, out) in zip(look.attention[layers], summed):
         grouped = v[0].repeat_interleave(4 // v.shape[1], dim=0)  # (H, T, K)
         torch.testing.assert_close(weights @ grouped, out[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(look.attention.sum(-1), torch.ones(2, 4, 20))
+    torch.testing.assert_close(look.attention[layers].sum(-1), torch.ones(len(layers), 4, 20))
+    assert not look.attention[list(model.shape.conv_layers)].any()
     assert (look.attention.triu(1) == 0).all()
 
 
@@ -70,15 +72,15 @@ def test_looking_changes_nothing() -> None:
 def test_a_head_that_is_off_adds_nothing(name: str) -> None:
     model, row = make(name), torch.tensor([TEXT])
     before, look = model(row), look_inside(model, TEXT)
-    width = model.shape.head_width
-    with heads_off(model, [(1, 0), (1, 2)]):
+    width, layer = model.shape.head_width, 0 if 1 in model.shape.conv_layers else 1
+    with heads_off(model, [(layer, 0), (layer, 2)]):
         without, shown = model(row), look_inside(model, TEXT)
     assert torch.equal(model(row), before)  # and then all is as it was
     assert torch.equal(shown.attention, look.attention)
     torch.testing.assert_close(shown.logprobs[:-1], without[0].log_softmax(-1)[:-1].gather(1, row[0, 1:, None])[:, 0])
     with torch.no_grad():
         for head in (0, 2):
-            model.blocks[1].attention.project.weight[:, head * width : (head + 1) * width] = 0
+            model.blocks[layer].attention.project.weight[:, head * width : (head + 1) * width] = 0
     torch.testing.assert_close(model(row), without)
     assert not torch.allclose(before, without)
 
@@ -87,6 +89,8 @@ def test_heads_that_are_off_are_checked_and_come_back_after_an_error() -> None:
     model, row = make("gpt2"), torch.tensor([TEXT])
     before = model(row)
     with pytest.raises(ValueError, match="2 layers with 4 heads"), heads_off(model, [(0, 1), (2, 0)]):
+        pass
+    with pytest.raises(ValueError, match="is a short convolution"), heads_off(make("lfm2"), [(0, 0)]):
         pass
     with pytest.raises(KeyError), heads_off(model, [(0, 0)]):
         raise KeyError
