@@ -190,6 +190,14 @@ def feedback_loop(data: dict[str, Any]) -> Iterator[Claim]:
     )  # fmt: skip
 
 
+def exported_answers(data: dict[str, Any]) -> Iterator[Claim]:
+    for side in ("transformers", "llama.cpp"):
+        yield Claim(
+            f"the demo's model exported: answers to held-out questions that are ours, token for token, greedy, in {side}",
+            f"{data[side]['equal']} of {data['questions']}", f"{data['tokens']} tokens in all", "our own sampler",
+        )  # fmt: skip
+
+
 def grpo_instructions(data: dict[str, Any]) -> Iterator[Claim]:
     before = data["before"]
     yield Claim(
@@ -232,6 +240,7 @@ PAGES = {
     "align_vs_trl": ("align_vs_trl", align_vs_trl),
     "align_vs_trl_bf16": ("align_vs_trl", align_vs_trl),
     "lora_vs_trl": ("lora_vs_trl", lora_vs_trl),
+    "exported_answers": ("exported_answers", exported_answers),
     "grpo_instructions": ("grpo_instructions", grpo_instructions),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),

@@ -40,7 +40,7 @@ from understudy.tokenizer.chat import speaks_chat
 
 MINUTES = 8.0
 """Training of all stages together, by default."""
-SHARES = {"hamlet": 0.08, "hamlet-chat": 0.69, "hamlet-reward": 0.03, "hamlet-grpo": 0.2}
+SHARES = {"hamlet": 0.08, "hamlet-chat": 0.66, "hamlet-reward": 0.03, "hamlet-grpo": 0.23}
 """What each preset gets of the minutes."""
 CONVERSATIONS_PER_MINUTE = 8000
 """So many conversations are written for each minute of the demo: on fast machines they are read more than once."""
@@ -63,11 +63,7 @@ FRESH_PROMPTS = 600
 """Prompts that both assistants answer, sampled, to measure the last stage."""
 DEMO_SETTINGS: dict[str, dict[str, Any]] = {
     "hamlet-reward": {"eval": {"every_steps": 60}},
-    "hamlet-grpo": {
-        "grpo": {"reward_weight": 0.1, "eval_prompts": 64},
-        "checkpoint": {"every_steps": 120},
-        "optim": {"lr": 3e-4},
-    },
+    "hamlet-grpo": {"grpo": {"reward_weight": 0.1, "eval_prompts": 64}, "checkpoint": {"every_steps": 120}},
 }
 """Settings by preset that differ in the demo."""
 
