@@ -219,11 +219,11 @@ LADDER: tuple[Step, ...] = (
     ),
     Step(
         3, "tokens", "Byte-pair encoding joins frequent characters, so that a GPT sees more text in as many tokens.",
-        _TOKENS, "pretrain", "hamlet", _training(30), BITS_PER_BYTE, 1.213, 1.15, 1.28, 22,
+        _TOKENS, "pretrain", "hamlet", _training(30), BITS_PER_BYTE, 0.985, 0.92, 1.05, 22,
     ),
     Step(
         4, "base", "The same GPT gets better with three times as many steps; all that follows starts from this base model.",
-        _TOKENS, "pretrain", "hamlet", _training(100), BITS_PER_BYTE, 0.665, 0.63, 0.70, 46,
+        _TOKENS, "pretrain", "hamlet", _training(100), BITS_PER_BYTE, 0.683, 0.64, 0.73, 46,
     ),
     Step(
         5, "assistant", "Finetuning on conversations turns the base model into an assistant that answers.",
