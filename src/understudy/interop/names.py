@@ -92,34 +92,32 @@ TABLES: dict[str, tuple[NameRow, ...]] = {
         NameRow("head.weight", "lm_head.weight", "output.weight", "tokens"),
         NameRow("score.weight", "score.weight", "score.weight"),
     ),
-    "lfm2": (
-        NameRow("token_embedding.weight", "model.embed_tokens.weight", "token_embd.weight", "tokens"),
-        NameRow("blocks.N.attention_norm.weight", "model.layers.N.operator_norm.weight", "blk.N.attn_norm.weight"),
-        NameRow(
-            "blocks.N.attention.qkv.weight",
-            "model.layers.N.self_attn.q_proj.weight model.layers.N.self_attn.k_proj.weight "
-            "model.layers.N.self_attn.v_proj.weight",
-            "blk.N.attn_q.weight blk.N.attn_k.weight blk.N.attn_v.weight",
-            "heads",
-        ),
-        NameRow("blocks.N.attention.query_norm.weight", "model.layers.N.self_attn.q_layernorm.weight", "blk.N.attn_q_norm.weight"),
-        NameRow("blocks.N.attention.key_norm.weight", "model.layers.N.self_attn.k_layernorm.weight", "blk.N.attn_k_norm.weight"),
-        NameRow("blocks.N.attention.project.weight", "model.layers.N.self_attn.out_proj.weight", "blk.N.attn_output.weight"),
+}  # fmt: skip
+LFM2_NAMES = {
+    "input_layernorm": "operator_norm", "post_attention_layernorm": "ffn_norm", "model.norm": "model.embedding_norm",
+    "q_norm.weight": "q_layernorm.weight", "k_norm.weight": "k_layernorm.weight", "o_proj": "out_proj",
+    "mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3", "mlp.down_proj": "feed_forward.w2",
+}  # fmt: skip
+"""Parts of Llama's names in Hugging Face's files, and what LFM2 has in their place."""
+
+
+def _lfm2_rows() -> tuple[NameRow, ...]:
+    """Llama's rows by LFM2's names, and those of its convolutions."""
+    rows = []
+    for row in TABLES["llama"]:
+        name = row.huggingface
+        for llama, lfm2 in LFM2_NAMES.items():
+            name = name.replace(llama, lfm2)
+        rows.append(NameRow(row.ours, name, row.gguf.replace("output_norm", "token_embd_norm"), row.kind))
+    return (
+        *rows,
         NameRow("blocks.N.conv.gates.weight", "model.layers.N.conv.in_proj.weight", "blk.N.shortconv.in_proj.weight"),
         NameRow("blocks.N.conv.conv.weight", "model.layers.N.conv.conv.weight", "blk.N.shortconv.conv.weight", "conv"),
         NameRow("blocks.N.conv.project.weight", "model.layers.N.conv.out_proj.weight", "blk.N.shortconv.out_proj.weight"),
-        NameRow("blocks.N.mlp_norm.weight", "model.layers.N.ffn_norm.weight", "blk.N.ffn_norm.weight"),
-        NameRow(
-            "blocks.N.mlp.up.weight",
-            "model.layers.N.feed_forward.w1.weight model.layers.N.feed_forward.w3.weight",
-            "blk.N.ffn_gate.weight blk.N.ffn_up.weight",
-            "halves",
-        ),
-        NameRow("blocks.N.mlp.down.weight", "model.layers.N.feed_forward.w2.weight", "blk.N.ffn_down.weight"),
-        NameRow("norm.weight", "model.embedding_norm.weight", "token_embd_norm.weight"),
-        NameRow("head.weight", "lm_head.weight", "output.weight", "tokens"),
-    ),
-}  # fmt: skip
+    )  # fmt: skip
+
+
+TABLES["lfm2"] = _lfm2_rows()
 
 PAIRED_IN_GGUF = ("llama", "mistral", "smollm3")
 """Families whose rotary pairs are neighbours in GGUF: features k and k + K/2 of a head become 2k and 2k + 1."""
