@@ -2,8 +2,8 @@
 
     python benchmarks/exported_answers.py demo --llama PYTHON_WITH_LLAMA_CPP --out benchmarks/results/exported_answers.json
 
-The run is exported as a Hugging Face folder and as a GGUF file, both in fp32. The questions are the first of Hamlet's held-out
-ones. Prompts are rendered by each side's own chat template and tokenizer. An answer is equal if all its token ids are, up to and
+The run is exported as a Hugging Face folder and as a GGUF file, both in fp32. The questions are evenly spaced among
+Hamlet's held-out ones. Prompts are rendered by each side's own chat template and tokenizer. An answer is equal if all its token ids are, up to and
 with the end of the turn. Where one differs, the gap between the two likeliest logits at that place is given.
 """
 
