@@ -12,17 +12,19 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from conftest import TWO_PROCESSES
 from processes import Forked, run_python, run_two
 from understudy.cli import main
-from understudy.config.load import build_config, dump_config
+from understudy.config.load import build_config, dump_config, load_config
 from understudy.config.model import ModelConfig
 from understudy.config.run import OptimConfig
 from understudy.config.stages import STAGES
@@ -406,11 +408,49 @@ def test_models_that_cannot_be_compiled_are_left_unchanged(monkeypatch: pytest.M
         raise TorchDynamoException("no compiler here")
 
     objective = NextToken(GPT(ModelConfig(vocab_size=40, context_length=16, n_layers=1, n_heads=2, d_model=16)))
-    monkeypatch.setattr(torch, "compile", lambda module: fails)
     batch = Windows(np.arange(400) % 37, 16, seed=5).batch(0, 2)
-    with pytest.raises(ValueError, match=r"cannot be compiled here \(no compiler here\); use auto"):
-        compile_objective(objective, "on", CPU, lambda: batch)
+    for compiled, reason in (
+        (fails, "no compiler here"),
+        (WrongGradients(objective), "the compiled model's gradients are wrong"),
+    ):
+        monkeypatch.setattr(torch, "compile", lambda module, result=compiled: result)
+        with pytest.raises(ValueError, match=rf"cannot be compiled here \({reason}\); use auto"):
+            compile_objective(objective, "on", CPU, lambda: batch)
     assert torch.isfinite(objective(batch)[0])
+
+
+class WrongGradients(nn.Module):
+    def __init__(self, objective: NextToken) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        loss, sums = self.objective(batch)
+        return loss + (self.objective.model.head.weight * float("nan")).sum() * 0, sums
+
+
+def test_a_compiled_objective_takes_the_steps_of_the_plain_one() -> None:
+    """With weights of zero at first, which the comparison of gradients must not leave changed."""
+    settings = ModelConfig(
+        family="qwen3", vocab_size=40, context_length=16, n_layers=1, n_heads=2, d_model=16, zero_init_projections=True
+    )
+    weights = []
+    for mode in ("off", "on"):
+        torch.manual_seed(0)
+        objective = NextToken(GPT(settings))
+        batch = Windows(np.arange(400) % 37, 16, seed=5).batch(0, 2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+            compiled, _ = compile_objective(objective, mode, CPU, partial(dict, batch))
+        assert (compiled is None) == (mode == "off")
+        optimizers = build_optimizers(objective.model, load_config("shakespeare-char").optim)
+        source = RepeatedBatches([batch])
+        trainer = Trainer(
+            objective, optimizers, source, lambda step: 1.0, CPU, TrainingProgress(), 3, compiled=compiled
+        )
+        trainer.run()
+        weights.append(objective.model.head.weight.detach().clone())
+    torch.testing.assert_close(*weights)
 
 
 MODELS = {"family": "qwen3", "context_length": 32, "n_layers": 2, "n_heads": 2, "d_model": 32, "vocab_size": 64}

@@ -16,15 +16,15 @@ from understudy.config.model import ModelShape, RopeScaling
 
 
 def rope_table(shape: ModelShape) -> Tensor:
-    """(2, context, K) cosines and sines of rotary positions, each pair's angle in both halves of K."""
+    """(2, context, K) cosines and sines of rotary positions, each pair's angle in both halves of K; the first sine is negative."""
     frequencies = rope_frequencies(shape)
     if shape.rope_scaling:
         frequencies = scale_frequencies(frequencies, shape.rope_scaling)
     if shape.key_shift:
         frequencies[len(frequencies) // 2 :] = 0  # the shifted features are compared without position
     angles = torch.arange(shape.context_length, dtype=torch.float32)[:, None] * frequencies  # (context, K / 2)
-    angles = torch.cat((angles, angles), dim=-1)
-    return torch.stack((angles.cos(), angles.sin()))
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
 
 
 def rope_frequencies(shape: ModelShape) -> Tensor:
@@ -49,8 +49,7 @@ def scale_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Rotate feature pairs (k, k + K/2) of ``x`` (B, H, T, K) by the angles of ``rope`` (2, [B, 1,] T, K)."""
     cos, sin = rope.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 def shift_keys(k: Tensor, positions: Tensor | None, prev_index: Tensor | None = None) -> Tensor:

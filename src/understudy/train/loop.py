@@ -239,7 +239,7 @@ class Trainer:
     def _parallel_module(self) -> nn.Module:
         """The objective, compiled if it can be, and wrapped for several processes; the same one each time."""
         if self._module is None:
-            self._module = data_parallel(self.compiled or self.objective, self.runtime)
+            self._module = data_parallel(self.objective if self.compiled is None else self.compiled, self.runtime)
         return self._module
 
     def _step(self, module: nn.Module) -> None:

@@ -6,7 +6,8 @@ Not here: the loop (loop.py), the work between its steps (evaluator.py), and the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from understudy.tokenizer import Tokenizer
 from understudy.train.checkpoint import load_checkpoint
 from understudy.train.evaluator import Evaluator, StopSignals
 from understudy.train.init_from import load_reference, start_from
-from understudy.train.length import StepCost, asked_length, plan_length, probe_seconds, with_length
+from understudy.train.length import StepCost, asked_length, fit_batch, plan_length, probe_seconds, with_length
 from understudy.train.loop import ExponentialMovingAverage, Trainer, TrainingProgress
 from understudy.train.memory import free_bytes, largest_micro_batch
 from understudy.train.metrics import TrainingMetrics
@@ -154,15 +155,19 @@ def _with_micro_batch(
 
 def _plan(context: StageContext, trainer: Trainer, stage: TrainingStage) -> RunConfig:
     """The configuration with the steps that the asked length comes to; the trainer and the stage take it over."""
-    cost = StepCost(*trainer.time_steps(probe_seconds(context.config)))
-    config, line = plan_length(context.config, cost, stage.epoch_samples, context.runtime.world_size)
+    config, seconds = context.config, probe_seconds(context.config)
+    cost = StepCost(*trainer.time_steps(seconds))
+    smaller = fit_batch(config, cost, context.runtime.world_size)
+    if smaller.train.batch_size != config.train.batch_size:
+        stage.setup(replace(context, config=smaller))
+        trainer.source = stage.batches
+        cost = StepCost(*trainer.time_steps(seconds))
+        stage.notes.append(
+            f"batches of {smaller.train.batch_size} instead of {config.train.batch_size}, since the training is short"
+        )
+    config, line = plan_length(smaller, cost, stage.epoch_samples)
     stage.notes.append(line)
     stage.config, trainer.total_steps = config, config.train.steps
-    for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
-        group["peak_lr"] *= config.optim.lr / context.config.optim.lr
-    if config.train.batch_size != context.config.train.batch_size:
-        stage.setup(replace(context, config=config))
-        trainer.source = stage.batches
     return config
 
 
@@ -229,11 +234,39 @@ def _open_folder(
 CHANGING_SHAPES = "off, since batches of this stage change their shape and each shape would be compiled anew"
 
 
+MOST_COMPILED_DIFFERENCE = 0.1
+"""Largest difference of a compiled model's gradients from the plain one's, relative to their norm; bf16 gives up to 0.03."""
+
+
+def _gradients(module: nn.Module, batch: dict[str, Tensor], runtime: Runtime) -> Tensor:
+    """All gradients of the mean loss of a batch as one vector."""
+    with runtime.autocast():
+        loss, _ = module(batch)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss / len(batch["tokens"]), trained, allow_unused=True)
+    return torch.cat([g.float().flatten() for g in gradients if g is not None])
+
+
+@contextlib.contextmanager
+def _no_zero_weights(module: nn.Module) -> Iterator[None]:
+    """A context in which matrices of zeros are random, since behind them all gradients are zero, right or wrong."""
+    zeros = [p for p in module.parameters() if p.ndim > 1 and not p.any()]
+    with torch.no_grad():
+        for parameter in zeros:
+            nn.init.normal_(parameter, std=0.02)
+        try:
+            with torch.enable_grad():
+                yield
+        finally:
+            for parameter in zeros:
+                parameter.zero_()
+
+
 def compile_objective(
     objective: Objective, mode: str, runtime: Runtime, first_batch: Callable[[], dict[str, Tensor]],
     fixed_shapes: bool = True,
 ) -> tuple[nn.Module | None, str]:  # fmt: skip
-    """Compile an objective, and try it on the first batch.
+    """Compile an objective, and compare its gradients of the first batch with those without compiling.
 
     ``auto`` compiles on CUDA only: on a CPU the small models that a CPU can train gained less than the minute that
     compiling takes (benchmarks/README.md). ``on`` compiles anywhere. Only stages with ``fixed_shapes`` are compiled.
@@ -250,12 +283,16 @@ def compile_objective(
         return None, CHANGING_SHAPES
     if mode == "auto" and runtime.device.type != "cuda":
         return None, f"off, since on {runtime.device.type} it rarely pays; --train.compile on tries it"
+    dropout = any(isinstance(module, nn.Dropout) and module.p for module in objective.modules())
     compiled: nn.Module = torch.compile(objective)  # type: ignore[assignment]  # a module for a module
     error: Exception | None = None
     try:
-        with runtime.autocast():
-            loss, _ = compiled({name: tensor.to(runtime.device) for name, tensor in first_batch().items()})
-        torch.autograd.grad(loss, [p for p in objective.parameters() if p.requires_grad], allow_unused=True)
+        batch = {name: tensor.to(runtime.device) for name, tensor in first_batch().items()}
+        with _no_zero_weights(objective):
+            plain, fast = (_gradients(module, batch, runtime) for module in (objective, compiled))
+        difference = float((plain - fast).norm() / plain.norm())
+        if not difference < MOST_COMPILED_DIFFERENCE and not (dropout and math.isfinite(difference)):
+            raise RuntimeError("the compiled model's gradients are wrong")
     except RuntimeError as failure:  # the base of all errors of the compiler
         error = failure
     if not runtime.any(error is not None):  # all processes train the same code
@@ -289,7 +326,12 @@ def check_resume(saved: RunConfig, requested: RunConfig, length: dict[str, Any] 
             f"the run's length was {before} and is now {given}; --resume keeps it, so leave it and a preset that sets it out"
         )
     if asked is not None:
-        requested = with_length(requested, saved.train.steps, saved.train.batch_size, saved.train.micro_batch_size)
+        changed = {name: getattr(saved.train, name) for name in ("batch_size", "micro_batch_size")}
+        requested = with_length(requested, saved.train.steps)
+        requested = requested.model_copy(update={
+            "train": requested.train.model_copy(update=changed),
+            "eval": requested.eval.model_copy(update={"max_tokens": saved.eval.max_tokens}),
+        })  # fmt: skip
     for section in ("model", "data", "tokenizer", "optim", "train", *SECTIONS):
         before, after = getattr(saved, section), getattr(requested, section)
         if before is None:
