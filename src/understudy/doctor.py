@@ -54,7 +54,7 @@ def plan(config: RunConfig, runtime: Runtime) -> dict[str, Any]:
     config = with_vocabulary(config)
     largest = largest_micro_batch(config, runtime)
     used = config.train.micro_batch_size or largest
-    memory = plan_memory(config, used, runtime.dtype)
+    memory = plan_memory(config, used, runtime.dtype, device=runtime.device)
     tokens_per_step = config.train.batch_size * config.model.context_length
     length = asked_length(config)  # its steps are known when the training begins
     return {

@@ -152,6 +152,9 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
     if asked := [name for name in ("steps", *LENGTHS) if f"train.{name}" in overrides]:
         for name in set(LENGTHS) - set(asked):
             tree["train"].pop(name, None)
+    # Other data than the preset's brings its own tokenizer.
+    if "data.path" in overrides and not any(name.startswith("tokenizer.") for name in overrides):
+        tree.pop("tokenizer", None)
     # The vocabulary size in a preset belongs to its kind of tokenizer.
     tokenizer = tree.get("tokenizer") or {}
     if {"tokenizer.kind", "tokenizer.vocab_size"} & overrides.keys() == {"tokenizer.kind"} and tokenizer[

@@ -152,8 +152,9 @@ class TrainConfig(Section):
     """Stop after this many seconds of training, evaluation and start-up not counted."""
     stop_at_loss: Positive | None = None
     """Stop at an evaluation whose validation loss is at most this."""
-    loss_chunk_tokens: CountOrZero = 0
-    """Compute logits and loss for this many tokens at a time, to save memory; 0 is off."""
+    loss_chunk_tokens: CountOrZero | None = None
+    """Compute logits and loss for this many tokens at a time, to save memory; 0 is off. Default: 0, or on a CPU as many as
+    have four million logits, which is also faster."""
     activation_checkpointing: bool = False
     """Keep only the inputs of the blocks, and compute the rest again in the backward pass, to save memory."""
     deterministic: bool = False

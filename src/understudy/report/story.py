@@ -330,7 +330,7 @@ def _next(story: DemoStory) -> list[dict[str, Any]]:
         {"title": "Train on your own text", "text": "A folder of text files becomes a model that continues them.",
          "commands": [
              f"{program} prepare my-books/ --tokenizer bpe --vocab-size 4096 --out data/my-books",
-             f"{program} pretrain shakespeare-bpe --data data/my-books --tokenizer.vocab_size 4096 --run my-books",
+             f"{program} pretrain shakespeare-bpe --data data/my-books --run my-books",
              f"{program} sample my-books --prompt \"Once \"",
          ]},
         {"title": "Start from a real model", "text": "SmolLM2 speaks English already. Teach it your questions and answers.",

@@ -29,12 +29,9 @@ class Pretrain(TrainingStage):
         train, val = (open_split(path, split, vocab_size) for split in ("train", "val"))
         self.rows = Windows(train.tokens, config.model.context_length, config.train.seed)
         self.epoch_samples = self.rows.per_epoch
-        self.val_tokens = val.tokens[: config.eval.max_tokens]
-        self.val_bytes = val.bytes if len(self.val_tokens) == len(val.tokens) else None
-        if len(self.val_tokens) < 2:
-            raise ValueError(
-                f"the validation split in {path} has {len(self.val_tokens)} tokens, and nothing can be predicted"
-            )
+        self.val = val
+        if len(val.tokens[: config.eval.max_tokens]) < 2:
+            raise ValueError(f"the validation split in {path} has too few tokens, and nothing can be predicted")
         prompt = config.log.prompt
         if not prompt and self.tokenizer.eot_id is None:  # characters have no token for the beginning of a text
             prompt = self.tokenizer.decode(val.tokens[:1])
@@ -51,5 +48,7 @@ class Pretrain(TrainingStage):
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         runtime, length = self.runtime, self.config.model.context_length
-        batches = consecutive_batches(self.val_tokens, length, batch_size, runtime.rank, runtime.world_size)
-        return loss_over(self.objective.model, batches, runtime, self.val_bytes), {}
+        tokens = self.val.tokens[: self.config.eval.max_tokens]
+        read = self.val.bytes if len(tokens) == len(self.val.tokens) else self.tokenizer.count_bytes(tokens)
+        batches = consecutive_batches(tokens, length, batch_size, runtime.rank, runtime.world_size)
+        return loss_over(self.objective.model, batches, runtime, read), {}

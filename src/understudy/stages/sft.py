@@ -32,7 +32,7 @@ class Sft(TrainingStage):
             )
             for split, conversations in data.items()
         }  # fmt: skip
-        self.val = rendered["val"].limit(config.eval.max_tokens)
+        self.val = rendered["val"]
         self.rows = PackedRows(rendered["train"], context_length, config.train.seed, bool(config.data.pack))
         self.epoch_samples = len(self.rows.epoch(0))
         self.sample_prompts = shown_prompts(config, tokenizer, (m[:1] for m in user_first(data["val"])))
@@ -57,7 +57,9 @@ class Sft(TrainingStage):
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         runtime, length = self.runtime, self.config.model.context_length
-        batches = all_rows(self.val, length, batch_size, runtime.rank, runtime.world_size)
+        batches = all_rows(
+            self.val.limit(self.config.eval.max_tokens), length, batch_size, runtime.rank, runtime.world_size
+        )
         return loss_over(self.objective.model, batches, runtime), {}
 
 

@@ -17,6 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+
 from understudy.files import check_output_path, write_text
 
 if TYPE_CHECKING:
@@ -147,6 +149,12 @@ class Tokenizer(ABC):
         """The bytes of one token, which need not be whole UTF-8; of a special token, its name's."""
         self._check_id(id)
         return self._token_bytes[id]
+
+    def count_bytes(self, tokens: np.ndarray) -> int:
+        """UTF-8 bytes of the text of ``tokens``; those between documents count nothing."""
+        ids, counts = np.unique(tokens, return_counts=True)
+        pairs = zip(ids.tolist(), counts.tolist())
+        return sum(count * len(self._token_bytes[id]) for id, count in pairs if id != self.eot_id)
 
     def to_json(self) -> str:
         """The one spelling of this tokenizer: sorted keys, one list item to a line."""

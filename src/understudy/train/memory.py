@@ -19,7 +19,9 @@ from understudy.model import build_model
 from understudy.optim import role
 from understudy.run import find_run
 from understudy.runtime import Runtime
+from understudy.train.objective import loss_chunk
 
+CPU = torch.device("cpu")
 CPU_TOKENS = 8192
 """On a CPU a forward over more tokens is no faster, and outgrows the caches."""
 ACTIVATION_FACTOR = 1.6
@@ -47,8 +49,9 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: RunConfig, micro_batch_size: int, dtype: torch.dtype = torch.float32, tokens_per_sample: int | None = None
-) -> MemoryPlan:
+    config: RunConfig, micro_batch_size: int, dtype: torch.dtype = torch.float32, tokens_per_sample: int | None = None,
+    device: torch.device = CPU,
+) -> MemoryPlan:  # fmt: skip
     """The memory of a step with forwards of ``micro_batch_size`` samples. The vocabulary must be known.
 
     Args:
@@ -63,7 +66,9 @@ def plan_memory(
         tokens_per_sample += length  # PPO-ptx adds a row of conversations for each completion
     tokens = micro_batch_size * tokens_per_sample
     activations = int(ACTIVATION_FACTOR * tokens * activation_bytes_per_token(config, dtype))
-    chunk = min(tokens, config.train.loss_chunk_tokens or tokens)
+    chunk = tokens
+    if "train.loss_chunk_tokens" not in config.info.ignored:
+        chunk = min(tokens, loss_chunk(config.train.loss_chunk_tokens, config.model.vocab_size or 1, device) or tokens)
     # Logits, their fp32 copy or log-softmax, and the gradient of each.
     logits = chunk * config.model.resolve().padded_vocab_size * (4 * 3 if dtype == torch.float32 else 2 * 2 + 4 * 2)
     return MemoryPlan(states[0][0], weights, gradients, optimizer, activations, logits)
@@ -154,7 +159,7 @@ def largest_micro_batch(
     limit = USABLE * min(runtime.all_gather(free_bytes(runtime) if free is None else free))
     most = max(1, CPU_TOKENS // config.model.context_length) if runtime.device.type == "cpu" else samples
     for micro in (n for n in range(min(samples, most), 0, -1) if samples % n == 0):
-        needed = plan_memory(config, micro, runtime.dtype, tokens_per_sample).total_bytes
+        needed = plan_memory(config, micro, runtime.dtype, tokens_per_sample, runtime.device).total_bytes
         if needed <= limit:
             return micro
     chunked = "" if "train.loss_chunk_tokens" in config.info.ignored else " and train.loss_chunk_tokens 1024"

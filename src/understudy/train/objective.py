@@ -34,6 +34,17 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
+CPU_LOGITS = 1 << 22
+"""On a CPU, logits that are computed at once by default. More do not fit its cache, and get new memory in each step."""
+
+
+def loss_chunk(setting: int | None, vocab_size: int, device: torch.device) -> int:
+    """Tokens whose logits are computed at once, 0 for all, by the setting ``train.loss_chunk_tokens``."""
+    if setting is None:
+        return max(1, CPU_LOGITS // vocab_size) if device.type == "cpu" else 0
+    return setting
+
+
 class NextToken(Objective):
     """Cross-entropy of the next token. ``loss_chunk_tokens`` as in TrainConfig.
 
@@ -41,7 +52,7 @@ class NextToken(Objective):
     in B x T that have a target.
     """
 
-    def __init__(self, model: GPT | Bigram, loss_chunk_tokens: int = 0) -> None:
+    def __init__(self, model: GPT | Bigram, loss_chunk_tokens: int | None = None) -> None:
         super().__init__()
         self.model, self.loss_chunk_tokens = model, loss_chunk_tokens
 
@@ -56,7 +67,8 @@ class NextToken(Objective):
             targets = targets.flatten()[places][None]  # (1, N)
         else:
             hidden = self.model.hidden(batch["tokens"])  # (B, T, D)
-        if not self.loss_chunk_tokens:
+        chunk = loss_chunk(self.loss_chunk_tokens, self.model.config.vocab_size or 1, hidden.device)
+        if not chunk or targets.numel() <= chunk:
             return cross_entropy_sum(self.model.logits(hidden), targets), {}
         weights = self.model.head.parameters() if isinstance(self.model, GPT) else ()
-        return chunked_cross_entropy_sum(hidden, targets, self.model.logits, self.loss_chunk_tokens, weights), {}
+        return chunked_cross_entropy_sum(hidden, targets, self.model.logits, chunk, weights), {}
