@@ -43,37 +43,51 @@ def chunked_cross_entropy_sum(
         weights: the parameters that ``to_logits`` reads.
     """
     flat, flat_targets = hidden.flatten(0, 1), targets.flatten()
+    chunks = [slice(start, start + chunk_tokens) for start in range(0, len(flat_targets), chunk_tokens)]
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        trained = [weight for weight in weights if weight.requires_grad]
+        result: Tensor = _ChunkedSum.apply(flat, flat_targets, to_logits, chunks, *trained)
+        return result
 
     def chunk_sum(hidden_chunk: Tensor, target_chunk: Tensor) -> Tensor:
         return cross_entropy_sum(to_logits(hidden_chunk[None]), target_chunk[None])
 
-    chunks = [slice(start, start + chunk_tokens) for start in range(0, len(flat_targets), chunk_tokens)]
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        trained = [weight for weight in weights if weight.requires_grad]
-        result: Tensor = _ChunkedSum.apply(flat, flat_targets, chunk_sum, chunks, *trained)
-        return result
     total = flat.new_zeros((), dtype=torch.float32)
     for part in chunks:
         total = total + checkpoint(chunk_sum, flat[part], flat_targets[part], use_reentrant=False)
     return total
 
 
+def _cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`cross_entropy_sum` of logits (N, V), and its gradient (N, V) in their precision, by fewer passes over them."""
+    gradient = logits.softmax(-1, dtype=torch.float32)
+    # The largest probability is exp(largest logit) / sum, and at least 1 / V, so its logarithm is exact.
+    log_sum = logits.amax(-1).float() - gradient.amax(-1).log()
+    has_target, places = targets != IGNORE, targets.clamp(min=0)[:, None]
+    losses = (log_sum - logits.gather(-1, places)[:, 0].float()) * has_target
+    gradient.scatter_add_(-1, places, -torch.ones_like(places, dtype=torch.float32))
+    if targets.is_cuda or not has_target.all():  # on a GPU asking would wait
+        gradient.mul_(has_target[:, None])
+    return losses.sum(), gradient.to(logits.dtype)
+
+
 class _ChunkedSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, flat: Tensor, targets: Tensor, chunk_sum: Callable[[Tensor, Tensor], Tensor], chunks: Sequence[slice],
+        ctx: Any, flat: Tensor, targets: Tensor, to_logits: Callable[[Tensor], Tensor], chunks: Sequence[slice],
         *weights: Tensor,
     ) -> Tensor:  # fmt: skip
         total, gradients = flat.new_zeros((), dtype=torch.float32), [torch.zeros_like(x) for x in (flat, *weights)]
         for part in chunks:
             hidden = flat[part].detach().requires_grad_()
             with torch.enable_grad():
-                loss = chunk_sum(hidden, targets[part])
-            of_hidden, *of_weights = torch.autograd.grad(loss, (hidden, *weights))
+                logits = to_logits(hidden)
+            loss, of_logits = _cross_entropy_with_gradient(logits.detach(), targets[part])
+            of_hidden, *of_weights = torch.autograd.grad(logits, (hidden, *weights), of_logits)
             gradients[0][part] = of_hidden
             for sum_, gradient in zip(gradients[1:], of_weights):
                 sum_.add_(gradient)
-            total += loss.detach()
+            total += loss
         ctx.save_for_backward(*gradients)
         return total
 

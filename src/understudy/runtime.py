@@ -110,7 +110,7 @@ def start_runtime(
     """
     set_environment(deterministic)
     deterministic_before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(deterministic)
+    _use_deterministic_algorithms(deterministic)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen, why_device = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     precision, why_dtype = choose_dtype(chosen, dtype)
@@ -126,9 +126,14 @@ def start_runtime(
         runtime = Runtime(chosen, precision, rank, world_size, seed, {"device": why_device, "dtype": why_dtype})
         yield agree_on_dtype(runtime)
     finally:
-        torch.use_deterministic_algorithms(deterministic_before)
+        _use_deterministic_algorithms(deterministic_before)
         if joins:
             dist.destroy_process_group()
+
+
+def _use_deterministic_algorithms(on: bool) -> None:
+    if on != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler, which takes seconds
+        torch.use_deterministic_algorithms(on)
 
 
 def agree_on_dtype(runtime: Runtime) -> Runtime:
