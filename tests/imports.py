@@ -8,7 +8,7 @@ from pathlib import Path
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",), ("cli",), ("commands",), ("learn",), ("api", "demo", "bench", "doctor"), ("serve",), ("feedback",), ("stages",),
     ("report",), ("train",), ("evaluation",), ("rewards",), ("annotators",), ("interop",), ("data",), ("chat",),
-    ("inference",), ("run",), ("model",), ("optim", "tokenizer", "losses"), ("config",), ("instructions",), ("hamlet",),
+    ("inference",), ("run",), ("model",), ("optim", "tokenizer", "losses"), ("config",), ("instructions", "identity"), ("hamlet",),
     ("files", "console", "runtime"), ("environment",),
 )  # fmt: skip
 """Packages and files of the source tree, from the top: each may import only what stands on a line below its own."""

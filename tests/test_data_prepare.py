@@ -328,7 +328,7 @@ def test_raw_text_given_to_a_stage_is_refused_with_the_command_that_prepares_it(
     Path("book.txt").write_text("".join(story(i) for i in range(99)), "utf-8")
     assert main(["pretrain", "shakespeare-bpe", "--data", "book.txt", "--run", "r"]) == 2
     message = capfd.readouterr().err
-    command = "understudy prepare book.txt --out data/book --tokenizer bpe --vocab-size 1024"
+    command = "understudy prepare book.txt --out data/book"
     assert f"book.txt is a file, which must be prepared first: `{command}`" in message
     with pytest.raises(ValueError, match="prepared first"):
         open_split(Path("book.txt"), "train")

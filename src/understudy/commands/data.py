@@ -13,10 +13,13 @@ from understudy.commands import Arguments, shared_arguments, show_result
 if TYPE_CHECKING:
     from understudy.annotators import Sampling
     from understudy.config.run import RunConfig
+    from understudy.identity.settings import IdentitySettings
 
 
 OF_SAMPLING = ("answers", "temperature", "corrected", "ties")
 """Options that only mean something with --from."""
+OF_IDENTITY = ("name", "maker", "facts", "phrases")
+"""Options of the source identity."""
 
 
 def prepare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,10 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, metavar="X", help="with --from: of the answers (default: 1.0)")
     add("--corrected", action="store_true", default=None, help="with --from: compare the right answer with them too")
     add("--ties", action="store_true", default=None, help="with --from: keep pairs of equally good answers, as ties")
+    add("--name", metavar="TEXT", help="of identity: the assistant's name")
+    add("--maker", metavar="TEXT", help="of identity: who made the assistant")
+    add("--facts", type=Path, metavar="FILE", help="of identity: YAML with facts, their questions and wrong statements")
+    add("--phrases", type=Path, metavar="FILE", help="of identity: phrases of another language than English")
     add("--tokenizer", metavar="KIND", help="char, bpe (trained here), gpt2, or the path of a tokenizer (default: bpe)")
     add("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
     add("--pattern", choices=("gpt2", "gpt4"), help="of bpe: how text is split before merging (default: gpt2)")
@@ -69,6 +76,8 @@ def prepare(arguments: Arguments) -> None:
         arguments.sources = arguments.sources or ([config.data.source] if config.data.source else [])
         arguments.out = arguments.out or Path(config.data.path)
         arguments.kind = arguments.kind or config.info.data
+    if arguments.sources == ["identity"]:
+        arguments.kind = arguments.kind or "conversations"
     if not arguments.sources:
         raise ValueError("no source is given: `understudy prepare SOURCE`, or --preset NAME")
     if arguments.kind in ("conversations", "preferences", "prompts"):
@@ -87,6 +96,7 @@ def _prepare_conversations(arguments: Arguments) -> None:
         summary = prepare_conversations(
             arguments.sources, arguments.out, arguments.kind, arguments.format, arguments.val_fraction,
             arguments.limit, arguments.seed, arguments.force, report=report, sampling=sampling,
+            identity=_identity(arguments),
         )  # fmt: skip
     show_result(arguments, summary.manifest, lambda: print(summary, file=sys.stderr))
 
@@ -104,6 +114,17 @@ def _sampling(arguments: Arguments) -> Sampling | None:
     return Sampling(run, **given)
 
 
+def _identity(arguments: Arguments) -> IdentitySettings | None:
+    given = [name for name in OF_IDENTITY if getattr(arguments, name) is not None]
+    if not given:
+        return None
+    if missing := [name for name in ("name", "maker") if name not in given]:
+        raise ValueError(f"--{given[0]} needs --{missing[0]} too: an identity is a name and a maker")
+    from understudy.identity.settings import read_identity
+
+    return read_identity(arguments.name, arguments.maker, arguments.facts, arguments.phrases)
+
+
 def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
     """Refuse options that this kind of data would ignore."""
     for name in names:
@@ -117,7 +138,7 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.progress import preparation_bars
     from understudy.data.text.prepare import prepare as prepare_data
 
-    _refuse(arguments, ("format", "from", *OF_SAMPLING))
+    _refuse(arguments, ("format", "from", *OF_SAMPLING, *OF_IDENTITY))
     if arguments.kind == "stories" and arguments.sources != ["hamlet"]:
         raise ValueError(
             f"stories are hamlet's, not of {', '.join(arguments.sources)}: leave --kind out to prepare text"

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from understudy.data.layout import Split
 from understudy.hamlet import DEFAULT_STORIES, checker, conversations, preferences, stories
 from understudy.hamlet.write import DEFAULT_COUNTS, write_lines
+from understudy.identity.conversations import COUNTS, IdentityConversations
+from understudy.identity.settings import IdentitySettings
 from understudy.instructions import checks, prompts
 
 FINGERPRINT_RECORDS = 64
@@ -84,14 +86,23 @@ PROMPT_CORPORA: dict[str, GeneratedPrompts] = {
 """The corpora of CORPORA, and those that have nothing but prompts."""
 
 
-def fingerprint(name: str, kind: str, seed: int) -> str:
+def fingerprint(corpus: GeneratedPrompts, kind: str, seed: int) -> str:
     """The SHA-256 of the first records: another seed or a changed generator makes another corpus."""
-    if kind == "text":
-        first = "\0".join(islice(CORPORA[name].texts(seed, "train"), FINGERPRINT_RECORDS))
+    if kind == "text" and isinstance(corpus, GeneratedCorpus):
+        first = "\0".join(islice(corpus.texts(seed, "train"), FINGERPRINT_RECORDS))
     else:
-        records = PROMPT_CORPORA[name].records(kind, seed, "train", FINGERPRINT_RECORDS)
+        records = corpus.records(kind, seed, "train", FINGERPRINT_RECORDS)
         first = "\n".join(json.dumps(record, ensure_ascii=False) for record in records)
     return hashlib.sha256(first.encode("utf-8")).hexdigest()
+
+
+def identity_corpus(settings: IdentitySettings) -> GeneratedPrompts:
+    """Conversations about who an assistant is."""
+
+    def score(check: dict[str, Any], answer: str) -> float:
+        raise ValueError("conversations about an identity have no checks")
+
+    return GeneratedPrompts({"conversations": COUNTS}, IdentityConversations(settings).records, score)
 
 
 def record_count(split: Split, default: int, limit: int | None) -> int:

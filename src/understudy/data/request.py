@@ -13,27 +13,30 @@ from typing import Any
 
 from understudy.data.fetch.hub import parse_hub_name
 from understudy.data.find import FileKinds, find_files, is_glob
-from understudy.data.generated import PROMPT_CORPORA, fingerprint
+from understudy.data.generated import PROMPT_CORPORA, fingerprint, identity_corpus
 from understudy.data.layout import FORMAT, Split
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.records import file_ending
-from understudy.data.sources import NAMED, Files, Generated, Origin, Part, Request, Sampler, Source
+from understudy.data.sources import IDENTITY, NAMED, Files, Generated, Origin, Part, Request, Sampler, Source
 from understudy.data.text.documents import TEXT_FILES
 from understudy.files import sha256_of
+from understudy.identity.settings import IdentitySettings
 
 CHAT_FILES = FileKinds((".json", ".jsonl", ".parquet"), (".csv", ".tsv", ".arrow"))
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
 
 
 def parse_sources(
-    arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None
-) -> tuple[Source, ...]:
+    arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None,
+    identity: IdentitySettings | None = None,
+) -> tuple[Source, ...]:  # fmt: skip
     """The source behind each SOURCE, or SOURCE@WEIGHT of messages, without the network.
 
     Files are looked up and hashed. Those of text are one source together.
 
     Args:
         sampling: how a run answers the questions of a generated corpus.
+        identity: who the assistant is, of the source `identity`.
 
     Raises:
         ValueError: no sources, one that is not there or cannot be of this kind, one source twice, a weight that is
@@ -47,7 +50,7 @@ def parse_sources(
     sources: list[Source] = []
     texts: list[str] = []
     for argument, weight in given:
-        if origin := _named(argument, kind, sampling):
+        if origin := _named(argument, kind, sampling, identity):
             sources.append(Source(argument, weight, origin))
         elif kind == "text":
             texts.append(argument)
@@ -89,8 +92,16 @@ def _stem(argument: str) -> str:
     return argument if is_glob(argument) else PurePath(argument).name.split(".")[0] or argument
 
 
-def _named(argument: str, kind: str, sampling: Sampler | None) -> Origin | None:
+def _named(
+    argument: str, kind: str, sampling: Sampler | None, identity: IdentitySettings | None
+) -> Origin | None:  # fmt: skip
     """The origin of a named source or a dataset of the hub; None for files."""
+    if argument == IDENTITY:
+        if kind != "conversations":
+            raise ValueError(f"{argument} is a source of conversations, not of {kind}: add --kind conversations")
+        if identity is None:
+            raise ValueError("identity needs the assistant's --name and --maker")
+        return Generated(argument, made=identity_corpus(identity))
     if argument in NAMED[kind]:
         return Generated(argument, sampling) if sampling else NAMED[kind][argument]
     if argument.startswith("hf:"):
@@ -152,7 +163,7 @@ def _identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
     if isinstance(origin, Files):
         about["files"] = [[part.sha256, part.split] for part in origin.parts]
     elif isinstance(origin, Generated):
-        about |= {"seed": seed, "fingerprint": fingerprint(origin.corpus, kind, seed)}
+        about |= {"seed": seed, "fingerprint": fingerprint(origin.records(), kind, seed)}
         if origin.sampling:
             about["sampled"] = origin.sampling.identity(origin.corpus)
     return about
@@ -167,6 +178,7 @@ def make_request(
     report: Report,
     settings: dict[str, Any],
     sampling: Sampler | None = None,
+    identity: IdentitySettings | None = None,
 ) -> Request:
     """Look the sources up, and refuse settings that are out of range or that these sources would ignore.
 
@@ -180,7 +192,9 @@ def make_request(
         raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 of each source, not {limit}")
-    sources = parse_sources(arguments, kind, report, sampling)
+    sources = parse_sources(arguments, kind, report, sampling, identity)
+    if identity is not None and IDENTITY not in (source.name for source in sources):
+        raise ValueError(f"the name {identity.name} would do nothing: the source identity was not given")
     if val_fraction is not None and all(source.has_splits() for source in sources):
         raise ValueError(
             f"val_fraction={val_fraction} would do nothing: {sources[0].name} has its own validation split"

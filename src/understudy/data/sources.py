@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from understudy.data.chat.formats import ParsedRow
 from understudy.data.fetch.download import download
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset
-from understudy.data.generated import CORPORA, PROMPT_CORPORA, Split, fingerprint, record_count
+from understudy.data.generated import CORPORA, PROMPT_CORPORA, GeneratedPrompts, Split, fingerprint, record_count
 from understudy.data.layout import SPLITS
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.documents import DocumentPiece, split_document, without_gutenberg
@@ -86,10 +86,15 @@ class WebText:
 
 @dataclass(frozen=True)
 class Generated:
-    """A row of generated.PROMPT_CORPORA; with `sampling`, its questions answered by a run."""
+    """A row of generated.PROMPT_CORPORA, or `made` from the user's settings; with `sampling`, its questions answered by a
+    run."""
 
     corpus: str
     sampling: Sampler | None = None
+    made: GeneratedPrompts | None = None
+
+    def records(self) -> GeneratedPrompts:
+        return self.made or PROMPT_CORPORA[self.corpus]
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,8 @@ CONVERSATIONS: dict[str, Origin] = {
         "HuggingFaceH4/ultrachat_200k", files="data/train_sft-*.parquet", val_files="data/test_sft-*.parquet"
     ),
 }
+IDENTITY = "identity"
+"""The source of conversations that is made from a name, a maker and facts."""
 PREFERENCES: dict[str, Origin] = {
     **{name: Generated(name) for name in CORPORA},
     "hh": HubDataset("Anthropic/hh-rlhf"),
@@ -209,7 +216,7 @@ def open_feed(
     elif origin.sampling:
         feed = origin.sampling.open(origin.corpus, request.seed, request.limit)
     else:
-        feed = _open_generated(origin.corpus, request.kind, request.seed, request.limit)
+        feed = _open_generated(origin, request.kind, request.seed, request.limit)
     if pinned is not None and feed.parts != pinned.parts:
         changed = [new.name for new, old in zip(feed.parts, pinned.parts) if new != old] or [source.name]
         raise ValueError(
@@ -260,10 +267,10 @@ def _open_hub(
     return Feed(source.name, parts, fetched, remote=True, revision=revision, notes=notes)
 
 
-def _open_generated(name: str, kind: str, seed: int, limit: int | None) -> Feed:
-    corpus = PROMPT_CORPORA[name]
+def _open_generated(origin: Generated, kind: str, seed: int, limit: int | None) -> Feed:
+    name, corpus = origin.corpus, origin.records()
     counts = [record_count(split, corpus.counts[kind][split], limit) for split in SPLITS]
-    sha256 = fingerprint(name, kind, seed)
+    sha256 = fingerprint(corpus, kind, seed)
     parts = tuple(Part(f"{name}/{split}", count, sha256, split) for split, count in zip(SPLITS, counts))
 
     @functools.cache

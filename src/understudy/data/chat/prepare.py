@@ -46,6 +46,7 @@ from understudy.data.progress import PreparationProgress, Report
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Feed, Generated, Request, Sampler, open_feed
 from understudy.files import locked, write_text
+from understudy.identity.settings import IdentitySettings
 from understudy.tokenizer.base import clean
 
 EVERYTHING = "all.jsonl"
@@ -98,6 +99,7 @@ def prepare_conversations(
     report: Report | None = None,
     endpoint: str | None = None,
     sampling: Sampler | None = None,
+    identity: IdentitySettings | None = None,
 ) -> ChatSummary:
     """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
 
@@ -116,6 +118,7 @@ def prepare_conversations(
         report: called often with the progress.
         endpoint: of the hub, where it is another than the library's.
         sampling: have a run answer the questions of a generated corpus; the answers become preferences.
+        identity: who the assistant is, of the source `identity`; from :func:`understudy.identity.settings.read_identity`.
 
     Raises:
         UnavailableError: the network is away or the disk is full.
@@ -133,7 +136,7 @@ def prepare_conversations(
     if format_name is not None and format_name not in KINDS[kind].formats:
         raise ValueError(f"no format {format_name!r}: choose one of {', '.join(KINDS[kind].formats)}")
     settings = {"kind": kind, "record_format": format_name}
-    request = make_request(kind, sources, val_fraction, limit, seed, report, settings, sampling)
+    request = make_request(kind, sources, val_fraction, limit, seed, report, settings, sampling, identity)
     if format_name is not None and all(isinstance(source.origin, Generated) for source in request.sources):
         raise ValueError(f"format {format_name!r} would do nothing for {kind} of {sources[0]}: leave it out")
     folder = out or Path("data") / f"{sampling.run_name() if sampling else default_name(request.sources)}-{kind}"
