@@ -42,9 +42,10 @@ MINUTES = 8.0
 """Training of all stages together, by default."""
 SHARES = {"hamlet": 0.08, "hamlet-chat": 0.66, "hamlet-reward": 0.03, "hamlet-grpo": 0.23}
 """What each preset gets of the minutes."""
-CONVERSATIONS_PER_MINUTE = 8000
+CONVERSATIONS_PER_MINUTE = 4500
 """So many conversations are written for each minute of the demo: on fast machines they are read more than once."""
 MOST_CONVERSATIONS = 60_000
+PROMPTS_PER_MINUTE = 250
 PROMPTS = ("One morning,", '"Where is')
 EXAMPLES = (
     "Who are you?", "Who lives in Hamlet?", "How many people live in Hamlet?", "What animals live in Hamlet?",
@@ -142,7 +143,7 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
     _train(rewarding, chat, {"data": {"path": preferences}})
     _say(f"7 of 9  improve: the assistant learns from rewards for its own answers ({best.path})")
     prompts = Path(read_preset("hamlet-grpo")["data"]["path"])
-    _prepare("prompts", prompts)
+    _prepare("prompts", prompts, max(500, round(PROMPTS_PER_MINUTE * minutes)))
     _train(aligning, chat, {"grpo": {"reward_model": reward.path}})
     _say("8 of 9  evaluate: stories, people and phrasings that none of them has met")
     runs = [load_run(folder.path) for folder in (base, chat, best)]

@@ -29,14 +29,15 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
 
     The budget is 20 tokens per weight inside the blocks (Hoffmann et al. 2022, table 3). The batch is 2^19 tokens at
     depth 12 and proportional to the budget to the power 0.383, rounded to a power of two, and small enough for 500
-    steps. Learning rates are proportional to the square root of the batch.
+    steps. Learning rates are proportional to the square root of the batch. Those of small models, and their three
+    Newton-Schulz steps, are from depth 4 on two CPU cores (benchmarks/pages/linux_doc.md).
     """
     d_model, context = 64 * depth, min(2048, 2 ** math.ceil(math.log2(128 * depth)))
     tokens, reference = 20 * 12 * depth * d_model**2, 20 * 12 * 12 * 768**2
     batch_tokens = min(2**19 * (tokens / reference) ** 0.383, tokens / 500)
     batch_tokens = 2 ** round(math.log2(max(batch_tokens, context)))
     lr_scale = min(1.0, (batch_tokens / 2**19) ** 0.5 * 4)
-    width_scale = (d_model / 768) ** -0.5
+    adamw_lr = round(min(0.02, 3e-3 * (d_model / 768) ** -1.5) * lr_scale, 6)
     steps = max(1, tokens // batch_tokens)
     return {
         "model": {
@@ -45,8 +46,8 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
             "context_length": context, "zero_init_projections": True,
         },
         "optim": {
-            "name": "muon", "lr": round(0.02 * lr_scale, 5), "embedding_lr": round(3e-3 * width_scale * lr_scale, 6),
-            "head_lr": round(3e-3 * width_scale * lr_scale, 6), "vector_lr": round(3e-3 * width_scale * lr_scale, 6),
+            "name": "muon", "lr": round(0.02 * lr_scale, 5), "embedding_lr": adamw_lr, "head_lr": adamw_lr,
+            "vector_lr": adamw_lr, "newton_schulz_steps": 3 if depth <= 6 else 5,
             "schedule": "wsd", "decay_fraction": 0.5, "warmup_steps": min(40, steps // 10),
         },
         "train": {"batch_size": max(1, batch_tokens // context), "steps": steps},
@@ -84,6 +85,9 @@ def read_preset(name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{name} must hold settings by name, such as `train: {{steps: 100}}`")
+    data = raw.get("data")
+    if isinstance(data, list) and data and all(isinstance(part, dict) for part in data):
+        raw["data"] = {"mixture": data}
     for section, field in RunConfig.model_fields.items():
         value = raw.get(section) or {}
         if _section(field.annotation) and not isinstance(value, dict):
@@ -153,8 +157,11 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
         for name in set(LENGTHS) - set(asked):
             tree["train"].pop(name, None)
     # Other data than the preset's brings its own tokenizer.
-    if "data.path" in overrides and not any(name.startswith("tokenizer.") for name in overrides):
-        tree.pop("tokenizer", None)
+    if data := [name for name in ("path", "mixture") if f"data.{name}" in overrides]:
+        for name in {"path", "mixture"} - set(data):
+            tree["data"].pop(name, None)
+        if not any(name.startswith("tokenizer.") for name in overrides):
+            tree.pop("tokenizer", None)
     # The vocabulary size in a preset belongs to its kind of tokenizer.
     tokenizer = tree.get("tokenizer") or {}
     if {"tokenizer.kind", "tokenizer.vocab_size"} & overrides.keys() == {"tokenizer.kind"} and tokenizer[
@@ -272,6 +279,8 @@ def _type_text(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         *others, last = map(str, schema["enum"])
         return f"{', '.join(others)} or {last}" if others else last
+    if "$ref" in schema:
+        return "settings by name"
     match schema["type"]:
         case "integer" | "number" as kind:
             limits = {

@@ -19,11 +19,38 @@ from understudy.config.stages import DEFAULT_STAGE, STAGES, StageInfo, stage_inf
 from understudy.config.types import Count, CountOrZero, Fraction, NotNegative, Positive, Section, refuse, switch
 
 
+class MixturePart(Section):
+    """A data folder of a mixture."""
+
+    path: str
+    """Folder that `understudy prepare` wrote."""
+    weight: Positive | dict[CountOrZero, NotNegative] = 1.0
+    """Share of the training windows, relative to the other weights; or several by the step from which each holds, the first
+    from step 0."""
+
+    @model_validator(mode="after")
+    def _from_the_first_step(self) -> Self:
+        if isinstance(self.weight, dict) and 0 not in self.weight:
+            raise ValueError(
+                f"the weights of {self.path} begin at step {min(self.weight, default=0)}; give one for step 0"
+            )
+        return self
+
+    def weight_at(self, step: int) -> float:
+        """The weight that holds at a step."""
+        if not isinstance(self.weight, dict):
+            return self.weight
+        return self.weight[max(first for first in self.weight if first <= step)]
+
+
 class DataConfig(Section):
     """The training data."""
 
     path: str
     """Folder that `understudy prepare` wrote, or a .jsonl file of conversations, preferences or prompts."""
+    mixture: tuple[MixturePart, ...] | None = None
+    """pretrain: several folders, as a list of path and weight; `data` may be this list itself. A weight is a share of the
+    training windows; {0: 1, 500: 0.2} changes it at step 500. All need the same tokenizer."""
     source: str | None = None
     """The SOURCE of `understudy prepare`. Only error messages use it."""
     too_long: Literal["cut", "drop"] | None = None
@@ -31,6 +58,34 @@ class DataConfig(Section):
     first turn that is too long alone; drop leaves them out."""
     pack: bool | None = None
     """sft: put several conversations into one sequence; attention never crosses between them. Default: true."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mixture(cls, raw: Any) -> Any:
+        """A list is a mixture, whose first folder stands as the path."""
+        raw = {"mixture": raw} if isinstance(raw, (list, tuple)) else raw
+        parts = raw.get("mixture") if isinstance(raw, Mapping) else None
+        if isinstance(parts, (list, tuple)) and parts and isinstance(parts[0], Mapping) and "path" in parts[0]:
+            if raw.get("path") not in (None, parts[0]["path"]):
+                raise ValueError("data.path and data.mixture both say what to train on; give one of them")
+            return {**raw, "path": parts[0]["path"]}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_mixture(self) -> Self:
+        if self.mixture is None:
+            return self
+        paths = [part.path for part in self.mixture]
+        if len(set(paths)) < len(paths):
+            raise ValueError("data.mixture names a folder twice; add their weights")
+        if any(not sum(part.weight_at(step) for part in self.mixture) for step in self.phase_steps()):
+            raise ValueError("data.mixture has a step at which all weights are 0; give one of them a weight")
+        return self
+
+    def phase_steps(self) -> list[int]:
+        """The steps at which the weights of a mixture change, from 0."""
+        weights = [part.weight for part in self.mixture or ()]
+        return sorted({0}.union(*(weight for weight in weights if isinstance(weight, dict))))
 
 
 class TokenizerConfig(Section):

@@ -6,7 +6,7 @@ One mean over all tokens, never a mean of batch means. Not here: the data of a r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +74,23 @@ def evaluate_loss(
         )
     batches = consecutive_batches(tokens, context_length, batch_size, runtime.rank, runtime.world_size)
     return loss_over(model, batches, runtime, text_bytes)
+
+
+def pooled(results: Sequence[LossResult]) -> LossResult:
+    """The loss over all tokens of several data sets, with the interval of independent ones."""
+    tokens = sum(result.tokens for result in results)
+    shares = [result.tokens / tokens for result in results]
+    loss = sum(share * result.loss for share, result in zip(shares, results))
+    low = high = None
+    if all(result.loss_high is not None for result in results):
+        error = math.hypot(*(s * (r.loss_high - r.loss) for s, r in zip(shares, results) if r.loss_high is not None))
+        low, high = loss - error, loss + error
+    if any(result.bits_per_byte is None for result in results):
+        return LossResult(loss, low, high, tokens)
+    text_bytes = sum(r.tokens * r.loss / (math.log(2) * (r.bits_per_byte or math.inf)) for r in results)
+    per_byte = tokens / (text_bytes * math.log(2))
+    bits = [None if value is None else value * per_byte for value in (loss, low, high)]
+    return LossResult(loss, low, high, tokens, *bits)
 
 
 @torch.no_grad()

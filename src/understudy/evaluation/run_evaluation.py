@@ -13,7 +13,7 @@ from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.chat.pair_rows import encode_preferences
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.text.shards import open_split
-from understudy.evaluation.loss import LossResult, evaluate_loss, loss_over
+from understudy.evaluation.loss import LossResult, evaluate_loss, loss_over, pooled
 from understudy.evaluation.reward_model import RewardEvaluation, evaluate_scores
 from understudy.files import write_json
 from understudy.rewards.model import RewardModel
@@ -88,7 +88,9 @@ def evaluate_split(
         encoded = encode_preferences(open_preferences(data, split), run.tokenizer, context, split)
         result = evaluate_scores(model, encoded, context, batch_size, runtime)
     elif info.data == "text":
-        result = _text_loss(run, data, split, context, batch_size, runtime)
+        mixture = [Path(part.path) for part in run.config.data.mixture or ()] if path is None else []
+        losses = [_text_loss(run, each, split, context, batch_size, runtime) for each in mixture or [data]]
+        result = pooled(losses) if mixture else losses[0]
     else:
         messages = (record["messages"] for record in open_conversations(data, split))
         conversations = render_set(messages, run.tokenizer, context, run.config.data.too_long or "cut")

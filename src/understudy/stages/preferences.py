@@ -26,7 +26,7 @@ class PreferenceStage(TrainingStage):
     def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         self.tokenizer = tokenizer
-        path, context_length = existing_data(config), config.model.context_length
+        path, context_length = existing_data(config)[0], config.model.context_length
         self.opened = {split: open_preferences(path, split) for split in ("train", "val")}
         self.encoded = {
             split: encode_preferences(opened, tokenizer, context_length, split) for split, opened in self.opened.items()

@@ -110,7 +110,7 @@ def open_encoded_prompts(config: RunConfig, tokenizer: Tokenizer, split: str) ->
     Raises:
         ValueError: no such data, or no such prompt.
     """
-    path, max_new_tokens = existing_data(config), config.section(RolloutConfig).max_new_tokens
+    path, max_new_tokens = existing_data(config)[0], config.section(RolloutConfig).max_new_tokens
     opened = open_prompts(path, split)
     encoded = encode_prompts(opened, tokenizer, config.model.context_length - max_new_tokens)
     if not encoded:

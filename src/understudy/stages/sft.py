@@ -23,7 +23,7 @@ class Sft(TrainingStage):
     def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         self.tokenizer = tokenizer
-        path, context_length = existing_data(config), config.model.context_length
+        path, context_length = existing_data(config)[0], config.model.context_length
         data = {split: open_conversations(path, split) for split in ("train", "val")}
         rendered = {
             split: render_set(

@@ -107,8 +107,15 @@ def with_length(config: RunConfig, steps: int) -> RunConfig:
     def in_proportion(interval: int) -> int:
         return max(whole, round(interval * steps / train.steps / whole) * whole) if interval else 0
 
+    def weight_in_proportion(weight: Any) -> Any:
+        return {in_proportion(step): w for step, w in weight.items()} if isinstance(weight, dict) else weight
+
     changed = {"steps": steps} | dict.fromkeys(LENGTHS)
+    mixture = config.data.mixture and tuple(
+        part.model_copy(update={"weight": weight_in_proportion(part.weight)}) for part in config.data.mixture
+    )
     return config.model_copy(update={
+        "data": config.data.model_copy(update={"mixture": mixture}),
         "train": train.model_copy(update=changed),
         "optim": optim.model_copy(update={"warmup_steps": round(optim.warmup_steps * steps / train.steps)}),
         "eval": config.eval.model_copy(update={"every_steps": in_proportion(config.eval.every_steps)}),

@@ -168,6 +168,9 @@ def _plan(context: StageContext, trainer: Trainer, stage: TrainingStage) -> RunC
     config, line = plan_length(smaller, cost, stage.epoch_samples)
     stage.notes.append(line)
     stage.config, trainer.total_steps = config, config.train.steps
+    if config.data.mixture is not None:  # whose weights may change at steps
+        stage.setup(replace(context, config=config))
+        trainer.source = stage.batches
     return config
 
 

@@ -157,15 +157,16 @@ def micro_batch_size(config: RunConfig) -> int:
     return config.train.micro_batch_size
 
 
-def existing_data(config: RunConfig) -> Path:
-    """The path of the run's data.
+def existing_data(config: RunConfig) -> list[Path]:
+    """The path of the run's data, or the paths of a mixture.
 
     Raises:
-        ValueError: it does not exist; the message gives the command that prepares it.
+        ValueError: one does not exist; the message gives the command that prepares it.
     """
-    path = Path(config.data.path)
-    if path.exists():
-        return path
+    paths = [Path(part.path) for part in config.data.mixture or ()] or [Path(config.data.path)]
+    path = next((path for path in paths if not path.exists()), None)
+    if path is None:
+        return paths
     options = prepare_options(config) if config.info.data == "text" else ["--kind", config.info.data]
     command = ["understudy", "prepare", config.data.source or "SOURCE", *options, "--out", str(path)]
     raise ValueError(f"there is no data in {path}; prepare it first: `{shlex.join(command)}`")
