@@ -30,9 +30,15 @@ from understudy.evaluation.statistics import ratio_estimate
 from understudy.losses import IGNORE, cross_entropy_sum
 from understudy.run import Run, load_run, read_metrics
 
+BEFORE = (
+    "--model.context_length 512 --train.batch_size 8 --optim.lr 0.0035 --optim.embedding_lr 0.00092 --optim.head_lr 0.00092 "
+    "--optim.vector_lr 0.00092 --optim.newton_schulz_steps 5"
+)
+"""Portable's learning rates of before: those of a batch of 131,072 tokens, times the square root of the batch."""
 RECIPES: dict[str, str] = {
+    "before": BEFORE,
     "portable": "--model.context_length 512",
-    "lfm2": "--model.context_length 512 --model.family lfm2 --model.conv_layers [0,2]",
+    "lfm2": "--model.context_length 512 --model.family lfm2 --model.conv_layers [0]",
 }
 """Settings of the preset `portable` by the name of a recipe."""
 ROWS = 16
