@@ -89,6 +89,10 @@ LONGEST = ("test_stage_options.py", "test_doc_commands.py", "test_real_models.py
 """Files that take longest. They are begun first, so that no process ends with one of them while the other waits."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--site-pictures", metavar="FOLDER", help="save pictures of the site here (test_site.py)")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
