@@ -276,10 +276,18 @@ def table() -> str:
             title = (HERE / "pages" / f"{page}.md").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
             pictures = [f"![{plot.alternative}](plots/{plot.name}.svg)\n" for plot in PLOTS if plot.page == page]
             sections[page] = [f"## {title}\n", f"[Method and details](pages/{page}.md).\n", *pictures]
-        lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-        for claim in claims(data):
-            text = f"{claim.text} (commit {claim.commit})" if claim.commit else claim.text
-            lines.append("| " + " | ".join((text, claim.number, claim.spread, claim.peer)) + " |")
+        rows = [
+            (
+                f"{claim.text} (commit {claim.commit})" if claim.commit else claim.text,
+                claim.number,
+                claim.spread,
+                claim.peer,
+            )
+            for claim in claims(data)
+        ]
+        filled = [column for column in zip(COLUMNS, *rows) if any(column[1:])]
+        lines = ["| " + " | ".join(line) + " |" for line in zip(*filled)]
+        lines.insert(1, "|" + " --- |" * len(filled))
         source = f"{about['machine']}; commit {about['commit']}, {about['date']}; `{about['command']}`"
         sections[page].append("\n".join(lines) + f"\n\n{source}\n")
     return HEADER + "\n".join(part for section in sections.values() for part in section)
