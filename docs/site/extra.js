@@ -10,4 +10,7 @@ document$.subscribe(() => setTimeout(() => {  // after the theme has wrapped its
   document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
   document.querySelectorAll(".md-code__nav").forEach((nav, i) => nav.setAttribute("aria-label", `Code block ${i + 1}`));
   document.querySelectorAll(".md-typeset__scrollwrap").forEach((box) => scrolling.observe(box));
+  for (const code of document.querySelectorAll("td code")) {  // long names break after dots and underlines only
+    if (code.childElementCount === 0) code.replaceChildren(...code.textContent.split(/(?<=[._/])/).flatMap((part) => [part, document.createElement("wbr")]));
+  }
 }));
