@@ -85,7 +85,7 @@ def real_data() -> Path:
 
 
 LONGEST = ("test_stage_options.py", "test_doc_commands.py", "test_real_models.py", "test_training.py", "test_align.py", "test_serve_load.py",
-           "test_serve_guard.py", "test_processes.py", "test_evaluate_compare.py", "test_sft.py")  # fmt: skip
+           "test_serve_guard.py", "test_processes.py", "test_evaluate_compare.py", "test_sft.py", "test_site.py")  # fmt: skip
 """Files that take longest. They are begun first, so that no process ends with one of them while the other waits."""
 
 
