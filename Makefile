@@ -33,7 +33,7 @@ bench: $(VENV)/.installed
 	$(BIN)/understudy bench
 	$(BIN)/python benchmarks/throughput.py
 
-# The site, in build/site. It needs no network; `python3 -m http.server -d build/site` shows it.
+# The site, in build/site. It needs no network; `python3 -m http.server -d build/site` shows it. tests/test_site.py checks it in a browser.
 docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/build_site.py
 

@@ -36,11 +36,17 @@ def code(text: Any) -> str:
 
 
 def settings() -> str:
-    rows = ([code(row.name), row.type, code(row.default), row.description] for row in setting_rows())
+    sections: dict[str, list[list[str]]] = {}
+    for row in setting_rows():
+        section = row.name.partition(".")[0] if "." in row.name else "The whole run"
+        default = "required" if row.default == "required" else f"default {code(row.default)}"
+        sections.setdefault(section, []).append([f"{code(row.name)}<br>{row.type}; {default}", row.description])
+    tables = "\n".join(
+        f"## {name}\n\n" + table(("setting and its values", "description"), rows) for name, rows in sections.items()
+    )
     return (
         "Any setting can be given in a YAML preset or on the command line, as `--train.steps 500`. A default of `null` "
-        "leaves the choice to the model family, the optimiser, the schedule or the stage.\n\n"
-        + table(("setting", "value", "default", "description"), rows)
+        "leaves the choice to the model family, the optimiser, the schedule or the stage.\n\n" + tables
     )
 
 
@@ -126,11 +132,23 @@ PAGES = {
     "ladder": ("Steps of the ladder", ladder), "presets": ("Presets", presets), "formats": ("Data formats and named sources", formats), "metrics": ("Metrics", metrics),
 }  # fmt: skip
 
+CONTENTS = {
+    "commands": "every command with its options, as `--help` prints them",
+    "settings": "every setting of a YAML preset or of the command line, with its default",
+    "stages": "what each stage of training reads, starts from and refuses",
+    "ladder": "the ten short trainings of `understudy learn`, with the results to expect",
+    "presets": "the settings files that come with the package",
+    "formats": "the fields that `prepare` reads, and the data that it knows by name",
+    "metrics": "what each line of `metrics.jsonl` measures",
+}
+
 
 def pages() -> dict[str, str]:
     """The text of each file of docs/reference/ by its name."""
     texts = {f"{name}.md": f"# {title}\n\n{NOTE}\n{build()}" for name, (title, build) in PAGES.items()}
-    links = "".join(f"- [{title}]({name}.md)\n" for name, (title, _) in PAGES.items())
+    links = table(
+        ("page", "contents"), [[f"[{title}]({name}.md)", CONTENTS[name]] for name, (title, _) in PAGES.items()]
+    )
     return texts | {"README.md": f"# Reference\n\n{NOTE}\n{links}"}
 
 

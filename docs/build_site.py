@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "benchmarks/*.md", "benchmarks/pages/*.md")
 NOTEBOOKS = "notebooks/*.ipynb"
-PICTURES = ("docs/images/*", "docs/site/*")
+PICTURES = ("docs/images/*", "docs/site/*", "benchmarks/plots/*")
 LINK = re.compile(r"(\]\()((?!https?:|mailto:|#)[^)\s#]+)((?:#[^)\s]*)?\))")
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^\s$](?:[^$\n]*[^\s$])?)\$", re.DOTALL)
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "sh", ".json": "json", "": "make"}
@@ -100,9 +100,37 @@ def _notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
             parts = re.split(r"(```.*?```|`[^`]*`)", cell.source, flags=re.DOTALL)  # code has the odd numbers
             parts[::2] = [MATH.sub(lambda match: _formula(match, folder, files), part) for part in parts[::2]]
             cell.source = "".join(parts)
+        else:
+            cell.outputs = _without_colours(cell.get("outputs", []))
     resources = {"output_files_dir": folder, "unique_key": path.stem}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
+    for match in re.findall(r"!\[png\]\([^)]*_(\d+)_\d+\.png\)", text):
+        text = text.replace("![png](", f"![{_alternative(notebook.cells, int(match))}](", 1)
     return text, files | resources["outputs"]
+
+
+def _without_colours(outputs: list) -> list:
+    """The outputs of a cell; what rich printed becomes one block of text, since its colours are for light pages only."""
+    kept: list = []
+    for output in outputs:
+        if not output.get("data", {}).get("text/html", "").startswith("<pre"):
+            kept.append(output)
+            continue
+        text = html.unescape(re.sub("<[^>]+>", "", output.data["text/html"])).rstrip()
+        if kept and kept[-1].get("printed"):
+            kept[-1].data["text/plain"] += f"\n{text}"
+        else:
+            output.update(data={"text/plain": text}, printed=True)
+            kept.append(output)
+    return kept
+
+
+def _alternative(cells: list, index: int) -> str:
+    """The text for a picture of a notebook: the titles in the code that draws it, or else the sentence before it."""
+    titles = re.findall(r"title(?:=|\()\"([^\"{}]{4,})\"", cells[index].source)
+    before = next(cell.source for cell in reversed(cells[:index]) if cell.cell_type == "markdown")
+    sentence = re.split(r"(?<=[.:?])\s+", " ".join(re.sub(r"<[^>]*>|[*`#]", "", before).split()))[-1]
+    return f"Plot: {'; '.join(titles) or sentence}".replace("[", "(").replace("]", ")")
 
 
 def _formula(match: re.Match[str], folder: str, files: dict[str, bytes]) -> str:

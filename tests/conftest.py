@@ -85,8 +85,12 @@ def real_data() -> Path:
 
 
 LONGEST = ("test_stage_options.py", "test_doc_commands.py", "test_real_models.py", "test_training.py", "test_align.py", "test_serve_load.py",
-           "test_serve_guard.py", "test_processes.py", "test_evaluate_compare.py", "test_sft.py")  # fmt: skip
+           "test_serve_guard.py", "test_processes.py", "test_evaluate_compare.py", "test_sft.py", "test_site.py")  # fmt: skip
 """Files that take longest. They are begun first, so that no process ends with one of them while the other waits."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--site-pictures", metavar="FOLDER", help="save pictures of the site here (test_site.py)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -197,7 +197,8 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_the_pages_are_all_run() -> None:
-    assert {page.name for page in PAGES[1:]} == {path.name for path in (ROOT / "docs/how-to").glob("*.md")}
+    pages = {path.name for path in (ROOT / "docs/how-to").glob("*.md")} - {"README.md"}  # the overview has no commands
+    assert {page.name for page in PAGES[1:]} == pages
 
 
 def test_every_reason_to_skip_is_used() -> None:

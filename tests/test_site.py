@@ -1,0 +1,166 @@
+"""The site in a real browser: every page fits a phone, and axe finds nothing serious on six of them, light and dark.
+
+    pytest tests/test_site.py --site-pictures FOLDER
+
+also saves pictures. axe is `pip install axe-playwright-python`, or the file axe.min.js that AXE_JS names.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("mkdocs", reason="mkdocs comes with `pip install 'understudy[docs]'`")
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by Playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium here; `apt-get install chromium`", allow_module_level=True)
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("index", "notebooks/02_attention.ipynb", "docs/how-to/models", "docs/reference/settings", "benchmarks/index",
+         "docs/internals/index")  # fmt: skip
+TABS = {
+    "Start": "Understudy", "Tutorial": "Tutorial", "How-to": "How-to", "Reference": "Reference", "Internals": "Internals",
+    "Benchmarks": "Benchmarks", "Failures": "Log of failures",
+}  # fmt: skip
+PHONE, DESK = (360, 740), (1280, 900)
+
+
+def axe_script() -> str:
+    """The text of axe.min.js; the test is skipped without it."""
+    package = importlib.util.find_spec("axe_playwright_python")
+    folders = [Path(folder) for folder in (package.submodule_search_locations or ())] if package else []
+    places = [Path(os.environ.get("AXE_JS", "axe.min.js")), *(folder / "axe.min.js" for folder in folders)]
+    for place in places:
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    pytest.skip("axe is missing: `pip install axe-playwright-python`, or name axe.min.js in AXE_JS")
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("build")
+    command = [sys.executable, str(ROOT / "docs" / "build_site.py"), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out / "site"
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Any, size: tuple[int, int], scheme: str = "light") -> Any:
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    return page
+
+
+def visit(page: Any, address: str) -> None:
+    assert page.goto(address).ok, address
+    page.wait_for_function("document.querySelector('.md-search')?.ariaLabel")  # docs/site/extra.js has run
+
+
+def test_every_page_fits_a_phone(browser: Any, url: str, site: Path) -> None:
+    page, wide = open_page(browser, PHONE), {}
+    for path in sorted(site.rglob("*.html")):
+        visit(page, f"{url}/{path.relative_to(site).as_posix()}")
+        more = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        if more > 0:
+            wide[path.relative_to(site).as_posix()] = more
+    page.context.close()
+    assert wide == {}, "pixels by which pages are too wide"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_axe_finds_nothing_serious(
+    browser: Any, url: str, size: tuple[int, int], scheme: str, request: pytest.FixtureRequest
+) -> None:
+    pictures, script = request.config.getoption("--site-pictures"), axe_script()
+    page, faults = open_page(browser, size, scheme), []
+    for name in PAGES:
+        visit(page, f"{url}/{name}.html")
+        if pictures:
+            path = Path(pictures) / f"{name.replace('/', '_')}-{scheme}-{size[0]}.png"
+            page.screenshot(path=str(path), full_page=True)
+        page.evaluate(script)
+        for fault in page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                faults.append((name, fault["id"], [node["html"][:120] for node in fault["nodes"][:3]]))
+    page.context.close()
+    assert faults == []
+
+
+def test_sections_are_one_click_away(browser: Any, url: str) -> None:
+    page = open_page(browser, DESK)
+    for tab, heading in TABS.items():
+        visit(page, f"{url}/docs/reference/settings.html")
+        page.locator(".md-tabs").get_by_role("link", name=tab, exact=True).click()
+        page.wait_for_load_state()
+        assert heading in page.locator("h1").first.inner_text()
+    page.context.close()
+
+
+def test_a_phone_can_reach_a_page_and_search(browser: Any, url: str) -> None:
+    page = open_page(browser, PHONE)
+    visit(page, f"{url}/index.html")
+    page.locator(".md-header__button[for='__drawer']").click()
+    page.locator(".md-nav--primary").get_by_text("How-to", exact=True).first.click()
+    page.locator(".md-nav--primary").get_by_role("link", name="Align", exact=True).click()
+    page.wait_for_load_state()
+    assert "Align" in page.locator("h1").first.inner_text()
+    page.locator(".md-header__button[for='__search']").click()
+    page.locator(".md-search__input").fill("LoRA")
+    assert "LoRA" in page.locator(".md-search-result__item").first.inner_text()
+    page.context.close()
+
+
+@pytest.mark.parametrize("word", ["LoRA", "attention"])
+def test_the_search_finds(browser: Any, url: str, word: str) -> None:
+    page = open_page(browser, DESK)
+    visit(page, f"{url}/index.html")
+    page.locator(".md-search__input").click()
+    page.locator(".md-search__input").fill(word)
+    first = page.locator(".md-search-result__item").first
+    first.wait_for()
+    assert word.lower() in first.inner_text().lower()
+    page.context.close()
+
+
+def test_pictures_have_alternative_texts(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        for tag in re.findall(r"<img\b[^>]*>", path.read_text(encoding="utf-8")):
+            text = re.search(r'alt="([^"]*)"', tag)
+            assert text and len(text[1]) > (0 if "formula" in tag else 8), f"{path.name}: {tag[:200]}"
