@@ -14,7 +14,8 @@ from understudy.cli import COMMANDS
 from understudy.config.load import preset_summaries, setting_rows
 from understudy.config.stages import STAGES
 from understudy.data.chat.prepare import KINDS
-from understudy.data.records import COMPRESSIONS, READERS
+from understudy.data.inputs import COMPRESSIONS
+from understudy.data.records import READERS
 from understudy.data.sources import NAMED
 from understudy.evaluation.tasks import TASKS
 from understudy.learn.ladder import LADDER, REFERENCE_MACHINE

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.sources import Feed
+from understudy.data.text.documents import Note
 
 FEW_DOCUMENTS = 100
 TAIL_FRACTION = 0.1
@@ -43,15 +44,19 @@ class SplitItem:
     ends).
 
     `ends`: the document ends here. `empty`: it is nothing but whitespace and was dropped. `offset`: see DocumentPiece.
+    `note`: such an item has no text.
     """
 
     texts: tuple[tuple[str, str, bool], ...]
     ends: bool
     empty: bool
     offset: int
+    note: Note | None = None
 
 
-def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: Report) -> tuple[Rule, int]:
+def choose_rule(
+    feed: Feed, fraction: float | None, limit: int | None, report: Report, notes: list[Note] | None = None
+) -> tuple[Rule, int]:
     """A feed's rule, and how many documents with text it has (counted to 100 at most).
 
     Reads the feed until 100 documents were seen; where there are fewer, that is all of it, and each
@@ -69,6 +74,10 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
         for piece in feed.read(i):
             if documents == limit:
                 break
+            if piece.note is not None:
+                if notes is not None:
+                    notes.append(piece.note)
+                continue
             length += len(piece.text)
             blank = blank and not piece.text.strip()
             report(PreparationProgress("looking through the text", before + piece.offset, total))
@@ -104,15 +113,18 @@ def divide(feed: Feed, rule: Rule, part: int, limit: int | None, documents: int)
     """One part of a feed, every piece assigned.
 
     Args:
-        limit: the most documents to read, of a feed without splits of its own.
+        limit: the most documents to read, validation text of a feed with splits of its own aside.
         documents: the number of documents in the parts before.
     """
     own_split = feed.parts[part].split
-    most = limit if limit is not None and own_split is None else math.inf
+    most = limit if limit is not None and own_split != "val" else math.inf
     if documents >= most:
         return
     chars, val_start, split, first = 0, 0, own_split or "train", documents  # the first three of the present document
     for piece in feed.read(part):
+        if piece.note is not None:
+            yield SplitItem((), False, False, piece.offset, piece.note)
+            continue
         starts, blank = chars == 0, not piece.text.strip()
         if starts and rule.kind == "tail":
             val_start = int(rule.lengths[part][documents - first] * (1 - (rule.fraction or 0)))
@@ -124,7 +136,9 @@ def divide(feed: Feed, rule: Rule, part: int, limit: int | None, documents: int)
             cut = max(0, val_start - chars)
             head, tail = piece.text[:cut], piece.text[cut:]
             texts = (("train", head, len(head) == cut), ("val", tail, piece.ends))
-            yield SplitItem(tuple(text for text in texts if text[1]), piece.ends, False, piece.offset)
+            # The last piece of a long document may be empty, and still ends it.
+            filled = tuple((split, text, ends) for split, text, ends in texts if text or (split == "val" and ends))
+            yield SplitItem(filled, piece.ends, False, piece.offset)
         else:
             yield SplitItem(((split, piece.text, piece.ends),), piece.ends, False, piece.offset)
         chars = 0 if piece.ends else chars + len(piece.text)
