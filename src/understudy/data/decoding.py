@@ -61,7 +61,9 @@ class TextDecoder:
         try:
             text = self._decoder.decode(block, final)
         except UnicodeDecodeError as error:
-            self._choose(pending + block, error.start)
+            if not (final and error.reason == "unexpected end of data"):  # the last character was cut off
+                self._choose(pending + block, error.start)
+            self._decoder = codecs.getincrementaldecoder(self.encoding)("replace")
             text = self._decoder.decode(pending + block, final)
         self._done += len(block)
         self.replaced += text.count("\ufffd") if self._decoder.errors == "replace" else 0
@@ -73,7 +75,7 @@ class TextDecoder:
         return "strict" if self.encoding == "utf-8" else "replace"
 
     def _choose(self, data: bytes, position: int) -> None:
-        """Take another encoding for `data` and all that follows, whose byte at `position` is not UTF-8."""
+        """Choose the encoding of `data`, whose byte at `position` is not UTF-8, and of all that follows."""
         text = data.decode("utf-8", "replace")
         damaged = text.count("\ufffd")
         good = sum(not character.isascii() for character in text) - damaged
@@ -85,7 +87,6 @@ class TextDecoder:
                     f"{self.where} is not UTF-8 (byte {self._done + position:,}) and in no encoding that could be "
                     "recognised; convert it to UTF-8 first"
                 )
-        self._decoder = codecs.getincrementaldecoder(self.encoding)("replace")
 
     def remarks(self) -> Iterator[str]:
         """What was changed, for the summary."""

@@ -36,7 +36,7 @@ from understudy.data.text.encoding import (
 )
 from understudy.data.text.readers.base import ReadOptions
 from understudy.data.text.readers.fields import template_fields
-from understudy.data.text.reading import check_libraries, kind_of_path, read_file
+from understudy.data.text.reading import check_fields, check_libraries, kind_of_path, read_file
 from understudy.data.text.shards import TOKENIZER, Manifest, open_split, read_manifest, token_dtype
 from understudy.data.text.splits import Rule, choose_rule, training_sample
 from understudy.files import locked, write_text
@@ -190,6 +190,7 @@ def _check_reading(sources: Sequence[Source], field: str | None, separator: str 
     if separator is not None and (not separator or not (archives or any(kind.divided for kind in kinds))):
         raise ValueError(f"separator={separator!r} would do nothing: no file of plain text was given; leave it out")
     check_libraries(paths)
+    check_fields(paths, ReadOptions(field or "text", template))
 
 
 def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
@@ -321,6 +322,11 @@ def _encode(partial: Path, request: Request, plan: _Plan, workers: int, report: 
     for split, sha256 in hashes.items():
         check_hash(partial / f"{split}.bin", sha256)
     for split, counts in state.splits.items():
+        if not counts.tokens and any(rule.uniform for rule in plan.rules):
+            raise ValueError(
+                f"the {sum(state.documents):,} documents are all the same, and equal documents are never in both splits: "
+                f"none fell to {split}; give other text too, or validation text with --val FILE"
+            )
         if not counts.tokens:
             raise ValueError(
                 f"the text is too short or too uniform to split: of {state.text_bytes:,} bytes in "

@@ -11,7 +11,7 @@ from understudy.data.find import FileKinds
 from understudy.data.inputs import InputFile
 from understudy.data.records import ADVICE
 from understudy.data.text.documents import DocumentPiece, note_piece
-from understudy.data.text.readers.base import MissingLibraryError, ReadOptions
+from understudy.data.text.readers.base import FieldChoiceError, MissingLibraryError, ReadOptions
 from understudy.data.text.readers.table import BY_ENDING, PLAIN, TextKind, kind_of_file
 
 
@@ -64,6 +64,23 @@ def check_libraries(paths: Sequence[Path]) -> None:
                     f"{path} is read with {library}, which is not installed: pip install 'understudy[documents]'"
                 )
             checked.add(library)
+
+
+def check_fields(paths: Sequence[Path], options: ReadOptions) -> None:
+    """Refuse a field or template that a file of records does not have, before a long preparation begins. The beginning of
+    each file is read; damage is left to those who read on.
+
+    Raises:
+        FieldChoiceError: a file has no record with it.
+    """
+    for path in paths:
+        try:
+            if is_records(path):
+                next((piece for piece in read_file(path, options) if piece.note is None), None)
+        except FieldChoiceError:
+            raise
+        except ValueError:
+            continue
 
 
 def read_file(path: Path, options: ReadOptions | None = None, keep_going: bool = False) -> Iterator[DocumentPiece]:

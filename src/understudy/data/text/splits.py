@@ -31,11 +31,13 @@ TYPICAL_DOCUMENT_BYTES = 4096
 
 @dataclass(frozen=True)
 class Rule:
-    """A feed's rule. `lengths`: for tail, the characters of every document of every part, empty ones included."""
+    """A feed's rule. `lengths`: for tail, the characters of every document of every part, empty ones included.
+    `uniform`: for hash, whether all documents that were looked at are the same."""
 
     kind: str
     fraction: float | None = None
     lengths: tuple[tuple[int, ...], ...] = ()
+    uniform: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ def choose_rule(
     lengths: list[list[int]] = []
     documents, filled, length, blank = 0, 0, 0, True
     total, before = sum(part.size for part in feed.parts), 0
+    beginnings: set[int] = set()
     for i, part in enumerate(feed.parts):
         if documents == limit:
             break
@@ -78,6 +81,8 @@ def choose_rule(
                 if notes is not None:
                     notes.append(piece.note)
                 continue
+            if not length:
+                beginnings.add(text_hash(piece.text))
             length += len(piece.text)
             blank = blank and not piece.text.strip()
             report(PreparationProgress("looking through the text", before + piece.offset, total))
@@ -87,7 +92,8 @@ def choose_rule(
                 filled += not blank
                 length, blank = 0, True
             if filled == FEW_DOCUMENTS:
-                return Rule("hash", fraction or default_fraction(total, limit)), filled
+                uniform = len(beginnings) == 1
+                return Rule("hash", fraction or default_fraction(total, limit), uniform=uniform), filled
         before += part.size
     return Rule("tail", fraction or TAIL_FRACTION, tuple(tuple(part) for part in lengths)), filled
 

@@ -18,6 +18,10 @@ class MissingLibraryError(ValueError):
     """The library that reads a kind of file is not installed."""
 
 
+class FieldChoiceError(ValueError):
+    """None of a file's records has the field that its text is to be taken from."""
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """The choices of the user, and how a reader of archives reads a member.

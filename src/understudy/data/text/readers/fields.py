@@ -11,11 +11,12 @@ from typing import Any
 from understudy.data.inputs import InputFile
 from understudy.data.records import RecordError, kind_of, read_records, shown_names
 from understudy.data.text.documents import DocumentPiece, note_piece, split_document
-from understudy.data.text.readers.base import ReadOptions, plain_lines
+from understudy.data.text.readers.base import FieldChoiceError, ReadOptions, plain_lines
 
 UNUSABLE_RECORDS = 1000
 """A file whose first records are all unusable is refused after so many."""
 TEMPLATE_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+NO_FIELD = "no field"
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 
 
@@ -51,11 +52,10 @@ def read_fields(file: InputFile, options: ReadOptions, ending: str = "") -> Iter
         yield from split_document(plain_lines(text), offset)
     if unusable:
         first = unusable[0][0]
-        if file.ending in (".csv", ".tsv") and first.reason.startswith("no field"):
-            raise ValueError(
-                f"{first}; if its first row is no header, put a row with the names of the columns above it"
-            )
-        raise ValueError(str(first))
+        if not any(error.reason.startswith(NO_FIELD) for error, _ in unusable):
+            raise ValueError(str(first))
+        hint = "; if its first row is no header, put a row with the names of the columns above it"
+        raise FieldChoiceError(f"{first}{hint if file.ending in ('.csv', '.tsv') else ''}")
     if line_ends:
         yield note_piece("changed", "line ends made \\n", file.where, offset)
 
@@ -72,7 +72,7 @@ def text_of(fields: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         inner = f": it has {', '.join(f'{name}.{key}' for key in value)}" if isinstance(value, dict) else ""
         raise RecordError(
-            f"field {name!r} is not text",
+            f"{NO_FIELD} {name!r} of text",
             f"field {name!r} of {where} is not text but {kind_of(value)}{inner}; choose another with --field",
         )
     return _checked(value, name, where)
@@ -106,7 +106,7 @@ def value_of(fields: dict[str, Any], name: str, where: str, advice: str) -> Any:
             value = value[part]
         else:
             raise RecordError(
-                f"no field {name!r}", f"{where} has no field {name!r}; its fields are {shown_names(fields)}: {advice}"
+                f"{NO_FIELD} {name!r}", f"{where} has no field {name!r}; its fields are {shown_names(fields)}: {advice}"
             )
     return value
 
@@ -141,7 +141,7 @@ def fill_template(template: str, fields: dict[str, Any], where: str) -> str:
         inserted = value_of(fields, name, where, "name another in --template")
         if isinstance(inserted, (dict, list)):
             raise RecordError(
-                f"field {name!r} is not text",
+                f"{NO_FIELD} {name!r} of text",
                 f"field {name!r} of {where} is not text but {kind_of(inserted)}; name one inside it in --template, as in "
                 f"{{{name}.{'0' if isinstance(inserted, list) else next(iter(inserted), 'name')}}}",
             )

@@ -10,7 +10,7 @@ from understudy.data.decoding import TextDecoder, text_lines
 from understudy.data.inputs import InputFile
 from understudy.data.records import MAX_LINE_BYTES, RecordError
 from understudy.data.text.documents import DocumentCutter, DocumentPiece, note_piece, split_document
-from understudy.data.text.readers.base import ReadOptions
+from understudy.data.text.readers.base import FieldChoiceError, ReadOptions
 from understudy.data.text.readers.fields import fill_template, text_of
 from understudy.data.text.readers.xml import ElementHandler, local_name, parse_xml
 
@@ -130,7 +130,7 @@ def read_tmx(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
                     )
                 except RecordError as error:
                     if not used:
-                        raise ValueError(str(error)) from error
+                        raise FieldChoiceError(str(error)) from error
                     yield note_piece("dropped", error.reason, where, stream.offset)
                     continue
                 used += 1
