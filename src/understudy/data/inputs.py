@@ -10,6 +10,7 @@ import gzip
 import io
 import lzma
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ COMPRESSIONS = {
     ".zst": Compression("zst", b"\x28\xb5\x2f\xfd", _open_zst),
 }
 TAR_ENDINGS = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2", ".tbz": ".bz2", ".tzst": ".zst"}
-DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
+DAMAGED = (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def file_ending(path: Path | PurePosixPath | str) -> tuple[str, str]:
@@ -135,7 +136,7 @@ class InputFile:
             yield file
 
     def is_compressed(self) -> bool:
-        with self.open_raw() as raw:
+        with self.open_raw() as raw, damage_as_sentence(self.where):
             return bool(compression_of(self.name, raw.read(8)))
 
     def head(self) -> bytes:
@@ -167,6 +168,17 @@ def copy_limited(source: Any, target: Any, where: str) -> int:
     return size
 
 
+@contextmanager
+def damage_as_sentence(where: str, kind: str = "archived") -> Iterator[None]:
+    """Turn the errors of a damaged file into one sentence. `kind`: the name of its compression."""
+    try:
+        yield
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; damage has no number
+            raise
+        raise ValueError(f"{where} is a damaged or cut-off {kind} file ({error}); fetch it again") from error
+
+
 class ByteStream(io.RawIOBase):
     """The bytes of a file, decompressed; `offset` counts bytes of the file on disk.
 
@@ -177,8 +189,9 @@ class ByteStream(io.RawIOBase):
     def __init__(self, file: InputFile, raw: BinaryIO) -> None:
         self.file = file
         self.raw = raw
-        head = raw.read(8)
-        raw.seek(0)
+        with damage_as_sentence(file.where):
+            head = raw.read(8)
+            raw.seek(0)
         self.compression = compression_of(file.name, head)
         self.bytes: Any = COMPRESSIONS[self.compression].open(raw) if self.compression else raw
         self.size = 0
@@ -188,15 +201,10 @@ class ByteStream(io.RawIOBase):
         return self.file.outer_offset() if self.file.outer_offset else self.raw.tell()
 
     def read(self, size: int = -1) -> bytes:
-        try:
+        with damage_as_sentence(
+            self.file.where, COMPRESSIONS[self.compression].name if self.compression else "archived"
+        ):
             data = self.bytes.read(size)
-        except DAMAGED as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk; damage has no number
-                raise
-            kind = COMPRESSIONS[self.compression].name if self.compression else "archived"
-            raise ValueError(
-                f"{self.file.where} is a damaged or cut-off {kind} file ({error}); fetch it again"
-            ) from error
         self.size += len(data)
         if self.compression and self.size > FREE_GROWTH_BYTES and self.size > MOST_GROWTH * max(1, self.raw.tell()):
             raise ValueError(

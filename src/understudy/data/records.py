@@ -134,8 +134,8 @@ def _read_json(file: InputFile, columns: Sequence[str], header: Sequence[str]) -
             try:
                 if len(line) > MAX_LINE_BYTES:
                     raise RecordError(
-                        "longer than the most",
-                        f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB: jsonl has one object a line",
+                        "too long for one record",
+                        f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB, which is too long for one record",
                     )
                 if line.strip():
                     yield FileRecord(where, parse_object(line, where), stream.offset)
@@ -220,7 +220,8 @@ def _list_elements(where: str, first: bytes, stream: ByteStream) -> Iterator[Fil
     except ValueError as error:
         if str(error).startswith(where):
             raise
-        raise ValueError(f"{where} is not JSON after element {number:,}: {error}") from error
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise ValueError(f"{where} is not JSON after element {number:,}: {reason}") from error
 
 
 def _skip(text: str, position: int, characters: str) -> int:

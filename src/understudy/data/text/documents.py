@@ -125,7 +125,7 @@ class DocumentCutter:
         return text if self.separator is None or self.begun else text.lstrip("\r\n")
 
 
-START_OF_BOOK = re.compile(r"^\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.*$", re.MULTILINE | re.IGNORECASE)
+START_OF_BOOK = re.compile(r"^\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK[^\n]*\n", re.MULTILINE | re.IGNORECASE)
 END_OF_BOOK = re.compile(r"^\*{3} ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK", re.MULTILINE | re.IGNORECASE)
 
 
@@ -162,10 +162,11 @@ class GutenbergCutter:
         if end := END_OF_BOOK.search(text):
             self._place = "after"
             return text[: end.start()].rstrip("\n") + "\n"
-        # The last line may be the beginning of the mark.
+        # The last line may be the beginning of the mark, and the empty lines before it are no text then.
         line = text.rfind("\n") + 1
         if not final and len(text) - line < len("*** END OF THIS PROJECT GUTENBERG EBOOK"):
-            text, self._held = text[:line], text[line:]
+            cut = len(text[:line].rstrip("\n"))
+            text, self._held = text[:cut], text[cut:]
         return text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from understudy.data.find import FileKinds
 from understudy.data.inputs import InputFile
 from understudy.data.records import ADVICE
 from understudy.data.text.documents import DocumentPiece, note_piece
-from understudy.data.text.readers.base import FieldChoiceError, MissingLibraryError, ReadOptions
+from understudy.data.text.readers.base import FieldChoiceError, MissingLibraryError, ReadOptions, load_library
 from understudy.data.text.readers.table import BY_ENDING, PLAIN, TextKind, kind_of_file
 
 
@@ -55,15 +54,10 @@ def check_libraries(paths: Sequence[Path]) -> None:
     Raises:
         MissingLibraryError: one is.
     """
-    checked: set[str] = set()
     for path in paths:
         kind = kind_of_path(path)
         for library in kind.libraries if kind else ():
-            if library not in checked and importlib.util.find_spec(library) is None:
-                raise MissingLibraryError(
-                    f"{path} is read with {library}, which is not installed: pip install 'understudy[documents]'"
-                )
-            checked.add(library)
+            load_library(library, str(path))
 
 
 def check_fields(paths: Sequence[Path], options: ReadOptions) -> None:

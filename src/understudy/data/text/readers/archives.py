@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from understudy.data.inputs import BLOCK_BYTES, InputFile, copy_limited
 from understudy.data.text.documents import DocumentPiece, note_piece
 from understudy.data.text.readers.base import ReadOptions
-from understudy.data.text.readers.packages import check_member_name, open_zip
+from understudy.data.text.readers.packages import check_member_name, open_zip, zip_errors
 
 MOST_DEPTH = 2
 IN_MEMORY_BYTES = 1 << 23
@@ -35,12 +35,27 @@ def read_zip(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
                     sentence = f"{where} is encrypted; unpack the archive with its password first"
                     yield note_piece("failed", sentence, where, offset())
                 else:
-                    yield from _read(file, name, _zip_opener(archive, member), offset, options)
+                    yield from _read(file, name, _zip_opener(archive, member, where), offset, options)
             done += member.compress_size
 
 
-def _zip_opener(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
-    return lambda: archive.open(member)  # type: ignore[return-value]
+def _zip_opener(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Callable[[], BinaryIO]:
+    def opened() -> Any:
+        with zip_errors(where):
+            return archive.open(member)
+
+    return opened
+
+
+class _CheckedMember(tarfile.TarInfo):
+    """A member whose damaged header is an error. The library takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _CheckedMember:
+        try:
+            return super().fromtarfile(tarfile_)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(str(error)) from error
 
 
 def read_tar(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
@@ -50,7 +65,7 @@ def read_tar(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
             return stream.offset
 
         try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES) as archive:
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES, tarinfo=_CheckedMember) as archive:
                 for member in archive:
                     check_member_name(member.name, file.where)
                     content = None if member.issparse() or not member.isreg() else archive.extractfile(member)

@@ -50,9 +50,9 @@ def load_library(module: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0]
         raise MissingLibraryError(
-            f"{where} is read with {package}, which is not installed: pip install 'understudy[documents]'"
+            f"{where} is read with {module.split('.')[0]}, which is not installed or not whole ({error}): "
+            "pip install 'understudy[documents]'"
         ) from error
 
 
