@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import signal
 import tarfile
 import tracemalloc
 import zipfile
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from data_corpus import contents
+from processes import run_python
+from test_data_resume import KILLED
 from text_files import (
     ASCII_LINES,
     FILES,
@@ -112,6 +116,27 @@ def test_a_folder_of_everything_is_prepared_with_a_table_of_what_was_read(
         "skipped members of other kinds: .png: 1",
     ):
         assert remark in shown.err
+
+
+def test_killed_and_continued_to_the_same_bytes_and_notes(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for name, (kind, content, _) in FILES.items():
+        if kind not in LIBRARIES:
+            (folder / name).write_bytes(content())
+    (folder / "bad.txt.gz").write_bytes(gzip.compress((TALE * 999).encode())[:-40])
+    (folder / "more.jsonl").write_text(
+        "".join(json.dumps({"text": f"{i} {TALE}"}) + "\n" * (1 + i % 2) + "{\n" for i in range(90))
+    )
+    prepare([str(folder)], tmp_path / "whole", vocab_size=300)
+    outcomes = []
+    for batches in (3, 9, 17, 22, 10**6):
+        done = run_python(["-c", KILLED, str(folder), str(tmp_path / "out"), str(batches)], tmp_path)
+        outcomes.append(done.returncode)
+    assert outcomes == [-signal.SIGKILL] * 4 + [0], done.stderr
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    notes = json.loads((tmp_path / "out" / "manifest.json").read_text())["notes"]
+    assert notes["dropped"]["not JSON"][0] == 90 and len(notes["failed"]) == 1
 
 
 def test_encodings_are_found_and_said(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def _inside(argument: str, path: Path, kinds: FileKinds) -> tuple[list[Path], Co
     cards = _cards([p for p, rank in ranks.items() if rank is not None])
     for wanted in (0, 1):
         if readable := [p for p, rank in ranks.items() if rank == wanted and p not in cards]:
-            others = [p for p in (*library, *ranks) if p not in set(readable) | cards]
+            named = cards.union(readable)
+            others = [p for p in (*library, *ranks) if p not in named]
             left_out = Counter("".join(file_ending(p)) for p in others)
             if cards:
                 left_out["dataset cards"] = len(cards)

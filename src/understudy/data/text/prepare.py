@@ -175,7 +175,8 @@ def _check_reading(sources: Sequence[Source], field: str | None, separator: str 
     """Refuse settings that no source would use, and files whose library is missing."""
     paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
     datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
-    kinds = {kind for path in paths if (kind := kind_of_path(path)) is not None}
+    of_paths = {path: kind_of_path(path) for path in paths}
+    kinds = {kind for kind in of_paths.values() if kind is not None}
     archives = any(kind.members for kind in kinds)
     for name, value in (("field", field), ("template", template)):
         used = archives or any(kind.records for kind in kinds) or any(data.field is None for data in datasets)
@@ -189,8 +190,8 @@ def _check_reading(sources: Sequence[Source], field: str | None, separator: str 
         template_fields(template)
     if separator is not None and (not separator or not (archives or any(kind.divided for kind in kinds))):
         raise ValueError(f"separator={separator!r} would do nothing: no file of plain text was given; leave it out")
-    check_libraries(paths)
-    check_fields(paths, ReadOptions(field or "text", template))
+    check_libraries(of_paths)
+    check_fields(of_paths, ReadOptions(field or "text", template))
 
 
 def _status(folder: Path, request: dict[str, Any], force: bool) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from understudy.data.find import FileKinds
@@ -16,16 +17,17 @@ from understudy.data.text.readers.table import BY_ENDING, PLAIN, TextKind, kind_
 
 def kind_of_path(path: Path) -> TextKind | None:
     """The kind of a file on the disk; that of damaged ones is told by their names."""
+    about = path.stat()
+    return _kind_of_path(path, about.st_size, about.st_mtime_ns)
+
+
+@functools.lru_cache(1 << 16)
+def _kind_of_path(path: Path, size: int, changed: int) -> TextKind | None:
+    """See kind_of_path, which is asked several times about each file."""
     try:
         return kind_of_file(InputFile.at(path))
     except ValueError:
         return PLAIN  # reading it will say what is wrong
-
-
-def is_records(path: Path) -> bool:
-    """Whether this file's text is taken from named fields."""
-    kind = kind_of_path(path)
-    return kind is not None and kind.records
 
 
 class TextFiles(FileKinds):
@@ -48,29 +50,27 @@ class TextFiles(FileKinds):
 TEXT_FILES = TextFiles(tuple(BY_ENDING), ())
 
 
-def check_libraries(paths: Sequence[Path]) -> None:
+def check_libraries(kinds: Mapping[Path, TextKind | None]) -> None:
     """Refuse files whose optional library is missing, before anything is read.
 
     Raises:
         MissingLibraryError: one is.
     """
-    for path in paths:
-        kind = kind_of_path(path)
+    for path, kind in kinds.items():
         for library in kind.libraries if kind else ():
             load_library(library, str(path))
 
 
-def check_fields(paths: Sequence[Path], options: ReadOptions) -> None:
+def check_fields(kinds: Mapping[Path, TextKind | None], options: ReadOptions) -> None:
     """Refuse a field or template that a file of records does not have, before a long preparation begins. The beginning of
     each file is read; damage is left to those who read on.
 
     Raises:
         FieldChoiceError: a file has no record with it.
     """
-    for path in paths:
+    for path in (path for path, kind in kinds.items() if kind and kind.records):
         try:
-            if is_records(path):
-                next((piece for piece in read_file(path, options) if piece.note is None), None)
+            next((piece for piece in read_file(path, options) if piece.note is None), None)
         except FieldChoiceError:
             raise
         except ValueError:
