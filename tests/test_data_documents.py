@@ -138,8 +138,8 @@ def test_folders_and_globs_in_order(tmp_path: Path) -> None:
         path.write_bytes(b"\x89PNG\0" if path.suffix == ".png" else b"x")
     listing = find_files([str(tmp_path)])
     names = [p.relative_to(tmp_path).as_posix() for p in listing.files]
-    assert names == ["a.jsonl", "b/1.md", "b/2.txt", "e.TXT"]
-    assert listing.skipped == {".png": 2, "dataset cards": 1}
+    assert names == ["README", "a.jsonl", "b/1.md", "b/2.txt", "e.TXT"]
+    assert listing.skipped == {".png": 2}
     listing = find_files([str(tmp_path / "b" / "*.txt"), str(tmp_path / "b" / "1.md"), str(tmp_path / "b")])
     assert [p.name for p in listing.files] == ["2.txt", "1.md"], "as given, and a file met twice is read once"
     listing = find_files([str(tmp_path / "**" / "*.txt")])

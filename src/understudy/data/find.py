@@ -111,11 +111,11 @@ def _inside(argument: str, path: Path, kinds: FileKinds) -> tuple[list[Path], Co
 
 
 def _cards(files: Sequence[Path]) -> set[Path]:
-    """The cards of datasets: files about the data beside files of records, and those that begin as the hub's cards do."""
-    beside = {p.parent for p in files if file_ending(p)[0] in READERS}
-    roots = beside | {parent for folder in beside for parent in folder.parents}
-    cards = {p for p in files if p.parent in roots and p.name.split(".")[0].lower() in CARDS}
-    return cards | {p for p in files if p.name.lower() == "readme.md" and _is_hub_card(p)}
+    """The cards of datasets: those that begin as the hub's do, and files about the data where all others are records."""
+    cards = {p for p in files if p.name.lower() == "readme.md" and _is_hub_card(p)}
+    about = {p for p in files if p.name.split(".")[0].lower() in CARDS}
+    data = [p for p in files if p not in about]
+    return cards | about if data and all(file_ending(p)[0] in READERS for p in data) else cards
 
 
 def _is_hub_card(path: Path) -> bool:

@@ -38,7 +38,7 @@ class TextKind:
     name: str
     read: Reader
     endings: tuple[str, ...] = ()
-    fits: Callable[[bytes], bool] = lambda head: False
+    fits: Callable[[bytes], bool] | None = None
     records: bool = False
     aside: bool = False
     members: bool = False
@@ -54,7 +54,7 @@ def _is_mbox(head: bytes) -> bool:
     return re.match(rb"From \S+.*\r?\n[A-Za-z-]+: ", head) is not None
 
 
-KINDS: tuple[TextKind, ...] = (
+TEXT_KINDS: tuple[TextKind, ...] = (
     TextKind("JSON lines", read_fields, (".jsonl", ".ndjson"), records=True),
     TextKind("JSON", read_fields, (".json",), records=True, aside=True),
     TextKind("CSV", read_fields, (".csv",), records=True, aside=True),
@@ -77,8 +77,8 @@ KINDS: tuple[TextKind, ...] = (
 )  # fmt: skip
 """In the order in which their `fits` is asked. The last is everything that is text."""
 
-PLAIN = KINDS[-1]
-BY_ENDING = {ending: kind for kind in KINDS for ending in kind.endings}
+PLAIN = TEXT_KINDS[-1]
+BY_ENDING = {ending: kind for kind in TEXT_KINDS for ending in kind.endings}
 NO_TEXT = (
     ".svg", ".ps", ".eps", ".rtf", ".pkl", ".pickle", ".ids", ".vcf", ".ipynb", ".lock", ".map",
 )  # fmt: skip
@@ -96,4 +96,4 @@ def kind_of_file(file: InputFile) -> TextKind | None:
     if file.ending in NO_TEXT:
         return None
     head = file.head()
-    return next((kind for kind in KINDS if kind.fits(head)), None)
+    return next((kind for kind in TEXT_KINDS if kind.fits and kind.fits(head)), None)
