@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -59,7 +60,8 @@ def arrow(rows: list[dict[str, object]] = ROWS) -> bytes:
 
 def pdf(lines: list[str], pages: int = 1) -> bytes:
     """A PDF file with the lines on each page, ASCII alone."""
-    shown = "".join(f"({line}) Tj 0 -14 Td " for line in lines)
+    escaped = [re.sub(r"([()\\\\])", r"\\\1", line) for line in lines]
+    shown = "".join(f"({line}) Tj 0 -14 Td " for line in escaped)
     stream = f"BT /F1 12 Tf 72 720 Td {shown}ET".encode()
     kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(pages))
     objects = [

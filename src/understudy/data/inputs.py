@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 BLOCK_BYTES = 1 << 20
 HEAD_BYTES = 1 << 14
-MOST_GROWTH = 400
+MOST_GROWTH = 200
 FREE_GROWTH_BYTES = 1 << 26
 """Decompressed bytes before MOST_GROWTH is looked at: a small file of one repeated line is no attack."""
 XZ_MEMORY_BYTES = 1 << 28
