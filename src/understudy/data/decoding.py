@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 
 from understudy.data.inputs import BLOCK_BYTES, ByteStream
@@ -23,6 +24,10 @@ SAMPLE_BYTES = 1 << 15
 MOST_CONTROLS = 0.02
 DAMAGED_SHARE = 0.2
 """The most invalid bytes for each valid character beyond ASCII in a text that is still called UTF-8."""
+HIGH = bytes(range(128, 256))
+ALONE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
+MOSTLY = 0.7
+LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "mac_roman", "cp850")
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
 
 
@@ -110,13 +115,19 @@ def wide_encoding(block: bytes) -> str:
 
 
 def guess_encoding(sample: bytes) -> str:
-    """The encoding that charset-normalizer finds; "" if none. Where Windows-1252 fits as well as the best, it is taken."""
+    """The encoding that charset-normalizer finds; "" if none.
+
+    Bytes beyond ASCII that stand alone between letters are of a Latin alphabet, which a short sample does not tell the
+    library. Where Windows-1252 fits as well as the best, it is taken.
+    """
     from charset_normalizer import from_bytes
 
-    matches = from_bytes(sample)
+    high = len(sample) - len(sample.translate(None, HIGH))
+    latin = len(ALONE.findall(sample)) > MOSTLY * high
+    matches = from_bytes(sample, cp_isolation=list(LATIN)) if latin else from_bytes(sample)
     best = matches.best()
     if best is None:
-        return ""
+        return "cp1252" if latin else ""
     for match in matches:
         fits = match.chaos <= best.chaos and match.coherence >= best.coherence
         if fits and "cp1252" in (match.encoding, *match.could_be_from_charset):
@@ -136,7 +147,7 @@ def looks_like_text(head: bytes) -> bool:
         codecs.getincrementaldecoder("utf-8")().decode(head)
         return True
     except UnicodeDecodeError:
-        high = len(head) - len(head.translate(None, bytes(range(128, 256))))
+        high = len(head) - len(head.translate(None, HIGH))
         return high < 0.1 * len(head) or bool(guess_encoding(head))
 
 

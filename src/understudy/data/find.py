@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from understudy.data.inputs import COMPRESSIONS, InputFile, file_ending
+from understudy.data.inputs import CARDS, COMPRESSIONS, InputFile, file_ending
 from understudy.data.records import READERS, advice
 
 LIBRARY_FILES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Files that the `datasets` library writes beside the data, which hold no records."""
 
 
-CARDS = ("readme", "license", "licence", "copying", "citation", "notice", "authors", "changelog", "contributing")
-"""Names, without their endings, of files about a dataset that lie beside its data."""
 CARD_HEAD = b"---"
 
 

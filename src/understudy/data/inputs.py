@@ -23,6 +23,8 @@ HEAD_BYTES = 1 << 14
 MOST_GROWTH = 200
 FREE_GROWTH_BYTES = 1 << 26
 """Decompressed bytes before MOST_GROWTH is looked at: a small file of one repeated line is no attack."""
+CARDS = ("readme", "license", "licence", "copying", "citation", "notice", "authors", "changelog", "contributing")
+"""Names, without their endings, of files about a dataset that lie beside its data."""
 XZ_MEMORY_BYTES = 1 << 28
 SPOOLED_BYTES = 1 << 31
 

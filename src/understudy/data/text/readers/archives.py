@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from understudy.data.inputs import BLOCK_BYTES, InputFile, copy_limited
+from understudy.data.inputs import BLOCK_BYTES, CARDS, InputFile, copy_limited, file_ending
+from understudy.data.records import READERS
 from understudy.data.text.documents import DocumentPiece, note_piece
 from understudy.data.text.readers.base import ReadOptions
 from understudy.data.text.readers.packages import check_member_name, open_zip, zip_errors
 
 MOST_DEPTH = 2
 IN_MEMORY_BYTES = 1 << 23
+ALIGNED = re.compile(r"\.[a-z]{2,3}(?:_\w+)?-[a-z]{2,3}(?:_\w+)?\.\w+$")
 
 
 def read_zip(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
@@ -27,9 +30,13 @@ def read_zip(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
             outer = file.outer_offset
             return outer() if outer else path.stat().st_size * done // total if path else 0
 
-        for member in archive.infolist():
+        members = [member for member in archive.infolist() if not member.is_dir() and not is_hidden(member.filename)]
+        about = cards([member.filename for member in members])
+        for member in members:
             name = member.filename
-            if not member.is_dir() and not is_hidden(name):
+            if name in about:
+                yield note_piece("skipped", "dataset cards", f"{file.where}: {name}", offset())
+            else:
                 where = f"{file.where}: {name}"
                 if member.flag_bits & 1:
                     sentence = f"{where} is encrypted; unpack the archive with its password first"
@@ -121,6 +128,13 @@ def _read(
     yield from options.read_member(
         InputFile(where, PurePosixPath(name).name, opener, outer_offset=offset, depth=file.depth + 1)
     )
+
+
+def cards(names: Sequence[str]) -> set[str]:
+    """Files about the data (README, LICENSE) where all others are records, or aligned texts as OPUS packs them."""
+    about = {name for name in names if PurePosixPath(name).name.split(".")[0].lower() in CARDS}
+    data = [name for name in names if name not in about]
+    return about if data and all(file_ending(name)[0] in READERS or ALIGNED.search(name) for name in data) else set()
 
 
 def is_hidden(name: str) -> bool:
