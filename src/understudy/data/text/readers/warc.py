@@ -18,7 +18,7 @@ def read_warc(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
     """The pages of `response` records, and the texts of `conversion` records. Other records are no documents."""
     archive = load_library("warcio.archiveiterator", file.where)
     errors = load_library("warcio.exceptions", file.where)
-    number, lost = 0, 0
+    number = 0
     with file.stream() as stream:
         try:
             for record in archive.ArchiveIterator(stream):
@@ -33,8 +33,6 @@ def read_warc(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
             ) from error
         if not number:
             raise ValueError(f"{file.where} has no WARC records")
-        if lost:
-            yield note_piece("dropped", "a page that is too large", file.where, stream.offset)
 
 
 def _document(record: Any, where: str, offset: int) -> Iterator[DocumentPiece]:
