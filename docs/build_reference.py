@@ -14,8 +14,10 @@ from understudy.cli import COMMANDS
 from understudy.config.load import preset_summaries, setting_rows
 from understudy.config.stages import STAGES
 from understudy.data.chat.prepare import KINDS
-from understudy.data.records import COMPRESSIONS, READERS
+from understudy.data.inputs import COMPRESSIONS
+from understudy.data.records import READERS
 from understudy.data.sources import NAMED
+from understudy.data.text.readers.table import TEXT_KINDS
 from understudy.evaluation.tasks import TASKS
 from understudy.learn.ladder import LADDER, REFERENCE_MACHINE
 from understudy.report.report import CHARTS, STAGE_CHARTS
@@ -90,7 +92,15 @@ def metrics() -> str:
 
 def formats() -> str:
     endings, packed = ", ".join(map(code, READERS)), ", ".join(map(code, COMPRESSIONS))
-    pages = [f"Files of records end in {endings}, each also compressed as {packed}.\n"]
+    texts = [
+        [kind.name, ", ".join(map(code, kind.endings)), "yes" if kind.fits else "no",
+         ", ".join(map(code, kind.libraries))]
+        for kind in TEXT_KINDS
+    ]  # fmt: skip
+    pages = [
+        f"Files of records end in {endings}. Every file may be compressed as {packed}.\n",
+        "## text\n\n" + table(("kind", "endings", "found by content", "optional library"), texts),
+    ]
     for name, kind in KINDS.items():
         rows = [
             [code(row.name), " or ".join(", ".join(map(code, fields)) for fields in row.fields),

@@ -211,6 +211,33 @@ def test_a_text_source_is_a_row(source: Source, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "train.bin").stat().st_size > 1000
 
 
+def test_a_kind_of_text_file_is_a_reader_and_a_row(source: Source, tmp_path: Path) -> None:
+    source.write("data/text/readers/verse.py", '''"""Verses: lines divided by slashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from understudy.data.inputs import InputFile
+from understudy.data.text.documents import DocumentPiece
+from understudy.data.text.readers.base import MAX_DOCUMENT_BYTES, ReadOptions, whole_document
+
+
+def read_verse(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
+    with file.stream() as stream:
+        text = stream.read_limited(MAX_DOCUMENT_BYTES, "a verse").decode().replace(" / ", "\\n")
+        yield from whole_document(text, file.where, stream.offset, "an empty verse")
+''')  # fmt: skip
+    table = "data/text/readers/table.py"
+    source.insert(table, "from understudy.data.text.readers.subtitles import is_opus, read_opus, read_subtitles, read_tmx\n",
+                  "from understudy.data.text.readers.verse import read_verse\n")  # fmt: skip
+    source.insert(table, "TEXT_KINDS: tuple[TextKind, ...] = (\n", '    TextKind("verse", read_verse, (".verse",)),\n')
+    assert len(source.touched) == 2
+    (tmp_path / "a.verse").write_text("one line / and another of the verse / " * 50)
+    source.run(tmp_path, "prepare", "a.verse", "--tokenizer", "char", "--out", "out")
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]["documents"] == 1
+
+
 def test_a_chat_format_is_a_reader_and_a_row(source: Source, tmp_path: Path) -> None:
     source.insert("data/chat/conversations.py", "FORMATS = {\n    row.name: row\n    for row in (\n",
                   '        Format("faq", (("faq", "reply"),), _faq),\n')  # fmt: skip

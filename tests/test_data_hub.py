@@ -20,7 +20,7 @@ from processes import run_python
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset, parse_hub_name
 from understudy.data.sources import Request, Source, open_feed
-from understudy.data.text.documents import read_file
+from understudy.data.text.reading import read_file
 
 MAIN = "1" * 40
 CONVERTED = "2" * 40

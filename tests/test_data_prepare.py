@@ -110,7 +110,7 @@ BAD = [
     ({"a.txt": b" \n ", "b.jsonl": b'{"text": ""}'}, "there is no text in files"),
     ({"a.txt": b"x"}, "too short or too uniform to split: of 1 bytes in 1 documents none fell to train"),
     ({"a.txt": b"text\0"}, "NUL byte"),
-    ({"a.jsonl": b'{"text": "good"}\n' * 500 + b"{"}, "line 501 is not JSON"),
+    ({"a.jsonl": b"{\n" * 500}, "line 1 is not JSON"),
 ]
 
 
@@ -314,7 +314,7 @@ def test_documents_that_are_all_the_same_are_named(tmp_path: Path) -> None:
     rows = tmp_path / "a.jsonl"
     rows.write_text('{"text": "The same."}\n' * 150)
     for settings in ({}, {"val_fraction": 0.5}):
-        with pytest.raises(ValueError, match=r"too short or too uniform to split: .* in 150 documents"):
+        with pytest.raises(ValueError, match="the 150 documents are all the same"):
             run(rows, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
 

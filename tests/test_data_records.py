@@ -8,8 +8,6 @@ import gzip
 import io
 import json
 import lzma
-import shlex
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +46,7 @@ def as_arrow(new: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> bytes:
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 FILES = {
     ".jsonl": [LINES, b"\xef\xbb\xbf" + LINES, json.dumps(ROWS).encode(), json.dumps(ROWS, indent=1).encode()],
+    ".ndjson": [LINES],
     ".json": [LINES, json.dumps(ROWS).encode(), json.dumps(ROWS, indent=1).encode()],
     ".csv": [as_csv(",")],
     ".tsv": [as_csv("\t")],
@@ -106,34 +105,21 @@ def test_a_csv_file_with_uneven_rows_or_without_a_header(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("a.pdf", "it is a .pdf file; convert it to plain text first"),
-        ("a.html", "it is a .html file; convert it to plain text first"),
-        ("a.jsonl.zst", "it is a .zst file; unpack it first: zstd -d"),
+        ("a.pdf", "it is a .pdf file; its text can be prepared without --kind"),
+        ("a.html", "it is a .html file; its text can be prepared without --kind"),
         ("a.tar.gz", "it is a .tar file; unpack it first: tar -xf"),
         ("a.pkl", "pickle files can run code"),
-        ("corpus.en", "it has the ending .en, and .txt, .md, .jsonl"),
-        ("README", "it has no ending, and .txt, .md, .jsonl"),
+        ("corpus.en", "it has the ending .en, and .json, .jsonl"),
+        ("README", "it has no ending, and .json, .jsonl"),
     ],
 )
-def test_unreadable_files_are_refused_with_a_remedy(
+def test_files_that_hold_no_records_are_refused_with_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, sentence: str
 ) -> None:
     (tmp_path / name).write_text("Some text.")
-    assert main(["prepare", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+    assert main(["prepare", str(tmp_path / name), "--kind", "conversations", "--out", str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
     assert sentence in message and "rename" not in message and not (tmp_path / "out").exists()
-    assert main(["prepare", str(tmp_path / name), "--kind", "conversations", "--out", str(tmp_path / "out")]) == 2
-    assert sentence.split(", and")[0] in capsys.readouterr().err
-
-
-def test_the_remedy_for_subtitles_works_when_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    film = tmp_path / "film.srt"
-    film.write_text("\r\n".join(f"{i}\r\n00:00:0{i},000 --> 00:00:0{i},900\r\nLine {i}.\r\n" for i in range(9)))
-    assert main(["prepare", str(film), "--out", str(tmp_path / "out")]) == 2
-    command = capsys.readouterr().err.strip().partition("first: ")[2]
-    subprocess.run(["sh", "-c", command], check=True)
-    assert shlex.split(command)[0] == "grep"
-    assert Path(f"{film}.txt").read_text().split("\n") == [*(f"Line {i}." for i in range(9)), ""]
 
 
 def test_a_list_of_texts_and_nested_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,10 +162,11 @@ def test_files_of_the_datasets_library_are_left_out(tmp_path: Path) -> None:
 
 def test_tables_in_a_folder_of_text_are_skipped_and_counted(tmp_path: Path) -> None:
     from understudy.data.find import find_files
-    from understudy.data.text.documents import TEXT_FILES
+    from understudy.data.text.reading import TEXT_FILES
 
     for name in ("a.md", "package.json", "b.csv"):
         (tmp_path / name).write_text("x")
+    (tmp_path / "b.csv").write_text("text\nx")
     listing = find_files([str(tmp_path)], TEXT_FILES)
     assert [path.name for path in listing.files] == ["a.md"] and listing.skipped == {".csv": 1, ".json": 1}
     (tmp_path / "a.md").unlink()

@@ -19,6 +19,7 @@ import pytest
 from align_runs import finished_run
 from test_interop_gguf_import import imported_tokenizer
 from test_interop_huggingface import shape
+from text_files import SRT, pdf, zipped
 from understudy.cli import main
 from understudy.config.stages import STAGES
 from understudy.feedback.records import AnswerRecord, Judgement
@@ -124,6 +125,10 @@ def write_files() -> None:
     Path("my-books").mkdir()
     for name, part in (("one", texts[:20]), ("two", texts[20:])):
         Path(f"my-books/{name}.txt").write_text("\n<|endoftext|>\n".join(part), encoding="utf-8")
+    Path("my-papers").mkdir()
+    for name, part in (("first", texts[:20]), ("last", texts[20:])):
+        Path(f"my-papers/{name}.pdf").write_bytes(pdf("\n".join(part).encode("ascii", "replace").decode().splitlines()))
+    Path("my-pages.zip").write_bytes(zipped({"a.txt": texts[0], "b.srt": SRT}))
     csv = "title,body\n" + "".join(
         f'{number},"{text}"\n' for number, text in enumerate(t.replace('"', "'") for t in texts)
     )

@@ -55,7 +55,15 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--field", metavar="NAME",
         help="field of records with the text, such as body or translation.en (default: text)",
     )  # fmt: skip
-    add("--separator", metavar="TEXT", help="ends a document within .txt and .md files, such as '<|endoftext|>'")
+    add(
+        "--template", metavar="TEXT",
+        help="text of a record made of several fields, such as '{question}\\n{answer}', in place of --field",
+    )  # fmt: skip
+    add("--separator", metavar="TEXT", help="ends a document within files of plain text, such as '<|endoftext|>'")
+    add(
+        "--val", action="append", metavar="FILE",
+        help="a file or folder that is the validation text; may be given several times (default: a share of the sources)",
+    )  # fmt: skip
     add("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
     add(
         "--limit", type=int, metavar="N",
@@ -90,7 +98,7 @@ def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.chat.prepare import prepare_conversations
     from understudy.data.progress import preparation_bars
 
-    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "separator", "workers"))
+    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers"))
     sampling = _sampling(arguments)
     with preparation_bars() as report:
         summary = prepare_conversations(
@@ -151,6 +159,6 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
         summary = prepare_data(
             arguments.sources, arguments.out, tokenizer or "bpe", vocab_size, arguments.pattern, arguments.field,
             arguments.val_fraction, arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
-            separator=arguments.separator,
+            separator=arguments.separator, template=arguments.template, validation=arguments.val or (),
         )  # fmt: skip
     show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))

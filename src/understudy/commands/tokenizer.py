@@ -43,11 +43,13 @@ def tokenizer(arguments: Arguments) -> None:
 
 def _train(arguments: Arguments) -> None:
     from understudy.data.find import find_files
-    from understudy.data.text.documents import TEXT_FILES, read_file
+    from understudy.data.text.readers.base import ReadOptions
+    from understudy.data.text.reading import TEXT_FILES, read_file
     from understudy.tokenizer import train_tokenizer
 
     files = find_files(arguments.sources, TEXT_FILES).files
-    texts = (piece.text for path in files for piece in read_file(path, arguments.field))
+    options = ReadOptions(arguments.field)
+    texts = (piece.text for path in files for piece in read_file(path, options, len(files) > 1) if piece.note is None)
     size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
     trained = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
     if not arguments.out.parent.is_dir():

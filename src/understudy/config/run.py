@@ -341,7 +341,7 @@ class RunConfig(StageSections):
         for dotted in self.info.ignored:
             section, name = dotted.split(".")
             settings: Section = getattr(self, section)
-            if getattr(settings, name) not in (None, type(settings).model_fields[name].default):
+            if getattr(settings, name) not in (None, 0, type(settings).model_fields[name].default):
                 raise ValueError(
                     f"{dotted} would be ignored by the stage {self.stage}; leave it out, or set it to null"
                 )

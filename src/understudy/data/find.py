@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from understudy.data.records import COMPRESSIONS, advice, file_ending
+from understudy.data.inputs import CARDS, COMPRESSIONS, InputFile, file_ending
+from understudy.data.records import READERS, advice
 
 LIBRARY_FILES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Files that the `datasets` library writes beside the data, which hold no records."""
+
+
+CARD_HEAD = b"---"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,19 @@ class FileKinds:
     @property
     def all(self) -> tuple[str, ...]:
         return self.folder + self.fallback
+
+    def rank(self, path: Path) -> int | None:
+        """0 for a file that is looked for in a folder, 1 for one that is if there are none of these; None for others."""
+        ending = file_ending(path)[0]
+        return 0 if ending in self.folder else 1 if ending in self.fallback else None
+
+    def refusal(self, path: Path) -> str:
+        """The reason why a file cannot be read, and a remedy."""
+        return advice(path, self.all)
+
+    def described(self) -> str:
+        """The files that can be read, for a sentence."""
+        return f"ending in {', '.join(self.all)} (nor these with {', '.join(COMPRESSIONS)})"
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,8 @@ def find_files(arguments: Sequence[str], kinds: FileKinds) -> LocalFiles:
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_file():
-            if file_ending(path)[0] not in kinds.all:
-                raise ValueError(f"cannot read {argument}: {advice(path, kinds.all)}")
+            if kinds.rank(path) is None:
+                raise ValueError(f"cannot read {argument}: {kinds.refusal(path)}")
             readable = [path]
         else:
             readable, others = _inside(argument, path, kinds)
@@ -75,13 +92,32 @@ def _inside(argument: str, path: Path, kinds: FileKinds) -> tuple[list[Path], Co
     else:
         raise ValueError(f"no such file or folder: {argument}")
     files = sorted((p for p in files if p.is_file()), key=lambda p: p.as_posix())
-    data = [p for p in files if p.name not in LIBRARY_FILES]
-    for endings in (kinds.folder, kinds.fallback):
-        if readable := [p for p in data if file_ending(p)[0] in endings]:
-            return readable, Counter("".join(file_ending(p)) for p in files if p not in set(readable))
+    library = [p for p in files if p.name in LIBRARY_FILES]
+    ranks = {p: kinds.rank(p) for p in files if p.name not in LIBRARY_FILES}
+    cards = _cards([p for p, rank in ranks.items() if rank is not None])
+    for wanted in (0, 1):
+        if readable := [p for p, rank in ranks.items() if rank == wanted and p not in cards]:
+            named = cards.union(readable)
+            others = [p for p in (*library, *ranks) if p not in named]
+            left_out = Counter("".join(file_ending(p)) for p in others)
+            if cards:
+                left_out["dataset cards"] = len(cards)
+            return readable, left_out
     endings_there = Counter("".join(file_ending(p)) for p in files)
     listed = ", ".join(f"{n} {ending}" for ending, n in endings_there.most_common(5))
-    raise ValueError(
-        f"{argument} has no file ending in {', '.join(kinds.all)} (nor these with {', '.join(COMPRESSIONS)})"
-        + (f"; it holds {listed}" if listed else "")
+    raise ValueError(f"{argument} has no file {kinds.described()}" + (f"; it holds {listed}" if listed else ""))
+
+
+def _cards(files: Sequence[Path]) -> set[Path]:
+    """The cards of datasets: those that begin as the hub's do, and files about the data where all others are records."""
+    cards = {p for p in files if p.name.lower() == "readme.md" and _is_hub_card(p)}
+    about = {p for p in files if p.name.split(".")[0].lower() in CARDS}
+    data = [p for p in files if p not in about]
+    return cards | about if data and all(file_ending(p)[0] in READERS for p in data) else cards
+
+
+def _is_hub_card(path: Path) -> bool:
+    head = InputFile.at(path).head()
+    return head.startswith(CARD_HEAD) and any(
+        f"\n{key}:".encode() in head for key in ("dataset_info", "configs", "license", "task_categories", "pretty_name")
     )

@@ -14,20 +14,20 @@ from typing import Any
 from understudy.data.fetch.hub import parse_hub_name
 from understudy.data.find import FileKinds, find_files, is_glob
 from understudy.data.generated import PROMPT_CORPORA, fingerprint, identity_corpus
+from understudy.data.inputs import file_ending
 from understudy.data.layout import FORMAT, Split
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.records import file_ending
 from understudy.data.sources import IDENTITY, NAMED, Files, Generated, Origin, Part, Request, Sampler, Source
-from understudy.data.text.documents import TEXT_FILES
+from understudy.data.text.reading import TEXT_FILES
 from understudy.files import sha256_of
 from understudy.identity.settings import IdentitySettings
 
-CHAT_FILES = FileKinds((".json", ".jsonl", ".parquet"), (".csv", ".tsv", ".arrow"))
+CHAT_FILES = FileKinds((".json", ".jsonl", ".ndjson", ".parquet"), (".csv", ".tsv", ".arrow"))
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
 
 
 def parse_sources(
-    arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None,
+    arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None, validation: Sequence[str] = (),
     identity: IdentitySettings | None = None,
 ) -> tuple[Source, ...]:  # fmt: skip
     """The source behind each SOURCE, or SOURCE@WEIGHT of messages, without the network.
@@ -36,6 +36,7 @@ def parse_sources(
 
     Args:
         sampling: how a run answers the questions of a generated corpus.
+        validation: files of text that are the validation text.
         identity: who the assistant is, of the source `identity`.
 
     Raises:
@@ -58,8 +59,11 @@ def parse_sources(
             # Two files of one name are distinguished by their paths, as they were given.
             name = _stem(argument) if stems[_stem(argument)] == 1 else argument
             sources.append(Source(name, weight, _local([argument], kind, report)))
+    if validation and (not texts or sources):
+        others = ", ".join(source.name for source in sources)
+        raise ValueError(f"--val goes with files to train on; {others} has its own validation split: leave one out")
     if texts:
-        sources.append(Source("files", 1.0, _local(texts, kind, report)))
+        sources.append(Source("files", 1.0, _local(texts, kind, report, validation)))
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"a source is named twice in {', '.join(names)}: name each one once")
@@ -120,14 +124,29 @@ def _named(
     return None
 
 
-def _local(arguments: Sequence[str], kind: str, report: Report) -> Files:
-    """The files behind paths, folders and globs."""
-    found = find_files(arguments, TEXT_FILES if kind == "text" else CHAT_FILES)
+def _local(arguments: Sequence[str], kind: str, report: Report, validation: Sequence[str] = ()) -> Files:
+    """The files behind paths, folders and globs; with those of `validation` kept apart."""
+    kinds = TEXT_FILES if kind == "text" else CHAT_FILES
+    found = find_files(arguments, kinds)
     splits: dict[Path, Split | None] = dict.fromkeys(found.files)
     left_out = found.skipped
     path = Path(arguments[0]).expanduser()
-    if kind != "text" and not path.is_file():
-        splits, for_testing = _splits_by_name(found.files, path if path.is_dir() else None)
+    folder = path if len(arguments) == 1 and path.is_dir() else None
+    if validation:
+        apart = find_files(validation, kinds).files
+        resolved = {file.resolve() for file in apart}
+        splits = {file: "train" for file in found.files if file.resolve() not in resolved}
+        if not splits:
+            raise ValueError(f"every file is for validation ({', '.join(validation)}): name others to train on")
+        splits |= dict.fromkeys(apart, "val")
+    elif kind == "text":
+        splits, for_testing = _splits_by_name({f: _split_words(f, folder) for f in found.files}, whole=True)
+        left_out = for_testing | left_out
+    elif not path.is_file():
+        words = {
+            f: re.split(r"[/._-]", (f.relative_to(folder) if folder else f).as_posix().lower()) for f in found.files
+        }
+        splits, for_testing = _splits_by_name(words)
         left_out = for_testing | left_out
     sizes = [file.stat().st_size for file in splits]
     parts: list[Part] = []
@@ -137,20 +156,39 @@ def _local(arguments: Sequence[str], kind: str, report: Report) -> Files:
     return Files(tuple(splits), tuple(parts), left_out)
 
 
-def _splits_by_name(files: Sequence[Path], folder: Path | None) -> tuple[dict[Path, Split | None], dict[str, int]]:
-    """The split of each file, where the names tell training from validation, as in train.jsonl and test.jsonl.
+def _split_words(file: Path, folder: Path | None) -> list[str]:
+    """The word that names a file's split: its folder (validation/0.txt), or the first or last word of its name, numbers
+    aside (train-00000-of-00002.parquet, stories-train.txt). Text about trains and tests has such words elsewhere."""
+    inner = file.relative_to(folder) if folder else Path(file.name)
+    words = [
+        word for word in re.split(r"[._-]", inner.name.split(".")[0].lower()) if not word.isdigit() and word != "of"
+    ]
+    named = ("train", "test", *VALIDATION_WORDS)
+    return [word for word in (*inner.parts[:-1], *words[:1], *words[-1:]) if word in named]
+
+
+def _splits_by_name(
+    words: dict[Path, list[str]], whole: bool = False
+) -> tuple[dict[Path, Split | None], dict[str, int]]:
+    """The split of each file, where the words of the names tell training from validation, as in train.jsonl and test.jsonl.
 
     Files for testing stand in for validation where there is none; else they are left out, and counted.
+
+    Args:
+        whole: whether the names tell nothing unless they tell it of every file.
     """
-    words = {f: re.split(r"[/._-]", (f.relative_to(folder) if folder else f).as_posix().lower()) for f in files}
-    validation = {f for f in files if any(word in VALIDATION_WORDS for word in words[f])}
-    testing = {f for f in files if "test" in words[f]} - validation
-    if not any("train" in words[f] for f in files) or not validation | testing:
-        return dict.fromkeys(files), {}
+    validation = {f for f in words if any(word in VALIDATION_WORDS for word in words[f])}
+    testing = {f for f in words if "test" in words[f]} - validation
+    unnamed = whole and not all(words.values())
+    if unnamed or not any("train" in words[f] for f in words) or not validation | testing:
+        return dict.fromkeys(words), {}
     left_out = testing if validation else set()
     splits: dict[Path, Split | None] = {
-        f: "val" if f in validation | testing else "train" for f in files if f not in left_out
+        f: "val" if f in validation | testing else "train" for f in words if f not in left_out
     }
+    splits = dict(
+        sorted(splits.items(), key=lambda item: item[1] == "val")
+    )  # so that a limit counts training text first
     return splits, {"for testing": len(left_out)} if left_out else {}
 
 
@@ -158,7 +196,9 @@ def _identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
     """The values that make two requests for this source the same one: contents, where they are known, never paths."""
     origin = source.origin
     if isinstance(origin, Files) and kind == "text":
-        return {"files": [["".join(file_ending(path)), part.sha256] for path, part in zip(origin.paths, origin.parts)]}
+        split = [[part.split] if part.split else [] for part in origin.parts]
+        endings = ["".join(file_ending(path)) for path in origin.paths]
+        return {"files": [[ending, part.sha256, *own] for ending, part, own in zip(endings, origin.parts, split)]}
     about: dict[str, Any] = {"name": source.name} | ({} if kind == "text" else {"weight": source.weight})
     if isinstance(origin, Files):
         about["files"] = [[part.sha256, part.split] for part in origin.parts]
@@ -178,6 +218,7 @@ def make_request(
     report: Report,
     settings: dict[str, Any],
     sampling: Sampler | None = None,
+    validation: Sequence[str] = (),
     identity: IdentitySettings | None = None,
 ) -> Request:
     """Look the sources up, and refuse settings that are out of range or that these sources would ignore.
@@ -192,7 +233,7 @@ def make_request(
         raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 of each source, not {limit}")
-    sources = parse_sources(arguments, kind, report, sampling, identity)
+    sources = parse_sources(arguments, kind, report, sampling, validation, identity)
     if identity is not None and IDENTITY not in (source.name for source in sources):
         raise ValueError(f"the name {identity.name} would do nothing: the source identity was not given")
     if val_fraction is not None and all(source.has_splits() for source in sources):

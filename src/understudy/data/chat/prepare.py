@@ -136,7 +136,7 @@ def prepare_conversations(
     if format_name is not None and format_name not in KINDS[kind].formats:
         raise ValueError(f"no format {format_name!r}: choose one of {', '.join(KINDS[kind].formats)}")
     settings = {"kind": kind, "record_format": format_name}
-    request = make_request(kind, sources, val_fraction, limit, seed, report, settings, sampling, identity)
+    request = make_request(kind, sources, val_fraction, limit, seed, report, settings, sampling, identity=identity)
     if format_name is not None and all(isinstance(source.origin, Generated) for source in request.sources):
         raise ValueError(f"format {format_name!r} would do nothing for {kind} of {sources[0]}: leave it out")
     folder = out or Path("data") / f"{sampling.run_name() if sampling else default_name(request.sources)}-{kind}"

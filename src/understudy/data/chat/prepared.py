@@ -22,8 +22,9 @@ import numpy as np
 from understudy.data import layout
 from understudy.data.chat.formats import Dropped, Kind
 from understudy.data.chat.messages import normalize_record, with_context
+from understudy.data.inputs import file_ending
 from understudy.data.layout import PARTIAL, SPLITS
-from understudy.data.records import READERS, file_ending, parse_object
+from understudy.data.records import READERS, parse_object
 from understudy.data.text.splits import text_hash
 from understudy.files import sha256_of
 

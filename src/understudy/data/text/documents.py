@@ -1,62 +1,56 @@
-"""Documents of a file, as a stream of pieces with flat memory.
+"""Documents as a stream of pieces with flat memory, and the remarks of those who read them.
 
-A .txt or .md file is one document, or several where a separator divides it; of every other format a record is one
-(records.py), its text in a chosen field. A long document comes in pieces of about a million characters. A new format
-of plain text is one ending in TEXT_ENDINGS; of records, one row of records.READERS.
+A long document comes in pieces of about a million characters. Files are read in reading.py, each kind by a module of
+readers/.
 """
 
 from __future__ import annotations
 
-import codecs
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
-from understudy.data.find import FileKinds
-from understudy.data.records import BLOCK_BYTES, READERS, ByteStream, file_ending, kind_of, read_records, shown_names
-
-TEXT_ENDINGS = (".txt", ".md")
-TEXT_FILES = FileKinds((*TEXT_ENDINGS, ".jsonl", ".parquet"), (".json", ".csv", ".tsv", ".arrow"))
 PIECE_CHARS = 1 << 20
 CUT_WINDOW_CHARS = 1 << 16
+GUTENBERG_HEAD_CHARS = 1 << 16
+
+
+class Note(NamedTuple):
+    """A remark about what was read, counted in the manifest.
+
+    Attributes:
+        kind: "dropped": a record or document that cannot be used; "failed": a file that cannot be read, or not to its
+            end; "skipped": a file of another kind in an archive; "changed": something done to a whole file.
+        reason: for "failed" a sentence; else a few words, the same for all of the same kind.
+        where: the file and line.
+    """
+
+    kind: Literal["dropped", "failed", "skipped", "changed"]
+    reason: str
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentPiece:
-    """A document, or one piece of a long one.
+    """A document, or one piece of a long one, or a note between documents.
 
     Attributes:
         ends: whether it is the last piece of its document.
         offset: bytes of the file on disk that had been read, for progress.
+        note: such a piece has no text and is part of no document.
     """
 
     text: str
     ends: bool
     offset: int
+    note: Note | None = None
 
 
-def uses_field(path: Path) -> bool:
-    """Whether this file's text is taken from a named field."""
-    return file_ending(path)[0] in READERS
-
-
-def read_file(path: Path, field: str = "text", separator: str | None = None) -> Iterator[DocumentPiece]:
-    """The documents of one file, in order.
-
-    Args:
-        field: of records, with dots into nested objects (`translation.en`).
-        separator: a string between the documents of a .txt or .md file, itself left out.
-
-    Raises:
-        ValueError: not text (a NUL byte, not UTF-8), a broken line, a missing field, a damaged archive; the
-            sentence names the file and the byte or line.
-    """
-    if not uses_field(path):
-        yield from _read_text(path, separator)
-        return
-    for record in read_records(path, field.split(".")[0]):
-        yield from split_document(_text_of(record.fields, field, record.where), record.offset)
+def note_piece(
+    kind: Literal["dropped", "failed", "skipped", "changed"], reason: str, where: str, offset: int
+) -> DocumentPiece:
+    return DocumentPiece("", False, offset, Note(kind, reason, where))
 
 
 def split_document(text: str, offset: int) -> Iterator[DocumentPiece]:
@@ -90,26 +84,13 @@ def cut_position(text: str, limit: int) -> int:
     return position + 1 if position >= lowest else limit
 
 
-def _read_text(path: Path, separator: str | None) -> Iterator[DocumentPiece]:
-    with path.open("rb") as raw:
-        stream = ByteStream(path, raw)
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        documents = _Documents(separator)
-        done = 0
-        while block := stream.read(BLOCK_BYTES):
-            if (position := block.find(b"\0")) >= 0:
-                raise ValueError(f"{path} is not a text file: it has a NUL byte at byte {done + position:,}")
-            text = _decode(path, decoder, block, done, final=False)
-            yield from documents.add(text if done else text.removeprefix("\ufeff"), stream.offset)
-            done += len(block)
-        text = _decode(path, decoder, b"", done, final=True)
-        yield from documents.end(text, stream.offset)
+class DocumentCutter:
+    """Text that arrives in blocks, cut into documents at the separator and into pieces of at most PIECE_CHARS.
 
+    `end` gives the last piece, which may be empty.
+    """
 
-class _Documents:
-    """Text that arrives in blocks, cut into documents at the separator and into pieces at the most."""
-
-    def __init__(self, separator: str | None) -> None:
+    def __init__(self, separator: str | None = None) -> None:
         self.separator = separator
         self.text = ""
         self.begun = False  # whether a piece of the present document was given
@@ -144,48 +125,54 @@ class _Documents:
         return text if self.separator is None or self.begun else text.lstrip("\r\n")
 
 
-def _decode(path: Path, decoder: codecs.IncrementalDecoder, block: bytes, done: int, final: bool) -> str:
-    pending = len(decoder.getstate()[0])
-    try:
-        return decoder.decode(block, final)
-    except UnicodeDecodeError as error:
-        position = done - pending + error.start
-        raise ValueError(
-            f"{path} is not UTF-8: byte {position:,} is {error.object[error.start]:#04x}; convert it first"
-        ) from error
+START_OF_BOOK = re.compile(r"^\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK[^\n]*\n", re.MULTILINE | re.IGNORECASE)
+END_OF_BOOK = re.compile(r"^\*{3} ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK", re.MULTILINE | re.IGNORECASE)
 
 
-def _text_of(fields: dict[str, Any], name: str, where: str) -> str:
-    """The text of a record; a null is an empty document. Lone surrogates, which JSON can spell, are no text."""
-    value = _value_of(fields, name, where)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        inner = f": it has {', '.join(f'{name}.{key}' for key in value)}" if isinstance(value, dict) else ""
-        raise ValueError(
-            f"field {name!r} of {where} is not text but {kind_of(value)}{inner}; choose another with --field"
-        )
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"field {name!r} of {where} has half a surrogate pair and is not UTF-8") from error
-    return value
+class GutenbergCutter:
+    """Text that arrives in blocks, without the header and licence of Project Gutenberg where it has them.
+
+    `cut`: whether it had them.
+    """
+
+    def __init__(self) -> None:
+        self.cut = False
+        self._place = "before"
+        self._held = ""
+
+    def add(self, text: str, final: bool = False) -> str:
+        if self._place == "none":
+            return text
+        if self._place == "after":
+            return ""
+        text, self._held = self._held + text, ""
+        if self._place == "before":
+            start = START_OF_BOOK.search(text[:GUTENBERG_HEAD_CHARS])
+            if start is None and len(text) < GUTENBERG_HEAD_CHARS and not final:
+                self._held = text
+                return ""
+            if start is None:
+                self._place = "none"
+                return text
+            self.cut, self._place, text = True, "leading", text[start.end() :]
+        if self._place == "leading":
+            text = text.lstrip("\n")
+            if text:
+                self._place = "inside"
+        if end := END_OF_BOOK.search(text):
+            self._place = "after"
+            return text[: end.start()].rstrip("\n") + "\n"
+        # The last line may be the beginning of the mark, and the empty lines before it are no text then.
+        line = text.rfind("\n") + 1
+        if not final and len(text) - line < len("*** END OF THIS PROJECT GUTENBERG EBOOK"):
+            cut = len(text[:line].rstrip("\n"))
+            text, self._held = text[:cut], text[cut:]
+        return text
 
 
-def _value_of(fields: dict[str, Any], name: str, where: str) -> Any:
-    """The value of a field, or of one inside nested objects where the name has dots."""
-    if name in fields:
-        return fields[name]
-    value: Any = fields
-    for part in name.split("."):
-        if value is None:
-            return None
-        if not isinstance(value, dict) or part not in value:
-            raise ValueError(
-                f"{where} has no field {name!r}; its fields are {shown_names(fields)}: choose one with --field"
-            )
-        value = value[part]
-    return value
+def without_book_marks(text: str) -> str:
+    """A text in memory without the header and licence of Project Gutenberg, if it has them."""
+    return GutenbergCutter().add(text, final=True)
 
 
 def without_gutenberg(text: str, name: str) -> str:

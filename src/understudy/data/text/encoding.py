@@ -23,6 +23,7 @@ import numpy as np
 
 from understudy.data.layout import SPLITS
 from understudy.data.sources import Feed
+from understudy.data.text.documents import Note
 from understudy.data.text.shards import SplitInfo, token_dtype
 from understudy.data.text.splits import Rule, SplitItem, divide
 from understudy.files import write_text
@@ -33,13 +34,16 @@ BATCH_ITEMS = 4096
 JOURNAL_BYTES = 1 << 24
 JOURNAL = "progress.json"
 HASHED_BYTES = 1 << 24
+MOST_REASONS = 20
+OTHER_REASONS = "other reasons"
 
 
 @dataclass
 class EncodingState:
     """Progress of an encoding: the next part of the feeds, and the counts of everything written up to there.
 
-    `read`: the documents of this feed before that part. `end_of_text_spelled`: how often the text itself spells the
+    `read`: the documents of this feed before that part. `notes`: of each kind of note the reasons, each with its number and
+    the first place (for "failed" the first MOST_REASONS). `end_of_text_spelled`: how often the text itself spells the
     end-of-text token, which is plain text there.
     """
 
@@ -51,6 +55,13 @@ class EncodingState:
     empty_documents: int = 0
     text_bytes: int = 0
     end_of_text_spelled: int = 0
+    notes: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+
+    def count(self, note: Note) -> None:
+        reasons = self.notes.setdefault(note.kind, {})
+        reason = note.reason if note.reason in reasons or len(reasons) < MOST_REASONS else OTHER_REASONS
+        counted = reasons.setdefault(reason, [0, note.where])
+        counted[0] += 1
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,8 @@ class TokenWriter:
         text = iter(zip(ids_of_texts, sizes))
         for item in batch.items:
             state.empty_documents += item.empty
+            if item.note is not None:
+                state.count(item.note)
             state.end_of_text_spelled += "".join(text for _, text, _ in item.texts).count(END_OF_TEXT)
             state.documents[batch.feed] += item.ends and not item.empty
             for split, _, ends in item.texts:

@@ -25,8 +25,18 @@ from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folde
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Feed, Files, Part, Pin, Request, Source, open_feed
-from understudy.data.text.documents import read_file, uses_field
-from understudy.data.text.encoding import EncodingState, TokenWriter, batches, encode_in_order, read_state
+from understudy.data.text.documents import Note
+from understudy.data.text.encoding import (
+    OTHER_REASONS,
+    EncodingState,
+    TokenWriter,
+    batches,
+    encode_in_order,
+    read_state,
+)
+from understudy.data.text.readers.base import ReadOptions
+from understudy.data.text.readers.fields import template_fields
+from understudy.data.text.reading import check_fields, check_libraries, kind_of_path, read_file
 from understudy.data.text.shards import TOKENIZER, Manifest, open_split, read_manifest, token_dtype
 from understudy.data.text.splits import Rule, choose_rule, training_sample
 from understudy.files import locked, write_text
@@ -84,6 +94,8 @@ def prepare(
     cache: Path = CACHE,
     report: Report | None = None,
     separator: str | None = None,
+    template: str | None = None,
+    validation: Sequence[str] = (),
 ) -> TextSummary:
     """Turn sources into a folder of token files.
 
@@ -101,7 +113,9 @@ def prepare(
         force: replace existing data, finished or not.
         cache: where downloads are kept.
         report: called often with the progress; `preparation_bars()` gives one for a terminal.
-        separator: divides a .txt or .md file into documents, such as "<|endoftext|>"; by default it is one document.
+        separator: divides a plain text into documents, such as "<|endoftext|>"; by default it is one document.
+        template: the text of a record made of several fields, such as "{question}\\n{answer}", in place of `field`.
+        validation: files, folders and globs that are the validation text; the sources are then training text alone.
 
     Raises:
         UnavailableError: the network is away or the disk is full; finished work is kept.
@@ -112,9 +126,9 @@ def prepare(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     loaded, identity = _check_tokenizer(tokenizer, vocab_size, pattern)
-    settings = {"tokenizer": identity, "field": field, "separator": separator}
-    request = make_request("text", sources, val_fraction, limit, seed, report, settings)
-    _check_reading(request.sources, field, separator)
+    settings = {"tokenizer": identity, "field": field, "separator": separator, "template": template}
+    request = make_request("text", sources, val_fraction, limit, seed, report, settings, validation=validation)
+    _check_reading(request.sources, field, separator, template)
     folder = out or Path("data") / default_name(request.sources)
     try:
         if (status := _status(folder, request.mapping, force)) != "already prepared":
@@ -157,14 +171,27 @@ def _check_tokenizer(
     return loaded, {"sha256": loaded.sha256}
 
 
-def _check_reading(sources: Sequence[Source], field: str | None, separator: str | None) -> None:
-    """Refuse a field or separator that no source would use."""
+def _check_reading(sources: Sequence[Source], field: str | None, separator: str | None, template: str | None) -> None:
+    """Refuse settings that no source would use, and files whose library is missing."""
     paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
     datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
-    if field is not None and not any(map(uses_field, paths)) and not any(data.field is None for data in datasets):
-        raise ValueError(f"field={field!r} would do nothing: no file of records or hf: source was given; leave it out")
-    if separator is not None and (not separator or all(map(uses_field, paths))):
-        raise ValueError(f"separator={separator!r} would do nothing: no .txt or .md file was given; leave it out")
+    of_paths = {path: kind_of_path(path) for path in paths}
+    kinds = {kind for kind in of_paths.values() if kind is not None}
+    archives = any(kind.members for kind in kinds)
+    for name, value in (("field", field), ("template", template)):
+        used = archives or any(kind.records for kind in kinds) or any(data.field is None for data in datasets)
+        if value is not None and not used:
+            raise ValueError(
+                f"{name}={value!r} would do nothing: no file of records or hf: source was given; leave it out"
+            )
+    if template is not None:
+        if field is not None:
+            raise ValueError("field and template are two ways to say where the text of a record is: give one of them")
+        template_fields(template)
+    if separator is not None and (not separator or not (archives or any(kind.divided for kind in kinds))):
+        raise ValueError(f"separator={separator!r} would do nothing: no file of plain text was given; leave it out")
+    check_libraries(of_paths)
+    check_fields(of_paths, ReadOptions(field or "text", template))
 
 
 def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
@@ -221,12 +248,16 @@ def _make_plan(partial: Path, request: Request, loaded: Tokenizer | None, cache:
     saved = json.loads((partial / PLAN).read_text("utf-8"))["feeds"] if continued else []
     pins = [Pin(tuple(Part(*part) for part in parts), revision, tuple(notes)) for parts, revision, notes in saved]
     feeds = tuple(_open(source, request, cache, report, pin) for source, pin in zip_longest(request.sources, pins))
-    chosen = [choose_rule(feed, request.val_fraction, request.limit, report) for feed in feeds]
+    notes: list[Note] = []
+    chosen = [choose_rule(feed, request.val_fraction, request.limit, report, notes) for feed in feeds]
     rules = tuple(rule for rule, _ in chosen)
     documents = sum(documents for _, documents in chosen)
     if not documents:
+        if problem := next((note for note in notes if note.kind == "failed"), None):
+            raise ValueError(problem.reason)
         names = ", ".join(feed.parts[0].name if len(feed.parts) == 1 else feed.name for feed in feeds)
-        raise ValueError(f"there is no text in {names}: every document is empty")
+        reasons = ", ".join(sorted({note.reason for note in notes if note.kind in ("dropped", "skipped")}))
+        raise ValueError(f"there is no text in {names}: every document is empty" + (f" ({reasons})" if reasons else ""))
     if continued:
         loaded = load_tokenizer(partial / TOKENIZER)
     tokenizer = loaded or _make_tokenizer(request, feeds, rules, documents > 1, cache, report)
@@ -242,8 +273,12 @@ def _make_plan(partial: Path, request: Request, loaded: Tokenizer | None, cache:
 
 def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pin | None) -> Feed:
     named = source.origin.field if isinstance(source.origin, HubDataset) else None
-    field, separator = named or request.mapping["field"] or "text", request.mapping["separator"]
-    return open_feed(source, request, lambda path: read_file(path, field, separator), cache, report, pin)
+    wanted = request.mapping
+    options = ReadOptions(
+        named or wanted["field"] or "text", None if named else wanted["template"], wanted["separator"]
+    )
+    keep_going = isinstance(source.origin, Files) and len(source.origin.paths) > 1
+    return open_feed(source, request, lambda path: read_file(path, options, keep_going), cache, report, pin)
 
 
 def _planned_request(partial: Path) -> dict[str, Any] | None:
@@ -288,6 +323,11 @@ def _encode(partial: Path, request: Request, plan: _Plan, workers: int, report: 
     for split, sha256 in hashes.items():
         check_hash(partial / f"{split}.bin", sha256)
     for split, counts in state.splits.items():
+        if not counts.tokens and any(rule.uniform for rule in plan.rules):
+            raise ValueError(
+                f"the {sum(state.documents):,} documents are all the same, and equal documents are never in both splits: "
+                f"none fell to {split}; give other text too, or validation text with --val FILE"
+            )
         if not counts.tokens:
             raise ValueError(
                 f"the text is too short or too uniform to split: of {state.text_bytes:,} bytes in "
@@ -317,6 +357,7 @@ def _encode(partial: Path, request: Request, plan: _Plan, workers: int, report: 
         request=request.mapping,
         empty_documents=state.empty_documents,
         end_of_text_spelled=state.end_of_text_spelled,
+        notes=state.notes,
         seed=request.seed,
         understudy=__version__,
     )
@@ -329,11 +370,35 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
         if source["skipped"]:
             counts = ", ".join(f"{n:,} {ending}" for ending, n in source["skipped"].items())
             notes.append(f"skipped files of other kinds: {counts}")
+        if source["validation"] == "own" and any(part["split"] for part in source["parts"] if part["sha256"]):
+            splits = [part["split"] for part in source["parts"]]
+            notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
+    notes += _counted(manifest.notes)
     if manifest.empty_documents:
         notes.append(f"dropped empty documents: {manifest.empty_documents:,}")
     if manifest.end_of_text_spelled:
         notes.append(
             f"the text spells {END_OF_TEXT} {manifest.end_of_text_spelled:,} times, which is encoded as plain text; to end "
-            f"documents of .txt and .md files there, prepare again with --separator '{END_OF_TEXT}' --force"
+            f"documents of plain text there, prepare again with --separator '{END_OF_TEXT}' --force"
         )
     return tuple(notes)
+
+
+NOTE_WORDS = {
+    "failed": "could not be read",
+    "dropped": "dropped",
+    "skipped": "skipped members of other kinds",
+    "changed": "changed",
+}
+
+
+def _counted(notes: dict[str, dict[str, list[Any]]]) -> list[str]:
+    """A line for each reason, with the number and the first place."""
+    lines = []
+    for kind, words in NOTE_WORDS.items():
+        for reason, (number, where) in notes.get(kind, {}).items():
+            if kind == "failed" and reason != OTHER_REASONS:
+                lines.append(f"{words}: {reason}")
+            else:
+                lines.append(f"{words}: {reason}: {number:,} (first: {where})")
+    return lines

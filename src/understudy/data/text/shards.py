@@ -47,6 +47,7 @@ class Manifest:
     Attributes:
         request: the settings of the preparation, by which a second run knows that it is done.
         end_of_text_spelled: how often the text spells the end-of-text token.
+        notes: what was dropped, failed, skipped and changed: of each the reasons, with their number and the first place.
     """
 
     tokenizer_sha256: str
@@ -59,6 +60,7 @@ class Manifest:
     request: dict[str, Any]
     empty_documents: int = 0
     end_of_text_spelled: int = 0
+    notes: dict[str, dict[str, list[Any]]] = dataclasses.field(default_factory=dict)
     seed: int = 0
     understudy: str = ""
     format: int = FORMAT

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.sources import Feed
+from understudy.data.text.documents import Note
 
 FEW_DOCUMENTS = 100
 TAIL_FRACTION = 0.1
@@ -30,11 +31,13 @@ TYPICAL_DOCUMENT_BYTES = 4096
 
 @dataclass(frozen=True)
 class Rule:
-    """A feed's rule. `lengths`: for tail, the characters of every document of every part, empty ones included."""
+    """A feed's rule. `lengths`: for tail, the characters of every document of every part, empty ones included.
+    `uniform`: for hash, whether all documents that were looked at are the same."""
 
     kind: str
     fraction: float | None = None
     lengths: tuple[tuple[int, ...], ...] = ()
+    uniform: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,19 @@ class SplitItem:
     ends).
 
     `ends`: the document ends here. `empty`: it is nothing but whitespace and was dropped. `offset`: see DocumentPiece.
+    `note`: such an item has no text.
     """
 
     texts: tuple[tuple[str, str, bool], ...]
     ends: bool
     empty: bool
     offset: int
+    note: Note | None = None
 
 
-def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: Report) -> tuple[Rule, int]:
+def choose_rule(
+    feed: Feed, fraction: float | None, limit: int | None, report: Report, notes: list[Note] | None = None
+) -> tuple[Rule, int]:
     """A feed's rule, and how many documents with text it has (counted to 100 at most).
 
     Reads the feed until 100 documents were seen; where there are fewer, that is all of it, and each
@@ -62,6 +69,7 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
     lengths: list[list[int]] = []
     documents, filled, length, blank = 0, 0, 0, True
     total, before = sum(part.size for part in feed.parts), 0
+    beginnings: set[int] = set()
     for i, part in enumerate(feed.parts):
         if documents == limit:
             break
@@ -69,6 +77,12 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
         for piece in feed.read(i):
             if documents == limit:
                 break
+            if piece.note is not None:
+                if notes is not None:
+                    notes.append(piece.note)
+                continue
+            if not length:
+                beginnings.add(text_hash(piece.text))
             length += len(piece.text)
             blank = blank and not piece.text.strip()
             report(PreparationProgress("looking through the text", before + piece.offset, total))
@@ -78,7 +92,8 @@ def choose_rule(feed: Feed, fraction: float | None, limit: int | None, report: R
                 filled += not blank
                 length, blank = 0, True
             if filled == FEW_DOCUMENTS:
-                return Rule("hash", fraction or default_fraction(total, limit)), filled
+                uniform = len(beginnings) == 1
+                return Rule("hash", fraction or default_fraction(total, limit), uniform=uniform), filled
         before += part.size
     return Rule("tail", fraction or TAIL_FRACTION, tuple(tuple(part) for part in lengths)), filled
 
@@ -104,15 +119,18 @@ def divide(feed: Feed, rule: Rule, part: int, limit: int | None, documents: int)
     """One part of a feed, every piece assigned.
 
     Args:
-        limit: the most documents to read, of a feed without splits of its own.
+        limit: the most documents to read, validation text of a feed with splits of its own aside.
         documents: the number of documents in the parts before.
     """
     own_split = feed.parts[part].split
-    most = limit if limit is not None and own_split is None else math.inf
+    most = limit if limit is not None and own_split != "val" else math.inf
     if documents >= most:
         return
     chars, val_start, split, first = 0, 0, own_split or "train", documents  # the first three of the present document
     for piece in feed.read(part):
+        if piece.note is not None:
+            yield SplitItem((), False, False, piece.offset, piece.note)
+            continue
         starts, blank = chars == 0, not piece.text.strip()
         if starts and rule.kind == "tail":
             val_start = int(rule.lengths[part][documents - first] * (1 - (rule.fraction or 0)))
@@ -124,7 +142,9 @@ def divide(feed: Feed, rule: Rule, part: int, limit: int | None, documents: int)
             cut = max(0, val_start - chars)
             head, tail = piece.text[:cut], piece.text[cut:]
             texts = (("train", head, len(head) == cut), ("val", tail, piece.ends))
-            yield SplitItem(tuple(text for text in texts if text[1]), piece.ends, False, piece.offset)
+            # The last piece of a long document may be empty, and still ends it.
+            filled = tuple((split, text, ends) for split, text, ends in texts if text or (split == "val" and ends))
+            yield SplitItem(filled, piece.ends, False, piece.offset)
         else:
             yield SplitItem(((split, piece.text, piece.ends),), piece.ends, False, piece.offset)
         chars = 0 if piece.ends else chars + len(piece.text)

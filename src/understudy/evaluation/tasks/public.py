@@ -10,8 +10,9 @@ from typing import Any, Literal
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset
 from understudy.data.find import LIBRARY_FILES
+from understudy.data.inputs import file_ending
 from understudy.data.layout import CACHE
-from understudy.data.records import READERS, file_ending
+from understudy.data.records import READERS
 from understudy.evaluation.task import Example, Split, Task, question, take_turns
 from understudy.evaluation.tasks.local import Row, read_rows, text_of, texts_of
 from understudy.rewards.verifiers import final_number
