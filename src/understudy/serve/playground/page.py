@@ -73,6 +73,7 @@ def mount(app: FastAPI, served: Served) -> None:
         # Gradio's own greys have a contrast of 2.6:1 on white; WCAG AA asks for 4.5:1.
         body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400",
         block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_400",
+        button_secondary_background_fill_hover_dark="*neutral_700",
         input_placeholder_color="*neutral_600", input_placeholder_color_dark="*neutral_400",
     )  # fmt: skip
     gr.mount_gradio_app(
@@ -121,13 +122,13 @@ def build_page(served: Served) -> gr.Blocks:
             )  # fmt: skip
             fresh = gr.Button("New", size="sm", elem_id="fresh", variant="secondary")
         with gr.Tabs() as tabs:
-            with gr.Tab("Talk", id="talk"):
+            with gr.Tab("Talk", id="talk", elem_id="talk-tab"):
                 talk = _drawn("talk", PlaygroundConversation().view(several) | _welcome(served, names[0]))
                 box = gr.Textbox(
                     show_label=False, label="Message", placeholder="Say something", lines=1, max_lines=8,
                     submit_btn=True, autofocus=True, elem_id="say",
                 )  # fmt: skip
-            with gr.Tab("Compare", id="duel"):
+            with gr.Tab("Compare", id="duel", elem_id="duel-tab"):
                 fight = _drawn("duel", AnswerPair().view(DUEL_GREETING))
                 other = gr.Dropdown(
                     [(f"against {name}", name) for name in names], value=names[-1], visible=several, interactive=True,
@@ -137,9 +138,9 @@ def build_page(served: Served) -> gr.Blocks:
                     show_label=False, label="Question", placeholder="Ask both", lines=1, max_lines=8, submit_btn=True,
                     elem_id="ask",
                 )  # fmt: skip
-            with gr.Tab("Look inside", id="look") as look_tab:
+            with gr.Tab("Look inside", id="look", elem_id="look-tab") as look_tab:
                 look = _drawn("look", {"greeting": LOOK_GREETING})
-            with gr.Tab("Settings", id="settings"):
+            with gr.Tab("Settings", id="settings", elem_id="settings-tab"):
                 name, options = _settings(model, longest)
         # Several events at a time: to the browser an event ends some time after its last update. Only handlers that yield
         # use the queue: an event that joins while the browser closes the queue's stream might never be received.

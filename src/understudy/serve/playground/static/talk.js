@@ -194,7 +194,7 @@ function draw() {
     while (shown.length > messages.length) shown.pop().node.remove();
   }
   if (view.problem) list.append(problem(view.problem));
-  if (below || view.problem) list.scrollTop = list.scrollHeight;
+  if (view.problem || (messages.length && below)) list.scrollTop = list.scrollHeight;
 }
 const kept = sessionStorage.getItem(KEY);
 nameButtons("say");
