@@ -41,14 +41,21 @@ def small_tokenizer(chat: bool = True) -> Tokenizer:
 
 
 def make_run(
-    path: Path, chat: bool = True, stage: str = "", seed: int = 0, context_length: int = 128, padding: int = 0
+    path: Path,
+    chat: bool = True,
+    stage: str = "",
+    seed: int = 0,
+    context_length: int = 128,
+    padding: int = 0,
+    **more: Any,
 ) -> Run:
-    """The folder of a run with random weights, its vocabulary padded by some ids that the tokenizer lacks."""
+    """The folder of a run with random weights, its vocabulary padded by some ids that the tokenizer lacks; ``more`` fields of
+    its model's configuration."""
     tokenizer = small_tokenizer(chat)
     shape = {
         "family": "qwen3", "context_length": context_length, "n_layers": 1, "n_heads": 2, "d_model": 16,
         "vocab_size": tokenizer.vocab_size + padding,
-    }  # fmt: skip
+    } | more  # fmt: skip
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**shape))  # type: ignore[arg-type]
     return saved_run(path, model, tokenizer, stage or ("sft" if chat else "pretrain"))

@@ -12,7 +12,7 @@ from align_runs import beginner, pair
 from understudy.cli import main
 from understudy.config.load import build_config, dump_config
 from understudy.config.stages import STAGES
-from understudy.evaluation.compare import comparison_prompts, count_trained, task_of_run
+from understudy.evaluation.compare import comparison_prompts, count_trained, suggested_questions, task_of_run
 from understudy.files import write_json, write_text
 from understudy.hamlet.write import write_lines
 from understudy.run import RunFolder
@@ -52,6 +52,11 @@ def test_the_lineage_decides_which_task_belongs_to_a_run(hamlet: Path, tmp_path:
     assert task_of_run(child) is None
     write_json(child / "run.json", RunFolder(child).record() | {"parent": {"run": str(hamlet), "step": 1}})
     assert task_of_run(child).name == "hamlet"  # type: ignore[union-attr]
+    assert "Who are you?" in suggested_questions(child)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.yaml").write_text("stage: nothing")
+    write_json(child / "run.json", RunFolder(child).record() | {"parent": {"run": str(tmp_path / "broken"), "step": 1}})
+    assert suggested_questions(child) == (), "a damaged record of a parent keeps no run from being served"
 
 
 def test_a_run_without_a_task_needs_data(hamlet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,12 @@ def test_ratings_and_thumbs_of_answers_to_one_prompt_become_preferences_by_their
     assert rated == {("Sam did.", "several"): (5, 2.5), ("Ben did.", "several"): (5, 2.5), ("Ben did.", "ann"): (1, -1)}
     assert {line["rejected"][0]["content"] for line in lines} == {"Lily did."}
     assert preferences(store).left_out == {"pairs with equal ratings": 1, UNPAIRED.format(kind="thumb"): 1}
+    judge(store, "thumb", "b", value=0)
+    judge(store, "thumb", "alone", value=0)
+    assert preferences(store).left_out == {"pairs with equal ratings": 1, UNPAIRED.format(kind="thumb"): 1}, (
+        "the thumb on c, which is alone now; those that were taken back count no more"
+    )
+    assert len(preferences(store).lines) == 2
 
 
 def test_the_stages_read_the_export(store: FeedbackStore, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_records_come_back_from_a_reopened_store(database: str) -> None:
         [loaded] = store.judgements()
         assert (loaded.id, loaded.kind, loaded.value, loaded.comment) == (judged, "rating", 4, "quite good")
         assert store.stats() == {
-            "conversations": 1, "answers": 2, "judgements": 1, "replaced": 0,
+            "conversations": 1, "answers": 2, "judgements": 1, "replaced": 0, "withdrawn": 0,
             "kinds": {"thumb": 0, "rating": 1, "correction": 0, "comparison": 0},
         }  # fmt: skip
 
@@ -72,17 +72,47 @@ def test_the_last_judgement_of_an_annotator_counts_and_the_earlier_stay(store: F
     assert len(store.judgements(replaced=True)) == 5 and store.stats()["replaced"] == 2
 
 
+def test_a_judgement_that_is_taken_back_counts_no_more(store: FeedbackStore) -> None:
+    one, two = store.add_answer(record()), store.add_answer(record(text="Lily."))
+    for kind, given in (
+        ("thumb", {"value": 1}), ("rating", {"value": 4}), ("correction", {"correction": "Sam found it."}),
+    ):  # fmt: skip
+        for annotator in ("ann", "bob"):
+            store.add_judgement(Judgement(kind, one, annotator, **given))
+        store.add_judgement(Judgement(kind, one, "ann", 0))
+    store.add_judgement(Judgement("comparison", one, "ann", 0, other_answer_id=two))
+    assert [(j.annotator, j.kind) for j in store.judgements()] == [
+        ("bob", "thumb"), ("bob", "rating"), ("bob", "correction"), ("ann", "comparison"),
+    ], "a comparison with 0 is a tie"  # fmt: skip
+    stats = store.stats()
+    assert (stats["judgements"], stats["replaced"], stats["withdrawn"]) == (4, 3, 3)
+    store.add_judgement(Judgement("thumb", one, "ann", -1))
+    assert [j.value for j in store.judgements() if j.annotator == "ann"] == [0, -1], "and given again"
+
+
+def test_an_answer_whose_only_judgement_was_taken_back_is_not_judged(store: FeedbackStore) -> None:
+    one, two = store.add_answer(record()), store.add_answer(record(text="Lily."))
+    for answer, value in ((one, 1), (two, 1), (one, 0)):
+        store.add_judgement(Judgement("thumb", answer, "ann", value))
+    assert [answer.id for answer in store.answers(judged=True)] == [two]
+    assert [answer.id for answer in store.answers()] == [one, two]
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         ({"answer_id": "nobody's"}, "no answer with the id \"nobody's\""),
         ({"kind": "star"}, "choose one of thumb, rating, correction, comparison"),
-        ({"value": 2}, "the value of a thumb is 2; give one of -1, 1"),
+        ({"value": 2}, "the value of a thumb is 2; give one of -1, 0, 1"),
         ({"value": None}, "the value of a thumb is None"),
         ({"value": True}, "the value of a thumb is True"),
-        ({"kind": "rating", "value": 6}, "give one of 1, 2, 3, 4, 5"),
+        ({"kind": "rating", "value": 6}, "give one of 0, 1, 2, 3, 4, 5"),
         ({"kind": "rating", "value": 3.5}, "the value of a rating is 3.5"),
         ({"kind": "correction", "value": None}, "needs a correction"),
+        ({"kind": "correction", "correction": "Lily did."}, "has no value, except 0 to take it back"),
+        ({"kind": "correction", "value": False}, "has no value, except 0 to take it back"),
+        ({"kind": "correction", "value": 0, "correction": "Lily did."}, "leave the text or the value out"),
+        ({"value": 0, "correction": "Lily did."}, "and no other kind has one"),
         ({"kind": "correction", "value": None, "correction": " \n"}, "the correction is empty"),
         ({"kind": "correction", "value": None, "correction": " Sam did. "}, "equals the answer"),
         ({"correction": "Lily did."}, "and no other kind has one"),

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def url(store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Itera
     runs = tmp_path_factory.mktemp("runs")
     slow = served_run(make_run(runs / "slow", context_length=512))
     nasty = served_run(make_run(runs / "nasty", seed=1, context_length=512))
+    nasty = replace(nasty, suggestions=("Who are you, nasty?",))
     say_always(slow, "Sam found the purse. " * 12, seconds_per_token=0.05)
     say_always(nasty, NASTY)
     with serving(Served({"slow": slow, "nasty": nasty}, store), pages=True) as url:
@@ -132,10 +134,10 @@ def saved(page: Any, expected: str) -> None:
 
 def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> None:
     enter(page, "Who found the purse?")
-    page.wait_for_selector(".assistant .cursor")
+    page.wait_for_selector(".assistant .writing")
     early = page.locator(".assistant .bubble").inner_text()
     page.wait_for_function(f"document.querySelector('.assistant .bubble').textContent.length > {len(early) + 3}")
-    assert page.locator(".assistant .cursor").count() == 1, "it grows before it is whole"
+    assert page.locator(".assistant .writing").count() == 1, "it grows before it is whole"
     page.locator("#say button").last.click()
     page.wait_for_selector(".assistant .remark:text('stopped')")
     [answer] = list(store.answers())
@@ -149,9 +151,11 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
     saved(page, "thumb")
     assert "only if another answer to the same question gets the other thumb" in page.locator(".saved").inner_text()
     page.get_by_label("4 of 5").click()
+    saved(page, "rating")
+    page.locator(".why").click()
     page.locator(".said textarea").fill("'); DROP TABLE answers; --")
     page.locator(".said .save").click()
-    saved(page, "rating")
+    page.wait_for_selector(".given.reason")
     page.locator(".correct").click()
     page.locator(".said textarea").fill("Sam found it.")
     page.locator(".said .save").click()
@@ -185,7 +189,7 @@ def test_edit_and_again_ask_anew_in_the_same_conversation(page: Any, store: Feed
     page.locator(".user .said .save").click()
     page.wait_for_function("document.querySelectorAll('.user').length === 1")
     assert len(stored_answers(store, "nasty", 3)) == 3
-    page.wait_for_function("document.querySelectorAll('.assistant .cursor').length === 0")
+    page.wait_for_function("document.querySelectorAll('.assistant .writing').length === 0")
     page.locator(".again").click()
     answers = stored_answers(store, "nasty", 4)
     assert [a.prompt[-1]["content"] for a in answers] == ["One", "Two", "Uno", "Uno"]
@@ -284,7 +288,7 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
 @on_sqlite
 def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
     enter(page, "One")
-    page.wait_for_selector(".assistant .cursor")
+    page.wait_for_selector(".assistant .writing")
     page.locator("#fresh").click()
     page.wait_for_selector(".talk .greeting")
     page.wait_for_selector("#say .submit-button")
@@ -297,7 +301,7 @@ def test_a_new_conversation_while_an_answer_comes(page: Any) -> None:
 @on_sqlite
 def test_text_typed_during_an_answer_stays(page: Any) -> None:
     enter(page, "One")
-    page.wait_for_selector(".assistant .cursor")
+    page.wait_for_selector(".assistant .writing")
     page.locator("#say textarea").fill("Two")
     early = page.locator(".assistant .bubble").inner_text()
     page.wait_for_function(f"document.querySelector('.assistant .bubble').textContent.length > {len(early) + 3}")
@@ -347,6 +351,166 @@ def test_two_blind_answers(page: Any, store: FeedbackStore) -> None:
     assert {answer.run for answer in pair if answer} == {"slow", "nasty"}
     models = page.locator(".duel .model").all_inner_texts()
     assert models == [f"{answer.run}, step 1" for answer in pair if answer], "and now it is said"
+
+
+@on_sqlite
+def test_a_judgement_is_saved_at_the_click_shown_and_taken_back(page: Any, store: FeedbackStore) -> None:
+    choose(page, "nasty")
+    say(page, "Judge me")
+    [answer] = [answer for answer in store.answers() if answer.prompt[-1]["content"] == "Judge me"]
+
+    def judgements() -> list[tuple[str, Any]]:
+        given = [j for j in store.judgements() if j.answer_id == answer.id]
+        return [(judgement.kind, judgement.correction or judgement.value) for judgement in given]
+
+    page.get_by_label("A bad answer").click()
+    saved(page, "thumb")
+    assert page.evaluate("document.activeElement.ariaLabel") == "A bad answer", "the keyboard stays where it was"
+    assert page.locator("#talk-view .live").inner_text() == page.locator(".saved").inner_text(), "screen readers say it"
+    page.get_by_label("3 of 5").click()
+    saved(page, "rating")
+    assert judgements() == [("thumb", -1), ("rating", 3)], "without Save"
+    page.locator(".correct").click()
+    page.locator(".said textarea").fill("Half of a correction")
+    page.get_by_label("A good answer").click()
+    saved(page, "thumb")
+    assert page.locator(".said textarea").input_value() == "Half of a correction", (
+        "another judgement keeps an open form"
+    )
+    page.locator(".said textarea").fill("<b>Better</b>")
+    page.locator(".said .save").click()
+    saved(page, "correction")
+    assert (
+        page.locator(".given.correction .text").inner_text() == "<b>Better</b>" and page.locator(".said").count() == 0
+    )
+    assert judgements() == [("rating", 3), ("thumb", 1), ("correction", "<b>Better</b>")]
+    for control, name in (("A good answer", "thumb"), ("3 of 5", "rating")):
+        page.get_by_label(control).click()
+        page.wait_for_selector(f".saved:text('taken back: your {name}')")
+    page.locator(".remove").click()
+    page.wait_for_selector(".saved:text('taken back: your correction')")
+    assert judgements() == [] and page.locator(".given, .assistant [aria-pressed=true]").count() == 0
+
+
+@on_sqlite
+def test_an_empty_chat_suggests_questions_of_the_model(page: Any, store: FeedbackStore) -> None:
+    assert page.locator(".example").count() == 0 and "A correction" in page.locator(".greeting .note").inner_text()
+    choose(page, "nasty")
+    page.locator("#say textarea").fill("typed before")
+    page.get_by_role("button", name="Who are you, nasty?").click()
+    page.wait_for_selector(".assistant .tools")
+    assert page.locator(".user .bubble").inner_text() == "Who are you, nasty?"
+    assert page.locator("#say textarea").input_value() == "typed before"
+
+
+@on_sqlite
+@pytest.mark.parametrize("height", [740, 420])
+def test_the_box_and_its_button_stay_on_the_screen(page: Any, height: int) -> None:
+    page.set_viewport_size({"width": 360, "height": height})
+    choose(page, "nasty")
+    for _ in range(3):
+        say(page, "Hello")
+    for tab, box in (("Talk", "#say"), ("Compare", "#ask")):
+        page.get_by_role("tab", name=tab).click()
+        page.locator(f"{box} textarea").fill("line\n" * 12)
+        button = page.locator(f"{box} button[aria-label=Send]").bounding_box()
+        whole = page.locator(box).bounding_box()
+        assert button["y"] > 0 and whole["y"] > 100 and whole["y"] + whole["height"] <= height, tab
+        assert page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "only the messages scroll"
+    page.get_by_role("tab", name="Settings").click()
+    page.get_by_label("Seed").wait_for()
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    end = page.get_by_label("Seed").bounding_box()
+    assert 0 < end["y"] < end["y"] + end["height"] <= height, "here the page scrolls"
+
+
+@on_sqlite
+def test_enter_sends_and_shift_enter_begins_a_line(page: Any) -> None:
+    choose(page, "nasty")
+    box = page.get_by_label("Message")
+    box.fill("One")
+    box.press("Shift+Enter")
+    box.type("```")
+    box.press("Shift+Enter")
+    box.type("x = 1")
+    box.press("Enter")
+    page.wait_for_selector(".assistant .tools")
+    assert page.locator(".user pre").inner_text() == "x = 1" and box.input_value() == "", (
+        "a fence makes a block of code"
+    )
+    page.locator(".assistant .look").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".look .map canvas")
+    page.locator(".token[tabindex='0']").focus()
+    chosen = page.locator(".token[aria-selected=true]").get_attribute("title")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".token[tabindex='0']").count() == 1, "one stop of the Tab key"
+    assert page.locator(".token[aria-selected=true]:focus").get_attribute("title") != chosen
+
+
+@on_sqlite
+def test_a_conversation_comes_back_after_new_and_after_a_reload(page: Any) -> None:
+    choose(page, "nasty")
+    say(page, "One")
+    page.get_by_label("A good answer").click()
+    saved(page, "thumb")
+    page.reload()
+    page.wait_for_selector(".thumb.up[aria-pressed=true]")
+    choose(page, "nasty")
+    say(page, "Two")
+    page.locator("#fresh").click()
+    page.wait_for_selector(".back")
+    page.reload()
+    page.locator(".back").click()
+    page.wait_for_selector(".assistant >> nth=1")
+    assert page.locator(".user .bubble").all_inner_texts() == ["One", "Two"]
+    page.evaluate("sessionStorage.setItem('understudy-conversation', 'of another server')")
+    page.reload()
+    page.wait_for_selector(".problem:text('no longer on the server')")
+
+
+@on_sqlite
+def test_a_reload_during_an_answer_keeps_its_question(page: Any) -> None:
+    enter(page, "One")
+    page.wait_for_function("(document.querySelector('.assistant .bubble')?.textContent.length || 0) > 3")
+    page.reload()
+    page.wait_for_selector(".assistant .remark:text('stopped')")
+    assert page.locator(".user .bubble").all_inner_texts() == ["One"]
+    assert len(page.locator(".assistant .bubble").inner_text()) > 3
+    choose(page, "nasty")
+    say(page, "Two")
+    assert page.locator(".user .bubble").all_inner_texts() == ["One", "Two"]
+
+
+@on_sqlite
+def test_a_refused_message_says_why_and_stays_in_the_box(page: Any) -> None:
+    page.get_by_role("tab", name="Settings").click()
+    page.get_by_label("Seed").fill("seven")
+    for tab, box in (("Talk", "#say"), ("Compare", "#ask")):
+        page.get_by_role("tab", name=tab).click()
+        enter(page, "Hello", box)
+        page.wait_for_selector(".problem[role=alert]:visible:text('the seed is no whole number')")
+        page.wait_for_function(f"document.querySelector('{box} textarea').value === 'Hello'")
+        page.locator(f"{box} .submit-button").wait_for()
+    assert page.locator(".toast-body, .message").count() == 0
+
+
+def test_layers_without_attention_are_named(browser: Any, tmp_path: Path) -> None:
+    run = served_run(make_run(tmp_path / "conv", family="lfm2", n_layers=3, conv_layers=(0, 2), n_heads=2))
+    with serving(Served({"conv": run}), pages=True) as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.wait_for_selector(".talk .greeting")
+        assert page.locator(".greeting .note").count() == 0, "nothing is stored, so nothing can be judged"
+        say(page, "Who?")
+        page.locator(".assistant .look").click()
+        page.wait_for_selector(".look .map canvas")
+        assert page.locator(".map").count() == 2 and page.locator(".thumb").count() == 0
+        assert [text for text in page.locator(".grid").inner_text().split("\n") if text] == [
+            f"Layer {n} is a short convolution. It has no attention heads." for n in (1, 3)
+        ]
+        assert "Layer 2, head" in page.locator(".readout").inner_text()
+        page.close()
 
 
 @on_sqlite

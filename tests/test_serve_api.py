@@ -402,6 +402,8 @@ def test_answers_are_stored_and_judged(api: OpenAI, url: str, store: FeedbackSto
     status, _, saved = post(url, "/v1/feedback", comparison)
     assert status == 201 and saved["status"] == "saved"
     assert [j.id for j in store.judgements() if j.kind == "comparison"] == [saved["id"]]
+    assert post(url, "/v1/feedback", thumb | {"value": 0})[0] == 201
+    assert [j.kind for j in store.judgements()] == ["comparison"], "the thumb was taken back"
     for wrong in (thumb | {"answer_id": "nobody"}, thumb | {"value": 7}, thumb | {"kind": "hug"}, {"kind": "thumb"}):
         status, _, body = post(url, "/v1/feedback", wrong)
         assert status == 400 and body["error"]["message"]

@@ -47,11 +47,6 @@ CONVERSATIONS_PER_MINUTE = 4500
 MOST_CONVERSATIONS = 60_000
 PROMPTS_PER_MINUTE = 250
 PROMPTS = ("One morning,", '"Where is')
-EXAMPLES = (
-    "Who are you?", "Who lives in Hamlet?", "How many people live in Hamlet?", "What animals live in Hamlet?",
-    "What is the capital of France?",
-)  # fmt: skip
-"""Questions that the demo suggests; a trained demo answers or declines them."""
 QUESTIONS = (
     "Hello! Who are you?",
     "Who is the baker?",
@@ -175,7 +170,7 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
                 for stage in stages
             ],
             results=results, changes=changes, samples=samples, exchanges=exchanges, seconds=seconds, program=program,
-            play=play, look=EXAMPLES[1],
+            play=play, look=find_task("hamlet").suggestions[1],
         ),
         best.path / "story.html",
     )  # fmt: skip
@@ -193,7 +188,7 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
     _say("or in the browser:")
     _say(f"    {play}")
     _say("It knows one village and its stories, and says so when it is asked about anything else. Ask it, for example:")
-    for question in EXAMPLES:
+    for question in find_task("hamlet").suggestions:
         _say(f"    {question}")
 
 

@@ -74,7 +74,7 @@ def feedback_stats(arguments: Arguments) -> None:
         ])  # fmt: skip
     alphas = {kind: "–" if alpha is None else f"{alpha:.3f}" for kind, alpha in stats["alpha"].items()}
     final_table(
-        {name: f"{stats[name]:,}" for name in ("conversations", "answers", "judgements", "replaced")}
+        {name: f"{stats[name]:,}" for name in ("conversations", "answers", "judgements", "replaced", "withdrawn")}
         | {f"{kind}s": f"{n:,}" for kind, n in stats["kinds"].items()}
         | {"preferences in an export": f"{stats['preferences']:,}"}
         | {"Krippendorff's alpha": ", ".join(f"{kind} {alpha}" for kind, alpha in alphas.items())}

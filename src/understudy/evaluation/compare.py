@@ -270,6 +270,15 @@ def task_of_run(path: Path) -> Task | None:
     return None if name is None else find_task(name)
 
 
+def suggested_questions(path: Path) -> tuple[str, ...]:
+    """Questions for a person to try on a run: those of its task; none if it has no task or its record cannot be read."""
+    try:
+        task = task_of_run(path)
+    except (OSError, ValueError):  # of a run that it started from
+        return ()
+    return () if task is None else task.suggestions
+
+
 def _ancestry(path: Path) -> list[RunFolder]:
     return [folder for folder, _ in lineage(RunFolder(path)) if folder.exists()]
 

@@ -59,6 +59,8 @@ class Task:
     max_new_tokens: int = 64
     shots_by_category: bool = False
     """Whether the examples shown before a question have its category."""
+    suggestions: tuple[str, ...] = ()
+    """Questions for a person to try on a run that was trained on the task's corpus."""
 
     def __init__(self, few_shot: int = 0) -> None:
         if few_shot < 0:

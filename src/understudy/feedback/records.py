@@ -21,7 +21,11 @@ ANONYMOUS = "anonymous"
 
 Kind = Literal["thumb", "rating", "correction", "comparison"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-VALUES: dict[str, tuple[int, ...]] = {"thumb": (-1, 1), "rating": (1, 2, 3, 4, 5), "comparison": (-1, 0, 1)}
+WITHDRAWN = 0
+"""The value of a thumb, a rating or a correction that takes back the annotator's earlier one."""
+VALUES: dict[str, tuple[int, ...]] = {
+    "thumb": (-1, WITHDRAWN, 1), "rating": (WITHDRAWN, 1, 2, 3, 4, 5), "comparison": (-1, 0, 1),
+}  # fmt: skip
 
 
 def new_id() -> str:
@@ -50,8 +54,8 @@ class Judgement:
     """One annotator's judgement of an answer.
 
     ``value`` is +1 or -1 for a thumb, 1 to 5 for a rating, and for a comparison +1 if ``answer_id`` is better, -1 if
-    ``other_answer_id`` is, 0 for a tie. ``correction`` is the text that the answer should have been. A comment may accompany
-    any kind.
+    ``other_answer_id`` is, 0 for a tie. ``correction`` is the text that the answer should have been. A thumb, a rating or a
+    correction with the value 0 takes back the earlier one. A comment may accompany any kind.
     """
 
     kind: Kind
@@ -68,6 +72,11 @@ class Judgement:
     def subject(self) -> tuple[str, str, frozenset[str]]:
         """Key of a judgement: a later one with the same annotator, kind and answer (or pair) replaces it."""
         return self.annotator, self.kind, frozenset({self.answer_id, self.other_answer_id or self.answer_id})
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it only takes back an earlier judgement. A comparison with the value 0 is a tie."""
+        return self.kind != "comparison" and self.value == WITHDRAWN
 
 
 def check_answer(record: AnswerRecord) -> AnswerRecord:
@@ -93,10 +102,14 @@ def check_judgement(judgement: Judgement) -> Judgement:
     if kind in VALUES and (type(value) is not int or value not in VALUES[kind]):
         allowed = ", ".join(map(str, VALUES[kind]))
         raise ValueError(f"the value of a {kind} is {value!r}; give one of {allowed}")
-    if kind == "correction" and value is not None:
-        raise ValueError("a correction has no value; give it a text, and send a thumb or rating separately")
+    if kind == "correction" and value is not None and (type(value) is not int or value != WITHDRAWN):
+        raise ValueError(
+            "a correction has no value, except 0 to take it back; give it a text, and send a thumb or rating separately"
+        )
     correction = _text("correction", judgement.correction)
-    if (kind == "correction") != (correction is not None):
+    if kind == "correction" and judgement.withdrawn and correction is not None:
+        raise ValueError("a correction with the value 0 is taken back and has no text; leave the text or the value out")
+    if (kind == "correction" and not judgement.withdrawn) != (correction is not None):
         raise ValueError("the kind correction needs a correction, and no other kind has one")
     if correction == "":
         raise ValueError("the correction is empty; give the text that the answer should have been")

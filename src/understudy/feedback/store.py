@@ -1,8 +1,8 @@
 """The feedback store: conversations, a model's answers in them, and judgements of the answers.
 
 SQLite by default, PostgreSQL by URL. A method that adds a record returns after the database has written it to the disk. Records
-are never changed or deleted: a further judgement of an answer by the same annotator is added, and the last one counts. Not
-here: validation (records.py), exports (exchange.py), statistics (statistics.py), HTTP.
+are never changed or deleted: a further judgement of an answer by the same annotator is added, and the last one counts, or
+takes the earlier one back. Not here: validation (records.py), exports (exchange.py), statistics (statistics.py), HTTP.
 """
 
 from __future__ import annotations
@@ -130,18 +130,21 @@ class FeedbackStore:
         return next(self._answers(ANSWERS.c.id == id), None)
 
     def answers(self, judged: bool = False) -> Iterator[AnswerRecord]:
-        """All answers in order; with ``judged`` those that have a judgement."""
+        """All answers in order; with ``judged`` those that have a judgement which was not taken back."""
+        if not judged:
+            yield from self._answers(sql.true())
+            return
         having = sql.or_(ANSWERS.c.id == JUDGEMENTS.c.answer_id, ANSWERS.c.id == JUDGEMENTS.c.other_answer_id)
-        return self._answers(sql.exists().where(having) if judged else sql.true())
+        ids = {id for judgement in self.judgements() for id in (judgement.answer_id, judgement.other_answer_id)}
+        yield from (answer for answer in self._answers(sql.exists().where(having)) if answer.id in ids)
 
     def judgements(self, replaced: bool = False) -> list[Judgement]:
-        """The judgements in order, without those that a later one replaced unless ``replaced``."""
+        """The judgements in order, without those that a later one replaced or took back unless ``replaced``."""
         with self._engine.connect() as connection:
             judgements = [Judgement(**row) for row in connection.execute(_in_order(JUDGEMENTS)).mappings()]
         if replaced:
             return judgements
-        last = {judgement.subject: judgement.id for judgement in judgements}
-        return [judgement for judgement in judgements if last[judgement.subject] == judgement.id]
+        return [judgement for judgement in _last(judgements) if not judgement.withdrawn]
 
     def ids(self) -> tuple[set[str], set[str]]:
         """The ids of all answers and of all judgements."""
@@ -150,16 +153,18 @@ class FeedbackStore:
         return answers, judgements
 
     def stats(self) -> dict[str, Any]:
-        """Counts of conversations, answers, judgements in all and by kind, and replaced judgements."""
+        """Counts of conversations, answers, judgements in all and by kind, replaced judgements and those taken back."""
         with self._engine.connect() as connection:
-            conversations, answers, everything = (
-                connection.scalar(sql.select(sql.func.count()).select_from(table))
-                for table in (CONVERSATIONS, ANSWERS, JUDGEMENTS)
+            conversations, answers = (
+                connection.scalar(sql.select(sql.func.count()).select_from(table)) for table in (CONVERSATIONS, ANSWERS)
             )
-        counting = [judgement.kind for judgement in self.judgements()]
+        judgements = self.judgements(replaced=True)
+        last = _last(judgements)
+        counting = [judgement.kind for judgement in last if not judgement.withdrawn]
         return {
             "conversations": conversations, "answers": answers, "judgements": len(counting),
-            "replaced": (everything or 0) - len(counting), "kinds": {kind: counting.count(kind) for kind in KINDS},
+            "replaced": len(judgements) - len(last), "withdrawn": len(last) - len(counting),
+            "kinds": {kind: counting.count(kind) for kind in KINDS},
         }  # fmt: skip
 
     def close(self) -> None:
@@ -216,6 +221,12 @@ class FeedbackStore:
 
 def default_url() -> str:
     return f"sqlite:///{RUNS / 'feedback.db'}"
+
+
+def _last(judgements: list[Judgement]) -> list[Judgement]:
+    """The last judgement of each annotator, kind and answer (or pair)."""
+    last = {judgement.subject: judgement.id for judgement in judgements}
+    return [judgement for judgement in judgements if last[judgement.subject] == judgement.id]
 
 
 def _in_order(table: sql.Table) -> sql.Select[Any]:

@@ -59,6 +59,8 @@ class ServedRun:
     """For looking inside. On a CPU the model as trained; on other devices that of the engine, to hold no second copy."""
     created: int = 0
     """Time of the checkpoint in seconds since 1970."""
+    suggestions: tuple[str, ...] = ()
+    """Questions that the playground suggests."""
 
 
 @dataclass(frozen=True)

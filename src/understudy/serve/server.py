@@ -20,6 +20,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from understudy.evaluation.compare import suggested_questions
 from understudy.feedback.store import FeedbackStore
 from understudy.inference.batching import BatchEngine
 from understudy.inference.quantize import default_weights, prepare_for_inference
@@ -146,7 +147,7 @@ def load_runs(options: ServeOptions) -> dict[str, ServedRun]:
         changed = RunFolder(run.path).checkpoint(str(run.step)).stat().st_mtime
         runs[name] = ServedRun(
             name, run.step, run.state["weights_sha256"], run.tokenizer, run.config.model.context_length, engine,
-            run.model if device.type == "cpu" else model, int(changed),
+            run.model if device.type == "cpu" else model, int(changed), suggested_questions(run.path),
         )  # fmt: skip
     return runs
 

@@ -23,6 +23,11 @@ class Hamlet(Task):
     kind: Kind = "answer"
     verifier = "hamlet"
     max_new_tokens = 120
+    suggestions = (
+        "Who are you?", "Who lives in Hamlet?", "How many people live in Hamlet?", "What animals live in Hamlet?",
+        "What is the capital of France?",
+    )  # fmt: skip
+    """A trained assistant answers the first four and declines the last."""
 
     def __init__(self, path: Path | None = None, few_shot: int = 0) -> None:
         super().__init__(few_shot)

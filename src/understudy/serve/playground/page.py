@@ -23,18 +23,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from understudy.serve.errors import ApiError
 from understudy.serve.guard import credentials
 from understudy.serve.playground import session
-from understudy.serve.playground.session import AnswerPair, GenerationOptions, PlaygroundConversation
+from understudy.serve.playground.session import (
+    AnswerPair,
+    GenerationOptions,
+    PlaygroundConversation,
+    RecentConversations,
+)
 from understudy.serve.served import Served
 from understudy.tokenizer.chat import speaks_chat
 
 PAGE = Path(__file__).parent / "static"
-GREETING = (
-    "Write a message, and {names} will answer.\nYou can judge each answer. A correction can train the next model.\n"
-    "A thumb or stars can only if another answer to the same question is judged differently: "
-    "press Again, or use Compare."
+GREETING = "Write a message, and {name} will answer."
+TRAINING = (
+    "You can judge each answer. A correction, and a choice in Compare, can train the next model. A thumb or stars can only if "
+    "another answer to the same question is judged differently: press Again, and judge that answer too."
 )
 NO_CHAT = "None of these models was finetuned to answer.\nFinetune one with `understudy sft`, or use /v1/completions to continue a text."
 DUEL_GREETING = "Ask a question, and get two answers without the names of their models.\nChoose the better one; your choice can train the next model."
+FORGOTTEN = "The conversation that you had here is no longer on the server."
 LOOK_GREETING = "Talk first. Then this page shows the probability of each token of the last answer,\nthe alternatives, and the attention weights."
 
 POLICY = (
@@ -67,6 +73,7 @@ def mount(app: FastAPI, served: Served) -> None:
         # Gradio's own greys have a contrast of 2.6:1 on white; WCAG AA asks for 4.5:1.
         body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400",
         block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_400",
+        button_secondary_background_fill_hover_dark="*neutral_700",
         input_placeholder_color="*neutral_600", input_placeholder_color_dark="*neutral_400",
     )  # fmt: skip
     gr.mount_gradio_app(
@@ -104,8 +111,7 @@ def build_page(served: Served) -> gr.Blocks:
     names = [name for name, run in served.runs.items() if speaks_chat(run.tokenizer)] or list(served.runs)
     longest = max(run.context_length for run in served.runs.values())
     several = len(served.runs) > 1
-    taught = any(speaks_chat(run.tokenizer) for run in served.runs.values())
-    greeting = GREETING.format(names=" or ".join(names)) if taught else NO_CHAT
+    recent = RecentConversations()
     with gr.Blocks(title="Understudy", analytics_enabled=False, fill_width=True) as page:
         conversation, duel = gr.State(PlaygroundConversation()), gr.State(AnswerPair())
         with gr.Row(elem_id="top"):
@@ -116,25 +122,25 @@ def build_page(served: Served) -> gr.Blocks:
             )  # fmt: skip
             fresh = gr.Button("New", size="sm", elem_id="fresh", variant="secondary")
         with gr.Tabs() as tabs:
-            with gr.Tab("Talk", id="talk"):
-                talk = _drawn("talk", PlaygroundConversation().view(several, greeting))
+            with gr.Tab("Talk", id="talk", elem_id="talk-tab"):
+                talk = _drawn("talk", PlaygroundConversation().view(several) | _welcome(served, names[0]))
                 box = gr.Textbox(
                     show_label=False, label="Message", placeholder="Say something", lines=1, max_lines=8,
                     submit_btn=True, autofocus=True, elem_id="say",
                 )  # fmt: skip
-            with gr.Tab("Compare", id="duel"):
+            with gr.Tab("Compare", id="duel", elem_id="duel-tab"):
                 fight = _drawn("duel", AnswerPair().view(DUEL_GREETING))
                 other = gr.Dropdown(
                     [(f"against {name}", name) for name in names], value=names[-1], visible=several, interactive=True,
-                    show_label=False, label="The other model", container=False,
+                    show_label=False, label="The other model", container=False, elem_id="other",
                 )  # fmt: skip
                 ask = gr.Textbox(
                     show_label=False, label="Question", placeholder="Ask both", lines=1, max_lines=8, submit_btn=True,
                     elem_id="ask",
                 )  # fmt: skip
-            with gr.Tab("Look inside", id="look") as look_tab:
+            with gr.Tab("Look inside", id="look", elem_id="look-tab") as look_tab:
                 look = _drawn("look", {"greeting": LOOK_GREETING})
-            with gr.Tab("Settings", id="settings"):
+            with gr.Tab("Settings", id="settings", elem_id="settings-tab"):
                 name, options = _settings(model, longest)
         # Several events at a time: to the browser an event ends some time after its last update. Only handlers that yield
         # use the queue: an event that joins while the browser closes the queue's stream might never be received.
@@ -144,24 +150,34 @@ def build_page(served: Served) -> gr.Blocks:
         }  # fmt: skip
         whole: Any = pieces | {"queue": False}
 
-        def shown(conversation: PlaygroundConversation, greeting: str = greeting) -> Any:
-            return gr.skip() if conversation.closed else conversation.view(several, greeting)
+        def shown(conversation: PlaygroundConversation, model: str) -> Any:
+            if conversation.closed:
+                return gr.skip()
+            return conversation.view(several) | ({} if conversation.turns else _welcome(served, model))
 
         async def talked(
-            text: str, place: int | None, conversation: PlaygroundConversation, options: GenerationOptions
-        ) -> Frames:
-            """Updates of the conversation and the box while an answer is generated."""
-            typed = "" if place is None else None
+            text: str, place: int | None, conversation: PlaygroundConversation, options: GenerationOptions,
+            typed: str | None = None,
+        ) -> Frames:  # fmt: skip
+            """Updates of the conversation and the box, which is first set to ``typed``, while an answer is generated."""
+            restored = None if typed is None else text
             try:
                 async for _ in conversation.say(served, text, options, place):
-                    yield shown(conversation), _box(typed, True)
+                    recent.keep(conversation)
+                    yield shown(conversation, options.model), _box(typed, True)
                     typed = None  # keep text typed meanwhile
             except ApiError as error:
-                gr.Warning(html.escape(error.message))
-                typed = text if place is None else None
-            yield shown(conversation), _box(typed, False) if conversation.pending is None else gr.skip()
+                conversation.problem, typed = error.message, restored
+            box = _box(typed, False) if conversation.pending is None else gr.skip()
+            yield shown(conversation, options.model), box
 
         async def say(text: str, conversation: PlaygroundConversation, *options: Any) -> Frames:
+            async for frame in talked(text, None, conversation, GenerationOptions(*options), typed=""):
+                yield frame
+
+        async def example(event: gr.EventData, conversation: PlaygroundConversation, *options: Any) -> Frames:
+            """Ask a question of the empty chat."""
+            text = str(_data(event).get("text", ""))
             async for frame in talked(text, None, conversation, GenerationOptions(*options)):
                 yield frame
 
@@ -174,15 +190,15 @@ def build_page(served: Served) -> gr.Blocks:
                 async for frame in talked(text, turn, conversation, GenerationOptions(*options)):
                     yield frame
 
-        async def judge(event: gr.EventData, conversation: PlaygroundConversation, name: str) -> Any:
-            data = _data(event)
+        async def judge(event: gr.EventData, conversation: PlaygroundConversation, name: str, model: str) -> Any:
+            data, conversation.problem = _data(event), ""
             fields = {field: data[field] for field in ("value", "comment", "correction") if field in data}
             try:
                 answer = conversation.answer_at(data.get("place"))
                 await session.judge(served, answer, name, str(data.get("kind")), **fields)
             except ApiError as error:
-                return shown(conversation, error.message)
-            return shown(conversation)
+                conversation.problem = error.message
+            return shown(conversation, model)
 
         async def inside(conversation: PlaygroundConversation, place: Any = None) -> dict[str, Any]:
             try:
@@ -205,30 +221,53 @@ def build_page(served: Served) -> gr.Blocks:
                     yield duel.view(DUEL_GREETING), _box(typed, True)
                     typed = None
             except ApiError as error:
-                gr.Warning(html.escape(error.message))
-            yield duel.view(DUEL_GREETING), gr.skip() if duel.pending else _box(None, False)
+                duel.problem, typed = error.message, text
+            yield duel.view(DUEL_GREETING), gr.skip() if duel.pending else _box(typed, False)
 
         async def pick(event: gr.EventData, duel: AnswerPair, name: str) -> dict[str, Any]:
             await duel.pick(served, int(_data(event).get("value", 0)), name)
             return duel.view(DUEL_GREETING)
 
-        def begin(conversation: PlaygroundConversation) -> tuple[PlaygroundConversation, dict[str, Any], Any]:
-            conversation.closed = True
-            conversation.stop()
-            new = PlaygroundConversation()
-            return new, new.view(several, greeting), gr.Tabs(selected="talk")
+        def begin(conversation: PlaygroundConversation, model: str) -> tuple[PlaygroundConversation, Any, Any]:
+            new = conversation.next()
+            recent.keep(new)
+            return new, shown(new, model), gr.Tabs(selected="talk")
+
+        async def resume(conversation: PlaygroundConversation, model: str) -> tuple[PlaygroundConversation, Any]:
+            """Show a conversation that the visitor left; an answer that is still being generated is stopped."""
+            await conversation.stopped()
+            conversation.closed = False
+            return conversation, shown(conversation, model)
+
+        async def back(conversation: PlaygroundConversation, model: str) -> Any:
+            """Undo New."""
+            earlier = conversation.earlier
+            return (gr.skip(), gr.skip()) if earlier is None or conversation.turns else await resume(earlier, model)
+
+        async def restore(event: gr.EventData, conversation: PlaygroundConversation, model: str) -> Any:
+            """Show the conversation that this tab had before it was loaded again."""
+            if conversation.turns:
+                return gr.skip(), gr.skip()
+            if (kept := recent.find(_data(event).get("id"))) is not None:
+                return await resume(kept, model)
+            conversation.problem = FORGOTTEN
+            return gr.skip(), shown(conversation, model)
 
         box.submit(say, [box, conversation, *options], [talk, box], **pieces)
         box.stop(PlaygroundConversation.stop, [conversation], None, **whole)
         talk.again(again, [conversation, *options], [talk, box], **pieces)
         talk.revise(again, [conversation, *options], [talk, box], **pieces)
-        talk.judge(judge, [conversation, name], [talk], **whole)
+        talk.example(example, [conversation, *options], [talk, box], **pieces)
+        talk.judge(judge, [conversation, name, model], [talk], **whole)
+        talk.back(back, [conversation, model], [conversation, talk], **whole)
+        talk.restore(restore, [conversation, model], [conversation, talk], **whole)
+        model.change(shown, [conversation, model], [talk], **whole)  # the questions of an empty chat are the model's
         talk.look(inside_this, [conversation], [look, tabs], **whole)
         look_tab.select(inside, [conversation], [look], **whole)
         ask.submit(compare, [ask, duel, other, *options], [fight, ask], **pieces)
         ask.stop(AnswerPair.stop, [duel], None, **whole)
         fight.pick(pick, [duel, name], [fight], **whole | {"trigger_mode": "once"})  # a double click counts once
-        fresh.click(begin, [conversation], [conversation, talk, tabs], **whole)
+        fresh.click(begin, [conversation, model], [conversation, talk, tabs], **whole)
         page.load(_visitor, None, [name], **whole)
     return page
 
@@ -239,9 +278,19 @@ Frames = AsyncGenerator[tuple[Any, Any], None]
 def _drawn(kind: str, value: dict[str, Any]) -> gr.HTML:
     """A part of the page that static/KIND.js draws from JSON. The template contains nothing of the value."""
     return gr.HTML(
-        value, html_template=f'<div class="{kind}"></div>', js_on_load=(PAGE / f"{kind}.js").read_text("utf-8"),
+        value, html_template=f'<div class="{kind}"></div><div class="live" role="status"></div>',
+        js_on_load="".join((PAGE / f"{name}.js").read_text("utf-8") for name in ("common", kind)),
         apply_default_css=False, elem_id=f"{kind}-view",
     )  # fmt: skip
+
+
+def _welcome(served: Served, name: str) -> dict[str, Any]:
+    """The texts of a chat with a model that has no messages yet."""
+    run = served.runs[name]
+    if not speaks_chat(run.tokenizer):
+        return {"greeting": NO_CHAT}
+    greeting, note = GREETING.format(name=name), TRAINING if served.store is not None else ""
+    return {"greeting": greeting, "examples": run.suggestions, "note": note}
 
 
 def _settings(model: gr.Dropdown, longest: int) -> tuple[gr.Textbox, list[Any]]:

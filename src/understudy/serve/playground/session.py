@@ -14,6 +14,7 @@ import math
 import secrets
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,10 @@ from understudy.tokenizer.chat import Message
 LOOK_TOKENS, LOOK_WEIGHTS = 160, 1_500_000
 """Limits of a look inside: tokens, and attention weights of all heads together, a byte each."""
 SECONDS_BETWEEN_VIEWS = 0.05
+SECONDS_TO_STOP = 5.0
+"""Time that a page waits for its conversation's answer to stop, when it was loaded again meanwhile."""
+CONVERSATIONS_KEPT = 200
+"""Conversations of all visitors that a page finds again after a reload."""
 REMARKS = {
     "length": "cut at the limit of tokens",
     "cancelled": "stopped",
@@ -45,6 +50,7 @@ SAVED = {
     "comparison": "your choice. It can train a model.",
 }
 """Message after a judgement, by its kind, with its use in `feedback export`."""
+TAKEN_BACK = {"thumb": "your thumb", "rating": "your rating", "correction": "your correction"}
 
 
 @dataclass(frozen=True)
@@ -138,12 +144,24 @@ class PlaygroundConversation:
     pending: PlaygroundAnswer | None = None
     closed: bool = False
     """Whether the visitor started another conversation."""
+    earlier: PlaygroundConversation | None = None
+    """The conversation that the visitor left for this one."""
+    problem: str = ""
+    """Why the visitor's last wish was refused; empty if it was not."""
 
     def __deepcopy__(self, memo: Any) -> PlaygroundConversation:
         """Gradio copies the initial state for each session; it is a new conversation, with no copy of an engine."""
         return PlaygroundConversation()
 
-    def view(self, several: bool, greeting: str = "") -> dict[str, Any]:
+    def next(self) -> PlaygroundConversation:
+        """A new conversation in place of this one, from which the visitor can come back to it."""
+        self.closed, self.problem = True, ""
+        self.stop()
+        left = self if self.turns else self.earlier
+        self.earlier = None
+        return PlaygroundConversation(earlier=left)
+
+    def view(self, several: bool) -> dict[str, Any]:
         """The JSON that the page draws; with ``several`` models answers show the model's name."""
         busy = any(answer.state == "writing" for _, answer in self.turns)
         messages: list[dict[str, Any]] = []
@@ -155,18 +173,22 @@ class PlaygroundConversation:
                 "lookable": bool(answer.tokens), "last": place + 1 == len(self.turns) and not busy,
                 "judged": answer.judged, "saved": answer.saved, "refused": answer.refused,
             })  # fmt: skip
-        return {"messages": messages, "greeting": greeting, "number": view_number()}
+        return {
+            "messages": messages, "id": self.id, "earlier": self.earlier is not None, "problem": self.problem,
+            "number": view_number(),
+        }  # fmt: skip
 
     async def say(
         self, served: Served, text: str, options: GenerationOptions, place: int | None = None
     ) -> AsyncGenerator[None, None]:
         """Answer a message: a new one, or with ``place`` that of this turn, which removes the later ones. An ApiError leaves
-        the conversation as it was."""
+        the conversation as it was. If the visitor leaves, the answer ends where it is."""
         if self.pending is not None:
             raise ApiError(409, "an answer is being written; stop it, or wait for it")
         if not text.strip():
             raise ApiError(400, "the message is empty; write something to answer")
         run = served.find(options.model)
+        self.problem = ""
         before = list(self.turns)
         earlier = before if place is None else before[:place]
         self.pending = answer = PlaygroundAnswer(run)
@@ -179,14 +201,24 @@ class PlaygroundConversation:
                 yield  # the question, while its prompt is computed
                 async for _ in updates:
                     yield
+        except ApiError:
+            self.turns = before
+            raise
         finally:
-            self.pending = None
-            if answer.state == "writing":  # it was refused, or the visitor left
-                self.turns = before
+            self.pending, self.problem = None, ""
+            if answer.state == "writing":
+                answer.state = "cancelled"
 
     def stop(self) -> None:
         if self.pending is not None:
             self.pending.stop()
+
+    async def stopped(self) -> None:
+        """Stop an answer, and wait for its end."""
+        self.stop()
+        ends = time.monotonic() + SECONDS_TO_STOP
+        while self.pending is not None and time.monotonic() < ends:
+            await asyncio.sleep(SECONDS_BETWEEN_VIEWS)
 
     def answer_at(self, place: Any) -> PlaygroundAnswer:
         """The answer of a message, by its number on the page."""
@@ -194,6 +226,23 @@ class PlaygroundConversation:
         if not 0 <= turn < len(self.turns):
             raise ApiError(404, "that answer no longer exists")
         return self.turns[turn][1]
+
+
+class RecentConversations:
+    """The conversations of all visitors by id, without the oldest beyond CONVERSATIONS_KEPT. A page that is loaded again has
+    another session of Gradio, and finds its conversation here; nobody else knows the id."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, PlaygroundConversation] = OrderedDict()
+
+    def keep(self, conversation: PlaygroundConversation) -> None:
+        self._kept[conversation.id] = conversation
+        self._kept.move_to_end(conversation.id)
+        while len(self._kept) > CONVERSATIONS_KEPT:
+            self._kept.popitem(last=False)
+
+    def find(self, id: Any) -> PlaygroundConversation | None:
+        return self._kept.get(id) if isinstance(id, str) else None
 
 
 @dataclass
@@ -206,6 +255,7 @@ class AnswerPair:
     picked: int | None = None
     saved: str = ""
     refused: bool = False
+    problem: str = ""
 
     def __deepcopy__(self, memo: Any) -> AnswerPair:
         return AnswerPair()
@@ -215,7 +265,7 @@ class AnswerPair:
         over = bool(self.saved) and not self.refused
         return {
             "question": self.question, "greeting": greeting, "picked": self.picked if over else None,
-            "saved": self.saved, "refused": self.refused, "number": view_number(),
+            "saved": self.saved, "refused": self.refused, "problem": self.problem, "number": view_number(),
             "ready": bool(self.answers) and not over and all(answer.id is not None for answer in self.answers),
             "answers": [
                 {
@@ -234,16 +284,17 @@ class AnswerPair:
             raise ApiError(400, "the question is empty; write something to answer")
         order = [0, 1] if secrets.randbits(1) else [1, 0]
         conversation = uuid.uuid4().hex
-        self.question, self.picked, self.saved, self.refused = text, None, "", False
-        self.answers = [PlaygroundAnswer(served.find(options[n].model)) for n in order]
-        self.pending = True
         messages = [{"role": "user", "content": text}]
+        requests = [options[n].request(messages, n, conversation) for n in order]
+        answers = [PlaygroundAnswer(served.find(options[n].model)) for n in order]
+        self.question, self.picked, self.saved, self.refused, self.problem = text, None, "", False, ""
+        self.answers, self.pending = answers, True
 
-        async def finish(answer: PlaygroundAnswer, number: int) -> None:
-            async for _ in answer.write(served, options[number].request(messages, number, conversation)):
+        async def finish(answer: PlaygroundAnswer, request: ChatRequest) -> None:
+            async for _ in answer.write(served, request):
                 pass  # the text collects in the answer
 
-        tasks = [asyncio.create_task(finish(answer, n)) for answer, n in zip(self.answers, order)]
+        tasks = [asyncio.create_task(finish(answer, request)) for answer, request in zip(answers, requests)]
         try:
             while True:
                 done, waiting = await asyncio.wait(
@@ -257,7 +308,7 @@ class AnswerPair:
         finally:
             for task in tasks:
                 task.cancel()
-            self.pending = False
+            self.pending, self.problem = False, ""
             for answer in self.answers:
                 if answer.state == "writing":
                     answer.state = "cancelled"
@@ -281,7 +332,7 @@ async def judge(served: Served, answer: PlaygroundAnswer, annotator: str, kind: 
     """Save a visitor's judgement of an answer, and set the answer's message about it."""
     answer.saved, answer.refused = await save(served, kind=kind, answer_id=answer.id, annotator=annotator, **fields)
     if not answer.refused:
-        answer.judged |= {kind: fields["correction"] if kind == "correction" else fields["value"]}
+        answer.judged |= {kind: fields.get("correction") or fields["value"]}  # 0 if it was taken back
         if kind == "rating":
             answer.judged["comment"] = fields.get("comment") or ""
 
@@ -292,16 +343,19 @@ async def save(served: Served, **fields: Any) -> tuple[str, bool]:
     Returns:
         The message to the visitor, and whether the judgement was refused. A saved one is on the disk.
     """
+    judgement = Judgement(**fields | {"annotator": fields["annotator"] or ""})
     try:
-        await served.save(Judgement(**fields | {"annotator": fields["annotator"] or ""}))
+        await served.save(judgement)
     except ApiError as error:
         return error.message, True
-    return f"saved: {SAVED[fields['kind']]}", False
+    if judgement.withdrawn:
+        return f"taken back: {TAKEN_BACK[judgement.kind]}. It no longer counts.", False
+    return f"saved: {SAVED[judgement.kind]}", False
 
 
 async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
     """The JSON of a look inside an answer: its last LOOK_TOKENS tokens with the prompt's, each with probability,
-    alternatives and layers, and the attention weights between them."""
+    alternatives and layers, and the attention weights between them of the layers that have attention."""
     from understudy.inference.lookinside import Look, describe, look_inside
 
     tokens = [*answer.prompt, *answer.tokens][: answer.run.context_length]
@@ -314,14 +368,15 @@ async def look_view(answer: PlaygroundAnswer) -> dict[str, Any]:
 
     look = await asyncio.to_thread(work)
     layers, heads = look.attention.shape[:2]
-    most = min(LOOK_TOKENS, int(math.sqrt(LOOK_WEIGHTS / max(1, layers * heads))))
+    attending = [layer for layer in range(layers) if layer not in answer.run.model.shape.conv_layers]
+    most = min(LOOK_TOKENS, int(math.sqrt(LOOK_WEIGHTS / max(1, len(attending) * heads))))
     cut = max(0, len(tokens) - most)
-    weights = (look.attention[:, :, cut:, cut:] * 255).round().byte().contiguous()
+    weights = (look.attention[attending, :, cut:, cut:] * 255).round().byte().contiguous()
     special = set(answer.run.tokenizer.special_tokens.values())
     rows = [row | {"special": row["id"] in special} for row in describe(look, answer.run.tokenizer)[cut:]]
     return {
         "rows": rows, "own": max(0, len(answer.prompt) - cut), "cut": cut,
-        "layers": layers, "heads": heads, "attention": base64.b64encode(weights.numpy().tobytes()).decode(),
+        "layers": layers, "attending": attending, "heads": heads, "attention": base64.b64encode(weights.numpy().tobytes()).decode(),
     }  # fmt: skip
 
 

@@ -1,12 +1,24 @@
-// Two blind answers side by side. Texts of models are only set as text; the value comes from AnswerPair.view, which
-// contains no name of a model before the visitor has chosen.
+// Two blind answers side by side. The value comes from AnswerPair.view, which contains no name of a model before the visitor
+// has chosen.
 const root = element.querySelector(".duel");
-const make = (tag, name, text) => {
-  const node = document.createElement(tag);
-  if (name) node.className = name;
-  if (text !== undefined) node.textContent = text;
+labelled(root, "region", "Two answers");
+root.tabIndex = 0; // it scrolls
+
+function card(answer, place, picked) {
+  const letter = "AB"[place], node = labelled(make("section", picked ? "card picked" : "card"), "group", `Answer ${letter}`);
+  const head = make("div", "head", letter);
+  if (answer.model) head.append(make("span", "model", answer.model));
+  node.append(head, fill(make("div", "text"), answer.text, answer.state === "writing"));
+  if (answer.remark) node.append(make("div", "remark", answer.remark));
   return node;
-};
+}
+
+function choices() {
+  const row = make("div", "choices");
+  for (const [text, value] of [["A is better", 1], ["A tie", 0], ["B is better", -1]])
+    row.append(button("choice", text, "Save this choice", () => trigger("pick", { value })));
+  return row;
+}
 
 let newest = 0;
 
@@ -14,41 +26,20 @@ function draw() {
   const duel = props.value || {};
   if (duel.number < newest) return; // an event's last view, sent again after a newer one
   newest = duel.number || 0;
-  if (!duel.question) {
-    root.replaceChildren(make("div", "greeting", duel.greeting || ""));
-    return;
-  }
-  const question = make("div", "message user");
-  question.append(make("div", "bubble", duel.question));
-  const pair = make("div", "pair");
-  duel.answers.forEach((answer, place) => {
-    const card = make("section", "card");
-    const head = make("div", "head", "AB"[place]);
-    if (answer.model) head.append(make("span", "model", answer.model));
-    const text = make("div", "text", answer.text);
-    if (answer.state === "writing") text.append(make("span", "cursor"));
-    card.append(head, text);
-    if (answer.remark) card.append(make("div", "remark", answer.remark));
-    if (duel.picked === place) card.classList.add("picked");
-    pair.append(card);
-  });
-  root.replaceChildren(question, pair);
-  const choices = [["A is better", 1], ["A tie", 0], ["B is better", -1]];
-  if (duel.ready) {
-    const row = make("div", "choices");
-    for (const [text, value] of choices) {
-      const choice = make("button", "choice", text);
-      choice.type = "button";
-      choice.addEventListener("click", () => trigger("pick", { value }));
-      row.append(choice);
-    }
-    root.append(row);
-  }
-  if (duel.saved) {
-    const saved = make("div", duel.refused ? "saved refused" : "saved", duel.saved);
-    saved.setAttribute("role", "status");
-    root.append(saved);
-  }
+  const scrolled = root.scrollTop, nodes = [];
+  if (duel.question) {
+    const question = labelled(make("div", "message user"), "group", "You"), pair = make("div", "pair");
+    question.append(fill(make("div", "bubble"), duel.question));
+    pair.append(...duel.answers.map((answer, place) => card(answer, place, duel.picked === place)));
+    nodes.push(question, pair);
+  } else nodes.push(make("div", "greeting", duel.greeting || ""));
+  if (duel.ready) nodes.push(choices());
+  if (duel.saved) nodes.push(verdict(duel));
+  if (duel.problem) nodes.push(problem(duel.problem));
+  root.replaceChildren(...nodes);
+  root.scrollTop = duel.saved || duel.problem ? root.scrollHeight : scrolled;
+  announce(duel.saved || (duel.ready ? duel.answers.map((answer, n) => `Answer ${"AB"[n]}: ${answer.text}`).join("\n") : ""));
 }
+nameButtons("ask");
 watch("value", draw);
 draw();
