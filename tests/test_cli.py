@@ -66,7 +66,7 @@ def test_mistakes_with_presets_and_settings(capsys: pytest.CaptureFixture[str], 
     assert "needs a value" in complaint(capsys, "pretrain", "gpt2", "--train.steps")
     assert "prepare" in complaint(capsys, "pretrain", "shakespeare-char-cpu")
     assert "fewer than" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--model.context_length", "1e6")
-    assert "gpt2 is set" in complaint(capsys, "pretrain", "gpt2", *data)
+    assert "gpt2 is set" in complaint(capsys, "pretrain", "gpt2", *data, "--tokenizer.kind", "gpt2")
     if not torch.cuda.is_available():
         assert "PyTorch sees none" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--device", "cuda")
     assert "not known" in complaint(capsys, "pretrain", "shakespeare-char-cpu", *data, "--device", "abacus")

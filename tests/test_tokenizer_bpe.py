@@ -143,8 +143,7 @@ def test_sizes_and_special_tokens() -> None:
     assert more.decode([300]) == "<|y|>"
     with pytest.raises(ValueError, match="257 tokens is too small: 256 bytes and 2 special tokens need 258"):
         train_tokenizer("bpe", [PROSE], 257, special_tokens=[END_OF_TEXT, "<|x|>"])
-    with pytest.raises(ValueError, match="needs a vocab_size"):
-        train_tokenizer("bpe", [PROSE])
+    assert 256 < train_tokenizer("bpe", [PROSE]).vocab_size < 4096  # what this text gives
     with pytest.raises(ValueError, match="no splitting pattern 'gpt5': choose one of gpt2, gpt4"):
         train_tokenizer("bpe", [PROSE], 300, pattern="gpt5")
     with pytest.raises(ValueError, match="ordinary token too"):

@@ -49,7 +49,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--facts", type=Path, metavar="FILE", help="of identity: YAML with facts, their questions and wrong statements")
     add("--phrases", type=Path, metavar="FILE", help="of identity: phrases of another language than English")
     add("--tokenizer", metavar="KIND", help="char, bpe (trained here), gpt2, or the path of a tokenizer (default: bpe)")
-    add("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
+    add("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096, or what the text gives)")
     add("--pattern", choices=("gpt2", "gpt4"), help="of bpe: how text is split before merging (default: gpt2)")
     add(
         "--field", metavar="NAME",

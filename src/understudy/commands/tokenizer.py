@@ -24,7 +24,7 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="FILE", help="where to write it, such as tokenizer.json"
     )
     train.add_argument("--kind", choices=("bpe", "char"), default="bpe", help="(default: bpe)")
-    train.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096)")
+    train.add_argument("--vocab-size", type=int, metavar="N", help="of bpe (default: 4096, or what the text gives)")
     train.add_argument("--pattern", choices=("gpt2", "gpt4"), default="gpt2", help="of bpe (default: gpt2)")
     train.add_argument("--field", default="text", metavar="NAME", help="field of records with the text (default: text)")
     inspect = actions.add_parser("inspect", help="show how a text is split")
@@ -50,8 +50,7 @@ def _train(arguments: Arguments) -> None:
     files = find_files(arguments.sources, TEXT_FILES).files
     options = ReadOptions(arguments.field)
     texts = (piece.text for path in files for piece in read_file(path, options, len(files) > 1) if piece.note is None)
-    size = arguments.vocab_size or (4096 if arguments.kind == "bpe" else None)
-    trained = train_tokenizer(arguments.kind, texts, size, arguments.pattern)
+    trained = train_tokenizer(arguments.kind, texts, arguments.vocab_size, arguments.pattern)
     if not arguments.out.parent.is_dir():
         raise ValueError(f"the folder {arguments.out.parent} of --out does not exist; make it first")
     trained.save(arguments.out)

@@ -341,7 +341,9 @@ class RunConfig(StageSections):
         for dotted in self.info.ignored:
             section, name = dotted.split(".")
             settings: Section = getattr(self, section)
-            if getattr(settings, name) not in (None, 0, type(settings).model_fields[name].default):
+            value = getattr(settings, name)
+            off = isinstance(value, int) and not isinstance(value, bool) and value == 0
+            if not off and value not in (None, type(settings).model_fields[name].default):
                 raise ValueError(
                     f"{dotted} would be ignored by the stage {self.stage}; leave it out, or set it to null"
                 )

@@ -107,9 +107,9 @@ def wide_encoding(block: bytes) -> str:
     """UTF-16 without a byte order mark, where every other byte of the beginning is zero; else UTF-8."""
     head = block[:4096]
     even, odd = head[::2], head[1::2]
-    if len(head) >= 4 and odd.count(0) > 0.4 * len(odd) and even.count(0) < 0.1 * len(even):
+    if len(head) >= 4 and odd.count(0) > 0.7 * len(odd) and even.count(0) < 0.1 * len(even):
         return "utf-16-le"
-    if len(head) >= 4 and even.count(0) > 0.4 * len(even) and odd.count(0) < 0.1 * len(odd):
+    if len(head) >= 4 and even.count(0) > 0.7 * len(even) and odd.count(0) < 0.1 * len(odd):
         return "utf-16-be"
     return "utf-8"
 

@@ -34,7 +34,8 @@ def train_tokenizer(
 ) -> Tokenizer:
     """A tokenizer made from texts, which are read once, one at a time.
 
-    kind: "char" or "bpe". vocab_size: for bpe, special tokens included; characters have the size they have.
+    kind: "char" or "bpe". vocab_size: for bpe, special tokens included (None: 4,096, or fewer where the text gives no
+    more); characters have the size they have.
     pattern: for bpe, a row of SPLIT_PATTERNS. special_tokens: their names; None for `<|endoftext|>` with
     bpe and none with characters.
     Raises ValueError for settings that the kind does not have, and for text that does not suffice.
@@ -49,8 +50,6 @@ def train_tokenizer(
             raise ValueError("characters have no vocab_size or pattern to set: leave them out, or use bpe")
         return train_char(texts, special_tokens or ())
     if kind == "bpe":
-        if vocab_size is None:
-            raise ValueError("a BPE tokenizer needs a vocab_size: say how many tokens it should have")
         names = (END_OF_TEXT,) if special_tokens is None else special_tokens
         return train_bpe(texts, vocab_size, pattern, names)
     raise ValueError(f"no tokenizer of kind {kind!r} can be trained: choose char or bpe")

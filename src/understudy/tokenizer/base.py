@@ -11,13 +11,12 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-import numpy as np
 
 from understudy.files import check_output_path, write_text
 
@@ -152,9 +151,8 @@ class Tokenizer(ABC):
 
     def count_bytes(self, tokens: np.ndarray) -> int:
         """UTF-8 bytes of the text of ``tokens``; those between documents count nothing."""
-        ids, counts = np.unique(tokens, return_counts=True)
-        pairs = zip(ids.tolist(), counts.tolist())
-        return sum(count * len(self._token_bytes[id]) for id, count in pairs if id != self.eot_id)
+        counts = Counter(tokens.tolist())
+        return sum(count * len(self._token_bytes[id]) for id, count in counts.items() if id != self.eot_id)
 
     def to_json(self) -> str:
         """The one spelling of this tokenizer: sorted keys, one list item to a line."""

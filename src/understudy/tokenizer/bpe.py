@@ -40,6 +40,7 @@ SPLIT_PATTERNS = {
 }
 
 # A pair that was seen once is a coincidence.
+DEFAULT_VOCAB_SIZE = 4096
 MIN_PAIR_COUNT = 2
 
 Pair = tuple[int, int]
@@ -159,8 +160,12 @@ class BPETokenizer(Tokenizer):
         return np.array(self.ids, dtype=np.uint32)
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str, special_tokens: Sequence[str]) -> BPETokenizer:
-    """A vocabulary of exactly `vocab_size` tokens: 256 bytes, merges learned from the texts, special tokens.
+def train_bpe(
+    texts: Iterable[str], vocab_size: int | None, pattern: str, special_tokens: Sequence[str]
+) -> BPETokenizer:
+    """A vocabulary of 256 bytes, merges learned from the texts, and special tokens.
+
+    vocab_size: the exact number of all tokens; None for DEFAULT_VOCAB_SIZE, or what a smaller text gives.
 
     The texts are read once, one at a time; only the counts of words are held.
     Raises ValueError when the size is too small for the bytes, or too large for the texts.
@@ -170,9 +175,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str, special_token
     check_pattern(pattern)
     special_tokens = list(dict.fromkeys(special_tokens))
     smallest = 256 + len(special_tokens)
-    if vocab_size < smallest:
+    wanted = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
+    if wanted < smallest:
         raise ValueError(
-            f"a vocabulary of {vocab_size} tokens is too small: 256 bytes and {len(special_tokens)} special"
+            f"a vocabulary of {wanted} tokens is too small: 256 bytes and {len(special_tokens)} special"
             f" tokens need {smallest}"
         )
     split = pre_tokenizers.Split(Regex(SPLIT_PATTERNS[pattern]), "isolated")
@@ -180,7 +186,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str, special_token
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(special_tokens),
+        vocab_size=wanted - len(special_tokens),
         min_frequency=MIN_PAIR_COUNT,
         initial_alphabet=list(byte_characters().values()),
         show_progress=False,
@@ -188,7 +194,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str, special_token
     learner.train_from_iterator(training_parts(texts), trainer)
     # The library has no other way to hand over its merges than the JSON of the whole tokenizer.
     merges = pairs_of(json.loads(learner.to_str())["model"]["merges"])
-    if smallest + len(merges) < vocab_size:
+    if vocab_size is not None and smallest + len(merges) < vocab_size:
         raise ValueError(
             f"the text has too few repeated pairs for a vocabulary of {vocab_size} tokens: ask for "
             f"{smallest + len(merges)} or less, or give more text"

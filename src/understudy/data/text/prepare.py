@@ -52,7 +52,6 @@ from understudy.tokenizer import (
 PLAN = "plan.json"
 SAMPLE_BYTES = 64 << 20
 
-DEFAULT_VOCAB_SIZE = 4096
 # More threads would wait for one another: see encode_in_order.
 MOST_WORKERS = 8
 
@@ -103,7 +102,7 @@ def prepare(
         sources: named sources, `hf:owner/name[:config][#field]`, files, folders and globs.
         out: the data folder; by default data/NAME after the one source.
         tokenizer: "char", "bpe" (trained here), "gpt2", or the path of a tokenizer.
-        vocab_size: of "bpe", special tokens included; 4,096 by default.
+        vocab_size: of "bpe", special tokens included; 4,096 by default, fewer where the text gives no more.
         pattern: of "bpe", how text is split before merging: "gpt2" (default) or "gpt4".
         field: the field of records that holds the text, with dots into objects; "text" by default.
         val_fraction: the share of the text for validation; the head of splits.py has the default.
@@ -161,7 +160,7 @@ def _check_tokenizer(
     if pattern is not None and pattern not in SPLIT_PATTERNS:
         raise ValueError(f"no pattern {pattern!r}: choose one of {', '.join(SPLIT_PATTERNS)}")
     if tokenizer == "bpe":
-        return None, {"name": "bpe", "vocab_size": vocab_size or DEFAULT_VOCAB_SIZE, "pattern": pattern or "gpt2"}
+        return None, {"name": "bpe", "vocab_size": vocab_size, "pattern": pattern or "gpt2"}
     if tokenizer in ("char", "gpt2"):
         return None, {"name": tokenizer}
     path = Path(tokenizer).expanduser()

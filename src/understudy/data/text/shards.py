@@ -218,7 +218,7 @@ def _tokenizer_of(path: Path, kind: str | None) -> Tokenizer:
     """The folder's own tokenizer; nanoGPT's character folders keep their text beside the tokens instead."""
     if (path / TOKENIZER).exists() or (path / "vocab.bpe").exists():
         return load_tokenizer(path)
-    if kind == "char" and (path / NANOGPT_TEXT).exists():
+    if kind in (None, "char") and (path / NANOGPT_TEXT).exists():
         return train_tokenizer("char", [(path / NANOGPT_TEXT).read_text(encoding="utf-8")])
     raise ValueError(
         f"{path} holds tokens but no tokenizer; put a tokenizer.json beside them, GPT-2's vocab.bpe and encoder.json, or "
