@@ -32,13 +32,13 @@ from understudy.run import Run, load_run, read_metrics
 
 BEFORE = (
     "--model.context_length 512 --train.batch_size 8 --optim.lr 0.0035 --optim.embedding_lr 0.00092 --optim.head_lr 0.00092 "
-    "--optim.vector_lr 0.00092 --optim.newton_schulz_steps 5"
+    "--optim.vector_lr 0.00092 --optim.newton_schulz_steps 5 --optim.decay_fraction 0.5 --model.family qwen3 "
+    "--model.conv_layers [] --model.tied true --train.bigram_start false"
 )
-"""Portable's learning rates of before: those of a batch of 131,072 tokens, times the square root of the batch."""
+"""Portable's shape and learning rates of before: those of a batch of 131,072 tokens, times the square root of the batch."""
 RECIPES: dict[str, str] = {
     "before": BEFORE,
-    "portable": "--model.context_length 512",
-    "lfm2": "--model.context_length 512 --model.family lfm2 --model.conv_layers [0]",
+    "after": "--model.context_length 512",
 }
 """Settings of the preset `portable` by the name of a recipe."""
 ROWS = 16

@@ -30,7 +30,8 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
     The budget is 20 tokens per weight inside the blocks (Hoffmann et al. 2022, table 3). The batch is 2^19 tokens at
     depth 12 and proportional to the budget to the power 0.383, rounded to a power of two, and small enough for 500
     steps. Learning rates are proportional to the square root of the batch. Those of small models, and their three
-    Newton-Schulz steps, are from depth 4 on two CPU cores (benchmarks/pages/linux_doc.md).
+    Newton-Schulz steps, are from depth 4 on two CPU cores (benchmarks/pages/linux_doc.md). Embeddings and head, which begin as
+    a bigram model, change more slowly than those that begin at random.
     """
     d_model, context = 64 * depth, min(2048, 2 ** math.ceil(math.log2(128 * depth)))
     tokens, reference = 20 * 12 * depth * d_model**2, 20 * 12 * 12 * 768**2
@@ -41,16 +42,16 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
     steps = max(1, tokens // batch_tokens)
     return {
         "model": {
-            "family": "qwen3", "n_layers": depth, "d_model": d_model, "n_heads": depth,
+            "family": "lfm2", "conv_layers": [0], "tied": False, "n_layers": depth, "d_model": d_model, "n_heads": depth,
             "n_kv_heads": next(depth // share for share in (4, 2, 1) if depth % share == 0),
             "context_length": context, "zero_init_projections": True,
         },
         "optim": {
-            "name": "muon", "lr": round(0.02 * lr_scale, 5), "embedding_lr": adamw_lr, "head_lr": adamw_lr,
-            "vector_lr": adamw_lr, "newton_schulz_steps": 3 if depth <= 6 else 5,
-            "schedule": "wsd", "decay_fraction": 0.5, "warmup_steps": min(40, steps // 10),
+            "name": "muon", "lr": round(0.02 * lr_scale, 5), "embedding_lr": round(0.4 * adamw_lr, 6),
+            "head_lr": round(0.13 * adamw_lr, 6), "vector_lr": round(0.3 * adamw_lr, 6), "newton_schulz_steps": 3 if depth <= 6 else 5,
+            "schedule": "wsd", "decay_fraction": 0.6, "warmup_steps": min(40, steps // 10),
         },
-        "train": {"batch_size": max(1, batch_tokens // context), "steps": steps},
+        "train": {"batch_size": max(1, batch_tokens // context), "steps": steps, "bigram_start": True},
     }  # fmt: skip
 
 

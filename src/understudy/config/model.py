@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from understudy.config.types import Count, Dropout, NotNegative, Positive, Section, refuse
+from understudy.config.types import Count, CountOrZero, Dropout, NotNegative, Positive, Section, refuse
 
 LLAMA_DEFAULTS: dict[str, Any] = {
     "position": "rope", "norm": "rmsnorm", "norm_eps": 1e-6, "activation": "swiglu", "bias": False, "qkv_bias": False,
@@ -108,9 +108,9 @@ class ModelConfig(Section):
     rope_theta: Positive | None = None
     """Base of the rotary frequencies. Default: 10,000, or 1,000,000 for lfm2."""
     rope_scaling: RopeScaling | None = None
-    no_rope_layers: tuple[NotNegative, ...] | None = None
+    no_rope_layers: tuple[CountOrZero, ...] | None = None
     """Layers without positions, counted from 0, as in SmolLM3."""
-    conv_layers: tuple[NotNegative, ...] | None = None
+    conv_layers: tuple[CountOrZero, ...] | None = None
     """Layers with a short convolution in place of attention, counted from 0, as in LFM2."""
     conv_width: Count | None = None
     """Tokens that a short convolution sums, its own included. Default: 3."""

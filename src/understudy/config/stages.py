@@ -57,7 +57,7 @@ class StageInfo:
     next_command: str = "understudy chat {}"
 
 
-_NOT_TEXT = ("log.prompt", "data.mixture")
+_NOT_TEXT = ("log.prompt", "data.mixture", "train.bigram_start")
 _NOT_CONVERSATIONS = ("data.too_long", "data.pack", "train.loss_chunk_tokens")
 _ROLLOUT = (*_NOT_TEXT, *_NOT_CONVERSATIONS, "eval.max_tokens", "eval.batch_size")
 

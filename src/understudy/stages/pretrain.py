@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import torch
+
 from understudy.config.run import RunConfig
 from understudy.data.loader import Windows, consecutive_batches
 from understudy.data.mixture import MixedWindows, Phase
@@ -9,6 +13,7 @@ from understudy.data.text.shards import data_tokenizer, open_split
 from understudy.evaluation.loss import LossResult, loss_over, pooled
 from understudy.files import sha256_of_text
 from understudy.tokenizer import Tokenizer
+from understudy.train.bigram_start import start_from_bigrams
 from understudy.train.objective import NextToken
 from understudy.train.stage import IndexedBatches, StageContext, TrainingStage, existing_data
 
@@ -58,8 +63,20 @@ class Pretrain(TrainingStage):
 
     def setup(self, context: StageContext) -> None:
         self.runtime = context.runtime
+        if context.config.train.bigram_start and not self.start_seconds and not context.folder.steps():
+            self._start_from_bigrams(context)
         self.objective = NextToken(context.model, context.config.train.loss_chunk_tokens)
         self.batches = IndexedBatches(self._rows(context.config), context)
+
+    def _start_from_bigrams(self, context: StageContext) -> None:
+        began = time.perf_counter()
+        loss = start_from_bigrams(context.model, [part.tokens for part in self.parts], context.runtime)
+        elapsed = torch.tensor(time.perf_counter() - began)
+        self.start_seconds = float(context.runtime.all_sum(elapsed)) / context.runtime.world_size  # the same everywhere
+        self.notes.append(
+            f"embeddings and head begin as a bigram model with a loss of {loss:.2f} on the training text "
+            f"({self.start_seconds:.1f} s)"
+        )
 
     def _rows(self, config: RunConfig) -> Windows | MixedWindows:
         if config.data.mixture is None:

@@ -25,10 +25,11 @@ LEAST_FOR_EPOCHS = 50
 
 @dataclass(frozen=True)
 class StepCost:
-    """What an optimiser step takes: seconds, and tokens over all processes."""
+    """What an optimiser step takes: seconds, and tokens over all processes. ``start``: seconds before the first step."""
 
     seconds: float
     tokens: float
+    start: float = 0.0
 
 
 def asked_length(config: RunConfig) -> dict[str, Any] | None:
@@ -82,7 +83,7 @@ def plan_length(config: RunConfig, cost: StepCost, epoch_samples: float) -> tupl
         limit = min(limit, config.eval.max_tokens or limit)
         planned = planned.model_copy(update={"eval": planned.eval.model_copy(update={"max_tokens": limit})})
     line = f"{steps:,} steps, {count_text(round(steps * cost.tokens))} tokens, {steps * batch_size / epoch_samples:.2g} epochs"
-    line += f", about {duration_text(steps * cost.seconds)} at {cost.tokens / cost.seconds:,.0f} tokens/s"
+    line += f", about {duration_text(cost.start + steps * cost.seconds)} at {cost.tokens / cost.seconds:,.0f} tokens/s"
     [(name, value)] = (asked_length(config) or {}).items()
     return planned, f"train.{name} {value:g}: {line}"
 
@@ -91,7 +92,7 @@ def _samples(config: RunConfig, cost: StepCost, epoch_samples: float) -> float:
     """Samples of the asked length."""
     train = config.train
     if train.minutes is not None:
-        return 60 * train.minutes / cost.seconds * train.batch_size
+        return max(0.0, 60 * train.minutes - cost.start) / cost.seconds * train.batch_size
     if train.tokens is not None:
         return train.tokens / cost.tokens * train.batch_size
     return max((train.epochs or 0) * epoch_samples, LEAST_FOR_EPOCHS * train.batch_size)

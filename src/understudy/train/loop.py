@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -201,6 +203,8 @@ class Trainer:
     def time_steps(self, seconds: float) -> tuple[float, float]:
         """Take steps for at least so many seconds, and undo them. Returns seconds and tokens of a step.
 
+        The seconds are the median where steps are alike, so that a pause of the machine does not count.
+
         Only for a run that has taken no step. The first step, which is slower, is not timed, but where an iteration of
         several steps begins with it.
         """
@@ -214,10 +218,10 @@ class Trainer:
         warm = dataclasses.replace(progress)
         timer = Timer(runtime, 0.0)
         timer.start()
-        elapsed = 0.0
-        while elapsed <= seconds or not source.can_checkpoint(progress.step):
+        ends = [0.0]
+        while ends[-1] <= seconds or not source.can_checkpoint(progress.step):
             self._step(module)
-            elapsed = max(runtime.all_gather(timer.read()))
+            ends.append(max(runtime.all_gather(timer.read())))
         self.read_tokens()
         steps, tokens = progress.step - warm.step, progress.tokens - warm.tokens
         with torch.no_grad():
@@ -232,9 +236,11 @@ class Trainer:
         source.load_state(source_state)
         source.pop_metrics()
         self._sums.clear()
-        self.progress = TrainingProgress()
+        self.progress = TrainingProgress(train_seconds=warm.train_seconds)
         torch.set_rng_state(random_state)
-        return elapsed / steps, tokens / steps
+        alike = source.can_checkpoint(1)  # the steps of an iteration differ
+        typical = statistics.median(end - start for start, end in pairwise(ends)) if alike else ends[-1] / steps
+        return typical, tokens / steps
 
     def _parallel_module(self) -> nn.Module:
         """The objective, compiled if it can be, and wrapped for several processes; the same one each time."""

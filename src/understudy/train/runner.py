@@ -95,7 +95,8 @@ def train(
             optim = config.optim
             trainer = Trainer(
                 stage.objective, [*build_optimizers(model, optim), *stage.extra_optimizers], stage.batches,
-                lambda step: lr_factor(config.optim, step, config.train.steps), runtime, TrainingProgress(),
+                lambda step: lr_factor(config.optim, step, config.train.steps), runtime,
+                TrainingProgress(train_seconds=stage.start_seconds),
                 config.train.steps, optim.grad_clip,
                 torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
                 ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
@@ -156,12 +157,12 @@ def _with_micro_batch(
 def _plan(context: StageContext, trainer: Trainer, stage: TrainingStage) -> RunConfig:
     """The configuration with the steps that the asked length comes to; the trainer and the stage take it over."""
     config, seconds = context.config, probe_seconds(context.config)
-    cost = StepCost(*trainer.time_steps(seconds))
+    cost = StepCost(*trainer.time_steps(seconds), stage.start_seconds)
     smaller = fit_batch(config, cost, context.runtime.world_size)
     if smaller.train.batch_size != config.train.batch_size:
         stage.setup(replace(context, config=smaller))
         trainer.source = stage.batches
-        cost = StepCost(*trainer.time_steps(seconds))
+        cost = StepCost(*trainer.time_steps(seconds), stage.start_seconds)
         stage.notes.append(
             f"batches of {smaller.train.batch_size} instead of {config.train.batch_size}, since the training is short"
         )

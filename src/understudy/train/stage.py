@@ -63,6 +63,7 @@ class TrainingStage(ABC):
         objective: owns the model and turns a batch into a summed loss.
         batches: the micro-batches of each step.
         extra_optimizers: of parameters that the objective has beside its model.
+        start_seconds: of computing first weights from the data, which counts as training.
     """
 
     evaluate_first: ClassVar[bool] = False
@@ -93,6 +94,7 @@ class TrainingStage(ABC):
         self.data_summary, self.notes = {}, []
         self.tokens_per_sample = config.model.context_length
         self.extra_optimizers: list[torch.optim.Optimizer] = []
+        self.start_seconds = 0.0
 
     @abstractmethod
     def setup(self, context: StageContext) -> None:
