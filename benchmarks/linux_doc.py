@@ -1,7 +1,7 @@
 """Pretraining on real text for some minutes: bits per byte of held-out documents of Debian's kernel documentation.
 
     apt-get download linux-doc-6.1 && dpkg-deb -x linux-doc-6.1_*.deb linux-doc
-    python benchmarks/linux_doc.py --text linux-doc --minutes 7 --seeds 3
+    python benchmarks/linux_doc.py --text linux-doc --minutes 7
 
 Documents are the package's .rst.gz files, split by a hash of their text (`prepare`'s default). The tokenizer is byte-level BPE of
 8,192, trained on the training split. Each recipe is a preset with changed settings. Held-out documents are read in windows that
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, required=True, help="the folder that the package was unpacked into")
     parser.add_argument("--minutes", type=float, default=7.0)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("build/linux-doc"))
     parser.add_argument("--recipe", action="append", default=[], metavar="NAME=SETTINGS", help="instead of RECIPES")
     parser.add_argument("--out", type=Path)
@@ -57,7 +57,7 @@ def main() -> None:
     work = options.work.resolve()
     data = prepare(options.text.resolve(), work)
     results: dict[str, Any] = {"minutes": options.minutes}
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for name, settings in recipes.items():
             run = pretrain(work, data, f"{name}-{seed}", settings, seed, options)
             row = {"seed": seed, **bits_per_byte(run, data), **spent(run)}

@@ -47,8 +47,8 @@ def size_by_depth(depth: int) -> dict[str, dict[str, Any]]:
             "context_length": context, "zero_init_projections": True,
         },
         "optim": {
-            "name": "muon", "lr": round(0.02 * lr_scale, 5), "embedding_lr": round(0.4 * adamw_lr, 6),
-            "head_lr": round(0.13 * adamw_lr, 6), "vector_lr": round(0.3 * adamw_lr, 6), "newton_schulz_steps": 3 if depth <= 6 else 5,
+            "name": "muon", "lr": round(0.02 * lr_scale, 5), "embedding_lr": round(0.65 * adamw_lr, 6),
+            "head_lr": round(0.19 * adamw_lr, 6), "vector_lr": round(0.3 * adamw_lr, 6), "newton_schulz_steps": 3 if depth <= 6 else 5,
             "schedule": "wsd", "decay_fraction": 0.6, "warmup_steps": min(40, steps // 10),
         },
         "train": {"batch_size": max(1, batch_tokens // context), "steps": steps, "bigram_start": True},

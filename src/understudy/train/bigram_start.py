@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from understudy.model import GPT
-from understudy.model.gpt import CONSTANT_FEATURE
-from understudy.model.short_conv import ShortConv
 from understudy.runtime import Runtime
 from understudy.train.loop import BatchSource, Trainer, TrainingProgress
 from understudy.train.objective import Objective
@@ -29,8 +27,6 @@ PRIOR = 100.0
 """A pair's count is compared with this many tokens drawn without regard to the one before."""
 BATCH, STEPS, LEARNING_RATE = 512, 192, 0.01
 """Of the improvement: tokens in a batch, steps, and the first learning rate. With 8,192 tokens each is seen 12 times."""
-COPY_SCALE = 0.5
-"""Size of what a short convolution brings from the token before, beside the token's own embedding."""
 
 
 def start_from_bigrams(model: GPT, texts: Sequence[np.ndarray], runtime: Runtime) -> float:
@@ -46,9 +42,6 @@ def start_from_bigrams(model: GPT, texts: Sequence[np.ndarray], runtime: Runtime
     objective = BigramObjective(model)
     adam = torch.optim.Adam([{"params": [embedding, head], "peak_lr": LEARNING_RATE}], betas=(0.9, 0.95))
     Trainer(objective, [adam], pairs, lambda step: 1 - step / STEPS, runtime, TrainingProgress(), STEPS).run()
-    for module in model.modules():
-        if isinstance(module, ShortConv):  # it was made for embeddings of a standard deviation of 0.02
-            module.project.weight.data *= COPY_SCALE / 0.02
     with torch.no_grad(), runtime.autocast():
         batches = [
             {k: v.to(runtime.device) for k, v in pairs.batches(i)[0].items()} for i in range(len(pairs.by_batch))
@@ -92,8 +85,8 @@ class BigramBatches(BatchSource):
         """Embeddings and head (V, D), whose products approach the logarithm of how much likelier a pair makes its second
         token.
 
-        The first feature is the same for all embeddings; the head's has the logarithm of each token's own probability. The
-        others are from a singular value decomposition in which pairs count by the probabilities of both tokens. (Levy and
+        The first feature is the same for all embeddings, and larger than the others together for most of them, so that the
+        normalisation keeps rare tokens small; the head's has the logarithm of each token's own probability. The others are from a singular value decomposition in which pairs count by the probabilities of both tokens. (Levy and
         Goldberg 2014 factorise a similar matrix.)
         """
         size = len(self.counts)
@@ -107,7 +100,7 @@ class BigramBatches(BatchSource):
         embedding, head = torch.zeros(size, width), torch.zeros(size, width)
         embedding[:, 1 : rank + 1] = u * s.sqrt() / weight_first[:, None]
         head[:, 1 : rank + 1] = v * s.sqrt() / weight_second[:, None]
-        embedding[:, 0] = CONSTANT_FEATURE * embedding[:, 1:].square().mean().sqrt()
+        embedding[:, 0] = embedding[:, 1:].norm(dim=-1).quantile(0.9)
         scale = embedding.square().mean(-1).sqrt().mean()
         head[:, 0] = (self.p_second.log() - self.p_second.log().mean()) / embedding[0, 0]
         return embedding / scale, head * scale
