@@ -86,8 +86,9 @@ class BigramBatches(BatchSource):
         token.
 
         The first feature is the same for all embeddings, and larger than the others together for most of them, so that the
-        normalisation keeps rare tokens small; the head's has the logarithm of each token's own probability. The others are from a singular value decomposition in which pairs count by the probabilities of both tokens. (Levy and
-        Goldberg 2014 factorise a similar matrix.)
+        normalisation keeps rare tokens small; the head's has the logarithm of each token's own probability. The others are
+        from a singular value decomposition in which pairs count by the probabilities of both tokens. (Levy and Goldberg 2014
+        factorise a similar matrix.)
         """
         size = len(self.counts)
         weight_first, weight_second = ((self.counts + 1) / self.counts.sum()).sqrt(), self.p_second.sqrt()
