@@ -12,7 +12,7 @@ from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.chat.pair_rows import encode_preferences
 from understudy.data.chat.preferences import open_preferences
-from understudy.data.text.shards import open_split
+from understudy.data.text.shards import data_folder, open_split
 from understudy.evaluation.loss import LossResult, evaluate_loss, loss_over, pooled
 from understudy.evaluation.reward_model import RewardEvaluation, evaluate_scores
 from understudy.files import write_json
@@ -81,7 +81,7 @@ def evaluate_split(
         )
     if path is None and run.state.get("stage") == IMPORTED:
         raise ValueError(f"the run {run.path} was imported and has no data; name --data or --tasks")
-    data = path or Path(run.config.data.path)
+    data = path or data_folder(run.config.data.path)
     result: LossResult | RewardEvaluation
     if not info.generates:
         model = RewardModel(run, runtime).model
