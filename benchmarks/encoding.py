@@ -22,35 +22,40 @@ from typing import Any
 
 import tiktoken
 import tokenizers
+from tiktoken_ext.openai_public import r50k_pat_str
 
 from plain import publish
 from understudy.data.text.prepare import prepare
 from understudy.data.text.reading import read_file
 from understudy.interop.huggingface_tokenizer import tokenizer_document
-from understudy.tokenizer import SPLIT_PATTERNS, load_tokenizer
+from understudy.tokenizer import load_tokenizer
 from understudy.tokenizer.bpe import BPETokenizer
 
 
 def peers(vocabulary: BPETokenizer, texts: list[str], threads: int, slow: bool) -> dict[str, Callable[[], int]]:
     """The other encoders as functions that return the number of tokens."""
     ranks = {vocabulary.token_bytes(id): id for id in range(vocabulary.vocab_size) if id != vocabulary.eot_id}
-    engine = tiktoken.Encoding("gpt2", pat_str=SPLIT_PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={})
+    engine = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
     with_peers: dict[str, Callable[[], int]] = {
         "tiktoken": lambda: sum(map(len, engine.encode_ordinary_batch(texts, num_threads=threads)))
     }
     if slow:
         theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_document(vocabulary)))
-        with_peers["tokenizers"] = lambda: sum(len(e.ids) for e in theirs.encode_batch_fast(texts, add_special_tokens=False))
+        with_peers["tokenizers"] = lambda: sum(
+            len(e.ids) for e in theirs.encode_batch_fast(texts, add_special_tokens=False)
+        )
     return with_peers
 
 
 def compare(file: Path, folder: Path, vocabulary: Path, rounds: int, threads: int, slow: bool) -> dict[str, Any]:
     loaded = load_tokenizer(vocabulary)
     assert isinstance(loaded, BPETokenizer)
+    own = folder / "tokenizer.json"
+    loaded.save(own)
     texts = [piece.text for piece in read_file(file) if piece.note is None]
 
     def ours() -> int:
-        summary = prepare([str(file)], folder / "out", str(vocabulary), workers=threads, force=True)
+        summary = prepare([str(file)], folder / "out", str(own), workers=threads, force=True)
         return sum(split.tokens for split in summary.manifest.splits.values())
 
     contenders = {"prepare": ours, **peers(loaded, texts, threads, slow)}
@@ -87,7 +92,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for file in arguments.files:
             results["files"][file.name] = compare(
-                file, Path(folder), arguments.vocabulary, arguments.rounds, arguments.threads, not arguments.tiktoken_only
+                file,
+                Path(folder),
+                arguments.vocabulary,
+                arguments.rounds,
+                arguments.threads,
+                not arguments.tiktoken_only,
             )
     publish(results, arguments.out)
 

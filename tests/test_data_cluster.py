@@ -92,16 +92,20 @@ def test_an_array_of_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     assert main([*slurm, *options]) == 0, capfd.readouterr().err
     assert "5 tasks and their merge were submitted" in capfd.readouterr().err
     assert contents(folder / "out") == contents(folder / "whole")
-    assert any(line.startswith("--export=ALL,RUN_OFFSET=0 --dependency=afterok:") for line in Path("sbatch.log").read_text().splitlines())
+    assert any(
+        line.startswith("--export=ALL,RUN_OFFSET=0 --dependency=afterok:")
+        for line in Path("sbatch.log").read_text().splitlines()
+    )
 
 
 RAY = """
 import sys, ray
 from understudy.cli import main
 ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False, configure_logging=False)
+OPTIONS = ["--executor-option", "mem_per_cpu_gb=0", "--executor-option", "tasks_per_job=3"]  # starting an actor takes seconds
 for workers in (1, 2, 4):
     command = ["prepare", "texts", "--tokenizer", "char", "--tasks", "5", "--executor", "ray", "--workers", str(workers)]
-    status = main([*command, "--executor-option", "mem_per_cpu_gb=0", "--out", f"out-{workers}"])
+    status = main([*command, *OPTIONS, "--out", f"out-{workers}"])
     if status:
         sys.exit(status)
 ray.shutdown()

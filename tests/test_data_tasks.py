@@ -71,7 +71,7 @@ def test_few_long_texts_and_notes_of_bad_files(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(encoding, "MOST_REASONS", 3)
     for i in range(4):
         (folder / f"{i}.txt").write_text("".join(story(j) for j in range(i, 60 + 20 * i)), "utf-8")
-        (folder / f"{i}x.txt.gz").write_bytes(gzip.compress(b"x" * 5000)[:-9 - i])
+        (folder / f"{i}x.txt.gz").write_bytes(gzip.compress(b"x" * 5000)[: -9 - i])
         (folder / f"{i}y.jsonl").write_text('{"text": 1}\n{"txt": "a"}\n{"text": "good"}\n')
     pieces = 333
     run(folder, tmp_path / "whole", pieces)
@@ -271,9 +271,13 @@ def test_sources_in_a_store(corpus: Path, tmp_path: Path, bucket: str) -> None:
     summary = prepare(["memory://bucket/corpus"], tmp_path / "out", "char")
     run(corpus, tmp_path / "whole")
     for split in ("train", "val"):
-        np.testing.assert_array_equal(open_split(tmp_path / "out", split).tokens, open_split(tmp_path / "whole", split).tokens)
+        np.testing.assert_array_equal(
+            open_split(tmp_path / "out", split).tokens, open_split(tmp_path / "whole", split).tokens
+        )
     parts = summary.manifest.sources[0]["parts"]
-    assert [part["name"] for part in parts] == [f"memory://bucket/corpus/{name}" for name in ("a.jsonl", "b.jsonl.gz", "c.txt", "d.png")]
+    assert [part["name"] for part in parts] == [
+        f"memory://bucket/corpus/{name}" for name in ("a.jsonl", "b.jsonl.gz", "c.txt", "d.png")
+    ]
     with pytest.raises(ValueError, match="holds no files"):
         prepare(["memory://bucket/nothing"], tmp_path / "no", "char")
     with pytest.raises(ValueError, match="can be a source of text, not of conversations"):
@@ -319,7 +323,9 @@ def test_training_data_are_fetched_once_and_checked(
     np.testing.assert_array_equal(open_split(folder, "train").tokens, open_split(tmp_path / "whole", "train").tokens)
     fetched: list[str] = []
     download = store.Store.download
-    monkeypatch.setattr(store.Store, "download", lambda self, name, file: (fetched.append(name), download(self, name, file)))
+    monkeypatch.setattr(
+        store.Store, "download", lambda self, name, file: (fetched.append(name), download(self, name, file))
+    )
     data_folder(f"{bucket}/data", tmp_path / "cache")
     assert fetched == ["manifest.json"]
     Store(f"{bucket}/data").write("val.bin", b"\0\0")

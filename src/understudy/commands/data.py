@@ -202,7 +202,9 @@ def _prepare_task(arguments: Arguments, settings: dict[str, Any]) -> None:
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} runs all tasks, and --task is one of them: leave one out")
     done = prepare_task(arguments.sources, arguments.out, arguments.tasks, arguments.task, **settings)
-    show_result(arguments, dataclasses.asdict(done) | {"folder": str(done.folder)}, lambda: print(done, file=sys.stderr))
+    show_result(
+        arguments, dataclasses.asdict(done) | {"folder": str(done.folder)}, lambda: print(done, file=sys.stderr)
+    )
 
 
 def _prepare_in_tasks(arguments: Arguments, settings: dict[str, Any]) -> None:

@@ -17,7 +17,18 @@ from understudy.data.generated import PROMPT_CORPORA, fingerprint, identity_corp
 from understudy.data.inputs import file_ending
 from understudy.data.layout import FORMAT, Split
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.sources import IDENTITY, NAMED, Files, Generated, Origin, Part, RemoteFiles, Request, Sampler, Source
+from understudy.data.sources import (
+    IDENTITY,
+    NAMED,
+    Files,
+    Generated,
+    Origin,
+    Part,
+    RemoteFiles,
+    Request,
+    Sampler,
+    Source,
+)
 from understudy.data.store import is_url
 from understudy.data.text.reading import TEXT_FILES
 from understudy.files import sha256_of
@@ -119,7 +130,9 @@ def _named(
         return dataset
     if is_url(argument):
         if kind != "text":
-            raise ValueError(f"{argument} can be a source of text, not of {kind}: copy the files here and give their paths")
+            raise ValueError(
+                f"{argument} can be a source of text, not of {kind}: copy the files here and give their paths"
+            )
         return RemoteFiles(argument)
     if other := next((other for other, named in NAMED.items() if argument in named), None):
         raise ValueError(f"{argument} is a source of {other}, not of {kind}: add --kind {other}")

@@ -34,9 +34,13 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise ValueError(f"{url} needs a library that is not installed ({error}): pip install 'understudy[remote]'") from error
+        raise ValueError(
+            f"{url} needs a library that is not installed ({error}): pip install 'understudy[remote]'"
+        ) from error
     except ValueError as error:
-        raise ValueError(f"{url} is in no store that can be used ({error}): give a path, or a URL of s3, gs or hf") from error
+        raise ValueError(
+            f"{url} is in no store that can be used ({error}): give a path, or a URL of s3, gs or hf"
+        ) from error
     return filesystem, path
 
 
@@ -46,7 +50,9 @@ def store_errors(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnavailableError(f"{url} could not be used ({error}): check the address and the access, and try again") from error
+        raise UnavailableError(
+            f"{url} could not be used ({error}): check the address and the access, and try again"
+        ) from error
 
 
 class Store:

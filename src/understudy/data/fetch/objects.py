@@ -82,7 +82,14 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
     for name, about in sorted(found.items()):
         inside = name.lstrip("/").removeprefix(path.strip("/"))
         if about["type"] == "file" and not any(word.startswith(".") for word in inside.split("/")):
-            version = next((str(about[key]) for key in ("ETag", "etag", "sha256", "md5Hash", "mtime", "created") if about.get(key)), "")
+            version = next(
+                (
+                    str(about[key])
+                    for key in ("ETag", "etag", "sha256", "md5Hash", "mtime", "created")
+                    if about.get(key)
+                ),
+                "",
+            )
             objects.append(StoredObject(f"{scheme}://{name.lstrip('/')}", int(about["size"] or 0), version))
     if not objects:
         raise ValueError(f"{url} holds no files: check the address")

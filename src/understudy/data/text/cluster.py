@@ -114,7 +114,12 @@ def prepare_in_tasks(
     store = Store(out)
     if len(done_tasks(store)) < tasks:
         run = build(
-            pipeline=[call], tasks=tasks, workers=at_once, logging_dir=str(logs / "tasks"), skip_completed=False, **given
+            pipeline=[call],
+            tasks=tasks,
+            workers=at_once,
+            logging_dir=str(logs / "tasks"),
+            skip_completed=False,
+            **given,
         )
         if executor == "slurm":
             last = build(
@@ -125,7 +130,9 @@ def prepare_in_tasks(
             return SubmittedTasks(name, tasks, str(last.job_id), logs)
         run.run()
         if failed := tasks - len(done_tasks(store)):
-            raise ValueError(f"{failed:,} of {tasks:,} tasks failed; their logs are in {logs}: run the same command again")
+            raise ValueError(
+                f"{failed:,} of {tasks:,} tasks failed; their logs are in {logs}: run the same command again"
+            )
     summary = merge(out, cache, report)
     shutil.rmtree(logs, ignore_errors=True)
     return TextSummary(summary.folder, summary.status, summary.manifest, time.perf_counter() - start, summary.notes)

@@ -30,7 +30,15 @@ from understudy.data.text.readers.fields import template_fields
 from understudy.data.text.reading import check_fields, check_libraries, kind_of_path
 from understudy.data.text.shards import TOKENIZER, open_split, read_manifest, stored_manifest
 from understudy.data.text.summary import TaskSummary, TextSummary, summary_notes
-from understudy.data.text.work import build_manifest, done_tasks, encode_span, finish, merge_tasks, read_tokenizer, run_task
+from understudy.data.text.work import (
+    build_manifest,
+    done_tasks,
+    encode_span,
+    finish,
+    merge_tasks,
+    read_tokenizer,
+    run_task,
+)
 from understudy.files import locked, sha256_of, write_text
 from understudy.tokenizer import SPLIT_PATTERNS, Tokenizer, load_tokenizer
 
@@ -163,7 +171,9 @@ def merge(out: Path | str, cache: Path = CACHE, report: Report | None = None) ->
             store.remove(PARTIAL)
         return TextSummary(name, "already prepared", manifest, time.perf_counter() - start, summary_notes(manifest))
     if plan is None or plan.tasks == 1:
-        raise ValueError(f"{out} holds no tasks to merge: run them first, `understudy prepare SOURCE --out {out} --tasks N`")
+        raise ValueError(
+            f"{out} holds no tasks to merge: run them first, `understudy prepare SOURCE --out {out} --tasks N`"
+        )
     try:
         if store.path is None:
             merge_tasks(store, plan, cache, report)
@@ -336,7 +346,9 @@ def _check_reading(sources: Sequence[Source], field: str | None, separator: str 
     """Refuse settings that no source would use, and files whose library is missing."""
     paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
     datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
-    remote = any(isinstance(source.origin, RemoteFiles) for source in sources)  # of kinds that are seen when they are read
+    remote = any(
+        isinstance(source.origin, RemoteFiles) for source in sources
+    )  # of kinds that are seen when they are read
     of_paths = {path: kind_of_path(path) for path in paths}
     kinds = {kind for kind in of_paths.values() if kind is not None}
     archives = remote or any(kind.members for kind in kinds)

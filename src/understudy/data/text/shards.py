@@ -132,7 +132,9 @@ def _parser(folder: Path | str) -> Callable[[dict[str, Any]], Manifest]:
 def stored_manifest(store: Store) -> Manifest | None:
     """The manifest of a data folder on the disk or in an object store; None where it has none."""
     content = store.read(layout.MANIFEST)
-    return None if content is None else layout.parse_manifest(content, f"{store}/{layout.MANIFEST}", _parser(str(store)))
+    return (
+        None if content is None else layout.parse_manifest(content, f"{store}/{layout.MANIFEST}", _parser(str(store)))
+    )
 
 
 def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenData:
