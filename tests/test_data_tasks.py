@@ -46,7 +46,7 @@ def tasks(corpus: Path, out: Path | str, number: int, order: list[int] | None = 
         prepare_task([str(corpus)], out, number, task, **{"tokenizer": "char", **settings})
 
 
-@pytest.mark.parametrize("number", [1, 2, 5, 40])
+@pytest.mark.parametrize("number", [2, 5, 40])
 @pytest.mark.parametrize("settings", [
     {}, {"limit": 200}, {"limit": 60, "val_fraction": 0.2}, {"tokenizer": "bpe", "vocab_size": 300, "val_fraction": 0.3},
 ])  # fmt: skip
@@ -54,11 +54,8 @@ def test_any_number_of_tasks_in_any_order(corpus: Path, tmp_path: Path, number: 
     run(corpus, tmp_path / "whole", **settings)
     order = random.Random(number).sample(range(number), number)
     tasks(corpus, tmp_path / "out", number, order, **settings)
-    if number > 1:
-        assert read_manifest(tmp_path / "out") is None
-        assert merge(tmp_path / "out").status == "prepared"
-    else:
-        assert run(corpus, tmp_path / "out", **settings).status == "continued"
+    assert read_manifest(tmp_path / "out") is None
+    assert merge(tmp_path / "out").status == "prepared"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert merge(tmp_path / "out").status == "already prepared"
 
@@ -82,6 +79,15 @@ def test_few_long_texts_and_notes_of_bad_files(tmp_path: Path, monkeypatch: pyte
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     manifest = read_manifest(tmp_path / "out")
     assert manifest and "other reasons" in manifest.notes["failed"] and len(manifest.notes["failed"]) == 4
+
+
+def test_a_generated_corpus_in_tasks(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"tokenizer": "bpe", "vocab_size": 300, "limit": 60}
+    prepare(["hamlet"], tmp_path / "whole", **settings)
+    for task in (2, 0, 1):
+        prepare_task(["hamlet"], tmp_path / "out", 3, task, **settings)
+    merge(tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_shares_are_everything_once() -> None:
@@ -175,6 +181,8 @@ def test_what_tasks_refuse(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="tasks are numbered from 0"):
         tasks(corpus, out, 3, [3])
+    with pytest.raises(ValueError, match="one process needs no tasks"):
+        tasks(corpus, out, 1)
     tasks(corpus, out, 3, [1])
     with pytest.raises(ValueError, match=r"2 of 3 tasks of .* are not done \(0, 2\)"):
         merge(out)

@@ -140,8 +140,7 @@ def evaluate(
     evaluation: RunEvaluation | TaskEvaluation
     with start_runtime(device) as runtime:
         if tasks is None:
-            path = None if data is None else Path(data)
-            evaluation = evaluate_split(loaded, runtime, path, split, context_length, batch_size)
+            evaluation = evaluate_split(loaded, runtime, data, split, context_length, batch_size)
         else:
             names = [tasks] if isinstance(tasks, str) else list(tasks)
             found = find_tasks(names, None if task_data is None else Path(task_data), few_shot)

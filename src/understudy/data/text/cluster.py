@@ -96,8 +96,8 @@ def prepare_in_tasks(
     start = time.perf_counter()
     if executor not in EXECUTORS:
         raise ValueError(f"no executor {executor!r}: choose one of {', '.join(EXECUTORS)}")
-    if tasks < 1 or (workers is not None and workers < 1):
-        raise ValueError(f"tasks and workers must be at least 1, not {tasks} and {workers}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
     build, given = _executor(executor), _checked_options(executor, options or {})
     cores = os.cpu_count() or 1
     at_once = workers or (min(cores, tasks) if executor == "local" else -1)

@@ -129,7 +129,7 @@ def prepare_task(
         ValueError: any other mistake of the user; what other tasks did is left as it is.
     """
     start = time.perf_counter()
-    if tasks < 1 or not 0 <= task < tasks:
+    if not 0 <= task < tasks:
         raise ValueError(f"task {task} of {tasks} is none: tasks are numbered from 0, to one less than --tasks")
     if settings.get("force"):
         raise ValueError("--force would undo what other tasks did: use it without --task, or remove the folder first")
@@ -243,6 +243,8 @@ def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
     Raises:
         ValueError: the folder holds other data, or unfinished work of another request or number of tasks.
     """
+    if tasks < 2:
+        raise ValueError(f"--tasks is {tasks}, and one process needs no tasks: give 2 or more, or leave it out")
     store, request = job.store, job.request
     if store.path is not None:
         status = _status(store.path, job, tasks)
@@ -256,7 +258,10 @@ def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
                 store.remove(name)
         feeds = open_feeds(request, job.cache, job.report)
         plan, tokenizer = make_plan(request, feeds, job.loaded, tasks, job.cache, job.report)
-        write_plan(store, plan, tokenizer)
+        if read_plan(store) is None:
+            if stored_manifest(store) is not None:  # others have done everything meanwhile
+                return None
+            write_plan(store, plan, tokenizer)
     plan_there = read_plan(store)
     if plan_there is None:
         raise ValueError(f"{store} was removed while it was prepared: run the same command again")
