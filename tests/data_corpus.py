@@ -11,8 +11,9 @@ import pytest
 
 from understudy.data.text import documents as reading
 from understudy.data.text import encoding
-from understudy.data.text.prepare import TextSummary, prepare
+from understudy.data.text.prepare import prepare
 from understudy.data.text.shards import open_split
+from understudy.data.text.summary import TextSummary
 from understudy.tokenizer import load_tokenizer
 
 FILES = ("train.bin", "val.bin", "tokenizer.json", "manifest.json")

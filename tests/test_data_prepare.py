@@ -23,8 +23,9 @@ from understudy.data.progress import PreparationProgress, preparation_bars
 from understudy.data.sources import WebText
 from understudy.data.text import encoding
 from understudy.data.text.documents import without_gutenberg
-from understudy.data.text.prepare import TextSummary, prepare
+from understudy.data.text.prepare import prepare
 from understudy.data.text.shards import open_split
+from understudy.data.text.summary import TextSummary
 from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures

@@ -16,7 +16,7 @@ from data_corpus import contents, corpus, documents, run, small_batches, story
 from processes import run_python
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.progress import PreparationProgress
-from understudy.data.text import encoding, prepare
+from understudy.data.text import encoding, plan
 from understudy.data.text.shards import open_split
 from understudy.tokenizer import load_tokenizer
 
@@ -47,10 +47,13 @@ def test_killed_and_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) ->
 
     journal = tmp_path / "out" / ".partial" / "progress.json"
     assert killed_after(2).returncode == -signal.SIGKILL
-    assert not journal.exists(), "the first file begins anew"
-    for batches in (30, 4):
-        assert killed_after(batches).returncode == -signal.SIGKILL
-        assert json.loads(journal.read_text())["part"] == 1, "the second file begins anew, the first is done"
+    assert not journal.exists(), "it begins anew"
+    assert killed_after(10).returncode == -signal.SIGKILL
+    first = json.loads(journal.read_text())
+    assert first["part"] == 0 and first["items"] > 0, "it goes on inside the first file"
+    assert killed_after(20).returncode == -signal.SIGKILL
+    second = json.loads(journal.read_text())
+    assert (second["part"], second["items"]) > (first["part"], first["items"])
     with pytest.raises(ValueError, match="is not finished: run the same prepare command again"):
         open_split(tmp_path / "out", "train")
     done = killed_after(10**6)
@@ -125,17 +128,17 @@ def test_a_full_disk_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypat
 
 def test_a_lost_network_keeps_finished_work(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(corpus, tmp_path / "whole", tokenizer="bpe", vocab_size=300)
-    read_file = prepare.read_file
+    read_file = plan.read_file
 
     def away(path: Path, *arguments: Any) -> Any:
         if path.name == "b.jsonl.gz" and (tmp_path / "out" / ".partial").exists():
             raise UnavailableError("the hub could not be reached")
         return read_file(path, *arguments)
 
-    monkeypatch.setattr(prepare, "read_file", away)
+    monkeypatch.setattr(plan, "read_file", away)
     with pytest.raises(UnavailableError):
         run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300)
-    monkeypatch.setattr(prepare, "read_file", read_file)
+    monkeypatch.setattr(plan, "read_file", read_file)
     assert run(corpus, tmp_path / "out", tokenizer="bpe", vocab_size=300).status == "continued"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

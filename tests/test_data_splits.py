@@ -1,4 +1,4 @@
-"""The rules of validation: independence of the order, and resuming at any part."""
+"""The rules of validation: independence of the order, and resuming anywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from understudy.data.sources import Feed, Part
-from understudy.data.text import documents
+from understudy.data.text import documents, encoding
 from understudy.data.text.documents import split_document
 from understudy.data.text.encoding import EncodingState, batches
 from understudy.data.text.splits import (
@@ -46,7 +46,7 @@ def texts(items: list[SplitItem], split: str) -> list[str]:
     """The documents of a split, from the pieces."""
     whole, piece_text = [], ""
     for item in items:
-        for name, text, ends in item.texts:
+        for name, text, _, ends in item.texts:
             if name == split:
                 piece_text += text
                 if ends:
@@ -111,16 +111,18 @@ def test_a_source_s_own_splits_are_kept() -> None:
     assert texts(items, "train") == ["a", "b"] and texts(items, "val") == ["c"]
 
 
-def test_reading_can_resume_at_any_part() -> None:
+@pytest.mark.parametrize("items", [3, 4096])
+def test_reading_can_resume_anywhere(items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "BATCH_ITEMS", items)
     docs = [f"{i} " * (1 + 31 * i % 47) for i in range(20)]
     for feed in (feed_of(docs[:8], [], docs[8:]), feed_of(docs[:2] * 45, docs)):
         rule, _ = choose(feed, 0.2)
         for limit in (None, 11 if rule.kind == "tail" else 104):
             rule, _ = choose(feed, 0.2, limit)
             whole = list(batches([feed], [rule], limit, EncodingState()))
-            assert [batch.part for batch in whole] == list(range(len(feed.parts)))
+            assert {batch.position[1] for batch in whole} == set(range(1 if items > 3 else 0, len(feed.parts) + 1))
             for n, batch in enumerate(whole, 1):
-                state = EncodingState(part=batch.part + 1, read=batch.read or 0)
+                state = EncodingState(*batch.position)
                 assert list(batches([feed], [rule], limit, state)) == whole[n:]
 
 
@@ -166,6 +168,6 @@ def test_the_sample_for_a_tokenizer_is_training_text_from_every_file() -> None:
     assert not set(sample) & set(texts(everything(feed, rule), "val"))
     assert sample == list(training_sample([feed], [rule], None, 2000))
     everything_in = list(training_sample([feed], [rule], None, 10**9))
-    assert everything_in == [t for item in everything(feed, rule) for s, t, _ in item.texts if s == "train"]
+    assert everything_in == [t for item in everything(feed, rule) for s, t, _, _ in item.texts if s == "train"]
     first = list(training_sample([feed_of(*docs, remote=True)], [rule], None, 1000))
     assert {text.split()[1] for text in first} == {"0"}, "of what must be fetched only the beginning"

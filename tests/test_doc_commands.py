@@ -33,7 +33,7 @@ PAGES = [
     ROOT / "README.md",
     *(
         ROOT / "docs/how-to" / f"{name}.md"
-        for name in ("train", "data", "align", "evaluate", "serve", "interop", "models")
+        for name in ("train", "data", "machines", "align", "evaluate", "serve", "interop", "models")
     ),
 ]
 """In the order of their runs: data.md uses a run of train.md."""
@@ -53,6 +53,8 @@ SKIPPED = {
     r"^understudy pretrain portable --depth 12": "is too large",
     r"^understudy compare .*--by person": "waits for a person; tests/test_evaluate_compare.py answers for one",
     r"^understudy bench": "measures time",
+    r"s3://": "needs a bucket; tests/test_data_tasks.py uses a store in memory",
+    r"--executor (slurm|ray)|--workers 2$": "needs a cluster or starts processes; tests/test_data_cluster.py runs them",
 }
 """Commands that are only parsed, and why."""
 

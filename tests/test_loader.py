@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.data.loader import Windows, consecutive_batches, permute
+from understudy.data.loader import Batch, Windows, consecutive_batches, permute
 from understudy.losses import IGNORE
+from understudy.train.stage import IndexedBatches
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**63))
@@ -53,3 +58,22 @@ def test_a_text_shorter_than_a_window_is_refused() -> None:
     with pytest.raises(ValueError, match="8 tokens, fewer than the 9"):
         Windows(np.arange(8), 8, seed=0)
     assert Windows(np.arange(9), 8, seed=0).batch(0, 2)["targets"][1, -1] == 8
+
+
+def test_batches_are_read_one_step_ahead_and_stay_those_of_their_step() -> None:
+    windows = Windows(np.arange(1000), 8, seed=3)
+    read: list[int] = []
+
+    class Recorded:
+        def batch(self, first: int, size: int) -> Batch:
+            read.append(first)
+            return windows.batch(first, size)
+
+    config = SimpleNamespace(train=SimpleNamespace(batch_size=6, micro_batch_size=3))
+    context: Any = SimpleNamespace(config=config, runtime=SimpleNamespace(rank=0, world_size=1))
+    source = IndexedBatches(Recorded(), context)
+    for step in (0, 1, 2, 7, 7, 3):
+        for number, batch in enumerate(source.batches(step)):
+            assert torch.equal(batch["tokens"], windows.batch(6 * step + 3 * number, 3)["tokens"])
+    source.thread.shutdown()
+    assert read[:8] == [0, 3, 6, 9, 12, 15, 18, 21], "step 3 is read while 2 is used, and each once"

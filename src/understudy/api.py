@@ -24,8 +24,9 @@ from understudy.config.run import SHORT_OPTIONS
 from understudy.config.stages import STAGES
 from understudy.data.chat.prepare import KINDS, ChatSummary, prepare_conversations
 from understudy.data.progress import preparation_bars
-from understudy.data.text.prepare import TextSummary
+from understudy.data.store import is_url
 from understudy.data.text.prepare import prepare as prepare_text
+from understudy.data.text.summary import TextSummary
 from understudy.evaluation.compare import RunComparison, by_reward, compare_runs
 from understudy.evaluation.run_evaluation import RunEvaluation, evaluate_split
 from understudy.evaluation.runner import TaskEvaluation, evaluate_on_tasks, find_tasks
@@ -46,7 +47,7 @@ def prepare(
 
     Args:
         sources: one or several named sources, hub names, files, folders or globs.
-        out: the folder; by default data/NAME.
+        out: the folder, of text also its URL in an object store; by default data/NAME.
         kind: "text", "conversations", "preferences" or "prompts".
         options: further arguments of :func:`understudy.data.text.prepare.prepare` (``tokenizer``, ``vocab_size``, …) or
             of :func:`understudy.data.chat.prepare.prepare_conversations` (``format_name``, ``limit``, …).
@@ -55,12 +56,14 @@ def prepare(
         ValueError: sources or options that cannot be used.
     """
     names = [str(sources)] if isinstance(sources, (str, Path)) else [str(source) for source in sources]
-    folder = None if out is None else Path(out)
+    folder = None if out is None or is_url(out) else Path(out)
     with preparation_bars() as report:
         if kind == "text":
-            return prepare_text(names, folder, report=report, **options)
+            return prepare_text(names, out if folder is None else folder, report=report, **options)
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; choose text, {', '.join(KINDS)}")
+        if out is not None and folder is None:
+            raise ValueError(f"{out} can hold text, not {kind}: give a folder on the disk")
         return prepare_conversations(names, folder, kind, report=report, **options)
 
 
@@ -137,8 +140,7 @@ def evaluate(
     evaluation: RunEvaluation | TaskEvaluation
     with start_runtime(device) as runtime:
         if tasks is None:
-            path = None if data is None else Path(data)
-            evaluation = evaluate_split(loaded, runtime, path, split, context_length, batch_size)
+            evaluation = evaluate_split(loaded, runtime, data, split, context_length, batch_size)
         else:
             names = [tasks] if isinstance(tasks, str) else list(tasks)
             found = find_tasks(names, None if task_data is None else Path(task_data), few_shot)

@@ -93,13 +93,14 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, option: str) -> Iterator[None]:
+def locked(folder: Path, option: str, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing into a folder, which is made if need be and removed again if it stays empty.
 
     The operating system frees the lock of a killed process.
 
     Args:
         option: the command-line option that names another folder, for the message.
+        wait: until the others are done. All who lock this folder wait then, and the file of the lock stays.
 
     Raises:
         ValueError: another process holds the lock.
@@ -110,7 +111,7 @@ def locked(folder: Path, option: str) -> Iterator[None]:
     path = folder / ".lock"
     lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except filelock.Timeout:
         holder = "another process"
         with contextlib.suppress(OSError):  # just released, or on Windows, where nobody reads a locked file
@@ -121,8 +122,9 @@ def locked(folder: Path, option: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        if not wait:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         lock.release()
         with contextlib.suppress(OSError):  # of a folder that is not empty
             folder.rmdir()

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from understudy.commands import Arguments, shared_arguments, show_result
 
@@ -20,6 +20,9 @@ OF_SAMPLING = ("answers", "temperature", "corrected", "ties")
 """Options that only mean something with --from."""
 OF_IDENTITY = ("name", "maker", "facts", "phrases")
 """Options of the source identity."""
+OF_MERGE = ("merge", "json", "command", "command_name", "parser", "overrides")
+OF_TASKS = ("tasks", "task", "executor", "executor_option")
+"""Options of text that several processes or machines prepare."""
 
 
 def prepare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +37,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind", choices=("text", "stories", "conversations", "preferences", "prompts"),
         help="text, or for the later stages messages; stories are hamlet's text (default: text)",
     )  # fmt: skip
-    add("--out", type=Path, metavar="PATH", help="the folder to make (default: data/NAME)")
+    add("--out", metavar="PATH", help="the folder to make, of text also s3://, gs:// or hf:// (default: data/NAME)")
     add("--format", metavar="NAME", help="of messages: how the records are written (default: by their fields)")
     add(
         "--from", metavar="RUN",
@@ -71,7 +74,15 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--from: the number of prompts; default: 2000)",
     )  # fmt: skip
     add("--seed", type=int, metavar="N", help="of generated sources (default: 0)")
-    add("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
+    add("--workers", type=int, metavar="N", help="threads that encode, or tasks at once (default: one a core)")
+    add("--tasks", type=int, metavar="N", help="of text: divide the work into N tasks, run here or by --executor")
+    add("--task", type=int, metavar="I", help="with --tasks: do task I alone, from 0, as one of many machines")
+    add("--merge", metavar="PATH", help="put the finished tasks of this folder together; takes no SOURCE")
+    add("--executor", choices=("local", "slurm", "ray"), help="with --tasks: what runs them (default: local)")
+    add(
+        "--executor-option", action="append", metavar="NAME=VALUE",
+        help="of datatrove's executor, such as partition=cpu and time=4:00:00 of slurm; may be given several times",
+    )  # fmt: skip
     add("--force", action="store_true", help="replace existing data")
     shared_arguments(parser, "--json", help="print the manifest")
 
@@ -79,10 +90,13 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(arguments: Arguments) -> None:
     from understudy.config.load import load_config
 
+    if arguments.merge is not None:
+        _merge(arguments)
+        return
     config = load_config(arguments.preset) if arguments.preset else None
     if config is not None:
         arguments.sources = arguments.sources or ([config.data.source] if config.data.source else [])
-        arguments.out = arguments.out or Path(config.data.path)
+        arguments.out = arguments.out or config.data.path
         arguments.kind = arguments.kind or config.info.data
     if arguments.sources == ["identity"]:
         arguments.kind = arguments.kind or "conversations"
@@ -98,11 +112,14 @@ def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.chat.prepare import prepare_conversations
     from understudy.data.progress import preparation_bars
 
-    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers"))
+    _refuse(
+        arguments,
+        ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers", *OF_TASKS),
+    )
     sampling = _sampling(arguments)
     with preparation_bars() as report:
         summary = prepare_conversations(
-            arguments.sources, arguments.out, arguments.kind, arguments.format, arguments.val_fraction,
+            arguments.sources, _folder(arguments), arguments.kind, arguments.format, arguments.val_fraction,
             arguments.limit, arguments.seed, arguments.force, report=report, sampling=sampling,
             identity=_identity(arguments),
         )  # fmt: skip
@@ -155,10 +172,74 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     if config is not None:
         tokenizer = tokenizer or config.tokenizer.kind
         vocab_size = vocab_size or (config.tokenizer.vocab_size if tokenizer == "bpe" else None)
+    settings = {
+        "tokenizer": tokenizer or "bpe", "vocab_size": vocab_size, "validation": arguments.val or (),
+        **{name: getattr(arguments, name) for name in (
+            "pattern", "field", "val_fraction", "limit", "seed", "force", "separator", "template", "workers",
+        )},
+    }  # fmt: skip
+    for name in OF_TASKS[1:]:
+        if getattr(arguments, name) is not None and arguments.tasks is None:
+            raise ValueError(f"--{name.replace('_', '-')} does nothing without --tasks N: leave it out, or give it too")
+    if arguments.tasks is not None and arguments.out is None:
+        raise ValueError("--tasks needs --out: the folder that all tasks write to")
     with preparation_bars() as report:
-        summary = prepare_data(
-            arguments.sources, arguments.out, tokenizer or "bpe", vocab_size, arguments.pattern, arguments.field,
-            arguments.val_fraction, arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
-            separator=arguments.separator, template=arguments.template, validation=arguments.val or (),
-        )  # fmt: skip
+        if arguments.tasks is None:
+            summary = prepare_data(arguments.sources, arguments.out, report=report, **settings)
+        elif arguments.task is None:
+            _prepare_in_tasks(arguments, settings | {"report": report})
+            return
+        else:
+            _prepare_task(arguments, settings | {"report": report})
+            return
     show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))
+
+
+def _prepare_task(arguments: Arguments, settings: dict[str, Any]) -> None:
+    from understudy.data.text.prepare import prepare_task
+
+    for name in ("executor", "executor_option"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} runs all tasks, and --task is one of them: leave one out")
+    done = prepare_task(arguments.sources, arguments.out, arguments.tasks, arguments.task, **settings)
+    show_result(
+        arguments, dataclasses.asdict(done) | {"folder": str(done.folder)}, lambda: print(done, file=sys.stderr)
+    )
+
+
+def _prepare_in_tasks(arguments: Arguments, settings: dict[str, Any]) -> None:
+    from understudy.data.text.cluster import SubmittedTasks, prepare_in_tasks
+
+    pairs = [option.partition("=") for option in arguments.executor_option or ()]
+    if bad := next((name for name, equals, _ in pairs if not equals), None):
+        raise ValueError(f"--executor-option {bad} has no value: write {bad}=VALUE")
+    options = {name: value for name, _, value in pairs}
+    executor = arguments.executor or "local"
+    done = prepare_in_tasks(
+        arguments.sources, arguments.out, arguments.tasks, executor=executor, options=options, **settings
+    )
+    if isinstance(done, SubmittedTasks):
+        document = dataclasses.asdict(done) | {"folder": str(done.folder), "logs": str(done.logs)}
+    else:
+        document = dataclasses.asdict(done.manifest)
+    show_result(arguments, document, lambda: print(done, file=sys.stderr))
+
+
+def _merge(arguments: Arguments) -> None:
+    from understudy.data.progress import preparation_bars
+    from understudy.data.text.prepare import merge
+
+    given = {name: value for name, value in vars(arguments).items() if value not in (None, False, [])}
+    if extra := next((name for name in given if name not in OF_MERGE), None):
+        named = "a SOURCE" if extra == "sources" else f"--{extra.replace('_', '-')}"
+        raise ValueError(f"{named} does nothing with --merge, which takes all from the folder: leave it out")
+    with preparation_bars() as report:
+        summary = merge(arguments.merge, report=report)
+    show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))
+
+
+def _folder(arguments: Arguments) -> Path | None:
+    """The folder of --out, for data that are only written to the disk."""
+    if arguments.out is not None and "://" in str(arguments.out):
+        raise ValueError(f"--out {arguments.out} is for text: {arguments.kind} are written to a folder on the disk")
+    return None if arguments.out is None else Path(arguments.out)

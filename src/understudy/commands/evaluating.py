@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     model_arguments(parser)
-    add("--data", type=Path, metavar="PATH", help="data to evaluate on (default: the run's training data)")
+    add("--data", metavar="PATH", help="data to evaluate on (default: the run's training data)")
     add("--split", default="val", choices=("train", "val"), help="split of the data (default: val)")
     add("--context", type=int, metavar="TOKENS", help="length of the windows (default: the model's)")
     add("--batch-size", type=int, default=16, metavar="N", help="rows in one forward (default: 16)")

@@ -98,6 +98,7 @@ class InputFile:
         outer_offset: of a member, the bytes of the archive on disk read so far.
         depth: the number of archives around it.
         path: of a file on the disk.
+        size: of a file in an object store, in bytes.
     """
 
     where: str
@@ -106,6 +107,11 @@ class InputFile:
     outer_offset: Callable[[], int] | None = None
     depth: int = 0
     path: Path | None = None
+    size: int = 0
+
+    def stored_bytes(self) -> int:
+        """The size of a file as it is stored; of a member of an archive 0."""
+        return self.path.stat().st_size if self.path else self.size
 
     @classmethod
     def at(cls, path: Path) -> InputFile:
@@ -127,8 +133,8 @@ class InputFile:
         Raises:
             ValueError: more than SPOOLED_BYTES would have to be unpacked.
         """
-        if self.path is not None and not self.is_compressed():
-            with self.path.open("rb") as raw:
+        if (self.path is not None or self.size) and not self.is_compressed():
+            with self.open_raw() as raw:
                 yield raw
             return
         with tempfile.TemporaryFile() as file:
@@ -196,19 +202,20 @@ class ByteStream(io.RawIOBase):
             raw.seek(0)
         self.compression = compression_of(file.name, head)
         self.bytes: Any = COMPRESSIONS[self.compression].open(raw) if self.compression else raw
-        self.size = 0
+        self.size = self._position = 0
 
     @property
     def offset(self) -> int:
-        return self.file.outer_offset() if self.file.outer_offset else self.raw.tell()
+        return self.file.outer_offset() if self.file.outer_offset else self._position
 
     def read(self, size: int = -1) -> bytes:
         with damage_as_sentence(
             self.file.where, COMPRESSIONS[self.compression].name if self.compression else "archived"
         ):
             data = self.bytes.read(size)
+            self._position = self.raw.tell()  # not at each record: a call of the system that lets go of the interpreter
         self.size += len(data)
-        if self.compression and self.size > FREE_GROWTH_BYTES and self.size > MOST_GROWTH * max(1, self.raw.tell()):
+        if self.compression and self.size > FREE_GROWTH_BYTES and self.size > MOST_GROWTH * max(1, self._position):
             raise ValueError(
                 f"{self.file.where} grows to more than {MOST_GROWTH} times its size when it is unpacked, as a "
                 "decompression bomb does; it is not read"

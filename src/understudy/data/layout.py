@@ -26,13 +26,20 @@ def read_manifest(folder: Path, parse: Callable[[dict[str, Any]], T]) -> T | Non
     """The manifest of a data folder, as `parse` reads it; None where it has none.
 
     Raises:
-        ValueError: the manifest is damaged, of a later format, or refused by `parse`.
+        ValueError: see parse_manifest.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        return None
+    return parse_manifest(path.read_bytes(), str(path), parse) if path.is_file() else None
+
+
+def parse_manifest(content: bytes, path: str, parse: Callable[[dict[str, Any]], T]) -> T:
+    """The content of a manifest, as `parse` reads it.
+
+    Raises:
+        ValueError: the manifest is damaged, of a later format, or refused by `parse`.
+    """
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = json.loads(content.decode("utf-8"))
         if raw["format"] != FORMAT:
             raise ValueError(f"{path} has format {raw['format']}, this version reads {FORMAT}: prepare the data again")
         return parse(raw)
@@ -52,7 +59,7 @@ def check_folder(folder: Path, other_ending: str, contents: str) -> None:
         raise ValueError(f"{folder} holds {contents}: give another --out")
 
 
-def check_same(folder: Path, contents: str, present: dict[str, Any], request: dict[str, Any]) -> None:
+def check_same(folder: Path | str, contents: str, present: dict[str, Any], request: dict[str, Any]) -> None:
     """Compare the request that a folder was made for with the present one.
 
     Raises:

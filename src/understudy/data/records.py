@@ -322,7 +322,7 @@ def _size(file: InputFile, raw: Any) -> Callable[[float], int]:
     outer = file.outer_offset
     if outer is not None:
         return lambda share: outer()
-    stored = file.path.stat().st_size if file.path else 0
+    stored = file.stored_bytes()
     return lambda share: min(stored, int(share * stored))
 
 

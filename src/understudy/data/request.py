@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,7 +17,19 @@ from understudy.data.generated import PROMPT_CORPORA, fingerprint, identity_corp
 from understudy.data.inputs import file_ending
 from understudy.data.layout import FORMAT, Split
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.sources import IDENTITY, NAMED, Files, Generated, Origin, Part, Request, Sampler, Source
+from understudy.data.sources import (
+    IDENTITY,
+    NAMED,
+    Files,
+    Generated,
+    Origin,
+    Part,
+    RemoteFiles,
+    Request,
+    Sampler,
+    Source,
+)
+from understudy.data.store import is_url
 from understudy.data.text.reading import TEXT_FILES
 from understudy.files import sha256_of
 from understudy.identity.settings import IdentitySettings
@@ -28,7 +40,7 @@ VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
 
 def parse_sources(
     arguments: Sequence[str], kind: str, report: Report, sampling: Sampler | None = None, validation: Sequence[str] = (),
-    identity: IdentitySettings | None = None,
+    identity: IdentitySettings | None = None, hash_of: Callable[[Path], str] = sha256_of,
 ) -> tuple[Source, ...]:  # fmt: skip
     """The source behind each SOURCE, or SOURCE@WEIGHT of messages, without the network.
 
@@ -38,6 +50,7 @@ def parse_sources(
         sampling: how a run answers the questions of a generated corpus.
         validation: files of text that are the validation text.
         identity: who the assistant is, of the source `identity`.
+        hash_of: gives the SHA-256 of a file.
 
     Raises:
         ValueError: no sources, one that is not there or cannot be of this kind, one source twice, a weight that is
@@ -63,7 +76,7 @@ def parse_sources(
         others = ", ".join(source.name for source in sources)
         raise ValueError(f"--val goes with files to train on; {others} has its own validation split: leave one out")
     if texts:
-        sources.append(Source("files", 1.0, _local(texts, kind, report, validation)))
+        sources.append(Source("files", 1.0, _local(texts, kind, report, validation, hash_of)))
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"a source is named twice in {', '.join(names)}: name each one once")
@@ -115,6 +128,12 @@ def _named(
                 f"the field of {argument} would do nothing: formats of {kind} are recognised by their fields; leave it out"
             )
         return dataset
+    if is_url(argument):
+        if kind != "text":
+            raise ValueError(
+                f"{argument} can be a source of text, not of {kind}: copy the files here and give their paths"
+            )
+        return RemoteFiles(argument)
     if other := next((other for other, named in NAMED.items() if argument in named), None):
         raise ValueError(f"{argument} is a source of {other}, not of {kind}: add --kind {other}")
     if not Path(argument).expanduser().exists() and not is_glob(argument):
@@ -124,7 +143,10 @@ def _named(
     return None
 
 
-def _local(arguments: Sequence[str], kind: str, report: Report, validation: Sequence[str] = ()) -> Files:
+def _local(
+    arguments: Sequence[str], kind: str, report: Report, validation: Sequence[str] = (),
+    hash_of: Callable[[Path], str] = sha256_of,
+) -> Files:  # fmt: skip
     """The files behind paths, folders and globs; with those of `validation` kept apart."""
     kinds = TEXT_FILES if kind == "text" else CHAT_FILES
     found = find_files(arguments, kinds)
@@ -151,7 +173,7 @@ def _local(arguments: Sequence[str], kind: str, report: Report, validation: Sequ
     sizes = [file.stat().st_size for file in splits]
     parts: list[Part] = []
     for (file, split), size in zip(splits.items(), sizes):
-        parts.append(Part(str(file), size, sha256_of(file), split))
+        parts.append(Part(str(file), size, hash_of(file), split))
         report(PreparationProgress("hashing files", sum(part.size for part in parts), sum(sizes)))
     return Files(tuple(splits), tuple(parts), left_out)
 
@@ -220,11 +242,13 @@ def make_request(
     sampling: Sampler | None = None,
     validation: Sequence[str] = (),
     identity: IdentitySettings | None = None,
+    hash_of: Callable[[Path], str] = sha256_of,
 ) -> Request:
     """Look the sources up, and refuse settings that are out of range or that these sources would ignore.
 
     Args:
         settings: further ones that decide a byte of the result.
+        hash_of: gives the SHA-256 of a file.
 
     Raises:
         ValueError: one of them is, or :func:`parse_sources` refuses a source.
@@ -233,7 +257,7 @@ def make_request(
         raise ValueError(f"val_fraction must be above 0 and at most 0.5, not {val_fraction}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 of each source, not {limit}")
-    sources = parse_sources(arguments, kind, report, sampling, validation, identity)
+    sources = parse_sources(arguments, kind, report, sampling, validation, identity, hash_of)
     if identity is not None and IDENTITY not in (source.name for source in sources):
         raise ValueError(f"the name {identity.name} would do nothing: the source identity was not given")
     if val_fraction is not None and all(source.has_splits() for source in sources):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from understudy.data.chat.formats import ParsedRow
 from understudy.data.fetch.download import download
 from understudy.data.fetch.hub import HubDataset, HubFile, fetch_file, list_dataset
+from understudy.data.fetch.objects import list_objects
 from understudy.data.generated import CORPORA, PROMPT_CORPORA, GeneratedPrompts, Split, fingerprint, record_count
 from understudy.data.layout import SPLITS
 from understudy.data.progress import PreparationProgress, Report
@@ -106,7 +107,14 @@ class Files:
     left_out: dict[str, int]
 
 
-Origin = WebText | Generated | HubDataset | Files
+@dataclass(frozen=True)
+class RemoteFiles:
+    """A file, folder or glob in an object store, read where it is."""
+
+    url: str
+
+
+Origin = WebText | Generated | HubDataset | Files | RemoteFiles
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ NAMED = {"text": TEXT, "conversations": CONVERSATIONS, "preferences": PREFERENCE
 def open_feed(
     source: Source,
     request: Request,
-    read: Callable[[Path], Iterator[Any]],
+    read: Callable[[Any], Iterator[Any]],
     cache: Path,
     report: Report,
     pinned: Pin | None = None,
@@ -211,6 +219,10 @@ def open_feed(
         feed = _open_hub(source, origin, read, cache, report, pinned, endpoint)
     elif isinstance(origin, Files):
         feed = Feed(source.name, origin.parts, lambda i: read(origin.paths[i]), left_out=origin.left_out)
+    elif isinstance(origin, RemoteFiles):
+        objects = list_objects(origin.url)
+        feed = Feed(source.name, tuple(Part(item.url, item.size, item.version) for item in objects),
+                    lambda i: read(objects[i].file()))  # fmt: skip
     elif isinstance(origin, WebText):
         feed = _open_web(source, origin, read, cache, report)
     elif origin.sampling:

@@ -12,7 +12,7 @@ from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.packing import all_rows, render_set
 from understudy.data.chat.pair_rows import encode_preferences
 from understudy.data.chat.preferences import open_preferences
-from understudy.data.text.shards import open_split
+from understudy.data.text.shards import data_folder, open_split
 from understudy.evaluation.loss import LossResult, evaluate_loss, loss_over, pooled
 from understudy.evaluation.reward_model import RewardEvaluation, evaluate_scores
 from understudy.files import write_json
@@ -57,7 +57,7 @@ class RunEvaluation:
 
 
 def evaluate_split(
-    run: Run, runtime: Runtime, path: Path | None = None, split: str = "val", context_length: int | None = None,
+    run: Run, runtime: Runtime, path: Path | str | None = None, split: str = "val", context_length: int | None = None,
     batch_size: int = 16,
 ) -> RunEvaluation:  # fmt: skip
     """Evaluate a run on a split of its data, or of the data at ``path``: text for base models, conversations for
@@ -81,14 +81,14 @@ def evaluate_split(
         )
     if path is None and run.state.get("stage") == IMPORTED:
         raise ValueError(f"the run {run.path} was imported and has no data; name --data or --tasks")
-    data = path or Path(run.config.data.path)
+    data = data_folder(path or run.config.data.path) if info.data == "text" else Path(path or run.config.data.path)
     result: LossResult | RewardEvaluation
     if not info.generates:
         model = RewardModel(run, runtime).model
         encoded = encode_preferences(open_preferences(data, split), run.tokenizer, context, split)
         result = evaluate_scores(model, encoded, context, batch_size, runtime)
     elif info.data == "text":
-        mixture = [Path(part.path) for part in run.config.data.mixture or ()] if path is None else []
+        mixture = [data_folder(part.path) for part in run.config.data.mixture or ()] if path is None else []
         losses = [_text_loss(run, each, split, context, batch_size, runtime) for each in mixture or [data]]
         result = pooled(losses) if mixture else losses[0]
     else:

@@ -156,6 +156,10 @@ class Tokenizer(ABC):
 
     def to_json(self) -> str:
         """The one spelling of this tokenizer: sorted keys, one list item to a line."""
+        return self._spelling
+
+    @cached_property
+    def _spelling(self) -> str:
         document = self.to_document() | {"format": FILE_FORMAT, "version": 1, "kind": self.kind}
         return json.dumps(document, ensure_ascii=False, sort_keys=True, indent=1) + "\n"
 

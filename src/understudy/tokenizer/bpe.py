@@ -47,6 +47,7 @@ Pair = tuple[int, int]
 # `tiktoken`'s regex gives up (and panics) somewhere between 300,000 and 1,000,000 blanks in a row. Words of
 # at least this many are encoded apart.
 LONG_BLANK = 50_000
+NEVER = "\0"
 # `tokenizers` trains in time quadratic in the length of a word (100,000 letters: 8 s), so training sees a
 # run of this many characters without a blank, or blanks only, as several words.
 LONGEST_TRAINING_RUN = 1000
@@ -120,24 +121,22 @@ class BPETokenizer(Tokenizer):
         # A run of LONG_BLANK covers one of these windows entirely; most are dismissed at their first letter.
         window = LONG_BLANK // 2
         if any(text[at : at + window].isspace() for at in range(0, len(text) - window + 1, window)):
-            ranks = [rank for part in self._around_long_blanks(text) for rank in part]
+            array: Ids = np.concatenate(list(self._around_long_blanks(text)))
         else:
-            # tiktoken also has encode_to_numpy, but that looks for special tokens at every character first.
-            ranks = self._engine.encode_ordinary(text)
-        array: Ids = np.array(ranks, dtype=np.uint32)
+            array = _ranks(self._engine, text)
         return array if self.ids is None else self._id_of_rank[array]
 
-    def _around_long_blanks(self, text: str) -> Iterator[list[int]]:
+    def _around_long_blanks(self, text: str) -> Iterator[Ids]:
         """Ranks, part by part, of a text that may hold more consecutive blanks than the regex engine can match."""
         import regex
 
         done = 0
         for word in regex.finditer(SPLIT_PATTERNS[self.pattern], text):
             if word.end() - word.start() >= LONG_BLANK and word[0].isspace():
-                yield self._engine.encode_ordinary(text[done : word.start()])
-                yield self._one_word_engine.encode_ordinary(word[0])
+                yield _ranks(self._engine, text[done : word.start()])
+                yield _ranks(self._one_word_engine, word[0])
                 done = word.end()
-        yield self._engine.encode_ordinary(text[done:])
+        yield _ranks(self._engine, text[done:])
 
     @cached_property
     def _engine(self) -> tiktoken.Encoding:
@@ -150,14 +149,21 @@ class BPETokenizer(Tokenizer):
     def _new_engine(self, pattern: str) -> tiktoken.Encoding:
         import tiktoken
 
-        # Special tokens stay out of it, so that their names in a text are plain text.
-        return tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=self._rank_of, special_tokens={})
+        # Special tokens stay out of it, so that their names in a text are plain text. Of none at all the engine's search
+        # would stop at every character of the text, so it has one, which `_ranks` never lets it use.
+        never = {NEVER: len(self._rank_of)}
+        return tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=self._rank_of, special_tokens=never)
 
     @cached_property
     def _id_of_rank(self) -> Ids:
         import numpy as np
 
         return np.array(self.ids, dtype=np.uint32)
+
+
+def _ranks(engine: tiktoken.Encoding, text: str) -> Ids:
+    """The ranks of a text. An array, because a list of numbers is built and read by one thread at a time."""
+    return engine.encode_to_numpy(text, disallowed_special=())
 
 
 def train_bpe(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from understudy.config.run import RunConfig
 from understudy.data.loader import Batch
-from understudy.data.text.shards import prepare_options
+from understudy.data.text.shards import data_folder, prepare_options
 from understudy.evaluation.loss import LossResult
 from understudy.model import GPT, Bigram
 from understudy.run import Run, RunFolder
@@ -121,14 +122,26 @@ def shown_prompts(
 
 
 class IndexedBatches(BatchSource):
-    """Micro-batches of consecutive samples: step k has samples k * batch_size and following, shared by the processes."""
+    """Micro-batches of consecutive samples: step k has samples k * batch_size and following, shared by the processes.
+
+    A thread reads one step ahead. Samples are a pure function of their index, so that this changes none.
+    """
 
     def __init__(self, rows: Rows, context: StageContext) -> None:
         self.rows, self.batch_size = rows, context.config.train.batch_size
         self.per_process = samples_per_process(context.config, context.runtime)
         self.rank, self.micro_batch_size = context.runtime.rank, micro_batch_size(context.config)
+        self.thread = ThreadPoolExecutor(1, "batches")
+        self.ahead: tuple[int, Future[list[Batch]]] | None = None
 
     def batches(self, step: int) -> list[Batch]:
+        """The batches of a step. Those of the next one are read meanwhile, so that a step does not wait for the disk."""
+        step_ahead, batches_ahead = self.ahead or (-1, None)
+        batches = batches_ahead.result() if batches_ahead and step_ahead == step else self._read(step)
+        self.ahead = (step + 1, self.thread.submit(self._read, step + 1))
+        return batches
+
+    def _read(self, step: int) -> list[Batch]:
         first = step * self.batch_size + self.rank * self.per_process
         starts = range(first, first + self.per_process, self.micro_batch_size)
         return [self.rows.batch(start, self.micro_batch_size) for start in starts]
@@ -165,7 +178,9 @@ def existing_data(config: RunConfig) -> list[Path]:
     Raises:
         ValueError: one does not exist; the message gives the command that prepares it.
     """
-    paths = [Path(part.path) for part in config.data.mixture or ()] or [Path(config.data.path)]
+    given = [part.path for part in config.data.mixture or ()] or [config.data.path]
+    # Only text may lie in an object store.
+    paths = [data_folder(path) if config.info.data == "text" else Path(path) for path in given]
     path = next((path for path in paths if not path.exists()), None)
     if path is None:
         return paths

@@ -1,9 +1,9 @@
 """Divided text to token files: encoded on several threads, written in order, and resumable after a kill.
 
-Everything is written under a folder named .partial. At the end of a source file, every 16 MB of text at most, the token
-files are flushed to the disk, and a journal of their lengths is replaced. Bytes beyond these lengths are cut off when the
-work resumes at the next source file, so that the final bytes are those of a run that was never interrupted. The text and
-the tokenizer are chosen elsewhere.
+After every 16 MB of text the token files are flushed to the disk, and a journal of their lengths is replaced. Bytes beyond
+these lengths are cut off when the work resumes there, so that the final bytes are those of a run that was never
+interrupted. The text, the tokenizer and the folder are chosen elsewhere, and so is the span of the text that is encoded:
+the bytes of several spans, one after another, are those of the whole.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ from understudy.tokenizer import END_OF_TEXT, Tokenizer
 
 BATCH_CHARS = 1 << 20
 BATCH_ITEMS = 4096
+# More threads would wait for one another: see encode_in_order.
+MOST_WORKERS = 8
 JOURNAL_BYTES = 1 << 24
 JOURNAL = "progress.json"
 HASHED_BYTES = 1 << 24
@@ -40,15 +43,16 @@ OTHER_REASONS = "other reasons"
 
 @dataclass
 class EncodingState:
-    """Progress of an encoding: the next part of the feeds, and the counts of everything written up to there.
+    """Progress of an encoding: its position in the feeds, and the counts of everything written up to there.
 
-    `read`: the documents of this feed before that part. `notes`: of each kind of note the reasons, each with its number and
-    the first place (for "failed" the first MOST_REASONS). `end_of_text_spelled`: how often the text itself spells the
-    end-of-text token, which is plain text there.
+    `feed`, `part`: the position. `items`: those of this part that are done. `read`: the documents of this feed before the
+    part. `notes`: of each kind of note the reasons, each with its number and the first place. `end_of_text_spelled`: how
+    often the text itself spells the end-of-text token, which is plain text there.
     """
 
     feed: int = 0
     part: int = 0
+    items: int = 0
     read: int = 0
     splits: dict[str, SplitInfo] = field(default_factory=lambda: {split: SplitInfo() for split in SPLITS})
     documents: list[int] = field(default_factory=list)
@@ -58,62 +62,130 @@ class EncodingState:
     notes: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     def count(self, note: Note) -> None:
-        reasons = self.notes.setdefault(note.kind, {})
-        reason = note.reason if note.reason in reasons or len(reasons) < MOST_REASONS else OTHER_REASONS
-        counted = reasons.setdefault(reason, [0, note.where])
-        counted[0] += 1
+        self.notes.setdefault(note.kind, {}).setdefault(note.reason, [0, note.where])[0] += 1
+
+    def add(self, following: EncodingState) -> None:
+        """Add the counts of the span that follows."""
+        for split, counts in following.splits.items():
+            mine = self.splits[split]
+            mine.tokens += counts.tokens
+            mine.bytes += counts.bytes
+            mine.documents += counts.documents
+        self.documents = [mine + theirs for mine, theirs in zip(self.documents, following.documents)]
+        self.empty_documents += following.empty_documents
+        self.text_bytes += following.text_bytes
+        self.end_of_text_spelled += following.end_of_text_spelled
+        for kind, reasons in following.notes.items():
+            for reason, (number, where) in reasons.items():
+                self.notes.setdefault(kind, {}).setdefault(reason, [0, where])[0] += number
+
+    def listed_notes(self) -> dict[str, dict[str, list[Any]]]:
+        """The notes with the first MOST_REASONS reasons of each kind; the others are counted together."""
+        listed: dict[str, dict[str, list[Any]]] = {}
+        for kind, reasons in self.notes.items():
+            named = listed[kind] = {}
+            for reason, (number, where) in reasons.items():
+                name = reason if len(named) < MOST_REASONS else OTHER_REASONS
+                named.setdefault(name, [0, where])[0] += number
+        return listed
+
+
+def state_from_json(raw: dict[str, Any]) -> EncodingState:
+    return EncodingState(**raw | {"splits": {split: SplitInfo(**counts) for split, counts in raw["splits"].items()}})
+
+
+@dataclass(frozen=True)
+class TaskSpan:
+    """A share of the text: the pieces that end at a position from `start` on and before `stop`, in the units of the sizes
+    of the parts (bytes of files, or generated records), over all feeds."""
+
+    start: int = 0
+    stop: float = math.inf
+
+    def overlaps(self, first: int, last: int) -> bool:
+        """Whether pieces at positions from `first` to `last` can be in it."""
+        return first < self.stop and last >= self.start
+
+
+def share(feeds: Sequence[Feed], task: int, tasks: int) -> TaskSpan:
+    """The span of one of several tasks; together they are everything."""
+    total = sum(part.size for feed in feeds for part in feed.parts)
+    return TaskSpan(total * task // tasks, math.inf if task + 1 == tasks else total * (task + 1) // tasks)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Items of one part of a feed, about a million characters of text.
 
-    `done`: bytes of all feeds read so far. `read`: at the end of the part, the documents of the feed up to there.
+    `position`: the values of feed, part, items and read in EncodingState once the batch is written. `done`: the position in
+    the units of TaskSpan, for progress.
     """
 
     feed: int
-    part: int
     items: tuple[SplitItem, ...]
+    position: tuple[int, int, int, int]
     done: int
-    read: int | None = None
 
 
 Encoded = tuple[Batch, list[np.ndarray], list[int]]
 """A batch, and of every text in it, in order, the token ids and the length in UTF-8 bytes."""
 
+WHOLE = TaskSpan()
 
-def batches(feeds: Sequence[Feed], rules: Sequence[Rule], limit: int | None, state: EncodingState) -> Iterator[Batch]:
-    """All items from the next part on, in order."""
-    start, documents, done = (state.feed, state.part), state.read, 0
+
+def batches(
+    feeds: Sequence[Feed],
+    rules: Sequence[Rule],
+    limit: int | None,
+    state: EncodingState,
+    span: TaskSpan = WHOLE,
+    documents_before: Sequence[Sequence[int]] | None = None,
+) -> Iterator[Batch]:
+    """All items of a span from the position of `state` on, in order.
+
+    A part is read from its beginning also where the span begins inside it, because its pieces depend on one another.
+
+    Args:
+        documents_before: the documents of the feed before each part, which a limit counts; None where it is all read.
+    """
+    first = 0
     for i, (feed, rule) in enumerate(zip(feeds, rules)):
+        documents = state.read if i == state.feed else 0
         for j, part in enumerate(feed.parts):
-            if (i, j) >= start:
+            last = first + max(part.size, 1) - 1
+            if (i, j) >= (state.feed, state.part) and span.overlaps(first, last):
+                if documents_before is not None:
+                    documents = documents_before[i][j]
+                done = state.items if (i, j) == (state.feed, state.part) else 0
                 items: list[SplitItem] = []
                 chars = ended = 0
-                for item in divide(feed, rule, j, limit, documents):
-                    items.append(item)
-                    chars += sum(len(text) for _, text, _ in item.texts)
+                position = first
+                for number, item in enumerate(divide(feed, rule, j, limit, documents)):
+                    position = max(position, min(first + item.offset, last))
+                    if position >= span.stop:
+                        break
                     ended += item.ends
+                    if number < done or position < span.start:
+                        continue
+                    items.append(item)
+                    chars += sum(len(text.text) for text in item.texts)
                     if chars >= BATCH_CHARS or len(items) >= BATCH_ITEMS:
-                        yield Batch(i, j, tuple(items), done + item.offset)
+                        yield Batch(i, tuple(items), (i, j, number + 1, documents), position)
                         items, chars = [], 0
                 documents += ended
-                yield Batch(i, j, tuple(items), done + part.size, documents)
-            done += part.size
-        if i >= start[0]:
-            documents = 0
+                yield Batch(i, tuple(items), (i, j + 1, 0, documents), first + part.size)
+            first += part.size
 
 
 def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[Encoded]:
-    """Encode batches on `workers` threads, in their order, with at most `workers` + 1 of them in memory.
+    """Encode batches on `workers` threads, in their order, with at most 2 * `workers` + 1 of them in memory.
 
-    Threads and not processes, because the encoder lets go of the interpreter: of 185 ms for a million bytes with
-    GPT-2's vocabulary about 20 hold it (two-core virtual machine), and processes cost as much time for each byte,
-    a copy of the vocabulary each and seconds to start.
+    Threads and not processes, because the encoder lets go of the interpreter while it works, and a process costs a copy
+    of the vocabulary and seconds to start.
     """
 
     def encode(batch: Batch) -> Encoded:
-        texts = [text for item in batch.items for _, text, _ in item.texts]
+        texts = [text.text for item in batch.items for text in item.texts]
         return batch, tokenizer.encode_batch(texts, threads=1), [len(text.encode("utf-8")) for text in texts]
 
     pool = ThreadPoolExecutor(workers, "encode")
@@ -121,7 +193,7 @@ def encode_in_order(source: Iterator[Batch], tokenizer: Tokenizer, workers: int)
     try:
         for batch in source:
             waiting.append(pool.submit(encode, batch))
-            if len(waiting) > workers:
+            if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -143,7 +215,6 @@ class TokenWriter:
         self.vocab_size = vocab_size
         self.dtype = token_dtype(vocab_size)
         self.prefix = np.array(prefix_ids, dtype=np.uint32)
-        self.begins: set[str] = set(SPLITS)  # a document never goes on in the next part
         self.eot = None if eot_id is None else np.array([eot_id], dtype=np.uint32)
         self.state = state
         self.files: dict[str, BinaryIO] = {}
@@ -175,13 +246,12 @@ class TokenWriter:
             state.empty_documents += item.empty
             if item.note is not None:
                 state.count(item.note)
-            state.end_of_text_spelled += "".join(text for _, text, _ in item.texts).count(END_OF_TEXT)
+            state.end_of_text_spelled += "".join(text.text for text in item.texts).count(END_OF_TEXT)
             state.documents[batch.feed] += item.ends and not item.empty
-            for split, _, ends in item.texts:
+            for split, _, begins, ends in item.texts:
                 ids, size = next(text)
                 counts = state.splits[split]
-                parts[split] += [self.prefix, ids] if split in self.begins else [ids]
-                self.begins = self.begins | {split} if ends else self.begins - {split}
+                parts[split] += [self.prefix, ids] if begins else [ids]
                 counts.bytes += size
                 state.text_bytes += size
                 counts.documents += ends
@@ -190,10 +260,9 @@ class TokenWriter:
         for split, arrays in parts.items():
             if arrays:
                 self._append(split, np.concatenate(arrays))
-        if batch.read is not None:
-            state.feed, state.part, state.read = batch.feed, batch.part + 1, batch.read
-            if state.text_bytes - self.journaled_bytes >= JOURNAL_BYTES:
-                self.commit()
+        state.feed, state.part, state.items, state.read = batch.position
+        if state.text_bytes - self.journaled_bytes >= JOURNAL_BYTES:
+            self.commit()
 
     def _append(self, split: str, ids: np.ndarray) -> None:
         if not len(ids):
@@ -217,5 +286,4 @@ def read_state(folder: Path, feeds: int) -> EncodingState:
     """The journal of an interrupted run; the beginning where there is none yet."""
     if not (folder / JOURNAL).is_file():
         return EncodingState(documents=[0] * feeds)
-    raw = json.loads((folder / JOURNAL).read_text("utf-8"))
-    return EncodingState(splits={split: SplitInfo(**counts) for split, counts in raw.pop("splits").items()}, **raw)
+    return state_from_json(json.loads((folder / JOURNAL).read_text("utf-8")))

@@ -1,86 +1,51 @@
 """`prepare`: from sources to a data folder, in one call that can be interrupted at any moment and run again.
 
-First everything is decided: feeds, rules of validation, tokenizer. It is written into .partial/plan.json and
-.partial/tokenizer.json, so that a resumed preparation reads the same files at the same commit, and encodes them with the
-same tokenizer. Then the text is encoded (encoding.py), and the finished files are renamed into place, the manifest last.
-The same request again continues an unfinished folder and leaves a finished one alone; another is refused unless forced.
+First everything is decided, and written into .partial (plan.py). Then the text is encoded, and the finished files are
+renamed into place, the manifest last. The same request again continues an unfinished folder and leaves a finished one
+alone; another is refused unless forced. Several machines share the work as tasks of one plan (work.py).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
-from itertools import zip_longest
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from understudy import __version__
-from understudy.data.fetch.download import UnavailableError, disk_problem, fetch_gpt2_vocabulary
+from understudy.data.fetch.download import UnavailableError, disk_problem
 from understudy.data.fetch.hub import HubDataset
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
-from understudy.data.progress import PreparationProgress, Report
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same
+from understudy.data.progress import Report
 from understudy.data.request import default_name, make_request
-from understudy.data.sources import Feed, Files, Part, Pin, Request, Source, open_feed
-from understudy.data.text.documents import Note
-from understudy.data.text.encoding import (
-    OTHER_REASONS,
-    EncodingState,
-    TokenWriter,
-    batches,
-    encode_in_order,
-    read_state,
-)
+from understudy.data.sources import Files, RemoteFiles, Request, Source
+from understudy.data.store import Store
+from understudy.data.text.encoding import MOST_WORKERS
+from understudy.data.text.plan import Plan, make_plan, open_feeds, read_plan, write_plan
 from understudy.data.text.readers.base import ReadOptions
 from understudy.data.text.readers.fields import template_fields
-from understudy.data.text.reading import check_fields, check_libraries, kind_of_path, read_file
-from understudy.data.text.shards import TOKENIZER, Manifest, open_split, read_manifest, token_dtype
-from understudy.data.text.splits import Rule, choose_rule, training_sample
-from understudy.files import locked, write_text
-from understudy.tokenizer import (
-    END_OF_TEXT,
-    SPLIT_PATTERNS,
-    Tokenizer,
-    gpt2_tokenizer,
-    load_tokenizer,
-    train_tokenizer,
-)  # fmt: skip
-
-PLAN = "plan.json"
-SAMPLE_BYTES = 64 << 20
-
-# More threads would wait for one another: see encode_in_order.
-MOST_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class TextSummary:
-    """Result of `prepare`. `status`: "prepared", "continued" or "already prepared"; str() is for people."""
-
-    folder: Path
-    status: str
-    manifest: Manifest
-    seconds: float
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        m = self.manifest
-        took = "" if self.status == "already prepared" else f" in {self.seconds:.1f} s"
-        lines = [f"{self.folder}: {self.status}{took}"]
-        for split, info in m.splits.items():
-            lines.append(
-                f"  {split:5s} {info.tokens:>14,} tokens {info.bytes:>15,} bytes {info.documents:>11,} documents"
-            )
-        lines.append(f"  tokenizer: {m.tokenizer_kind} of {m.vocab_size:,}, sha256 {m.tokenizer_sha256[:12]}…")
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+from understudy.data.text.reading import check_fields, check_libraries, kind_of_path
+from understudy.data.text.shards import TOKENIZER, open_split, read_manifest, stored_manifest
+from understudy.data.text.summary import TaskSummary, TextSummary, summary_notes
+from understudy.data.text.work import (
+    build_manifest,
+    done_tasks,
+    encode_span,
+    finish,
+    merge_tasks,
+    read_tokenizer,
+    run_task,
+)
+from understudy.files import locked, sha256_of, write_text
+from understudy.tokenizer import SPLIT_PATTERNS, Tokenizer, load_tokenizer
 
 
 def prepare(
     sources: Sequence[str],
-    out: Path | None = None,
+    out: Path | str | None = None,
     tokenizer: str = "bpe",
     vocab_size: int | None = None,
     pattern: str | None = None,
@@ -100,7 +65,7 @@ def prepare(
 
     Args:
         sources: named sources, `hf:owner/name[:config][#field]`, files, folders and globs.
-        out: the data folder; by default data/NAME after the one source.
+        out: the data folder, or its URL in an object store; by default data/NAME after the one source.
         tokenizer: "char", "bpe" (trained here), "gpt2", or the path of a tokenizer.
         vocab_size: of "bpe", special tokens included; 4,096 by default, fewer where the text gives no more.
         pattern: of "bpe", how text is split before merging: "gpt2" (default) or "gpt4".
@@ -121,29 +86,241 @@ def prepare(
         ValueError: any other mistake of the user; nothing half-written is left.
     """
     start = time.perf_counter()
-    report = report or (lambda progress: None)
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
-    loaded, identity = _check_tokenizer(tokenizer, vocab_size, pattern)
-    settings = {"tokenizer": identity, "field": field, "separator": separator, "template": template}
-    request = make_request("text", sources, val_fraction, limit, seed, report, settings, validation=validation)
-    _check_reading(request.sources, field, separator, template)
-    folder = out or Path("data") / default_name(request.sources)
+    job = _check(
+        sources, out, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, workers, force, cache, report,
+        separator, template, validation,
+    )  # fmt: skip
+    if job.store.path is None:
+        return _prepare_remote(job, start)
+    folder = job.store.path
     try:
-        if (status := _status(folder, request.mapping, force)) != "already prepared":
+        status = _status(folder, job, 1)
+        if status != "already prepared" or (folder / PARTIAL).exists():
             with locked(folder, "--out"):
-                status = _status(folder, request.mapping, force)  # again: another process may have finished it
-                if status != "already prepared":
+                status = _status(folder, job, 1)  # again: another process may have finished it
+                if status == "already prepared":  # and was killed while it removed what was left
+                    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+                else:
                     if status == "prepared" and (folder / PARTIAL).exists():
                         shutil.rmtree(folder / PARTIAL)  # the unfinished work of another request
-                    workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
-                    _carry_out(folder, request, loaded, workers, cache, report)
+                    _carry_out(folder, job)
     except OSError as error:
         raise disk_problem(error, folder) from error
     manifest = read_manifest(folder)
     if manifest is None:
         raise ValueError(f"{folder} was removed while it was prepared: run the same command again")
-    return TextSummary(folder, status, manifest, time.perf_counter() - start, _notes(manifest))
+    return TextSummary(folder, status, manifest, time.perf_counter() - start, summary_notes(manifest))
+
+
+def prepare_task(
+    sources: Sequence[str], out: Path | str, tasks: int, task: int, **settings: Any
+) -> TaskSummary:  # fmt: skip
+    """One of several tasks that together do the work of `prepare`, on any machine that reaches sources and folder.
+
+    The first task makes the plan, and the others follow it or are refused. After all of them `merge` is called.
+
+    Args:
+        tasks: of the preparation, the same number for each.
+        task: this one, from 0.
+        settings: the other arguments of `prepare`, but for `force`.
+
+    Raises:
+        UnavailableError: the network is away or the disk is full; finished work is kept.
+        ValueError: any other mistake of the user; what other tasks did is left as it is.
+    """
+    start = time.perf_counter()
+    if not 0 <= task < tasks:
+        raise ValueError(f"task {task} of {tasks} is none: tasks are numbered from 0, to one less than --tasks")
+    if settings.get("force"):
+        raise ValueError("--force would undo what other tasks did: use it without --task, or remove the folder first")
+    job = _check(sources, out, **settings)
+    plan = _plan_tasks(job, tasks)
+    if plan is None:
+        return TaskSummary(job.name, task, tasks, "already prepared", tasks, time.perf_counter() - start)
+    feeds = open_feeds(job.request, job.cache, job.report, plan)
+    try:
+        worked = run_task(job.store, plan, task, job.request.sources, feeds, job.workers, job.cache, job.report)
+    except OSError as error:
+        raise disk_problem(error, Path(str(job.store))) from error
+    status = "done" if worked else "already done"
+    return TaskSummary(job.name, task, tasks, status, len(done_tasks(job.store)), time.perf_counter() - start)
+
+
+def plan_tasks(sources: Sequence[str], out: Path | str, tasks: int, **settings: Any) -> Plan | None:
+    """Decide everything for `prepare_task`, which does so itself where it was not done; None if the folder is finished.
+
+    Raises:
+        ValueError: a mistake of the user, or the folder holds other data or unfinished work of another request.
+    """
+    return _plan_tasks(_check(sources, out, **settings), tasks)
+
+
+def merge(out: Path | str, cache: Path = CACHE, report: Report | None = None) -> TextSummary:
+    """Put the finished tasks of a folder together: the same bytes that `prepare` gives in one process.
+
+    Raises:
+        ValueError: there are no tasks, or some are not done.
+    """
+    start = time.perf_counter()
+    store = Store(out)
+    name = store.path or store.url
+    report = report or (lambda progress: None)
+    plan, manifest = read_plan(store), stored_manifest(store)
+    if manifest is not None:
+        if plan is None or plan.tasks > 1:  # a merge was killed while it removed the tasks
+            store.remove(PARTIAL)
+        return TextSummary(name, "already prepared", manifest, time.perf_counter() - start, summary_notes(manifest))
+    if plan is None or plan.tasks == 1:
+        raise ValueError(
+            f"{out} holds no tasks to merge: run them first, `understudy prepare SOURCE --out {out} --tasks N`"
+        )
+    try:
+        if store.path is None:
+            merge_tasks(store, plan, cache, report)
+        else:
+            with locked(store.path, "--out"):
+                if (store.path / PARTIAL / MANIFEST).is_file():
+                    finish(store.path)
+                else:
+                    merge_tasks(store, plan, cache, report)
+    except OSError as error:
+        raise disk_problem(error, Path(str(store))) from error
+    manifest = stored_manifest(store)
+    assert manifest is not None, "a merge ends with the manifest"
+    return TextSummary(name, "prepared", manifest, time.perf_counter() - start, summary_notes(manifest))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A call of `prepare`, checked. `loaded`: the tokenizer at a path, where the request names one."""
+
+    store: Store
+    request: Request
+    loaded: Tokenizer | None
+    workers: int
+    force: bool
+    cache: Path
+    report: Report
+
+    @property
+    def name(self) -> Path | str:
+        return self.store.path or self.store.url
+
+
+def _check(
+    sources: Sequence[str], out: Path | str | None = None, tokenizer: str = "bpe", vocab_size: int | None = None,
+    pattern: str | None = None, field: str | None = None, val_fraction: float | None = None, limit: int | None = None,
+    seed: int | None = None, workers: int | None = None, force: bool = False, cache: Path = CACHE,
+    report: Report | None = None, separator: str | None = None, template: str | None = None,
+    validation: Sequence[str] = (),
+) -> _Job:  # fmt: skip
+    """Everything about a call that can be checked before the text is read. The arguments are those of `prepare`."""
+    report = report or (lambda progress: None)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    loaded, identity = _check_tokenizer(tokenizer, vocab_size, pattern)
+    settings = {"tokenizer": identity, "field": field, "separator": separator, "template": template}
+    plan = read_plan(Store(out)) if out is not None and not force else None
+
+    def known_hash(path: Path) -> str:
+        # A task does not read all files of all tasks: it checks those that it reads (work.py).
+        planned = plan.hash_of(path) if plan is not None and plan.tasks > 1 else None
+        return planned or sha256_of(path)
+
+    request = make_request(
+        "text", sources, val_fraction, limit, seed, report, settings, validation=validation, hash_of=known_hash
+    )
+    _check_reading(request.sources, field, separator, template)
+    store = Store(out if out is not None else Path("data") / default_name(request.sources))
+    return _Job(store, request, loaded, workers or min(os.cpu_count() or 1, MOST_WORKERS), force, cache, report)
+
+
+def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
+    """The plan for several tasks, made if there is none yet; None if the folder is finished.
+
+    Two tasks that make it at once make the same one.
+
+    Raises:
+        ValueError: the folder holds other data, or unfinished work of another request or number of tasks.
+    """
+    if tasks < 2:
+        raise ValueError(f"--tasks is {tasks}, and one process needs no tasks: give 2 or more, or leave it out")
+    store, request = job.store, job.request
+    if store.path is not None:
+        status = _status(store.path, job, tasks)
+    else:
+        status = _remote_status(job, tasks)
+    if status == "already prepared":
+        return None
+    if status == "prepared":
+        if job.force:
+            for name in (MANIFEST, *(f"{split}.bin" for split in SPLITS), PARTIAL):
+                store.remove(name)
+        feeds = open_feeds(request, job.cache, job.report)
+        plan, tokenizer = make_plan(request, feeds, job.loaded, tasks, job.cache, job.report)
+        if read_plan(store) is None:
+            if stored_manifest(store) is not None:  # others have done everything meanwhile
+                return None
+            write_plan(store, plan, tokenizer)
+    plan_there = read_plan(store)
+    if plan_there is None:
+        raise ValueError(f"{store} was removed while it was prepared: run the same command again")
+    _check_plan(job, plan_there, tasks)
+    return plan_there
+
+
+def _check_plan(job: _Job, plan: Plan, tasks: int) -> None:
+    """Refuse to continue a plan of another request, number of tasks or version."""
+    check_same(job.name, "an unfinished preparation of another kind", plan.request, job.request.mapping)
+    if plan.tasks != tasks:
+        held = f"{plan.tasks} tasks" if plan.tasks > 1 else "one process"
+        again = f"give --tasks {plan.tasks}" if plan.tasks > 1 else "leave --tasks out"
+        raise ValueError(f"{job.name} holds an unfinished preparation in {held}: {again}, or replace it with --force")
+    if tasks > 1 and plan.understudy != __version__:
+        raise ValueError(
+            f"{job.name} was begun by version {plan.understudy} of Understudy, and this is {__version__}: use one version for "
+            "all tasks, or begin anew with --force"
+        )
+
+
+def _remote_status(job: _Job, tasks: int) -> str:
+    """See _status. The files in an object store are not read again: their checksums are compared when they are fetched."""
+    store, request = job.store, job.request.mapping
+    manifest = None if job.force else stored_manifest(store)
+    if manifest is not None:
+        check_same(store.url, "data prepared otherwise", manifest.request, request)
+        return "already prepared"
+    plan = None if job.force else read_plan(store)
+    if plan is None:
+        return "prepared"
+    _check_plan(job, plan, tasks)
+    return "continued"
+
+
+def _prepare_remote(job: _Job, start: float) -> TextSummary:
+    """Prepare in a folder of the cache, then copy the result into the object store, the manifest last."""
+    store = job.store
+    status = _remote_status(job, 1)
+    if status != "already prepared":
+        folder = store.workplace(job.cache) / "whole"
+        try:
+            with locked(folder, "--out"):
+                status = _status(folder, job, 1)
+                if status != "already prepared":
+                    if status == "prepared" and (folder / PARTIAL).exists():
+                        shutil.rmtree(folder / PARTIAL)
+                    _carry_out(folder, job)
+                store.remove(MANIFEST)
+                for name in (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST):
+                    store.upload(folder / name, name)
+        except OSError as error:
+            raise disk_problem(error, folder) from error
+        status = "prepared" if status == "already prepared" else status
+        shutil.rmtree(folder, ignore_errors=True)
+    manifest = stored_manifest(store)
+    if manifest is None:
+        raise ValueError(f"{store} was removed while it was prepared: run the same command again")
+    return TextSummary(store.url, status, manifest, time.perf_counter() - start, summary_notes(manifest))
 
 
 def _check_tokenizer(
@@ -174,9 +351,12 @@ def _check_reading(sources: Sequence[Source], field: str | None, separator: str 
     """Refuse settings that no source would use, and files whose library is missing."""
     paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
     datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
+    remote = any(
+        isinstance(source.origin, RemoteFiles) for source in sources
+    )  # of kinds that are seen when they are read
     of_paths = {path: kind_of_path(path) for path in paths}
     kinds = {kind for kind in of_paths.values() if kind is not None}
-    archives = any(kind.members for kind in kinds)
+    archives = remote or any(kind.members for kind in kinds)
     for name, value in (("field", field), ("template", template)):
         used = archives or any(kind.records for kind in kinds) or any(data.field is None for data in datasets)
         if value is not None and not used:
@@ -193,211 +373,51 @@ def _check_reading(sources: Sequence[Source], field: str | None, separator: str 
     check_fields(of_paths, ReadOptions(field or "text", template))
 
 
-def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
+def _status(folder: Path, job: _Job, tasks: int) -> str:
     """The status that the summary will have, by the contents of the folder."""
+    request, force = job.request.mapping, job.force
     check_folder(folder, ".jsonl", "conversations")
-    begun = _planned_request(folder / PARTIAL)
     if not force and (manifest := read_manifest(folder)) is not None:
         check_same(folder, "data prepared otherwise", manifest.request, request)
         for split in SPLITS:
             open_split(folder, split)
             check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
         return "already prepared"
-    if begun == request:
+    try:
+        plan = read_plan(Store(folder))
+    except ValueError:
+        if not force:
+            raise
+        plan = None
+    if plan is not None and plan.request == request and plan.tasks == tasks:
         return "continued"
-    if begun is not None and not force:
-        check_same(folder, "an unfinished preparation of another kind", begun, request)
+    if plan is not None and not force:
+        _check_plan(job, plan, tasks)
     if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
     return "prepared"
 
 
-def _carry_out(
-    folder: Path, request: Request, loaded: Tokenizer | None, workers: int, cache: Path, report: Report
-) -> None:
+def _carry_out(folder: Path, job: _Job) -> None:
     """Make or read the plan, encode the text that is left, and put the result in place."""
-    partial = folder / PARTIAL
+    partial, store = folder / PARTIAL, Store(folder)
     try:
         if not (partial / MANIFEST).is_file():
-            plan = _make_plan(partial, request, loaded, cache, report)
-            write_text(partial / MANIFEST, _encode(partial, request, plan, workers, report).to_json())
+            plan = read_plan(store)
+            feeds = open_feeds(job.request, job.cache, job.report, plan)
+            if plan is None:
+                plan, tokenizer = make_plan(job.request, feeds, job.loaded, 1, job.cache, job.report)
+                write_plan(store, plan, tokenizer)
+            else:
+                tokenizer = read_tokenizer(store, plan, job.cache)
+            state, hashes = encode_span(partial, plan, feeds, tokenizer, job.workers, job.report)
+            for split, sha256 in hashes.items():
+                check_hash(partial / f"{split}.bin", sha256)
+            write_text(partial / MANIFEST, build_manifest(plan, tokenizer, state, hashes).to_json())
     except UnavailableError:
         raise
     except ValueError:
         # The input must change before this can succeed, and with it the request: nothing here is of use then.
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """`eot_id`: the token written after every document; None for one document alone, which needs no end."""
-
-    feeds: tuple[Feed, ...]
-    rules: tuple[Rule, ...]
-    tokenizer: Tokenizer
-    eot_id: int | None
-
-
-def _make_plan(partial: Path, request: Request, loaded: Tokenizer | None, cache: Path, report: Report) -> _Plan:
-    """Decide everything, then write it down; the folder `partial` is made only then. A resumed preparation keeps the feeds
-    and the tokenizer of its plan. `loaded`: the tokenizer at a path, where the request names one."""
-    continued = (partial / PLAN).is_file()
-    saved = json.loads((partial / PLAN).read_text("utf-8"))["feeds"] if continued else []
-    pins = [Pin(tuple(Part(*part) for part in parts), revision, tuple(notes)) for parts, revision, notes in saved]
-    feeds = tuple(_open(source, request, cache, report, pin) for source, pin in zip_longest(request.sources, pins))
-    notes: list[Note] = []
-    chosen = [choose_rule(feed, request.val_fraction, request.limit, report, notes) for feed in feeds]
-    rules = tuple(rule for rule, _ in chosen)
-    documents = sum(documents for _, documents in chosen)
-    if not documents:
-        if problem := next((note for note in notes if note.kind == "failed"), None):
-            raise ValueError(problem.reason)
-        names = ", ".join(feed.parts[0].name if len(feed.parts) == 1 else feed.name for feed in feeds)
-        reasons = ", ".join(sorted({note.reason for note in notes if note.kind in ("dropped", "skipped")}))
-        raise ValueError(f"there is no text in {names}: every document is empty" + (f" ({reasons})" if reasons else ""))
-    if continued:
-        loaded = load_tokenizer(partial / TOKENIZER)
-    tokenizer = loaded or _make_tokenizer(request, feeds, rules, documents > 1, cache, report)
-    if documents > 1 and tokenizer.eot_id is None:
-        raise ValueError(f"the tokenizer has no {END_OF_TEXT} token to put between documents: use one that has")
-    if not continued:
-        partial.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(partial / TOKENIZER)
-        decided = [[[astuple(part) for part in feed.parts], feed.revision, feed.notes] for feed in feeds]
-        write_text(partial / PLAN, json.dumps({"request": request.mapping, "feeds": decided}))
-    return _Plan(feeds, rules, tokenizer, tokenizer.eot_id if documents > 1 else None)
-
-
-def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pin | None) -> Feed:
-    named = source.origin.field if isinstance(source.origin, HubDataset) else None
-    wanted = request.mapping
-    options = ReadOptions(
-        named or wanted["field"] or "text", None if named else wanted["template"], wanted["separator"]
-    )
-    keep_going = isinstance(source.origin, Files) and len(source.origin.paths) > 1
-    return open_feed(source, request, lambda path: read_file(path, options, keep_going), cache, report, pin)
-
-
-def _planned_request(partial: Path) -> dict[str, Any] | None:
-    """The request that an unfinished preparation in this folder is of; None where there is none."""
-    path = partial / PLAN
-    return json.loads(path.read_text("utf-8"))["request"] if path.is_file() else None
-
-
-def _make_tokenizer(
-    request: Request, feeds: tuple[Feed, ...], rules: tuple[Rule, ...], several: bool, cache: Path, report: Report
-) -> Tokenizer:
-    """The tokenizer asked for. Characters are collected from all of the text, so that validation text can be
-    encoded too; merges are learned from training text alone, about 64 MB of it."""
-    wanted = request.mapping["tokenizer"]
-    if wanted["name"] == "gpt2":
-        report(PreparationProgress("fetching the vocabulary", 0, None))
-        return gpt2_tokenizer(fetch_gpt2_vocabulary(cache))
-    if wanted["name"] == "char":
-        report(PreparationProgress("collecting characters", 0, None))
-        everything = batches(feeds, rules, request.limit, EncodingState())
-        texts = (text for batch in everything for item in batch.items for _, text, _ in item.texts)
-        return train_tokenizer("char", texts, special_tokens=(END_OF_TEXT,) if several else ())
-    report(PreparationProgress("training the tokenizer", 0, None))
-    sample = training_sample(feeds, rules, request.limit, SAMPLE_BYTES)
-    return train_tokenizer(
-        "bpe", sample, wanted["vocab_size"], pattern=wanted["pattern"], special_tokens=(END_OF_TEXT,)
-    )
-
-
-def _encode(partial: Path, request: Request, plan: _Plan, workers: int, report: Report) -> Manifest:
-    """Encode from where the journal ends to the end of the last feed, and describe the result."""
-    state = read_state(partial, len(plan.feeds))
-    total = sum(part.size for feed in plan.feeds for part in feed.parts)
-    source = batches(plan.feeds, plan.rules, request.limit, state)
-    with TokenWriter(partial, plan.tokenizer.vocab_size, plan.eot_id, state, plan.tokenizer.prefix_ids) as writer:
-        for encoded in encode_in_order(source, plan.tokenizer, workers):
-            writer.add(encoded)
-            tokens = sum(counts.tokens for counts in state.splits.values())
-            report(PreparationProgress("encoding", encoded[0].done, total, tokens))
-        writer.commit()
-    hashes = {split: digest.hexdigest() for split, digest in writer.hashes.items()}
-    for split, sha256 in hashes.items():
-        check_hash(partial / f"{split}.bin", sha256)
-    for split, counts in state.splits.items():
-        if not counts.tokens and any(rule.uniform for rule in plan.rules):
-            raise ValueError(
-                f"the {sum(state.documents):,} documents are all the same, and equal documents are never in both splits: "
-                f"none fell to {split}; give other text too, or validation text with --val FILE"
-            )
-        if not counts.tokens:
-            raise ValueError(
-                f"the text is too short or too uniform to split: of {state.text_bytes:,} bytes in "
-                f"{sum(state.documents):,} documents none fell to {split}; give more text, or another --val-fraction"
-            )
-    sources = [
-        {
-            "name": feed.name,
-            "documents": documents,
-            "validation": rule.kind,
-            "val_fraction": rule.fraction,
-            "revision": feed.revision,
-            "note": "; ".join(feed.notes),
-            "skipped": feed.left_out,
-            "parts": [asdict(part) for part in feed.parts],
-        }
-        for feed, rule, documents in zip(plan.feeds, plan.rules, state.documents)
-    ]
-    return Manifest(
-        tokenizer_sha256=plan.tokenizer.sha256,
-        tokenizer_kind=plan.tokenizer.kind,
-        vocab_size=plan.tokenizer.vocab_size,
-        eot_id=plan.eot_id,
-        dtype=token_dtype(plan.tokenizer.vocab_size).name,
-        splits={split: replace(counts, sha256=hashes[split]) for split, counts in state.splits.items()},
-        sources=sources,
-        request=request.mapping,
-        empty_documents=state.empty_documents,
-        end_of_text_spelled=state.end_of_text_spelled,
-        notes=state.notes,
-        seed=request.seed,
-        understudy=__version__,
-    )
-
-
-def _notes(manifest: Manifest) -> tuple[str, ...]:
-    """Everything that was left out, and warnings about the text."""
-    notes = [source["note"] for source in manifest.sources if source["note"]]
-    for source in manifest.sources:
-        if source["skipped"]:
-            counts = ", ".join(f"{n:,} {ending}" for ending, n in source["skipped"].items())
-            notes.append(f"skipped files of other kinds: {counts}")
-        if source["validation"] == "own" and any(part["split"] for part in source["parts"] if part["sha256"]):
-            splits = [part["split"] for part in source["parts"]]
-            notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
-    notes += _counted(manifest.notes)
-    if manifest.empty_documents:
-        notes.append(f"dropped empty documents: {manifest.empty_documents:,}")
-    if manifest.end_of_text_spelled:
-        notes.append(
-            f"the text spells {END_OF_TEXT} {manifest.end_of_text_spelled:,} times, which is encoded as plain text; to end "
-            f"documents of plain text there, prepare again with --separator '{END_OF_TEXT}' --force"
-        )
-    return tuple(notes)
-
-
-NOTE_WORDS = {
-    "failed": "could not be read",
-    "dropped": "dropped",
-    "skipped": "skipped members of other kinds",
-    "changed": "changed",
-}
-
-
-def _counted(notes: dict[str, dict[str, list[Any]]]) -> list[str]:
-    """A line for each reason, with the number and the first place."""
-    lines = []
-    for kind, words in NOTE_WORDS.items():
-        for reason, (number, where) in notes.get(kind, {}).items():
-            if kind == "failed" and reason != OTHER_REASONS:
-                lines.append(f"{words}: {reason}")
-            else:
-                lines.append(f"{words}: {reason}: {number:,} (first: {where})")
-    return lines
+    finish(folder)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from understudy.data.fetch.download import UnavailableError
 from understudy.data.find import FileKinds
 from understudy.data.inputs import InputFile
 from understudy.data.records import ADVICE
@@ -77,7 +78,9 @@ def check_fields(kinds: Mapping[Path, TextKind | None], options: ReadOptions) ->
             continue
 
 
-def read_file(path: Path, options: ReadOptions | None = None, keep_going: bool = False) -> Iterator[DocumentPiece]:
+def read_file(
+    source: Path | InputFile, options: ReadOptions | None = None, keep_going: bool = False
+) -> Iterator[DocumentPiece]:
     """The documents of one file, in order, and notes about what was dropped or changed.
 
     Args:
@@ -87,12 +90,16 @@ def read_file(path: Path, options: ReadOptions | None = None, keep_going: bool =
         ValueError: the file is damaged, or has no record that can be used; the sentence names the file and the place.
     """
     chosen = dataclasses.replace(options or ReadOptions(), read_member=lambda member: _read_member(member, chosen))
-    pieces = _read(InputFile.at(path), chosen)
-    return ended(pieces, str(path), lambda: path.stat().st_size) if keep_going else pieces
+    file = InputFile.at(source) if isinstance(source, Path) else source
+    pieces = _read(file, chosen, keep_going)
+    return ended(pieces, file.where, file.stored_bytes) if keep_going else pieces
 
 
-def _read(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
+def _read(file: InputFile, options: ReadOptions, keep_going: bool) -> Iterator[DocumentPiece]:
     kind = kind_of_file(file)
+    if kind is None and keep_going:
+        yield note_piece("skipped", file.ending, file.where, file.stored_bytes())
+        return
     if kind is None:
         raise ValueError(f"cannot read {file.where}: it is neither text nor a kind of file that text can be taken from")
     yield from kind.read(file, options)
@@ -125,7 +132,7 @@ def ended(pieces: Iterator[DocumentPiece], where: str, offset: Callable[[], int]
             if last is not None:
                 yield last
             last = piece
-    except MissingLibraryError:
+    except (MissingLibraryError, UnavailableError):
         raise
     except ValueError as error:
         if last is not None:

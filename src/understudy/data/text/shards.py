@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import numpy as np
 
 from understudy.config.run import RunConfig
 from understudy.data import layout
-from understudy.data.layout import FORMAT, PARTIAL
+from understudy.data.layout import CACHE, FORMAT, PARTIAL
+from understudy.data.store import Store, fetched_folder, is_url
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -112,7 +113,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises:
         ValueError: the manifest is damaged, of a later format, or one of messages.
     """
+    return layout.read_manifest(folder, _parser(folder))
 
+
+def _parser(folder: Path | str) -> Callable[[dict[str, Any]], Manifest]:
     def parse(raw: dict[str, Any]) -> Manifest:
         if "kind" in raw:
             raise ValueError(f"{folder} holds {raw['kind']}, not text as tokens; name another folder")
@@ -122,7 +126,15 @@ def read_manifest(folder: Path) -> Manifest | None:
             raise TypeError(f"{manifest.dtype} for a vocabulary of {manifest.vocab_size}")
         return manifest
 
-    return layout.read_manifest(folder, parse)
+    return parse
+
+
+def stored_manifest(store: Store) -> Manifest | None:
+    """The manifest of a data folder on the disk or in an object store; None where it has none."""
+    content = store.read(layout.MANIFEST)
+    return (
+        None if content is None else layout.parse_manifest(content, f"{store}/{layout.MANIFEST}", _parser(str(store)))
+    )
 
 
 def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenData:
@@ -186,13 +198,29 @@ def _check_vocabulary(file: Path, tokens: np.memmap, manifest: Manifest | None, 
             )
 
 
+def data_folder(path: str | Path, cache: Path = CACHE) -> Path:
+    """The folder of a path or URL: data in an object store are fetched into the cache once, and checked.
+
+    Raises:
+        UnavailableError: the store cannot be reached.
+        ValueError: there is no data, or it is damaged.
+    """
+    if not is_url(path):
+        return Path(path)
+    manifest = stored_manifest(Store(str(path)))
+    if manifest is None:
+        raise ValueError(f"no data at {path}: make it with `understudy prepare SOURCE --out {path}`")
+    hashes: dict[str, str | None] = {f"{split}.bin": info.sha256 for split, info in manifest.splits.items()}
+    return fetched_folder(str(path), cache, hashes | {TOKENIZER: manifest.tokenizer_sha256, layout.MANIFEST: None})
+
+
 def data_tokenizer(config: RunConfig) -> Tokenizer:
     """The tokenizer the data was prepared with, which must be the kind the configuration expects.
 
     Raises:
         ValueError: another kind or size, or none beside the data.
     """
-    path, wanted = Path(config.data.path), config.tokenizer
+    path, wanted = data_folder(config.data.path), config.tokenizer
     refuse_raw_file(path, prepare_options(config))
     read_manifest(path)  # which refuses a folder of conversations
     tokenizer = _tokenizer_of(path, wanted.kind)

@@ -24,11 +24,11 @@ ALIGNED = re.compile(r"\.[a-z]{2,3}(?:_\w+)?-[a-z]{2,3}(?:_\w+)?\.\w+$")
 
 def read_zip(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
     with open_zip(file) as archive:
-        path, total, done = file.path, sum(member.compress_size for member in archive.infolist()) or 1, 0
+        total, done = sum(member.compress_size for member in archive.infolist()) or 1, 0
 
         def offset() -> int:
             outer = file.outer_offset
-            return outer() if outer else path.stat().st_size * done // total if path else 0
+            return outer() if outer else file.stored_bytes() * done // total
 
         members = [member for member in archive.infolist() if not member.is_dir() and not is_hidden(member.filename)]
         about = cards([member.filename for member in members])

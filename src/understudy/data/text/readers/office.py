@@ -152,4 +152,4 @@ def _offset(file: InputFile) -> int:
     """The whole of a file on disk, which is read with random access."""
     if file.outer_offset is not None:
         return file.outer_offset()
-    return file.path.stat().st_size if file.path else 0
+    return file.stored_bytes()
