@@ -13,10 +13,11 @@ from typing import Any
 from understudy.cli import COMMANDS
 from understudy.config.load import preset_summaries, setting_rows
 from understudy.config.stages import STAGES
+from understudy.console import bytes_text
 from understudy.data.chat.prepare import KINDS
 from understudy.data.inputs import COMPRESSIONS
 from understudy.data.records import READERS
-from understudy.data.sources import NAMED
+from understudy.data.sources import list_sources
 from understudy.data.text.readers.table import TEXT_KINDS
 from understudy.evaluation.tasks import TASKS
 from understudy.learn.ladder import LADDER, REFERENCE_MACHINE
@@ -98,7 +99,7 @@ def formats() -> str:
         for kind in TEXT_KINDS
     ]  # fmt: skip
     pages = [
-        f"Files of records end in {endings}. Every file may be compressed as {packed}.\n",
+        f"Files of records end in {endings}. Every file may be compressed as {packed}, and stand in a `.zip` or `.tar` file.\n",
         "## text\n\n" + table(("kind", "endings", "found by content", "optional library"), texts),
     ]
     for name, kind in KINDS.items():
@@ -108,9 +109,15 @@ def formats() -> str:
             for row in kind.formats.values()
         ]  # fmt: skip
         pages.append(f"## {name}\n\n" + table(("format", "fields", "optional fields", "notes"), rows))
+    rows = [
+        [code(row["name"]), row["kind"], row["what"], row["licence"], bytes_text(row["bytes"]) if row["bytes"] else "",
+         f"{row['rows']:,}" if row["rows"] else "", code(row["repository"])]
+        for row in list_sources()
+    ]  # fmt: skip
+    heads = ("name", "kind", "contents", "licence", "size", "records", "on the hub")
     pages.append(
-        "## Named sources\n\n"
-        + table(("kind", "names"), [[kind, ", ".join(map(code, rows))] for kind, rows in NAMED.items()])
+        "## Named sources\n\n`understudy prepare --list` prints this table. Sizes and numbers are those that the publishers "
+        "gave in November 2026, rounded.\n\n" + table(heads, rows)
     )
     pages.append("## Tasks and verifiers\n\n" + table(("table", "names"), [
         ["`evaluate --tasks`", ", ".join(map(code, TASKS))], ["`task` of a prompt", ", ".join(map(code, VERIFIERS))],

@@ -114,6 +114,46 @@ def test_transformers_gives_the_same_ids_with_gpt2s_vocabulary(real_data: Path, 
         assert render(ours, messages[:1], reply=True).tokens == theirs(messages[:1], True)
 
 
+TOOL = {
+    "type": "function",
+    "function": {"name": "find", "description": "Finds é things.", "parameters": {"type": "object"}},
+}
+CALLS = [{"type": "function", "function": {"name": "find", "arguments": {"thing": "the <purse>", "far": True}}}] * 2
+TOOL_TALK = [
+    user("Where is the purse?"), assistant("") | {"tool_calls": CALLS}, {"role": "tool", "content": "bridge"},
+    {"role": "tool", "content": " mill "}, assistant("Under the bridge."), user("And the hat?"),
+    assistant("I look.") | {"tool_calls": CALLS[:1]}, {"role": "tool", "content": ""},
+]  # fmt: skip
+
+
+def test_tools_are_written_as_the_template_writes_them(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    ours = made("gpt2")
+    save_huggingface_tokenizer(ours, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for first in ([], [system("Be brief.")]):
+        for reply in (False, True):
+            listed = [{**(first or [system("")])[0], "tools": [TOOL, TOOL]}]
+            expected = theirs.apply_chat_template(
+                [*first, *TOOL_TALK], tools=[TOOL, TOOL], add_generation_prompt=reply, return_dict=True, tokenize=True
+            )["input_ids"]
+            assert render(ours, [*listed, *TOOL_TALK], reply=reply).tokens == expected
+
+
+def test_calls_of_tools_are_trained_and_their_results_are_not() -> None:
+    ours = made("gpt2")
+    rendered = render(ours, [system("") | {"tools": [TOOL]}, *TOOL_TALK])
+    trained = ours.decode([token for token, learnt in zip(rendered.tokens, rendered.mask) if learnt])
+    call = '<tool_call>\n{"name": "find", "arguments": {"thing": "the <purse>", "far": true}}\n</tool_call>'
+    assert trained == f"{call}\n{call}<|im_end|>Under the bridge.<|im_end|>I look.\n{call}<|im_end|>"
+    assert len(rendered.contents) == 1 + len(TOOL_TALK)
+    assert ours.decode(rendered.tokens).startswith('<|im_start|>system\nTools:\n{"type": "function", "function"')
+    assert (
+        fit(ours, TOOL_TALK, 10_000).messages == [*TOOL_TALK[:3], {"role": "tool", "content": "mill"}, *TOOL_TALK[4:]]
+    )
+
+
 def test_the_template_needs_no_more_than_jinja() -> None:
     import jinja2
 
@@ -237,8 +277,14 @@ def test_a_megabyte_on_one_line_is_rendered(unit: str) -> None:
         ([{"role": "user"}], "message 1 is not of the form"),
         ([{"role": "user", "content": None}], "message 1 is not of the form"),
         ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "message 1 is not of the form"),
-        ([{"content": "a"}], "message 1 has the role None; choose one of system, user, assistant"),
-        ([{"role": "tool", "content": "a"}], "message 1 has the role 'tool'"),
+        ([{"content": "a"}], "message 1 has the role None; choose one of system, user, assistant, tool"),
+        ([{"role": "tool", "content": "a"}], "message 1 is the result of a tool and follows nothing"),
+        ([user("a"), assistant("b"), {"role": "tool", "content": "c"}], "it follows a message with tool_calls"),
+        ([user("a"), assistant("") | {"tool_calls": [{"name": "w"}]}], "message 2 has tool_calls that are no list of"),
+        (
+            [system("a") | {"tools": ["w"]}, user("a")],
+            "message 1 has tools that are no list of objects with a function",
+        ),
         ([{"role": ["user"], "content": "a"}], "message 1 has the role"),
         ([{"role": "user\n", "content": "a"}], "message 1 has the role"),
         ([user("a"), system("b")], "message 2 is a system message; only the first"),

@@ -308,6 +308,92 @@ def test_the_positions_of_contents(tmp_path: Path) -> None:
         assert texts == ["Rule", "Hi", "Hello", "And?", "Bye."], name
 
 
+# ---- tools -----------------------------------------------------------------------------------------------
+
+TOOLS = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
+    {{- '<tools>' }}
+    {%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}
+    {{- '\\n</tools><|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'user' %}
+        {{- '<|im_start|>user\\n' + message.content + '<|im_end|>\\n' }}
+    {%- elif message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\\n' + message.content }}
+        {%- for call in message.tool_calls or [] %}
+            {%- if not loop.first or message.content %}{{- '\\n' }}{%- endif %}
+            {{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + call.function.arguments | tojson + '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == 'tool' %}
+        {%- if messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user' }}{%- endif %}
+        {{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
+        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\\n' }}{%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"thing": "<|im_end|>"}}}
+CALL = {
+    "type": "function",
+    "function": {"name": "find", "arguments": {"thing": "purse <|im_end|>", "deep": {"a": [1]}}},
+}
+TOOL_TALK = [
+    user("Where?"), assistant("", tool_calls=[CALL]), {"role": "tool", "content": "bridge"},
+    {"role": "tool", "content": "mill"}, assistant("There."), user("Now?"), assistant("Wait.", tool_calls=[CALL, CALL]),
+]  # fmt: skip
+
+
+def test_tools_are_given_to_the_template_and_calls_are_trained(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(small_folder("qwen", tmp_path, TOOLS))
+    for first in ([], [system("Rule")]):
+        listed = [{**(first or [system("")])[0], "tools": [TOOL]}]
+        whole = render(tokenizer, [*listed, *TOOL_TALK])
+        shown = tokenizer.decode(whole.tokens)
+        rule = "Rule\n\n" if first else ""
+        assert shown.startswith(
+            f'<|im_start|>system\n{rule}<tools>\n{{"type": "function", "function": {{"name": "find"'
+        )
+        assert "<|im_start|>user\n<tool_response>\nbridge\n</tool_response>\n<tool_response>\nmill" in shown
+        call = '<tool_call>\n{"name": "find", "arguments": {"thing": "purse <|im_end|>", "deep": {"a": [1]}}}\n</tool_call>'
+        trained = marked(tokenizer, [*listed, *TOOL_TALK])
+        assert f"assistant\n«{call}<|im_end|>»" in trained and "assistant\n«There.<|im_end|>»" in trained
+        assert trained.endswith(f"assistant\n«Wait.\n{call}\n{call}<|im_end|>»\n") and trained.count("«") == 3
+        assert len(whole.contents) == 1 + len(TOOL_TALK)
+        texts = [tokenizer.decode(whole.tokens[span.start : span.stop]).strip() for span in whole.contents]
+        assert texts[3:6] == ["bridge", "mill", "There."]
+        prompt = render(tokenizer, [*listed, *TOOL_TALK[:4]], reply=True).tokens
+        assert whole.tokens[: len(prompt)] == prompt
+    unlearnt = [*TOOL_TALK[:1], {**TOOL_TALK[1], "weight": 0}, *TOOL_TALK[2:5]]
+    assert marked(tokenizer, unlearnt).count("«") == 1
+
+
+def test_a_template_that_leaves_tools_out_refuses_the_conversation(tmp_path: Path) -> None:
+    plain = load_tokenizer(small_folder("qwen", tmp_path, GENERATION))
+    listed = [system("Rule") | {"tools": [TOOL]}, user("a"), assistant("b")]
+    for messages, reason in (
+        (listed, "writes no list of tools"),
+        (TOOL_TALK[:2], "writes no calls of a tool"),
+        (TOOL_TALK[:5], "writes no calls of a tool"),
+    ):
+        [refused] = render_each(plain, [messages])
+        assert isinstance(refused, RefusedConversation) and reason in str(refused)
+    with pytest.raises(RefusedConversation, match="writes no list of tools"):
+        render(plain, listed[:2], reply=True)
+    silent = load_tokenizer(
+        small_folder("qwen", tmp_path / "b", TOOLS.replace("message.role == 'tool'", "message.role == 'never'"))
+    )
+    [refused] = render_each(silent, [TOOL_TALK])
+    assert isinstance(refused, RefusedConversation) and "leaves out the result of a tool" in str(refused)
+    counts = render_set([TOOL_TALK, [user("a"), assistant("b")]], plain, 200).counts
+    assert (counts.whole, counts.refused_by_the_chat_template) == (1, 1)
+
+
 # ---- hostile text and templates --------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from test_data_hub import CONVERTED, MAIN, FakeHub, hub
+from text_files import tarred, zipped
 from understudy.cli import main
 from understudy.data.chat.conversations import FORMATS, open_conversations, read_conversations, tidy_messages
 from understudy.data.chat.prepare import prepare_conversations
@@ -84,6 +85,18 @@ READ: list[tuple[dict[str, Any], list[list[dict[str, str]]]]] = [
     ({"question": "How many?", "answer": 12}, [turn("How many?", "12")]),
     ({"prompt": "Hi", "completion": " Hello."}, [turn("Hi", "Hello.")]),
     ({"prompt": "Hi", "response": "Hello."}, [turn("Hi", "Hello.")]),
+    ({"prompt": "Hi", "answer": "Hello."}, [turn("Hi", "Hello.")]),
+    ({"prompt": turn("Hi", "")[:1], "completion": turn("", "Hello.")[1:], "label": True}, [turn("Hi", "Hello.")]),
+    ({"input": "Hi", "output": "Hello."}, [turn("Hi", "Hello.")]),
+    ({"conversation": turn("Hi", "Hello.")}, [turn("Hi", "Hello.")]),
+    ({"dialog": ["Hi", "Hello.", "Bye", "Bye."]}, [[*turn("Hi", "Hello."), *turn("Bye", "Bye.")]]),
+    ({"query": "Sun?", "answers": '[{"name": "sky", "arguments": {"at": "noon"}}]', "tools": '[{"name": "sky"}]'},
+     [[{"role": "system", "content": "", "tools": [{"type": "function", "function": {"name": "sky"}}]},
+       {"role": "user", "content": "Sun?"},
+       {"role": "assistant", "content": "", "tool_calls": [
+           {"type": "function", "function": {"name": "sky", "arguments": {"at": "noon"}}}]}]]),
+    ({"id": "c", "chat_messages": [{"sender": "human", "text": "Hi"}, {"sender": "assistant", "text": "x", "content": [
+        {"type": "text", "text": "Hello."}]}]}, [turn("Hi", "Hello.")]),
 ]  # fmt: skip
 
 
@@ -106,7 +119,7 @@ def test_every_format_in_every_kind_of_file(
 
 def test_formats_are_known_by_their_fields_and_every_one_was_tried() -> None:
     tried = {next(row.name for row in FORMATS.values() if row.fits(record)) for record, _ in READ}
-    assert tried == set(FORMATS)
+    assert tried | {"chatgpt", "open-webui", "oasst", "oasst-messages"} == set(FORMATS), "the others have tests below"
 
 
 def test_json_files_that_are_one_object_or_really_jsonl(tmp_path: Path) -> None:
@@ -164,27 +177,50 @@ def test_dropped_conversations_are_counted_and_shown(tmp_path: Path) -> None:
 
 
 BROKEN = [
-    ('{"messages": [', r"a\.jsonl line 3 is not JSON"),
-    ("[1]", r"a\.jsonl line 3 is not a JSON object but a list"),
-    ("[" * 100_000, r"line 3 is (nested too deeply|not JSON)"),
-    ('{"messages": 1' + "0" * 5000 + "}", r"line 3 is not JSON"),
+    ('{"messages": [', "not JSON"),
+    ("[1]", "not a JSON object"),
+    ("[" * 100_000, "nested too deeply|not JSON"),
+    ('{"messages": 1' + "0" * 5000 + "}", "not JSON"),
 ]
 
 
-@pytest.mark.parametrize(("line", "sentence"), BROKEN, ids=range(len(BROKEN)))
-def test_a_damaged_line_names_file_and_line_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, sentence: str
+@pytest.mark.parametrize(("line", "reason"), BROKEN, ids=range(len(BROKEN)))
+def test_a_damaged_line_is_dropped_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, reason: str
 ) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", many(1))
+    path = write_jsonl(tmp_path / "a.jsonl", many(40))
     path.write_text(path.read_text() + "\n" + line + "\n", "utf-8")
-    assert main(["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "out")]) == 2
+    command = ["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "out")]
+    assert main([*command, "--max-dropped", "0"]) == 2
     printed = capsys.readouterr().err.strip().splitlines()
-    assert len(printed) == 1 and re.search(sentence, printed[0]), printed
+    assert len(printed) == 1 and "a: 1 of 41 records cannot be used, which is more than the share of 0 (" in printed[0]
+    assert re.search(rf"({reason}): 1; first at .*a\.jsonl line 42\); correct them, or leave them out with", printed[0])
     assert not (tmp_path / "out").exists()
+    share = printed[0].rpartition(" ")[2]
+    assert main([*command, "--max-dropped", share]) == 0
+    assert re.search(rf"dropped, ({reason}): 1 \(first: .*a\.jsonl line 42\)", capsys.readouterr().err)
+    assert sum(map(len, splits_of(tmp_path / "out").values())) == 40
+
+
+def test_a_share_of_dropped_records_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = [{"messages": [{"role": "user", "content": "Hi"}]}]
+    half = write_jsonl(tmp_path / "half.jsonl", many(20) + bad * 20)
+    prepare_conversations([str(half)], tmp_path / "half")
+    more = write_jsonl(tmp_path / "more.jsonl", many(20) + bad * 21)
+    with pytest.raises(ValueError, match=r"more: 21 of 41 records .* leave them out with --max-dropped 0\.52$"):
+        prepare_conversations([str(more)], tmp_path / "out")
+    prepare_conversations([str(more)], tmp_path / "out", max_dropped=0.52)
+    unwanted = [{"prompt": f"{n}?", "completion": "Yes.", "label": n < 4} for n in range(40)]
+    path = write_jsonl(tmp_path / "kto.jsonl", unwanted)
+    manifest = prepare_conversations([str(path)], tmp_path / "kto", max_dropped=0).manifest
+    assert manifest["sources"][0]["dropped"] == {"label false, an undesirable answer": 36}, "which was intended"
+    for share in ("-1", "nan", "2"):
+        assert main(["prepare", str(path), "--kind", "conversations", "--max-dropped", share]) == 2
+        assert "--max-dropped is a share from 0 to 1, not" in capsys.readouterr().err
 
 
 FOREIGN = [
-    ([{"body": "x"}], "line 1 has the fields body, which no format has; the formats are messages"),
+    ([{"body": "x"}], "line 1 has the fields body, which no format has; name its fields with --columns FIELD=NAME; the formats are messages"),
     ([{"conversations": [{"from": "alien", "value": "x"}]}], "no conversations to train on .message from 'alien': 1"),
     ([{"conversations": "x"}], "the field 'conversations' is not a list of objects"),
     ([{"instruction": "x", "output": ["y"]}], "the field 'output' is not text but a list: 1"),
@@ -299,8 +335,8 @@ def test_a_failure_leaves_the_former_data(tmp_path: Path) -> None:
     prepare_conversations([str(path)], out)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     path.write_text(path.read_text() + "{", "utf-8")
-    with pytest.raises(ValueError, match="line 61 is not JSON"):
-        prepare_conversations([str(path)], out, force=True)
+    with pytest.raises(ValueError, match=r"a: 1 of 61 records cannot be used, .*not JSON: 1; first at .* line 61"):
+        prepare_conversations([str(path)], out, force=True, max_dropped=0)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
@@ -376,6 +412,7 @@ def test_sources_and_their_names(tmp_path: Path) -> None:
         (["shakespeare"], "shakespeare is a source of text, not of conversations: add --kind text"),
         (["hf:o/n#text"], "the field of hf:o/n#text would do nothing"),
         ([str(tmp_path / "*.md")], "the glob .* matches nothing"),
+        (["TinyStorys"], "did you mean 'tinystories', with --kind text"),
         ([str(tmp_path / "d")], "has no file ending in .json, .jsonl"),
         ([__file__], "it has the ending .py"),
     ):
@@ -401,6 +438,14 @@ REFUSED = [
     (["--kind", "stories"], "stories are hamlet's"),
     (["--kind", "text", "--format", "alpaca"], "--format does nothing with --kind text"),
     (["--kind", "text", "--from", "chat"], "--from does nothing with --kind text"),
+    (["--kind", "text", "--columns", "question=a"], "--columns does nothing with --kind text"),
+    (["--kind", "text", "--max-dropped", "1"], "--max-dropped does nothing with --kind text"),
+    (["--columns", "question"], "--columns question is not of the form question=COLUMN,answer=COLUMN"),
+    (
+        ["--columns", "frage=question"],
+        "--columns names frage, which no format of conversations has: choose from a, ai, answer",
+    ),
+    (["--val", "nothing.jsonl"], "no such file or folder: nothing.jsonl"),
 ]
 
 
@@ -437,6 +482,347 @@ def test_a_name_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert prepare_conversations(["a.jsonl"]).folder == Path("data/a-conversations")
     with pytest.raises(ValueError, match="have no common name"):
         prepare_conversations(["*.jsonl"])
+
+
+# Exports of chat applications, and trees.
+
+
+def chatgpt(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A conversation as ChatGPT exports it, these messages its current branch, with another branch beside it."""
+    nodes: dict[str, Any] = {"root": {"id": "root", "message": None, "parent": None, "children": ["0"]}}
+    for n, message in enumerate(messages):
+        nodes[str(n)] = {
+            "id": str(n),
+            "parent": str(n - 1) if n else "root",
+            "children": [str(n + 1)],
+            "message": message,
+        }
+    return {"title": "T", "mapping": nodes, "current_node": str(len(messages) - 1), **more}
+
+
+def said(role: str, text: str, kind: str = "text", **more: Any) -> dict[str, Any]:
+    content = (
+        {"content_type": kind, "text": text}
+        if kind in ("code", "thoughts")
+        else {"content_type": kind, "parts": [text]}
+    )
+    return {"author": {"role": role, "name": None}, "content": content, "recipient": "all", "weight": 1.0, **more}
+
+
+def rows_of_file(path: Path, **options: Any) -> tuple[list[Any], list[str], list[str]]:
+    """The conversations of a file, the reasons of dropped ones, and what is not used."""
+    rows = list(read_conversations(path, **options))
+    return ([row.record["messages"] for row in rows if row.record], [row.reason for row in rows if row.reason],
+            sorted({name for row in rows for name in row.unused}))  # fmt: skip
+
+
+HIDDEN = {"metadata": {"is_visually_hidden_from_conversation": True}}
+
+
+def test_chatgpts_export_is_read_along_the_current_branch(tmp_path: Path) -> None:
+    image = {"content_type": "multimodal_text", "parts": [{"content_type": "image_asset_pointer"}, "What is this?"]}
+    voice = {"content_type": "multimodal_text", "parts": [{"content_type": "audio_asset_pointer"},
+                                                          {"content_type": "audio_transcription", "text": "Hi"}]}  # fmt: skip
+    tool = {"author": {"role": "tool", "name": "python"}, "content": {"content_type": "execution_output", "text": "4"}}
+    plain = chatgpt(
+        said("system", "", **HIDDEN), said("user", "My name is Ada.", "user_editable_context", **HIDDEN), said("user", "Hi"),
+        said("assistant", "hm", "thoughts"), said("assistant", "Hello."), said("assistant", "And you?"), said("user", "Bye"),
+    )  # fmt: skip
+    plain["mapping"]["other"] = {"parent": "2", "message": said("assistant", "Go."), "children": []}
+    records = [
+        plain,
+        chatgpt(said("user", "2+2?"), said("assistant", "sum()", "code", recipient="python"), tool, said("assistant", "4."),
+                said("user", "Sky?"), said("assistant", '{"at": "noon"}', recipient="sky"), tool, said("assistant", "Blue.")),
+        chatgpt({**said("user", ""), "content": voice}, said("assistant", "No.", weight=0), said("user", "Hi"), said("assistant", "Yes.")),
+        chatgpt({**said("user", ""), "content": image}, said("assistant", "A cat.")),
+        chatgpt(said("narrator", "x")),
+        {**chatgpt(said("user", "x")), "current_node": "lost"},
+    ]  # fmt: skip
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps(records), "utf-8")
+    read, reasons, unused = rows_of_file(path)
+    calls = [{"type": "function", "function": {"name": "python", "arguments": {"input": "sum()"}}},
+             {"type": "function", "function": {"name": "sky", "arguments": {"at": "noon"}}}]  # fmt: skip
+    result = {"role": "tool", "content": "4", "name": "python"}
+    assert read == [
+        turn("Hi", "Hello.\n\nAnd you?"),
+        [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "", "tool_calls": calls[:1]}, result,
+         {"role": "assistant", "content": "4."}, {"role": "user", "content": "Sky?"},
+         {"role": "assistant", "content": "", "tool_calls": calls[1:]}, result, {"role": "assistant", "content": "Blue."}],
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No.", "weight": 0}, *turn("Hi", "Yes.")],
+    ]  # fmt: skip
+    assert reasons == ["media (image_asset_pointer)", "message from 'narrator'", "messages that are no tree"]
+    assert unused == [
+        "mapping: audio_asset_pointer",
+        "mapping: thoughts",
+        "mapping: user_editable_context",
+        "other branches",
+        "title",
+    ]
+
+
+def test_open_webuis_export(tmp_path: Path) -> None:
+    def message(id: str, parent: str | None, role: str, content: str, **more: Any) -> dict[str, Any]:
+        return {"id": id, "parentId": parent, "role": role, "content": content, **more}
+
+    nodes = [
+        message("1", None, "user", "Hi"), message("2", "1", "assistant", "Go.", annotation={"rating": -1}),
+        message("3", "2", "user", "Please?", files=[{"type": "file"}]),
+        message("4", "3", "assistant", '<details type="reasoning" done="true">hm</details>\nHello.', annotation={"rating": 1}),
+        message("5", "4", "user", "Bye"), message("6", "5", "assistant", "", error={"content": "x"}),
+        message("7", "1", "assistant", "Another."),
+    ]  # fmt: skip
+    chat = {
+        "title": "T",
+        "params": {"system": "Be kind."},
+        "history": {"messages": {n["id"]: n for n in nodes}, "currentId": "6"},
+    }
+    image = {
+        "messages": [
+            {"role": "user", "content": "x", "files": [{"type": "image"}]},
+            {"role": "assistant", "content": "y"},
+        ]
+    }
+    shown = {"messages": [*turn("x", '<details type="tool_calls">...</details>')]}
+    path = tmp_path / "chats.json"
+    path.write_text(json.dumps([{"id": "a", "chat": chat}, {"chat": image}, {"chat": shown}, {"chat": 3}]), "utf-8")
+    read, reasons, unused = rows_of_file(path)
+    assert read == [[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"},
+                     {"role": "assistant", "content": "Go.", "weight": 0}, *turn("Please?", "Hello.")]]  # fmt: skip
+    assert reasons == ["media (field 'files')", "tool call that is only shown", "the field 'chat' is not an object"]
+    assert unused == ["chat: failed answer", "chat: files", "chat: reasoning", "id", "other branches"]
+
+
+def test_claudes_export_names_what_it_leaves_out(tmp_path: Path) -> None:
+    answer = {
+        "sender": "assistant",
+        "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes."}],
+    }
+    used = {"sender": "assistant", "content": [{"type": "tool_use", "name": "w"}]}
+    asked = {"sender": "human", "text": "Hi", "attachments": [{"file_name": "a.txt"}]}
+    path = write_jsonl(tmp_path / "a.jsonl", [{"chat_messages": [asked, answer]}, {"chat_messages": [asked, used]}])
+    read, reasons, unused = rows_of_file(path)
+    assert (read, reasons) == ([turn("Hi", "Yes.")], ["tool call that is only shown"])
+    assert unused == ["chat_messages: files", "chat_messages: thinking"]
+
+
+def flat_tree() -> list[dict[str, Any]]:
+    """A tree as single messages, out of order, one without its parent and two that are each other's."""
+
+    def message(id: str, parent: str | None, role: str, text: str, **more: Any) -> dict[str, Any]:
+        return {"message_id": id, "parent_id": parent, "role": role, "text": text, "rank": None, "deleted": False, "lang": "en", **more}
+
+    return [
+        message("b", "a", "assistant", "Second.", rank=1), message("a", None, "prompter", "Hi"),
+        message("c", "a", "assistant", "First.", rank=0), message("d", "a", "assistant", "Bad.", deleted=True),
+        message("e", "c", "prompter", "More?"), message("f", "e", "assistant", "More."),
+        message("g", "c", "prompter", "Less?"), message("h", "g", "assistant", "Less."),
+        message("i", "c", "prompter", "Nobody?"), message("x", "lost", "assistant", "x"),
+        message("y", "z", "assistant", "y"), message("z", "y", "prompter", "z"), message("j", None, "prompter", "Alone?"),
+    ]  # fmt: skip
+
+
+def nested(records: list[dict[str, Any]], id: str) -> dict[str, Any]:
+    [node] = [record for record in records if record["message_id"] == id]
+    return {**node, "replies": [nested(records, r["message_id"]) for r in records if r["parent_id"] == id]}
+
+
+BRANCHES = [
+    [*turn("Hi", "First."), *turn("More?", "More.")],
+    [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "First.", "weight": 0},
+        *turn("Less?", "Less."),
+    ],
+]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_trees_give_their_best_answers_once(tmp_path: Path, ending: str) -> None:
+    records, path = flat_tree(), tmp_path / f"a{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    else:
+        write_jsonl(path, records)
+    rows = list(read_conversations(path))
+    assert [row.record["messages"] for row in rows if row.record] == BRANCHES
+    lost = "message whose parent is not in the file"
+    assert Counter(row.reason for row in rows if row.reason) == {lost: 3, "answer of a lower rank": 1, "no answer": 1}
+    assert [row.intended for row in rows if row.reason == "answer of a lower rank"] == [True]
+    assert Counter(name for row in rows for name in row.unused) == {"lang": len(records)}
+    trees = [{"message_tree_id": id, "tree_state": "ready", "prompt": nested(records, id)} for id in ("a", "j")]
+    path = write_jsonl(tmp_path / "trees.jsonl", trees)
+    assert rows_of_file(path) == (BRANCHES, ["answer of a lower rank", "no answer"], ["tree_state"])
+
+
+# Tables and archives.
+
+
+QUESTIONS = "".join(f'"Where is house {n}?","By bridge {n}."\n' for n in range(30))
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("question,answer", None),
+        ("\ufeff Question ,ANSWER", None),
+        ("Prompt,Response", None),
+        ("instruction,output", None),
+        ("input,output", None),
+        ("Q,A", None),
+        ("user,assistant", None),
+        ("Frage,Antwort", "question=Frage,answer=antwort"),
+        ("Where is it?,There.", "question=1,answer=2"),
+        ("Wo?,Da.", "prompt=1,completion=2"),
+    ],
+)
+def test_a_table_of_questions_and_answers(tmp_path: Path, header: str, columns: str | None) -> None:
+    path = tmp_path / "qa.csv"
+    path.write_text(f"{header}\n{QUESTIONS}", "utf-8")
+    summary = prepare_conversations([str(path)], tmp_path / "out", columns=columns)
+    records = [r["messages"] for half in splits_of(tmp_path / "out").values() for r in half]
+    assert turn("Where is house 7?", "By bridge 7.") in records
+    numbered = columns is not None and "1" in columns
+    assert len(records) == 30 + numbered and summary.manifest["sources"][0]["dropped"] == {}
+    prompts = prepare_conversations([str(path)], tmp_path / "p", kind="prompts", columns=columns)
+    assert sum(split["prompts"] for split in prompts.manifest["splits"].values()) == 30 + numbered
+    line = json.loads((tmp_path / "p" / "train.jsonl").read_text("utf-8").splitlines()[-1])
+    assert set(line) == {"prompt", "answer", "source"} and line["answer"] == "By bridge 29."
+
+
+def test_a_table_whose_columns_are_unknown_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "qa.csv"
+    path.write_text(f"Frage,Antwort,Nummer\n{QUESTIONS}".replace('"\n', '",7\n'), "utf-8")
+    command = ["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    printed = capsys.readouterr().err
+    assert (
+        "row 2 has the fields frage, antwort, nummer, which no format has; name its columns with --columns" in printed
+    )
+    assert "question=COLUMN,answer=COLUMN, by numbers from 1 if it has no header" in printed
+    assert main([*command, "--columns", "question=Frage,answer=Antwort"]) == 0
+    assert "fields not used: nummer (30)" in capsys.readouterr().err
+    assert main([*command, "--force", "--columns", "question=Frage,answer=Nix"]) == 2
+    assert "has no field 'nix'" in capsys.readouterr().err
+    nested = write_jsonl(tmp_path / "n.jsonl", [{"t": {"q": f"Q{n}", "a": f"A{n}"}, "id": n} for n in range(30)])
+    assert (
+        main(["prepare", str(nested), *command[2:-1], str(tmp_path / "n"), "--columns", "question=t.q,answer=t.a"]) == 0
+    )
+    assert splits_of(tmp_path / "n")["train"][0]["messages"] == turn("Q0", "A0")
+
+
+def test_messages_written_as_json_in_a_cell(tmp_path: Path) -> None:
+    lines = ["messages"] + [json.dumps(json.dumps(turn(f"Say {n}", f"{n}."))).replace('\\"', '""') for n in range(4)]
+    (tmp_path / "a.csv").write_text("\n".join(lines), "utf-8")
+    assert rows_of_file(tmp_path / "a.csv")[0] == [turn(f"Say {n}", f"{n}.") for n in range(4)]
+
+
+def test_archives_of_conversations(tmp_path: Path) -> None:
+    lines = "".join(json.dumps(record) + "\n" for record in many(30))
+    export = json.dumps([chatgpt(said("user", f"Hi {n}"), said("assistant", "Hello.")) for n in range(30)])
+    members = {"user.json": '{"id": "u"}', "chat.html": "<html>", "conversations.json": export, "a/talks.jsonl.gz": gzip.compress(lines.encode()),
+               "README.md": "x", "bad.jsonl": "{", "inner.zip": zipped({"more.csv": "question,answer\nA?,B.\n"})}  # fmt: skip
+    (tmp_path / "export.zip").write_bytes(zipped(members))
+    (tmp_path / "export.tar.gz").write_bytes(tarred(members, "w:gz"))
+    for name in ("export.zip", "export.tar.gz"):
+        out = tmp_path / f"out-{name}"
+        summary = prepare_conversations([str(tmp_path / name)], out)
+        [source] = summary.manifest["sources"]
+        assert source["train"] + source["val"] == 61 and source["dropped"] == {}
+        assert source["left_out"] == {".html": 1, ".md": 1, "without conversations": 1}
+        assert len(source["failed"]) == 1 and "bad.jsonl line 1 is not JSON" in source["failed"][0]
+        assert "not read to its end" in str(summary) and "files left out, without conversations: 1" in str(summary)
+    (tmp_path / "none.zip").write_bytes(zipped({"user.json": '{"id": "u"}'}))
+    with pytest.raises(ValueError, match=r"user\.json line 1 has the fields id, which no format has"):
+        prepare_conversations([str(tmp_path / "none.zip")], tmp_path / "x")
+    (tmp_path / "page.zip").write_bytes(zipped({"a.html": "<html>"}))
+    with pytest.raises(ValueError, match=r"page\.zip holds no file of records: they end in \.json"):
+        prepare_conversations([str(tmp_path / "page.zip")], tmp_path / "x")
+    (tmp_path / "out.zip").write_bytes(zipped({"../a.jsonl": lines}))
+    with pytest.raises(ValueError, match="path leads out of the archive"):
+        prepare_conversations([str(tmp_path / "out.zip")], tmp_path / "x")
+
+
+def test_a_bad_file_among_others_does_not_stop_them(tmp_path: Path) -> None:
+    folder = tmp_path / "talks"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", many(30))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps(many(1)[0]).encode() * 9000)[:-20])
+    write_jsonl(folder / "c.jsonl", [{"body": "x"}])
+    summary = prepare_conversations([str(folder)], tmp_path / "out")
+    [source] = summary.manifest["sources"]
+    assert source["train"] + source["val"] == 30 and source["left_out"] == {"without conversations": 1}
+    assert len(source["failed"]) == 1 and "damaged or cut-off gzip file" in source["failed"][0]
+    (folder / "a.jsonl").unlink()
+    with pytest.raises(
+        ValueError, match=r"talks has no conversations to train on \(.*c.jsonl line 1 has the fields body"
+    ):
+        prepare_conversations([str(folder)], tmp_path / "x")
+
+
+# Validation files.
+
+
+@pytest.mark.parametrize("kind", ["conversations", "preferences", "prompts"])
+def test_files_for_validation_beside_every_kind_of_source(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    def record(n: int) -> dict[str, Any]:
+        sides = {"chosen": f"Yes {n}.", "rejected": "No."} if kind == "preferences" else {"completion": f"Yes {n}."}
+        return {"prompt": f"Question {n}?", **sides}
+
+    hub.repos["o/n"] = {MAIN: {"data/train-0.parquet": table_of([record(n) for n in range(100, 120)])}}
+    train = write_jsonl(tmp_path / "train.jsonl", [record(n) for n in range(30)])
+    held = write_jsonl(tmp_path / "held.jsonl", [record(n) for n in (3, 200, 201)])
+    options = {"kind": kind, "validation": [str(held)], "cache": tmp_path / "cache", "endpoint": hub.url}
+    summary = prepare_conversations([str(train), "hf:o/n", "hamlet"], tmp_path / "out", limit=30, **options)
+    counts = {s["name"]: (s["train"], s["val"]) for s in summary.manifest["sources"]}
+    assert counts == {"train": (29, 0), "hf:o/n": (20, 0), "hamlet": (30, 0), "validation": (0, 3)}
+    noun = "conversation" if kind == "conversations" else "prompt"
+    assert summary.manifest["sources"][0]["dropped"] == {f"{noun} that is for validation": 1}
+    assert len(splits_of(tmp_path / "out")["val"]) == 3
+    assert (
+        prepare_conversations([str(train), "hf:o/n", "hamlet"], tmp_path / "out", limit=30, **options).status
+        == "already prepared"
+    )
+    command = ["prepare", str(train), "--kind", kind, "--val", str(held), "--out", str(tmp_path / "b")]
+    assert main(command) == 0 and main([*command[:-1], str(tmp_path / "b"), "--val-fraction", "0.1"]) == 2
+    assert "train has its own validation split" in capsys.readouterr().err
+    assert main(["prepare", str(held), "--kind", kind, "--val", str(held), "--out", str(tmp_path / "c")]) == 2
+    assert "every file is for validation" in capsys.readouterr().err
+    folder = prepare_conversations([str(tmp_path / "*.jsonl")], tmp_path / "d", **options).manifest["sources"]
+    assert [(s["train"], s["val"]) for s in folder] == [(29, 0), (0, 3)], "the glob names it too"
+
+
+def test_named_datasets_leave_their_own_validation_split_out(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repos["openai/gsm8k"] = {
+        MAIN: {"main/train-0.parquet": rows_of(["a", "b"]), "main/test-0.parquet": rows_of(["d"])}
+    }
+    held = write_jsonl(tmp_path / "held.jsonl", many(2))
+    summary = prepare_conversations(
+        ["gsm8k"], tmp_path / "out", validation=[str(held)], cache=tmp_path / "cache", endpoint=hub.url
+    )
+    assert hub.fetched == ["main/train-0.parquet"]
+    assert [(s["name"], s["train"], s["val"]) for s in summary.manifest["sources"]] == [
+        ("gsm8k", 2, 0),
+        ("validation", 0, 2),
+    ]
+
+
+def test_files_given_one_by_one_keep_the_splits_of_their_names(tmp_path: Path) -> None:
+    paths = [str(write_jsonl(tmp_path / f"{name}.jsonl", [{"messages": turn(f"{name} {n}?", "Yes.")} for n in range(9)]))
+             for name in ("train", "validation", "test")]  # fmt: skip
+    summary = prepare_conversations(paths, tmp_path / "a")
+    assert [(s["name"], s["train"], s["val"]) for s in summary.manifest["sources"]] == [
+        ("train", 9, 0),
+        ("validation", 0, 9),
+    ]
+    assert summary.manifest["sources"][0]["left_out"] == {"for testing": 1}
+    counts = prepare_conversations(["hamlet", *paths[::2]], tmp_path / "b", limit=5).manifest["sources"]
+    assert [(s["name"], s["train"], s["val"]) for s in counts] == [("hamlet", 5, 5), ("train", 5, 0), ("test", 0, 5)]
+    other = str(write_jsonl(tmp_path / "talks.jsonl", many(30)))
+    mixed = prepare_conversations([paths[0], paths[2], other], tmp_path / "c").manifest["sources"]
+    assert all(s["train"] for s in mixed), "one name tells nothing, so none does"
 
 
 # Hamlet.
@@ -531,7 +917,11 @@ def test_things_that_are_no_conversations(tmp_path: Path, char_data: Path) -> No
 
 
 def rows_of(texts: list[str]) -> bytes:
-    table = pa.Table.from_pylist([{"question": text, "answer": f"{text}\n#### 1"} for text in texts])
+    return table_of([{"question": text, "answer": f"{text}\n#### 1"} for text in texts])
+
+
+def table_of(records: list[dict[str, Any]]) -> bytes:
+    table = pa.Table.from_pylist(records)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return bytes(sink.getvalue())

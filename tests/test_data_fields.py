@@ -14,7 +14,7 @@ from understudy.config.load import load_config
 from understudy.config.stages import STAGES
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.formats import read_formatted
-from understudy.data.chat.messages import MEDIA_FIELDS, SYSTEM_FIELDS, TOOL_FIELDS
+from understudy.data.chat.messages import MEDIA_FIELDS, STRAY_FIELDS, SYSTEM_FIELDS, TOOLS_FIELDS
 from understudy.data.chat.packing import render_set
 from understudy.data.chat.prepare import KINDS, prepare_conversations
 from understudy.tokenizer import train_tokenizer
@@ -31,6 +31,14 @@ RECORDS: dict[str, dict[str, dict[str, Any]]] = {
         "gsm8k": {"question": "Hi", "answer": "One. #### 1"},
         "question-answer": {"question": "Hi", "answer": "Hello."},
         "pairs": {"prompt": "Hi", "completion": "Hello."},
+        "chatgpt": {"mapping": {"a": {"parent": None, "message": None}, "b": {"parent": "a", "message": {
+            "author": {"role": "user"}, "content": {"content_type": "text", "parts": ["Hi"]}}}, "c": {"parent": "b", "message": {
+            "author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["Hello."]}}}}, "current_node": "c"},
+        "open-webui": {"chat": {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}},
+        "claude": {"chat_messages": [{"sender": "human", "text": "Hi"}, {"sender": "assistant", "text": "Hello."}]},
+        "oasst": {"message_tree_id": "1", "prompt": {"role": "prompter", "text": "Hi", "replies": [
+            {"role": "assistant", "text": "Hello."}]}},
+        "function-calls": {"query": "Hi", "answers": [{"name": "w", "arguments": {}}], "tools": "[]"},
     },
     "preferences": {
         "ultrafeedback": {"instruction": "Hi", "completions": [
@@ -39,12 +47,15 @@ RECORDS: dict[str, dict[str, dict[str, Any]]] = {
         "binarized": {"prompt": "Hi", "chosen": "Hello.", "rejected": "No.", "score_chosen": 2.0, "score_rejected": 1.0},
         "pairs": {"prompt": "Hi", "chosen": "Hello.", "rejected": "No."},
         "hh": {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."},
+        "oasst": {"message_tree_id": "1", "prompt": {"role": "prompter", "text": "Hi", "replies": [
+            {"role": "assistant", "text": "Hello.", "rank": 0}, {"role": "assistant", "text": "No.", "rank": 1}]}},
     },
     "prompts": {"prompts": {"prompt": "Hi", "answer": "Hello."}},
 }  # fmt: skip
 RECORDS["prompts"] |= RECORDS["conversations"]
 FORMATS = {name: kind.formats for name, kind in KINDS.items()}
-EVERY = [(kind, name) for kind, formats in FORMATS.items() for name in formats]
+EVERY = [(kind, name) for kind, formats in FORMATS.items() for name, row in formats.items() if row.gather is None]
+"""Formats of one record a line; those that gather several are in test_conversation_data.py and test_preferences.py."""
 ASKED = {"conversations": "messages", "preferences": "prompt", "prompts": "prompt"}
 HISTORY = [["Where?", "Here."], ["When?", "Now."]]
 EARLIER = [*turn("Where?", "Here."), *turn("When?", "Now.")]
@@ -59,7 +70,9 @@ def read(tmp_path: Path, kind: str, name: str, **fields: Any) -> tuple[list[Any]
 
 
 def test_every_format_is_in_the_table() -> None:
-    assert {kind: set(records) for kind, records in RECORDS.items()} == {k: set(f) for k, f in FORMATS.items()}
+    assert {kind: set(records) for kind, records in RECORDS.items()} == {
+        kind: {name for name, row in formats.items() if row.gather is None} for kind, formats in FORMATS.items()
+    }
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
@@ -75,6 +88,15 @@ def test_fields_that_change_the_meaning_are_used(tmp_path: Path, kind: str, name
     for field, value in (("label", True), ("weight", 1), ("system", " "), ("history", []), ("tools", "[]")):
         [messages], reasons, unused = read(tmp_path, kind, name, **{field: value})
         assert messages == plain and not reasons and unused == ()
+    for field in (*TOOLS_FIELDS, "chat_template_kwargs"):
+        given = {"xml_tools": [json.dumps({"name": "w"})]} if field == "chat_template_kwargs" else [{"name": "w"}]
+        [messages], reasons, unused = read(
+            tmp_path, kind, name, **{field: given, "tools" if field == "functions" else "x": []}
+        )
+        assert messages == [{"role": "system", "content": "", "tools": [WEATHER_TOOL]}, *plain] and unused == ()
+
+
+WEATHER_TOOL = {"type": "function", "function": {"name": "w"}}
 
 
 REFUSED = [
@@ -85,7 +107,12 @@ REFUSED = [
     ({"history": "yesterday"}, "'history' is not a list of pairs"),
     ({"system": {"text": "x"}}, "'system' is not text"),
     ({"system": "x", "system_prompt": "y"}, "two different system messages"),
-    *(({field: [{"name": "w"}]}, "tool") for field in TOOL_FIELDS),
+    *(({field: [{"name": "w"}]}, "tool call outside of a message") for field in STRAY_FIELDS),
+    ({"tools": [{"description": "x"}]}, "list of tools that cannot be read"),
+    (
+        {"tools": [{"name": "w"}], "chat_template_kwargs": {"custom_instructions": 3}, "history": 3},
+        "'history' is not a list",
+    ),
     *(({field: ["a.png"]}, "media") for field in MEDIA_FIELDS),
 ]
 
@@ -108,6 +135,7 @@ def says(content: Any, **keys: Any) -> dict[str, Any]:
 
 
 USER = {"role": "user", "content": "Hi"}
+CALL = {"type": "function", "function": {"name": "w", "arguments": {"a": 1}}}
 MESSAGES: list[tuple[list[dict[str, Any]], list[dict[str, Any]] | str]] = [
     ([{"role": "developer", "content": "Be brief."}, USER, says("Yes.")],
      [{"role": "system", "content": "Be brief."}, USER, says("Yes.")]),
@@ -119,9 +147,22 @@ MESSAGES: list[tuple[list[dict[str, Any]], list[dict[str, Any]] | str]] = [
     ([USER, says(3)], [USER, says("3")]),
     ([USER, says("No.", weight=0)], "every answer has weight 0"),
     ([USER, says("No.", weight=0.5)], "weight of a message other than 0 and 1"),
-    ([USER, says(None, tool_calls=[{"id": "c"}]), {"role": "tool", "content": "x"}, says("Yes.")], "tool call"),
-    ([USER, says(None, function_call={"name": "w"})], "tool call"),
-    ([USER, {"role": "observation", "content": "x"}], "tool call"),
+    ([USER, says(None, tool_calls=[{"id": "c", "type": "function", "function": {"name": "w", "arguments": '{"a": 1}'}}]),
+      {"role": "tool", "tool_call_id": "c", "name": "w", "content": "x"}, says("Yes.")],
+     [USER, says("", tool_calls=[{"id": "c", **CALL}]), {"role": "tool", "content": "x", "name": "w", "tool_call_id": "c"},
+      says("Yes.")]),
+    ([USER, says(None, function_call={"name": "w", "arguments": {"a": 1, "b": None}})], [USER, says("", tool_calls=[CALL])]),
+    ([USER, {"role": "function_call", "content": '{"name": "w", "parameters": {"a": 1}}'},
+      {"role": "observation", "content": {"sun": True}}, says("Yes.")],
+     [USER, says("", tool_calls=[CALL]), {"role": "tool", "content": '{"sun": true}'}, says("Yes.")]),
+    ([{"role": "system", "content": "", "tools": '[{"name": "w"}]'}, USER, says("Yes.")],
+     [{"role": "system", "content": "", "tools": [WEATHER_TOOL]}, USER, says("Yes.")]),
+    ([USER, says(None, tool_calls=[{"id": "c"}])], "tool call without a name"),
+    ([USER, says(None, function_call={"name": "w", "arguments": "sun"})], "arguments are no JSON object"),
+    ([USER | {"tool_calls": [{"name": "w"}]}, says("Yes.")], "tool call in a message of the user"),
+    ([USER | {"tools": [{"name": "w"}]}, says("Yes.")], "list of tools in a message of the user"),
+    ([USER, says("Wait."), {"role": "observation", "content": "x"}], "turns out of order"),
+    ([USER | {"content": {"a": 1}}, says("Yes.")], "'content' is not text but an object"),
     ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, says("Yes.")], "parts that are no text"),
     ([USER, says("Yes."), {"role": "narrator", "content": "x"}], "message from 'narrator'"),
 ]  # fmt: skip
@@ -175,10 +216,13 @@ def test_one_bad_row_never_stops_all_and_each_reason_is_shown(
     assert source["unused_fields"] == {"id": 11} or source["unused_fields"] == {"id": 12}
     for reason, count in source["dropped"].items():
         assert f"dropped, {reason}: {count}" in shown
-    assert "fields not used: id (1" in shown and "tool call" in source["dropped"]
+    assert "fields not used: id (1" in shown and "tool call without a name" in source["dropped"]
+    assert f"dropped, tool call without a name: 1 (first: {path} line 15)" in shown
+    assert source["dropped_at"]["tool call without a name"] == [f"{path} line 15"]
     write_jsonl(path, bad[2:])
     assert main(["prepare", str(path), "--kind", "conversations", "--out", str(tmp_path / "none")]) == 2
-    assert "a has no conversations to train on (tool call: 1)" in capsys.readouterr().err
+    sentence = f"a has no conversations to train on (tool call without a name: 1; first at {path} line 1)"
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_single_file_is_read_with_the_same_care(tmp_path: Path) -> None:

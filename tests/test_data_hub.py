@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from processes import run_python
+from understudy.cli import main
+from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.fetch.hub import HubDataset, fetch_file, list_dataset, parse_hub_name
-from understudy.data.sources import Request, Source, open_feed
+from understudy.data.sources import NAMED, Request, Source, list_sources, open_feed
 from understudy.data.text.reading import read_file
 
 MAIN = "1" * 40
@@ -188,6 +190,81 @@ def test_no_hub_in_reach(tmp_path: Path) -> None:
         list_dataset(HubDataset("a/b"), "http://127.0.0.1:9")
 
 
+def test_named_sources_have_a_licence_and_their_files_are_where_they_say(
+    hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list_sources()
+    assert all(row["licence"] and row["licence"] != "not stated" and row["what"] for row in rows)
+    assert {"opensubtitles", "gutenberg", "wikipedia", "fineweb-edu", "climbmix", "smoltalk2", "oasst", "hh", "ultrafeedback",
+            "tinystories"} <= {row["name"] for row in rows}  # fmt: skip
+    data = parquet(["x"])
+    for row in rows:
+        origin = NAMED[row["kind"]][row["name"]]
+        if isinstance(origin, HubDataset):
+            wanted = [pattern.replace("*", "0") for pattern in (origin.files, origin.val_files) if pattern]
+            hub.repos = {origin.repo: {MAIN: dict.fromkeys([*wanted, "data/other_think-0.parquet"], data)}}
+            listing = list_dataset(origin, hub.url)
+            assert [file.path for file in listing.files if file.path in wanted] == sorted(wanted, key=wanted.index)
+            splits = [file.split for file in listing.files]
+            assert splits == (["train", "val"] if origin.val_files else [None])
+    assert main(["prepare", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["source", "kind", "licence", "size", "rows", "contents"]
+    assert len(lines) == len(rows) + 1
+    assert any(line.startswith("wikipedia ") and "CC BY-SA 3.0, GFDL" in line and "11.6" in line for line in lines)
+    assert main(["prepare", "--list", "--kind", "preferences", "--json"]) == 0
+    assert {row["kind"] for row in json.loads(capsys.readouterr().out)} == {"preferences"}
+    assert main(["prepare", "wikipedia", "--list"]) == 2 and "leave wikipedia out" in capsys.readouterr().err
+    for given, meant in (
+        ("wikipeda", "wikipedia"),
+        ("TinyStories2", "tinystories"),
+        ("gsm8", "gsm8k', with --kind conv"),
+    ):
+        assert main(["prepare", given]) == 2 and f"did you mean '{meant}" in capsys.readouterr().err
+
+
+def test_trees_from_the_hub_with_their_splits(hub: FakeHub, tmp_path: Path) -> None:
+    def tree(n: int) -> list[dict[str, Any]]:
+        return [{"message_id": f"{n}", "parent_id": None, "role": "prompter", "text": f"Q{n}?", "rank": None},
+                {"message_id": f"{n}a", "parent_id": f"{n}", "role": "assistant", "text": f"A{n}.", "rank": 0},
+                {"message_id": f"{n}b", "parent_id": f"{n}", "role": "assistant", "text": f"B{n}.", "rank": 1}]  # fmt: skip
+
+    def table(numbers: range) -> bytes:
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([message for n in numbers for message in tree(n)]), buffer)
+        return buffer.getvalue()
+
+    files = {"data/train-0.parquet": table(range(9)), "data/validation-0.parquet": table(range(20, 22))}
+    hub.repos["OpenAssistant/oasst2"] = {MAIN: files}
+    for kind in ("conversations", "preferences"):
+        out = tmp_path / kind
+        manifest = prepare_conversations(["oasst"], out, kind=kind, cache=tmp_path, endpoint=hub.url).manifest
+        assert {name: split[kind] for name, split in manifest["splits"].items()} == {"train": 9, "val": 2}
+
+
+def test_text_from_the_hub_with_validation_files(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repos["a/b"] = {MAIN: {"train-0.parquet": parquet([f"Document {n}." for n in range(120)])}}
+    (tmp_path / "held.txt").write_text("A held-out text, which is long enough to be of use. " * 20)
+    words = [
+        "-c",
+        PREPARE_WITH_VALIDATION,
+        "hf:a/b",
+        str(tmp_path / "out"),
+        str(tmp_path / "cache"),
+        str(tmp_path / "held.txt"),
+    ]
+    done = run_python(words, tmp_path, {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["120", "1"]
+
+
+PREPARE_WITH_VALIDATION = """
+import sys
+from pathlib import Path
+from understudy.data.text.prepare import prepare
+made = prepare([sys.argv[1]], Path(sys.argv[2]), tokenizer="char", cache=Path(sys.argv[3]), validation=[sys.argv[4]])
+print(*(made.manifest.splits[split].documents for split in ("train", "val")))
+"""
 PREPARE = """
 import sys
 from pathlib import Path

@@ -233,13 +233,29 @@ def test_the_commands_for_fields_templates_and_validation(tmp_path: Path, capsys
     splits = json.loads((tmp_path / "out" / "manifest.json").read_text())["splits"]
     assert (splits["train"]["documents"], splits["val"]["documents"]) == (30, 1)
     assert main([*command, "--template", "{q}\\n{a}"]) == 2 and "(other sources)" in capsys.readouterr().err
-    assert main(["prepare", "hamlet", "--val", str(tmp_path / "v.jsonl")]) == 2
-    assert "--val goes with files to train on; hamlet has its own" in capsys.readouterr().err
     (tmp_path / "t.txt").write_text(TALE)
     assert main(["prepare", str(tmp_path / "t.txt"), "--template", "{q}", "--out", str(tmp_path / "x")]) == 2
     assert "template='{q}' would do nothing" in capsys.readouterr().err
-    assert main(["prepare", str(tmp_path / "q.jsonl"), "--kind", "conversations", "--val", "x"]) == 2
-    assert "--val does nothing with --kind conversations" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "prepare",
+                "hamlet",
+                "--tokenizer",
+                "char",
+                "--limit",
+                "9",
+                "--val",
+                str(tmp_path / "t.txt"),
+                "--out",
+                str(tmp_path / "h"),
+            ]
+        )
+        == 0
+    )
+    manifest = json.loads((tmp_path / "h" / "manifest.json").read_text())
+    assert {name: split["documents"] for name, split in manifest["splits"].items()} == {"train": 9, "val": 1}
+    assert [source["name"] for source in manifest["sources"]] == ["hamlet", "validation"]
 
 
 def test_splits_named_by_files_are_kept_apart_and_cards_left_out(tmp_path: Path) -> None:
@@ -337,7 +353,7 @@ def test_xml_entities(tmp_path: Path) -> None:
 def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Of 40 MB of one letter, none of which may be held in memory as a whole."""
     monkeypatch.setattr(inputs, "FREE_GROWTH_BYTES", 1 << 22)
-    monkeypatch.setattr("understudy.data.text.readers.packages.FREE_GROWTH_BYTES", 1 << 22)
+    monkeypatch.setattr("understudy.data.archives.FREE_GROWTH_BYTES", 1 << 22)
     content = b"a" * 40_000_000
     if name == "a.zip":
         packed = zipped({"a.txt": content})

@@ -156,9 +156,26 @@ def write_files() -> None:
     finished_run(Path("runs/smollm2"), shape("llama", vocab_size=293, context_length=512), imported_tokenizer())
     rows = [{"question": question, "answer": answer[0]["content"]} for question, answer in zip(questions, reply)]
     write_lines("my-questions.jsonl", rows)
-    Path("my-questions.csv").write_text(
-        "question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows), encoding="utf-8"
+    table = "".join(f"{row['question']},{row['answer']}\n" for row in rows)
+    for name, header in (
+        ("my-questions", "question,answer\n"),
+        ("my-faq", "Frage,Antwort\n"),
+        ("my-pairs-without-header", ""),
+    ):
+        Path(f"{name}.csv").write_text(header + table, encoding="utf-8")
+    write_lines(
+        "my-later-talks.jsonl", [{"messages": [*turn, {"role": "assistant", "content": "More."}]} for turn in user[:9]]
     )
+    Path("my-export.zip").write_bytes(zipped({"conversations.json": json.dumps([exported(n) for n in numbers])}))
+
+
+def exported(number: int) -> dict[str, Any]:
+    """A conversation as ChatGPT exports it."""
+    nodes: dict[str, Any] = {}
+    for n, (role, text) in enumerate((("user", f"Say {number}."), ("assistant", f"{number}."))):
+        content = {"content_type": "text", "parts": [text]}
+        nodes[str(n)] = {"parent": "0" if n else None, "message": {"author": {"role": role}, "content": content}}
+    return {"title": "T", "mapping": nodes, "current_node": "1"}
 
 
 def write_lines(name: str, records: list[dict[str, Any]]) -> None:

@@ -94,7 +94,62 @@ def test_every_format(tmp_path: Path, name: str, record: dict[str, Any], expecte
 
 
 def test_every_format_was_tried() -> None:
-    assert {name for name, _, _ in READ} == set(FORMATS)
+    gathered = {name for name, row in FORMATS.items() if row.gather}
+    assert {name for name, _, _ in READ} | gathered | {"oasst"} == set(FORMATS)
+
+
+def test_judgements_of_single_answers_become_pairs(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"prompt": "Hi", "completion": "No.", "label": False}, {"prompt": "Bye", "completion": "Bye.", "label": True},
+        {"prompt": "Hi", "completion": [says("Yes.")], "label": True, "id": 1}, {"prompt": "Hi", "completion": "Go.", "label": 0},
+        {"prompt": [user("Hi")], "completion": "Yes.", "label": "true", "system": "Be kind."},
+        {"prompt": "Hi", "completion": "Yes.", "label": True}, {"prompt": "Hi", "completion": "Eh.", "label": "maybe"},
+        {"prompt": "Hi", "completion": "Old.", "label": True, "weight": 0},
+    ]  # fmt: skip
+    rows = list(read_preferences(write_jsonl(tmp_path / "a.jsonl", records)))
+    assert [row.record for row in rows if row.record] == [pair("Hi", "Yes.", "No."), pair("Hi", "Yes.", "Go.")]
+    unpaired = "no answer with the other label to the same prompt"
+    assert [row.reason for row in rows if row.reason] == [
+        "label that is not true or false", "weight 0", "answer given twice", unpaired, unpaired
+    ]  # fmt: skip
+    assert [name for row in rows for name in row.unused] == ["id"]
+    many = [{"prompt": f"{n // 2}?", "completion": f"{n}", "label": n % 2 == 0} for n in range(80)]
+    summary = prepare_conversations(
+        [str(write_jsonl(tmp_path / "b.jsonl", many))], tmp_path / "out", kind="preferences"
+    )
+    assert sum(split["preferences"] for split in summary.manifest["splits"].values()) == 40
+    alone = write_jsonl(tmp_path / "c.jsonl", many[::2])
+    with pytest.raises(ValueError, match=rf"c has no preferences to train on \({unpaired}: 40"):
+        prepare_conversations([str(alone)], tmp_path / "x", kind="preferences")
+
+
+def test_ranked_answers_of_a_tree_become_pairs(tmp_path: Path) -> None:
+    from test_conversation_data import flat_tree, nested
+
+    flat = [
+        *flat_tree(),
+        {"message_id": "k", "parent_id": "a", "role": "assistant", "text": "Third.", "rank": 2, "lang": ""},
+    ]
+    expected = [pair("Hi", "First.", "Second."), pair("Hi", "First.", "Third."), pair("Hi", "Second.", "Third.")]
+    rows = list(read_preferences(write_jsonl(tmp_path / "a.jsonl", flat)))
+    assert [row.record for row in rows if row.record] == expected
+    tree = {"message_tree_id": "a", "prompt": nested(flat, "a")}
+    pairs, reasons = read(tmp_path, tree)
+    assert pairs == expected and reasons == ["fewer than two ranked answers"] * 3
+
+
+def test_answers_that_differ_in_their_calls_are_different(tmp_path: Path) -> None:
+    def calls(name: str) -> list[dict[str, Any]]:
+        function = {"name": name, "arguments": {}}
+        return [says("") | {"tool_calls": [{"type": "function", "function": function}]}]
+
+    record = {"prompt": "Hi", "chosen": calls("a"), "rejected": calls("b"), "tools": [{"name": "a"}]}
+    [found], reasons = read(tmp_path, record)
+    assert reasons == [] and found["chosen"] == calls("a") and found["prompt"][0]["tools"][0]["function"]["name"] == "a"
+    assert read(tmp_path, record | {"rejected": calls("a")})[1] == ["chosen equals rejected"]
+    lines = [{key: found[key] for key in ("prompt", "chosen", "rejected")}, pair("Other?", "A", "B")]
+    opened = [open_preferences(write_jsonl(tmp_path / "b.jsonl", lines), split) for split in ("train", "val")]
+    assert {len(comparison.answers) for half in opened for comparison in half} == {2}
 
 
 DROPPED: list[tuple[dict[str, Any], list[str]]] = [
@@ -141,7 +196,10 @@ def test_a_ranking_is_all_its_pairs_up_to_a_number_of_answers(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
-        ({"body": "x"}, "line 1 has the fields body, which no format has; the formats are ultrafeedback"),
+        (
+            {"body": "x"},
+            "line 1 has the fields body, which no format has; name its fields with --columns FIELD=NAME; the formats are ultrafeedback",
+        ),
         (
             {"chosen": "Hi", "rejected": "x"},
             "no preferences to train on .the field 'chosen' does not begin with 'Human:'",

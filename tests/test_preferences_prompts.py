@@ -39,6 +39,15 @@ READ: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"instruction": "Sing.", "output": "La."}, {"prompt": [user("Sing.")], "answer": "La."}),
     ({"prompt": "2 + 2?", "answer": 4}, {"prompt": [user("2 + 2?")], "answer": "4"}),
     ({"question": "2 + 2?", "answer": 4.5}, {"prompt": [user("2 + 2?")], "answer": "4.5"}),
+    ({"question": "2 + 2?"}, {"prompt": [user("2 + 2?")]}),
+    ({"query": "2 + 2?", "response": "4"}, {"prompt": [user("2 + 2?")], "answer": "4"}),
+    ({"prompt": "2 + 2?", "completion": "4"}, {"prompt": [user("2 + 2?")], "answer": "4"}),
+    ({"messages": [user("Sum?"), says("") | {"tool_calls": [{"name": "add", "arguments": {}}]}, {"role": "tool", "content": "4"},
+                   says("4.")]},
+     {"prompt": [user("Sum?"), says("") | {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {}}}]},
+                 {"role": "tool", "content": "4"}], "answer": "4."}),
+    ({"message_tree_id": "1", "prompt": {"role": "prompter", "text": "Hi", "replies": [{"role": "assistant", "text": "Hello."}]}},
+     {"prompt": [user("Hi")], "answer": "Hello."}),
 ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="a named source, hf:owner/name[:config][#field], files, folders, globs; conversations with @WEIGHT where "
         "an epoch is to show it more or less than once",
     )  # fmt: skip
+    add("--list", action="store_true", help="print the named sources with licence and size, of --kind or of all kinds")
     add("--preset", metavar="NAME", help="prepare the data of this preset: its source, tokenizer and folder")
     add(
         "--kind", choices=("text", "stories", "conversations", "preferences", "prompts"),
@@ -39,6 +40,15 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--out", metavar="PATH", help="the folder to make, of text also s3://, gs:// or hf:// (default: data/NAME)")
     add("--format", metavar="NAME", help="of messages: how the records are written (default: by their fields)")
+    add(
+        "--columns", metavar="NAMES",
+        help="of messages: fields or columns of the files by the names of a format, as question=Frage,answer=Antwort; by "
+        "numbers from 1 for CSV without a header",
+    )  # fmt: skip
+    add(
+        "--max-dropped", type=float, metavar="X",
+        help="of messages: the largest share of records that may be dropped because they cannot be used (default: 0.5)",
+    )  # fmt: skip
     add(
         "--from", metavar="RUN",
         help="of hamlet's preferences: sample the answers from this run, compared by simulated annotators",
@@ -65,9 +75,10 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--separator", metavar="TEXT", help="ends a document within files of plain text, such as '<|endoftext|>'")
     add(
         "--val", action="append", metavar="FILE",
-        help="a file or folder that is the validation text; may be given several times (default: a share of the sources)",
+        help="a file or folder that is for validation; may be given several times (default: a share of the sources, or "
+        "their own validation split)",
     )  # fmt: skip
-    add("--val-fraction", type=float, metavar="X", help="share of the text kept for validation")
+    add("--val-fraction", type=float, metavar="X", help="share of the sources kept for validation")
     add(
         "--limit", type=int, metavar="N",
         help="the most documents of each source; of generated ones, which have no end, the number to train on (with "
@@ -90,6 +101,9 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(arguments: Arguments) -> None:
     from understudy.config.load import load_config
 
+    if arguments.list:
+        _list_sources(arguments)
+        return
     if arguments.merge is not None:
         _merge(arguments)
         return
@@ -108,20 +122,40 @@ def prepare(arguments: Arguments) -> None:
         _prepare_text(arguments, config)
 
 
+def _list_sources(arguments: Arguments) -> None:
+    """Print the named sources."""
+    from understudy.console import bytes_text, count_text
+    from understudy.data.sources import list_sources
+
+    if arguments.sources:
+        raise ValueError(f"--list shows the named sources and prepares nothing: leave {arguments.sources[0]} out")
+    rows = list_sources("text" if arguments.kind == "stories" else arguments.kind)
+
+    def show() -> None:
+        cells = [("source", "kind", "licence", "size", "rows", "contents")]
+        for row in rows:
+            size, count = (row[name] for name in ("bytes", "rows"))
+            texts = (bytes_text(size) if size else "-", count_text(count) if count else "-")
+            cells.append((row["name"], row["kind"], row["licence"], *texts, row["what"]))
+        widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
+        for line in cells:
+            print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[-1]]))
+
+    show_result(arguments, rows, show)
+
+
 def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.chat.prepare import prepare_conversations
     from understudy.data.progress import preparation_bars
 
-    _refuse(
-        arguments,
-        ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers", *OF_TASKS),
-    )
+    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "workers", *OF_TASKS))
     sampling = _sampling(arguments)
     with preparation_bars() as report:
         summary = prepare_conversations(
             arguments.sources, _folder(arguments), arguments.kind, arguments.format, arguments.val_fraction,
             arguments.limit, arguments.seed, arguments.force, report=report, sampling=sampling,
-            identity=_identity(arguments),
+            identity=_identity(arguments), validation=arguments.val or (), columns=arguments.columns,
+            max_dropped=arguments.max_dropped,
         )  # fmt: skip
     show_result(arguments, summary.manifest, lambda: print(summary, file=sys.stderr))
 
@@ -163,7 +197,7 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.progress import preparation_bars
     from understudy.data.text.prepare import prepare as prepare_data
 
-    _refuse(arguments, ("format", "from", *OF_SAMPLING, *OF_IDENTITY))
+    _refuse(arguments, ("format", "columns", "max_dropped", "from", *OF_SAMPLING, *OF_IDENTITY))
     if arguments.kind == "stories" and arguments.sources != ["hamlet"]:
         raise ValueError(
             f"stories are hamlet's, not of {', '.join(arguments.sources)}: leave --kind out to prepare text"

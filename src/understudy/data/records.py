@@ -257,6 +257,16 @@ def _read_csv(file: InputFile, columns: Sequence[str], header: Sequence[str]) ->
             raise ValueError(f"{file.where} is not a readable csv file ({error})") from error
 
 
+def numbered_header(file: InputFile) -> list[str]:
+    """Numbers from 1 as names of the columns of a CSV file without a header."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    with file.stream() as stream:
+        lines = text_lines(stream, TextDecoder(file.where), MAX_LINE_BYTES)
+        first = next(lines, "")
+        rows = csv.reader(itertools.chain([first], lines), delimiter=_delimiter(file, first))
+        return [str(number) for number in range(1, len(next(rows, [])) + 1)]
+
+
 def _delimiter(file: InputFile, first: str) -> str:
     """A tab in .tsv files; else a comma, or what the first row has and commas it has not."""
     if file.ending == ".tsv":

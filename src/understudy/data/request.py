@@ -8,9 +8,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from understudy.data.archives import ARCHIVE_ENDINGS
 from understudy.data.fetch.hub import parse_hub_name
 from understudy.data.find import FileKinds, find_files, is_glob
 from understudy.data.generated import PROMPT_CORPORA, fingerprint, identity_corpus
@@ -34,7 +36,9 @@ from understudy.data.text.reading import TEXT_FILES
 from understudy.files import sha256_of
 from understudy.identity.settings import IdentitySettings
 
-CHAT_FILES = FileKinds((".json", ".jsonl", ".ndjson", ".parquet"), (".csv", ".tsv", ".arrow"))
+CHAT_FILES = FileKinds((".json", ".jsonl", ".ndjson", ".parquet"), (".csv", ".tsv", ".arrow", *ARCHIVE_ENDINGS))
+VALIDATION = "validation"
+"""The source of files that the user gave with --val."""
 VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval")
 
 
@@ -48,7 +52,7 @@ def parse_sources(
 
     Args:
         sampling: how a run answers the questions of a generated corpus.
-        validation: files of text that are the validation text.
+        validation: files that are for validation; the sources are then to train on alone.
         identity: who the assistant is, of the source `identity`.
         hash_of: gives the SHA-256 of a file.
 
@@ -72,11 +76,12 @@ def parse_sources(
             # Two files of one name are distinguished by their paths, as they were given.
             name = _stem(argument) if stems[_stem(argument)] == 1 else argument
             sources.append(Source(name, weight, _local([argument], kind, report)))
-    if validation and (not texts or sources):
-        others = ", ".join(source.name for source in sources)
-        raise ValueError(f"--val goes with files to train on; {others} has its own validation split: leave one out")
     if texts:
         sources.append(Source("files", 1.0, _local(texts, kind, report, validation, hash_of)))
+    elif kind != "text" and not validation:
+        sources = _kept_apart(sources)
+    if validation:
+        sources = _to_train_on(sources, validation, kind, report)
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"a source is named twice in {', '.join(names)}: name each one once")
@@ -86,6 +91,46 @@ def parse_sources(
             if (other := owner.setdefault(path.resolve(), source.name)) != source.name:
                 raise ValueError(f"{path} is in two sources, {other} and {source.name}: name it once")
     return tuple(sources)
+
+
+def _to_train_on(sources: Sequence[Source], validation: Sequence[str], kind: str, report: Report) -> list[Source]:
+    """The sources without their own validation splits, and one of the files for validation. Files of text are one source,
+    in which those for validation stand already."""
+    if any(source.name == "files" for source in sources):
+        return [replace(source, only=None if source.name == "files" else "train") for source in sources]
+    held_out = _local(validation, kind, report)
+    resolved = {path.resolve() for path in held_out.paths}
+    only: list[Source] = []
+    for source in sources:
+        origin = source.origin
+        if isinstance(origin, Files):
+            chosen = [n for n, path in enumerate(origin.paths) if path.resolve() not in resolved]
+            if not chosen:
+                raise ValueError(f"every file is for validation ({', '.join(validation)}): name others to train on")
+            parts = tuple(replace(origin.parts[n], split="train") for n in chosen)
+            origin = Files(tuple(origin.paths[n] for n in chosen), parts, origin.left_out)
+        only.append(replace(source, origin=origin, only="train"))
+    parts = tuple(replace(part, split="val") for part in held_out.parts)
+    return [*only, Source(VALIDATION, 1.0, Files(held_out.paths, parts, held_out.left_out), "val")]
+
+
+def _kept_apart(sources: Sequence[Source]) -> list[Source]:
+    """Sources of one file each, whose names tell their splits, as in `train.jsonl test.jsonl`, with those splits."""
+    single = [s for s in sources if isinstance(s.origin, Files) and len(s.origin.paths) == 1]
+    words = {s.origin.paths[0]: _split_words(s.origin.paths[0], None) for s in single if isinstance(s.origin, Files)}
+    splits, for_testing = _splits_by_name(words, whole=True)
+    if not any(splits.values()):
+        return list(sources)
+    kept: list[Source] = []
+    for source in sources:
+        origin = source.origin
+        if source not in single or not isinstance(origin, Files):
+            kept.append(source)
+        elif split := splits.get(origin.paths[0]):
+            left_out = origin.left_out | (for_testing if not kept else {})
+            parts = (replace(origin.parts[0], split=split),)
+            kept.append(replace(source, origin=Files(origin.paths, parts, left_out)))
+    return kept
 
 
 def _take_weight(argument: str, kind: str) -> tuple[str, float]:
@@ -137,10 +182,17 @@ def _named(
     if other := next((other for other, named in NAMED.items() if argument in named), None):
         raise ValueError(f"{argument} is a source of {other}, not of {kind}: add --kind {other}")
     if not Path(argument).expanduser().exists() and not is_glob(argument):
-        near = difflib.get_close_matches(argument, NAMED[kind], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"named sources are {', '.join(NAMED[kind])}"
+        hint = _similar_name(argument, kind) or f"named sources are {', '.join(NAMED[kind])}"
         raise ValueError(f"{argument!r} is neither a file or folder nor a named source of {kind}: {hint}")
     return None
+
+
+def _similar_name(argument: str, kind: str) -> str:
+    """A question whether another source was meant, of this kind or else of another; "" where none is similar."""
+    for named in (kind, *(other for other in NAMED if other != kind)):
+        if near := difflib.get_close_matches(argument.lower().replace("_", "-"), [*NAMED[named]], n=1):
+            return f"did you mean {near[0]!r}?" if named == kind else f"did you mean {near[0]!r}, with --kind {named}?"
+    return ""
 
 
 def _local(
@@ -224,7 +276,9 @@ def _identity(source: Source, kind: str, seed: int) -> dict[str, Any]:
     about: dict[str, Any] = {"name": source.name} | ({} if kind == "text" else {"weight": source.weight})
     if isinstance(origin, Files):
         about["files"] = [[part.sha256, part.split] for part in origin.parts]
-    elif isinstance(origin, Generated):
+    elif source.only:
+        about["only"] = source.only
+    if isinstance(origin, Generated):
         about |= {"seed": seed, "fingerprint": fingerprint(origin.records(), kind, seed)}
         if origin.sampling:
             about["sampled"] = origin.sampling.identity(origin.corpus)
@@ -280,6 +334,7 @@ def default_name(sources: Sequence[Source]) -> str:
     Raises:
         ValueError: there are several.
     """
+    sources = [source for source in sources if source.only != "val"]
     name, origin = sources[0].name, sources[0].origin
     is_file = isinstance(origin, Files) and len(origin.paths) == 1
     if len(sources) > 1 or is_glob(name) or (name == "files" and not is_file):

@@ -194,6 +194,9 @@ def _read_preferences(path: Path, left_out: Counter[str]) -> Iterator[AnswerReco
         if any(len(record[side]) != 1 for side in ("chosen", "rejected")):
             left_out["answers of several messages"] += 1
             continue
+        if any("tool_calls" in record[side][0] for side in ("chosen", "rejected")):
+            left_out["answers that call a tool"] += 1
+            continue
         chosen, rejected = (_answer(record["prompt"], record[side][0]["content"]) for side in ("chosen", "rejected"))
         yield from (chosen, rejected)
         yield _judged(Judgement(
@@ -207,6 +210,9 @@ def _read_conversations(path: Path, left_out: Counter[str]) -> Iterator[AnswerRe
         *prompt, last = record["messages"]
         if last["role"] != "assistant":
             left_out["conversations that do not end with an answer"] += 1
+            continue
+        if "tool_calls" in last:
+            left_out["answers that call a tool"] += 1
             continue
         answer = _answer(prompt, "")
         yield answer

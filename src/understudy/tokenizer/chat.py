@@ -7,12 +7,27 @@ A tokenizer with a chat template of its own uses that. With all others a convers
     <|im_start|>assistant
     Sam found the purse.<|im_end|>
 
-The two markers are special tokens: single ids that no text encodes to, so that a user's input stays text.
+The two markers are special tokens: single ids that no text encodes to, so that a user's input stays text. The list of
+tools stands at the end of the system message, and a call of a tool is text in the assistant's message:
+
+    <|im_start|>system
+    Tools:
+    {"type": "function", "function": {"name": "find", "parameters": {}}}<|im_end|>
+    <|im_start|>user
+    Where is the purse?<|im_end|>
+    <|im_start|>assistant
+    <tool_call>
+    {"name": "find", "arguments": {"thing": "purse"}}
+    </tool_call><|im_end|>
+    <|im_start|>tool
+    under the bridge<|im_end|>
+
 data/chat/packing.py packs conversations into rows. Callers need not know which of the two formats a tokenizer has.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,15 +42,34 @@ if TYPE_CHECKING:
     from understudy.tokenizer.template import TemplateRenderer
 
 Message = dict[str, Any]
-"""``{"role": "system", "user" or "assistant", "content": text}``; ``"weight": 0`` keeps an answer from training."""
+"""``{"role": one of ROLES, "content": text}``; ``"weight": 0`` keeps an answer from training.
 
-ROLES = ("system", "user", "assistant")
+Tools are as in OpenAI's API: ``tools`` of the system message lists them (with an empty content where there is no other
+system message), ``tool_calls`` of an assistant's message calls them, with arguments as an object, and a message of the
+role "tool" is the result."""
+
+ROLES = ("system", "user", "assistant", "tool")
+ANSWERED = ("user", "tool")
+"""Roles of messages that an answer follows."""
 START, END = "<|im_start|>", "<|im_end|>"
 CHAT_TOKENS = (START, END)
 
+TOOLS_HEAD = "Tools:"
 CHAT_TEMPLATE = (
+    "{% set listed %}Tools:{% for tool in tools or [] %}{{ '\n' + (tool | tojson) }}{% endfor %}{% endset %}"
+    "{% if tools and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\n' + listed + '<|im_end|>' + '\n' }}"
+    "{% endif %}"
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>' + '\n' }}"
+    "{% set content = message['content'] | default('', true) | trim %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + content }}"
+    "{% if tools and loop.first and message['role'] == 'system' %}{{ ('\n\n' if content else '') + listed }}{% endif %}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ ('\n' if content or not loop.first else '') + '<tool_call>\n' }}"
+    "{{ {'name': call['function']['name'], 'arguments': call['function']['arguments']} | tojson }}"
+    "{{ '\n</tool_call>' }}"
+    "{% endfor %}"
+    "{{ '<|im_end|>' + '\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -115,7 +149,8 @@ def end_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def check_messages(messages: Any, greeting: bool = False, strip: bool = True) -> list[Message]:
-    """A valid conversation: an optional system message, then user and assistant in turns.
+    """A valid conversation: an optional system message, then user and assistant in turns. Results of tools follow the
+    assistant's message that calls them, and the assistant goes on after them.
 
     Characters that UTF-8 cannot encode become U+FFFD.
 
@@ -141,7 +176,12 @@ def check_messages(messages: Any, greeting: bool = False, strip: bool = True) ->
         if role == "system" and before is not None:
             raise ValueError(f"message {number} is a system message; only the first may be one")
         begins = greeting and before in (None, "system")
-        if (role == "assistant" and before != "user" and not begins) or (role == "user" and before == "user"):
+        if role == "tool" and not (before == "tool" or (checked and "tool_calls" in checked[-1])):
+            raise ValueError(
+                f"message {number} is the result of a tool and follows {f'one from the {before}' if before else 'nothing'}; "
+                "it follows a message with tool_calls"
+            )
+        if (role == "assistant" and before not in ANSWERED and not begins) or (role == "user" and before in ANSWERED):
             raise ValueError(
                 f"message {number} is from the {role} and follows {f'one from the {before}' if before else 'nothing'}; "
                 "user and assistant take turns, and the user begins"
@@ -150,8 +190,58 @@ def check_messages(messages: Any, greeting: bool = False, strip: bool = True) ->
             raise ValueError(f"message {number} has the weight {message['weight']!r}; a weight is 0 or 1")
         weight = {"weight": 0} if role == "assistant" and message.get("weight", 1) == 0 else {}
         content = clean(message["content"])
-        checked.append({"role": role, "content": content.strip() if strip else content, **weight})
+        more = _tool_keys(message, number)
+        checked.append({"role": role, "content": content.strip() if strip else content, **weight, **more})
     return checked
+
+
+def _tool_keys(message: Message, number: int) -> dict[str, Any]:
+    """The keys of a message that concern tools, checked."""
+    role = message["role"]
+    if role == "tool":
+        return {key: clean(str(message[key])) for key in ("name", "tool_call_id") if message.get(key) is not None}
+    key = {"system": "tools", "assistant": "tool_calls"}.get(role, "")
+    if not message.get(key):
+        return {}
+    items = message[key]
+    if not isinstance(items, list) or not all(_is_call(item, key == "tool_calls") for item in items):
+        raise ValueError(
+            f"message {number} has {key} that are no list of objects with a function, its name and its "
+            f"{'arguments as an object' if role == 'assistant' else 'parameters'}"
+        )
+    return {key: clean_value(items)}
+
+
+def _is_call(item: Any, call: bool) -> bool:
+    function = item.get("function") if isinstance(item, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return False
+    return not call or isinstance(function.get("arguments"), dict)
+
+
+def clean_value(value: Any) -> Any:
+    """A JSON value in whose texts characters that UTF-8 cannot encode became U+FFFD."""
+    if isinstance(value, dict):
+        return {clean(str(key)): clean_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [clean_value(item) for item in value]
+    return clean(value) if isinstance(value, str) else value
+
+
+def written_content(message: Message) -> str:
+    """The content of a message in our own format, with its tools and its calls of tools."""
+    parts = [message["content"]] if message["content"] else []
+    if tools := message.get("tools"):
+        parts.append("\n".join([TOOLS_HEAD, *(_json(tool) for tool in tools)]))
+        return "\n\n".join(parts)
+    for call in message.get("tool_calls", ()):
+        function = {key: call["function"][key] for key in ("name", "arguments")}
+        parts.append(f"<tool_call>\n{_json(function)}\n</tool_call>")
+    return "\n".join(parts)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def render(tokenizer: Tokenizer, messages: Any, reply: bool = False) -> Rendered:
@@ -159,7 +249,7 @@ def render(tokenizer: Tokenizer, messages: Any, reply: bool = False) -> Rendered
 
     Args:
         reply: end with the beginning of an assistant message, for a model to continue; the conversation must end
-            with the user's turn then.
+            with the user's turn or the result of a tool then.
 
     Raises:
         ValueError: no conversation (see :func:`check_messages`), a tokenizer without the markers, or with characters
@@ -185,7 +275,7 @@ def render_each(
         raise ValueError("this tokenizer has no chat tokens; finetune the run on conversations first: `understudy sft`")
     ours = tokenizer.chat_template is None
     checked = [check_messages(messages, greeting=True, strip=ours) for messages in conversations]
-    if reply and (wrong := next((m for m in checked if m[-1]["role"] != "user"), None)):
+    if reply and (wrong := next((m for m in checked if m[-1]["role"] not in ANSWERED), None)):
         raise ValueError(f"the last message is from the {wrong[-1]['role']}; an answer follows one from the user")
     return [*_render_chatml(tokenizer, checked, reply)] if ours else _render_template(tokenizer, checked, reply)
 
@@ -217,9 +307,10 @@ def _render_chatml(tokenizer: Tokenizer, checked: Sequence[list[Message]], reply
     start, end = (tokenizer.special_tokens[name] for name in CHAT_TOKENS)
     # Headers are encoded by themselves, so that the prompt of a completion is a beginning of the sequence it was
     # trained on. Contents begin with no white space, so that no tokenizer would join the two.
-    headers = {role: [start, *tokenizer.encode(role + "\n")] for role in ROLES}
+    roles = {"assistant", *(message["role"] for messages in checked for message in messages)}
+    headers = {role: [start, *tokenizer.encode(role + "\n")] for role in roles}
     line = tokenizer.encode("\n")
-    contents = iter(tokenizer.encode_batch([message["content"] for messages in checked for message in messages]))
+    contents = iter(tokenizer.encode_batch([written_content(m) for messages in checked for m in messages]))
     rendered = []
     for messages in checked:
         tokens: list[int] = []
@@ -258,12 +349,12 @@ def fit(tokenizer: Tokenizer, messages: Any, max_tokens: int) -> FittedConversat
 
     Raises:
         ConversationTooLong: the system message and the last turn take more.
-        ValueError: no conversation that a user's message ends.
+        ValueError: no conversation that a user's message, or the result of a tool, ends.
     """
     messages = check_messages(messages, greeting=True, strip=tokenizer.chat_template is None)
     system = [message for message in messages if message["role"] == "system"]
     turns = messages[len(system) :]
-    if not turns or turns[-1]["role"] != "user":
+    if not turns or turns[-1]["role"] not in ANSWERED:
         raise ValueError("the conversation does not end with a message from the user; there is nothing to answer")
     for first, tokens in _shortened(tokenizer, system, turns):
         if len(tokens) <= max_tokens:

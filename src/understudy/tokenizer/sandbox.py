@@ -57,17 +57,18 @@ class ChatTemplate:
         except (TemplateError, SyntaxError, RecursionError) as error:  # the second of what Jinja compiles to
             raise ValueError(f"the chat template cannot be used: {_line(error)}") from error
 
-    def render(self, messages: Sequence[Mapping[str, Any]], reply: bool) -> str:
-        """The text of a conversation; with ``reply`` it ends where an answer begins.
+    def render(self, messages: Sequence[Mapping[str, Any]], reply: bool, tools: Sequence[Any] | None = None) -> str:
+        """The text of a conversation; with ``reply`` it ends where an answer begins. ``tools``: those it may call.
 
         Raises:
             RefusedConversation: it does not take this conversation.
             ValueError: it exceeds a limit, as one that loops does.
         """
-        most = MOST_TEXT + 8 * sum(len(message["content"]) for message in messages)
+        size = sum(len(message["content"]) + len(json.dumps(message.get("tool_calls"))) for message in messages)
+        most = MOST_TEXT + 8 * (size + len(json.dumps(tools)))
         self._environment.start(most)
         try:
-            variables = {**self._names, "messages": [dict(message) for message in messages], "tools": None,
+            variables = {**self._names, "messages": [dict(message) for message in messages], "tools": tools,
                          "documents": None, "add_generation_prompt": reply}  # fmt: skip
             return self._environment.joined(self._template.generate(variables))
         except TemplateLimit as error:

@@ -4,7 +4,9 @@ The ids are those of `apply_chat_template` of transformers, but that the name of
 The mask is found from renderings, as a template says nothing about it. An answer is trained from where the prompt for it
 ends, or else from where its content begins, through the token that ends it. Contents are found by marks: a conversation
 is rendered again with a pair of reserved characters at both edges of each content, inside the white space around it,
-which some templates strip. If these marks change the rendering, the contents are searched for instead.
+which some templates strip. If these marks change the rendering, the contents are searched for instead. Calls of tools are
+trained as part of the answer. A conversation with tools is refused where the template leaves out the tools, the calls or the
+results.
 
 All positions are in characters of the sealed text, see `HuggingFaceTokenizer.seal`.
 """
@@ -21,6 +23,7 @@ from understudy.tokenizer.huggingface import FIRST, MARK, HuggingFaceTokenizer, 
 from understudy.tokenizer.sandbox import ChatTemplate
 
 Message = dict[str, Any]
+Tools = list[dict[str, Any]] | None
 Span = tuple[int, int]
 TokensAndMask = tuple[list[int], list[bool], list[range]]
 _MARK = re.compile(f"{MARK}(.)")
@@ -42,7 +45,7 @@ class TemplateRenderer:
     def end_id(self) -> int | None:
         """The id of the token that the template writes after an answer; None if it writes none."""
         try:
-            text, [_, answer] = self._text_and_spans(self._quoted(PROBE))
+            text, [_, answer] = self._text_and_spans(*self._quoted(PROBE))
         except RefusedConversation:
             return None
         if answer is None:
@@ -63,7 +66,11 @@ class TemplateRenderer:
         Raises:
             RefusedConversation: the template does not take one of them.
         """
-        texts = [self._text(self._quoted(messages), reply=True) for messages in conversations]
+        texts = []
+        for messages in conversations:
+            quoted, tools = self._quoted(messages)
+            texts.append(self._text(quoted, tools, reply=True))
+            self._check_tools(quoted, tools)
         return [list(encoding.ids) for encoding in self._tokenizer.encode_sealed(texts)]
 
     def with_masks(self, conversations: Sequence[Sequence[Message]]) -> list[TokensAndMask | RefusedConversation]:
@@ -81,39 +88,76 @@ class TemplateRenderer:
         planned: list[tuple[str, list[Span], dict[int, int]] | RefusedConversation] = []
         for messages in conversations:
             try:
-                quoted = self._quoted(messages)
-                text, spans = self._text_and_spans(quoted)
-                trained = [n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0]
+                quoted, tools = self._quoted(messages)
+                hidden = len(messages) - len(quoted)  # 1 for a system message that only lists tools
+                text, spans = self._text_and_spans(quoted, tools)
+                self._check_tools(quoted, tools, spans)
+                turns = messages[hidden:]
+                trained = [n for n, m in enumerate(turns) if m["role"] == "assistant" and m.get("weight") != 0]
                 starts = {}
                 for number in trained:
-                    prompt = self._prompt_length(quoted[:number], text)
-                    if spans[number] is None and prompt is not None:  # an empty answer
+                    prompt = self._prompt_length(quoted[:number], tools, text)
+                    if spans[number] is None and prompt is not None:  # an empty answer, or one that only calls a tool
                         spans[number] = prompt, prompt
                     if (span := spans[number]) is not None:
-                        starts[number] = prompt if prompt is not None and prompt <= span[1] else span[0]
-                planned.append((text, _filled(spans), starts))
+                        starts[hidden + number] = prompt if prompt is not None and prompt <= span[1] else span[0]
+                    elif quoted[number].get("tool_calls"):
+                        raise RefusedConversation("the chat template does not tell where the call of a tool begins")
+                planned.append((text, [(0, 0)] * hidden + _filled(spans), starts))
             except RefusedConversation as error:
                 planned.append(error)
         encodings = iter(self._tokenizer.encode_sealed([plan[0] for plan in planned if isinstance(plan, tuple)]))
         return [_masked(next(encodings), *plan, ends) if isinstance(plan, tuple) else plan for plan in planned]
 
-    def _quoted(self, messages: Sequence[Message]) -> list[Message]:
-        return [{"role": m["role"], "content": self._tokenizer.quote(m["content"])} for m in messages]
+    def _quoted(self, messages: Sequence[Message]) -> tuple[list[Message], Tools]:
+        """Messages and tools as a template gets them. A system message that only lists tools is left out."""
+        kept = ("role", "content", "tool_calls", "name", "tool_call_id")
+        quoted = [{key: self._quote(m[key]) for key in kept if key in m} for m in messages]
+        tools = self._quote(messages[0]["tools"]) if messages and messages[0].get("tools") else None
+        return quoted[1:] if tools and not quoted[0]["content"].strip() else quoted, tools
 
-    def _text(self, quoted: Sequence[Message], reply: bool = False) -> str:
-        return self._tokenizer.seal(self._template.render(quoted, reply))
+    def _quote(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {self._tokenizer.quote(key): self._quote(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._quote(item) for item in value]
+        return self._tokenizer.quote(value) if isinstance(value, str) else value
 
-    def _prompt_length(self, before: Sequence[Message], text: str) -> int | None:
+    def _text(self, quoted: Sequence[Message], tools: Tools = None, reply: bool = False) -> str:
+        return self._tokenizer.seal(self._template.render(quoted, reply, tools))
+
+    def _check_tools(self, quoted: Sequence[Message], tools: Tools, spans: Sequence[Span | None] = ()) -> None:
+        """Refuse a conversation of which the template leaves something out.
+
+        Raises:
+            RefusedConversation: it does.
+        """
+        calling = any(message.get("tool_calls") for message in quoted)
+        if tools and self._same(quoted, tools, quoted, None):
+            raise RefusedConversation("the chat template writes no list of tools")
+        without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in quoted]
+        if calling and self._same(quoted, tools, without, tools):
+            raise RefusedConversation("the chat template writes no calls of a tool")
+        if any(m["role"] == "tool" and m["content"].strip() and not span for m, span in zip(quoted, spans)):
+            raise RefusedConversation("the chat template leaves out the result of a tool")
+
+    def _same(self, quoted: Sequence[Message], tools: Tools, others: Sequence[Message], other_tools: Tools) -> bool:
+        try:
+            return self._text(quoted, tools) == self._text(others, other_tools)
+        except RefusedConversation:
+            return False
+
+    def _prompt_length(self, before: Sequence[Message], tools: Tools, text: str) -> int | None:
         """Where the prompt for an answer ends in a text, or None if the text does not begin with it."""
         try:
-            prompt = self._text(before, reply=True)
+            prompt = self._text(before, tools, reply=True)
         except RefusedConversation:  # such as an answer that nothing precedes
             return None
         return len(prompt) if text.startswith(prompt) else None
 
-    def _text_and_spans(self, quoted: Sequence[Message]) -> tuple[str, list[Span | None]]:
+    def _text_and_spans(self, quoted: Sequence[Message], tools: Tools = None) -> tuple[str, list[Span | None]]:
         """A rendered conversation, and where each content begins and ends in it; None for one that is not there."""
-        text = self._text(quoted)
+        text = self._text(quoted, tools)
         marked: list[Message] = []
         found: dict[int, int] = {}
         for number, message in enumerate(quoted):
@@ -125,7 +169,7 @@ class TemplateRenderer:
                 content = f"{lead}{first}{core}{last}{trail}"
             marked.append({**message, "content": content})
         try:
-            pieces = _MARK.split(self._text(marked))
+            pieces = _MARK.split(self._text(marked, tools))
         except RefusedConversation:
             pieces = []
         if "".join(pieces[::2]) == text:

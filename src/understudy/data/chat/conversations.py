@@ -12,9 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.formats import Dropped, Format, Kind, Reader, list_field, read_formatted
-from understudy.data.chat.messages import text_field
+from understudy.data.chat.exports import read_chatgpt, read_claude, read_open_webui
+from understudy.data.chat.formats import (
+    Dropped,
+    Format,
+    Kind,
+    Reader,
+    list_field,
+    message_field,
+    read_formatted,
+)
+from understudy.data.chat.messages import is_message_list, text_field, tool_calls
 from understudy.data.chat.prepared import Prepared, open_prepared
+from understudy.data.chat.trees import TREE_FIELDS, gather_trees, is_tree, read_threads
 from understudy.tokenizer.chat import ROLES, Message, check_messages
 
 NOT_IN_TEXT = "The text does not say."
@@ -29,23 +39,30 @@ def tidy_conversation(record: dict[str, Any]) -> dict[str, Any] | Dropped:
     """
     messages, reason = tidy_messages(record["messages"])
     if messages and not any(m["role"] == "assistant" and m.get("weight") != 0 for m in messages):
-        reason = "every answer has weight 0"
+        return Dropped("every answer has weight 0", intended=True)
     return Dropped(reason) if reason else {"messages": messages}
 
 
 def tidy_messages(messages: Any) -> tuple[list[Message], str]:
-    """Messages as they are trained on, and the reason why they cannot be, or "". A blank system message is removed.
+    """Messages as they are trained on, and the reason why they cannot be, or "". A blank system message without tools is
+    removed.
 
     Raises:
         ValueError: no list of messages, an unknown role, or a content that is no text.
     """
     check_form(messages)
-    if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
+    if (
+        messages
+        and messages[0]["role"] == "system"
+        and not (messages[0]["content"].strip() or messages[0].get("tools"))
+    ):
         messages = messages[1:]
     if not any(m["role"] == "assistant" for m in messages):
         return [], "no answer"
     for message in messages:
-        if not message["content"].strip():
+        if not message["content"].strip() and not (
+            message.get("tools") or message.get("tool_calls") or message["role"] == "tool"
+        ):
             return [], "empty answer" if message["role"] == "assistant" else "empty message"
     try:
         return check_messages(messages), ""
@@ -77,8 +94,18 @@ def _messages(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"messages": fields["messages"]}
 
 
+DIALOGUE_FIELDS = ("conversations", "conversation", "dialogue", "dialog")
+
+
 def _sharegpt(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield {"messages": list_field(fields, "conversations")}
+    """Messages, or texts of the user and the assistant in turns."""
+    name = next(name for name in DIALOGUE_FIELDS if name in fields)
+    turns = fields[name]
+    if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
+        turns = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
+    elif not is_message_list(turns):
+        turns = list_field(fields, name)
+    yield {"messages": turns}
 
 
 def _turn(answer: str, *question: str) -> Reader:
@@ -88,6 +115,26 @@ def _turn(answer: str, *question: str) -> Reader:
         yield _exchange(text_field(fields, answer), *(text_field(fields, name) for name in question))
 
     return read
+
+
+QUESTIONS = ("question", "query", "input", "user", "human", "q")
+ANSWERS = ("answer", "response", "output", "assistant", "bot", "ai", "a")
+"""Names of the columns of a table of questions and answers, in pairs: either is one of these."""
+QUESTION_ANSWER = tuple((question, answer) for question in QUESTIONS for answer in ANSWERS)
+
+
+def _question_answer(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    question, answer = next(pair for pair in QUESTION_ANSWER if all(name in fields for name in pair))
+    yield _exchange(text_field(fields, answer), text_field(fields, question))
+
+
+def _function_calls(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A question and the calls of tools that answer it, as JSON."""
+    calls = tool_calls(fields["answers"])
+    if not calls:
+        raise ValueError("no answer")
+    question = {"role": "user", "content": text_field(fields, "query")}
+    yield {"messages": [question, {"role": "assistant", "content": "", "tool_calls": calls}]}
 
 
 def _seed_tasks(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -143,24 +190,35 @@ def _has_solution(fields: dict[str, Any]) -> bool:
 
 
 def _pairs(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    answer = "completion" if "completion" in fields else "response"
-    return _turn(answer, "prompt")(fields)
+    """Texts or messages; those of KTO have a `label` too."""
+    answer = next(name for name in ("completion", "response", "answer") if name in fields)
+    answers = message_field(fields, answer, "assistant")
+    if isinstance(fields[answer], int | float) and not isinstance(fields[answer], bool):
+        answers = message_field({answer: text_field(fields, answer)}, answer, "assistant")
+    yield {"messages": [*message_field(fields, "prompt", "user"), *answers]}
 
 
 FORMATS = {
     row.name: row
     for row in (
         Format("messages", (("messages",),), _messages, keeps_fields=True),
-        Format("sharegpt", (("conversations",),), _sharegpt),
+        Format("sharegpt", tuple((name,) for name in DIALOGUE_FIELDS), _sharegpt),
+        Format("chatgpt", (("mapping", "current_node"),), read_chatgpt),
+        Format("open-webui", (("chat",),), read_open_webui, applies=lambda fields: isinstance(fields["chat"], dict)),
+        Format("claude", (("chat_messages",),), read_claude),
+        Format("oasst", (("prompt", "message_tree_id"),), read_threads, applies=is_tree),
+        Format("oasst-messages", (("message_id", "parent_id", "text", "role"),), read_threads, TREE_FIELDS,
+               gather=gather_trees),
         Format("squad", (("context", "question", "answers"), ("data",)), _squad),
         Format("seed-tasks", (("instruction", "instances"),), _seed_tasks),
         Format("dolly", (("instruction", "response"),), _turn("response", "instruction", "context"), ("context",)),
         Format("alpaca", (("instruction", "output"),), _turn("output", "instruction", "input"), ("input",)),
         Format("gsm8k", (("question", "answer"),), _gsm8k, applies=_has_solution),
-        Format("question-answer", (("question", "answer"),), _turn("answer", "question")),
-        Format("pairs", (("prompt", "completion"), ("prompt", "response")), _pairs),
+        Format("function-calls", (("query", "answers", "tools"),), _function_calls),
+        Format("pairs", (("prompt", "completion"), ("prompt", "response"), ("prompt", "answer")), _pairs),
+        Format("question-answer", QUESTION_ANSWER, _question_answer),
     )
-}
+}  # fmt: skip
 """In the order in which they are tried; a record that fits two is the first."""
 
 CONVERSATIONS = Kind("conversations", ("messages",), FORMATS, tidy_conversation, divided="conversations")

@@ -12,7 +12,9 @@ as a PreferenceComparison, so that a batch holds all pairs of a prompt, and the 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from understudy.data.chat.conversations import check_form, tidy_messages
-from understudy.data.chat.formats import Dropped, Format, Kind, list_field, message_field, number_field, read_formatted
-from understudy.data.chat.messages import CONTEXT_FIELDS, text_field, without_weights
+from understudy.data.chat.formats import (
+    Dropped,
+    Format,
+    Kind,
+    ParsedRow,
+    list_field,
+    message_field,
+    number_field,
+    read_formatted,
+)
+from understudy.data.chat.messages import CONTEXT_FIELDS, contents_of, normalize_record, text_field, without_weights
 from understudy.data.chat.prepared import open_prepared, record_hash
-from understudy.data.records import kind_of
-from understudy.tokenizer.chat import Message
+from understudy.data.chat.trees import TREE_FIELDS, gather_trees, is_tree, read_ranked_answers
+from understudy.data.records import FileRecord, kind_of
+from understudy.tokenizer.chat import ANSWERED, Message
 
 MOST_ANSWERS = 9
 """Answers to one prompt that are compared, each with each: 36 pairs."""
@@ -48,7 +60,7 @@ def tidy_preference(record: dict[str, Any]) -> dict[str, Any] | Dropped:
             return Dropped("no answer")
         messages, reason = tidy_messages(prompt + answer)
         shared = messages[: -len(answer)]
-        if not reason and (not shared or shared[-1]["role"] != "user" or messages[-1]["role"] != "assistant"):
+        if not reason and (not shared or shared[-1]["role"] not in ANSWERED or messages[-1]["role"] != "assistant"):
             reason = "turns out of order"
         if not reason and messages[-1].get("weight") == 0:
             reason = "answer with weight 0"
@@ -97,16 +109,12 @@ def _pairs(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
         if messages and messages[0]["role"] != "assistant":
             if prompt and messages[0]["role"] == "system" != prompt[0]["role"]:
                 prompt = [messages[0], *prompt]
-            if _plain(messages[: len(prompt)]) != _plain(prompt):
+            if contents_of(messages[: len(prompt)]) != contents_of(prompt):
                 yield Dropped("answer to another prompt")
                 return
             messages = messages[len(prompt) :]
         answers.append(messages)
     yield {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
-
-
-def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(m["role"], m["content"].strip()) for m in messages]
 
 
 def _schema(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
@@ -134,7 +142,7 @@ def _rated(chosen: float, rejected: float) -> dict[str, Any]:
 def _dialogues(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
     """Two whole dialogues; their common beginning up to a turn of the user is the prompt."""
     chosen, rejected = (_dialogue(fields, name) for name in ("chosen", "rejected"))
-    pairs = enumerate(zip(_plain(chosen), _plain(rejected)))
+    pairs = enumerate(zip(contents_of(chosen), contents_of(rejected)))
     length = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     prompt = max((i + 1 for i, message in enumerate(chosen[:length]) if message["role"] == "user"), default=0)
     if prompt:
@@ -201,6 +209,45 @@ def _ranked(
         }
 
 
+def gather_labels(records: list[FileRecord]) -> Iterator[FileRecord | ParsedRow]:
+    """The labelled answers to each prompt as one record, in the order of the prompts."""
+    groups: dict[str, FileRecord] = {}
+    for record in records:
+        fields = dict(record.fields)
+        label, weight, completion = fields.pop("label"), fields.pop("weight", None), fields.pop("completion")
+        desirable = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(
+            str(label).lower()
+        )
+        if weight == 0:
+            yield ParsedRow(None, "weight 0", record.offset, where=record.where, intended=True)
+        elif desirable is None:
+            yield ParsedRow(None, "label that is not true or false", record.offset, where=record.where)
+        else:
+            key = json.dumps(fields, sort_keys=True, default=str)
+            group = groups.setdefault(key, dataclasses.replace(record, fields={**fields, "labelled": []}))
+            group.fields["labelled"].append((desirable, completion))
+    yield from groups.values()
+
+
+def _labelled(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    """Single judgements: each desirable answer to a prompt with each undesirable one to the same prompt."""
+    prompt = message_field(fields, "prompt", "user")
+    sides: dict[bool, list[list[Any]]] = {True: [], False: []}
+    for desirable, completion in fields["labelled"]:
+        answer = message_field(normalize_record({"completion": completion}), "completion", "assistant")
+        if not answer or any(answer in side for side in sides.values()):
+            yield Dropped("answer given twice" if answer else "empty answer")
+        elif len(sides[True]) + len(sides[False]) == MOST_ANSWERS:
+            yield Dropped(f"answer after the first {MOST_ANSWERS}")
+        else:
+            sides[desirable].append(answer)
+    if not sides[True] or not sides[False]:
+        yield from (Dropped("no answer with the other label to the same prompt") for _ in sides[True] + sides[False])
+    for chosen in sides[True]:
+        for rejected in sides[False]:
+            yield {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
 DETAILS = ("tie", "rating_chosen", "rating_rejected", "annotator", "category", "truth")
 
 FORMATS = {
@@ -211,8 +258,12 @@ FORMATS = {
         Format("binarized", (("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),), _binarized),
         Format("pairs", (("prompt", "chosen", "rejected"),), _schema, optional=DETAILS),
         Format("hh", (("chosen", "rejected"),), _dialogues),
+        Format("kto", (("prompt", "completion", "label"),), _labelled, gather=gather_labels),
+        Format("oasst", (("prompt", "message_tree_id"),), read_ranked_answers, applies=is_tree),
+        Format("oasst-messages", (("message_id", "parent_id", "text", "role"),), read_ranked_answers, TREE_FIELDS,
+               gather=gather_trees),
     )
-}
+}  # fmt: skip
 """In the order in which they are tried; a record that fits two is the first."""
 
 PREFERENCES = Kind("preferences", ("prompt", "chosen", "rejected"), FORMATS, tidy_preference)
@@ -287,14 +338,14 @@ def compare(records: Sequence[dict[str, Any]]) -> PreferenceComparison:
     Args:
         records: one or more lines with the same prompt, as `tidy_preference` leaves them.
     """
-    numbers: dict[tuple[tuple[str, str], ...], int] = {}
+    numbers: dict[str, int] = {}
     answers: list[tuple[Message, ...]] = []
     truths: list[float | None] = []
     pairs = []
     for record in records:
         placed = []
         for side, score in zip(("chosen", "rejected"), record.get("truth") or (None, None)):
-            number = numbers.setdefault(tuple((m["role"], m["content"]) for m in record[side]), len(answers))
+            number = numbers.setdefault(json.dumps(contents_of(record[side])), len(answers))
             if number == len(answers):
                 answers.append(tuple(record[side]))
                 truths.append(None)

@@ -25,11 +25,11 @@ import numpy as np
 
 from understudy import __version__
 from understudy.data.chat.conversations import CONVERSATIONS
-from understudy.data.chat.formats import read_formatted
+from understudy.data.chat.formats import ParsedRow, UnknownFormat, parse_columns, read_formatted
 from understudy.data.chat.preferences import PREFERENCES
 from understudy.data.chat.prepared import VAL_FRACTION, read_manifest, record_hash, validation_mask
 from understudy.data.chat.prompts import PROMPTS
-from understudy.data.fetch.download import disk_problem
+from understudy.data.fetch.download import UnavailableError, disk_problem
 from understudy.data.generated import CORPORA
 from understudy.data.layout import (
     CACHE,
@@ -44,7 +44,7 @@ from understudy.data.layout import (
 )  # fmt: skip
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.request import default_name, make_request
-from understudy.data.sources import Feed, Generated, Request, Sampler, open_feed
+from understudy.data.sources import Feed, Generated, Part, Request, Sampler, open_feed
 from understudy.files import locked, write_text
 from understudy.identity.settings import IdentitySettings
 from understudy.tokenizer.base import clean
@@ -55,6 +55,10 @@ REPORTS = 500
 """The most reports of progress of each source."""
 REASONS = 20
 """The most reasons of dropped records, and the most unused fields, that are counted by name."""
+PLACES = 3
+"""Places of dropped records that are remembered for each reason."""
+MAX_DROPPED = 0.5
+"""The largest share of records that cannot be used."""
 BY_HASH = -1
 LEFT_OUT = len(SPLITS)
 
@@ -76,7 +80,9 @@ class ChatSummary:
             weight = "" if source["weight"] == 1 else f", each {source['weight']:g} times an epoch"
             lines.append(f"  {source['name']}: {source['train']:,} train, {source['val']:,} val {kind}{weight}")
             for reason, count in source["dropped"].items():
-                lines.append(f"    dropped, {reason}: {count:,}")
+                places = source.get("dropped_at", {}).get(reason)
+                lines.append(f"    dropped, {reason}: {count:,}" + (f" (first: {places[0]})" if places else ""))
+            lines += [f"    not read to its end: {sentence}" for sentence in source.get("failed", ())]
             for name, count in source["left_out"].items():
                 lines.append(f"    files left out, {name}: {count:,}")
             if source["unused_fields"]:
@@ -100,6 +106,9 @@ def prepare_conversations(
     endpoint: str | None = None,
     sampling: Sampler | None = None,
     identity: IdentitySettings | None = None,
+    validation: Sequence[str] = (),
+    columns: str | None = None,
+    max_dropped: float | None = None,
 ) -> ChatSummary:
     """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
 
@@ -119,6 +128,11 @@ def prepare_conversations(
         endpoint: of the hub, where it is another than the library's.
         sampling: have a run answer the questions of a generated corpus; the answers become preferences.
         identity: who the assistant is, of the source `identity`; from :func:`understudy.identity.settings.read_identity`.
+        validation: files, folders and globs that are for validation; the sources are then to train on alone.
+        columns: names of fields or columns in the files, for those of a format: "question=Frage,answer=Antwort"; by
+            numbers from 1 for CSV files without a header.
+        max_dropped: the largest share of a source's records that may be dropped because they cannot be used; 0.5 by
+            default. Records that are not to be trained on, such as those with the label false, do not count.
 
     Raises:
         UnavailableError: the network is away or the disk is full.
@@ -133,12 +147,23 @@ def prepare_conversations(
             f"the run {sampling.run} would do nothing for {kind} of {', '.join(sources)}: its answers become preferences "
             f"of a generated source alone ({', '.join(CORPORA)}), --kind preferences"
         )
+    if sampling is not None and validation:
+        raise ValueError(
+            f"--val does nothing with answers of the run {sampling.run}, which has its own validation split"
+        )
     if format_name is not None and format_name not in KINDS[kind].formats:
         raise ValueError(f"no format {format_name!r}: choose one of {', '.join(KINDS[kind].formats)}")
-    settings = {"kind": kind, "record_format": format_name}
-    request = make_request(kind, sources, val_fraction, limit, seed, report, settings, sampling, identity=identity)
-    if format_name is not None and all(isinstance(source.origin, Generated) for source in request.sources):
-        raise ValueError(f"format {format_name!r} would do nothing for {kind} of {sources[0]}: leave it out")
+    if max_dropped is not None and not 0 <= max_dropped <= 1:
+        raise ValueError(f"--max-dropped is a share from 0 to 1, not {max_dropped}")
+    named = parse_columns(columns, KINDS[kind]) if columns else None
+    settings = {"kind": kind, "record_format": format_name, "columns": named}
+    request = make_request(
+        kind, sources, val_fraction, limit, seed, report, settings, sampling, validation, identity=identity
+    )
+    if all(isinstance(source.origin, Generated) for source in request.sources):
+        for name, value in (("format", format_name), ("columns", columns), ("max_dropped", max_dropped)):  # of files
+            if value is not None:
+                raise ValueError(f"{name} {value!r} would do nothing for {kind} of {sources[0]}: leave it out")
     folder = out or Path("data") / f"{sampling.run_name() if sampling else default_name(request.sources)}-{kind}"
     try:
         check_folder(folder, ".bin", "text as tokens")
@@ -146,7 +171,8 @@ def prepare_conversations(
         status = "already prepared" if manifest else "prepared"
         if manifest is None:
             with locked(folder, "--out"), _partial_folder(folder) as partial_folder:
-                manifest = _write(partial_folder, request, cache, report, endpoint)
+                most = MAX_DROPPED if max_dropped is None else max_dropped
+                manifest = _write(partial_folder, request, cache, report, endpoint, most)
                 put_in_place(folder, (*(f"{split}.jsonl" for split in SPLITS), MANIFEST))
     except OSError as error:
         raise disk_problem(error, folder) from error
@@ -182,29 +208,72 @@ def _partial_folder(folder: Path) -> Iterator[Path]:
 
 @dataclass
 class _Read:
-    """The lines read so far: of each its source, its split or BY_HASH, and its hash; of each source the records dropped
-    by reason, and the fields that nothing reads."""
+    """The lines read so far: of each its source, its split or BY_HASH, and its hash; and the remarks on each source."""
 
     sources: array = field(default_factory=lambda: array("i"))
     splits: array = field(default_factory=lambda: array("b"))
     hashes: array = field(default_factory=lambda: array("Q"))
-    dropped: list[Counter[str]] = field(default_factory=list)
-    unused: list[Counter[str]] = field(default_factory=list)
+    remarks: list[_Remarks] = field(default_factory=list)
 
 
-def _write(partial_folder: Path, request: Request, cache: Path, report: Report, endpoint: str | None) -> dict[str, Any]:
+@dataclass
+class _Remarks:
+    """Remarks on one source.
+
+    Attributes:
+        dropped: the number of records dropped, by reason.
+        places: the first of them, by reason.
+        unusable: those that count against the largest share.
+        unused: fields that nothing reads.
+        skipped: files that hold no such records, by ending or a few words.
+        failed: a sentence for each file that was not read, or not to its end.
+        problem: the sentence about the first file without such records.
+    """
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[str]] = field(default_factory=dict)
+    unusable: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+    problem: str = ""
+
+    def drop(self, reason: str, where: str, intended: bool) -> None:
+        known = reason in self.dropped or len(self.dropped) < REASONS
+        reason = reason if known else "other reasons"
+        self.dropped[reason] += 1
+        self.unusable += not intended
+        places = self.places.setdefault(reason, [])
+        if where and len(places) < PLACES:
+            places.append(where)
+
+    def reasons(self) -> str:
+        """The reasons with their numbers and the first place, for a sentence."""
+        if not self.dropped:
+            return self.problem or "; ".join(self.failed) or "it is empty"
+        place = next((places[0] for places in self.places.values() if places), "")
+        return ", ".join(f"{reason}: {n:,}" for reason, n in self.dropped.items()) + (
+            f"; first at {place}" if place else ""
+        )
+
+
+def _write(
+    partial_folder: Path, request: Request, cache: Path, report: Report, endpoint: str | None, max_dropped: float
+) -> dict[str, Any]:
     """Both splits and the manifest, whole, in `partial_folder`."""
     read, feeds, kind = _Read(), [], request.kind
-    reader = partial(read_formatted, KINDS[kind], format_name=request.mapping["record_format"])
+    wanted = request.mapping
+    reader = partial(read_formatted, KINDS[kind], format_name=wanted["record_format"], columns=wanted["columns"])
     with (partial_folder / EVERYTHING).open("wb") as file:
         for number, source in enumerate(request.sources):
             feeds.append(open_feed(source, request, reader, cache, report, endpoint=endpoint))
-            read.dropped.append(Counter())
-            read.unused.append(Counter())
+            read.remarks.append(_Remarks())
+            before = len(read.sources)
             _read_source(file, number, feeds[-1], request, read, report)
-            if number not in read.sources[-1:]:
-                reasons = ", ".join(f"{reason}: {n:,}" for reason, n in read.dropped[-1].items()) or "it is empty"
-                raise ValueError(f"{source.name} has no {kind} to train on ({reasons})")
+            if len(read.sources) == before:
+                raise ValueError(f"{source.name} has no {kind} to train on ({read.remarks[-1].reasons()})")
+            if not isinstance(source.origin, Generated):
+                _check_dropped(source.name, len(read.sources) - before, read.remarks[-1], max_dropped)
     splits = _divide(request, read)
     hashes = _write_splits(partial_folder, splits)
     manifest = _make_manifest(partial_folder, request, feeds, read, splits, hashes)
@@ -212,17 +281,46 @@ def _write(partial_folder: Path, request: Request, cache: Path, report: Report, 
     return manifest
 
 
+def _check_dropped(name: str, used: int, remarks: _Remarks, most: float) -> None:
+    """Refuse a source of which too large a share cannot be used.
+
+    Raises:
+        ValueError: it is such a source.
+    """
+    total = used + remarks.unusable
+    if remarks.unusable > most * total:
+        share = -(-100 * remarks.unusable // total) / 100
+        raise ValueError(
+            f"{name}: {remarks.unusable:,} of {total:,} records cannot be used, which is more than the share of {most:g} "
+            f"({remarks.reasons()}); correct them, or leave them out with --max-dropped {share:g}"
+        )
+
+
+def _without_stop(rows: Iterator[ParsedRow], kind: str, part: Part, remarks: _Remarks) -> Iterator[ParsedRow]:
+    """The rows of one of several files; an error becomes a row."""
+    try:
+        yield from rows
+    except UnavailableError:
+        raise
+    except UnknownFormat as error:
+        remarks.problem = remarks.problem or str(error)
+        yield ParsedRow(None, f"without {kind}", part.size, where=part.name, file="skipped")
+    except ValueError as error:
+        yield ParsedRow(None, str(error), part.size, where=part.name, file="failed")
+
+
 def _read_source(file: BinaryIO, number: int, feed: Feed, request: Request, read: _Read, report: Report) -> None:
     """Append the lines of one source."""
     name, stage = request.sources[number].name, f"{feed.doing} {request.sources[number].name}"
-    dropped, unused = read.dropped[number], read.unused[number]
+    remarks, unused = read.remarks[number], read.remarks[number].unused
     # A generated source stops by itself.
     limit = None if isinstance(request.sources[number].origin, Generated) else request.limit
     total, before, reported = sum(part.size for part in feed.parts), 0, 0
     counts: Counter[str | None] = Counter()
     report(PreparationProgress(stage, 0, total))
     for i, part in enumerate(feed.parts):
-        for row in feed.read(i):
+        rows = feed.read(i)
+        for row in _without_stop(rows, request.kind, part, remarks) if len(feed.parts) > 1 else rows:
             if limit is not None and counts[part.split] == limit:
                 break
             if before + row.offset - reported > total / REPORTS:
@@ -230,7 +328,12 @@ def _read_source(file: BinaryIO, number: int, feed: Feed, request: Request, read
                 report(PreparationProgress(stage, reported, total))
             unused.update(name for name in row.unused if name in unused or len(unused) < REASONS)
             if row.record is None:
-                dropped[row.reason if row.reason in dropped or len(dropped) < REASONS else "other reasons"] += 1
+                if row.file == "skipped":
+                    remarks.skipped[row.reason] += 1
+                elif row.file == "failed":
+                    remarks.failed.append(row.reason)
+                else:
+                    remarks.drop(row.reason, row.where, row.intended)
                 continue
             record = {**row.record, "source": name}
             # Values that parquet has and JSON has not, such as dates among the other fields, become text.
@@ -247,7 +350,7 @@ def _read_source(file: BinaryIO, number: int, feed: Feed, request: Request, read
 def _divide(request: Request, read: _Read) -> np.ndarray:
     """The split of every line (N,), as an index into SPLITS, or LEFT_OUT.
 
-    A prompt for validation in one source with splits of its own is left out of another's training, and counted.
+    A prompt or conversation for validation in one source with splits of its own is left out of training, and counted.
     """
     splits = np.array(read.splits, dtype=np.int8)
     hashes = np.array(read.hashes, dtype=np.uint64)
@@ -256,11 +359,11 @@ def _divide(request: Request, read: _Read) -> np.ndarray:
         names = ", ".join(source.name for source in request.sources)
         fraction = request.val_fraction or VAL_FRACTION
         splits[undecided] = validation_mask(hashes[undecided], fraction, names, KINDS[request.kind].divided)
-    if request.kind != "conversations":
-        on_both = (splits == SPLITS.index("train")) & np.isin(hashes, hashes[splits == SPLITS.index("val")])
-        splits[on_both] = LEFT_OUT
-        for number in np.array(read.sources, dtype=np.int32)[on_both].tolist():
-            read.dropped[number]["prompt that is for validation"] += 1
+    on_both = (splits == SPLITS.index("train")) & np.isin(hashes, hashes[splits == SPLITS.index("val")])
+    splits[on_both] = LEFT_OUT
+    noun = KINDS[request.kind].divided.removesuffix("s")
+    for number in np.array(read.sources, dtype=np.int32)[on_both].tolist():
+        read.remarks[number].drop(f"{noun} that is for validation", "", intended=True)
     for index, split in enumerate(SPLITS):
         if not (splits == index).any():
             raise ValueError(f"nothing of {request.sources[0].name} fell to {split}: give more data")
@@ -300,9 +403,11 @@ def _make_manifest(
                 "name": source.name,
                 "weight": source.weight,
                 **dict(zip(SPLITS, counts)),
-                "dropped": dict(sorted(read.dropped[number].items())),
-                "unused_fields": dict(sorted(read.unused[number].items())),
-                "left_out": feed.left_out,
+                "dropped": dict(sorted(read.remarks[number].dropped.items())),
+                "dropped_at": {reason: at for reason, at in sorted(read.remarks[number].places.items()) if at},
+                "failed": read.remarks[number].failed,
+                "unused_fields": dict(sorted(read.remarks[number].unused.items())),
+                "left_out": dict(sorted((read.remarks[number].skipped + Counter(feed.left_out)).items())),
                 "notes": list(feed.notes),
                 "revision": feed.revision,
                 "parts": [asdict(part) for part in feed.parts],

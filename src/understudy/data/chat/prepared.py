@@ -21,7 +21,7 @@ import numpy as np
 
 from understudy.data import layout
 from understudy.data.chat.formats import Dropped, Kind
-from understudy.data.chat.messages import normalize_record, with_context
+from understudy.data.chat.messages import contents_of, normalize_record, with_context
 from understudy.data.inputs import file_ending
 from understudy.data.layout import PARTIAL, SPLITS
 from understudy.data.records import READERS, parse_object
@@ -170,8 +170,7 @@ def _checked(line: bytes, where: str, kind: Kind) -> dict[str, Any]:
 
 def record_hash(record: dict[str, Any], kind: Kind) -> int:
     """64 bits by which a record of this kind falls on one side: the hash of its first messages."""
-    messages = record[kind.fields[0]]
-    return text_hash(json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False))
+    return text_hash(json.dumps(contents_of(record[kind.fields[0]]), ensure_ascii=False))
 
 
 def validation_mask(hashes: np.ndarray, fraction: float, name: str, noun: str = "conversations") -> np.ndarray:

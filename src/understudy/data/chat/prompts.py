@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from understudy.data.chat.conversations import CONVERSATIONS, check_form, gsm8k_solution, tidy_messages
-from understudy.data.chat.formats import Dropped, Format, Kind, Reader, message_field, read_formatted
-from understudy.data.chat.messages import text_field, without_weights
+from understudy.data.chat.conversations import ANSWERS, CONVERSATIONS, check_form, gsm8k_solution, tidy_messages
+from understudy.data.chat.formats import Dropped, Format, Kind, NotUsed, Reader, message_field, read_formatted
+from understudy.data.chat.messages import text_field, without_none, without_weights
 from understudy.data.chat.prepared import Prepared, open_prepared
 from understudy.data.generated import validate_check
 from understudy.data.records import kind_of
-from understudy.tokenizer.chat import Message
+from understudy.tokenizer.chat import ANSWERED, Message
 
 _ANSWER = {"role": "assistant", "content": "."}  # any: a prompt is in order when an answer may follow it
 
@@ -48,17 +48,14 @@ def tidy_prompt(record: dict[str, Any]) -> dict[str, Any] | Dropped:
     return {**record, **texts, "prompt": without_weights(messages[:-1])}
 
 
-def _without_none(value: Any) -> Any:
-    """A check without the fields that are None: parquet gives every check the fields of all of them."""
-    if isinstance(value, dict):
-        return {name: _without_none(item) for name, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list) else value
+ASKING_FIELDS = ("prompt", "question", "query", "instruction")
 
 
 def _prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A text or messages; the other fields are for the verifier."""
     record = {
-        "prompt": message_field(fields, "prompt", "user"),
-        "check": _without_none(fields.get("check")),
+        "prompt": message_field(fields, next(name for name in ASKING_FIELDS if name in fields), "user"),
+        "check": without_none(fields.get("check")),
         "answer": text_field(fields, "answer").strip(),
         "category": text_field(fields, "category"),
         "task": text_field(fields, "task"),
@@ -73,24 +70,35 @@ def _gsm8k(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _of_conversation(read: Reader) -> Reader:
-    def read_as_prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+    def read_as_prompts(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped | NotUsed]:
         for conversation in read(fields):
+            if isinstance(conversation, Dropped | NotUsed):
+                yield conversation
+                continue
             messages = conversation["messages"]
             check_form(messages)
-            end = max((i + 1 for i, m in enumerate(messages) if m["role"] == "user"), default=0)
+            end = max((i + 1 for i, m in enumerate(messages) if m["role"] in ANSWERED), default=0)
             answer = messages[-1]["content"].strip() if len(messages) > end else ""
             yield {"prompt": messages[:end]} | ({"answer": answer} if answer else {})
 
     return read_as_prompts
 
 
-FORMATS = {
-    **{
-        name: replace(row, read=_gsm8k if name == "gsm8k" else _of_conversation(row.read), keeps_fields=False)
-        for name, row in CONVERSATIONS.formats.items()
-    },
-    "prompts": Format("prompts", (("prompt",),), _prompts, optional=("check", "answer", "category", "task")),
-}
+OTHER_ANSWERS = {"completion", *ANSWERS} - {"answer"}
+OWN = Format(
+    "prompts", tuple((name,) for name in ASKING_FIELDS), _prompts, ("check", "answer", "category", "task"),
+    applies=lambda fields: not OTHER_ANSWERS & fields.keys(),
+)  # fmt: skip
+
+
+def _formats() -> Iterator[Format]:
+    for name, row in CONVERSATIONS.formats.items():
+        if name == "pairs":  # which a prompt with an answer fits too
+            yield OWN
+        yield replace(row, read=_gsm8k if name == "gsm8k" else _of_conversation(row.read), keeps_fields=False)
+
+
+FORMATS = {row.name: row for row in _formats()}
 """In the order in which they are tried; a record that fits two is the first."""
 
 PROMPTS = Kind("prompts", ("prompt",), FORMATS, tidy_prompt)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from understudy.data.fetch.download import UnavailableError, disk_problem
 from understudy.data.layout import Split
@@ -28,6 +28,16 @@ CONVERTED = "refs/convert/parquet"
 OTHER_SPLITS = {"test", "validation", "valid", "val", "dev"}
 
 
+class About(NamedTuple):
+    """A named source, for its users. `bytes`: what is fetched of it, `rows`: its records or documents; None where it is not
+    known."""
+
+    what: str
+    licence: str
+    bytes: int | None = None
+    rows: int | None = None
+
+
 @dataclass(frozen=True)
 class HubDataset:
     """A dataset to read. `config`: one of its subsets. `files`: a pattern that names the files; with `val_files` too they
@@ -38,6 +48,7 @@ class HubDataset:
     field: str | None = None
     files: str | None = None
     val_files: str | None = None
+    about: About | None = None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
+from understudy.data.archives import open_zip
 from understudy.data.decoding import TextDecoder
 from understudy.data.inputs import InputFile
 from understudy.data.text.documents import DocumentCutter, DocumentPiece, GutenbergCutter, note_piece
 from understudy.data.text.readers.base import MAX_DOCUMENT_BYTES, ReadOptions
 from understudy.data.text.readers.html import all_text
-from understudy.data.text.readers.packages import open_zip
 from understudy.data.text.readers.xml import ElementHandler, local_name, parse_xml
 
 DOCX_TEXT = "word/document.xml"

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from understudy.data.archives import tar_members, zip_members
 from understudy.data.decoding import looks_like_text
 from understudy.data.inputs import InputFile
-from understudy.data.text.readers.archives import read_tar, read_zip
+from understudy.data.text.readers.archives import read_archive
 from understudy.data.text.readers.base import Reader
 from understudy.data.text.readers.fields import read_fields
 from understudy.data.text.readers.html import read_html
@@ -70,8 +71,8 @@ TEXT_KINDS: tuple[TextKind, ...] = (
     TextKind("WARC", read_warc, (".warc", ".wet"), lambda head: head.startswith(b"WARC/"), libraries=("warcio", "trafilatura")),
     TextKind("mailbox", read_mbox, (".mbox",), _is_mbox),
     TextKind("mail", read_eml, (".eml",)),
-    TextKind("zip", read_zip, (".zip",), members=True),
-    TextKind("tar", read_tar, (".tar",), lambda head: head[257:262] == b"ustar", members=True),
+    TextKind("zip", partial(read_archive, members=zip_members), (".zip",), members=True),
+    TextKind("tar", partial(read_archive, members=tar_members), (".tar",), lambda head: head[257:262] == b"ustar", members=True),
     TextKind("OPUS", read_opus, fits=is_opus),
     TextKind("plain text", read_plain, (".txt", ".md"), looks_like_text, divided=True),
 )  # fmt: skip
