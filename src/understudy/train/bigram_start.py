@@ -78,7 +78,7 @@ class BigramBatches(BatchSource):
         order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
         number = -(-len(order) // BATCH)
         return cls(
-            first, second, pair_counts, counts, endings / endings.sum(), [order[k::number] for k in range(number)],
+            first, second, pair_counts, counts, endings / endings.sum(), [order[k::number].contiguous() for k in range(number)],
         )  # fmt: skip
 
     def factorise(self, width: int) -> tuple[Tensor, Tensor]:
