@@ -116,8 +116,8 @@ def formats() -> str:
     ]  # fmt: skip
     heads = ("name", "kind", "contents", "licence", "size", "records", "on the hub")
     pages.append(
-        "## Named sources\n\n`understudy prepare --list` prints this table. Sizes and numbers are those that the publishers "
-        "gave in November 2026, rounded.\n\n" + table(heads, rows)
+        "## Named sources\n\n`understudy prepare --list` prints this table. Sizes and numbers are of November 2026; round "
+        "numbers are estimates.\n\n" + table(heads, rows)
     )
     pages.append("## Tasks and verifiers\n\n" + table(("table", "names"), [
         ["`evaluate --tasks`", ", ".join(map(code, TASKS))], ["`task` of a prompt", ", ".join(map(code, VERIFIERS))],

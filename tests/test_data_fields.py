@@ -158,6 +158,7 @@ MESSAGES: list[tuple[list[dict[str, Any]], list[dict[str, Any]] | str]] = [
     ([{"role": "system", "content": "", "tools": '[{"name": "w"}]'}, USER, says("Yes.")],
      [{"role": "system", "content": "", "tools": [WEATHER_TOOL]}, USER, says("Yes.")]),
     ([USER, says(None, tool_calls=[{"id": "c"}])], "tool call without a name"),
+    ([USER, {"role": "function_call", "content": "{}"}, {"role": "observation", "content": "x"}], "tool call without a name"),
     ([USER, says(None, function_call={"name": "w", "arguments": "sun"})], "arguments are no JSON object"),
     ([USER | {"tool_calls": [{"name": "w"}]}, says("Yes.")], "tool call in a message of the user"),
     ([USER | {"tools": [{"name": "w"}]}, says("Yes.")], "list of tools in a message of the user"),
@@ -185,6 +186,29 @@ def test_keys_of_messages_that_nothing_reads_are_counted(tmp_path: Path) -> None
     path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [USER | {"name": "Ada"}, says("Yes.", reasoning="x")]}])
     [row] = read_formatted(KINDS["conversations"], path)
     assert row.unused == ("messages.name", "messages.reasoning")
+
+
+def test_calls_of_a_prepared_conversation_are_trained(tmp_path: Path) -> None:
+    tool = {"name": "sky", "parameters": {"type": "object"}}
+    records = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, says(None, function_call={"name": "sky", "arguments": f'{{"n": {n}}}'}),
+                      {"role": "function", "name": "sky", "content": "blue"}, says("It is blue.")],
+         "functions": [tool], "system": "Be brief."}
+        for n in range(30)
+    ]  # fmt: skip
+    [source] = prepare_conversations([str(write_jsonl(tmp_path / "a.jsonl", records))], tmp_path / "out").manifest[
+        "sources"
+    ]
+    assert source["dropped"] == {} and source["unused_fields"] == {}
+    opened = open_conversations(tmp_path / "out", "train")
+    tokenizer = with_chat_tokens(train_tokenizer("bpe", ["user assistant system tool"] * 9, 280))
+    rows = render_set([opened[0]["messages"]], tokenizer, 1000)
+    assert tokenizer.decode(rows.tokens[rows.mask].tolist()) == (
+        '<tool_call>\n{"name": "sky", "arguments": {"n": 0}}\n</tool_call><|im_end|>It is blue.<|im_end|>'
+    )
+    text = tokenizer.decode(rows.tokens.tolist())
+    assert text.startswith('<|im_start|>system\nBe brief.\n\nTools:\n{"type": "function", "function": {"name": "sky"')
+    assert "<|im_start|>tool\nblue<|im_end|>" in text
 
 
 def test_an_answer_with_weight_0_is_masked() -> None:

@@ -207,6 +207,15 @@ def test_named_sources_have_a_licence_and_their_files_are_where_they_say(
             assert [file.path for file in listing.files if file.path in wanted] == sorted(wanted, key=wanted.index)
             splits = [file.split for file in listing.files]
             assert splits == (["train", "val"] if origin.val_files else [None])
+    hh = NAMED["preferences"]["hh"]
+    assert isinstance(hh, HubDataset)
+    files = {f"default/{split}/0000.parquet": data for split in ("train", "test", "validation")}
+    hub.repos = {"Anthropic/hh-rlhf": {MAIN: {"helpful-base/train.jsonl.gz": b"x"}, CONVERTED: files}}
+    listing = list_dataset(hh, hub.url)
+    assert [(file.path, file.split) for file in listing.files] == [
+        ("default/train/0000.parquet", "train"), ("default/test/0000.parquet", "val")
+    ]  # fmt: skip
+    assert listing.revision == CONVERTED
     assert main(["prepare", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["source", "kind", "licence", "size", "rows", "contents"]

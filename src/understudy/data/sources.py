@@ -4,8 +4,8 @@ A source becomes a feed: parts (files, or splits of a generated corpus) that are
 of TEXT, CONVERSATIONS or PREFERENCES; a generated one is a row of generated.CORPORA. How a file is read is told by the
 caller, and the arguments of a user become sources in request.py.
 
-Licences, sizes and numbers of rows are those that the publishers' pages gave in November 2026, rounded; a publisher may
-change them. Sizes are of the files that are fetched.
+Licences, sizes and numbers of rows are those that the publishers, or others who counted, gave in November 2026. Round
+numbers are estimates. Sizes are of the files that are fetched.
 """
 
 from __future__ import annotations
@@ -256,7 +256,8 @@ IDENTITY = "identity"
 PREFERENCES: dict[str, Origin] = {
     **{name: Generated(name) for name in CORPORA},
     "hh": HubDataset(
-        "Anthropic/hh-rlhf", about=About("dialogues, helpful and harmless (HH-RLHF)", "MIT", 190_000_000, 160_800)
+        "Anthropic/hh-rlhf", files="default/train/*.parquet", val_files="default/test/*.parquet",
+        about=About("dialogues, helpful and harmless (HH-RLHF)", "MIT", 190_000_000, 169_352),
     ),
     "ultrafeedback": HubDataset(
         "HuggingFaceH4/ultrafeedback_binarized",

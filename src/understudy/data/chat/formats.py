@@ -95,7 +95,7 @@ class Format:
             format.
         keeps_fields: whether the record's other fields are kept.
         applies: a further condition on the first record of a file.
-        gather: puts together all records of a file, where what is read is spread over several.
+        gather: puts together all records of a file, where what is read is spread over several; they are held in memory.
     """
 
     name: str

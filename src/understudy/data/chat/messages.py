@@ -195,6 +195,8 @@ def _message(item: dict[str, Any]) -> Message:
     if name.lower() in CALL_ROLES:
         text = item["content"] if "content" in item else item.get("value")
         message: Message = {"role": "assistant", "content": "", "tool_calls": tool_calls(text)}
+        if not message["tool_calls"]:
+            raise ValueError("tool call without a name")
     elif name.lower() not in ROLE_NAMES:
         raise ValueError(f"message from {name[:40]!r}")
     else:

@@ -41,7 +41,7 @@ class About(NamedTuple):
 @dataclass(frozen=True)
 class HubDataset:
     """A dataset to read. `config`: one of its subsets. `files`: a pattern that names the files; with `val_files` too they
-    are its two splits."""
+    are its two splits. A dataset without parquet files is named by those of the hub's converter (`default/train/*`)."""
 
     repo: str
     config: str | None = None
@@ -79,7 +79,8 @@ def parse_hub_name(argument: str) -> HubDataset:
 
 
 def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing:
-    """The parquet files of a dataset's training split, or those that it names, in the order of their names.
+    """The parquet files of a dataset's training split, or those that it names, in the order of their names. Files that it
+    names may be the repository's or the converter's.
 
     Raises:
         UnavailableError: the hub cannot be reached.
@@ -91,14 +92,19 @@ def list_dataset(dataset: HubDataset, endpoint: str | None = None) -> HubListing
         api = HfApi(endpoint=endpoint)
         main, configs = _tree(api, dataset.repo, "dataset")
         main = dataclasses.replace(main, files=tuple(file for file in main.files if file.path.endswith(".parquet")))
-        if chosen := _named_files(dataset, main.files) or _choose_main(dataset, main.files, configs):
-            return dataclasses.replace(main, files=tuple(chosen))
+        named = dataset.files is not None
+        if main.files or not named:
+            chosen = _named_files(dataset, main.files) if named else _choose_main(dataset, main.files, configs)
+            if chosen:
+                return dataclasses.replace(main, files=tuple(chosen))
         if not api.revision_exists(dataset.repo, CONVERTED, repo_type="dataset"):
             raise ValueError(
                 f"the dataset {dataset.repo} holds no parquet files, nor has the hub converted it; fetch "
                 "its files yourself and give their paths instead"
             )
         converted, _ = _tree(api, dataset.repo, "dataset", CONVERTED)
+        if named:
+            return dataclasses.replace(converted, files=tuple(_named_files(dataset, converted.files)))
     return _choose_converted(dataset, converted)
 
 
