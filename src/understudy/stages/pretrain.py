@@ -12,6 +12,7 @@ from understudy.data.mixture import MixedWindows, Phase
 from understudy.data.text.shards import data_tokenizer, open_split
 from understudy.evaluation.loss import LossResult, loss_over, pooled
 from understudy.files import sha256_of_text
+from understudy.model import GPT
 from understudy.tokenizer import Tokenizer
 from understudy.train.bigram_start import start_from_bigrams
 from understudy.train.objective import NextToken
@@ -69,6 +70,7 @@ class Pretrain(TrainingStage):
         self.batches = IndexedBatches(self._rows(context.config), context)
 
     def _start_from_bigrams(self, context: StageContext) -> None:
+        assert isinstance(context.model, GPT)  # the configuration refuses the bigram family
         began = time.perf_counter()
         loss = start_from_bigrams(context.model, [part.tokens for part in self.parts], context.runtime)
         elapsed = torch.tensor(time.perf_counter() - began)
