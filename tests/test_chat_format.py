@@ -149,9 +149,11 @@ def test_calls_of_tools_are_trained_and_their_results_are_not() -> None:
     assert trained == f"{call}\n{call}<|im_end|>Under the bridge.<|im_end|>I look.\n{call}<|im_end|>"
     assert len(rendered.contents) == 1 + len(TOOL_TALK)
     assert ours.decode(rendered.tokens).startswith('<|im_start|>system\nTools:\n{"type": "function", "function"')
-    assert (
-        fit(ours, TOOL_TALK, 10_000).messages == [*TOOL_TALK[:3], {"role": "tool", "content": "mill"}, *TOOL_TALK[4:]]
-    )
+    assert fit(ours, TOOL_TALK, 10_000).messages == [
+        *TOOL_TALK[:3],
+        {"role": "tool", "content": "mill"},
+        *TOOL_TALK[4:],
+    ]
 
 
 def test_the_template_needs_no_more_than_jinja() -> None:

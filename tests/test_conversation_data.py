@@ -610,7 +610,16 @@ def flat_tree() -> list[dict[str, Any]]:
     """A tree as single messages, out of order, one without its parent and two that are each other's."""
 
     def message(id: str, parent: str | None, role: str, text: str, **more: Any) -> dict[str, Any]:
-        return {"message_id": id, "parent_id": parent, "role": role, "text": text, "rank": None, "deleted": False, "lang": "en", **more}
+        return {
+            "message_id": id,
+            "parent_id": parent,
+            "role": role,
+            "text": text,
+            "rank": None,
+            "deleted": False,
+            "lang": "en",
+            **more,
+        }
 
     return [
         message("b", "a", "assistant", "Second.", rank=1), message("a", None, "prompter", "Hi"),
