@@ -201,7 +201,7 @@ def test_calls_of_a_prepared_conversation_are_trained(tmp_path: Path) -> None:
     ]
     assert source["dropped"] == {} and source["unused_fields"] == {}
     opened = open_conversations(tmp_path / "out", "train")
-    tokenizer = with_chat_tokens(train_tokenizer("bpe", ["user assistant system tool"] * 9, 280))
+    tokenizer = with_chat_tokens(train_tokenizer("bpe", ["user assistant system tool"] * 9, 270))
     rows = render_set([opened[0]["messages"]], tokenizer, 1000)
     assert tokenizer.decode(rows.tokens[rows.mask].tolist()) == (
         '<tool_call>\n{"name": "sky", "arguments": {"n": 0}}\n</tool_call><|im_end|>It is blue.<|im_end|>'
