@@ -27,8 +27,10 @@ from understudy.data.progress import preparation_bars
 from understudy.data.text.prepare import TextSummary
 from understudy.data.text.prepare import prepare as prepare_text
 from understudy.evaluation.compare import RunComparison, by_reward, compare_runs
+from understudy.evaluation.questions import find_benchmarks
 from understudy.evaluation.run_evaluation import RunEvaluation, evaluate_split
 from understudy.evaluation.runner import TaskEvaluation, evaluate_on_tasks, find_tasks
+from understudy.report.cleaning import cleaning_page
 from understudy.rewards.model import RewardModel
 from understudy.run import load_run
 from understudy.runtime import start_runtime
@@ -49,7 +51,8 @@ def prepare(
         out: the folder; by default data/NAME.
         kind: "text", "conversations", "preferences" or "prompts".
         options: further arguments of :func:`understudy.data.text.prepare.prepare` (``tokenizer``, ``vocab_size``, …) or
-            of :func:`understudy.data.chat.prepare.prepare_conversations` (``format_name``, ``limit``, …).
+            of :func:`understudy.data.chat.prepare.prepare_conversations` (``format_name``, ``limit``, …). In
+            ``decontaminate`` of text are names of tasks and paths of files.
 
     Raises:
         ValueError: sources or options that cannot be used.
@@ -58,7 +61,11 @@ def prepare(
     folder = None if out is None else Path(out)
     with preparation_bars() as report:
         if kind == "text":
-            return prepare_text(names, folder, report=report, **options)
+            if tasks := options.pop("decontaminate", ()):
+                options["decontaminate"] = find_benchmarks([tasks] if isinstance(tasks, str) else tasks)
+            summary = prepare_text(names, folder, report=report, **options)
+            cleaning_page(summary.folder)
+            return summary
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; choose text, {', '.join(KINDS)}")
         return prepare_conversations(names, folder, kind, report=report, **options)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OF_SAMPLING = ("answers", "temperature", "corrected", "ties")
 """Options that only mean something with --from."""
+OF_CLEANING = ("filter", "dedup", "decontaminate")
+"""Options that clean text."""
 OF_IDENTITY = ("name", "maker", "facts", "phrases")
 """Options of the source identity."""
 
@@ -70,8 +72,17 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="the most documents of each source; of generated ones, which have no end, the number to train on (with "
         "--from: the number of prompts; default: 2000)",
     )  # fmt: skip
+    add(
+        "--filter", metavar="NAMES",
+        help="of text: drop documents by these filters: gopher, c4, fineweb, language:CODE, pii (replaces addresses)",
+    )  # fmt: skip
+    add("--dedup", metavar="NAMES", help="of text: drop copies and repeated sentences: exact, minhash, sentence")
+    add(
+        "--decontaminate", metavar="NAMES",
+        help="of text: drop documents with questions of these tasks (hellaswag,gsm8k) or files",
+    )  # fmt: skip
     add("--seed", type=int, metavar="N", help="of generated sources (default: 0)")
-    add("--workers", type=int, metavar="N", help="threads that encode (default: one a core)")
+    add("--workers", type=int, metavar="N", help="threads that encode, and processes that clean (default: one a core)")
     add("--force", action="store_true", help="replace existing data")
     shared_arguments(parser, "--json", help="print the manifest")
 
@@ -98,7 +109,7 @@ def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.chat.prepare import prepare_conversations
     from understudy.data.progress import preparation_bars
 
-    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers"))
+    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers", *OF_CLEANING))
     sampling = _sampling(arguments)
     with preparation_bars() as report:
         summary = prepare_conversations(
@@ -145,6 +156,8 @@ def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
 def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.progress import preparation_bars
     from understudy.data.text.prepare import prepare as prepare_data
+    from understudy.evaluation.questions import find_benchmarks
+    from understudy.report.cleaning import cleaning_page, print_quality
 
     _refuse(arguments, ("format", "from", *OF_SAMPLING, *OF_IDENTITY))
     if arguments.kind == "stories" and arguments.sources != ["hamlet"]:
@@ -155,10 +168,35 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     if config is not None:
         tokenizer = tokenizer or config.tokenizer.kind
         vocab_size = vocab_size or (config.tokenizer.vocab_size if tokenizer == "bpe" else None)
+    filters, dedup, tasks = (_names(arguments, name) for name in OF_CLEANING)
+    benchmarks = find_benchmarks(tasks)
     with preparation_bars() as report:
         summary = prepare_data(
             arguments.sources, arguments.out, tokenizer or "bpe", vocab_size, arguments.pattern, arguments.field,
             arguments.val_fraction, arguments.limit, arguments.seed, arguments.workers, arguments.force, report=report,
             separator=arguments.separator, template=arguments.template, validation=arguments.val or (),
+            filters=filters, dedup=dedup, decontaminate=benchmarks,
         )  # fmt: skip
-    show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))
+    page = cleaning_page(summary.folder)
+
+    def show() -> None:
+        print(summary, file=sys.stderr)
+        if summary.manifest.quality is not None:
+            print_quality(summary.manifest.quality)
+        if page is not None:
+            print(f"  what was dropped, with examples: {page}", file=sys.stderr)
+
+    show_result(arguments, dataclasses.asdict(summary.manifest), show)
+
+
+def _names(arguments: Arguments, option: str) -> list[str]:
+    """The names of a list with commas.
+
+    Raises:
+        ValueError: it has none.
+    """
+    given = getattr(arguments, option)
+    names = [name.strip() for name in (given or "").split(",") if name.strip()]
+    if given is not None and not names:
+        raise ValueError(f"--{option} names nothing: write names with commas between them, or leave it out")
+    return names

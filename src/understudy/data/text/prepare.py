@@ -23,6 +23,9 @@ from understudy.data.fetch.download import UnavailableError, disk_problem, fetch
 from understudy.data.fetch.hub import HubDataset
 from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
 from understudy.data.progress import PreparationProgress, Report
+from understudy.data.quality.cleaning import QUALITY, begun_request, cleaned_feeds, quality_summary, remove_old
+from understudy.data.quality.contamination import Benchmark
+from understudy.data.quality.settings import QualitySettings, quality_settings
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Feed, Files, Part, Pin, Request, Source, open_feed
 from understudy.data.text.documents import Note
@@ -39,7 +42,7 @@ from understudy.data.text.readers.fields import template_fields
 from understudy.data.text.reading import check_fields, check_libraries, kind_of_path, read_file
 from understudy.data.text.shards import TOKENIZER, Manifest, open_split, read_manifest, token_dtype
 from understudy.data.text.splits import Rule, choose_rule, training_sample
-from understudy.files import locked, write_text
+from understudy.files import locked, read_json, write_text
 from understudy.tokenizer import (
     END_OF_TEXT,
     SPLIT_PATTERNS,
@@ -95,6 +98,9 @@ def prepare(
     separator: str | None = None,
     template: str | None = None,
     validation: Sequence[str] = (),
+    filters: Sequence[str] = (),
+    dedup: Sequence[str] = (),
+    decontaminate: Sequence[Benchmark] = (),
 ) -> TextSummary:
     """Turn sources into a folder of token files.
 
@@ -115,6 +121,9 @@ def prepare(
         separator: divides a plain text into documents, such as "<|endoftext|>"; by default it is one document.
         template: the text of a record made of several fields, such as "{question}\\n{answer}", in place of `field`.
         validation: files, folders and globs that are the validation text; the sources are then training text alone.
+        filters: rows of quality.settings.FILTERS and `language:CODE`; training text that they refuse is dropped.
+        dedup: "exact", "minhash" and "sentence": copies of documents, and repeated sentences, that are dropped.
+        decontaminate: questions that must not be in the training text.
 
     Raises:
         UnavailableError: the network is away or the disk is full; finished work is kept.
@@ -125,7 +134,11 @@ def prepare(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     loaded, identity = _check_tokenizer(tokenizer, vocab_size, pattern)
-    settings = {"tokenizer": identity, "field": field, "separator": separator, "template": template}
+    quality = quality_settings(filters, dedup, decontaminate)
+    settings = {
+        "tokenizer": identity, "field": field, "separator": separator, "template": template,
+        "quality": quality.mapping() if quality else None,
+    }  # fmt: skip
     request = make_request("text", sources, val_fraction, limit, seed, report, settings, validation=validation)
     _check_reading(request.sources, field, separator, template)
     folder = out or Path("data") / default_name(request.sources)
@@ -137,7 +150,7 @@ def prepare(
                     if status == "prepared" and (folder / PARTIAL).exists():
                         shutil.rmtree(folder / PARTIAL)  # the unfinished work of another request
                     workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
-                    _carry_out(folder, request, loaded, workers, cache, report)
+                    _carry_out(folder, request, quality, loaded, workers, cache, report)
     except OSError as error:
         raise disk_problem(error, folder) from error
     manifest = read_manifest(folder)
@@ -213,21 +226,40 @@ def _status(folder: Path, request: dict[str, Any], force: bool) -> str:
 
 
 def _carry_out(
-    folder: Path, request: Request, loaded: Tokenizer | None, workers: int, cache: Path, report: Report
-) -> None:
-    """Make or read the plan, encode the text that is left, and put the result in place."""
+    folder: Path, request: Request, quality: QualitySettings | None, loaded: Tokenizer | None, workers: int, cache: Path,
+    report: Report,
+) -> None:  # fmt: skip
+    """Clean the text if need be, make or read the plan, encode the text that is left, and put the result in place."""
     partial = folder / PARTIAL
     try:
         if not (partial / MANIFEST).is_file():
-            plan = _make_plan(partial, request, loaded, cache, report)
-            write_text(partial / MANIFEST, _encode(partial, request, plan, workers, report).to_json())
+            feeds = None
+            if quality is not None:
+                feeds = cleaned_feeds(
+                    partial, request.mapping, quality, lambda pins: _open_all(request, pins, cache, report), request.limit,
+                    workers, report,
+                )  # fmt: skip
+                request = replace(request, limit=None)  # it was applied
+            plan = _make_plan(partial, request, feeds, loaded, cache, report)
+            manifest = _encode(partial, request, plan, workers, report)
+            if quality is not None:
+                manifest = _with_quality(manifest, partial / QUALITY)
+            write_text(partial / MANIFEST, manifest.to_json())
     except UnavailableError:
         raise
     except ValueError:
         # The input must change before this can succeed, and with it the request: nothing here is of use then.
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST))
+    remove_old(folder)
+    put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, QUALITY, MANIFEST))
+
+
+def _with_quality(manifest: Manifest, path: Path) -> Manifest:
+    """The manifest of cleaned text, with what was dropped and with the parts of the sources in place of shards."""
+    parts = read_json(path)["sources"]
+    sources = [source | {"parts": own} for source, own in zip(manifest.sources, parts)]
+    return replace(manifest, sources=sources, quality=quality_summary(path))
 
 
 @dataclass(frozen=True)
@@ -240,13 +272,16 @@ class _Plan:
     eot_id: int | None
 
 
-def _make_plan(partial: Path, request: Request, loaded: Tokenizer | None, cache: Path, report: Report) -> _Plan:
+def _make_plan(
+    partial: Path, request: Request, cleaned: tuple[Feed, ...] | None, loaded: Tokenizer | None, cache: Path, report: Report
+) -> _Plan:
     """Decide everything, then write it down; the folder `partial` is made only then. A resumed preparation keeps the feeds
-    and the tokenizer of its plan. `loaded`: the tokenizer at a path, where the request names one."""
+    and the tokenizer of its plan. `loaded`: the tokenizer at a path, where the request names one. `cleaned`: feeds in place
+    of the sources'."""
     continued = (partial / PLAN).is_file()
     saved = json.loads((partial / PLAN).read_text("utf-8"))["feeds"] if continued else []
     pins = [Pin(tuple(Part(*part) for part in parts), revision, tuple(notes)) for parts, revision, notes in saved]
-    feeds = tuple(_open(source, request, cache, report, pin) for source, pin in zip_longest(request.sources, pins))
+    feeds = cleaned or _open_all(request, pins, cache, report)
     notes: list[Note] = []
     chosen = [choose_rule(feed, request.val_fraction, request.limit, report, notes) for feed in feeds]
     rules = tuple(rule for rule, _ in chosen)
@@ -270,6 +305,10 @@ def _make_plan(partial: Path, request: Request, loaded: Tokenizer | None, cache:
     return _Plan(feeds, rules, tokenizer, tokenizer.eot_id if documents > 1 else None)
 
 
+def _open_all(request: Request, pins: Sequence[Pin], cache: Path, report: Report) -> tuple[Feed, ...]:
+    return tuple(_open(source, request, cache, report, pin) for source, pin in zip_longest(request.sources, pins))
+
+
 def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pin | None) -> Feed:
     named = source.origin.field if isinstance(source.origin, HubDataset) else None
     wanted = request.mapping
@@ -283,7 +322,7 @@ def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pi
 def _planned_request(partial: Path) -> dict[str, Any] | None:
     """The request that an unfinished preparation in this folder is of; None where there is none."""
     path = partial / PLAN
-    return json.loads(path.read_text("utf-8"))["request"] if path.is_file() else None
+    return json.loads(path.read_text("utf-8"))["request"] if path.is_file() else begun_request(partial)
 
 
 def _make_tokenizer(
