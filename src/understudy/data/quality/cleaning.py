@@ -25,7 +25,7 @@ import numpy as np
 from understudy.data.layout import Split
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.quality.copies import SENTENCE, Signer, first_of_equals, first_of_groups, repeated_spans
-from understudy.data.quality.filters import Words
+from understudy.data.quality.filters import Words, make_index
 from understudy.data.quality.settings import QualitySettings
 from understudy.data.quality.tally import EXAMPLES, Example, Tally, shortened
 from understudy.data.quality.workers import (
@@ -137,7 +137,8 @@ def cleaned_feeds(
         write_json(folder / BEGUN, {"request": request, "feeds": decided})
     if sum(part.size for feed in feeds for part in feed.parts) < SMALL_BYTES and not any(feed.remote for feed in feeds):
         workers = 1
-    with CleanerPool(settings, workers) as pool:
+    index = make_index(settings, Words(settings.words)) if settings.benchmarks else None
+    with CleanerPool(settings, index, workers) as pool:
         shards = _examine(folder / "passed", feeds, limit, pool, report)
         tally = Tally()
         for shard in shards:
@@ -156,6 +157,7 @@ def cleaned_feeds(
             + (" (--separator divides a long text into documents)" if tally.documents < 10 else "")
         )
     content = {"settings": settings.mapping(), "versions": settings.versions(), "tally": tally.to_json()}
+    content["too_short"] = dict(zip(index.names, index.too_short)) if index else {}
     content["sources"] = [[asdict(part) for part in feed.parts] for feed in feeds]
     write_json(partial / QUALITY, content)
     where = folder / ("kept" if settings.dedup else "passed")
@@ -477,6 +479,7 @@ def quality_summary(path: Path) -> dict[str, Any]:
         "kept": {"documents": tally.kept_documents, "bytes": tally.kept_bytes},
         "validation": {"documents": tally.validation_documents, "bytes": tally.validation_bytes},
         "dropped": {reason: [count.documents, count.bytes] for reason, count in tally.dropped.items()},
+        "too_short": content["too_short"],
         "changed": {step: [count.documents, count.bytes] for step, count in tally.changed.items()},
     }
 

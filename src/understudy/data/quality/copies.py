@@ -80,10 +80,14 @@ class Signer:
         digests = (hashlib.blake2b(band.astype("<u8").tobytes(), digest_size=8).digest() for band in least)
         return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
+    def shingles(self, text: str) -> np.ndarray:
+        """The 64-bit hashes of the different shingles of a text, sorted, shape (N,)."""
+        assert self._minhash is not None
+        return np.unique(self._minhash.get_shingles(text))
+
     def similarity(self, first: str, second: str) -> float:
         """The Jaccard similarity of the shingles of two texts."""
-        assert self._minhash is not None
-        a, b = (np.unique(self._minhash.get_shingles(text)) for text in (first, second))
+        a, b = self.shingles(first), self.shingles(second)
         shared = len(np.intersect1d(a, b, assume_unique=True))
         return shared / max(1, len(a) + len(b) - shared)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from understudy.data.quality.contamination import contamination_index
+from understudy.data.quality.contamination import ContaminationIndex, contamination_index
 from understudy.data.quality.settings import QualitySettings, load_quality_library
 
 LEAST_LANGUAGE_SCORE = 0.65
@@ -86,17 +86,24 @@ class Words:
         return words
 
 
-def make_steps(settings: QualitySettings, words: Words | None) -> dict[str, Step]:
-    """The steps of a cleaning by their names, in their order. `words`: None where no step needs them."""
-    return {name: _make_step(name, settings, words) for name in settings.steps}
+def make_index(settings: QualitySettings, words: Words) -> ContaminationIndex:
+    return contamination_index(settings.benchmarks, words.simplified, words.hash_of)
 
 
-def _make_step(name: str, settings: QualitySettings, words: Words | None) -> Step:
+def make_steps(
+    settings: QualitySettings, words: Words | None, index: ContaminationIndex | None = None
+) -> dict[str, Step]:
+    """The steps of a cleaning by their names, in their order. `words`: None where no step needs them. `index`: of the
+    benchmarks, if it was made before."""
+    return {name: _make_step(name, settings, words, index) for name in settings.steps}
+
+
+def _make_step(name: str, settings: QualitySettings, words: Words | None, index: ContaminationIndex | None) -> Step:
     if name == "language":
         return _language(settings.languages)
     assert words is not None, name
     if name == "decontamination":
-        return _decontamination(settings, words)
+        return _decontamination(index or make_index(settings, words), words)
     if name == "pii":
         return _without_addresses()
     filters = load_quality_library("datatrove.pipeline.filters")
@@ -150,9 +157,7 @@ def _language(languages: tuple[str, ...]) -> Step:
     return step
 
 
-def _decontamination(settings: QualitySettings, words: Words) -> Step:
-    index = contamination_index(settings.benchmarks, words.simplified, words.hash_of)
-
+def _decontamination(index: ContaminationIndex, words: Words) -> Step:
     def step(text: str) -> Verdict:
         found = index.find(words.simplified(text), words.hash_of)
         return Verdict(text) if found is None else Verdict(None, f"has a question of {found[0]}", found[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 from collections.abc import Sequence
@@ -72,6 +73,11 @@ class QualitySettings:
             "dedup": list(self.dedup),
             "decontaminate": [[benchmark.name, benchmark.sha256] for benchmark in self.benchmarks],
         }
+
+    def without_questions(self) -> QualitySettings:
+        """The settings for another process, which gets the index of the questions beside them."""
+        names = tuple(Benchmark(benchmark.name, ()) for benchmark in self.benchmarks)
+        return dataclasses.replace(self, benchmarks=names)
 
     def modules(self) -> list[str]:
         """The optional libraries that it needs."""

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from understudy.data.quality.contamination import ContaminationIndex
 from understudy.data.quality.copies import SentenceRemover, Signature, Signer
 from understudy.data.quality.filters import Words, make_steps
 from understudy.data.quality.settings import QualitySettings
@@ -72,9 +73,9 @@ class Selection:
 class Cleaner:
     """Does the work of one process."""
 
-    def __init__(self, settings: QualitySettings) -> None:
+    def __init__(self, settings: QualitySettings, index: ContaminationIndex | None) -> None:
         words = Words(settings.words) if "datatrove" in settings.modules() else None
-        self._steps = make_steps(settings, words)
+        self._steps = make_steps(settings, words, index)
         self._signer = Signer(settings.dedup, words) if settings.dedup else None
         self._remover = SentenceRemover(words) if "sentence" in settings.dedup and words else None
 
@@ -149,8 +150,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 class CleanerPool:
     """Cleaners in `workers` processes, or in this one if there is one worker. Use as a context."""
 
-    def __init__(self, settings: QualitySettings, workers: int) -> None:
-        self.settings, self.workers = settings, workers
+    def __init__(self, settings: QualitySettings, index: ContaminationIndex | None, workers: int) -> None:
+        self._arguments, self.workers = (settings.without_questions(), index), workers
         self._pool: ProcessPoolExecutor | None = None
         self._cleaner: Cleaner | None = None
 
@@ -168,13 +169,13 @@ class CleanerPool:
             ValueError: a process was killed.
         """
         if self.workers == 1:
-            self._cleaner = self._cleaner or Cleaner(self.settings)
+            self._cleaner = self._cleaner or Cleaner(*self._arguments)
             for task, arguments in tasks:
                 yield task, getattr(self._cleaner, method)(*arguments)
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, _start, (self.settings,))
+            self._pool = ProcessPoolExecutor(self.workers, context, _start, self._arguments)
         waiting: deque[tuple[Task, Future[Any]]] = deque()
         try:
             for task, arguments in tasks:
@@ -196,10 +197,10 @@ _cleaners: list[Cleaner] = []
 """The cleaner of a process of the pool."""
 
 
-def _start(settings: QualitySettings) -> None:
+def _start(settings: QualitySettings, index: ContaminationIndex | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says that it was interrupted
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _cleaners.append(Cleaner(settings))
+    _cleaners.append(Cleaner(settings, index))
 
 
 def _end_with_parent() -> None:

@@ -24,7 +24,7 @@ from understudy.data.fetch.hub import HubDataset
 from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.quality.cleaning import QUALITY, begun_request, cleaned_feeds, quality_summary, remove_old
-from understudy.data.quality.contamination import Benchmark
+from understudy.data.quality.contamination import LEAST_WORDS, Benchmark
 from understudy.data.quality.settings import QualitySettings, quality_settings
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Feed, Files, Part, Pin, Request, Source, open_feed
@@ -412,6 +412,9 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
             splits = [part["split"] for part in source["parts"]]
             notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
     notes += _counted(manifest.notes)
+    for name, questions in (manifest.quality or {}).get("too_short", {}).items():
+        if questions:
+            notes.append(f"questions of {name} with fewer than {LEAST_WORDS} words, which are not looked for: {questions:,}")
     if manifest.empty_documents:
         notes.append(f"dropped empty documents: {manifest.empty_documents:,}")
     if manifest.end_of_text_spelled:
