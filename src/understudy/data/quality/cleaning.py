@@ -484,8 +484,8 @@ def quality_summary(path: Path) -> dict[str, Any]:
     }
 
 
-def remove_old(folder: Path) -> None:
-    """Remove the counts and the page of an earlier cleaning of other data."""
-    for name in (QUALITY, PAGE):
-        (folder / name).unlink(missing_ok=True)
-
+def remove_old(folder: Path, cleaned: bool) -> None:
+    """Remove the page of earlier data, and unless the new text was cleaned its counts."""
+    (folder / PAGE).unlink(missing_ok=True)
+    if not cleaned:
+        (folder / QUALITY).unlink(missing_ok=True)

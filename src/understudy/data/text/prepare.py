@@ -54,6 +54,8 @@ from understudy.tokenizer import (
 
 PLAN = "plan.json"
 SAMPLE_BYTES = 64 << 20
+BIG_BYTES = 100_000_000
+"""Text of which it is worth saying that it was not cleaned."""
 
 # More threads would wait for one another: see encode_in_order.
 MOST_WORKERS = 8
@@ -251,7 +253,7 @@ def _carry_out(
         # The input must change before this can succeed, and with it the request: nothing here is of use then.
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    remove_old(folder)
+    remove_old(folder, quality is not None)
     put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, QUALITY, MANIFEST))
 
 
@@ -412,6 +414,12 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
             splits = [part["split"] for part in source["parts"]]
             notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
     notes += _counted(manifest.notes)
+    text_bytes = sum(info.bytes for info in manifest.splits.values())
+    if manifest.quality is None and text_bytes > BIG_BYTES:
+        notes.append(
+            f"{text_bytes / 1e6:,.0f} MB of text were not cleaned: --dedup minhash drops copies, and --filter fineweb drops "
+            "boilerplate of English web pages"
+        )
     for name, questions in (manifest.quality or {}).get("too_short", {}).items():
         if questions:
             notes.append(f"questions of {name} with fewer than {LEAST_WORDS} words, which are not looked for: {questions:,}")
