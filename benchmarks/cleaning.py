@@ -75,7 +75,7 @@ def main() -> None:
             "training_tokens": train.tokens, "training_documents": train.documents, "quality": manifest.quality, "seeds": values,
             "bits_per_byte": statistics.mean(value["bits_per_byte"] or 0.0 for value in values),
         }  # fmt: skip
-    for name, arm in results["arms"].items():
+    for arm in results["arms"].values():
         arm["minus_raw"] = difference(results["arms"]["raw"]["seeds"], arm["seeds"])
     publish(results, options.out)
 
@@ -119,7 +119,9 @@ def prepare_arm(work: Path, name: str, cleaning: str) -> Path:
     """A prepared folder. The first arm trains the tokenizer of all."""
     folder = work / "data" / name.replace(" ", "-")
     tokenizer = ["--vocab-size", "4096"] if name == "raw" else ["--tokenizer", "data/raw/tokenizer.json"]
-    understudy(work, ["prepare", "dirty.jsonl", "--val", "held-out.jsonl", "--out", str(folder), *tokenizer, *cleaning.split()])
+    understudy(
+        work, ["prepare", "dirty.jsonl", "--val", "held-out.jsonl", "--out", str(folder), *tokenizer, *cleaning.split()]
+    )
     return folder
 
 

@@ -26,7 +26,7 @@ from plain import publish
 from understudy.data.find import find_files
 from understudy.data.quality.contamination import Benchmark
 from understudy.data.quality.copies import Signer
-from understudy.data.quality.filters import Words
+from understudy.data.quality.filters import WordSplitter
 from understudy.data.text.prepare import prepare
 from understudy.data.text.reading import TEXT_FILES, read_file
 from understudy.data.text.shards import open_split
@@ -49,13 +49,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rng = random.Random(0)
-    signer = Signer(("minhash",), Words("en"))
+    signer = Signer(("minhash",), WordSplitter("en"))
     texts = distinct(documents(options.text), options.originals + options.copies, signer)
     if len(texts) < options.originals + options.copies:
         raise SystemExit(f"only {len(texts)} documents are different enough: give more text, or fewer --originals")
     originals, others = texts[: options.originals], texts[options.originals :]
     results: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
-    results = {"originals": len(originals), "copies": results.get("copies", {}), "questions": results.get("questions", {})}
+    results = {
+        "originals": len(originals),
+        "copies": results.get("copies", {}),
+        "questions": results.get("questions", {}),
+    }
     if "copies" in options.parts:
         for level in (float(level) for level in options.levels.split(",")):
             row = copies_found(originals, options.copies, level, signer, rng, options.work)

@@ -109,7 +109,10 @@ def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.chat.prepare import prepare_conversations
     from understudy.data.progress import preparation_bars
 
-    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers", *OF_CLEANING))
+    _refuse(
+        arguments,
+        ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "val", "workers", *OF_CLEANING),
+    )
     sampling = _sampling(arguments)
     with preparation_bars() as report:
         summary = prepare_conversations(

@@ -72,7 +72,7 @@ def print_quality(quality: Mapping[str, Any]) -> None:
     def row(name: str, documents: int, size: int) -> list[str]:
         return [name, f"{documents:,}", percent(documents / max(1, read)), bytes_text(size)]
 
-    rows = [row("read", **{"documents": read, "size": quality["read"]["bytes"]})]
+    rows = [row("read", documents=read, size=quality["read"]["bytes"])]
     dropped = sorted(quality["dropped"].items(), key=lambda item: -item[1][0])
     rows += [row(f"dropped: {reason}", *counts) for reason, counts in dropped]
     rows += [row(f"changed: {step}", *counts) for step, counts in quality["changed"].items()]
@@ -88,11 +88,16 @@ def look_page(look: DataLook, out: Path) -> Path:
     """
     most = max(look.histogram.values())
     lengths = [
-        {"range": f"{power:,} to {2 * power - 1:,}", "documents": f"{n:,}", "width": 100 * n / most}
+        {
+            "name": f"{power:,} to {2 * power - 1:,}",
+            "documents": f"{n:,}",
+            "share": percent(n / look.documents),
+            "width": 100 * n / most,
+        }
         for power, n in look.histogram.items()
     ]
     languages = [
-        {"code": code, "documents": f"{n:,}", "share": percent(n / look.sampled), "width": 100 * n / look.sampled}
+        {"name": code, "documents": f"{n:,}", "share": percent(n / look.sampled), "width": 100 * n / look.sampled}
         for code, n in list((look.languages or {}).items())[:20]
     ]
     cards = [

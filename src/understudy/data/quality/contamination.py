@@ -47,9 +47,7 @@ def read_benchmark(path: Path) -> Benchmark:
     if file_ending(path)[0] in READERS:
         questions = [tuple(_strings(record.fields)) for record in read_records(path)]
     else:
-        text = "".join(
-            piece.text + ("\n\n" if piece.ends else "") for piece in read_file(path) if piece.note is None
-        )
+        text = "".join(piece.text + ("\n\n" if piece.ends else "") for piece in read_file(path) if piece.note is None)
         questions = [(block,) for block in text.split("\n\n")]
     filled = tuple(question for question in questions if any(text.strip() for text in question))
     if not filled:

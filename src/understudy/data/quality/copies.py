@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from understudy.data.quality.filters import Words
+from understudy.data.quality.filters import WordSplitter
 from understudy.data.quality.settings import load_quality_library
 from understudy.data.text.splits import text_hash
 
@@ -44,7 +44,7 @@ class Signature:
 class Signer:
     """Makes signatures. `dedup`: rows of settings.DEDUP. `words`: None where only "exact" is asked for."""
 
-    def __init__(self, dedup: Sequence[str], words: Words | None) -> None:
+    def __init__(self, dedup: Sequence[str], words: WordSplitter | None) -> None:
         # The steps of datatrove want a folder to write to, and nothing is written here.
         folder = tempfile.gettempdir()
         self._minhash = self._sentences = None
@@ -95,7 +95,7 @@ class Signer:
 class SentenceRemover:
     """Removes spans of sentences from a document, by datatrove's rules."""
 
-    def __init__(self, words: Words) -> None:
+    def __init__(self, words: WordSplitter) -> None:
         dedup = load_quality_library("datatrove.pipeline.dedup.sentence_dedup")
         self._document = load_quality_library("datatrove.data").Document
         self._filter = dedup.SentenceDedupFilter(

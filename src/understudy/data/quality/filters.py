@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
 Step = Callable[[str], Verdict]
 
 
-class Words:
+class WordSplitter:
     """Words and sentences by the rules of a language (datatrove, spaCy). The last texts are remembered, because several
     steps divide the same one.
 
@@ -70,7 +70,7 @@ class Words:
         tokenizers = load_quality_library("datatrove.utils.word_tokenizers")
         inner = tokenizers.load_word_tokenizer(language)
 
-        class Remembering(tokenizers.WordTokenizer):  # type: ignore[misc, name-defined]
+        class Remembering(tokenizers.WordTokenizer):  # type: ignore[name-defined]
             word_tokenize = staticmethod(lru_cache(2)(inner.word_tokenize))
             sent_tokenize = staticmethod(inner.sent_tokenize)
             span_tokenize = staticmethod(inner.span_tokenize)
@@ -86,19 +86,21 @@ class Words:
         return words
 
 
-def make_index(settings: QualitySettings, words: Words) -> ContaminationIndex:
+def make_index(settings: QualitySettings, words: WordSplitter) -> ContaminationIndex:
     return contamination_index(settings.benchmarks, words.simplified, words.hash_of)
 
 
 def make_steps(
-    settings: QualitySettings, words: Words | None, index: ContaminationIndex | None = None
+    settings: QualitySettings, words: WordSplitter | None, index: ContaminationIndex | None = None
 ) -> dict[str, Step]:
     """The steps of a cleaning by their names, in their order. `words`: None where no step needs them. `index`: of the
     benchmarks, if it was made before."""
     return {name: _make_step(name, settings, words, index) for name in settings.steps}
 
 
-def _make_step(name: str, settings: QualitySettings, words: Words | None, index: ContaminationIndex | None) -> Step:
+def _make_step(
+    name: str, settings: QualitySettings, words: WordSplitter | None, index: ContaminationIndex | None
+) -> Step:
     if name == "language":
         return _language(settings.languages)
     assert words is not None, name
@@ -157,7 +159,7 @@ def _language(languages: tuple[str, ...]) -> Step:
     return step
 
 
-def _decontamination(index: ContaminationIndex, words: Words) -> Step:
+def _decontamination(index: ContaminationIndex, words: WordSplitter) -> Step:
     def step(text: str) -> Verdict:
         found = index.find(words.simplified(text), words.hash_of)
         return Verdict(text) if found is None else Verdict(None, f"has a question of {found[0]}", found[1])

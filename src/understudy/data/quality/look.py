@@ -17,8 +17,8 @@ from understudy.data.find import find_files
 from understudy.data.layout import MANIFEST, SPLITS
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.quality.copies import Signer, first_of_groups
-from understudy.data.quality.filters import LanguageDetector, Words
-from understudy.data.quality.tally import Example, shortened
+from understudy.data.quality.filters import LanguageDetector, WordSplitter
+from understudy.data.quality.tally import DocumentExample, shortened
 from understudy.data.text.readers.base import ReadOptions
 from understudy.data.text.reading import TEXT_FILES, check_fields, check_libraries, kind_of_path, read_file
 from understudy.data.text.shards import TOKENIZER, open_split
@@ -67,10 +67,10 @@ class DataLook:
     copied_bytes: int
     compared: int
     near_copies: int | None
-    copy_examples: tuple[Example, ...]
+    copy_examples: tuple[DocumentExample, ...]
     tokenizer: str
     tokens_per_byte: float
-    samples: tuple[Example, ...]
+    samples: tuple[DocumentExample, ...]
     notes: dict[str, dict[str, int]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,8 +183,8 @@ def _measure(
     seen: dict[int, int] = {}
     sample: list[tuple[int, int, str, str]] = []  # (negative hash, number, place, text): a heap
     compared: list[_Document] = []
-    copy_examples: list[Example] = []
-    signer = Signer(("minhash",), Words("en")) if _installed("datatrove", "spacy", "xxhash") else None
+    copy_examples: list[DocumentExample] = []
+    signer = Signer(("minhash",), WordSplitter("en")) if _installed("datatrove", "spacy", "xxhash") else None
     bands: list[np.ndarray] = []
     for number, document in enumerate(documents):
         if limit is not None and number == limit:
@@ -200,7 +200,9 @@ def _measure(
             copied_bytes += document.bytes
             if len(copy_examples) < SAMPLES:
                 copy_examples.append(
-                    Example(document.where, shortened(document.text), "exact copy", "", f"document {first + 1:,} of all")
+                    DocumentExample(
+                        document.where, shortened(document.text), "exact copy", "", f"document {first + 1:,} of all"
+                    )
                 )
         elif signer is not None and len(compared) < COMPARED:
             compared.append(_Document(document.where, shortened(document.text), document.characters, document.bytes))
@@ -224,7 +226,7 @@ def _measure(
         near = len(copies)
         for i in copies[: SAMPLES - len(copy_examples)]:
             copy, original = compared[i], compared[first_of[i]]
-            copy_examples.append(Example(copy.where, copy.text, "near copy", original.text, original.where))
+            copy_examples.append(DocumentExample(copy.where, copy.text, "near copy", original.text, original.where))
     rows = sorted(sample, reverse=True)
     texts = [text for _, _, _, text in rows]
     if tokenizer is None:
@@ -241,7 +243,7 @@ def _measure(
         {power: powers[power] for power in sorted(powers)}, len(texts), _languages(texts), exact_copies, copied_bytes,
         len(compared), near if signer is not None else None, tuple(copy_examples), tokenizer_name,
         tokens / sum(len(text.encode()) for text in texts),
-        tuple(Example(where, shortened(text)) for _, _, where, text in rows[:SAMPLES]),
+        tuple(DocumentExample(where, shortened(text)) for _, _, where, text in rows[:SAMPLES]),
         {kind: dict(counts) for kind, counts in notes.items()},
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ def shortened(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Example:
+class DocumentExample:
     """A document that was dropped or changed.
 
     Attributes:
@@ -38,7 +38,7 @@ class Example:
 class Count:
     documents: int = 0
     bytes: int = 0
-    examples: list[Example] = field(default_factory=list)
+    examples: list[DocumentExample] = field(default_factory=list)
 
 
 @dataclass
@@ -61,10 +61,10 @@ class Tally:
     dropped: dict[str, Count] = field(default_factory=dict)
     changed: dict[str, Count] = field(default_factory=dict)
 
-    def drop(self, reason: str, size: int, example: Example | None = None) -> None:
+    def drop(self, reason: str, size: int, example: DocumentExample | None = None) -> None:
         _count(self.dropped, reason, size, example)
 
-    def change(self, step: str, size: int, example: Example | None = None) -> None:
+    def change(self, step: str, size: int, example: DocumentExample | None = None) -> None:
         _count(self.changed, step, size, example)
 
     def wants(self, where: dict[str, Count], reason: str) -> bool:
@@ -89,14 +89,14 @@ class Tally:
     def from_json(cls, raw: dict[str, Any]) -> Tally:
         def counts(rows: dict[str, Any]) -> dict[str, Count]:
             return {
-                reason: Count(row["documents"], row["bytes"], [Example(**each) for each in row["examples"]])
+                reason: Count(row["documents"], row["bytes"], [DocumentExample(**each) for each in row["examples"]])
                 for reason, row in rows.items()
             }
 
         return cls(**raw | {"dropped": counts(raw["dropped"]), "changed": counts(raw["changed"])})
 
 
-def _count(counts: dict[str, Count], reason: str, size: int, example: Example | None) -> None:
+def _count(counts: dict[str, Count], reason: str, size: int, example: DocumentExample | None) -> None:
     count = counts.setdefault(reason, Count())
     count.documents += 1
     count.bytes += size

@@ -25,9 +25,9 @@ import pyarrow as pa
 
 from understudy.data.quality.contamination import ContaminationIndex
 from understudy.data.quality.copies import SentenceRemover, Signature, Signer
-from understudy.data.quality.filters import Words, make_steps
+from understudy.data.quality.filters import WordSplitter, make_steps
 from understudy.data.quality.settings import QualitySettings
-from understudy.data.quality.tally import Example, Tally, shortened
+from understudy.data.quality.tally import DocumentExample, Tally, shortened
 from understudy.files import write_bytes, write_json
 
 Task = TypeVar("Task")
@@ -74,7 +74,7 @@ class Cleaner:
     """Does the work of one process."""
 
     def __init__(self, settings: QualitySettings, index: ContaminationIndex | None) -> None:
-        words = Words(settings.words) if "datatrove" in settings.modules() else None
+        words = WordSplitter(settings.words) if "datatrove" in settings.modules() else None
         self._steps = make_steps(settings, words, index)
         self._signer = Signer(settings.dedup, words) if settings.dedup else None
         self._remover = SentenceRemover(words) if "sentence" in settings.dedup and words else None
@@ -84,7 +84,7 @@ class Cleaner:
         return [self._examine(text, training) for text in texts]
 
     def _examine(self, text: str, training: bool) -> Examined:
-        changes = []
+        changes: list[tuple[str, int, str]] = []
         if training and not text.strip():
             return Examined(None, "empty")
         for name, step in self._steps.items() if training else ():
@@ -113,7 +113,9 @@ class Cleaner:
             if spans is not None:
                 assert self._remover is not None
                 left = self._remover.remove(text, spans)
-                example = Example(where, shortened(text if left is None else left), other="" if left is None else shortened(text))
+                example = DocumentExample(
+                    where, shortened(text if left is None else left), other="" if left is None else shortened(text)
+                )
                 if left is None:
                     tally.drop(TOO_LITTLE_LEFT, bytes_, example)
                     continue

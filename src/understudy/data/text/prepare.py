@@ -23,8 +23,15 @@ from understudy.data.fetch.download import UnavailableError, disk_problem, fetch
 from understudy.data.fetch.hub import HubDataset
 from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same, put_in_place
 from understudy.data.progress import PreparationProgress, Report
-from understudy.data.quality.cleaning import QUALITY, begun_request, cleaned_feeds, quality_summary, remove_old
-from understudy.data.quality.contamination import LEAST_WORDS, Benchmark
+from understudy.data.quality.cleaning import (
+    QUALITY,
+    begun_request,
+    cleaned_feeds,
+    quality_notes,
+    remove_old,
+    with_quality,
+)
+from understudy.data.quality.contamination import Benchmark
 from understudy.data.quality.settings import QualitySettings, quality_settings
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Feed, Files, Part, Pin, Request, Source, open_feed
@@ -42,7 +49,7 @@ from understudy.data.text.readers.fields import template_fields
 from understudy.data.text.reading import check_fields, check_libraries, kind_of_path, read_file
 from understudy.data.text.shards import TOKENIZER, Manifest, open_split, read_manifest, token_dtype
 from understudy.data.text.splits import Rule, choose_rule, training_sample
-from understudy.files import locked, read_json, write_text
+from understudy.files import locked, write_text
 from understudy.tokenizer import (
     END_OF_TEXT,
     SPLIT_PATTERNS,
@@ -54,8 +61,6 @@ from understudy.tokenizer import (
 
 PLAN = "plan.json"
 SAMPLE_BYTES = 64 << 20
-BIG_BYTES = 100_000_000
-"""Text of which it is worth saying that it was not cleaned."""
 
 # More threads would wait for one another: see encode_in_order.
 MOST_WORKERS = 8
@@ -245,7 +250,7 @@ def _carry_out(
             plan = _make_plan(partial, request, feeds, loaded, cache, report)
             manifest = _encode(partial, request, plan, workers, report)
             if quality is not None:
-                manifest = _with_quality(manifest, partial / QUALITY)
+                manifest = with_quality(manifest, partial / QUALITY)
             write_text(partial / MANIFEST, manifest.to_json())
     except UnavailableError:
         raise
@@ -255,13 +260,6 @@ def _carry_out(
         raise
     remove_old(folder, quality is not None)
     put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, QUALITY, MANIFEST))
-
-
-def _with_quality(manifest: Manifest, path: Path) -> Manifest:
-    """The manifest of cleaned text, with what was dropped and with the parts of the sources in place of shards."""
-    parts = read_json(path)["sources"]
-    sources = [source | {"parts": own} for source, own in zip(manifest.sources, parts)]
-    return replace(manifest, sources=sources, quality=quality_summary(path))
 
 
 @dataclass(frozen=True)
@@ -275,7 +273,12 @@ class _Plan:
 
 
 def _make_plan(
-    partial: Path, request: Request, cleaned: tuple[Feed, ...] | None, loaded: Tokenizer | None, cache: Path, report: Report
+    partial: Path,
+    request: Request,
+    cleaned: tuple[Feed, ...] | None,
+    loaded: Tokenizer | None,
+    cache: Path,
+    report: Report,
 ) -> _Plan:
     """Decide everything, then write it down; the folder `partial` is made only then. A resumed preparation keeps the feeds
     and the tokenizer of its plan. `loaded`: the tokenizer at a path, where the request names one. `cleaned`: feeds in place
@@ -414,15 +417,7 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
             splits = [part["split"] for part in source["parts"]]
             notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
     notes += _counted(manifest.notes)
-    text_bytes = sum(info.bytes for info in manifest.splits.values())
-    if manifest.quality is None and text_bytes > BIG_BYTES:
-        notes.append(
-            f"{text_bytes / 1e6:,.0f} MB of text were not cleaned: --dedup minhash drops copies, and --filter fineweb drops "
-            "boilerplate of English web pages"
-        )
-    for name, questions in (manifest.quality or {}).get("too_short", {}).items():
-        if questions:
-            notes.append(f"questions of {name} with fewer than {LEAST_WORDS} words, which are not looked for: {questions:,}")
+    notes += quality_notes(manifest)
     if manifest.empty_documents:
         notes.append(f"dropped empty documents: {manifest.empty_documents:,}")
     if manifest.end_of_text_spelled:
