@@ -83,7 +83,7 @@ def _find_copies(
         columns = (column("bands", number) for number in range(bands))
         near = first_of_groups((keys for group in ((exact,), columns) for keys in group), rank)
         copies[(copies == 0) & (near != documents)] = 2
-        first = np.where(copies == 2, near, first)
+        first = near  # the one that stays; that of equal text may itself be a near copy
     return copies, first
 
 
