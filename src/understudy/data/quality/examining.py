@@ -57,7 +57,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A document or a note of a feed; the fields up to `done` are as those of Shard. `text`: its beginning if `too_long`."""
+    """A document or a note of a feed; the fields up to `done` are as those of Shard. `text`: of training text that is `too_long`, its
+    beginning."""
 
     feed: int
     split: Split | None
@@ -103,7 +104,7 @@ def _documents_of(
             if items > skip:
                 yield _Document(number, info.split, part, items, read, done, piece.note.where, "", note=piece.note)
             continue
-        if chars <= MOST_CHARS:
+        if chars <= MOST_CHARS or info.split == "val":
             texts.append(piece.text)
         chars += len(piece.text)
         if not piece.ends:
@@ -114,9 +115,8 @@ def _documents_of(
         if items > skip:
             read += 1
             where = f"{info.name}, document {documents:,}"
-            yield _Document(
-                number, info.split, part, items, read, done, where, text[:1000] if too_long else text, too_long
-            )
+            beginning = text[:1000] if too_long and info.split != "val" else text
+            yield _Document(number, info.split, part, items, read, done, where, beginning, too_long)
             if most is not None and read >= most:
                 return
 
@@ -199,6 +199,8 @@ class _ShardWriter:
             self.tally.validation_documents += 1
             self.tally.validation_bytes += size
         example = DocumentExample(document.where, shortened(document.text))
+        if examined is None and not training:
+            examined = Examined(document.text)  # validation text is left as it is
         if examined is None:
             self.tally.drop(f"longer than {MOST_CHARS:,} characters", size, example)
         elif examined.text is None:
