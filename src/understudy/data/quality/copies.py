@@ -2,8 +2,8 @@
 
 Exact: the same text, but for white space at both ends. MinHash (Broder 1997) as in FineWeb: 5-word shingles, 14 bands of 8
 hashes; of two documents whose shingles overlap by the share s, the probability to be recognised is 1 - (1 - s^8)^14, which
-is 0.56 at 0.70 and 0.92 at 0.80. Sentences as in C4: a span of three sentences that occurred before is removed. The signatures are
-datatrove's. The first document of a group stays, and validation text comes before training text.
+is 0.56 at 0.70 and 0.92 at 0.80. Sentences as in C4: a span of three sentences that occurred before is removed. The
+signatures are datatrove's. The first document of a group stays, and validation text comes before training text.
 """
 
 from __future__ import annotations

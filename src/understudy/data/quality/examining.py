@@ -57,8 +57,10 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A document or a note of a feed; the fields up to `done` are as those of Shard. `text`: of training text that is `too_long`, its
-    beginning."""
+    """A document or a note of a feed; the fields up to `done` are as those of Shard.
+
+    `text`: of training text that is `too_long`, its beginning.
+    """
 
     feed: int
     split: Split | None
