@@ -104,7 +104,11 @@ def cleaned_feeds(
             "filter out, or give other text"
             + (" (--separator divides a long text into documents)" if tally.documents < 10 else "")
         )
-    content: dict[str, Any] = {"settings": settings.mapping(), "versions": settings.versions(), "tally": tally.to_json()}
+    content: dict[str, Any] = {
+        "settings": settings.mapping(),
+        "versions": settings.versions(),
+        "tally": tally.to_json(),
+    }
     content["too_short"] = dict(zip(index.names, index.too_short)) if index else {}
     content["sources"] = [[asdict(part) for part in feed.parts] for feed in feeds]
     write_json(partial / QUALITY, content)
