@@ -28,8 +28,10 @@ from understudy.data.store import is_url
 from understudy.data.text.prepare import prepare as prepare_text
 from understudy.data.text.summary import TextSummary
 from understudy.evaluation.compare import RunComparison, by_reward, compare_runs
+from understudy.evaluation.questions import find_benchmarks
 from understudy.evaluation.run_evaluation import RunEvaluation, evaluate_split
 from understudy.evaluation.runner import TaskEvaluation, evaluate_on_tasks, find_tasks
+from understudy.report.cleaning import cleaning_page
 from understudy.rewards.model import RewardModel
 from understudy.run import load_run
 from understudy.runtime import start_runtime
@@ -50,7 +52,8 @@ def prepare(
         out: the folder, of text also its URL in an object store; by default data/NAME.
         kind: "text", "conversations", "preferences" or "prompts".
         options: further arguments of :func:`understudy.data.text.prepare.prepare` (``tokenizer``, ``vocab_size``, …) or
-            of :func:`understudy.data.chat.prepare.prepare_conversations` (``format_name``, ``limit``, …).
+            of :func:`understudy.data.chat.prepare.prepare_conversations` (``format_name``, ``limit``, …). In
+            ``decontaminate`` of text are names of tasks and paths of files.
 
     Raises:
         ValueError: sources or options that cannot be used.
@@ -59,7 +62,12 @@ def prepare(
     folder = None if out is None or is_url(out) else Path(out)
     with preparation_bars() as report:
         if kind == "text":
-            return prepare_text(names, out if folder is None else folder, report=report, **options)
+            if tasks := options.pop("decontaminate", ()):
+                options["decontaminate"] = find_benchmarks([tasks] if isinstance(tasks, str) else tasks)
+            summary = prepare_text(names, out if folder is None else folder, report=report, **options)
+            if isinstance(summary.folder, Path):
+                cleaning_page(summary.folder)
+            return summary
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; choose text, {', '.join(KINDS)}")
         if out is not None and folder is None:

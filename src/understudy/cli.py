@@ -25,6 +25,7 @@ from understudy.commands import (
     inspecting,
     interop,
     learning,
+    looking_at_data,
     machine,
     serving,
     tokenizer,
@@ -172,6 +173,8 @@ COMMANDS = (
     Command("learn", "climb from a bigram to PPO in short trainings, and check exercises",
             learning.learn_arguments, learning.learn),
     Command("prepare", "turn text or conversations into training data", data.prepare_arguments, data.prepare),
+    Command("data", "look at text before it is trained on",
+            looking_at_data.data_arguments, looking_at_data.data),
     Command("tokenizer", "train, inspect or compare tokenizers", tokenizer.tokenizer_arguments, tokenizer.tokenizer),
     *(Command(name, info.summary, partial(training.stage_arguments, name), partial(training.train, name), True)
       for name, info in STAGES.items()),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OF_SAMPLING = ("answers", "temperature", "corrected", "ties")
 """Options that only mean something with --from."""
+OF_CLEANING = ("filter", "dedup", "decontaminate")
+"""Options that clean text."""
 OF_IDENTITY = ("name", "maker", "facts", "phrases")
 """Options of the source identity."""
 OF_MERGE = ("merge", "json", "command", "command_name", "parser", "overrides")
@@ -84,8 +86,22 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="the most documents of each source; of generated ones, which have no end, the number to train on (with "
         "--from: the number of prompts; default: 2000)",
     )  # fmt: skip
+    add(
+        "--filter", metavar="NAMES",
+        help="of text: drop documents by these filters: gopher, c4, fineweb, language:CODE, pii (replaces addresses)",
+    )  # fmt: skip
+    add("--dedup", metavar="NAMES", help="of text: drop copies and repeated sentences: exact, minhash, sentence")
+    add(
+        "--decontaminate", metavar="NAMES",
+        help="of text: drop documents with questions of these tasks (hellaswag,gsm8k) or files",
+    )  # fmt: skip
     add("--seed", type=int, metavar="N", help="of generated sources (default: 0)")
-    add("--workers", type=int, metavar="N", help="threads that encode, or tasks at once (default: one a core)")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="threads that encode, processes that clean, or tasks at once (default: one a core)",
+    )
     add("--tasks", type=int, metavar="N", help="of text: divide the work into N tasks, run here or by --executor")
     add("--task", type=int, metavar="I", help="with --tasks: do task I alone, from 0, as one of many machines")
     add("--merge", metavar="PATH", help="put the finished tasks of this folder together; takes no SOURCE")
@@ -148,7 +164,10 @@ def _prepare_conversations(arguments: Arguments) -> None:
     from understudy.data.chat.prepare import prepare_conversations
     from understudy.data.progress import preparation_bars
 
-    _refuse(arguments, ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "workers", *OF_TASKS))
+    _refuse(
+        arguments,
+        ("tokenizer", "vocab_size", "pattern", "field", "template", "separator", "workers", *OF_TASKS, *OF_CLEANING),
+    )
     sampling = _sampling(arguments)
     with preparation_bars() as report:
         summary = prepare_conversations(
@@ -196,6 +215,8 @@ def _refuse(arguments: Arguments, names: tuple[str, ...]) -> None:
 def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
     from understudy.data.progress import preparation_bars
     from understudy.data.text.prepare import prepare as prepare_data
+    from understudy.evaluation.questions import find_benchmarks
+    from understudy.report.cleaning import cleaning_page, print_quality
 
     _refuse(arguments, ("format", "columns", "max_dropped", "from", *OF_SAMPLING, *OF_IDENTITY))
     if arguments.kind == "stories" and arguments.sources != ["hamlet"]:
@@ -212,6 +233,8 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
             "pattern", "field", "val_fraction", "limit", "seed", "force", "separator", "template", "workers",
         )},
     }  # fmt: skip
+    filters, dedup, tasks = (_names(arguments, name) for name in OF_CLEANING)
+    settings |= {"filters": filters, "dedup": dedup, "decontaminate": find_benchmarks(tasks)}
     for name in OF_TASKS[1:]:
         if getattr(arguments, name) is not None and arguments.tasks is None:
             raise ValueError(f"--{name.replace('_', '-')} does nothing without --tasks N: leave it out, or give it too")
@@ -226,7 +249,16 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
         else:
             _prepare_task(arguments, settings | {"report": report})
             return
-    show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))
+    page = cleaning_page(summary.folder) if isinstance(summary.folder, Path) else None
+
+    def show() -> None:
+        print(summary, file=sys.stderr)
+        if summary.manifest.quality is not None:
+            print_quality(summary.manifest.quality)
+        if page is not None:
+            print(f"  what was dropped, with examples: {page}", file=sys.stderr)
+
+    show_result(arguments, dataclasses.asdict(summary.manifest), show)
 
 
 def _prepare_task(arguments: Arguments, settings: dict[str, Any]) -> None:
@@ -277,3 +309,16 @@ def _folder(arguments: Arguments) -> Path | None:
     if arguments.out is not None and "://" in str(arguments.out):
         raise ValueError(f"--out {arguments.out} is for text: {arguments.kind} are written to a folder on the disk")
     return None if arguments.out is None else Path(arguments.out)
+
+
+def _names(arguments: Arguments, option: str) -> list[str]:
+    """The names of a list with commas.
+
+    Raises:
+        ValueError: it has none.
+    """
+    given = getattr(arguments, option)
+    names = [name.strip() for name in (given or "").split(",") if name.strip()]
+    if given is not None and not names:
+        raise ValueError(f"--{option} names nothing: write names with commas between them, or leave it out")
+    return names

@@ -28,7 +28,14 @@ from understudy.data.text.reading import read_file
 from understudy.data.text.shards import TOKENIZER
 from understudy.data.text.splits import Rule, choose_rule, divide, training_sample
 from understudy.files import sha256_of_text
-from understudy.tokenizer import END_OF_TEXT, Tokenizer, gpt2_tokenizer, train_tokenizer
+from understudy.tokenizer import (
+    END_OF_TEXT,
+    SPLIT_PATTERNS,
+    Tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
 
 PLAN = f"{PARTIAL}/plan.json"
 PLANNED_TOKENIZER = f"{PARTIAL}/{TOKENIZER}"
@@ -138,13 +145,12 @@ def write_plan(store: Store, plan: Plan, tokenizer: Tokenizer) -> None:
     store.write(PLAN, plan.to_json().encode())
 
 
-def open_feeds(request: Request, cache: Path, report: Report, plan: Plan | None = None) -> tuple[Feed, ...]:
-    """The feeds of a request, those of a plan where there is one.
+def open_feeds(request: Request, cache: Path, report: Report, pins: Sequence[Pin] = ()) -> tuple[Feed, ...]:
+    """The feeds of a request, as they were pinned where they were.
 
     Raises:
         ValueError: a source has changed since the plan was made.
     """
-    pins = plan.pins() if plan else []
     return tuple(_open(source, request, cache, report, pin) for source, pin in zip_longest(request.sources, pins))
 
 
@@ -157,6 +163,30 @@ def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pi
     origin = source.origin
     keep_going = isinstance(origin, RemoteFiles) or (isinstance(origin, Files) and len(origin.paths) > 1)
     return open_feed(source, request, lambda path: read_file(path, options, keep_going), cache, report, pin)
+
+
+def check_tokenizer(
+    tokenizer: str, vocab_size: int | None, pattern: str | None
+) -> tuple[Tokenizer | None, dict[str, Any]]:
+    """The tokenizer at a path, where one is named; and the values that make two requests for it the same one."""
+    if tokenizer != "bpe" and (vocab_size is not None or pattern is not None):
+        setting = "vocab_size" if vocab_size is not None else "pattern"
+        raise ValueError(
+            f"{setting} is a setting of the tokenizer 'bpe' and does nothing for {tokenizer!r}: leave it out"
+        )
+    if vocab_size is not None and vocab_size < 1:
+        raise ValueError(f"vocab_size must be a positive number of tokens, not {vocab_size}")
+    if pattern is not None and pattern not in SPLIT_PATTERNS:
+        raise ValueError(f"no pattern {pattern!r}: choose one of {', '.join(SPLIT_PATTERNS)}")
+    if tokenizer == "bpe":
+        return None, {"name": "bpe", "vocab_size": vocab_size, "pattern": pattern or "gpt2"}
+    if tokenizer in ("char", "gpt2"):
+        return None, {"name": tokenizer}
+    path = Path(tokenizer).expanduser()
+    if not path.exists():
+        raise ValueError(f"no tokenizer {tokenizer!r}: give 'char', 'bpe', 'gpt2', or the path of a tokenizer.json")
+    loaded = load_tokenizer(path)
+    return loaded, {"sha256": loaded.sha256}
 
 
 def make_plan(

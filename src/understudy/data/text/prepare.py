@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from understudy.data.fetch.download import UnavailableError, disk_problem
 from understudy.data.fetch.hub import HubDataset
 from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same
 from understudy.data.progress import Report
+from understudy.data.quality.cleaning import QUALITY, begun_request, cleaned_feeds, with_quality
+from understudy.data.quality.contamination import Benchmark
+from understudy.data.quality.settings import QualitySettings, quality_settings
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Files, RemoteFiles, Request, Source
 from understudy.data.store import Store
 from understudy.data.text.encoding import MOST_WORKERS
-from understudy.data.text.plan import Plan, make_plan, open_feeds, read_plan, write_plan
+from understudy.data.text.plan import Plan, check_tokenizer, make_plan, open_feeds, read_plan, write_plan
 from understudy.data.text.readers.base import ReadOptions
 from understudy.data.text.readers.fields import template_fields
 from understudy.data.text.reading import check_fields, check_libraries, kind_of_path
@@ -40,7 +43,7 @@ from understudy.data.text.work import (
     run_task,
 )
 from understudy.files import locked, sha256_of, write_text
-from understudy.tokenizer import SPLIT_PATTERNS, Tokenizer, load_tokenizer
+from understudy.tokenizer import Tokenizer
 
 
 def prepare(
@@ -60,6 +63,9 @@ def prepare(
     separator: str | None = None,
     template: str | None = None,
     validation: Sequence[str] = (),
+    filters: Sequence[str] = (),
+    dedup: Sequence[str] = (),
+    decontaminate: Sequence[Benchmark] = (),
 ) -> TextSummary:
     """Turn sources into a folder of token files.
 
@@ -80,6 +86,9 @@ def prepare(
         separator: divides a plain text into documents, such as "<|endoftext|>"; by default it is one document.
         template: the text of a record made of several fields, such as "{question}\\n{answer}", in place of `field`.
         validation: files, folders and globs that are the validation text; the sources are then training text alone.
+        filters: rows of quality.settings.FILTERS and `language:CODE`; training text that they refuse is dropped.
+        dedup: "exact", "minhash" and "sentence": copies of documents, and repeated sentences, that are dropped.
+        decontaminate: questions that must not be in the training text.
 
     Raises:
         UnavailableError: the network is away or the disk is full; finished work is kept.
@@ -88,7 +97,7 @@ def prepare(
     start = time.perf_counter()
     job = _check(
         sources, out, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, workers, force, cache, report,
-        separator, template, validation,
+        separator, template, validation, filters, dedup, decontaminate,
     )  # fmt: skip
     if job.store.path is None:
         return _prepare_remote(job, start)
@@ -137,7 +146,7 @@ def prepare_task(
     plan = _plan_tasks(job, tasks)
     if plan is None:
         return TaskSummary(job.name, task, tasks, "already prepared", tasks, time.perf_counter() - start)
-    feeds = open_feeds(job.request, job.cache, job.report, plan)
+    feeds = open_feeds(job.request, job.cache, job.report, plan.pins())
     try:
         worked = run_task(job.store, plan, task, job.request.sources, feeds, job.workers, job.cache, job.report)
     except OSError as error:
@@ -196,6 +205,7 @@ class _Job:
 
     store: Store
     request: Request
+    quality: QualitySettings | None
     loaded: Tokenizer | None
     workers: int
     force: bool
@@ -212,14 +222,19 @@ def _check(
     pattern: str | None = None, field: str | None = None, val_fraction: float | None = None, limit: int | None = None,
     seed: int | None = None, workers: int | None = None, force: bool = False, cache: Path = CACHE,
     report: Report | None = None, separator: str | None = None, template: str | None = None,
-    validation: Sequence[str] = (),
+    validation: Sequence[str] = (), filters: Sequence[str] = (), dedup: Sequence[str] = (),
+    decontaminate: Sequence[Benchmark] = (),
 ) -> _Job:  # fmt: skip
     """Everything about a call that can be checked before the text is read. The arguments are those of `prepare`."""
     report = report or (lambda progress: None)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    loaded, identity = _check_tokenizer(tokenizer, vocab_size, pattern)
-    settings = {"tokenizer": identity, "field": field, "separator": separator, "template": template}
+    loaded, identity = check_tokenizer(tokenizer, vocab_size, pattern)
+    quality = quality_settings(filters, dedup, decontaminate)
+    settings = {
+        "tokenizer": identity, "field": field, "separator": separator, "template": template,
+        "quality": quality.mapping() if quality else None,
+    }  # fmt: skip
     plan = read_plan(Store(out)) if out is not None and not force else None
 
     def known_hash(path: Path) -> str:
@@ -232,7 +247,11 @@ def _check(
     )
     _check_reading(request.sources, field, separator, template)
     store = Store(out if out is not None else Path("data") / default_name(request.sources))
-    return _Job(store, request, loaded, workers or min(os.cpu_count() or 1, MOST_WORKERS), force, cache, report)
+    if quality is not None and store.path is None:
+        raise ValueError(f"text is cleaned on the disk, and {out} is not there: give a folder to --out, then copy it")
+    return _Job(
+        store, request, quality, loaded, workers or min(os.cpu_count() or 1, MOST_WORKERS), force, cache, report
+    )
 
 
 def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
@@ -245,6 +264,11 @@ def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
     """
     if tasks < 2:
         raise ValueError(f"--tasks is {tasks}, and one process needs no tasks: give 2 or more, or leave it out")
+    if job.quality is not None:
+        raise ValueError(
+            "copies are found in all of the text, and tasks read a share each: leave --tasks out to clean the text, with "
+            "--workers for its processes"
+        )
     store, request = job.store, job.request
     if store.path is not None:
         status = _status(store.path, job, tasks)
@@ -323,30 +347,6 @@ def _prepare_remote(job: _Job, start: float) -> TextSummary:
     return TextSummary(store.url, status, manifest, time.perf_counter() - start, summary_notes(manifest))
 
 
-def _check_tokenizer(
-    tokenizer: str, vocab_size: int | None, pattern: str | None
-) -> tuple[Tokenizer | None, dict[str, Any]]:
-    """The tokenizer at a path, where one is named; and the values that make two requests for it the same one."""
-    if tokenizer != "bpe" and (vocab_size is not None or pattern is not None):
-        setting = "vocab_size" if vocab_size is not None else "pattern"
-        raise ValueError(
-            f"{setting} is a setting of the tokenizer 'bpe' and does nothing for {tokenizer!r}: leave it out"
-        )
-    if vocab_size is not None and vocab_size < 1:
-        raise ValueError(f"vocab_size must be a positive number of tokens, not {vocab_size}")
-    if pattern is not None and pattern not in SPLIT_PATTERNS:
-        raise ValueError(f"no pattern {pattern!r}: choose one of {', '.join(SPLIT_PATTERNS)}")
-    if tokenizer == "bpe":
-        return None, {"name": "bpe", "vocab_size": vocab_size, "pattern": pattern or "gpt2"}
-    if tokenizer in ("char", "gpt2"):
-        return None, {"name": tokenizer}
-    path = Path(tokenizer).expanduser()
-    if not path.exists():
-        raise ValueError(f"no tokenizer {tokenizer!r}: give 'char', 'bpe', 'gpt2', or the path of a tokenizer.json")
-    loaded = load_tokenizer(path)
-    return loaded, {"sha256": loaded.sha256}
-
-
 def _check_reading(sources: Sequence[Source], field: str | None, separator: str | None, template: str | None) -> None:
     """Refuse settings that no source would use, and files whose library is missing."""
     paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
@@ -393,6 +393,11 @@ def _status(folder: Path, job: _Job, tasks: int) -> str:
         return "continued"
     if plan is not None and not force:
         _check_plan(job, plan, tasks)
+    begun = begun_request(folder / PARTIAL) if plan is None else None
+    if begun is not None and begun == request and not force:
+        return "continued"
+    if begun is not None and not force:
+        check_same(folder, "an unfinished preparation of another kind", begun, request)
     if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
         raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
     return "prepared"
@@ -403,17 +408,27 @@ def _carry_out(folder: Path, job: _Job) -> None:
     partial, store = folder / PARTIAL, Store(folder)
     try:
         if not (partial / MANIFEST).is_file():
-            plan = read_plan(store)
-            feeds = open_feeds(job.request, job.cache, job.report, plan)
+            request, plan = job.request, read_plan(store)
+            if job.quality is None:
+                feeds = open_feeds(request, job.cache, job.report, plan.pins() if plan else ())
+            else:
+                feeds = cleaned_feeds(
+                    partial, request.mapping, job.quality, lambda pins: open_feeds(request, job.cache, job.report, pins),
+                    request.limit, job.workers, job.report,
+                )  # fmt: skip
             if plan is None:
-                plan, tokenizer = make_plan(job.request, feeds, job.loaded, 1, job.cache, job.report)
+                limit = None if job.quality else request.limit  # a cleaning has applied it
+                plan, tokenizer = make_plan(replace(request, limit=limit), feeds, job.loaded, 1, job.cache, job.report)
                 write_plan(store, plan, tokenizer)
             else:
                 tokenizer = read_tokenizer(store, plan, job.cache)
             state, hashes = encode_span(partial, plan, feeds, tokenizer, job.workers, job.report)
             for split, sha256 in hashes.items():
                 check_hash(partial / f"{split}.bin", sha256)
-            write_text(partial / MANIFEST, build_manifest(plan, tokenizer, state, hashes).to_json())
+            manifest = build_manifest(plan, tokenizer, state, hashes)
+            if job.quality is not None:
+                manifest = with_quality(manifest, partial / QUALITY)
+            write_text(partial / MANIFEST, manifest.to_json())
     except UnavailableError:
         raise
     except ValueError:

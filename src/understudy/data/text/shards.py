@@ -48,6 +48,7 @@ class Manifest:
     Attributes:
         request: the settings of the preparation, by which a second run knows that it is done.
         end_of_text_spelled: how often the text spells the end-of-text token.
+        quality: settings and counts of the cleaning; None where there was none.
         notes: what was dropped, failed, skipped and changed: of each the reasons, with their number and the first place.
     """
 
@@ -61,6 +62,7 @@ class Manifest:
     request: dict[str, Any]
     empty_documents: int = 0
     end_of_text_spelled: int = 0
+    quality: dict[str, Any] | None = None
     notes: dict[str, dict[str, list[Any]]] = dataclasses.field(default_factory=dict)
     seed: int = 0
     understudy: str = ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.data.quality.cleaning import quality_notes
 from understudy.data.text.encoding import OTHER_REASONS
 from understudy.data.text.shards import Manifest
 from understudy.tokenizer import END_OF_TEXT
@@ -65,6 +66,7 @@ def summary_notes(manifest: Manifest) -> tuple[str, ...]:
             splits = [part["split"] for part in source["parts"]]
             notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
     notes += _counted(manifest.notes)
+    notes += quality_notes(manifest)
     if manifest.empty_documents:
         notes.append(f"dropped empty documents: {manifest.empty_documents:,}")
     if manifest.end_of_text_spelled:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from understudy.data.fetch.download import UnavailableError
 from understudy.data.layout import MANIFEST, PARTIAL, SPLITS, put_in_place
 from understudy.data.progress import PreparationProgress, Report
+from understudy.data.quality.cleaning import QUALITY, remove_old
 from understudy.data.sources import Feed, Files, Source
 from understudy.data.store import BLOCK_BYTES, Store
 from understudy.data.text.encoding import (
@@ -239,7 +240,8 @@ def merge_tasks(store: Store, plan: Plan, cache: Path, report: Report) -> None:
 
 def finish(folder: Path) -> None:
     """Put the finished files of a folder on the disk in place."""
-    put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST))
+    remove_old(folder, (folder / PARTIAL / QUALITY).is_file())
+    put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, QUALITY, MANIFEST))
 
 
 def _read_mark(store: Store, plan: Plan, task: int) -> dict[str, Any]:
