@@ -219,19 +219,19 @@ LADDER: tuple[Step, ...] = (
     ),
     Step(
         3, "tokens", "Byte-pair encoding joins frequent characters, so that a GPT sees more text in as many tokens.",
-        _TOKENS, "pretrain", "hamlet", _training(30), BITS_PER_BYTE, 0.985, 0.92, 1.05, 22,
+        _TOKENS, "pretrain", "hamlet", _training(30), BITS_PER_BYTE, 0.916, 0.86, 0.98, 24,
     ),
     Step(
         4, "base", "The same GPT gets better with three times as many steps; all that follows starts from this base model.",
-        _TOKENS, "pretrain", "hamlet", _training(100), BITS_PER_BYTE, 0.683, 0.64, 0.73, 46,
+        _TOKENS, "pretrain", "hamlet", _training(100), BITS_PER_BYTE, 0.617, 0.58, 0.66, 48,
     ),
     Step(
         5, "assistant", "Finetuning on conversations turns the base model into an assistant that answers.",
-        _CONVERSATIONS, "sft", "hamlet-chat", _training(160), LOSS, 1.06, 0.95, 1.17, 75, start=4,
+        _CONVERSATIONS, "sft", "hamlet-chat", _training(160), LOSS, 0.93, 0.83, 1.04, 75, start=4,
     ),
     Step(
         6, "lora", "Low-rank adapters improve the assistant further, though they train a small share of its weights.",
-        _CONVERSATIONS, "sft", "sft-lora", _adapters(), LOSS, 1.01, 0.90, 1.12, 59, start=5,
+        _CONVERSATIONS, "sft", "sft-lora", _adapters(), LOSS, 0.89, 0.79, 1.00, 59, start=5,
     ),
     Step(
         7, "reward", "A reward model learns which of two answers people prefer.",
