@@ -74,7 +74,6 @@ def test_a_run_begins_with_it_and_counts_its_time(
     ("changed", "why"),
     [
         ({"model.tied": "true"}, "tied"),
-        ({"init_from": "runs/x"}, "ignored with init_from"),
     ],
 )
 def test_where_it_cannot_work_it_is_refused(changed: dict[str, str], why: str) -> None:

@@ -107,7 +107,7 @@ def test_a_csv_file_with_uneven_rows_or_without_a_header(tmp_path: Path) -> None
     [
         ("a.pdf", "it is a .pdf file; its text can be prepared without --kind"),
         ("a.html", "it is a .html file; its text can be prepared without --kind"),
-        ("a.tar.gz", "it is a .tar file; unpack it first: tar -xf"),
+        ("a.tar.gz", "is a damaged or cut-off gzip file"),
         ("a.pkl", "pickle files can run code"),
         ("corpus.en", "it has the ending .en, and .json, .jsonl"),
         ("README", "it has no ending, and .json, .jsonl"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,5 +76,8 @@ def test_batches_are_read_one_step_ahead_and_stay_those_of_their_step() -> None:
     for step in (0, 1, 2, 7, 7, 3):
         for number, batch in enumerate(source.batches(step)):
             assert torch.equal(batch["tokens"], windows.batch(6 * step + 3 * number, 3)["tokens"])
+        deadline = time.monotonic() + 20
+        while step == 2 and len(read) < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
     source.thread.shutdown()
     assert read[:8] == [0, 3, 6, 9, 12, 15, 18, 21], "step 3 is read while 2 is used, and each once"

@@ -48,7 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Muon": {"optim.name": "muon"},
     "clipping": {"optim.grad_clip": 0.1},
     "deterministic": {"train.deterministic": "true"},
-    "bigram start": {"train.bigram_start": "true"},  # of random weights only: test_bigram_start.py
+    "bigram start": {"train.bigram_start": "true"},  # pretrain says that it keeps its weights
     "eval tokens": {"eval.max_tokens": 40},
     "eval batch": {"eval.batch_size": 2},
     "untied, more heads": {},  # replaced by a parent of that shape
@@ -58,7 +58,7 @@ REFUSED = {
     **{(stage, "LoRA dropout"): "model.lora.dropout" for stage in ("reward", "dpo", "ppo", "grpo")},
     **{(stage, "too long: drop"): "data.too_long" for stage in STAGES if stage != "sft"},
     **{(stage, "chunked loss"): "train.loss_chunk_tokens" for stage in ("reward", "dpo", "ppo", "grpo")},
-    **{(stage, "bigram start"): "train.bigram_start" for stage in STAGES},
+    **{(stage, "bigram start"): "train.bigram_start" for stage in STAGES if stage != "pretrain"},
     **{(stage, "no packing"): "data.pack" for stage in STAGES if stage != "sft"},
     **{(stage, "eval tokens"): "eval.max_tokens" for stage in ("ppo", "grpo")},
     **{(stage, "eval batch"): "eval.batch_size" for stage in ("ppo", "grpo")},

@@ -188,7 +188,7 @@ class TrainConfig(Section):
     """Precision of matrix products; weights stay fp32."""
     bigram_start: bool = False
     """Start the token embeddings and the output head as a bigram model of the training text, in seconds; the loss then begins
-    where it otherwise comes to after many steps. Needs model.tied false."""
+    where it otherwise comes to after many steps. Needs model.tied false. A run that starts from another one says that it keeps its weights."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
     """Compile the model by torch.compile. auto: on CUDA, where it pays."""
     steps: Count = 1000
@@ -406,9 +406,7 @@ class RunConfig(StageSections):
             raise ValueError("adapters (model.lora) learn by AdamW; set optim.name adamw")
         if self.model.lora and self.info.parent == "optional" and not self.init_from:
             raise ValueError("adapters (model.lora) need a model to adapt; give --init-from RUN, or leave them out")
-        if self.train.bigram_start and self.init_from:
-            raise ValueError("train.bigram_start would be ignored with init_from; leave it out, or set it to false")
-        if self.train.bigram_start and (self.model.family == "bigram" or self.model.tied):
+        if self.train.bigram_start and not self.init_from and (self.model.family == "bigram" or self.model.tied):
             raise ValueError(
                 "train.bigram_start needs a GPT whose output head is not its token embedding; set model.tied to false, or "
                 "train.bigram_start to false"

@@ -70,6 +70,9 @@ class Pretrain(TrainingStage):
         self.batches = IndexedBatches(self._rows(context.config), context)
 
     def _start_from_bigrams(self, context: StageContext) -> None:
+        if context.config.init_from:
+            self.notes += ["train.bigram_start is not used: the weights are those of the run to start from"]
+            return
         assert isinstance(context.model, GPT)  # the configuration refuses the bigram family
         began = time.perf_counter()
         loss = start_from_bigrams(context.model, [part.tokens for part in self.parts], context.runtime)
