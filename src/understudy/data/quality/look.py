@@ -236,11 +236,11 @@ def _measure(
     report(PreparationProgress("counting tokens", 0, None))
     tokens = sum(len(ids) for ids in tokenizer.encode_batch(texts))
     ordered = np.sort(np.array(lengths))
-    powers = Counter(1 << (length.bit_length() - 1) for length in lengths)
+    bits = Counter(length.bit_length() - 1 for length in lengths)
     return DataLook(
         path, len(lengths), empty, sum(lengths), total_bytes, files,
         tuple(int(ordered[round(share * (len(ordered) - 1))]) for share in LENGTHS),
-        {power: powers[power] for power in sorted(powers)}, len(texts), _languages(texts), exact_copies, copied_bytes,
+        {1 << bit: bits[bit] for bit in range(min(bits), max(bits) + 1)}, len(texts), _languages(texts), exact_copies, copied_bytes,
         len(compared), near if signer is not None else None, tuple(copy_examples), tokenizer_name,
         tokens / sum(len(text.encode()) for text in texts),
         tuple(DocumentExample(where, shortened(text)) for _, _, where, text in rows[:SAMPLES]),
