@@ -149,16 +149,6 @@ def throughput(data: dict[str, Any]) -> Iterator[Claim]:
             )  # fmt: skip
 
 
-def encoding(data: dict[str, Any]) -> Iterator[Claim]:
-    for name, row in data["files"].items():
-        ratios = (ours / theirs for ours, theirs in zip(row["rounds"]["prepare"], row["rounds"][row["fastest_peer"]]))
-        yield Claim(
-            f"tokens a second of `prepare`, {name}, {row['bytes'] / 1e6:.0f} MB, {row['documents']:,} documents, "
-            f"{data['threads']} threads, ratio",
-            f"{row['ratio']:.2f}", rounds(ratios), f"{row['fastest_peer']} alone, text in memory",
-        )  # fmt: skip
-
-
 def busy(data: dict[str, Any]) -> Iterator[Claim]:
     for where, rates in data["tokens_per_second"].items():
         yield Claim(
@@ -254,8 +244,6 @@ PAGES = {
     "exported_answers": ("exported_answers", exported_answers),
     "grpo_instructions": ("grpo_instructions", grpo_instructions),
     "throughput": ("throughput", throughput),
-    "encoding_long": ("encoding", encoding),
-    "encoding_small": ("encoding", encoding),
     "attention_bf16": ("attention_bf16", attention_bf16),
     "busy": ("busy", busy),
     "memory": ("memory", memory),
