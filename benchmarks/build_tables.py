@@ -209,6 +209,14 @@ def grpo_instructions(data: dict[str, Any]) -> Iterator[Claim]:
     )  # fmt: skip
 
 
+def linux_doc(data: dict[str, Any]) -> Iterator[Claim]:
+    for name, loss in data["losses"].items():
+        yield Claim(
+            f"Kernel documentation, {data['tokens']:,} tokens: loss in nats per token, {name} (1 seed, tuning split)",
+            f"{loss:.3f}",
+        )
+
+
 def lora_vs_trl(data: dict[str, Any]) -> Iterator[Claim]:
     peer = "TRL 1.9.2 with PEFT, the same weights and work"
     for name, text in (("gsm8k", "GSM8K"), ("identity", "a made-up identity")):
@@ -243,6 +251,7 @@ PAGES = {
     "lora_vs_trl": ("lora_vs_trl", lora_vs_trl),
     "exported_answers": ("exported_answers", exported_answers),
     "grpo_instructions": ("grpo_instructions", grpo_instructions),
+    "linux_doc": ("linux_doc", linux_doc),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),
     "busy": ("busy", busy),

@@ -102,7 +102,7 @@ RAY = """
 import sys, ray
 from understudy.cli import main
 ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False, configure_logging=False)
-OPTIONS = ["--executor-option", "mem_per_cpu_gb=0", "--executor-option", "tasks_per_job=3"]  # starting an actor takes seconds
+OPTIONS = ["--executor-option", "mem_per_cpu_gb=0"]
 for workers in (1, 2, 4):
     command = ["prepare", "texts", "--tokenizer", "char", "--tasks", "5", "--executor", "ray", "--workers", str(workers)]
     status = main([*command, *OPTIONS, "--out", f"out-{workers}"])
@@ -115,7 +115,7 @@ ray.shutdown()
 @pytest.mark.slow
 def test_a_ray_started_here(folder: Path) -> None:
     pytest.importorskip("ray")
-    done = subprocess.run([sys.executable, "-c", RAY], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", RAY], capture_output=True, text=True, check=False, timeout=150)
     assert done.returncode == 0, done.stderr
     for workers in (1, 2, 4):
         assert contents(folder / f"out-{workers}") == contents(folder / "whole")

@@ -216,7 +216,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "base"}, "model_not_chat", "was not finetuned to answer"),
     ({"messages": []}, "invalid_value", "a conversation is a list"),
     ({"messages": [{"role": "assistant", "content": "Sam"}]}, "invalid_value", "does not end with a message from"),
-    ({"messages": [{"role": "tool", "content": "Sam"}]}, "invalid_value", "has the role 'tool'"),
+    ({"messages": [{"role": "tool", "content": "Sam"}]}, "invalid_value", "is the result of a tool and follows nothing"),
     ({"messages": [*ASKED, {"role": "assistant", "content": "Sam"}]}, "invalid_value", "does not end with a message"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "the part is an image; this"),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "invalid_value", "the part is audio; this"),

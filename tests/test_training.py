@@ -338,7 +338,7 @@ def test_a_signal_to_the_stage_raises_after_saving(
     monkeypatch.setattr(pretraining, "Windows", Bomb)
     with pytest.raises(Interrupted, match="saved"):
         run_stage(small_config(), RunFolder(tmp_path / "r"))
-    assert RunFolder(tmp_path / "r").steps()[-1] == 4
+    assert RunFolder(tmp_path / "r").steps()[-1] in (3, 4)  # the batch is read while the step before is computed
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
