@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from processes import run_two
 from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.config.model import ModelConfig
 from understudy.model import GPT
+from understudy.run import RunFolder, read_metrics, read_tensors
 from understudy.runtime import start_runtime
 from understudy.stages.table import train_preset
 from understudy.train.bigram_start import start_from_bigrams
@@ -46,6 +48,7 @@ def test_the_loss_begins_near_the_best_of_a_bigram_model(family: str) -> None:
     ))  # fmt: skip
     with start_runtime("cpu", "fp32") as runtime:
         loss = start_from_bigrams(model, [tokens[:10_000], tokens[10_000:]], runtime)
+    assert all(parameter.grad is None for parameter in model.parameters())
     rows = torch.from_numpy(tokens[:3201].astype(np.int64))
     logits = model(rows[:-1].view(-1, 32))
     measured = float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[1:]))
@@ -68,6 +71,26 @@ def test_a_run_begins_with_it_and_counts_its_time(
         seconds = result.progress.train_seconds
     assert losses["true"] < losses["false"] - 0.5
     assert seconds > 0
+
+
+def test_a_resumed_run_and_two_processes_end_as_one_process(
+    char_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = SETTINGS | {
+        "data.path": str(char_data.resolve()), "train.bigram_start": "true", "train.steps": "4", "checkpoint.every_steps": "2",
+        "train.micro_batch_size": "2", "train.dtype": "fp32",
+    }  # fmt: skip
+    stopped = {"train.stop_at_tokens": str(2 * 4 * 16)}
+    one = train_preset("pretrain", "shakespeare-char-cpu", "one", settings).final.loss
+    train_preset("pretrain", "shakespeare-char-cpu", "cut", settings | stopped)
+    resumed = train_preset("pretrain", None, "cut", {"train.stop_at_tokens": "null"}, resume=True)
+    a, b = (read_tensors(RunFolder(Path("runs") / name).checkpoint() / "model.safetensors") for name in ("one", "cut"))
+    assert resumed.progress.step == 4 and all(torch.equal(a[name], b[name]) for name in a)
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    run_two(["-m", "understudy", "pretrain", "shakespeare-char-cpu", "--run-name", "two", *words], tmp_path)
+    rows = read_metrics(RunFolder(Path("runs/two")).metrics)
+    assert rows[-1]["val/loss"] == pytest.approx(one, rel=1e-4)
 
 
 @pytest.mark.parametrize(

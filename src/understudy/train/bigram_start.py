@@ -18,7 +18,7 @@ from torch import Tensor
 
 from understudy.model import GPT
 from understudy.runtime import Runtime
-from understudy.train.loop import BatchSource, Trainer, TrainingProgress
+from understudy.train.loop import BatchSource, Trainer, TrainingProgress, new_scaler
 from understudy.train.objective import Objective
 
 MOST_TOKENS = 1 << 24
@@ -41,7 +41,10 @@ def start_from_bigrams(model: GPT, texts: Sequence[np.ndarray], runtime: Runtime
     embedding.data[: len(pairs.counts)], head.data[: len(pairs.counts)] = pairs.factorise(model.shape.d_model)
     objective = BigramObjective(model)
     adam = torch.optim.Adam([{"params": [embedding, head], "peak_lr": LEARNING_RATE}], betas=(0.9, 0.95))
-    Trainer(objective, [adam], pairs, lambda step: 1 - step / STEPS, runtime, TrainingProgress(), STEPS).run()
+    Trainer(
+        objective, [adam], pairs, lambda step: 1 - step / STEPS, runtime, TrainingProgress(), STEPS, scaler=new_scaler(runtime)
+    ).run()  # fmt: skip
+    objective.zero_grad(set_to_none=True)  # the norm has gradients too, and is not trained here
     with torch.no_grad(), runtime.autocast():
         batches = [
             {k: v.to(runtime.device) for k, v in pairs.batches(i)[0].items()} for i in range(len(pairs.by_batch))
@@ -126,15 +129,14 @@ class BigramObjective(Objective):
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
+        # Only these modules: with several processes, every parameter of an objective must have a gradient.
         self.embedding, self.norm, self.head = model.token_embedding, model.norm, model.head
-        self.shape = model.shape
+        self.logits = model.logits
 
     def count(self, batch: dict[str, Tensor]) -> Tensor:
         return batch["counts"].sum()
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.head(self.norm(self.embedding(batch["tokens"])))[:, : self.shape.vocab_size].float()  # (R, V)
-        if cap := self.shape.logit_softcap:
-            logits = cap * torch.tanh(logits / cap)
+        logits = self.logits(self.norm(self.embedding(batch["tokens"]))).float()  # (R, V)
         loss = (batch["counts"] * logits.logsumexp(-1)).sum()
         return loss - (batch["pair_counts"] * logits[batch["rows"], batch["seconds"]]).sum(), {}

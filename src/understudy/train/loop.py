@@ -63,6 +63,11 @@ class Timer:
             self.start()
 
 
+def new_scaler(runtime: Runtime) -> torch.amp.GradScaler | None:
+    """A scaler of the loss, in fp16; None in other precisions, which need none."""
+    return torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None
+
+
 class ExponentialMovingAverage:
     """``mean = decay * mean + (1 - decay) * weights`` after each step, which often generalises better than the last
     weights; the decay is smaller at the start."""
@@ -212,7 +217,8 @@ class Trainer:
         random_state, source_state = torch.get_rng_state(), source.state()
         weights = {p: p.detach().cpu().clone() for p in self.objective.parameters() if p.requires_grad}
         module = self._parallel_module()
-        if source.can_checkpoint(1):
+        alike = source.can_checkpoint(1)  # the steps of an iteration differ
+        if alike:
             self._step(module)
         self.read_tokens()
         warm = dataclasses.replace(progress)
@@ -232,13 +238,12 @@ class Trainer:
         if self.ema:
             self.ema = ExponentialMovingAverage(self.objective.model, self.ema.decay)
         if self.scaler:
-            self.scaler = torch.amp.GradScaler(runtime.device.type)
+            self.scaler = new_scaler(runtime)
         source.load_state(source_state)
         source.pop_metrics()
         self._sums.clear()
         self.progress = TrainingProgress(train_seconds=warm.train_seconds)
         torch.set_rng_state(random_state)
-        alike = source.can_checkpoint(1)  # the steps of an iteration differ
         typical = statistics.median(end - start for start, end in pairwise(ends)) if alike else ends[-1] / steps
         return typical, tokens / steps
 

@@ -28,7 +28,7 @@ from understudy.train.checkpoint import load_checkpoint
 from understudy.train.evaluator import Evaluator, StopSignals
 from understudy.train.init_from import load_reference, start_from
 from understudy.train.length import StepCost, asked_length, fit_batch, plan_length, probe_seconds, with_length
-from understudy.train.loop import ExponentialMovingAverage, Trainer, TrainingProgress
+from understudy.train.loop import ExponentialMovingAverage, Trainer, TrainingProgress, new_scaler
 from understudy.train.memory import free_bytes, largest_micro_batch
 from understudy.train.metrics import TrainingMetrics
 from understudy.train.objective import Objective
@@ -98,7 +98,7 @@ def train(
                 lambda step: lr_factor(config.optim, step, config.train.steps), runtime,
                 TrainingProgress(train_seconds=stage.start_seconds),
                 config.train.steps, optim.grad_clip,
-                torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None,
+                new_scaler(runtime),
                 ExponentialMovingAverage(model, optim.ema) if optim.ema else None,
             )  # fmt: skip
             if resume and folder.steps():
