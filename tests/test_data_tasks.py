@@ -30,6 +30,7 @@ from understudy.data.text.encoding import TaskSpan, share
 from understudy.data.text.prepare import merge, prepare, prepare_task
 from understudy.data.text.shards import data_folder, open_split, read_manifest
 from understudy.data.text.work import done_tasks
+from understudy.tokenizer import load_tokenizer
 
 __all__ = ["corpus", "small_batches"]  # fixtures
 
@@ -286,6 +287,11 @@ def test_sources_in_a_store(corpus: Path, tmp_path: Path, bucket: str) -> None:
     assert [part["name"] for part in parts] == [
         f"memory://bucket/corpus/{name}" for name in ("a.jsonl", "b.jsonl.gz", "c.txt", "d.png")
     ]
+    (tmp_path / "held-out.txt").write_text("Held out.")
+    held = prepare(["memory://bucket/corpus"], tmp_path / "held", "char", validation=[str(tmp_path / "held-out.txt")])
+    tokens = open_split(tmp_path / "held", "val").tokens
+    assert load_tokenizer(tmp_path / "held").decode(tokens.tolist()).startswith("Held out.")
+    assert held.manifest.splits["val"].documents == 1, "all of the source is training text"
     with pytest.raises(ValueError, match="holds no files"):
         prepare(["memory://bucket/nothing"], tmp_path / "no", "char")
     with pytest.raises(ValueError, match="can be a source of text, not of conversations"):

@@ -316,7 +316,7 @@ def open_feed(
         feed = Feed(source.name, origin.parts, lambda i: read(origin.paths[i]), left_out=dict(origin.left_out))
     elif isinstance(origin, RemoteFiles):
         objects = list_objects(origin.url)
-        feed = Feed(source.name, tuple(Part(item.url, item.size, item.version) for item in objects),
+        feed = Feed(source.name, tuple(Part(item.url, item.size, item.version, source.only) for item in objects),
                     lambda i: read(objects[i].file()))  # fmt: skip
     elif isinstance(origin, WebText):
         feed = _open_web(source, origin, read, cache, report)
