@@ -223,6 +223,9 @@ def test_named_sources_have_a_licence_and_their_files_are_where_they_say(
     assert any(line.startswith("wikipedia ") and "CC BY-SA 3.0, GFDL" in line and "11.6" in line for line in lines)
     assert main(["prepare", "--list", "--kind", "preferences", "--json"]) == 0
     assert {row["kind"] for row in json.loads(capsys.readouterr().out)} == {"preferences"}
+    assert (
+        main(["prepare", "--list", "--out", "x"]) == 2 and "--out does nothing with --list" in capsys.readouterr().err
+    )
     assert main(["prepare", "wikipedia", "--list"]) == 2 and "leave wikipedia out" in capsys.readouterr().err
     for given, meant in (
         ("wikipeda", "wikipedia"),

@@ -24,7 +24,6 @@ from understudy.config.run import SHORT_OPTIONS
 from understudy.config.stages import STAGES
 from understudy.data.chat.prepare import KINDS, ChatSummary, prepare_conversations
 from understudy.data.progress import preparation_bars
-from understudy.data.store import is_url
 from understudy.data.text.prepare import prepare as prepare_text
 from understudy.data.text.summary import TextSummary
 from understudy.evaluation.compare import RunComparison, by_reward, compare_runs
@@ -59,20 +58,16 @@ def prepare(
         ValueError: sources or options that cannot be used.
     """
     names = [str(sources)] if isinstance(sources, (str, Path)) else [str(source) for source in sources]
-    folder = None if out is None or is_url(out) else Path(out)
     with preparation_bars() as report:
         if kind == "text":
             if tasks := options.pop("decontaminate", ()):
                 options["decontaminate"] = find_benchmarks([tasks] if isinstance(tasks, str) else tasks)
-            summary = prepare_text(names, out if folder is None else folder, report=report, **options)
-            if isinstance(summary.folder, Path):
-                cleaning_page(summary.folder)
+            summary = prepare_text(names, out, report=report, **options)
+            cleaning_page(summary.folder)
             return summary
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; choose text, {', '.join(KINDS)}")
-        if out is not None and folder is None:
-            raise ValueError(f"{out} can hold text, not {kind}: give a folder on the disk")
-        return prepare_conversations(names, folder, kind, report=report, **options)
+        return prepare_conversations(names, out, kind, report=report, **options)
 
 
 def train_stage(

@@ -22,7 +22,8 @@ OF_CLEANING = ("filter", "dedup", "decontaminate")
 """Options that clean text."""
 OF_IDENTITY = ("name", "maker", "facts", "phrases")
 """Options of the source identity."""
-OF_MERGE = ("merge", "json", "command", "command_name", "parser", "overrides")
+ALWAYS = ("json", "command", "command_name", "parser", "overrides")
+"""Attributes of the arguments of every command that prints JSON."""
 OF_TASKS = ("tasks", "task", "executor", "executor_option")
 """Options of text that several processes or machines prepare."""
 
@@ -143,8 +144,7 @@ def _list_sources(arguments: Arguments) -> None:
     from understudy.console import bytes_text, count_text
     from understudy.data.sources import list_sources
 
-    if arguments.sources:
-        raise ValueError(f"--list shows the named sources and prepares nothing: leave {arguments.sources[0]} out")
+    _refuse_others(arguments, "list", "which prepares nothing", "kind")
     rows = list_sources("text" if arguments.kind == "stories" else arguments.kind)
 
     def show() -> None:
@@ -171,7 +171,7 @@ def _prepare_conversations(arguments: Arguments) -> None:
     sampling = _sampling(arguments)
     with preparation_bars() as report:
         summary = prepare_conversations(
-            arguments.sources, _folder(arguments), arguments.kind, arguments.format, arguments.val_fraction,
+            arguments.sources, arguments.out, arguments.kind, arguments.format, arguments.val_fraction,
             arguments.limit, arguments.seed, arguments.force, report=report, sampling=sampling,
             identity=_identity(arguments), validation=arguments.val or (), columns=arguments.columns,
             max_dropped=arguments.max_dropped,
@@ -249,7 +249,7 @@ def _prepare_text(arguments: Arguments, config: RunConfig | None) -> None:
         else:
             _prepare_task(arguments, settings | {"report": report})
             return
-    page = cleaning_page(summary.folder) if isinstance(summary.folder, Path) else None
+    page = cleaning_page(summary.folder)
 
     def show() -> None:
         print(summary, file=sys.stderr)
@@ -295,20 +295,18 @@ def _merge(arguments: Arguments) -> None:
     from understudy.data.progress import preparation_bars
     from understudy.data.text.prepare import merge
 
-    given = {name: value for name, value in vars(arguments).items() if value not in (None, False, [])}
-    if extra := next((name for name in given if name not in OF_MERGE), None):
-        named = "a SOURCE" if extra == "sources" else f"--{extra.replace('_', '-')}"
-        raise ValueError(f"{named} does nothing with --merge, which takes all from the folder: leave it out")
+    _refuse_others(arguments, "merge", "which takes all from the folder")
     with preparation_bars() as report:
         summary = merge(arguments.merge, report=report)
     show_result(arguments, dataclasses.asdict(summary.manifest), lambda: print(summary, file=sys.stderr))
 
 
-def _folder(arguments: Arguments) -> Path | None:
-    """The folder of --out, for data that are only written to the disk."""
-    if arguments.out is not None and "://" in str(arguments.out):
-        raise ValueError(f"--out {arguments.out} is for text: {arguments.kind} are written to a folder on the disk")
-    return None if arguments.out is None else Path(arguments.out)
+def _refuse_others(arguments: Arguments, option: str, because: str, *allowed: str) -> None:
+    """Refuse what was given beside an option that uses nothing but the ``allowed`` ones."""
+    given = (name for name, value in vars(arguments).items() if value not in (None, False, []))
+    if extra := next((name for name in given if name not in (option, *allowed, *ALWAYS)), None):
+        named = arguments.sources[0] if extra == "sources" else f"--{extra.replace('_', '-')}"
+        raise ValueError(f"{named} does nothing with --{option}, {because}: leave {named} out")
 
 
 def _names(arguments: Arguments, option: str) -> list[str]:

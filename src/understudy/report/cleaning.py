@@ -17,8 +17,10 @@ from understudy.report.page import page_path, write_page
 from understudy.report.wording import percent
 
 
-def cleaning_page(folder: Path) -> Path | None:
+def cleaning_page(folder: Path | str) -> Path | None:
     """Write the page of a data folder whose text was cleaned; None for another folder, or if it was written before."""
+    if isinstance(folder, str):  # in an object store, where nothing is cleaned
+        return None
     page = folder / PAGE
     if not (folder / QUALITY).is_file() or page.is_file():
         return None

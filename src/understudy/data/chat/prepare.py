@@ -45,6 +45,7 @@ from understudy.data.layout import (
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Feed, Generated, Part, Request, Sampler, open_feed
+from understudy.data.store import is_url
 from understudy.files import locked, write_text
 from understudy.identity.settings import IdentitySettings
 from understudy.tokenizer.base import clean
@@ -94,7 +95,7 @@ class ChatSummary:
 
 def prepare_conversations(
     sources: Sequence[str],
-    out: Path | None = None,
+    out: Path | str | None = None,
     kind: str = "conversations",
     format_name: str | None = None,
     val_fraction: float | None = None,
@@ -115,7 +116,7 @@ def prepare_conversations(
     Args:
         sources: names of sources.NAMED, `hf:owner/name[:config]`, files, folders and globs; those of
             conversations each with `@WEIGHT` where an epoch is to show it more or less than once.
-        out: the folder; by default data/NAME-KIND after the one source.
+        out: the folder, on the disk; by default data/NAME-KIND after the one source.
         kind: "conversations", "preferences" or "prompts".
         format_name: a row of the formats of the kind; by default each file's first record shows it.
         val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
@@ -142,6 +143,8 @@ def prepare_conversations(
     report = report or (lambda progress: None)
     if kind not in KINDS:
         raise ValueError(f"no kind {kind!r} of conversations: choose one of {', '.join(KINDS)}")
+    if out is not None and is_url(out):
+        raise ValueError(f"{out} can hold text, not {kind}: give a folder on the disk")
     if sampling is not None and (kind != "preferences" or len(sources) != 1 or sources[0] not in CORPORA):
         raise ValueError(
             f"the run {sampling.run} would do nothing for {kind} of {', '.join(sources)}: its answers become preferences "
@@ -164,7 +167,11 @@ def prepare_conversations(
         for name, value in (("format", format_name), ("columns", columns), ("max_dropped", max_dropped)):  # of files
             if value is not None:
                 raise ValueError(f"{name} {value!r} would do nothing for {kind} of {sources[0]}: leave it out")
-    folder = out or Path("data") / f"{sampling.run_name() if sampling else default_name(request.sources)}-{kind}"
+    folder = (
+        Path(out)
+        if out
+        else Path("data") / f"{sampling.run_name() if sampling else default_name(request.sources)}-{kind}"
+    )
     try:
         check_folder(folder, ".bin", "text as tokens")
         manifest = None if force else _present_manifest(folder, request)
