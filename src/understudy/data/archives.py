@@ -24,6 +24,7 @@ from understudy.data.inputs import (
     FREE_GROWTH_BYTES,
     MOST_GROWTH,
     InputFile,
+    StreamView,
     copy_limited,
     file_ending,
 )
@@ -132,33 +133,12 @@ def archive_members(file: InputFile) -> Iterator[Member]:
     return zip_members(file) if file.ending == ".zip" else tar_members(file)
 
 
-class _Shared(io.RawIOBase):
-    """A view of an open file that leaves it open when it is closed."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        file.seek(0)
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-
 def _copy_opener(copy: Any) -> Callable[[], BinaryIO]:
-    return lambda: io.BufferedReader(_Shared(copy), BLOCK_BYTES)
+    def opened() -> BinaryIO:
+        copy.seek(0)
+        return io.BufferedReader(StreamView(copy), BLOCK_BYTES)
+
+    return opened
 
 
 def _member(file: InputFile, name: str, opener: Callable[[], BinaryIO], offset: Callable[[], int]) -> Member:

@@ -187,6 +187,30 @@ def damage_as_sentence(where: str, kind: str = "archived") -> Iterator[None]:
         raise ValueError(f"{where} is a damaged or cut-off {kind} file ({error}); fetch it again") from error
 
 
+class StreamView(io.RawIOBase):
+    """A view of an open stream that leaves it open when it is closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self.stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self.stream.tell())
+
+
 class ByteStream(io.RawIOBase):
     """The bytes of a file, decompressed; `offset` counts bytes of the file on disk.
 

@@ -75,13 +75,8 @@ def normalize_record(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _spelled_list(value: Any) -> Any:
     """A list of messages that is JSON in a text, as cells of CSV files are; anything else as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        return parsed if is_message_list(parsed) else value
-    return value
+    parsed = parsed_json(value) if isinstance(value, str) and value.lstrip().startswith("[") else None
+    return parsed if is_message_list(parsed) else value
 
 
 def is_message_list(value: Any) -> bool:
@@ -197,10 +192,8 @@ def _message(item: dict[str, Any]) -> Message:
         message: Message = {"role": "assistant", "content": "", "tool_calls": tool_calls(text)}
         if not message["tool_calls"]:
             raise ValueError("tool call without a name")
-    elif name.lower() not in ROLE_NAMES:
-        raise ValueError(f"message from {name[:40]!r}")
     else:
-        role = ROLE_NAMES[name.lower()]
+        role = role_named(name)
         message = {"role": role, "content": _content(item, objects=role == "tool")}
     calls = [call for key in ("tool_calls", "function_call") for call in tool_calls(item.get(key))]
     if calls and message["role"] != "assistant":
@@ -219,6 +212,17 @@ def _message(item: dict[str, Any]) -> Message:
     if message["role"] == "assistant" and (weight == 0 or any(item.get(key) is False for key in TRAINED_KEYS)):
         message["weight"] = 0
     return message
+
+
+def role_named(name: str) -> str:
+    """The role of the schema behind a name of it that is in use.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if name.lower() not in ROLE_NAMES:
+        raise ValueError(f"message from {name[:40]!r}")
+    return ROLE_NAMES[name.lower()]
 
 
 def _content(item: dict[str, Any], objects: bool) -> str:

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from understudy.data.chat.formats import Dropped, ParsedRow
-from understudy.data.chat.messages import ROLE_NAMES, text_field
+from understudy.data.chat.messages import role_named, text_field
 from understudy.data.records import FileRecord
 from understudy.tokenizer.chat import Message
 
@@ -112,10 +112,7 @@ def _ranked(answers: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[d
 
 
 def _role(node: dict[str, Any]) -> str:
-    name = str(node.get("role")).lower()
-    if name not in ROLE_NAMES:
-        raise ValueError(f"message from {name[:40]!r}")
-    return ROLE_NAMES[name]
+    return role_named(str(node.get("role")))
 
 
 def read_ranked_answers(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from understudy.data.find import is_glob
-from understudy.data.inputs import InputFile
+from understudy.data.inputs import InputFile, StreamView
 from understudy.data.store import READ_AHEAD_BYTES, open_filesystem, store_errors
 
 
@@ -30,35 +29,19 @@ class StoredObject:
         return cast(BinaryIO, _ObjectStream(self.url, opened))
 
 
-class _ObjectStream(io.RawIOBase):
+class _ObjectStream(StreamView):
     """The bytes of an object. A failure of the network is none of the file's: reading can be tried again later."""
 
-    def __init__(self, url: str, opened: Any) -> None:
-        self.url, self.opened = url, opened
-
-    def read(self, size: int = -1) -> bytes:
-        with store_errors(self.url):
-            return bytes(self.opened.read(size))
+    def __init__(self, url: str, stream: Any) -> None:
+        super().__init__(stream)
+        self.url = url
 
     def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self.opened.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self.opened.tell())
+        with store_errors(self.url):
+            return super().readinto(buffer)
 
     def close(self) -> None:
-        self.opened.close()
+        self.stream.close()
         super().close()
 
 

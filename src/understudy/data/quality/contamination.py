@@ -7,7 +7,6 @@ words or more.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from understudy.data.inputs import file_ending
 from understudy.data.records import READERS, read_records
 from understudy.data.text.reading import read_file
+from understudy.files import sha256_of_text
 
 WORDS = 12
 LEAST_WORDS = 8
@@ -33,7 +33,7 @@ class Benchmark:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(json.dumps(self.questions, ensure_ascii=False).encode("utf-8")).hexdigest()
+        return sha256_of_text(json.dumps(self.questions, ensure_ascii=False))
 
 
 def read_benchmark(path: Path) -> Benchmark:

@@ -32,16 +32,14 @@ MOST_CHARS = 1 << 24
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A finished shard of the first pass.
+class _Position:
+    """How far the feeds are read.
 
     Attributes:
-        feed, split: of its documents.
-        part, items: the part that its last document is of, and the documents and notes of that part up to there.
+        feed, split: of the last document.
+        part, items: the part that it is of, and the documents and notes of that part up to there.
         read: the documents of the feed up to there.
         done: bytes of all feeds up to there.
-        documents: those that passed.
-        bytes: of their text.
     """
 
     feed: int
@@ -50,24 +48,29 @@ class Shard:
     items: int
     read: int
     done: int
+
+
+@dataclass(frozen=True)
+class Shard(_Position):
+    """A finished shard of the first pass.
+
+    Attributes:
+        documents: those that passed.
+        bytes: of their text.
+    """
+
     documents: int
     bytes: int
     tally: Tally
 
 
-@dataclass(frozen=True, slots=True)
-class _Document:
-    """A document or a note of a feed; the fields up to `done` are as those of Shard.
+@dataclass(frozen=True)
+class _Document(_Position):
+    """A document or a note of a feed.
 
     `text`: of training text that is `too_long`, its beginning.
     """
 
-    feed: int
-    split: Split | None
-    part: int
-    items: int
-    read: int
-    done: int
     where: str
     text: str
     too_long: bool = False

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
 from understudy.data.quality.contamination import ContaminationIndex
 from understudy.data.quality.copies import SentenceRemover, Signature, Signer
@@ -134,6 +133,8 @@ ROWS = ".jsonl.zst"
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as compressed JSON lines; the file appears whole."""
+    import pyarrow as pa
+
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
         for row in rows:
@@ -142,6 +143,8 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+
     with pa.input_stream(str(path), compression="zstd") as stream:
         content = stream.read()
     for line in content.split(b"\n"):

@@ -161,7 +161,7 @@ def divide(feed: Feed, rule: Rule, part: int, limit: int | None, documents: int)
             head, tail = piece.text[:cut], piece.text[cut:]
             texts = (("train", head, len(head) == cut), ("val", tail, piece.ends))
             # The last piece of a long document may be empty, and still ends it.
-            filled = [entry for entry in texts if entry[1] or entry[::2] == ("val", True)]
+            filled = [(split, text, ends) for split, text, ends in texts if text or (split == "val" and ends)]
             yield SplitItem(
                 tuple(SplitText(split, text, split not in begun, ends) for split, text, ends in filled),
                 piece.ends, False, piece.offset,
