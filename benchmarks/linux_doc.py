@@ -2,6 +2,7 @@
 
     apt-get download linux-doc-6.1 && dpkg-deb -x linux-doc-6.1_*.deb linux-doc
     python benchmarks/linux_doc.py --text linux-doc --minutes 7
+    python benchmarks/linux_doc.py --text linux-doc --tokens 819200 --seeds 0
 
 Documents are the package's .rst.gz files, split by a hash of their text (`prepare`'s default). The tokenizer is byte-level BPE of
 8,192, trained on the training split. Each recipe is a preset with changed settings. Held-out documents are read in windows that
@@ -36,18 +37,24 @@ BEFORE = (
     "--model.conv_layers [] --model.tied true --train.bigram_start false"
 )
 """Portable's shape and learning rates of before: those of a batch of 131,072 tokens, times the square root of the batch."""
+RANDOM = "--model.context_length 512 --model.tied true --train.bigram_start false"
 RECIPES: dict[str, str] = {
     "before": BEFORE,
+    "rates": f"{RANDOM} --model.family qwen3 --model.conv_layers []",
+    "convolution": RANDOM,
     "after": "--model.context_length 512",
 }
-"""Settings of the preset `portable` by the name of a recipe."""
+"""Settings of the preset `portable` by the name of a recipe; each has a piece more than the one above it: today's learning rates,
+LFM2's form, and the bigram start with a head of its own."""
 ROWS = 16
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, required=True, help="the folder that the package was unpacked into")
-    parser.add_argument("--minutes", type=float, default=7.0)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=7.0)
+    length.add_argument("--tokens", type=int, help="the same number of tokens for each, in place of the same time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("build/linux-doc"))
     parser.add_argument("--recipe", action="append", default=[], metavar="NAME=SETTINGS", help="instead of RECIPES")
@@ -56,10 +63,11 @@ def main() -> None:
     recipes = dict(each.split("=", 1) for each in options.recipe) or RECIPES
     work = options.work.resolve()
     data = prepare(options.text.resolve(), work)
-    results: dict[str, Any] = {"minutes": options.minutes}
+    asked = {"tokens": options.tokens} if options.tokens else {"minutes": options.minutes}
+    results: dict[str, Any] = dict(asked)
     for seed in options.seeds:
         for name, settings in recipes.items():
-            run = pretrain(work, data, f"{name}-{seed}", settings, seed, options)
+            run = pretrain(work, data, f"{name}-{seed}", settings, seed, asked)
             row = {"seed": seed, **bits_per_byte(run, data), **spent(run)}
             results.setdefault(name, {"settings": settings, "seeds": []})["seeds"].append(row)
             print(name, json.dumps(row), flush=True)
@@ -80,10 +88,11 @@ def prepare(text: Path, work: Path) -> Path:
     return work / "data"
 
 
-def pretrain(work: Path, data: Path, name: str, settings: str, seed: int, options: Any) -> Run:
+def pretrain(work: Path, data: Path, name: str, settings: str, seed: int, asked: dict[str, float]) -> Run:
     shutil.rmtree(work / "runs" / name, ignore_errors=True)
+    [(length, value)] = asked.items()
     understudy(work, [
-        "pretrain", "portable", "--run", name, "--data", str(data), "--minutes", str(options.minutes), "--seed", str(seed),
+        "pretrain", "portable", "--run", name, "--data", str(data), f"--{length}", str(value), "--seed", str(seed),
         "--log.samples", "0", *settings.split(),
     ])  # fmt: skip
     return load_run(work / "runs" / name, "latest")
