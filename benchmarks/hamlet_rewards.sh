@@ -1,6 +1,6 @@
 #!/bin/sh
 # GRPO, PPO and DPO from a half-trained assistant of Hamlet, and their gain on fresh prompts.
-# Needs the runs demo-base (`understudy demo`) and hamlet-chat-long (hamlet_long.sh).
+# Needs the runs demo-base and demo-chat (`understudy demo`) and hamlet-chat-long (hamlet_long.sh).
 set -eu
 
 fresh() {  # NAME SEED...: the validation prompts of several seeds in one file
@@ -65,6 +65,8 @@ for seed in 1 2 3 4 5 6 7 8 9 10; do
     understudy ppo hamlet-ppo --init-from weak --run "ten-$seed" --train.seed "$seed" --ppo.reward_model fourth-reward --ppo.prompts 32 --train.batch_size 64 --train.steps 40 --eval.every_steps 40 --checkpoint.every_steps 40
 done
 
-# Over-optimisation of the demo's reward model without a KL penalty.
+# Over-optimisation of a reward model of few pairs without a KL penalty.
+understudy prepare hamlet --kind preferences --from demo-chat --limit 400 --out data/demo-preferences
+understudy reward hamlet-reward --init-from demo-chat --data data/demo-preferences --run demo-reward --train.minutes 0.25
 understudy ppo hamlet-ppo --init-from weak --run over-ppo --ppo.reward_model demo-reward --ppo.kl_coefficient 0 --optim.lr 6e-4 --train.steps 120 --eval.every_steps 12 --checkpoint.every_steps 12
 understudy best-of-n over-ppo

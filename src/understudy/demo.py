@@ -1,7 +1,7 @@
-"""The demo: prepare, pretrain, sft, preferences, reward, grpo, evaluate and a page, on the embedded stories.
+"""The demo: prepare, pretrain, sft, grpo, evaluate and a page, on the embedded stories.
 
 It calls the library functions of these commands in order, and skips steps that are done. The runs of a demo NAME are
-NAME-base, NAME-chat, NAME-reward, and the improved assistant NAME. The minutes of training are shared out between the
+NAME-base, NAME-chat, and the improved assistant NAME. The minutes of training are shared out between the
 stages; each stage measures its speed and plans its steps by it.
 """
 
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.annotators import Sampling
 from understudy.chat.session import Chat
 from understudy.config.load import apply_overrides, build_config, read_preset
 from understudy.console import duration_text, show_table
@@ -40,7 +39,7 @@ from understudy.tokenizer.chat import speaks_chat
 
 MINUTES = 8.0
 """Training of all stages together, by default."""
-SHARES = {"hamlet": 0.08, "hamlet-chat": 0.66, "hamlet-reward": 0.03, "hamlet-grpo": 0.23}
+SHARES = {"hamlet": 0.08, "hamlet-chat": 0.66, "hamlet-grpo": 0.26}
 """What each preset gets of the minutes."""
 CONVERSATIONS_PER_MINUTE = 4500
 """So many conversations are written for each minute of the demo: on fast machines they are read more than once."""
@@ -54,12 +53,10 @@ QUESTIONS = (
     "it to her.\n\nWho found the kite?",
     "What is the capital of France?",
 )
-PREFERENCE_PROMPTS = 400
 FRESH_PROMPTS = 600
 """Prompts that both assistants answer, sampled, to measure the last stage."""
 DEMO_SETTINGS: dict[str, dict[str, Any]] = {
-    "hamlet-reward": {"eval": {"every_steps": 60}},
-    "hamlet-grpo": {"grpo": {"reward_weight": 0.1, "eval_prompts": 64}, "checkpoint": {"every_steps": 120}},
+    "hamlet-grpo": {"grpo": {"eval_prompts": 64}, "checkpoint": {"every_steps": 120}},
 }
 """Settings by preset that differ in the demo."""
 
@@ -91,21 +88,18 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
     began = time.perf_counter()
     minutes = minutes or MINUTES
     path = run_path(name)
-    base, chat, reward, best = (
-        RunFolder(path.with_name(path.name + ending)) for ending in ("-base", "-chat", "-reward", "")
-    )
+    base, chat, best = (RunFolder(path.with_name(path.name + ending)) for ending in ("-base", "-chat", ""))
     if fresh:
-        earlier = [folder for folder in (base, chat, reward, best) if folder.path.exists()]
+        earlier = [folder for folder in (base, chat, best) if folder.path.exists()]
         for folder in earlier:
             folder.check_deletable()
         for folder in earlier:
             folder.delete()
-    pretraining, finetuning, rewarding, aligning = stages = [
+    pretraining, finetuning, aligning = stages = [
         Stage(title, preset, teaches, folder, 60 * minutes * SHARES[preset])
         for title, preset, teaches, folder in (
             ("Pretrain", "hamlet", "to write stories of a village", base),
             ("Finetune", "hamlet-chat", "to answer questions", chat),
-            ("Reward model", "hamlet-reward", "which answers people prefer", reward),
             ("GRPO", "hamlet-grpo", "from rewards for its own answers", best),
         )
     ]
@@ -117,30 +111,24 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
             for stage in stages
         ],
     )
-    _say("1 of 9  prepare: the stories of a village, split into pieces of words")
+    _say("1 of 7  prepare: the stories of a village, split into pieces of words")
     with preparation_bars() as report:
         config = build_config(read_preset("hamlet"))
         _say(str(prepare(["hamlet"], Path(config.data.path), "bpe", config.tokenizer.vocab_size, report=report)))
-    _say(f"2 of 9  pretrain: a GPT learns to write them ({base.path})")
+    _say(f"2 of 7  pretrain: a GPT learns to write them ({base.path})")
     _train(pretraining, None)
-    _say("3 of 9  prepare: conversations about the village")
+    _say("3 of 7  prepare: conversations about the village")
     conversations = Path("data") / f"{best.name}-conversations"
     if not chat.exists():
         limit = min(MOST_CONVERSATIONS, round(CONVERSATIONS_PER_MINUTE * minutes))
         _prepare("conversations", conversations, limit, force=True)
-    _say(f"4 of 9  finetune: the GPT learns to answer ({chat.path})")
+    _say(f"4 of 7  finetune: the GPT learns to answer ({chat.path})")
     _train(finetuning, base, {"data": {"path": conversations}})
-    _say("5 of 9  prefer: its answers to more questions, compared by simulated annotators who err at times")
-    preferences = Path("data") / f"{best.name}-preferences"
-    if not reward.exists():
-        _prepare("preferences", preferences, PREFERENCE_PROMPTS, Sampling(str(chat.path)), force=True)
-    _say(f"6 of 9  reward: a model learns which answers are preferred ({reward.path})")
-    _train(rewarding, chat, {"data": {"path": preferences}})
-    _say(f"7 of 9  improve: the assistant learns from rewards for its own answers ({best.path})")
+    _say(f"5 of 7  improve: the assistant learns from rewards for its own answers ({best.path})")
     prompts = Path(read_preset("hamlet-grpo")["data"]["path"])
     _prepare("prompts", prompts, max(500, round(PROMPTS_PER_MINUTE * minutes)))
-    _train(aligning, chat, {"grpo": {"reward_model": reward.path}})
-    _say("8 of 9  evaluate: stories, people and phrasings that none of them has met")
+    _train(aligning, chat)
+    _say("6 of 7  evaluate: stories, people and phrasings that none of them has met")
     runs = [load_run(folder.path) for folder in (base, chat, best)]
     with start_runtime() as runtime:
         results, changes = _evaluate(runs, runtime)
@@ -180,7 +168,7 @@ def run_demo(name: str, fresh: bool = False, minutes: float | None = None, show:
         [[stage.title, duration_text(stage.planned_seconds),
           "trained earlier" if stage.seconds is None else duration_text(stage.seconds)] for stage in stages],
     )  # fmt: skip
-    _say(f"9 of 9  the whole story: {page}")
+    _say(f"7 of 7  the whole story: {page}")
     if show and _has_screen():
         webbrowser.open(page.resolve().as_uri())
     _say(f"The demo took {seconds / 60:.1f} minutes. Chat with it in the terminal:")
@@ -212,14 +200,10 @@ def _evaluate(runs: list[Run], runtime: Runtime) -> tuple[tuple[TaskResult, Task
     ]
 
 
-def _prepare(
-    kind: str, path: Path, limit: int | None = None, sampling: Sampling | None = None, force: bool = False
-) -> None:  # fmt: skip
-    """Prepare Hamlet's conversations, preferences or prompts in ``path``."""
+def _prepare(kind: str, path: Path, limit: int | None = None, force: bool = False) -> None:
+    """Prepare Hamlet's conversations or prompts in ``path``."""
     with preparation_bars() as report:
-        _say(str(prepare_conversations(
-            ["hamlet"], path, kind, limit=limit, force=force, report=report, sampling=sampling
-        )))  # fmt: skip
+        _say(str(prepare_conversations(["hamlet"], path, kind, limit=limit, force=force, report=report)))
 
 
 def _train(stage: Stage, parent: RunFolder | None, more: Mapping[str, Mapping[str, Any]] | None = None) -> None:

@@ -11,6 +11,7 @@ Shapes: B batch, H heads, Hk key and value heads (H is a multiple), T time, K he
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -69,18 +70,25 @@ def attend_per_document(
     rows = [division.rows for division in divisions]
     masks = [None] * len(rows) if mask is None else mask.split(rows)
     multiple = LENGTH_MULTIPLE if mask is None and _by_explicit_products(q, k) else 1
-    q, k, v = (F.pad(x, (0, 0, 0, multiple - 1)) for x in (q, k, v))
     outputs = []
     for division, part, *qkv in zip(divisions, masks, q.split(rows), k.split(rows), v.split(rows)):
         documents, start = [], 0
-        for length in division.lengths:
-            span = slice(start, start + -(-length // multiple) * multiple)  # what follows the document is cut off again
-            span_mask = None if part is None else part[..., span, span]
-            one_q, one_k, one_v = (x[:, :, span] for x in qkv)
+        spans = zip(division.lengths, *(_split_documents(x, division.lengths, multiple) for x in qkv))
+        for length, one_q, one_k, one_v in spans:
+            span_mask = None if part is None else part[..., start : start + length, start : start + length]
             documents.append(dot_product_attention(one_q, one_k, one_v, span_mask)[:, :, :length])
             start += length
         outputs.append(torch.cat(documents, dim=2))
     return torch.cat(outputs)
+
+
+def _split_documents(x: Tensor, lengths: list[int], multiple: int) -> Sequence[Tensor]:
+    """The part of ``x`` (B, H, T, K) of each document, with what follows it up to a multiple of so many tokens."""
+    if multiple == 1:
+        return x.split(lengths, dim=2)  # which has one backward pass for all documents
+    x = F.pad(x, (0, 0, 0, multiple - 1))
+    starts = itertools.accumulate(lengths, initial=0)
+    return [x[:, :, start : start + -(-length // multiple) * multiple] for start, length in zip(starts, lengths)]
 
 
 def attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask) -> Tensor:
