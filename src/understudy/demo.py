@@ -41,7 +41,7 @@ MINUTES = 8.0
 """Training of all stages together, by default."""
 SHARES = {"hamlet": 0.08, "hamlet-chat": 0.66, "hamlet-grpo": 0.26}
 """What each preset gets of the minutes."""
-CONVERSATIONS_PER_MINUTE = 4500
+CONVERSATIONS_PER_MINUTE = 4000
 """So many conversations are written for each minute of the demo: on fast machines they are read more than once."""
 MOST_CONVERSATIONS = 60_000
 PROMPTS_PER_MINUTE = 250
@@ -53,10 +53,10 @@ QUESTIONS = (
     "it to her.\n\nWho found the kite?",
     "What is the capital of France?",
 )
-FRESH_PROMPTS = 600
+FRESH_PROMPTS = 1200
 """Prompts that both assistants answer, sampled, to measure the last stage."""
 DEMO_SETTINGS: dict[str, dict[str, Any]] = {
-    "hamlet-grpo": {"grpo": {"eval_prompts": 64}, "checkpoint": {"every_steps": 120}},
+    "hamlet-grpo": {"optim": {"lr": 3.0e-4}, "eval": {"every_steps": 240}, "checkpoint": {"every_steps": 240}},
 }
 """Settings by preset that differ in the demo."""
 
