@@ -437,10 +437,10 @@ HOSTILE = {
 @pytest.mark.parametrize("template", HOSTILE)
 def test_a_template_that_loops_or_fails_is_refused_in_one_sentence(template: str, tmp_path: Path) -> None:
     ours = load_tokenizer(small_folder("qwen", tmp_path, template))
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=HOSTILE[template]) as refusal:
         render(ours, [user("a")], reply=True)
-    assert "\n" not in str(refusal.value) and time.monotonic() - begun < 60
+    assert "\n" not in str(refusal.value) and time.process_time() - begun < 60
     with pytest.raises(ValueError):
         fit(ours, [user("a")], 100)
 
