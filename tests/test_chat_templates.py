@@ -23,7 +23,7 @@ from understudy.data.chat.pair_rows import encode_completion, encode_preferences
 from understudy.data.chat.preferences import Pair, PreferenceComparison
 from understudy.model import build_model
 from understudy.run import load_run
-from understudy.tokenizer import Tokenizer, load_tokenizer
+from understudy.tokenizer import Tokenizer, load_tokenizer, sandbox
 from understudy.tokenizer.base import token_texts
 from understudy.tokenizer.chat import (
     CHAT_TEMPLATE,
@@ -408,6 +408,20 @@ def test_names_of_special_tokens_in_messages_stay_text(pair: Any) -> None:
         assert render(ours, messages, reply=True).tokens.count(id) == render(ours, clean, reply=True).tokens.count(id)
     reserved = render(ours, [user("a\U0010fffe\U00100001\U0010ffff\U00100000\U000ffffe\U00100000b\ud800")]).tokens
     assert reserved == render(ours, [user("a\ufffd\U00100001\ufffd\U00100000\ufffd\U00100000b\ufffd")]).tokens
+
+
+def test_a_template_that_has_to_wait_does_not_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine, or one that was asleep."""
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    ours, step = load_tokenizer(small_folder("qwen", tmp_path, template)), sandbox._Environment.step
+
+    def late(environment: Any) -> None:
+        time.sleep(0.11)
+        step(environment)
+
+    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(sandbox._Environment, "step", late)
+    assert render(ours, [user("a")]).tokens
 
 
 LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}"
