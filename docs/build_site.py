@@ -4,6 +4,8 @@
 
 A copy of the pages is laid out as in the repository, so that their links work on the site as they do in a checkout. The
 notebooks, and code files that a page links to, become pages too. The build fails at a link that leads nowhere.
+
+A visitor's browser reads the texts of the search and sorts them anew on each page, so only prose is in them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import html
 import io
+import json
 import os
 import re
 import shutil
@@ -24,6 +27,7 @@ NOTEBOOKS = "notebooks/*.ipynb"
 PICTURES = ("docs/images/*", "docs/site/*", "benchmarks/plots/*")
 LINK = re.compile(r"(\]\()((?!https?:|mailto:|#)[^)\s#]+)((?:#[^)\s]*)?\))")
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^\s$](?:[^$\n]*[^\s$])?)\$", re.DOTALL)
+UNSEARCHED = "---\nsearch: {exclude: true}\n---\n"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "sh", ".json": "json", "": "make"}
 
 
@@ -60,7 +64,19 @@ def main() -> None:
         "--config-file",
         str(ROOT / "docs" / "mkdocs.yml"),
     ]
-    sys.exit(subprocess.run([*command, "--site-dir", str(out / "site")], check=False, env=environment).returncode)
+    status = subprocess.run([*command, "--site-dir", str(out / "site")], check=False, env=environment).returncode
+    if status == 0:
+        _without_code(out / "site" / "search" / "search_index.json")
+    sys.exit(status)
+
+
+def _without_code(index: Path) -> None:
+    """Leave the code and the outputs of notebooks out of the search. Code files are left out by their own pages."""
+    found = json.loads(index.read_text(encoding="utf-8"))
+    for section in found["docs"]:
+        if section["location"].startswith("notebooks/"):
+            section["text"] = re.sub(r"<pre>.*?</pre>", "", section["text"], flags=re.DOTALL)
+    index.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def _with_links(text: str, page: Path, linked: set[Path]) -> str:
@@ -155,7 +171,7 @@ def _code_page(path: Path) -> str:
     name = path.relative_to(ROOT).as_posix()
     if path.is_file():
         code = path.read_text(encoding="utf-8").replace("\n```", "\n\\```")
-        return f'# {path.name}\n\n`{name}`\n\n````{LANGUAGES[path.suffix]} linenums="1"\n{code}````\n'
+        return f'{UNSEARCHED}# {path.name}\n\n`{name}`\n\n````{LANGUAGES[path.suffix]} linenums="1"\n{code}````\n'
     files = sorted(file for file in path.rglob("*") if file.suffix in (".py", ".yaml", ".jsonl"))
     rows = "\n".join(f"| `{file.relative_to(path).as_posix()}` | {_summary(file)} |" for file in files)
     return f"# {path.name}/\n\n`{name}`\n\n| file | contents |\n|---|---|\n{rows}\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from align_runs import preferences, prompts, reward_run, sft_run  # noqa: F401  (fixtures)
 from databases import database, postgres  # noqa: F401  (fixtures)
 
-TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WORDS = [
     "the",
     "quick",
@@ -84,8 +82,12 @@ def real_data() -> Path:
     return Path(folder)
 
 
-LONGEST = ("test_stage_options.py", "test_doc_commands.py", "test_real_models.py", "test_training.py", "test_align.py", "test_serve_load.py",
-           "test_serve_guard.py", "test_processes.py", "test_evaluate_compare.py", "test_sft.py", "test_site.py")  # fmt: skip
+LONGEST = (
+    "test_site.py", "test_doc_commands.py", "test_real_models.py", "test_data_cluster.py", "test_stage_options.py",
+    "test_training.py", "test_align.py", "test_sft.py", "test_data_tasks.py", "test_learn.py", "test_serve_load.py",
+    "test_training_resume.py", "test_data_quality.py", "test_serve_guard.py", "test_feedback.py", "test_evaluate_compare.py",
+    "test_chat_templates.py", "test_processes.py",
+)  # fmt: skip
 """Files that take longest. They are begun first, so that no process ends with one of them while the other waits."""
 
 

@@ -5,8 +5,10 @@ Where the start or the end of Python is what is tested, tests start it anew by s
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import random
 import runpy
 import shutil
 import signal
@@ -49,7 +51,7 @@ class Forked:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def wait(self, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def wait(self, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """The exit status and what was printed."""
         self.process.join(timeout)
         if self.process.exitcode is None:
@@ -68,15 +70,21 @@ def run_python(
 
 def run_two(words: list[str], folder: Path) -> None:
     """Run a program in two processes of one group, as `torchrun` does; both have to succeed."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     both = [Forked(words, folder, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1)]
     ended = [process.wait() for process in both]  # one that failed leaves the other waiting without a word
     shown = "\n".join(
         f"process {rank} ended with {done.returncode}: {done.stderr[-4000:]}" for rank, done in enumerate(ended)
     )
     assert all(done.returncode == 0 for done in ended), shown
+
+
+def free_port() -> int:
+    """A port that stays free until a process listens on it: no system gives those below 32768 to others by itself."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _run(words: list[str], folder: str, environment: dict[str, str], output: str, anew: bool) -> None:

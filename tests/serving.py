@@ -127,7 +127,7 @@ def client(url: str, key: str = "none", **options: Any) -> OpenAI:
     return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=300, **options)
 
 
-def wait_until(true: Any, seconds: float = 60) -> None:
+def wait_until(true: Any, seconds: float = 300) -> None:
     ends = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < ends, "it never came to be"
@@ -162,7 +162,7 @@ def address_of(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def raw(url: str, request: bytes, seconds: float = 30) -> tuple[int, dict[str, str], bytes]:
+def raw(url: str, request: bytes, seconds: float = 120) -> tuple[int, dict[str, str], bytes]:
     """Send bytes as they are; the status, headers and body of the response."""
     with socket.create_connection(address_of(url), timeout=seconds) as connection:
         connection.sendall(request)

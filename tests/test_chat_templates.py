@@ -23,7 +23,7 @@ from understudy.data.chat.pair_rows import encode_completion, encode_preferences
 from understudy.data.chat.preferences import Pair, PreferenceComparison
 from understudy.model import build_model
 from understudy.run import load_run
-from understudy.tokenizer import Tokenizer, load_tokenizer
+from understudy.tokenizer import Tokenizer, load_tokenizer, sandbox
 from understudy.tokenizer.base import token_texts
 from understudy.tokenizer.chat import (
     CHAT_TEMPLATE,
@@ -410,6 +410,20 @@ def test_names_of_special_tokens_in_messages_stay_text(pair: Any) -> None:
     assert reserved == render(ours, [user("a\ufffd\U00100001\ufffd\U00100000\ufffd\U00100000b\ufffd")]).tokens
 
 
+def test_a_template_that_has_to_wait_does_not_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine, or one that was asleep."""
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    ours, step = load_tokenizer(small_folder("qwen", tmp_path, template)), sandbox._Environment.step
+
+    def late(environment: Any) -> None:
+        time.sleep(0.11)
+        step(environment)
+
+    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(sandbox._Environment, "step", late)
+    assert render(ours, [user("a")]).tokens
+
+
 LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}"
 HOSTILE = {
     LOOPS + "{% endfor %}{% endfor %}": "the chat template loops: it takes more than 200,000 steps or 5 seconds",
@@ -437,10 +451,10 @@ HOSTILE = {
 @pytest.mark.parametrize("template", HOSTILE)
 def test_a_template_that_loops_or_fails_is_refused_in_one_sentence(template: str, tmp_path: Path) -> None:
     ours = load_tokenizer(small_folder("qwen", tmp_path, template))
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=HOSTILE[template]) as refusal:
         render(ours, [user("a")], reply=True)
-    assert "\n" not in str(refusal.value) and time.monotonic() - begun < 60
+    assert "\n" not in str(refusal.value) and time.process_time() - begun < 60
     with pytest.raises(ValueError):
         fit(ours, [user("a")], 100)
 

@@ -18,6 +18,7 @@ from understudy.bench import TrainingSpeed
 from understudy.cli import main, parse
 from understudy.config.load import read_preset
 from understudy.config.stages import STAGES
+from understudy.evaluation.tasks import hamlet as hamlet_tasks
 from understudy.learn import ladder
 from understudy.learn.ladder import LADDER, Step
 from understudy.run import RunFolder
@@ -131,7 +132,8 @@ def test_a_missing_step_is_run_first(monkeypatch: pytest.MonkeyPatch, capsys: py
     """All steps above the two short ones, on small sizes."""
     steps = (*LADDER[:2], *(short(step, low=-1.0, high=100.0) for step in LADDER[2:]))
     monkeypatch.setattr(ladder, "LADDER", steps)
-    monkeypatch.setattr(ladder, "COMPARED_PROMPTS", 16)
+    monkeypatch.setattr(ladder, "COMPARED_PROMPTS", 4)
+    monkeypatch.setattr(hamlet_tasks, "PER_CATEGORY", 1)
     [last] = [step for step in steps if step.reward]
     assert main(["learn", "run", str(last.number)]) == 0
     told = re.findall(r"step (\d+) needs the run of step (\d+)", capsys.readouterr().err)

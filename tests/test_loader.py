@@ -76,7 +76,7 @@ def test_batches_are_read_one_step_ahead_and_stay_those_of_their_step() -> None:
     for step in (0, 1, 2, 7, 7, 3):
         for number, batch in enumerate(source.batches(step)):
             assert torch.equal(batch["tokens"], windows.batch(6 * step + 3 * number, 3)["tokens"])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while step == 2 and len(read) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
     source.thread.shutdown()

@@ -87,7 +87,7 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     """A page that has loaded, with its requests and errors."""
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(120_000)
     page.asked, page.errors = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -261,7 +261,7 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
     say(page, "One")
     page.get_by_label("A good answer").click()
     saved(page, "thumb")
-    wait_until(lambda: len(messages) == 1, 20)
+    wait_until(lambda: len(messages) == 1)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "thumb")
@@ -279,7 +279,7 @@ def test_one_need_not_wait_for_gradio_to_end_an_event(
     enter(page, "Four", "#ask")
     page.locator(".choice").first.click()
     saved(page, "choice")
-    wait_until(lambda: len(messages) == 4, 20)
+    wait_until(lambda: len(messages) == 4)
     let_go()
     page.wait_for_timeout(500)
     saved(page, "choice")

@@ -212,8 +212,10 @@ def test_broken_http_is_refused_and_the_server_continues(url: str) -> None:
         b"GET /\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"A" * 100_000 + b"\r\n\r\n",
     ):
-        assert 400 <= raw(url, request)[0] < 500
-    assert get(url, "/health")[0] == 200
+        # A server that closes while more is on its way resets the connection, and its answer may be lost on that.
+        with contextlib.suppress(ConnectionError):
+            assert 400 <= raw(url, request)[0] < 500
+        assert get(url, "/health")[0] == 200
 
 
 def half_requests(url: str, number: int) -> list[socket.socket]:
@@ -252,24 +254,26 @@ def test_half_requests_do_not_stop_a_server(tmp_path: Path) -> None:
             assert client(url, KEY).chat.completions.create(**CHAT).choices
         assert 250 < sum(map(is_closed, held)) < 400
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         message = process.stderr.read() if process.stderr else ""
     assert message.count("\n") < 10, message
 
 
 def test_a_connection_has_a_time_to_send_its_request(run: Any) -> None:
-    limits = Limits(head_seconds=0.2)
+    limits = Limits(head_seconds=1)
     with serving(Served({"tiny": served_run(run)}, limits=limits)) as url:
         silent, half = socket.create_connection(address_of(url)), half_requests(url, 1)
-        wait_until(lambda: is_closed(silent) and is_closed(half[0]), 10)
-        with socket.create_connection(address_of(url), timeout=10) as used:
+        wait_until(lambda: is_closed(silent) and is_closed(half[0]))
+        with socket.create_connection(address_of(url), timeout=60) as used:
             for _ in range(4):  # requests on one connection, longer in all than the limit
                 used.sendall(f"GET /health HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\n\r\n".encode())
                 answer = b""
                 while not answer.endswith(b"}"):
-                    answer += used.recv(65536)
-                time.sleep(0.1)
-            wait_until(lambda: is_closed(used), 10)
+                    part = used.recv(65536)
+                    assert part, "closed while in use"
+                    answer += part
+                time.sleep(0.3)
+            wait_until(lambda: is_closed(used))
 
 
 def test_the_longest_idle_connection_makes_room_for_a_new_one(run: Any) -> None:
@@ -281,7 +285,7 @@ def test_the_longest_idle_connection_makes_room_for_a_new_one(run: Any) -> None:
 
 def test_a_refused_body_is_not_read(keyed: str) -> None:
     """A client without the key that continues to send is disconnected."""
-    with socket.create_connection(address_of(keyed), timeout=10) as connection:
+    with socket.create_connection(address_of(keyed), timeout=60) as connection:
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n")
         assert b"401" in connection.recv(65536)
         with pytest.raises(OSError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
@@ -46,12 +48,9 @@ class Hamlet(Task):
 
         The latter are the validation prompts of `prepare hamlet --kind prompts`. Different seeds share a few greetings.
         """
-        from understudy.hamlet.conversations import prompts
-        from understudy.hamlet.write import DEFAULT_COUNTS
-
-        validation = [row["prompt"] for row in islice(prompts(0, "val"), DEFAULT_COUNTS["prompts"]["val"])]
+        validation = _validation_prompts()
         drawn = self._draw(COMPARISON_SEED, "val", -(-limit // len(CATEGORIES)) + 1)
-        return [example for example in drawn if list(example.messages) not in validation][:limit]
+        return [example for example in drawn if _said(example.messages) not in validation][:limit]
 
     def _draw(self, seed: int, split: Split, per_category: int) -> list[Example]:
         """The first questions of each category, alternating between categories."""
@@ -68,6 +67,19 @@ class Hamlet(Task):
 
     def _example(self, id: str, messages: list[Message], turn: Turn) -> Example:
         return Example(id, turn.answer, tuple(messages), category=turn.category, check=turn.check)
+
+
+@cache
+def _validation_prompts() -> frozenset[tuple[tuple[str, str], ...]]:
+    """The validation prompts of `prepare hamlet --kind prompts`; making them takes about a second."""
+    from understudy.hamlet.conversations import prompts
+    from understudy.hamlet.write import DEFAULT_COUNTS
+
+    return frozenset(_said(row["prompt"]) for row in islice(prompts(0, "val"), DEFAULT_COUNTS["prompts"]["val"]))
+
+
+def _said(messages: Iterable[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
 
 
 class HamletChoice(Hamlet):
