@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -138,5 +140,8 @@ assert group() is None
 
 
 def test_processes_that_have_left_each_other_hold_no_threads(tmp_path: Path) -> None:
-    """Else gloo's threads free tensors while Python ends, and abort a process in twenty."""
-    run_two(["-c", LEAVE], tmp_path)
+    """Else gloo's threads free tensors while Python ends, and abort a process in twenty. Started by the real `torchrun`."""
+    (tmp_path / "leave.py").write_text(LEAVE)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*torchrun, "leave.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
