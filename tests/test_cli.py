@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from understudy.cli import main
+from understudy.cli import main, parse
 from understudy.config.load import dump_config
 from understudy.run import RunFolder
 from understudy.stages.table import run_stage
@@ -239,3 +239,9 @@ def test_settings_are_listed_with_their_descriptions(capsys: pytest.CaptureFixtu
     }  # fmt: skip
     assert main(["presets", "--settings"]) == 0
     assert "train.steps  (whole number from 1; default 1000)\n    Optimiser steps" in capsys.readouterr().out
+
+
+def test_sources_may_stand_between_options() -> None:
+    assert parse(["prepare", "a.txt", "--out", "x", "b.txt", "--force", "c.txt"]).sources == ["a.txt", "b.txt", "c.txt"]
+    with pytest.raises(ValueError, match="does not take '--nothing'"):
+        parse(["prepare", "a.txt", "--force", "b.txt", "--nothing", "c.txt"])

@@ -69,6 +69,8 @@ def parse(argv: list[str]) -> Arguments:
     if "command" not in arguments:
         parser.print_help(sys.stderr)
         raise ValueError("give one of the commands above")
+    while unknown and not unknown[0].startswith("-") and "sources" in arguments:
+        arguments.sources.append(unknown.pop(0))  # argparse ends the sources at the first option behind them
     if unknown:
         from understudy.config.load import nearest
 
