@@ -30,6 +30,7 @@ from understudy.data.text.shards import open_split
 from understudy.evaluation.statistics import ratio_estimate
 from understudy.losses import IGNORE, cross_entropy_sum
 from understudy.run import Run, load_run, read_metrics
+from understudy.runtime import choose_dtype
 
 BEFORE = (
     "--model.context_length 512 --train.batch_size 8 --optim.lr 0.0035 --optim.embedding_lr 0.00092 --optim.head_lr 0.00092 "
@@ -122,7 +123,7 @@ def bits_per_byte(run: Run, data: Path) -> dict[str, float | None]:
     end, length = run.tokenizer.eot_id, run.config.model.context_length
     widths = torch.tensor([len(run.tokenizer.token_bytes(id)) for id in range(run.tokenizer.vocab_size)])
     ends = torch.eq(tokens, end or 0).nonzero()[:, 0].tolist()
-    bits, sizes = [], []
+    bits, sizes, dtype = [], [], choose_dtype(torch.device("cpu"))[0]
     for start, stop in zip([-1, *ends], ends):
         document = torch.cat(
             (tokens.new_tensor([end]), tokens[start + 1 : stop + 1])
@@ -132,7 +133,7 @@ def bits_per_byte(run: Run, data: Path) -> dict[str, float | None]:
         rows.view(-1)[: len(document) - 1], targets.view(-1)[: len(document) - 1] = document[:-1], document[1:]
         loss = 0.0
         for part, wanted in zip(rows.split(ROWS), targets.split(ROWS)):
-            with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu.get_capabilities().get("avx512_bf16", False)):
+            with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
                 logits = run.model(part)
             loss += cross_entropy_sum(logits, wanted).item()
         bits.append(loss / math.log(2))
