@@ -113,7 +113,7 @@ def test_a_folder_of_everything_is_prepared_with_a_table_of_what_was_read(
         "read as cp1252",
         "read as utf-16-le",
         "line ends made \\n",
-        "skipped members of other kinds: .png: 1",
+        "files in archives left out: .png: 1",
     ):
         assert remark in shown.err
 
@@ -463,7 +463,7 @@ def test_lists_of_records_are_read_one_after_another(tmp_path: Path, monkeypatch
 def test_mails_and_pages(tmp_path: Path) -> None:
     path = tmp_path / "a.mbox"
     path.write_text(MBOX, "utf-8")
-    assert read(path)[0][0] == f"Line 0\n\n{LINES[0]}\nFrom there on.\n\n"
+    assert read(path)[0][0] == f"Line 0\n\n{LINES[0]}\nFrom there on.\n"
     html = "From a b\nSubject: =?utf-8?q?Gr=C3=B6=C3=9Fe?=\nContent-Type: text/html; charset=utf-8\n\n<p>One</p><script>x</script><p>Two &amp; 3</p>\n"
     path.write_text(html + "\nFrom c d\nSubject: empty\n\n\n", "utf-8")
     texts, [note] = read(path)

@@ -59,9 +59,7 @@ def summary_notes(manifest: Manifest) -> tuple[str, ...]:
     """Everything that was left out, and warnings about the text."""
     notes = [source["note"] for source in manifest.sources if source["note"]]
     for source in manifest.sources:
-        if source["skipped"]:
-            counts = ", ".join(f"{n:,} {ending}" for ending, n in source["skipped"].items())
-            notes.append(f"skipped files of other kinds: {counts}")
+        notes += [f"files left out, {ending}: {n:,}" for ending, n in source["skipped"].items()]
         if source["validation"] == "own" and any(part["split"] for part in source["parts"] if part["sha256"]):
             splits = [part["split"] for part in source["parts"]]
             notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
@@ -80,7 +78,7 @@ def summary_notes(manifest: Manifest) -> tuple[str, ...]:
 NOTE_WORDS = {
     "failed": "could not be read",
     "dropped": "dropped",
-    "skipped": "skipped members of other kinds",
+    "skipped": "files in archives left out",
     "changed": "changed",
 }
 
