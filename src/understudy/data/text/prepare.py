@@ -26,14 +26,16 @@ from understudy.data.quality.settings import QualitySettings, quality_settings
 from understudy.data.request import default_name, make_request
 from understudy.data.sources import Files, RemoteFiles, Request, Source
 from understudy.data.store import Store
+from understudy.data.text.chunks import chunks_name, file_digests
 from understudy.data.text.encoding import MOST_WORKERS
 from understudy.data.text.plan import Plan, check_tokenizer, make_plan, open_feeds, read_plan, write_plan
 from understudy.data.text.readers.base import ReadOptions
 from understudy.data.text.readers.fields import template_fields
 from understudy.data.text.reading import check_fields, check_libraries, kind_of_path
-from understudy.data.text.shards import TOKENIZER, open_split, read_manifest, stored_manifest
+from understudy.data.text.shards import open_split, read_manifest, stored_manifest
 from understudy.data.text.summary import TaskSummary, TextSummary, summary_notes
 from understudy.data.text.work import (
+    DATA_FILES,
     build_manifest,
     done_tasks,
     encode_span,
@@ -42,7 +44,7 @@ from understudy.data.text.work import (
     read_tokenizer,
     run_task,
 )
-from understudy.files import locked, sha256_of, write_text
+from understudy.files import locked, sha256_of, write_bytes, write_text
 from understudy.tokenizer import Tokenizer
 
 
@@ -278,7 +280,7 @@ def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
         return None
     if status == "prepared":
         if job.force:
-            for name in (MANIFEST, *(f"{split}.bin" for split in SPLITS), PARTIAL):
+            for name in (MANIFEST, *DATA_FILES, PARTIAL):
                 store.remove(name)
         feeds = open_feeds(request, job.cache, job.report)
         plan, tokenizer = make_plan(request, feeds, job.loaded, tasks, job.cache, job.report)
@@ -335,8 +337,11 @@ def _prepare_remote(job: _Job, start: float) -> TextSummary:
                         shutil.rmtree(folder / PARTIAL)
                     _carry_out(folder, job)
                 store.remove(MANIFEST)
-                for name in (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST):
-                    store.upload(folder / name, name)
+                for name in (*DATA_FILES, MANIFEST):
+                    if (folder / name).is_file():
+                        store.upload(folder / name, name)
+                    else:  # of earlier data
+                        store.remove(name)
         except OSError as error:
             raise disk_problem(error, folder) from error
         status = "prepared" if status == "already prepared" else status
@@ -423,9 +428,13 @@ def _carry_out(folder: Path, job: _Job) -> None:
             else:
                 tokenizer = read_tokenizer(store, plan, job.cache)
             state, hashes = encode_span(partial, plan, feeds, tokenizer, job.workers, job.report)
+            digests = {}
             for split, sha256 in hashes.items():
                 check_hash(partial / f"{split}.bin", sha256)
-            manifest = build_manifest(plan, tokenizer, state, hashes)
+                digests[split] = file_digests(partial / f"{split}.bin")
+                if digests[split]:
+                    write_bytes(partial / chunks_name(split), digests[split])
+            manifest = build_manifest(plan, tokenizer, state, hashes, digests)
             if job.quality is not None:
                 manifest = with_quality(manifest, partial / QUALITY)
             write_text(partial / MANIFEST, manifest.to_json())
