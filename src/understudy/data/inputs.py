@@ -99,6 +99,7 @@ class InputFile:
         depth: the number of archives around it.
         path: of a file on the disk.
         size: of a file in an object store, in bytes.
+        only: of an archive, the members that are read; None for all.
     """
 
     where: str
@@ -108,14 +109,15 @@ class InputFile:
     depth: int = 0
     path: Path | None = None
     size: int = 0
+    only: frozenset[str] | None = None
 
     def stored_bytes(self) -> int:
         """The size of a file as it is stored; of a member of an archive 0."""
         return self.path.stat().st_size if self.path else self.size
 
     @classmethod
-    def at(cls, path: Path) -> InputFile:
-        return cls(str(path), path.name, lambda: path.open("rb"), path=path)
+    def at(cls, path: Path, only: frozenset[str] | None = None) -> InputFile:
+        return cls(str(path), path.name, lambda: path.open("rb"), path=path, only=only)
 
     @property
     def ending(self) -> str:

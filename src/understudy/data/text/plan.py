@@ -161,7 +161,7 @@ def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pi
         named or wanted["field"] or "text", None if named else wanted["template"], wanted["separator"]
     )
     origin = source.origin
-    keep_going = isinstance(origin, RemoteFiles) or (isinstance(origin, Files) and len(origin.paths) > 1)
+    keep_going = isinstance(origin, RemoteFiles) or (isinstance(origin, Files) and len(set(origin.paths)) > 1)
     return open_feed(source, request, lambda path: read_file(path, options, keep_going), cache, report, pin)
 
 
