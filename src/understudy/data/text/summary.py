@@ -38,7 +38,7 @@ class TextSummary:
 class TaskSummary:
     """Result of one task. `status`: "done", "already done" or "already prepared" where the folder is finished.
 
-    `done`: how many tasks are done.
+    `done`: how many tasks are done. `cleaned`: whether they put text through filters, which leaves the rest to `prepare`.
     """
 
     folder: Path | str
@@ -47,12 +47,17 @@ class TaskSummary:
     status: str
     done: int
     seconds: float
+    cleaned: bool = False
 
     def __str__(self) -> str:
         if self.status == "already prepared":
             return f"{self.folder}: already prepared"
         line = f"{self.folder}: task {self.task} is {self.status} in {self.seconds:.1f} s; {self.done:,} of {self.tasks:,} are done"
-        return line + (f"; merge them: understudy prepare --merge {self.folder}" if self.done == self.tasks else "")
+        if self.done < self.tasks:
+            return line
+        if self.cleaned:
+            return f"{line}; finish with the same command without --task"
+        return f"{line}; merge them: understudy prepare --merge {self.folder}"
 
 
 def summary_notes(manifest: Manifest) -> tuple[str, ...]:
