@@ -67,12 +67,15 @@ class MixedWindows:
 
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size`` as a batch."""
+        self.prefetch(first, size)
         located = (self.locate(sample) for sample in range(first, first + size))
         rows = [self.parts[part].batch(index, 1) for part, index in located]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def prefetch(self, first: int, size: int) -> None:
         """Fetch what samples ``first`` to ``first + size`` need, of the parts that lie in an object store."""
+        if not self.fetched:
+            return
         wanted: dict[int, list[int]] = {}
         for part, index in map(self.locate, range(first, first + size)):
             wanted.setdefault(part, []).append(index)

@@ -22,12 +22,12 @@ def test_a_file_gives_what_the_options_give(texts: None) -> None:
     Path("web.yaml").write_text(
         "sources: [a.jsonl]\nfield: body\ntokenizer: bpe\nvocab-size: 280\ndedup: [exact]\nval: [val.jsonl]\nout: from-file\n"
     )
-    assert main(["prepare", "--settings", "web.yaml"]) == 0
+    assert main(["prepare", "--options", "web.yaml"]) == 0
     options = ["--field", "body", "--vocab-size", "280", "--dedup", "exact", "--val", "val.jsonl"]
     assert main(["prepare", "a.jsonl", *options, "--out", "from-options"]) == 0
     first, second = (Path(name, "manifest.json").read_text() for name in ("from-file", "from-options"))
     assert first == second and json.loads(first)["quality"]["kept"]["documents"] == 40
-    assert main(["prepare", "--settings", "web.yaml", "--vocab-size", "270", "--out", "smaller"]) == 0
+    assert main(["prepare", "--options", "web.yaml", "--vocab-size", "270", "--out", "smaller"]) == 0
     assert json.loads(Path("smaller/manifest.json").read_text())["vocab_size"] == 270, "the command line comes first"
 
 
@@ -36,12 +36,12 @@ def test_a_file_for_conversations(texts: None) -> None:
     Path("faq.yaml").write_text(
         "sources: faq.csv\nkind: conversations\ncolumns: {question: Frage, answer: Antwort}\nout: faq\n"
     )
-    assert main(["prepare", "--settings", "faq.yaml"]) == 0
+    assert main(["prepare", "--options", "faq.yaml"]) == 0
     assert '"Was ist' in Path("faq/train.jsonl").read_text()
 
 
 @pytest.mark.parametrize(("content", "sentence"), [
-    ("feild: body", "has the option 'feild', which is none of prepare's; did you mean 'field'?"),
+    ("feild: body", "has the option 'feild', which is none of prepare's (did you mean field?)"),
     ("task: 3", "has the option 'task', which is none of prepare's"),
     ("vocab-size: many", "web.yaml: argument --vocab-size: invalid int value: 'many'"),
     ("kind: poems", "web.yaml: argument --kind: invalid choice: 'poems'"),
@@ -51,6 +51,6 @@ def test_a_file_for_conversations(texts: None) -> None:
 ])  # fmt: skip
 def test_refusals(texts: None, capsys: pytest.CaptureFixture[str], content: str, sentence: str) -> None:
     Path("web.yaml").write_text(content + "\n")
-    assert main(["prepare", "--settings", "web.yaml"]) == 2
+    assert main(["prepare", "--options", "web.yaml"]) == 2
     assert sentence in capsys.readouterr().err
-    assert main(["prepare", "--settings", "none.yaml"]) == 2 and "there is no file none.yaml" in capsys.readouterr().err
+    assert main(["prepare", "--options", "none.yaml"]) == 2 and "there is no file none.yaml" in capsys.readouterr().err

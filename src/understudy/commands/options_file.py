@@ -9,7 +9,7 @@ from typing import Any
 
 from understudy.commands import Arguments
 
-NOT_IN_FILES = ("json", "list", "merge", "settings", "task", "force")
+NOT_IN_FILES = ("json", "list", "merge", "options", "task", "force")
 """Options of one call, which a file that is used again must not have."""
 
 
