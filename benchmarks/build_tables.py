@@ -262,6 +262,13 @@ def dedup_planted(data: dict[str, Any]) -> Iterator[Claim]:
             f"--decontaminate: {text} (n = {row['n']})", f"{row['share']:.1%}", interval(row["low"], row["high"], "%")
         )
 
+    rows = data["filters"]
+    equal, documents = (sum(row[name] for row in rows.values()) for name in ("equal", "documents"))
+    yield Claim(
+        f"--filter: verdicts on real documents that are those of datatrove's steps ({', '.join(rows)})",
+        f"{equal:,} of {documents:,}",
+    )
+
 
 def lora_vs_trl(data: dict[str, Any]) -> Iterator[Claim]:
     peer = "TRL 1.9.2 with PEFT, the same weights and work"

@@ -151,6 +151,7 @@ def examples() -> list[Example]:
         Example("OPUS zip (Moses)", {"o.zip": opus_zip()}, 2, ALL + 2 * len("Zeile 0.\n"), said=("files in archives left out: dataset cards: 2",)),
         Example("OPUS XML", file_of("ze.xml"), 1, ALL),
         Example("SRT", file_of("zc.srt"), 1, ALL, said=("line ends made \\n",)),
+        Example("SRT without ending", {"film": FILES["zc.srt"][1]()}, 1, ALL, said=("line ends made \\n",)),
         Example("WebVTT", file_of("zd.vtt"), 1, ALL),
         Example("HTML", {"y.html": PAGE.encode()}, 1, PAGE_CHARACTERS, library="trafilatura"),
         Example("PDF", file_of("z.pdf"), 1, PDF_CHARACTERS, library="pypdf"),

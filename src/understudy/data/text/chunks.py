@@ -123,8 +123,13 @@ class ChunkedTokens:
     def __getitem__(self, part: slice) -> Any:
         start, stop, step = part.indices(self.count)
         assert step == 1, "tokens are read one after another"
-        if (start, stop) == (0, self.count):
-            return self
+        return self if (start, stop) == (0, self.count) else self._load(start, stop)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All tokens, in memory."""
+        return self._load(0, self.count).astype(dtype or self.dtype)
+
+    def _load(self, start: int, stop: int) -> np.ndarray:
         first, last = self._chunks_of(start, stop)
         chunks = {}
         for number in range(first, last):
