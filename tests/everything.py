@@ -192,7 +192,10 @@ def endless_gzip(path: Path) -> None:
 
 
 def zip_bomb(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.txt", "w") as file:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.txt", "w", force_zip64=True) as file,
+    ):
         for _ in range(HUGE >> 24):
             file.write(b"a" * (1 << 24))
 
