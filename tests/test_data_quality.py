@@ -207,7 +207,7 @@ def test_processes_and_interruptions_change_no_byte(
 
 
 def test_tasks_share_the_filters_and_change_no_byte(
-    tmp_path: Path, small_shards: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -232,6 +232,12 @@ def test_tasks_share_the_filters_and_change_no_byte(
             prepare_task(sources, out, tasks + 1, 0, **settings)
         with pytest.raises(ValueError, match=r"other quality"):
             prepare_task(sources, out, tasks, 0, **settings | {"dedup": []})
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(ValueError, match=r"was begun by version .* and this is 9.9"),
+        ):
+            patch.setattr(cleaning, "__version__", "9.9")
+            prepare_task(sources, out, tasks, 0, **settings)
         killed = out / ".partial/quality/task-00000"
         killed.mkdir()
         (killed / "00000.jsonl.zst").write_bytes(b"of a task that was killed")

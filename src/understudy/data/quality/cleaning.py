@@ -19,6 +19,7 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
+from understudy import __version__
 from understudy.data.progress import Report
 from understudy.data.quality.contamination import LEAST_WORDS, ContaminationIndex
 from understudy.data.quality.examining import Shard, examine_feeds
@@ -50,7 +51,7 @@ def begun_request(partial: Path) -> tuple[dict[str, Any], int] | None:
     if not path.is_file():
         return None
     begun = read_json(path)
-    return begun["request"], begun["tasks"]
+    return begun["request"], begun.get("tasks", 1)
 
 
 def done_cleaning(partial: Path) -> set[int]:
@@ -75,8 +76,17 @@ def check_tasks_done(partial: Path, tasks: int) -> None:
 def _begin(
     folder: Path, request: dict[str, Any], tasks: int, open_feeds: Callable[[Sequence[Pin]], Sequence[Feed]]
 ) -> tuple[Feed, ...]:
-    """The feeds, as they were when the cleaning began."""
+    """The feeds, as they were when the cleaning began.
+
+    Raises:
+        ValueError: another version began it, and tasks are to do the same.
+    """
     begun = read_json(folder / BEGUN) if (folder / BEGUN).is_file() else None
+    if begun is not None and tasks > 1 and begun["understudy"] != __version__:
+        raise ValueError(
+            f"{folder.parent.parent} was begun by version {begun['understudy']} of Understudy, and this is {__version__}: use "
+            "one version for all tasks, or begin anew with --force"
+        )
     saved = begun["feeds"] if begun else []
     feeds = tuple(
         open_feeds(
@@ -86,7 +96,7 @@ def _begin(
     if begun is None:
         folder.mkdir(parents=True, exist_ok=True)
         decided = [[[astuple(part) for part in feed.parts], feed.revision, list(feed.notes)] for feed in feeds]
-        write_json(folder / BEGUN, {"request": request, "tasks": tasks, "feeds": decided})
+        write_json(folder / BEGUN, {"request": request, "tasks": tasks, "understudy": __version__, "feeds": decided})
     return feeds
 
 
