@@ -142,7 +142,7 @@ def examples() -> list[Example]:
                 ("--separator", "<|endoftext|>")),
         *(Example(f"compressed: {kind}", file_of(name), 1, ALL) for kind, name in packed),
         *(Example(kind, file_of(name), 2, EACH) for kind, name in records),
-        Example("CSV with semicolons, Windows-1252", file_of("u.csv"), 2, EACH),
+        Example("CSV with semicolons, Windows-1252", file_of("u.csv"), 2, EACH, said=("read as cp1252: 1",)),
         Example("JSON lines, dotted --field", {"d.jsonl": jsonl(ROWS)}, 2, EACH, ("--field", "deep.en")),
         Example("JSON lines, --template", {"d.jsonl": jsonl(ROWS)}, 2, EACH + 2 * len("Line 0:\n"),
                 ("--template", "Line {n}:\\n{deep.en}")),

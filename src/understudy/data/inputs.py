@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
@@ -100,6 +100,7 @@ class InputFile:
         path: of a file on the disk.
         size: of a file in an object store, in bytes.
         only: of an archive, the members that are read; None for all.
+        remarks: of records, what the decoding of the text changed, once they were read.
     """
 
     where: str
@@ -110,6 +111,7 @@ class InputFile:
     path: Path | None = None
     size: int = 0
     only: frozenset[str] | None = None
+    remarks: list[str] = field(default_factory=list, compare=False)
 
     def stored_bytes(self) -> int:
         """The size of a file as it is stored; of a member of an archive 0."""
