@@ -51,7 +51,7 @@ def main() -> None:
             manifest = json.loads((options.work / "out" / "manifest.json").read_text(encoding="utf-8"))
             tokens = sum(split["tokens"] for split in manifest["splits"].values())
             documents = sum(source["documents"] for source in manifest["sources"])
-            row = {"kind": kind, "bytes": written, "documents": documents, "tokens": tokens}
+            row: dict[str, Any] = {"kind": kind, "bytes": written, "documents": documents, "tokens": tokens}
             row |= {"peak_mb": run["peak_mb"], "seconds": run["seconds"]}
             results["rows"].append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)

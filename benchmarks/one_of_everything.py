@@ -40,10 +40,10 @@ def main() -> None:
         for example in examples():
             source, out = example.write(folder / "in"), folder / "out"
             run = prepared([source, "--tokenizer", "char", *example.options], out)
-            row = {"kind": example.kind, "name": Path(source).name, "options": list(example.options)}
-            row |= (
-                {**counts(out), "said": remarks(run["said"], name)} if run["status"] == 0 else {"said": [run["said"]]}
-            )
+            row: dict[str, Any] = {"kind": example.kind, "name": Path(source).name, "options": list(example.options)}
+            if run["status"] == 0:
+                row |= counts(out)
+            row["said"] = remarks(run["said"], name) if run["status"] == 0 else [run["said"]]
             row["right"] = (row.get("documents"), row.get("characters")) == (example.documents, example.characters)
             results["kinds"].append(row)
             clear(folder)

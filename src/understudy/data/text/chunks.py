@@ -48,7 +48,7 @@ class ChunkDigests:
 
     def __init__(self) -> None:
         self._done: list[bytes] = []
-        self._pending = bytearray()
+        self._pending = b""
         self._size = 0
 
     def update(self, block: bytes) -> None:
@@ -56,7 +56,7 @@ class ChunkDigests:
         data = self._pending + block if self._pending else block
         end = len(data) // CHUNK_BYTES * CHUNK_BYTES
         self._done += [_digest(data[start : start + CHUNK_BYTES]) for start in range(0, end, CHUNK_BYTES)]
-        self._pending = bytearray(data[end:])
+        self._pending = data[end:]
 
     def digests(self) -> bytes:
         """The digests of all chunks, DIGEST_BYTES each; nothing for a file of at most WHOLE_BYTES."""
@@ -65,7 +65,7 @@ class ChunkDigests:
         return b"".join([*self._done, *([_digest(self._pending)] if self._pending else [])])
 
 
-def _digest(chunk: bytes | bytearray | memoryview) -> bytes:
+def _digest(chunk: bytes) -> bytes:
     return hashlib.blake2b(chunk, digest_size=DIGEST_BYTES).digest()
 
 
@@ -120,7 +120,7 @@ class ChunkedTokens:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, part: slice) -> Any:
+    def __getitem__(self, part: slice, /) -> Any:
         start, stop, step = part.indices(self.count)
         assert step == 1, "tokens are read one after another"
         return self if (start, stop) == (0, self.count) else self._load(start, stop)
