@@ -131,7 +131,7 @@ class ChunkedTokens:
 
     def _load(self, start: int, stop: int) -> np.ndarray:
         first, last = self._chunks_of(start, stop)
-        chunks = {}
+        chunks: dict[int, bytes] = {}
         for number in range(first, last):
             content = self._read(number)
             if content is None:
@@ -175,7 +175,7 @@ class ChunkedTokens:
         """Chunks from the store, which are then on the disk too."""
         total = -(-self.count * self.dtype.itemsize // CHUNK_BYTES)
         with self._fetching:
-            chunks = {}
+            chunks: dict[int, bytes] = {}
             for number in numbers:
                 if number < total and (content := self._read(number)) is not None:  # another thread was faster
                     chunks[number] = content
