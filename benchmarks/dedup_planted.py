@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline import filters
 from datatrove.pipeline.formatters import PIIFormatter
@@ -137,7 +138,7 @@ def kept_texts(texts: Sequence[str], work: Path, **settings: Any) -> Counter[str
     kept: Counter[str] = Counter()
     for split in ("train", "val"):
         ids: list[int] = []
-        for token in open_split(work / "data", split).tokens.tolist():
+        for token in np.asarray(open_split(work / "data", split).tokens).tolist():
             if token == tokenizer.eot_id:
                 kept[tokenizer.decode(ids)] += 1
                 ids = []

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from plain import publish
@@ -104,7 +105,7 @@ def memory(pid: int) -> int:
 def counts(out: Path) -> dict[str, int]:
     """Documents and characters of data that were prepared with a tokenizer of characters."""
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    tokens = [token for split in ("train", "val") for token in open_split(out, split).tokens.tolist()]
+    tokens = [token for split in ("train", "val") for token in np.asarray(open_split(out, split).tokens).tolist()]
     return {
         "documents": sum(source["documents"] for source in manifest["sources"]),
         "characters": sum(token != manifest["eot_id"] for token in tokens),

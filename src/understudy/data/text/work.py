@@ -246,11 +246,11 @@ def merge_tasks(store: Store, plan: Plan, cache: Path, report: Report) -> None:
                 report(PreparationProgress("merging", merged, total))
         hashes[split] = digest.hexdigest()
         digests[split] = chunks.digests()
-    for split, content in digests.items():
+    for name, content in digests.items():
         if content:
-            store.write(f"{finished}{chunks_name(split)}", content)
+            store.write(f"{finished}{chunks_name(name)}", content)
         elif store.path is None:
-            store.remove(chunks_name(split))
+            store.remove(chunks_name(name))
     manifest = build_manifest(plan, tokenizer, state, hashes, digests).to_json().encode()
     if store.path is not None:
         store.write(f"{PARTIAL}/{MANIFEST}", manifest)
