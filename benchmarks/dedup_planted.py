@@ -29,7 +29,8 @@ from datatrove.pipeline.formatters import PIIFormatter
 
 from plain import publish
 from understudy.data.find import find_files
-from understudy.data.quality.contamination import Benchmark
+from understudy.data.quality.contamination import WORDS as GRAM_WORDS
+from understudy.data.quality.contamination import Benchmark, n_grams
 from understudy.data.quality.copies import Signer
 from understudy.data.quality.filters import ADDRESS, EMAIL, WordSplitter, make_steps
 from understudy.data.quality.settings import QualitySettings
@@ -177,11 +178,15 @@ def copies_found(
 
 def questions_found(originals: Sequence[str], others: Sequence[str], rng: random.Random, work: Path) -> dict[str, Any]:
     """Each spelling of questions in documents of its own, and documents without questions."""
+    splitter = WordSplitter("en")
+    known = {gram for text in originals for gram in n_grams(splitter.simplified(text), GRAM_WORDS)}
     questions = []
     for text in others:
         sentences = [each for each in re.split(r"(?<=[.?!])\s+", text) if 15 <= len(each.split()) <= 40]
-        if sentences:
-            questions.append(" ".join(rng.choice(sentences).split()))
+        # Of sentences that occur in the originals, such as those of licences, nobody knows where they were planted.
+        new = [each for each in sentences if known.isdisjoint(n_grams(splitter.simplified(each), GRAM_WORDS))]
+        if new:
+            questions.append(" ".join(rng.choice(new).split()))
 
     def tenth_changed(question: str) -> str:
         return " ".join("zqx" if i % 10 == 5 else word for i, word in enumerate(question.split()))

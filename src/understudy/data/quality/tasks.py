@@ -119,7 +119,7 @@ def _row(document: Document, examined: Examined | None) -> dict[str, Any]:
 
 def _read_row(row: dict[str, Any]) -> tuple[Document, Examined | None]:
     note = Note(*row["note"]) if row["note"] else None
-    document = Document(*row["place"], where=row["where"], text=row["text"], too_long=row["too_long"], note=note)
+    document = Document(*[*row["place"], row["where"], row["text"], row["too_long"], note])
     raw = row.get("examined")
     if raw is None:
         return document, None
