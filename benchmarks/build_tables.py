@@ -221,6 +221,55 @@ def linux_doc(data: dict[str, Any]) -> Iterator[Claim]:
         )  # fmt: skip
 
 
+def one_of_everything(data: dict[str, Any]) -> Iterator[Claim]:
+    for rows, text in (
+        (data["kinds"], "kinds of text files with the expected documents and characters"),
+        (data["refusals"], "files refused in one sentence: encrypted, bombs, entities, a line of 2 GiB"),
+    ):
+        yield Claim(text, f"{sum(row['right'] for row in rows)} of {len(rows)}")
+    yield Claim("the same refusals: largest peak memory", f"{max(row['peak_mb'] for row in data['refusals'])} MB")
+    row = data["documentation"]
+    yield Claim(
+        f"Kernel documentation as Debian packs it: documents and tokens of a vocabulary of {row['vocab_size']:,}",
+        f"{row['documents']:,} and {row['tokens']:,}",
+    )
+
+
+def flat_memory(data: dict[str, Any]) -> Iterator[Claim]:
+    for kind, text in (("txt", "one text"), ("jsonl", "JSON lines")):
+        rows = [row for row in data["rows"] if row["kind"] == kind]
+        if rows:
+            yield Claim(
+                f"prepare, peak memory on {text} of {rows[-1]['bytes'] / 1e9:.1f} GB", f"{rows[-1]['peak_mb']} MB",
+                peer=f"of {rows[0]['bytes'] / 1e6:.0f} MB: {rows[0]['peak_mb']} MB",
+            )  # fmt: skip
+
+
+def dedup_planted(data: dict[str, Any]) -> Iterator[Claim]:
+    for level in ("0.95", "0.8", "0.7", "0.5"):
+        row = data["copies"][level]
+        found = row["recall"]
+        precision = row["precision"]["share"]
+        yield Claim(
+            f"--dedup minhash: planted copies of similarity {level} that are found (n = {found['n']})",
+            f"{found['share']:.1%}", interval(found["low"], found["high"], "%"),
+            "precision " + ("-" if precision is None else f"{precision:.1%}"),
+        )  # fmt: skip
+    for name in ("as it is", "each tenth word replaced", "documents without a question, dropped"):
+        row = data["questions"][name]
+        text = name if "dropped" in name else f"planted questions that are found, {name}"
+        yield Claim(
+            f"--decontaminate: {text} (n = {row['n']})", f"{row['share']:.1%}", interval(row["low"], row["high"], "%")
+        )
+
+    rows = data["filters"]
+    equal, documents = (sum(row[name] for row in rows.values()) for name in ("equal", "documents"))
+    yield Claim(
+        f"--filter: verdicts on real documents that are those of datatrove's steps ({', '.join(rows)})",
+        f"{equal:,} of {documents:,}",
+    )
+
+
 def lora_vs_trl(data: dict[str, Any]) -> Iterator[Claim]:
     peer = "TRL 1.9.2 with PEFT, the same weights and work"
     for name, text in (("gsm8k", "GSM8K"), ("identity", "a made-up identity")):

@@ -7,7 +7,7 @@ Originals are documents of 150 to 3,000 words whose 5-word shingles overlap with
 some, a copy is planted whose words are replaced one by one, at random places, until its Jaccard similarity is the level's. One
 preparation for each level gives its recall (copies dropped) and precision (copies among all that was dropped). Questions are
 sentences of other documents, planted in the middle of originals: as they are, in capitals without punctuation, and with each
-tenth word replaced. Intervals are Wilson's. `--levels` and `--parts` run it in short pieces; `--out` adds to what is there.
+tenth word replaced. The filters are compared with a chain of datatrove's own steps, document by document. Intervals are Wilson's. `--levels` and `--parts` run it in short pieces; `--out` adds to what is there.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline import filters
+from datatrove.pipeline.formatters import PIIFormatter
+
 from plain import publish
 from understudy.data.find import find_files
-from understudy.data.quality.contamination import Benchmark
+from understudy.data.quality.contamination import WORDS as GRAM_WORDS
+from understudy.data.quality.contamination import Benchmark, n_grams
 from understudy.data.quality.copies import Signer
-from understudy.data.quality.filters import WordSplitter
+from understudy.data.quality.filters import ADDRESS, EMAIL, WordSplitter, make_steps
+from understudy.data.quality.settings import QualitySettings
 from understudy.data.text.prepare import prepare
 from understudy.data.text.reading import TEXT_FILES, read_file
 from understudy.data.text.shards import open_split
@@ -44,7 +51,7 @@ def main() -> None:
     parser.add_argument("--originals", type=int, default=800)
     parser.add_argument("--copies", type=int, default=200, help="of each level, and questions of each spelling")
     parser.add_argument("--levels", default=",".join(map(str, LEVELS)))
-    parser.add_argument("--parts", default="copies,questions")
+    parser.add_argument("--parts", default="copies,questions,filters")
     parser.add_argument("--work", type=Path, default=Path("build/dedup-planted"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -59,6 +66,7 @@ def main() -> None:
         "originals": len(originals),
         "copies": results.get("copies", {}),
         "questions": results.get("questions", {}),
+        "filters": results.get("filters", {}),
     }
     if "copies" in options.parts:
         for level in (float(level) for level in options.levels.split(",")):
@@ -67,6 +75,8 @@ def main() -> None:
             print(level, json.dumps(row), flush=True)
     if "questions" in options.parts:
         results["questions"] = questions_found(originals, others, rng, options.work)
+    if "filters" in options.parts:
+        results["filters"] = filters_compared(texts)
     publish(results, options.out)
 
 
@@ -129,7 +139,7 @@ def kept_texts(texts: Sequence[str], work: Path, **settings: Any) -> Counter[str
     kept: Counter[str] = Counter()
     for split in ("train", "val"):
         ids: list[int] = []
-        for token in open_split(work / "data", split).tokens.tolist():
+        for token in np.asarray(open_split(work / "data", split).tokens).tolist():
             if token == tokenizer.eot_id:
                 kept[tokenizer.decode(ids)] += 1
                 ids = []
@@ -168,11 +178,15 @@ def copies_found(
 
 def questions_found(originals: Sequence[str], others: Sequence[str], rng: random.Random, work: Path) -> dict[str, Any]:
     """Each spelling of questions in documents of its own, and documents without questions."""
+    splitter = WordSplitter("en")
+    known = {gram for text in originals for gram in n_grams(splitter.simplified(text), GRAM_WORDS)}
     questions = []
     for text in others:
         sentences = [each for each in re.split(r"(?<=[.?!])\s+", text) if 15 <= len(each.split()) <= 40]
-        if sentences:
-            questions.append(" ".join(rng.choice(sentences).split()))
+        # Of sentences that occur in the originals, such as those of licences, nobody knows where they were planted.
+        new = [each for each in sentences if known.isdisjoint(n_grams(splitter.simplified(each), GRAM_WORDS))]
+        if new:
+            questions.append(" ".join(rng.choice(new).split()))
 
     def tenth_changed(question: str) -> str:
         return " ".join("zqx" if i % 10 == 5 else word for i, word in enumerate(question.split()))
@@ -196,6 +210,33 @@ def questions_found(originals: Sequence[str], others: Sequence[str], rng: random
     result: dict[str, Any] = {name: share(dropped[name], count) for name in groups}
     result["documents without a question, dropped"] = share(sum(not kept[text] for text in clean), len(clean))
     return result
+
+
+def filters_compared(texts: Sequence[str]) -> dict[str, Any]:
+    """Of each row of --filter, the documents that it drops or changes, and those of which datatrove's steps make the same."""
+    gopher = [filters.GopherRepetitionFilter(), filters.GopherQualityFilter()]
+    fineweb = [filters.C4QualityFilter(filter_no_terminal_punct=False), filters.FineWebQualityFilter()]
+    theirs = {
+        "gopher": gopher, "c4": [filters.C4QualityFilter()], "fineweb": [*gopher, *fineweb],
+        "pii": [PIIFormatter(email_replacement=EMAIL, ip_replacement=ADDRESS)],
+    }  # fmt: skip
+    rows = {}
+    for name, chain in theirs.items():
+        steps = make_steps(QualitySettings((name,)), WordSplitter("en"), None)
+        dropped = changed = equal = 0
+        for text in texts:
+            expected = [Document(text=text, id="0")]
+            for step in chain:
+                expected = list(step.run(iter(expected)))
+            ours: str | None = text
+            for ours_step in steps.values():
+                ours = ours_step(ours).text if ours is not None else None
+            dropped += ours is None
+            changed += ours is not None and ours != text
+            equal += ours == (expected[0].text if expected else None)
+        rows[name] = {"documents": len(texts), "dropped": dropped, "changed": changed, "equal": equal}
+        print(name, json.dumps(rows[name]), flush=True)
+    return rows
 
 
 if __name__ == "__main__":

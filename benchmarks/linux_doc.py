@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from plain import publish
@@ -119,7 +120,7 @@ def spent(run: Run) -> dict[str, Any]:
 @torch.no_grad()
 def bits_per_byte(run: Run, data: Path) -> dict[str, float | None]:
     """Bits per byte over the held-out documents, with an interval over documents."""
-    tokens = torch.from_numpy(open_split(data, "val").tokens.astype("int64"))
+    tokens = torch.from_numpy(np.asarray(open_split(data, "val").tokens, "int64"))
     end, length = run.tokenizer.eot_id, run.config.model.context_length
     widths = torch.tensor([len(run.tokenizer.token_bytes(id)) for id in range(run.tokenizer.vocab_size)])
     ends = torch.eq(tokens, end or 0).nonzero()[:, 0].tolist()

@@ -519,6 +519,21 @@ def rows_of_file(path: Path, **options: Any) -> tuple[list[Any], list[str], list
 HIDDEN = {"metadata": {"is_visually_hidden_from_conversation": True}}
 
 
+def test_chatgpts_export_without_a_current_node_ends_with_the_latest_message(tmp_path: Path) -> None:
+    first, second = (
+        chatgpt(said("user", "Hi", create_time=1.0), said("assistant", "One.", create_time=2.0)) for _ in range(2)
+    )
+    for record, later in ((first, 3.0), (second, 1.5)):
+        record["mapping"]["other"] = {"parent": "0", "message": said("assistant", "Two.", create_time=later)}
+        del record["current_node"]
+    third = chatgpt(said("user", "Hi"), said("assistant", "One."), current_node=None)
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([first, second, third, {"mapping": {}}, {"mapping": {"a": {"parent": "a"}}}]))
+    read, reasons, unused = rows_of_file(path)
+    assert read == [turn("Hi", "Two."), turn("Hi", "One."), turn("Hi", "One.")]
+    assert unused == ["other branches", "title"] and len(reasons) == 2
+
+
 def test_chatgpts_export_is_read_along_the_current_branch(tmp_path: Path) -> None:
     image = {"content_type": "multimodal_text", "parts": [{"content_type": "image_asset_pointer"}, "What is this?"]}
     voice = {"content_type": "multimodal_text", "parts": [{"content_type": "audio_asset_pointer"},

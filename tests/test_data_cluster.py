@@ -62,6 +62,18 @@ def test_processes_of_this_machine(folder: Path, capfd: pytest.CaptureFixture[st
     assert "already prepared" in capfd.readouterr().err
 
 
+def test_tasks_that_clean(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    clean = [*COMMAND, "--workers", "1", "--dedup", "exact", "--out", "out"]
+    assert main([*clean, "--limit", "9"]) == 2 and "--limit counts documents" in capfd.readouterr().err
+    assert main(clean) == 0, capfd.readouterr().err
+    whole = prepare(["texts"], Path("clean"), "char", dedup=["exact"]).manifest
+    assert json.loads(Path("out/manifest.json").read_text()) == json.loads(whole.to_json())
+    assert {path.name: path.read_bytes() for path in Path("out").glob("*.bin")} == {
+        path.name: path.read_bytes() for path in Path("clean").glob("*.bin")
+    }
+    assert main(clean) == 0 and "already prepared" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_all_processes_killed_and_run_again(folder: Path) -> None:
     command = [sys.executable, "-m", "understudy", *COMMAND, "--workers", "2", "--out", "out"]
@@ -90,6 +102,8 @@ def test_an_array_of_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     options = ["--executor-option", "time=1:00:00", "--executor-option", "partition=cpu"]
     assert main([*slurm, *options, "--executor-option", "memory=3"]) == 2
     assert "the executor slurm has no option 'memory': it has " in capfd.readouterr().err
+    assert main([*slurm, "--dedup", "exact", "--out", "clean", *options]) == 0, capfd.readouterr().err
+    assert json.loads(Path("clean/manifest.json").read_text())["quality"]["settings"]["dedup"] == ["exact"]
     assert main([*slurm, *options]) == 0, capfd.readouterr().err
     assert "3 tasks and their merge were submitted" in capfd.readouterr().err
     assert contents(folder / "out") == contents(folder / "whole")

@@ -20,7 +20,7 @@ from understudy.data.quality.contamination import Benchmark, read_benchmark
 from understudy.data.quality.copies import SENTENCE, Signer, first_of_groups, repeated_spans
 from understudy.data.quality.filters import WordSplitter, make_steps
 from understudy.data.quality.settings import FILTERS, QualitySettings, quality_settings
-from understudy.data.text.prepare import prepare
+from understudy.data.text.prepare import merge, prepare, prepare_task
 from understudy.data.text.shards import read_manifest
 
 WORDS = [
@@ -204,6 +204,49 @@ def test_processes_and_interruptions_change_no_byte(
     assert prepare([str(source)], tmp_path / "whole", **SETTINGS).status == "already prepared"
     with pytest.raises(ValueError, match=r"other quality"):
         prepare([str(source)], tmp_path / "whole", **SETTINGS | {"dedup": []})
+
+
+def test_tasks_share_the_filters_and_change_no_byte(
+    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, part in (("a", DIRTY[:13]), ("b", DIRTY[13:14]), ("c", DIRTY[14:])):
+        write(folder / f"{name}.jsonl", part)
+    (folder / "c.jsonl").write_text((folder / "c.jsonl").read_text() + "{\n")
+    (folder / "d.jsonl").write_text("")
+    sources, settings = [str(folder)], SETTINGS | {"workers": 1}
+    prepare(sources, tmp_path / "whole", **settings)
+    for tasks in (2, 7):
+        out = tmp_path / f"in-{tasks}"
+        with pytest.raises(ValueError, match="holds no tasks to merge"):
+            merge(out)
+        for task in range(tasks - 1, 0, -1):
+            assert prepare_task(sources, out, tasks, task, **settings).status == "done"
+        assert prepare_task(sources, out, tasks, 1, **settings).status == "already done"
+        with pytest.raises(ValueError, match=rf"1 of {tasks} tasks that clean text are not done \(0\)"):
+            prepare(sources, out, cleaning_tasks=tasks, **settings)
+        with pytest.raises(ValueError, match=r"the tasks of .* clean text, and the rest is done from the sources"):
+            merge(out)
+        with pytest.raises(ValueError, match=rf"unfinished preparation in {tasks} tasks: give --tasks {tasks}"):
+            prepare_task(sources, out, tasks + 1, 0, **settings)
+        with pytest.raises(ValueError, match=r"other quality"):
+            prepare_task(sources, out, tasks, 0, **settings | {"dedup": []})
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(ValueError, match=r"was begun by version .* and this is 9.9"),
+        ):
+            patch.setattr(cleaning, "__version__", "9.9")
+            prepare_task(sources, out, tasks, 0, **settings)
+        killed = out / ".partial/quality/task-00000"
+        killed.mkdir()
+        (killed / "00000.jsonl.zst").write_bytes(b"of a task that was killed")
+        assert "finish with the same command without --task" in str(prepare_task(sources, out, tasks, 0, **settings))
+        prepare(sources, out, cleaning_tasks=tasks, **settings)
+        assert result(out) == result(tmp_path / "whole")
+        assert prepare_task(sources, out, tasks, 0, **settings).status == "already prepared"
+    with pytest.raises(ValueError, match="--limit counts documents from the beginning"):
+        prepare_task(sources, tmp_path / "limited", 2, 0, **settings | {"limit": 3})
 
 
 def test_given_validation_text_is_left_as_it_is(tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ from text_files import (
 )
 from understudy.cli import main
 from understudy.data import inputs, records
+from understudy.data.chat.prepare import prepare_conversations
 from understudy.data.text.documents import DocumentPiece, Note
-from understudy.data.text.prepare import prepare
+from understudy.data.text.prepare import merge, prepare, prepare_task
 from understudy.data.text.readers import base, fields, table
 from understudy.data.text.readers.base import FieldChoiceError, MissingLibraryError, ReadOptions
 from understudy.data.text.reading import kind_of_path, read_file
@@ -113,7 +114,7 @@ def test_a_folder_of_everything_is_prepared_with_a_table_of_what_was_read(
         "read as cp1252",
         "read as utf-16-le",
         "line ends made \\n",
-        "skipped members of other kinds: .png: 1",
+        "files in archives left out: .png: 1",
     ):
         assert remark in shown.err
 
@@ -281,6 +282,41 @@ def test_splits_named_by_files_are_kept_apart_and_cards_left_out(tmp_path: Path)
     (prose / "README.md").write_text("---\nlicense: mit\n---\nAbout the data.\n")
     [source] = prepare([str(prose)], tmp_path / "out-prose", tokenizer="char").manifest.sources
     assert source["validation"] == "tail" and source["skipped"] == {"dataset cards": 1}, "a tale of a train is no split"
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_splits_named_inside_archives_are_kept_apart(tmp_path: Path, name: str) -> None:
+    def packed(members: dict[str, bytes | str]) -> Path:
+        path = tmp_path / name
+        path.write_bytes(
+            zipped(members) if name == "a.zip" else tarred(members, "w:gz" if name.endswith("gz") else "w")
+        )
+        return path
+
+    tales = {
+        f"data/{split}/{i}.txt": f"{split} {i}. {TALE}" for split in ("train", "validation", "test") for i in range(3)
+    }
+    path = packed({**tales, "data/train/a.png": b"\x89PNG\0", "data/train/9.rst": "Nine. " + TALE})
+    summary = prepare([str(path)], tmp_path / "out", tokenizer="char")
+    splits, [source] = summary.manifest.splits, summary.manifest.sources
+    assert (splits["train"].documents, splits["val"].documents) == (4, 3) and source["validation"] == "own"
+    assert splits["val"].bytes == sum(len(text.encode()) for name, text in tales.items() if "validation" in name)
+    assert source["skipped"] == {"for testing": 3} and "files in archives left out: .png: 1" in str(summary)
+    merged = [prepare_task([str(path)], tmp_path / "tasks", 3, task, tokenizer="char") for task in range(3)]
+    assert merged[-1].done == 3 and merge(tmp_path / "tasks").manifest == summary.manifest
+    assert contents(tmp_path / "tasks") == contents(tmp_path / "out")
+    val = tmp_path / "val.txt"
+    val.write_text("Other words. " + TALE)
+    given = prepare([str(path)], tmp_path / "given", tokenizer="char", validation=[str(val)]).manifest
+    assert (given.splits["train"].documents, given.splits["val"].documents) == (10, 1), "--val leaves splits aside"
+    one = prepare([str(packed({**tales, "loose.txt": TALE}))], tmp_path / "loose", tokenizer="char").manifest
+    assert [source["validation"] for source in one.sources] == ["tail"], "names that tell it of some files tell nothing"
+    rows = {
+        f"{split}/0.jsonl": json.dumps({"question": f"{split}?", "answer": "A."}) + "\n" for split in ("train", "dev")
+    }
+    chat = prepare_conversations([str(packed({**rows, "README.md": "About."}))], tmp_path / "chat", "conversations")
+    [about] = chat.manifest["sources"]
+    assert (about["train"], about["val"]) == (1, 1), chat
 
 
 def test_a_bad_file_or_record_does_not_end_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -463,7 +499,7 @@ def test_lists_of_records_are_read_one_after_another(tmp_path: Path, monkeypatch
 def test_mails_and_pages(tmp_path: Path) -> None:
     path = tmp_path / "a.mbox"
     path.write_text(MBOX, "utf-8")
-    assert read(path)[0][0] == f"Line 0\n\n{LINES[0]}\nFrom there on.\n\n"
+    assert read(path)[0][0] == f"Line 0\n\n{LINES[0]}\nFrom there on.\n"
     html = "From a b\nSubject: =?utf-8?q?Gr=C3=B6=C3=9Fe?=\nContent-Type: text/html; charset=utf-8\n\n<p>One</p><script>x</script><p>Two &amp; 3</p>\n"
     path.write_text(html + "\nFrom c d\nSubject: empty\n\n\n", "utf-8")
     texts, [note] = read(path)

@@ -131,6 +131,7 @@ def write_files() -> None:
     for name, part in (("first", texts[:20]), ("last", texts[20:])):
         Path(f"my-papers/{name}.pdf").write_bytes(pdf("\n".join(part).encode("ascii", "replace").decode().splitlines()))
     Path("my-pages.zip").write_bytes(zipped({"a.txt": texts[0], "b.srt": SRT}))
+    Path("my-web.yaml").write_text("sources: [my-articles.csv]\nfield: body\nvocab-size: 320\nout: data/web\n", "utf-8")
     csv = "title,body\n" + "".join(
         f'{number},"{text}"\n' for number, text in enumerate(t.replace('"', "'") for t in texts)
     )

@@ -36,6 +36,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "an epoch is to show it more or less than once",
     )  # fmt: skip
     add("--list", action="store_true", help="print the named sources with licence and size, of --kind or of all kinds")
+    add("--options", type=Path, metavar="FILE", help="YAML with options of this command; those given here come first")
     add("--preset", metavar="NAME", help="prepare the data of this preset: its source, tokenizer and folder")
     add(
         "--kind", choices=("text", "stories", "conversations", "preferences", "prompts"),
@@ -124,6 +125,10 @@ def prepare(arguments: Arguments) -> None:
     if arguments.merge is not None:
         _merge(arguments)
         return
+    if arguments.options is not None:
+        from understudy.commands.options_file import fill_from_file
+
+        fill_from_file(arguments, arguments.options)
     config = load_config(arguments.preset) if arguments.preset else None
     if config is not None:
         arguments.sources = arguments.sources or ([config.data.source] if config.data.source else [])

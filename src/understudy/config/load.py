@@ -79,7 +79,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"the configuration file {name} cannot be read: it is missing, or no file")
     try:
-        raw = _parse_yaml(path.read_text(encoding="utf-8")) or {}
+        raw = parse_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ValueError(f"the configuration file {name} cannot be read: {error.strerror}") from error
     except ValueError as error:  # of YAML or of UTF-8
@@ -107,7 +107,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """The value that a YAML text stands for.
 
     Raises:
@@ -144,7 +144,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> dic
         if dotted not in known:
             raise ValueError(_unknown_setting(dotted))
         try:
-            value = _parse_yaml(text)
+            value = parse_yaml(text)
         except ValueError:
             value = text
         *sections, leaf = dotted.split(".")

@@ -72,6 +72,8 @@ def zip_members(file: InputFile) -> Iterator[Member]:
         about = cards([member.filename for member in members])
         for member in members:
             name = member.filename
+            if file.only is not None and name not in file.only:
+                continue
             where = f"{file.where}: {name}"
             if name in about:
                 yield Member(where, offset, problem="skipped", reason="dataset cards")
@@ -113,19 +115,47 @@ def tar_members(file: InputFile) -> Iterator[Member]:
         def offset() -> int:
             return stream.offset
 
-        try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES, tarinfo=_CheckedMember) as archive:
-                for member in archive:
-                    check_member_name(member.name, file.where)
-                    content = None if member.issparse() or not member.isreg() else archive.extractfile(member)
-                    if content is None or is_hidden(member.name):
-                        continue
-                    # A tar file is read once from its beginning to its end, and a member may be opened twice.
-                    with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
-                        copy_limited(content, copy, f"{file.where}: {member.name}")
-                        yield _member(file, member.name, _copy_opener(copy), offset)
-        except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{file.where} is a damaged or cut-off tar file ({error}); fetch it again") from error
+        with _tar_file(stream, file.where) as archive:
+            for member in archive:
+                check_member_name(member.name, file.where)
+                content = None if member.issparse() or not member.isreg() else archive.extractfile(member)
+                if content is None or is_hidden(member.name):
+                    continue
+                if file.only is not None and member.name not in file.only:
+                    continue
+                # A tar file is read once from its beginning to its end, and a member may be opened twice.
+                with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
+                    copy_limited(content, copy, f"{file.where}: {member.name}")
+                    yield _member(file, member.name, _copy_opener(copy), offset)
+
+
+@contextmanager
+def _tar_file(stream: Any, where: str) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES, tarinfo=_CheckedMember) as archive:
+            yield archive
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{where} is a damaged or cut-off tar file ({error}); fetch it again") from error
+
+
+def member_names(file: InputFile) -> list[str]:
+    """The names of the files in an archive, without hidden ones and those about the data. A tar file is read to its end.
+
+    Raises:
+        ValueError: it is damaged, or may not be read.
+    """
+    if file.ending == ".zip":
+        with open_zip(file) as archive:
+            names = [member.filename for member in archive.infolist() if not member.is_dir()]
+    else:
+        names = []
+        with file.stream() as stream, _tar_file(stream, file.where) as archive:
+            for member in archive:
+                check_member_name(member.name, file.where)
+                names += [member.name] if member.isreg() else []
+    visible = [name for name in names if not is_hidden(name)]
+    about = cards(visible)
+    return [name for name in visible if name not in about]
 
 
 def archive_members(file: InputFile) -> Iterator[Member]:

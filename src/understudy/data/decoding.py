@@ -95,12 +95,16 @@ class TextDecoder:
 
     def remarks(self) -> Iterator[str]:
         """What was changed, for the summary."""
+        yield from self.encoding_remarks()
+        if self.line_ends:
+            yield "line ends made \\n"
+
+    def encoding_remarks(self) -> Iterator[str]:
+        """The encoding and its damage, for the summary."""
         if self.encoding not in ("utf-8", ""):
             yield f"read as {self.encoding}"
         if self.replaced:
             yield f"bytes that are not {self.encoding} replaced by U+FFFD"
-        if self.line_ends:
-            yield "line ends made \\n"
 
 
 def wide_encoding(block: bytes) -> str:

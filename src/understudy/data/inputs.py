@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
@@ -99,6 +99,8 @@ class InputFile:
         depth: the number of archives around it.
         path: of a file on the disk.
         size: of a file in an object store, in bytes.
+        only: of an archive, the members that are read; None for all.
+        remarks: of records, what the decoding of the text changed, once they were read.
     """
 
     where: str
@@ -108,14 +110,16 @@ class InputFile:
     depth: int = 0
     path: Path | None = None
     size: int = 0
+    only: frozenset[str] | None = None
+    remarks: list[str] = field(default_factory=list, compare=False)
 
     def stored_bytes(self) -> int:
         """The size of a file as it is stored; of a member of an archive 0."""
         return self.path.stat().st_size if self.path else self.size
 
     @classmethod
-    def at(cls, path: Path) -> InputFile:
-        return cls(str(path), path.name, lambda: path.open("rb"), path=path)
+    def at(cls, path: Path, only: frozenset[str] | None = None) -> InputFile:
+        return cls(str(path), path.name, lambda: path.open("rb"), path=path, only=only)
 
     @property
     def ending(self) -> str:

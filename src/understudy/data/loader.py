@@ -9,6 +9,7 @@ Shapes: B batch, T time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +19,21 @@ from understudy.losses import IGNORE
 
 Batch = dict[str, Tensor]
 """``tokens`` (B, T) and ``targets`` (B, T), each target the token after; IGNORE where there is no loss."""
+
+
+class TokenArray(Protocol):
+    """Token ids (N,): an array in memory, a mapped file, or a file in an object store."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> Any: ...
+
+
+@runtime_checkable
+class FetchedTokens(TokenArray, Protocol):
+    """Tokens that are fetched when they are read."""
+
+    def prefetch(self, starts: np.ndarray, length: int) -> None:
+        """Fetch the rows of ``length`` tokens from ``starts`` (N,) on, with as few requests as possible."""
 
 
 class Windows:
@@ -30,7 +46,7 @@ class Windows:
         ValueError: fewer tokens than one window and its last target.
     """
 
-    def __init__(self, tokens: np.ndarray, context_length: int, seed: int) -> None:
+    def __init__(self, tokens: TokenArray, context_length: int, seed: int) -> None:
         if len(tokens) <= context_length:
             raise ValueError(
                 f"the text has {len(tokens)} tokens, fewer than the {context_length + 1} that one window of "
@@ -39,6 +55,11 @@ class Windows:
         self.tokens, self.context_length, self.seed = tokens, context_length, seed
         self.per_epoch = max(1, (len(tokens) - context_length) // context_length)
         self.offsets = min(context_length, len(tokens) - self.per_epoch * context_length)
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the tokens lie in an object store."""
+        return isinstance(self.tokens, FetchedTokens)
 
     def starts(self, indices: np.ndarray) -> np.ndarray:
         """The index of the first token of each sample of ``indices`` (N,)."""
@@ -54,13 +75,20 @@ class Windows:
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size`` as a batch."""
         starts = self.starts(np.arange(first, first + size))
+        if isinstance(self.tokens, FetchedTokens):
+            self.tokens.prefetch(starts, self.context_length + 1)
         rows = np.stack([self.tokens[start : start + self.context_length + 1] for start in starts]).astype(np.int64)
         block = torch.from_numpy(rows)
         return {"tokens": block[:, :-1].contiguous(), "targets": block[:, 1:].contiguous()}
 
+    def prefetch(self, first: int, size: int) -> None:
+        """Fetch what samples ``first`` to ``first + size`` need, if the tokens lie in an object store."""
+        if isinstance(self.tokens, FetchedTokens):
+            self.tokens.prefetch(self.starts(np.arange(first, first + size)), self.context_length + 1)
+
 
 def consecutive_batches(
-    tokens: np.ndarray, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1
+    tokens: TokenArray, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
     """For evaluation: all of ``tokens`` in order, in adjacent windows; each token but the first is a target once.
 

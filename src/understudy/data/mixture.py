@@ -47,6 +47,11 @@ class MixedWindows:
         for number, (phase, following) in enumerate(itertools.pairwise(phases)):
             self.before.append(self.before[-1] + self._drawn(number, following.first_sample - phase.first_sample))
 
+    @property
+    def fetched(self) -> bool:
+        """Whether a part lies in an object store."""
+        return any(part.fetched for part in self.parts)
+
     def drawn(self, samples: int) -> np.ndarray:
         """How many of the first ``samples`` are from each part (S,)."""
         number = self._phase(samples)
@@ -62,9 +67,20 @@ class MixedWindows:
 
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size`` as a batch."""
+        self.prefetch(first, size)
         located = (self.locate(sample) for sample in range(first, first + size))
         rows = [self.parts[part].batch(index, 1) for part, index in located]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def prefetch(self, first: int, size: int) -> None:
+        """Fetch what samples ``first`` to ``first + size`` need, of the parts that lie in an object store."""
+        if not self.fetched:
+            return
+        wanted: dict[int, list[int]] = {}
+        for part, index in map(self.locate, range(first, first + size)):
+            wanted.setdefault(part, []).append(index)
+        for part, indices in wanted.items():
+            self.parts[part].prefetch(min(indices), max(indices) - min(indices) + 1)
 
     def _phase(self, sample: int) -> int:
         return max(number for number, phase in enumerate(self.phases) if phase.first_sample <= sample)

@@ -233,8 +233,9 @@ def _skip(text: str, position: int, characters: str) -> int:
 def _read_csv(file: InputFile, columns: Sequence[str], header: Sequence[str]) -> Iterator[FileRecord]:
     """Rows of text cells; the first row names the columns unless `header` does."""
     csv.field_size_limit(MAX_LINE_BYTES)
+    decoder = TextDecoder(file.where)
     with file.stream() as stream:
-        lines = text_lines(stream, TextDecoder(file.where), MAX_LINE_BYTES)
+        lines = text_lines(stream, decoder, MAX_LINE_BYTES)
         first = next(lines, "")
         names = list(header)
         rows = csv.reader(itertools.chain([first], lines), delimiter=_delimiter(file, first))
@@ -255,6 +256,7 @@ def _read_csv(file: InputFile, columns: Sequence[str], header: Sequence[str]) ->
                     yield FileRecord(where, dict(zip(names, cells)), stream.offset)
         except csv.Error as error:
             raise ValueError(f"{file.where} is not a readable csv file ({error})") from error
+    file.remarks[:] = decoder.encoding_remarks()
 
 
 def numbered_header(file: InputFile) -> list[str]:

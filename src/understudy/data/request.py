@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from understudy.data.archives import ARCHIVE_ENDINGS
+from understudy.data.archives import ARCHIVE_ENDINGS, member_names
 from understudy.data.fetch.hub import parse_hub_name
 from understudy.data.find import FileKinds, find_files, is_glob
 from understudy.data.generated import PROMPT_CORPORA, fingerprint, identity_corpus
-from understudy.data.inputs import file_ending
-from understudy.data.layout import FORMAT, Split
+from understudy.data.inputs import InputFile, file_ending
+from understudy.data.layout import FORMAT, SPLITS, Split
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.sources import (
     IDENTITY,
@@ -32,6 +32,7 @@ from understudy.data.sources import (
     Source,
 )
 from understudy.data.store import is_url
+from understudy.data.text.readers.table import BY_ENDING
 from understudy.data.text.reading import TEXT_FILES
 from understudy.files import sha256_of
 from understudy.identity.settings import IdentitySettings
@@ -107,11 +108,9 @@ def _to_train_on(sources: Sequence[Source], validation: Sequence[str], kind: str
             chosen = [n for n, path in enumerate(origin.paths) if path.resolve() not in resolved]
             if not chosen:
                 raise ValueError(f"every file is for validation ({', '.join(validation)}): name others to train on")
-            parts = tuple(replace(origin.parts[n], split="train") for n in chosen)
-            origin = Files(tuple(origin.paths[n] for n in chosen), parts, origin.left_out)
+            origin = origin.chosen(chosen, "train")
         only.append(replace(source, origin=origin, only="train"))
-    parts = tuple(replace(part, split="val") for part in held_out.parts)
-    return [*only, Source(VALIDATION, 1.0, Files(held_out.paths, parts, held_out.left_out), "val")]
+    return [*only, Source(VALIDATION, 1.0, held_out.chosen(range(len(held_out.parts)), "val"), "val")]
 
 
 def _kept_apart(sources: Sequence[Source]) -> list[Source]:
@@ -128,8 +127,7 @@ def _kept_apart(sources: Sequence[Source]) -> list[Source]:
             kept.append(source)
         elif split := splits.get(origin.paths[0]):
             left_out = origin.left_out | (for_testing if not kept else {})
-            parts = (replace(origin.parts[0], split=split),)
-            kept.append(replace(source, origin=Files(origin.paths, parts, left_out)))
+            kept.append(replace(source, origin=replace(origin.chosen([0], split), left_out=left_out)))
     return kept
 
 
@@ -222,12 +220,53 @@ def _local(
         }
         splits, for_testing = _splits_by_name(words)
         left_out = for_testing | left_out
-    sizes = [file.stat().st_size for file in splits]
+    shares = None if validation or any(splits.values()) else _shares_of_archives(found.files, kind)
+    if shares is None:
+        files: list[_Share] = [(file, split, None) for file, split in splits.items()]
+    else:
+        files, for_testing = shares
+        left_out = for_testing | left_out
+    sizes = [file.stat().st_size for file, _, _ in files]
+    hashes: dict[Path, str] = {}
     parts: list[Part] = []
-    for (file, split), size in zip(splits.items(), sizes):
-        parts.append(Part(str(file), size, hash_of(file), split))
+    for (file, split, _), size in zip(files, sizes):
+        hashes[file] = hashes.get(file) or hash_of(file)
+        parts.append(Part(str(file), size, hashes[file], split))
         report(PreparationProgress("hashing files", sum(part.size for part in parts), sum(sizes)))
-    return Files(tuple(splits), tuple(parts), left_out)
+    return Files(tuple(file for file, _, _ in files), tuple(parts), tuple(only for _, _, only in files), left_out)
+
+
+_Share = tuple[Path, Split | None, frozenset[str] | None]
+"""A file, its split, and of an archive the members that are read."""
+
+
+def _shares_of_archives(files: Sequence[Path], kind: str) -> tuple[list[_Share], dict[str, int]] | None:
+    """Archives divided by the names of their members, and the number of members for testing that are left out.
+
+    None where a file is no archive, or has no splits inside.
+    """
+    if not all(file_ending(file)[0] in ARCHIVE_ENDINGS for file in files):
+        return None
+    shares: list[_Share] = []
+    left_out: Counter[str] = Counter()
+    for file in files:
+        try:
+            names = member_names(InputFile.at(file))
+        except ValueError:  # which is told when it is read
+            return None
+        words = {Path(name): _split_words(Path(name), Path()) for name in names}
+        if kind == "text":  # pictures and the like need no split
+            words = {name: found for name, found in words.items() if found or file_ending(name)[0] in BY_ENDING}
+        splits, for_testing = _splits_by_name(words, whole=kind == "text")
+        if not any(splits.values()):
+            return None
+        left_out.update(for_testing)
+        for split in SPLITS:
+            others = [name for name in names if split == "train" and Path(name) not in words]
+            chosen = [name for name in names if splits.get(Path(name)) == split]
+            shares.append((file, split, frozenset(chosen + others)))
+    shares.sort(key=lambda share: share[1] == "val")  # so that a limit counts training text first
+    return shares, dict(left_out)
 
 
 def _split_words(file: Path, folder: Path | None) -> list[str]:
@@ -336,7 +375,7 @@ def default_name(sources: Sequence[Source]) -> str:
     """
     sources = [source for source in sources if source.only != "val"]
     name, origin = sources[0].name, sources[0].origin
-    is_file = isinstance(origin, Files) and len(origin.paths) == 1
+    is_file = isinstance(origin, Files) and len(set(origin.paths)) == 1
     if len(sources) > 1 or is_glob(name) or (name == "files" and not is_file):
         raise ValueError("several files or sources have no common name: give the folder of the data, --out FOLDER")
     name = _stem(origin.parts[0].name) if isinstance(origin, Files) and is_file else name

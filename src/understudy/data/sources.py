@@ -22,6 +22,7 @@ from understudy.data.fetch.download import download
 from understudy.data.fetch.hub import About, HubDataset, HubFile, fetch_file, list_dataset
 from understudy.data.fetch.objects import list_objects
 from understudy.data.generated import CORPORA, PROMPT_CORPORA, GeneratedPrompts, Split, fingerprint, record_count
+from understudy.data.inputs import InputFile
 from understudy.data.layout import SPLITS
 from understudy.data.progress import PreparationProgress, Report
 from understudy.data.text.documents import DocumentPiece, split_document, without_gutenberg
@@ -104,11 +105,30 @@ class Generated:
 
 @dataclass(frozen=True)
 class Files:
-    """`left_out`: see Feed."""
+    """Files of the disk.
+
+    Attributes:
+        paths: of each part. An archive whose members have splits stands there once for each split.
+        members: of each part that is a share of an archive, the members that are read; None for others.
+        left_out: see Feed.
+    """
 
     paths: tuple[Path, ...]
     parts: tuple[Part, ...]
+    members: tuple[frozenset[str] | None, ...]
     left_out: dict[str, int]
+
+    def file(self, number: int) -> Path | InputFile:
+        """What a reader of part `number` is given."""
+        path, only = self.paths[number], self.members[number]
+        return path if only is None else InputFile.at(path, only)
+
+    def chosen(self, numbers: Sequence[int], split: Split) -> Files:
+        """Some of the files, all for one split."""
+        return Files(
+            tuple(self.paths[n] for n in numbers), tuple(replace(self.parts[n], split=split) for n in numbers),
+            tuple(self.members[n] for n in numbers), self.left_out,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -313,7 +333,7 @@ def open_feed(
     if isinstance(origin, HubDataset):
         feed = _open_hub(source, origin, read, cache, report, pinned, endpoint)
     elif isinstance(origin, Files):
-        feed = Feed(source.name, origin.parts, lambda i: read(origin.paths[i]), left_out=dict(origin.left_out))
+        feed = Feed(source.name, origin.parts, lambda i: read(origin.file(i)), left_out=dict(origin.left_out))
     elif isinstance(origin, RemoteFiles):
         objects = list_objects(origin.url)
         feed = Feed(source.name, tuple(Part(item.url, item.size, item.version, source.only) for item in objects),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -148,13 +148,15 @@ class Store:
         return self.path or cache / "stores" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
 
-def fetched_folder(url: str, cache: Path, names: dict[str, str | None]) -> Path:
-    """A copy, on the disk, of files in an object store, fetched once.
+def fetched_folder(url: str, cache: Path, names: dict[str, str | None], kept: Sequence[str] = ()) -> Path:
+    """A copy, on the disk, of files in an object store, fetched once. Other files of the copy, of earlier data, are
+    removed.
 
     Several processes of a machine fetch once together: the first does, and the others wait.
 
     Args:
         names: of the files, each with its SHA-256, or None where nobody knows it.
+        kept: names of the caller's own files and folders in the copy.
 
     Raises:
         UnavailableError: the store cannot be reached.
@@ -163,6 +165,9 @@ def fetched_folder(url: str, cache: Path, names: dict[str, str | None]) -> Path:
     store = Store(url)
     folder = store.workplace(cache) / "data"
     with locked(folder, "cache", wait=True):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name.removesuffix(".sha256") not in (*names, *kept) and not path.name.startswith("."):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         for name, sha256 in names.items():
             file, pin = folder / name, folder / f"{name}.sha256"
             if sha256 is not None and file.is_file() and pin.is_file() and pin.read_text("ascii") == sha256:

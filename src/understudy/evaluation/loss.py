@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from understudy.data.loader import Batch, consecutive_batches
+from understudy.data.loader import Batch, TokenArray, consecutive_batches
 from understudy.inference.generate import evaluating
 from understudy.losses import IGNORE
 from understudy.model import GPT, Bigram
@@ -50,7 +49,7 @@ class LossResult:
 
 def evaluate_loss(
     model: GPT | Bigram,
-    tokens: np.ndarray,
+    tokens: TokenArray,
     context_length: int,
     batch_size: int,
     runtime: Runtime,

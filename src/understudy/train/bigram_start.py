@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from understudy.data.loader import TokenArray
 from understudy.model import GPT
 from understudy.runtime import Runtime
 from understudy.train.loop import BatchSource, Trainer, TrainingProgress, new_scaler
@@ -29,7 +30,7 @@ BATCH, STEPS, LEARNING_RATE = 512, 192, 0.01
 """Of the improvement: tokens in a batch, steps, and the first learning rate. With 8,192 tokens each is seen 12 times."""
 
 
-def start_from_bigrams(model: GPT, texts: Sequence[np.ndarray], runtime: Runtime) -> float:
+def start_from_bigrams(model: GPT, texts: Sequence[TokenArray], runtime: Runtime) -> float:
     """Set the token embeddings and the output head of ``model``, and return the bigram model's loss in nats per token.
 
     Args:
@@ -71,9 +72,9 @@ class BigramBatches(BatchSource):
     by_batch: list[Tensor]
 
     @classmethod
-    def count(cls, texts: Sequence[np.ndarray], vocab_size: int) -> BigramBatches:
+    def count(cls, texts: Sequence[TokenArray], vocab_size: int) -> BigramBatches:
         """Count the pairs of texts of token ids (N,)."""
-        parts = [text[: MOST_TOKENS // len(texts)].astype(np.int64) for text in texts]
+        parts = [np.asarray(text[: MOST_TOKENS // len(texts)], np.int64) for text in texts]
         pairs, numbers = np.unique(np.concatenate([t[:-1] * vocab_size + t[1:] for t in parts]), return_counts=True)
         first, second = (torch.from_numpy(half) for half in np.divmod(pairs, vocab_size))
         pair_counts, none = torch.from_numpy(numbers).float(), torch.zeros(vocab_size)

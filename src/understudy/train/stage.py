@@ -5,6 +5,7 @@ Not here: the stages themselves (stages/), the model, the loop.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
@@ -28,12 +29,27 @@ from understudy.tokenizer.chat import Message, render
 from understudy.train.loop import BatchSource
 from understudy.train.objective import Objective
 
+FETCH_AHEAD = 8
+"""Steps whose rows are fetched before they are needed."""
+
 
 class Rows(Protocol):
     """An endless sequence of samples, each a pure function of data, seed and index."""
 
     def batch(self, first: int, size: int) -> Batch:
         """Samples ``first`` to ``first + size``."""
+        ...
+
+
+@runtime_checkable
+class FetchedRows(Rows, Protocol):
+    """Rows of which some may lie in an object store. ``fetched``: whether some do."""
+
+    @property
+    def fetched(self) -> bool: ...
+
+    def prefetch(self, first: int, size: int) -> None:
+        """Fetch what samples ``first`` to ``first + size`` need."""
         ...
 
 
@@ -124,7 +140,8 @@ def shown_prompts(
 class IndexedBatches(BatchSource):
     """Micro-batches of consecutive samples: step k has samples k * batch_size and following, shared by the processes.
 
-    A thread reads one step ahead. Samples are a pure function of their index, so that this changes none.
+    A thread reads one step ahead. Samples are a pure function of their index, so that this changes none. Of rows that have
+    to be fetched, another thread fetches those of the FETCH_AHEAD steps that follow.
     """
 
     def __init__(self, rows: Rows, context: StageContext) -> None:
@@ -133,16 +150,31 @@ class IndexedBatches(BatchSource):
         self.rank, self.micro_batch_size = context.runtime.rank, micro_batch_size(context.config)
         self.thread = ThreadPoolExecutor(1, "batches")
         self.ahead: tuple[int, Future[list[Batch]]] | None = None
+        self.fetcher = ThreadPoolExecutor(1, "fetch") if isinstance(rows, FetchedRows) and rows.fetched else None
+        self.fetching: Future[None] | None = None
 
     def batches(self, step: int) -> list[Batch]:
         """The batches of a step. Those of the next one are read meanwhile, so that a step does not wait for the disk."""
         step_ahead, batches_ahead = self.ahead or (-1, None)
         batches = batches_ahead.result() if batches_ahead and step_ahead == step else self._read(step)
         self.ahead = (step + 1, self.thread.submit(self._read, step + 1))
+        if self.fetcher is not None and (self.fetching is None or self.fetching.done()):
+            self.fetching = self.fetcher.submit(self._fetch, step + 2)
         return batches
 
+    def _fetch(self, step: int) -> None:
+        """Fetch what the steps from ``step`` on need. What fails here fails again when it is read, and is told then."""
+        assert isinstance(self.rows, FetchedRows)
+        with contextlib.suppress(ValueError):
+            for following in range(step, step + FETCH_AHEAD):
+                self.rows.prefetch(self._first(following), self.per_process)
+
+    def _first(self, step: int) -> int:
+        """The first sample of this process in a step."""
+        return step * self.batch_size + self.rank * self.per_process
+
     def _read(self, step: int) -> list[Batch]:
-        first = step * self.batch_size + self.rank * self.per_process
+        first = self._first(step)
         starts = range(first, first + self.per_process, self.micro_batch_size)
         return [self.rows.batch(start, self.micro_batch_size) for start in starts]
 

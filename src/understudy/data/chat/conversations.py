@@ -203,7 +203,7 @@ FORMATS = {
     for row in (
         Format("messages", (("messages",),), _messages, keeps_fields=True),
         Format("sharegpt", tuple((name,) for name in DIALOGUE_FIELDS), _sharegpt),
-        Format("chatgpt", (("mapping", "current_node"),), read_chatgpt),
+        Format("chatgpt", (("mapping",),), read_chatgpt, ("current_node",), applies=lambda fields: isinstance(fields["mapping"], dict)),
         Format("open-webui", (("chat",),), read_open_webui, applies=lambda fields: isinstance(fields["chat"], dict)),
         Format("claude", (("chat_messages",),), read_claude),
         Format("oasst", (("prompt", "message_tree_id"),), read_threads, applies=is_tree),

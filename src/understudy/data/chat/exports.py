@@ -6,6 +6,7 @@ tools is kept. Of parts that are no conversation, such as thoughts, each kind is
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -29,8 +30,10 @@ TOOL_BLOCK = re.compile(r'<details\b[^>]*\btype="(?:tool_calls|code_interpreter)
 
 
 def read_chatgpt(fields: dict[str, Any]) -> Iterator[dict[str, Any] | NotUsed]:
-    """The branch of `current_node`. Calls of tools and their results are kept; thoughts and hidden messages are not."""
-    branch, others = _branch(fields["mapping"], fields["current_node"], "parent")
+    """The branch of `current_node`, or else of the latest message. Calls of tools and their results are kept; thoughts and
+    hidden messages are not."""
+    last = fields.get("current_node")
+    branch, others = _branch(fields["mapping"], _latest(fields["mapping"]) if last is None else last, "parent")
     if others:
         yield NotUsed("other branches")
     messages: list[Message] = []
@@ -176,6 +179,21 @@ def _branch(nodes: Any, last: Any, parent: str) -> tuple[list[dict[str, Any]], b
         branch.append(nodes[str(last)])
         last = branch[-1].get(parent)
     return branch[::-1], any(name not in seen for name in nodes)
+
+
+def _latest(nodes: Any) -> Any:
+    """The name of the node of ChatGPT that was written last, of those with nothing after them; without times the last one
+    of the file."""
+    if not isinstance(nodes, dict):
+        return None
+    parents = {str(_object(node).get("parent")) for node in nodes.values()}
+    last, latest = None, -math.inf
+    for name, node in nodes.items():
+        time = _object(_object(node).get("message")).get("create_time")
+        number = float(time) if isinstance(time, int | float) else -math.inf
+        if str(name) not in parents and number >= latest:
+            last, latest = name, number
+    return last
 
 
 def _append(messages: list[Message], message: Message) -> None:

@@ -2,7 +2,8 @@
 
 It is done in passes over shards in .partial/quality/, each of about 16 MB of text:
 
-1. passed/: the documents that pass the filters, with their signatures (.npz) and counts (.json).
+1. passed/: the documents that pass the filters, with their signatures (.npz) and counts (.json). Several tasks may share
+   this pass (tasks.py).
 2. The signatures of all shards tell the copies.
 3. kept/: the shards without copies and repeated sentences. Without --dedup there is no such pass.
 
@@ -13,19 +14,20 @@ is removed with .partial at the end; the counts and examples stay in quality.jso
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
+from understudy import __version__
 from understudy.data.progress import Report
-from understudy.data.quality.contamination import LEAST_WORDS
+from understudy.data.quality.contamination import LEAST_WORDS, ContaminationIndex
 from understudy.data.quality.examining import Shard, examine_feeds
 from understudy.data.quality.filters import WordSplitter, make_index
 from understudy.data.quality.selecting import select_documents
 from understudy.data.quality.settings import QualitySettings
 from understudy.data.quality.tally import Tally
+from understudy.data.quality.tasks import done_cleaning_tasks, examine_share, gather_shares
 from understudy.data.quality.workers import ROWS, CleanerPool, read_rows
 from understudy.data.sources import Feed, Part, Pin
 from understudy.data.text.documents import DocumentPiece, note_piece, split_document
@@ -43,10 +45,83 @@ BIG_BYTES = 100_000_000
 """Text of which it is worth saying that it was not cleaned."""
 
 
-def begun_request(partial: Path) -> dict[str, Any] | None:
-    """The request that an unfinished cleaning is of; None where there is none."""
+def begun_request(partial: Path) -> tuple[dict[str, Any], int] | None:
+    """The request that an unfinished cleaning is of, and its number of tasks; None where there is none."""
     path = partial / FOLDER / BEGUN
-    return json.loads(path.read_text("utf-8"))["request"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    begun = read_json(path)
+    return begun["request"], begun.get("tasks", 1)
+
+
+def done_cleaning(partial: Path) -> set[int]:
+    """The numbers of the tasks of a cleaning that are done."""
+    return done_cleaning_tasks(partial / FOLDER)
+
+
+def check_tasks_done(partial: Path, tasks: int) -> None:
+    """Refuse to go on before all tasks of a cleaning are done.
+
+    Raises:
+        ValueError: one is not.
+    """
+    done = done_cleaning(partial) if tasks > 1 else {0}
+    if missing := [task for task in range(tasks) if task not in done]:
+        listed = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
+        raise ValueError(
+            f"{len(missing):,} of {tasks:,} tasks that clean text are not done ({listed}): run them with --task"
+        )
+
+
+def _begin(
+    folder: Path, request: dict[str, Any], tasks: int, open_feeds: Callable[[Sequence[Pin]], Sequence[Feed]]
+) -> tuple[Feed, ...]:
+    """The feeds, as they were when the cleaning began.
+
+    Raises:
+        ValueError: another version began it, and tasks are to do the same.
+    """
+    begun = read_json(folder / BEGUN) if (folder / BEGUN).is_file() else None
+    if begun is not None and tasks > 1 and begun["understudy"] != __version__:
+        raise ValueError(
+            f"{folder.parent.parent} was begun by version {begun['understudy']} of Understudy, and this is {__version__}: use "
+            "one version for all tasks, or begin anew with --force"
+        )
+    saved = begun["feeds"] if begun else []
+    feeds = tuple(
+        open_feeds(
+            [Pin(tuple(Part(*part) for part in parts), revision, tuple(notes)) for parts, revision, notes in saved]
+        )
+    )
+    if begun is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        decided = [[[astuple(part) for part in feed.parts], feed.revision, list(feed.notes)] for feed in feeds]
+        write_json(folder / BEGUN, {"request": request, "tasks": tasks, "understudy": __version__, "feeds": decided})
+    return feeds
+
+
+def _pool(
+    settings: QualitySettings, feeds: Sequence[Feed], workers: int
+) -> tuple[CleanerPool, ContaminationIndex | None]:
+    if sum(part.size for feed in feeds for part in feed.parts) < SMALL_BYTES and not any(feed.remote for feed in feeds):
+        workers = 1
+    index = make_index(settings, WordSplitter(settings.words)) if settings.benchmarks else None
+    return CleanerPool(settings, index, workers), index
+
+
+def clean_share(
+    partial: Path, request: dict[str, Any], settings: QualitySettings,
+    open_feeds: Callable[[Sequence[Pin]], Sequence[Feed]], task: int, tasks: int, workers: int, report: Report,
+) -> bool:  # fmt: skip
+    """Put the share of one task through the filters; `cleaned_feeds` with this number of tasks does the rest.
+
+    The arguments are those of `cleaned_feeds`. Returns whether there was something to do.
+    """
+    folder = partial / FOLDER
+    feeds = _begin(folder, request, tasks, open_feeds)
+    pool, _ = _pool(settings, feeds, workers)
+    with pool:
+        return examine_share(folder, feeds, task, tasks, pool, report)
 
 
 def cleaned_feeds(
@@ -57,6 +132,7 @@ def cleaned_feeds(
     limit: int | None,
     workers: int,
     report: Report,
+    tasks: int = 1,
 ) -> tuple[Feed, ...]:
     """Clean the text of feeds, and give feeds of what stays. The same call continues after an interruption.
 
@@ -67,27 +143,19 @@ def cleaned_feeds(
         request: the mapping of the request, by which the work is known again.
         open_feeds: opens the sources, with the pins of the first call.
         limit: the most documents of each feed that are read, validation text of its own aside.
+        tasks: those that have done the first pass; with 1 it is done here.
 
     Raises:
         ValueError: nothing stays, or a source has changed since.
     """
     folder = partial / FOLDER
-    begun = json.loads((folder / BEGUN).read_text("utf-8")) if (folder / BEGUN).is_file() else None
-    saved = begun["feeds"] if begun else []
-    feeds = tuple(
-        open_feeds(
-            [Pin(tuple(Part(*part) for part in parts), revision, tuple(notes)) for parts, revision, notes in saved]
-        )
-    )
-    if begun is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        decided = [[[astuple(part) for part in feed.parts], feed.revision, list(feed.notes)] for feed in feeds]
-        write_json(folder / BEGUN, {"request": request, "feeds": decided})
-    if sum(part.size for feed in feeds for part in feed.parts) < SMALL_BYTES and not any(feed.remote for feed in feeds):
-        workers = 1
-    index = make_index(settings, WordSplitter(settings.words)) if settings.benchmarks else None
-    with CleanerPool(settings, index, workers) as pool:
-        shards = examine_feeds(folder / "passed", feeds, limit, pool, report)
+    feeds = _begin(folder, request, tasks, open_feeds)
+    pool, index = _pool(settings, feeds, workers)
+    with pool:
+        if tasks > 1:
+            shards = gather_shares(folder, tasks, report)
+        else:
+            shards = examine_feeds(folder / "passed", feeds, limit, pool, report)
         tally = Tally()
         for shard in shards:
             tally.add(shard.tally)

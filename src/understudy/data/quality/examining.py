@@ -65,7 +65,7 @@ class Shard(_Position):
 
 
 @dataclass(frozen=True)
-class _Document(_Position):
+class Document(_Position):
     """A document or a note of a feed.
 
     `text`: of training text that is `too_long`, its beginning.
@@ -77,7 +77,7 @@ class _Document(_Position):
     note: Note | None = None
 
 
-def _documents(feeds: Sequence[Feed], limit: int | None, last: Shard | None) -> Iterator[_Document]:
+def _documents(feeds: Sequence[Feed], limit: int | None, last: Shard | None) -> Iterator[Document]:
     """The documents and notes of feeds behind a shard, in order."""
     start = (last.feed, last.part) if last else (0, 0)
     before = 0
@@ -86,15 +86,15 @@ def _documents(feeds: Sequence[Feed], limit: int | None, last: Shard | None) -> 
         for j, part in enumerate(feed.parts):
             if (i, j) >= start:
                 skip = last.items if last and (i, j) == start else 0
-                for document in _documents_of(feed, i, j, limit, read, before, skip):
+                for document in documents_of(feed, i, j, limit, read, before, skip):
                     read = document.read
                     yield document
             before += part.size
 
 
-def _documents_of(
+def documents_of(
     feed: Feed, number: int, part: int, limit: int | None, read: int, before: int, skip: int
-) -> Iterator[_Document]:
+) -> Iterator[Document]:
     """The documents and notes of a part behind the first `skip`; `read`: the documents of the feed up to there."""
     info = feed.parts[part]
     most = limit if info.split != "val" else None
@@ -107,7 +107,7 @@ def _documents_of(
         if piece.note is not None:
             items += 1
             if items > skip:
-                yield _Document(number, info.split, part, items, read, done, piece.note.where, "", note=piece.note)
+                yield Document(number, info.split, part, items, read, done, piece.note.where, "", note=piece.note)
             continue
         if chars <= MOST_CHARS or info.split == "val":
             texts.append(piece.text)
@@ -121,18 +121,18 @@ def _documents_of(
             read += 1
             where = f"{info.name}, document {documents:,}"
             beginning = text[:1000] if too_long and info.split != "val" else text
-            yield _Document(number, info.split, part, items, read, done, where, beginning, too_long)
+            yield Document(number, info.split, part, items, read, done, where, beginning, too_long)
             if most is not None and read >= most:
                 return
 
 
-def _batches(documents: Iterator[_Document]) -> Iterator[tuple[list[_Document], tuple[Any, ...]]]:
+def document_batches(documents: Iterator[Document]) -> Iterator[tuple[list[Document], tuple[Any, ...]]]:
     """Documents of one feed and split, about a million characters, and the arguments of Cleaner.examine."""
-    batch: list[_Document] = []
+    batch: list[Document] = []
     chars = 0
 
-    def made() -> tuple[list[_Document], tuple[Any, ...]]:
-        return batch, ([each.text for each in batch if _is_examined(each)], batch[0].split != "val")
+    def made() -> tuple[list[Document], tuple[Any, ...]]:
+        return batch, ([each.text for each in batch if is_examined(each)], batch[0].split != "val")
 
     for document in documents:
         if batch and (document.feed, document.split) != (batch[0].feed, batch[0].split):
@@ -147,7 +147,7 @@ def _batches(documents: Iterator[_Document]) -> Iterator[tuple[list[_Document], 
         yield made()
 
 
-def _is_examined(document: _Document) -> bool:
+def is_examined(document: Document) -> bool:
     return document.note is None and not document.too_long
 
 
@@ -156,26 +156,31 @@ def examine_feeds(
 ) -> list[Shard]:
     """The first pass: every shard, those that were finished before included."""
     folder.mkdir(exist_ok=True)
-    shards: list[Shard] = []
-    while (path := folder / f"{len(shards):05}.json").is_file():
-        raw = read_json(path)
-        shards.append(Shard(**raw | {"tally": Tally.from_json(raw["tally"])}))
+    shards = finished_shards(folder)
     if (folder / EXAMINED).is_file():
         return shards
     total = sum(part.size for feed in feeds for part in feed.parts)
-    writer = _ShardWriter(folder, shards)
+    writer = ShardWriter(folder, shards)
     documents = _documents(feeds, limit, shards[-1] if shards else None)
-    for batch, results in pool.in_order("examine", _batches(documents)):
+    for batch, results in pool.in_order("examine", document_batches(documents)):
         examined = iter(results)
         for document in batch:
-            writer.add(document, next(examined) if _is_examined(document) else None)
+            writer.add(document, next(examined) if is_examined(document) else None)
         report(PreparationProgress("cleaning", batch[-1].done, total))
     writer.end()
     write_json(folder / EXAMINED, {"shards": len(shards)})
     return shards
 
 
-class _ShardWriter:
+def finished_shards(folder: Path) -> list[Shard]:
+    shards: list[Shard] = []
+    while (path := folder / f"{len(shards):05}.json").is_file():
+        raw = read_json(path)
+        shards.append(Shard(**raw | {"tally": Tally.from_json(raw["tally"])}))
+    return shards
+
+
+class ShardWriter:
     """Writes the shards of the first pass, and appends them to `shards`."""
 
     def __init__(self, folder: Path, shards: list[Shard]) -> None:
@@ -185,9 +190,9 @@ class _ShardWriter:
     def _begin(self) -> None:
         self.tally, self.rows, self.examined = Tally(), list[dict[str, Any]](), list[Examined]()
         self.chars = self.bytes = 0
-        self.last: _Document | None = None
+        self.last: Document | None = None
 
-    def add(self, document: _Document, examined: Examined | None) -> None:
+    def add(self, document: Document, examined: Examined | None) -> None:
         """Append a document; `examined` is None for a note and for a document that is too long."""
         if self.last is not None and (document.feed, document.split) != (self.last.feed, self.last.split):
             self.end()

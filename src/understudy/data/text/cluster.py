@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.data.layout import CACHE
+from understudy.data.layout import CACHE, PARTIAL
 from understudy.data.progress import Report
+from understudy.data.quality.cleaning import done_cleaning
 from understudy.data.store import Store, is_url
+from understudy.data.text.cleaning_tasks import begin_cleaning
 from understudy.data.text.encoding import MOST_WORKERS
-from understudy.data.text.prepare import merge, plan_tasks, prepare_task
+from understudy.data.text.prepare import merge, plan_tasks, prepare, prepare_task
 from understudy.data.text.summary import TextSummary
 from understudy.data.text.work import done_tasks
 
@@ -68,6 +70,18 @@ class MergeCall:
             print(merge(self.out, self.cache), flush=True)
 
 
+@dataclass(frozen=True)
+class FinishCall:
+    """The last step where the tasks cleaned text: see TaskCall."""
+
+    settings: dict[str, Any]
+    folder: str
+
+    def __call__(self, data: Any, rank: int, world_size: int) -> None:
+        with contextlib.chdir(self.folder):
+            print(prepare(**self.settings), flush=True)
+
+
 def prepare_in_tasks(
     sources: Sequence[str],
     out: Path | str,
@@ -101,18 +115,28 @@ def prepare_in_tasks(
     build, given = _executor(executor), _checked_options(executor, options or {})
     cores = os.cpu_count() or 1
     at_once = workers or (min(cores, tasks) if executor == "local" else -1)
-    plan = plan_tasks(sources, out, tasks, force=force, cache=cache, report=report, **settings)
+    cleaning = any(settings.get(name) for name in ("filters", "dedup", "decontaminate"))
     name = out if is_url(out) else Path(out)
-    if plan is None:
+    store = Store(out)
+    if cleaning:
+        done = begin_cleaning(sources, out, tasks, force=force, cache=cache, report=report, **settings)
+    elif plan_tasks(sources, out, tasks, force=force, cache=cache, report=report, **settings) is None:
         return merge(out, cache, report)
+    else:
+        done = done_tasks(store)
+
+    def finish() -> TextSummary:
+        if not cleaning:
+            return merge(out, cache, report)
+        return prepare(sources, out, workers=workers, cache=cache, report=report, cleaning_tasks=tasks, **settings)
+
     threads = min(MOST_WORKERS, max(1, cores // at_once)) if executor == "local" else int(given.get("cpus_per_task", 1))
     here = str(Path.cwd())
     call = TaskCall(
         {"sources": list(sources), "out": str(out), "cache": cache, "workers": threads, **settings}, here
     )  # fmt: skip
     logs = (cache / "tasks" / hashlib.sha256(f"{here} {out}".encode()).hexdigest()[:16]).absolute()
-    store = Store(out)
-    if len(done_tasks(store)) < tasks:
+    if done is not None and len(done) < tasks:
         run = build(
             pipeline=[call],
             tasks=tasks,
@@ -122,18 +146,24 @@ def prepare_in_tasks(
             **given,
         )
         if executor == "slurm":
+            end = (
+                FinishCall(call.settings | {"cleaning_tasks": tasks}, here)
+                if cleaning
+                else MergeCall(str(out), cache, here)
+            )
             last = build(
-                pipeline=[MergeCall(str(out), cache, here)], tasks=1, workers=1, logging_dir=str(logs / "merge"),
+                pipeline=[end], tasks=1, workers=1, logging_dir=str(logs / "merge"),
                 skip_completed=False, depends=run, **given,
             )  # fmt: skip
             last.run()
             return SubmittedTasks(name, tasks, str(last.job_id), logs)
         run.run()
-        if failed := tasks - len(done_tasks(store)):
+        done = done_cleaning(Path(out) / PARTIAL) if cleaning else done_tasks(store)
+        if failed := tasks - len(done):
             raise ValueError(
                 f"{failed:,} of {tasks:,} tasks failed; their logs are in {logs}: run the same command again"
             )
-    summary = merge(out, cache, report)
+    summary = finish()
     shutil.rmtree(logs, ignore_errors=True)
     return TextSummary(summary.folder, summary.status, summary.manifest, time.perf_counter() - start, summary.notes)
 

@@ -24,7 +24,8 @@ from understudy.data.store import Store
 from understudy.data.text.documents import Note
 from understudy.data.text.encoding import EncodingState, batches
 from understudy.data.text.readers.base import ReadOptions
-from understudy.data.text.reading import read_file
+from understudy.data.text.readers.fields import template_fields
+from understudy.data.text.reading import check_fields, check_libraries, kind_of_path, read_file
 from understudy.data.text.shards import TOKENIZER
 from understudy.data.text.splits import Rule, choose_rule, divide, training_sample
 from understudy.files import sha256_of_text
@@ -161,8 +162,34 @@ def _open(source: Source, request: Request, cache: Path, report: Report, pin: Pi
         named or wanted["field"] or "text", None if named else wanted["template"], wanted["separator"]
     )
     origin = source.origin
-    keep_going = isinstance(origin, RemoteFiles) or (isinstance(origin, Files) and len(origin.paths) > 1)
+    keep_going = isinstance(origin, RemoteFiles) or (isinstance(origin, Files) and len(set(origin.paths)) > 1)
     return open_feed(source, request, lambda path: read_file(path, options, keep_going), cache, report, pin)
+
+
+def check_reading(sources: Sequence[Source], field: str | None, separator: str | None, template: str | None) -> None:
+    """Refuse settings that no source would use, and files whose library is missing."""
+    paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
+    datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
+    remote = any(
+        isinstance(source.origin, RemoteFiles) for source in sources
+    )  # of kinds that are seen when they are read
+    of_paths = {path: kind_of_path(path) for path in paths}
+    kinds = {kind for kind in of_paths.values() if kind is not None}
+    archives = remote or any(kind.members for kind in kinds)
+    for name, value in (("field", field), ("template", template)):
+        used = archives or any(kind.records for kind in kinds) or any(data.field is None for data in datasets)
+        if value is not None and not used:
+            raise ValueError(
+                f"{name}={value!r} would do nothing: no file of records or hf: source was given; leave it out"
+            )
+    if template is not None:
+        if field is not None:
+            raise ValueError("field and template are two ways to say where the text of a record is: give one of them")
+        template_fields(template)
+    if separator is not None and (not separator or not (archives or any(kind.divided for kind in kinds))):
+        raise ValueError(f"separator={separator!r} would do nothing: no file of plain text was given; leave it out")
+    check_libraries(of_paths)
+    check_fields(of_paths, ReadOptions(field or "text", template))
 
 
 def check_tokenizer(

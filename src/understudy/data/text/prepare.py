@@ -7,33 +7,33 @@ alone; another is refused unless forced. Several machines share the work as task
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from understudy import __version__
 from understudy.data.fetch.download import UnavailableError, disk_problem
-from understudy.data.fetch.hub import HubDataset
-from understudy.data.layout import CACHE, MANIFEST, PARTIAL, SPLITS, check_folder, check_hash, check_same
+from understudy.data.layout import CACHE, MANIFEST, PARTIAL, check_hash
 from understudy.data.progress import Report
-from understudy.data.quality.cleaning import QUALITY, begun_request, cleaned_feeds, with_quality
+from understudy.data.quality.cleaning import (
+    QUALITY,
+    begun_request,
+    check_tasks_done,
+    cleaned_feeds,
+    with_quality,
+)
 from understudy.data.quality.contamination import Benchmark
-from understudy.data.quality.settings import QualitySettings, quality_settings
-from understudy.data.request import default_name, make_request
-from understudy.data.sources import Files, RemoteFiles, Request, Source
 from understudy.data.store import Store
-from understudy.data.text.encoding import MOST_WORKERS
-from understudy.data.text.plan import Plan, check_tokenizer, make_plan, open_feeds, read_plan, write_plan
-from understudy.data.text.readers.base import ReadOptions
-from understudy.data.text.readers.fields import template_fields
-from understudy.data.text.reading import check_fields, check_libraries, kind_of_path
-from understudy.data.text.shards import TOKENIZER, open_split, read_manifest, stored_manifest
+from understudy.data.text.chunks import chunks_name, file_digests
+from understudy.data.text.cleaning_tasks import clean_in_task
+from understudy.data.text.job import Job, check_job, check_plan, job_status, remote_status
+from understudy.data.text.plan import Plan, make_plan, open_feeds, read_plan, write_plan
+from understudy.data.text.shards import read_manifest, stored_manifest
 from understudy.data.text.summary import TaskSummary, TextSummary, summary_notes
 from understudy.data.text.work import (
+    DATA_FILES,
     build_manifest,
     done_tasks,
     encode_span,
@@ -42,8 +42,7 @@ from understudy.data.text.work import (
     read_tokenizer,
     run_task,
 )
-from understudy.files import locked, sha256_of, write_text
-from understudy.tokenizer import Tokenizer
+from understudy.files import locked, write_bytes, write_text
 
 
 def prepare(
@@ -66,6 +65,7 @@ def prepare(
     filters: Sequence[str] = (),
     dedup: Sequence[str] = (),
     decontaminate: Sequence[Benchmark] = (),
+    cleaning_tasks: int = 1,
 ) -> TextSummary:
     """Turn sources into a folder of token files.
 
@@ -89,24 +89,25 @@ def prepare(
         filters: rows of quality.settings.FILTERS and `language:CODE`; training text that they refuse is dropped.
         dedup: "exact", "minhash" and "sentence": copies of documents, and repeated sentences, that are dropped.
         decontaminate: questions that must not be in the training text.
+        cleaning_tasks: how many calls of `prepare_task` have put the text through the filters; 1 for none.
 
     Raises:
         UnavailableError: the network is away or the disk is full; finished work is kept.
         ValueError: any other mistake of the user; nothing half-written is left.
     """
     start = time.perf_counter()
-    job = _check(
+    job = check_job(
         sources, out, tokenizer, vocab_size, pattern, field, val_fraction, limit, seed, workers, force, cache, report,
-        separator, template, validation, filters, dedup, decontaminate,
+        separator, template, validation, filters, dedup, decontaminate, cleaning_tasks,
     )  # fmt: skip
     if job.store.path is None:
         return _prepare_remote(job, start)
     folder = job.store.path
     try:
-        status = _status(folder, job, 1)
+        status = job_status(folder, job, 1)
         if status != "already prepared" or (folder / PARTIAL).exists():
             with locked(folder, "--out"):
-                status = _status(folder, job, 1)  # again: another process may have finished it
+                status = job_status(folder, job, 1)  # again: another process may have finished it
                 if status == "already prepared":  # and was killed while it removed what was left
                     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
                 else:
@@ -142,7 +143,9 @@ def prepare_task(
         raise ValueError(f"task {task} of {tasks} is none: tasks are numbered from 0, to one less than --tasks")
     if settings.get("force"):
         raise ValueError("--force would undo what other tasks did: use it without --task, or remove the folder first")
-    job = _check(sources, out, **settings)
+    job = check_job(sources, out, **settings)
+    if job.quality is not None:
+        return clean_in_task(replace(job, cleaning_tasks=tasks), task, start)
     plan = _plan_tasks(job, tasks)
     if plan is None:
         return TaskSummary(job.name, task, tasks, "already prepared", tasks, time.perf_counter() - start)
@@ -161,7 +164,7 @@ def plan_tasks(sources: Sequence[str], out: Path | str, tasks: int, **settings: 
     Raises:
         ValueError: a mistake of the user, or the folder holds other data or unfinished work of another request.
     """
-    return _plan_tasks(_check(sources, out, **settings), tasks)
+    return _plan_tasks(check_job(sources, out, **settings), tasks)
 
 
 def merge(out: Path | str, cache: Path = CACHE, report: Report | None = None) -> TextSummary:
@@ -179,6 +182,10 @@ def merge(out: Path | str, cache: Path = CACHE, report: Report | None = None) ->
         if plan is None or plan.tasks > 1:  # a merge was killed while it removed the tasks
             store.remove(PARTIAL)
         return TextSummary(name, "already prepared", manifest, time.perf_counter() - start, summary_notes(manifest))
+    if store.path is not None and begun_request(store.path / PARTIAL) is not None:
+        raise ValueError(
+            f"the tasks of {out} clean text, and the rest is done from the sources: run their command without --task"
+        )
     if plan is None or plan.tasks == 1:
         raise ValueError(
             f"{out} holds no tasks to merge: run them first, `understudy prepare SOURCE --out {out} --tasks N`"
@@ -199,62 +206,7 @@ def merge(out: Path | str, cache: Path = CACHE, report: Report | None = None) ->
     return TextSummary(name, "prepared", manifest, time.perf_counter() - start, summary_notes(manifest))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A call of `prepare`, checked. `loaded`: the tokenizer at a path, where the request names one."""
-
-    store: Store
-    request: Request
-    quality: QualitySettings | None
-    loaded: Tokenizer | None
-    workers: int
-    force: bool
-    cache: Path
-    report: Report
-
-    @property
-    def name(self) -> Path | str:
-        return self.store.path or self.store.url
-
-
-def _check(
-    sources: Sequence[str], out: Path | str | None = None, tokenizer: str = "bpe", vocab_size: int | None = None,
-    pattern: str | None = None, field: str | None = None, val_fraction: float | None = None, limit: int | None = None,
-    seed: int | None = None, workers: int | None = None, force: bool = False, cache: Path = CACHE,
-    report: Report | None = None, separator: str | None = None, template: str | None = None,
-    validation: Sequence[str] = (), filters: Sequence[str] = (), dedup: Sequence[str] = (),
-    decontaminate: Sequence[Benchmark] = (),
-) -> _Job:  # fmt: skip
-    """Everything about a call that can be checked before the text is read. The arguments are those of `prepare`."""
-    report = report or (lambda progress: None)
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
-    loaded, identity = check_tokenizer(tokenizer, vocab_size, pattern)
-    quality = quality_settings(filters, dedup, decontaminate)
-    settings = {
-        "tokenizer": identity, "field": field, "separator": separator, "template": template,
-        "quality": quality.mapping() if quality else None,
-    }  # fmt: skip
-    plan = read_plan(Store(out)) if out is not None and not force else None
-
-    def known_hash(path: Path) -> str:
-        # A task does not read all files of all tasks: it checks those that it reads (work.py).
-        planned = plan.hash_of(path) if plan is not None and plan.tasks > 1 else None
-        return planned or sha256_of(path)
-
-    request = make_request(
-        "text", sources, val_fraction, limit, seed, report, settings, validation=validation, hash_of=known_hash
-    )
-    _check_reading(request.sources, field, separator, template)
-    store = Store(out if out is not None else Path("data") / default_name(request.sources))
-    if quality is not None and store.path is None:
-        raise ValueError(f"text is cleaned on the disk, and {out} is not there: give a folder to --out, then copy it")
-    return _Job(
-        store, request, quality, loaded, workers or min(os.cpu_count() or 1, MOST_WORKERS), force, cache, report
-    )
-
-
-def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
+def _plan_tasks(job: Job, tasks: int) -> Plan | None:
     """The plan for several tasks, made if there is none yet; None if the folder is finished.
 
     Two tasks that make it at once make the same one.
@@ -264,21 +216,16 @@ def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
     """
     if tasks < 2:
         raise ValueError(f"--tasks is {tasks}, and one process needs no tasks: give 2 or more, or leave it out")
-    if job.quality is not None:
-        raise ValueError(
-            "copies are found in all of the text, and tasks read a share each: leave --tasks out to clean the text, with "
-            "--workers for its processes"
-        )
     store, request = job.store, job.request
     if store.path is not None:
-        status = _status(store.path, job, tasks)
+        status = job_status(store.path, job, tasks)
     else:
-        status = _remote_status(job, tasks)
+        status = remote_status(job, tasks)
     if status == "already prepared":
         return None
     if status == "prepared":
         if job.force:
-            for name in (MANIFEST, *(f"{split}.bin" for split in SPLITS), PARTIAL):
+            for name in (MANIFEST, *DATA_FILES, PARTIAL):
                 store.remove(name)
         feeds = open_feeds(request, job.cache, job.report)
         plan, tokenizer = make_plan(request, feeds, job.loaded, tasks, job.cache, job.report)
@@ -289,54 +236,29 @@ def _plan_tasks(job: _Job, tasks: int) -> Plan | None:
     plan_there = read_plan(store)
     if plan_there is None:
         raise ValueError(f"{store} was removed while it was prepared: run the same command again")
-    _check_plan(job, plan_there, tasks)
+    check_plan(job, plan_there, tasks)
     return plan_there
 
 
-def _check_plan(job: _Job, plan: Plan, tasks: int) -> None:
-    """Refuse to continue a plan of another request, number of tasks or version."""
-    check_same(job.name, "an unfinished preparation of another kind", plan.request, job.request.mapping)
-    if plan.tasks != tasks:
-        held = f"{plan.tasks} tasks" if plan.tasks > 1 else "one process"
-        again = f"give --tasks {plan.tasks}" if plan.tasks > 1 else "leave --tasks out"
-        raise ValueError(f"{job.name} holds an unfinished preparation in {held}: {again}, or replace it with --force")
-    if tasks > 1 and plan.understudy != __version__:
-        raise ValueError(
-            f"{job.name} was begun by version {plan.understudy} of Understudy, and this is {__version__}: use one version for "
-            "all tasks, or begin anew with --force"
-        )
-
-
-def _remote_status(job: _Job, tasks: int) -> str:
-    """See _status. The files in an object store are not read again: their checksums are compared when they are fetched."""
-    store, request = job.store, job.request.mapping
-    manifest = None if job.force else stored_manifest(store)
-    if manifest is not None:
-        check_same(store.url, "data prepared otherwise", manifest.request, request)
-        return "already prepared"
-    plan = None if job.force else read_plan(store)
-    if plan is None:
-        return "prepared"
-    _check_plan(job, plan, tasks)
-    return "continued"
-
-
-def _prepare_remote(job: _Job, start: float) -> TextSummary:
+def _prepare_remote(job: Job, start: float) -> TextSummary:
     """Prepare in a folder of the cache, then copy the result into the object store, the manifest last."""
     store = job.store
-    status = _remote_status(job, 1)
+    status = remote_status(job, 1)
     if status != "already prepared":
         folder = store.workplace(job.cache) / "whole"
         try:
             with locked(folder, "--out"):
-                status = _status(folder, job, 1)
+                status = job_status(folder, job, 1)
                 if status != "already prepared":
                     if status == "prepared" and (folder / PARTIAL).exists():
                         shutil.rmtree(folder / PARTIAL)
                     _carry_out(folder, job)
                 store.remove(MANIFEST)
-                for name in (*(f"{split}.bin" for split in SPLITS), TOKENIZER, MANIFEST):
-                    store.upload(folder / name, name)
+                for name in (*DATA_FILES, MANIFEST):
+                    if (folder / name).is_file():
+                        store.upload(folder / name, name)
+                    else:  # of earlier data
+                        store.remove(name)
         except OSError as error:
             raise disk_problem(error, folder) from error
         status = "prepared" if status == "already prepared" else status
@@ -347,65 +269,10 @@ def _prepare_remote(job: _Job, start: float) -> TextSummary:
     return TextSummary(store.url, status, manifest, time.perf_counter() - start, summary_notes(manifest))
 
 
-def _check_reading(sources: Sequence[Source], field: str | None, separator: str | None, template: str | None) -> None:
-    """Refuse settings that no source would use, and files whose library is missing."""
-    paths = [path for source in sources if isinstance(source.origin, Files) for path in source.origin.paths]
-    datasets = [source.origin for source in sources if isinstance(source.origin, HubDataset)]
-    remote = any(
-        isinstance(source.origin, RemoteFiles) for source in sources
-    )  # of kinds that are seen when they are read
-    of_paths = {path: kind_of_path(path) for path in paths}
-    kinds = {kind for kind in of_paths.values() if kind is not None}
-    archives = remote or any(kind.members for kind in kinds)
-    for name, value in (("field", field), ("template", template)):
-        used = archives or any(kind.records for kind in kinds) or any(data.field is None for data in datasets)
-        if value is not None and not used:
-            raise ValueError(
-                f"{name}={value!r} would do nothing: no file of records or hf: source was given; leave it out"
-            )
-    if template is not None:
-        if field is not None:
-            raise ValueError("field and template are two ways to say where the text of a record is: give one of them")
-        template_fields(template)
-    if separator is not None and (not separator or not (archives or any(kind.divided for kind in kinds))):
-        raise ValueError(f"separator={separator!r} would do nothing: no file of plain text was given; leave it out")
-    check_libraries(of_paths)
-    check_fields(of_paths, ReadOptions(field or "text", template))
-
-
-def _status(folder: Path, job: _Job, tasks: int) -> str:
-    """The status that the summary will have, by the contents of the folder."""
-    request, force = job.request.mapping, job.force
-    check_folder(folder, ".jsonl", "conversations")
-    if not force and (manifest := read_manifest(folder)) is not None:
-        check_same(folder, "data prepared otherwise", manifest.request, request)
-        for split in SPLITS:
-            open_split(folder, split)
-            check_hash(folder / f"{split}.bin", manifest.splits[split].sha256)
-        return "already prepared"
-    try:
-        plan = read_plan(Store(folder))
-    except ValueError:
-        if not force:
-            raise
-        plan = None
-    if plan is not None and plan.request == request and plan.tasks == tasks:
-        return "continued"
-    if plan is not None and not force:
-        _check_plan(job, plan, tasks)
-    begun = begun_request(folder / PARTIAL) if plan is None else None
-    if begun is not None and begun == request and not force:
-        return "continued"
-    if begun is not None and not force:
-        check_same(folder, "an unfinished preparation of another kind", begun, request)
-    if not force and any((folder / f"{split}.bin").exists() for split in SPLITS):
-        raise ValueError(f"{folder} holds token files that were not made here: give another --out, or use --force")
-    return "prepared"
-
-
-def _carry_out(folder: Path, job: _Job) -> None:
+def _carry_out(folder: Path, job: Job) -> None:
     """Make or read the plan, encode the text that is left, and put the result in place."""
     partial, store = folder / PARTIAL, Store(folder)
+    check_tasks_done(partial, job.cleaning_tasks)
     try:
         if not (partial / MANIFEST).is_file():
             request, plan = job.request, read_plan(store)
@@ -414,7 +281,7 @@ def _carry_out(folder: Path, job: _Job) -> None:
             else:
                 feeds = cleaned_feeds(
                     partial, request.mapping, job.quality, lambda pins: open_feeds(request, job.cache, job.report, pins),
-                    request.limit, job.workers, job.report,
+                    request.limit, job.workers, job.report, job.cleaning_tasks,
                 )  # fmt: skip
             if plan is None:
                 limit = None if job.quality else request.limit  # a cleaning has applied it
@@ -423,9 +290,13 @@ def _carry_out(folder: Path, job: _Job) -> None:
             else:
                 tokenizer = read_tokenizer(store, plan, job.cache)
             state, hashes = encode_span(partial, plan, feeds, tokenizer, job.workers, job.report)
+            digests = {}
             for split, sha256 in hashes.items():
                 check_hash(partial / f"{split}.bin", sha256)
-            manifest = build_manifest(plan, tokenizer, state, hashes)
+                digests[split] = file_digests(partial / f"{split}.bin")
+                if digests[split]:
+                    write_bytes(partial / chunks_name(split), digests[split])
+            manifest = build_manifest(plan, tokenizer, state, hashes, digests)
             if job.quality is not None:
                 manifest = with_quality(manifest, partial / QUALITY)
             write_text(partial / MANIFEST, manifest.to_json())

@@ -22,9 +22,13 @@ from understudy.config.run import RunConfig
 from understudy.data import layout
 from understudy.data.layout import CACHE, FORMAT, PARTIAL
 from understudy.data.store import Store, fetched_folder, is_url
+from understudy.data.text.chunks import ChunkedTokens, chunks_name
+from understudy.files import write_text
 from understudy.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 TOKENIZER = "tokenizer.json"
+REMOTE = "remote.txt"
+"""In a folder of the cache, the URL of the data."""
 NANOGPT_TEXT = "input.txt"
 ENDS_BYTES = 1 << 20
 SCAN_TOKENS = 1 << 24
@@ -33,12 +37,14 @@ SCAN_TOKENS = 1 << 24
 @dataclass
 class SplitInfo:
     """Sizes of a split. `bytes`: of its text in UTF-8, the denominator of bits per byte; end-of-text tokens are among
-    `tokens` and have no bytes. `documents`: those that end in it. `sha256`: of the .bin file."""
+    `tokens` and have no bytes. `documents`: those that end in it. `sha256`: of the .bin file. `chunks_sha256`: of the file
+    with the digests of its chunks; empty for a small one, which has none."""
 
     tokens: int = 0
     bytes: int = 0
     documents: int = 0
     sha256: str = ""
+    chunks_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class TokenData:
 
     path: Path
     split: str
-    tokens: np.memmap
+    tokens: np.memmap | ChunkedTokens
     manifest: Manifest | None
 
     @property
@@ -97,6 +103,7 @@ class TokenData:
         """A hash that names the split. Folders without a manifest are named by size and both ends of the file."""
         if self.manifest:
             return self.manifest.splits[self.split].sha256
+        assert not isinstance(self.tokens, ChunkedTokens), "only data with a manifest stay in a store"
         raw = self.tokens.view("u1")
         digest = hashlib.sha256(str(len(raw)).encode())
         digest.update(raw[:ENDS_BYTES].tobytes())
@@ -154,6 +161,10 @@ def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenDa
     if manifest is None and (path / PARTIAL).is_dir():
         raise ValueError(f"the preparation of {path} is not finished: run the same prepare command again")
     file = path / f"{split}.bin"
+    if manifest is not None and (path / REMOTE).is_file() and (path / chunks_name(split)).is_file():
+        if vocab_size is not None:
+            _check_vocabulary_size(file, manifest, vocab_size)
+        return TokenData(path, split, _open_chunked(path, split, manifest), manifest)
     if not file.is_file():
         held = ", ".join(sorted(p.stem for p in path.glob("*.bin"))) or "no token files"
         raise ValueError(f"{path} has no split {split!r}; it holds {held}: prepare it again, or choose another split")
@@ -167,6 +178,17 @@ def open_split(path: Path, split: str, vocab_size: int | None = None) -> TokenDa
     if vocab_size is not None:
         _check_vocabulary(file, tokens, manifest, vocab_size)
     return TokenData(path, split, tokens, manifest)
+
+
+def _open_chunked(path: Path, split: str, manifest: Manifest) -> ChunkedTokens:
+    """A split whose token file stays in an object store."""
+    info, url = manifest.splits[split], (path / REMOTE).read_text("utf-8")
+    digests, dtype = (path / chunks_name(split)).read_bytes(), token_dtype(manifest.vocab_size)
+    return ChunkedTokens(f"{url}/{split}.bin", dtype, info.tokens, digests, path / _chunk_folder(info))
+
+
+def _chunk_folder(info: SplitInfo) -> str:
+    return f"chunks-{info.sha256[:16]}"
 
 
 def refuse_raw_file(path: Path, options: Sequence[str] = ()) -> None:
@@ -185,13 +207,19 @@ def refuse_raw_file(path: Path, options: Sequence[str] = ()) -> None:
         )
 
 
-def _check_vocabulary(file: Path, tokens: np.memmap, manifest: Manifest | None, vocab_size: int) -> None:
-    if manifest is not None and manifest.vocab_size > vocab_size:
+def _check_vocabulary_size(file: Path, manifest: Manifest, vocab_size: int) -> None:
+    if manifest.vocab_size > vocab_size:
         raise ValueError(
             f"{file} was prepared with a vocabulary of {manifest.vocab_size:,} tokens and the model has {vocab_size:,}: "
             "use the data's tokenizer for the model, or prepare the data with the model's"
         )
-    for start in range(0, len(tokens) if manifest is None else 0, SCAN_TOKENS):
+
+
+def _check_vocabulary(file: Path, tokens: np.memmap, manifest: Manifest | None, vocab_size: int) -> None:
+    if manifest is not None:
+        _check_vocabulary_size(file, manifest, vocab_size)
+        return
+    for start in range(0, len(tokens), SCAN_TOKENS):
         chunk = tokens[start : start + SCAN_TOKENS]
         if (largest := int(chunk.max())) >= vocab_size:
             raise ValueError(
@@ -201,7 +229,10 @@ def _check_vocabulary(file: Path, tokens: np.memmap, manifest: Manifest | None, 
 
 
 def data_folder(path: str | Path, cache: Path = CACHE) -> Path:
-    """The folder of a path or URL: data in an object store are fetched into the cache once, and checked.
+    """The folder of a path or URL: of data in an object store a folder in the cache, with checked files.
+
+    Large token files stay in the store, and are fetched chunk by chunk when they are read; small ones, and those without
+    digests of their chunks, are fetched whole, once.
 
     Raises:
         UnavailableError: the store cannot be reached.
@@ -212,8 +243,14 @@ def data_folder(path: str | Path, cache: Path = CACHE) -> Path:
     manifest = stored_manifest(Store(str(path)))
     if manifest is None:
         raise ValueError(f"no data at {path}: make it with `understudy prepare SOURCE --out {path}`")
-    hashes: dict[str, str | None] = {f"{split}.bin": info.sha256 for split, info in manifest.splits.items()}
-    return fetched_folder(str(path), cache, hashes | {TOKENIZER: manifest.tokenizer_sha256, layout.MANIFEST: None})
+    hashes: dict[str, str | None] = {TOKENIZER: manifest.tokenizer_sha256, layout.MANIFEST: None}
+    for split, info in manifest.splits.items():
+        hashes |= {chunks_name(split): info.chunks_sha256} if info.chunks_sha256 else {f"{split}.bin": info.sha256}
+    kept = (REMOTE, *(_chunk_folder(info) for info in manifest.splits.values()))
+    folder = fetched_folder(str(path), cache, hashes, kept)
+    if not (folder / REMOTE).is_file():
+        write_text(folder / REMOTE, str(path).rstrip("/"))
+    return folder
 
 
 def data_tokenizer(config: RunConfig) -> Tokenizer:

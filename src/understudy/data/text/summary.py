@@ -38,7 +38,7 @@ class TextSummary:
 class TaskSummary:
     """Result of one task. `status`: "done", "already done" or "already prepared" where the folder is finished.
 
-    `done`: how many tasks are done.
+    `done`: how many tasks are done. `cleaned`: whether they put text through filters, which leaves the rest to `prepare`.
     """
 
     folder: Path | str
@@ -47,21 +47,24 @@ class TaskSummary:
     status: str
     done: int
     seconds: float
+    cleaned: bool = False
 
     def __str__(self) -> str:
         if self.status == "already prepared":
             return f"{self.folder}: already prepared"
         line = f"{self.folder}: task {self.task} is {self.status} in {self.seconds:.1f} s; {self.done:,} of {self.tasks:,} are done"
-        return line + (f"; merge them: understudy prepare --merge {self.folder}" if self.done == self.tasks else "")
+        if self.done < self.tasks:
+            return line
+        if self.cleaned:
+            return f"{line}; finish with the same command without --task"
+        return f"{line}; merge them: understudy prepare --merge {self.folder}"
 
 
 def summary_notes(manifest: Manifest) -> tuple[str, ...]:
     """Everything that was left out, and warnings about the text."""
     notes = [source["note"] for source in manifest.sources if source["note"]]
     for source in manifest.sources:
-        if source["skipped"]:
-            counts = ", ".join(f"{n:,} {ending}" for ending, n in source["skipped"].items())
-            notes.append(f"skipped files of other kinds: {counts}")
+        notes += [f"files left out, {ending}: {n:,}" for ending, n in source["skipped"].items()]
         if source["validation"] == "own" and any(part["split"] for part in source["parts"] if part["sha256"]):
             splits = [part["split"] for part in source["parts"]]
             notes.append(f"files for training: {splits.count('train'):,}, for validation: {splits.count('val'):,}")
@@ -80,7 +83,7 @@ def summary_notes(manifest: Manifest) -> tuple[str, ...]:
 NOTE_WORDS = {
     "failed": "could not be read",
     "dropped": "dropped",
-    "skipped": "skipped members of other kinds",
+    "skipped": "files in archives left out",
     "changed": "changed",
 }
 

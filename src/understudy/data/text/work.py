@@ -23,6 +23,7 @@ from understudy.data.progress import PreparationProgress, Report
 from understudy.data.quality.cleaning import QUALITY, remove_old
 from understudy.data.sources import Feed, Files, Source
 from understudy.data.store import BLOCK_BYTES, Store
+from understudy.data.text.chunks import ChunkDigests, chunks_name
 from understudy.data.text.encoding import (
     WHOLE,
     EncodingState,
@@ -40,6 +41,8 @@ from understudy.files import locked, sha256_of
 from understudy.tokenizer import Tokenizer, load_tokenizer
 
 DONE = "done.json"
+DATA_FILES = (*(f"{split}.bin" for split in SPLITS), *(chunks_name(split) for split in SPLITS), TOKENIZER)
+"""Files of a data folder beside the manifest. Small token files have no digests of chunks."""
 
 
 def task_folder(task: int) -> str:
@@ -72,8 +75,14 @@ def encode_span(
     return state, {split: digest.hexdigest() for split, digest in writer.hashes.items()}
 
 
-def build_manifest(plan: Plan, tokenizer: Tokenizer, state: EncodingState, hashes: dict[str, str]) -> Manifest:
+def build_manifest(
+    plan: Plan, tokenizer: Tokenizer, state: EncodingState, hashes: dict[str, str], digests: dict[str, bytes]
+) -> Manifest:
     """The description of the whole.
+
+    Args:
+        hashes: the SHA-256 of the token file of each split.
+        digests: of the chunks of each; empty for small files.
 
     Raises:
         ValueError: nothing fell to one of the splits.
@@ -108,7 +117,14 @@ def build_manifest(plan: Plan, tokenizer: Tokenizer, state: EncodingState, hashe
         vocab_size=tokenizer.vocab_size,
         eot_id=plan.eot_id,
         dtype=token_dtype(tokenizer.vocab_size).name,
-        splits={split: replace(counts, sha256=hashes[split]) for split, counts in state.splits.items()},
+        splits={
+            split: replace(
+                counts,
+                sha256=hashes[split],
+                chunks_sha256=hashlib.sha256(digests[split]).hexdigest() if digests[split] else "",
+            )
+            for split, counts in state.splits.items()
+        },
         sources=sources,
         request=plan.request,
         empty_documents=state.empty_documents,
@@ -216,19 +232,26 @@ def merge_tasks(store: Store, plan: Plan, cache: Path, report: Report) -> None:
     total = sum(counts.tokens for counts in state.splits.values()) * itemsize
     merged = 0
     hashes: dict[str, str] = {}
+    digests: dict[str, bytes] = {}
     finished = PARTIAL + "/" if store.path is not None else ""
     if store.path is None:
         store.remove(MANIFEST)  # an old manifest never stands beside new data
     for split in SPLITS:
-        digest = hashlib.sha256()
+        digest, chunks = hashlib.sha256(), ChunkDigests()
         with store.writer(f"{finished}{split}.bin") as target:
             for task, mark in enumerate(marks):
                 name = f"{task_folder(task)}/{split}.bin"
                 size = states[task].splits[split].tokens * itemsize
-                merged += _copy(store, name, target, digest, size, mark["sha256"][split])
+                merged += _copy(store, name, target, (digest, chunks), size, mark["sha256"][split])
                 report(PreparationProgress("merging", merged, total))
         hashes[split] = digest.hexdigest()
-    manifest = build_manifest(plan, tokenizer, state, hashes).to_json().encode()
+        digests[split] = chunks.digests()
+    for name, content in digests.items():
+        if content:
+            store.write(f"{finished}{chunks_name(name)}", content)
+        elif store.path is None:
+            store.remove(chunks_name(name))
+    manifest = build_manifest(plan, tokenizer, state, hashes, digests).to_json().encode()
     if store.path is not None:
         store.write(f"{PARTIAL}/{MANIFEST}", manifest)
         finish(store.path)
@@ -241,7 +264,10 @@ def merge_tasks(store: Store, plan: Plan, cache: Path, report: Report) -> None:
 def finish(folder: Path) -> None:
     """Put the finished files of a folder on the disk in place."""
     remove_old(folder, (folder / PARTIAL / QUALITY).is_file())
-    put_in_place(folder, (*(f"{split}.bin" for split in SPLITS), TOKENIZER, QUALITY, MANIFEST))
+    for split in SPLITS:
+        if not (folder / PARTIAL / chunks_name(split)).is_file():
+            (folder / chunks_name(split)).unlink(missing_ok=True)
+    put_in_place(folder, (*DATA_FILES, QUALITY, MANIFEST))
 
 
 def _read_mark(store: Store, plan: Plan, task: int) -> dict[str, Any]:
@@ -253,15 +279,15 @@ def _read_mark(store: Store, plan: Plan, task: int) -> dict[str, Any]:
     return mark
 
 
-def _copy(store: Store, name: str, target: BinaryIO, digest: Any, size: int, sha256: str) -> int:
-    """Append a file of a task, and return its size in bytes."""
+def _copy(store: Store, name: str, target: BinaryIO, digests: Sequence[Any], size: int, sha256: str) -> int:
+    """Append a file of a task, and return its size in bytes. `digests` are updated with it."""
     own = hashlib.sha256()
     copied = 0
     with store.reader(name) as source:
         while block := source.read(BLOCK_BYTES):
             target.write(block)
-            digest.update(block)
-            own.update(block)
+            for digest in (*digests, own):
+                digest.update(block)
             copied += len(block)
     if copied != size or own.hexdigest() != sha256:
         raise ValueError(

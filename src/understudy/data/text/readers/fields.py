@@ -56,8 +56,8 @@ def read_fields(file: InputFile, options: ReadOptions, ending: str = "") -> Iter
             raise ValueError(str(first))
         hint = "; if its first row is no header, put a row with the names of the columns above it"
         raise FieldChoiceError(f"{first}{hint if file.ending in ('.csv', '.tsv') else ''}")
-    if line_ends:
-        yield note_piece("changed", "line ends made \\n", file.where, offset)
+    for remark in (*file.remarks, *(["line ends made \\n"] if line_ends else [])):
+        yield note_piece("changed", remark, file.where, offset)
 
 
 def text_of(fields: dict[str, Any], name: str, where: str) -> str:

@@ -44,6 +44,8 @@ def read_eml(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
 
 
 def _mail(lines: list[bytes], size: int, where: str, offset: int) -> Iterator[DocumentPiece]:
+    if len(lines) > 1 and not lines[-1].strip():  # the empty line that ends a mail in a mailbox
+        lines = lines[:-1]
     if size > MAX_DOCUMENT_BYTES:
         yield note_piece("dropped", f"a mail of more than {MAX_DOCUMENT_BYTES >> 20} MiB", where, offset)
         return

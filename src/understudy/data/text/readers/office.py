@@ -101,13 +101,14 @@ def read_epub(file: InputFile, options: ReadOptions) -> Iterator[DocumentPiece]:
         if protected & set(pages):
             raise ValueError(f"{file.where} is encrypted (protected against copying), so that it cannot be read")
         offset = _offset(file)
-        documents, book, missing = DocumentCutter(), GutenbergCutter(), 0
+        documents, book, missing, before = DocumentCutter(), GutenbergCutter(), 0, ""
         for page in pages:
             if page not in names:
                 missing += 1
                 continue
-            text = all_text(_page(archive, page, file.where))
-            yield from documents.add(book.add(text + "\n"), offset)
+            if text := all_text(_page(archive, page, file.where)):
+                yield from documents.add(book.add(before + text), offset)
+                before = "\n"
         yield from documents.end(book.add("", final=True), offset)
         if missing:
             yield note_piece("dropped", "a chapter that is not in its book", file.where, offset)

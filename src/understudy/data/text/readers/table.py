@@ -55,6 +55,10 @@ def _is_mbox(head: bytes) -> bool:
     return re.match(rb"From \S+.*\r?\n[A-Za-z-]+: ", head) is not None
 
 
+def _is_subtitles(head: bytes) -> bool:
+    return re.match(rb"(?:\xef\xbb\xbf)?(?:WEBVTT\b|\d+\r?\n(?:\d+:)?\d+:\d+[,.]\d+ +-->)", head) is not None
+
+
 TEXT_KINDS: tuple[TextKind, ...] = (
     TextKind("JSON lines", read_fields, (".jsonl", ".ndjson"), records=True),
     TextKind("JSON", read_fields, (".json",), records=True, aside=True),
@@ -63,7 +67,7 @@ TEXT_KINDS: tuple[TextKind, ...] = (
     TextKind("Parquet", partial(read_fields, ending=".parquet"), (".parquet",), _begins(b"par1"), records=True),
     TextKind("Arrow", partial(read_fields, ending=".arrow"), (".arrow",), _begins(b"arrow1"), records=True, aside=True),
     TextKind("TMX", read_tmx, (".tmx",), records=True),
-    TextKind("subtitles", read_subtitles, (".srt", ".vtt")),
+    TextKind("subtitles", read_subtitles, (".srt", ".vtt"), _is_subtitles),
     TextKind("HTML", read_html, (".html", ".htm", ".xhtml"), _begins(b"<!doctype html", b"<html"), libraries=("trafilatura",)),
     TextKind("PDF", read_pdf, (".pdf",), lambda head: head.startswith(b"%PDF-"), libraries=("pypdf",)),
     TextKind("DOCX", read_docx, (".docx",)),
