@@ -221,6 +221,17 @@ def linux_doc(data: dict[str, Any]) -> Iterator[Claim]:
         )  # fmt: skip
 
 
+def minutes(data: dict[str, Any]) -> Iterator[Claim]:
+    for name in ("portable", "hamlet", "hamlet-chat"):
+        row = data[name]
+        assert row["loss"] == row["loss_by_hand"], name
+        yield Claim(
+            f"`{name} --minutes {data['minutes']:g}`: seconds of training, planned {row['planned_seconds']}",
+            f"{row['train_seconds']:.1f}", f"the whole command {row['command_seconds']:.0f}",
+            f"the same {row['steps']} steps given by hand: the same loss to the bit ({row['loss']:.4f})",
+        )  # fmt: skip
+
+
 def one_of_everything(data: dict[str, Any]) -> Iterator[Claim]:
     for rows, text in (
         (data["kinds"], "kinds of text files with the expected documents and characters"),
@@ -305,6 +316,7 @@ PAGES = {
     "exported_answers": ("exported_answers", exported_answers),
     "grpo_instructions": ("grpo_instructions", grpo_instructions),
     "linux_doc": ("linux_doc", linux_doc),
+    "minutes": ("minutes", minutes),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),
     "busy": ("busy", busy),
