@@ -38,7 +38,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="print the named sources with licence and size, of --kind or of all kinds")
     add("--preset", metavar="NAME", help="prepare the data of this preset: its source, tokenizer and folder")
     add(
-        "--kind", choices=("text", "stories", "conversations", "preferences", "prompts"),
+        "--kind", choices=("text", "stories", "conversations", "preferences", "judgements", "prompts"),
         help="text, or for the later stages messages; stories are hamlet's text (default: text)",
     )  # fmt: skip
     add("--out", metavar="PATH", help="the folder to make, of text also s3://, gs:// or hf:// (default: data/NAME)")
@@ -133,7 +133,7 @@ def prepare(arguments: Arguments) -> None:
         arguments.kind = arguments.kind or "conversations"
     if not arguments.sources:
         raise ValueError("no source is given: `understudy prepare SOURCE`, or --preset NAME")
-    if arguments.kind in ("conversations", "preferences", "prompts"):
+    if arguments.kind in ("conversations", "preferences", "judgements", "prompts"):
         _prepare_conversations(arguments)
     else:
         _prepare_text(arguments, config)
