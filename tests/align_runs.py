@@ -76,6 +76,25 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def judgements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Judgements of each answer to both questions: the right letter is desirable, every other one is not."""
+    path = tmp_path_factory.mktemp("data") / "judgements.jsonl"
+    rows = [
+        judged(question, letter, letter == right) for question, right in RIGHT_ANSWERS.items() for letter in LETTERS
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def judged(question: str, answer: str, label: bool) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "completion": [{"role": "assistant", "content": answer}],
+        "label": label,
+    }
+
+
 def pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
     answers = {"chosen": chosen, "rejected": rejected}
     return {

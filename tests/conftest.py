@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from align_runs import preferences, prompts, reward_run, sft_run  # noqa: F401  (fixtures)
+from align_runs import judgements, preferences, prompts, reward_run, sft_run  # noqa: F401  (fixtures)
 from databases import database, postgres  # noqa: F401  (fixtures)
 
 WORDS = [

@@ -194,15 +194,16 @@ def test_dpo_starts_at_log_2_whatever_dropout_the_parent_had(
     assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["reward", "dpo", "ppo", "grpo"])
+@pytest.mark.parametrize("stage", ["reward", "dpo", "kto", "ppo", "grpo"])
 @pytest.mark.parametrize("setting", ["model.dropout", "model.ngram_dropout", "model.lora.dropout"])
 def test_dropout_is_refused_by_name(
-    stage: str, setting: str, with_dropout: Run, prompts: Path, preferences: Path, tmp_path: Path,
+    stage: str, setting: str, with_dropout: Run, prompts: Path, preferences: Path, judgements: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     preset = tmp_path / "preset.yaml"
     is_rollout = stage in ("ppo", "grpo")
-    preset.write_text(f"stage: {stage}\ndata: {{path: {prompts if is_rollout else preferences}}}\n")
+    data = prompts if is_rollout else judgements if stage == "kto" else preferences
+    preset.write_text(f"stage: {stage}\ndata: {{path: {data}}}\n")
     words = [f"--{stage}.checker_weight", "1"] if is_rollout else []
     words += ["--model.lora.rank", "2"] if "lora" in setting else []
     words += ["--run", str(tmp_path / "run"), "--init-from", str(with_dropout.path), f"--{setting}", "0.2"]

@@ -54,29 +54,29 @@ def source(tmp_path: Path) -> Source:
     return Source(tmp_path / "src")
 
 
-KTO_SECTION = '''
+HINGE_SECTION = '''
 
-class KTOConfig(DPOConfig):
-    """KTO without mismatched pairs: completions alone are desirable or undesirable (Ethayarajh et al. 2024)."""
+class HingeConfig(DPOConfig):
+    """A hinge loss of log-ratios (Zhao et al. 2023)."""
 
-    desirable_weight: Positive = 1.0
-    """Weight of desirable completions."""
-    undesirable_weight: Positive = 1.0
-    """Weight of undesirable completions."""
+    distance: Positive = 1.0
+    """Difference of log-ratios, times beta, from which a pair has no loss."""
+    scale: Positive = 1.0
+    """Factor of the loss."""
 '''
-KTO_ROW = """
-    "kto": StageInfo(
-        "improve an assistant by single judgements", "KTO",
-        data="preferences", section="KTOConfig", sequences_per_sample=2, loss_label="loss (nats per pair)",
+HINGE_ROW = """
+    "hinge": StageInfo(
+        "improve an assistant by a hinge loss of pairs", "hinge loss",
+        data="preferences", section="HingeConfig", sequences_per_sample=2, loss_label="loss (nats per pair)",
         ignored=(*_NOT_TEXT, *_NOT_CONVERSATIONS), epochs=2,
     ),"""
-KTO_STAGE = '''"""KTO: desirable and undesirable completions, judged one by one (Ethayarajh et al. 2024)."""
+HINGE_STAGE = '''"""A hinge loss of the log-ratios of chosen and rejected completions (Zhao et al. 2023)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from understudy.config.align import KTOConfig
+from understudy.config.align import HingeConfig
 from understudy.data.loader import Batch
 from understudy.model import as_gpt
 from understudy.stages.dpo import DirectPreference, Dpo, summed_logprobs
@@ -84,43 +84,44 @@ from understudy.stages.preferences import pair_accuracy
 from understudy.train.stage import StageContext
 
 
-class JudgedCompletions(DirectPreference):
-    """The value of each completion against the reference model; chosen ones are desirable, rejected ones undesirable."""
+class HingePreference(DirectPreference):
+    """The distance that chosen lacks from rejected."""
 
-    config: KTOConfig
+    config: HingeConfig
 
     def pair_metrics(self, batch: Batch) -> dict[str, Tensor]:
         logratios = summed_logprobs(self.model, batch) - batch["reference_logprobs"]  # (N,)
-        chosen, rejected = logratios[batch["chosen"]], logratios[batch["rejected"]]  # (P,)
-        desirable = self.config.desirable_weight * (1 - (self.config.beta * chosen).sigmoid())
-        undesirable = self.config.undesirable_weight * (1 - (-self.config.beta * rejected).sigmoid())
+        margin = self.config.beta * (logratios[batch["chosen"]] - logratios[batch["rejected"]])  # (P,)
+        missing = (self.config.distance - margin).clamp(min=0)
         return {
-            "loss": desirable + undesirable,
-            "accuracy": pair_accuracy(batch["tie"], chosen - rejected),
-            "desirable_loss": desirable,
+            "loss": self.config.scale * missing,
+            "accuracy": pair_accuracy(batch["tie"], margin),
+            "missing": missing,
         }
 
 
-class Kto(Dpo):
-    """KTO over the completions of preferences."""
+class Hinge(Dpo):
+    """Hinge loss over preferences."""
 
     def setup(self, context: StageContext) -> None:
         super().setup(context)
-        self.objective = JudgedCompletions(as_gpt(context.model), self.config.section(KTOConfig))
+        self.objective = HingePreference(as_gpt(context.model), self.config.section(HingeConfig))
 '''
-KTO_PRESET = """# KTO on judgements of single completions.
-stage: kto
+HINGE_PRESET = """# A hinge loss of pairs.
+stage: hinge
 data: {path: pairs.jsonl}
-kto: {beta: 0.5, desirable_weight: 2.0}
+hinge: {beta: 0.5, scale: 2.0}
 train: {steps: 3, batch_size: 2}
 """
 
 
 def test_a_stage_is_four_files(source: Source, sft_run: Run, tmp_path: Path) -> None:
-    source.insert("config/align.py", 'dpo.loss ipo; leave them out"\n            )\n        return self\n', KTO_SECTION)
-    source.insert("config/stages.py", "STAGES: dict[str, StageInfo] = {", KTO_ROW)
-    source.write("stages/kto.py", KTO_STAGE)
-    source.write("presets/kto.yaml", KTO_PRESET)
+    source.insert(
+        "config/align.py", 'dpo.loss ipo; leave them out"\n            )\n        return self\n', HINGE_SECTION
+    )
+    source.insert("config/stages.py", "STAGES: dict[str, StageInfo] = {", HINGE_ROW)
+    source.write("stages/hinge.py", HINGE_STAGE)
+    source.write("presets/hinge.yaml", HINGE_PRESET)
     assert len(source.touched) <= 4
     (tmp_path / "pairs.jsonl").write_text(
         "".join(json.dumps(pair(a, b, c)) + "\n" for a in "ac" for b in "bd" for c in "ef")
@@ -130,20 +131,20 @@ def test_a_stage_is_four_files(source: Source, sft_run: Run, tmp_path: Path) -> 
         "judged",
         "--init-from",
         str(sft_run.path),
-        "--kto.undesirable_weight",
-        "0.5",
+        "--hinge.distance",
+        "0.75",
         "--log.every_steps",
         "1",
     ]
-    done = source.run(tmp_path, "kto", "kto", *options, "--optim.lr", "1e-2")
+    done = source.run(tmp_path, "hinge", "hinge", *options, "--optim.lr", "1e-2")
     assert "understudy chat judged" in done.stderr
     rows = [json.loads(line) for line in (tmp_path / "runs/judged/metrics.jsonl").read_text().splitlines()]
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
-    assert losses[0] == pytest.approx(2.0 * 0.5 + 0.5 * 0.5) and len(set(losses)) == 3
-    assert all("train/desirable_loss" in row for row in rows if "train/loss" in row)
-    assert "kto.desirable_weight" in source.run(tmp_path, "presets", "--settings").stdout
+    assert losses[0] == pytest.approx(2.0 * 0.75) and len(set(losses)) == 3
+    assert all("train/missing" in row for row in rows if "train/loss" in row)
+    assert "hinge.distance" in source.run(tmp_path, "presets", "--settings").stdout
     assert source.run(tmp_path, "report", "judged").returncode == 0
-    assert re.search(r"^    kto ", source.run(tmp_path, "--help").stdout, re.M)
+    assert re.search(r"^    hinge ", source.run(tmp_path, "--help").stdout, re.M)
 
 
 def test_a_task_is_a_file_and_a_row(source: Source, sft_run: Run, tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ def write_files() -> None:
         ("my-pairs-without-header", ""),
     ):
         Path(f"{name}.csv").write_text(header + table, encoding="utf-8")
+    thumbs = "".join(f"{row['question']},{row['answer']},{number % 2}\n" for number, row in enumerate(rows))
+    Path("my-thumbs.csv").write_text("question,answer,thumb\n" + thumbs, encoding="utf-8")
     write_lines(
         "my-later-talks.jsonl", [{"messages": [*turn, {"role": "assistant", "content": "More."}]} for turn in user[:9]]
     )
@@ -184,7 +186,7 @@ def write_lines(name: str, records: list[dict[str, Any]]) -> None:
 
 
 def write_feedback() -> None:
-    """60 corrections of answers, as a server stores them."""
+    """60 corrections of answers, each with a thumb down, as a server stores them."""
     with FeedbackStore(default_url()) as store:
         for number in range(60):
             prompt = [{"role": "user", "content": f"Who is number {number}?"}]
@@ -192,6 +194,7 @@ def write_feedback() -> None:
                 "talk", prompt, "Nobody.", "hamlet-chat", 2, "", {"temperature": 0.7}, "stop", 2, f"a{number}"
             )
             store.add_judgement(Judgement("correction", store.add_answer(answer), correction=f"Number {number}."))
+            store.add_judgement(Judgement("thumb", answer.id, value=-1))
 
 
 # ---- the tests ------------------------------------------------------------------------------------------------------

@@ -54,10 +54,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "untied, more heads": {},  # replaced by a parent of that shape
 }
 REFUSED = {
-    **{(stage, option): "model.dropout" for stage in ("reward", "dpo", "ppo", "grpo") for option in ("dropout",)},
-    **{(stage, "LoRA dropout"): "model.lora.dropout" for stage in ("reward", "dpo", "ppo", "grpo")},
+    **{
+        (stage, option): "model.dropout" for stage in ("reward", "dpo", "kto", "ppo", "grpo") for option in ("dropout",)
+    },
+    **{(stage, "LoRA dropout"): "model.lora.dropout" for stage in ("reward", "dpo", "kto", "ppo", "grpo")},
     **{(stage, "too long: drop"): "data.too_long" for stage in STAGES if stage != "sft"},
-    **{(stage, "chunked loss"): "train.loss_chunk_tokens" for stage in ("reward", "dpo", "ppo", "grpo")},
+    **{(stage, "chunked loss"): "train.loss_chunk_tokens" for stage in ("reward", "dpo", "kto", "ppo", "grpo")},
     **{(stage, "bigram start"): "train.bigram_start" for stage in STAGES if stage != "pretrain"},
     **{(stage, "no packing"): "data.pack" for stage in STAGES if stage != "sft"},
     **{(stage, "eval tokens"): "eval.max_tokens" for stage in ("ppo", "grpo")},
@@ -92,7 +94,9 @@ def untied(tmp_path_factory: pytest.TempPathFactory, sft_run: Run) -> Run:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, sft_run: Run, preferences: Path, prompts: Path) -> dict[str, Path]:
+def data(
+    tmp_path_factory: pytest.TempPathFactory, sft_run: Run, preferences: Path, judgements: Path, prompts: Path
+) -> dict[str, Path]:
     """Data of each kind, in the eight letters that the parent knows."""
     folder = tmp_path_factory.mktemp("kinds")
     (folder / "book.txt").write_text("\n".join(LETTERS[k % 8 :] + LETTERS[: k % 8] for k in range(400)))
@@ -104,7 +108,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, sft_run: Run, preferences: Pa
     ]  # fmt: skip
     (folder / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in talk))
     return {
-        "text": folder / "text", "conversations": folder / "talk.jsonl", "preferences": preferences, "prompts": prompts,
+        "text": folder / "text", "conversations": folder / "talk.jsonl", "preferences": preferences,
+        "judgements": judgements, "prompts": prompts,
     }  # fmt: skip
 
 
@@ -184,6 +189,8 @@ def test_every_option_trains_or_is_refused(
     rows = read_metrics(RunFolder(folder).metrics)
     if stage == "dpo":  # policy and reference are the same model without dropout
         assert rows[0]["val/loss"] == pytest.approx(math.log(2), abs=2e-2 if option == "bf16" else 1e-5)
+    if stage == "kto":  # likewise: the sigmoid of 0
+        assert rows[0]["val/loss"] == pytest.approx(0.5, abs=1e-2 if option == "bf16" else 1e-5)
     if STAGES[stage].rollout:
         first = next(row["train/first_ratio"] for row in rows if "train/first_ratio" in row)
         assert first == pytest.approx(1, abs=2e-2 if option == "bf16" else 1e-4)
@@ -211,9 +218,10 @@ def test_a_stopped_stage_resumes_to_the_same_bits(
 
 
 LENGTHS = {"minutes": 0.0005, "epochs": 0.02, "tokens": 300}
+LENGTH_OF_STAGE = (*LENGTHS, "minutes", "tokens", "epochs", "tokens")
 
 
-@pytest.mark.parametrize(("stage", "name"), list(zip(STAGES, 2 * list(LENGTHS), strict=True)))
+@pytest.mark.parametrize(("stage", "name"), list(zip(STAGES, LENGTH_OF_STAGE, strict=True)))
 def test_a_length_in_minutes_tokens_or_epochs_is_that_of_its_steps(
     stage: str, name: str, sft_run: Run, scorer: Run, data: dict[str, Path], tmp_path: Path,
     table: dict[tuple[str, str], str],
@@ -283,5 +291,7 @@ def test_two_processes_take_the_steps_of_one(
 
 def test_no_stage_is_left_out() -> None:
     """A stage that is added to the table is walked here, with data of its kind."""
-    assert {info.data for info in STAGES.values()} <= {"text", "conversations", "preferences", "prompts"}
+    assert {info.data for info in STAGES.values()} <= {
+        "text", "conversations", "preferences", "judgements", "prompts",
+    }  # fmt: skip
     assert {stage for stage, _ in REFUSED} <= STAGES.keys() and {o for _, o in REFUSED} <= OPTIONS.keys()

@@ -8,7 +8,7 @@
     understudy.evaluate("small").result.loss
 
 Each does what the command of its name does, writes the same files, and raises a ValueError with the sentence that the
-command would print. The functions of the stages (`pretrain`, `sft`, `reward`, `dpo`, `ppo`, `grpo`) come from the table of
+command would print. The functions of the stages (`pretrain`, `sft`, `reward`, `dpo`, `kto`, `ppo`, `grpo`) come from the table of
 stages.
 """
 
@@ -49,7 +49,7 @@ def prepare(
     Args:
         sources: one or several named sources, hub names, files, folders or globs.
         out: the folder, of text also its URL in an object store; by default data/NAME.
-        kind: "text", "conversations", "preferences" or "prompts".
+        kind: "text", "conversations", "preferences", "judgements" or "prompts".
         options: further arguments of :func:`understudy.data.text.prepare.prepare` (``tokenizer``, ``vocab_size``, …) or
             of :func:`understudy.data.chat.prepare.prepare_conversations` (``format_name``, ``limit``, …). In
             ``decontaminate`` of text are names of tasks and paths of files.

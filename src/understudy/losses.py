@@ -134,6 +134,28 @@ def ipo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     return (chosen.float() - rejected.float() - 1 / (2 * beta)).square()
 
 
+def kto_loss(
+    logratios: Tensor, desirable: Tensor, kl: Tensor | float, beta: float, desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """KTO loss (N,) of log-ratios (N,), each the log-probability of a completion in nats under the policy minus that under
+    the reference model (Ethayarajh et al. 2024, section 4).
+
+    It is ``weight * (1 - sigmoid(beta (logratio - kl)))`` of a desirable completion, and of an undesirable one
+    ``weight * (1 - sigmoid(beta (kl - logratio)))``. So it lies between 0 and the weight.
+
+    Args:
+        desirable: (N,) booleans, the label of each completion.
+        kl: the reference point, a scalar in nats, at least 0. No gradient passes through it.
+
+    >>> kto_loss(torch.zeros(2), torch.tensor([True, False]), kl=0.0, beta=0.1)
+    tensor([0.5000, 0.5000])
+    """
+    margins = beta * (logratios.float() - torch.as_tensor(kl).detach())
+    gains = desirable_weight * torch.sigmoid(-margins)
+    return torch.where(desirable, gains, undesirable_weight * torch.sigmoid(margins))
+
+
 # ---- reinforcement ----------------------------------------------------------------------------------------
 # B completions of up to T tokens, padded on the right; masks (B, T) are true on a completion's tokens.
 

@@ -39,7 +39,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--options", type=Path, metavar="FILE", help="YAML with options of this command; those given here come first")
     add("--preset", metavar="NAME", help="prepare the data of this preset: its source, tokenizer and folder")
     add(
-        "--kind", choices=("text", "stories", "conversations", "preferences", "prompts"),
+        "--kind", choices=("text", "stories", "conversations", "preferences", "judgements", "prompts"),
         help="text, or for the later stages messages; stories are hamlet's text (default: text)",
     )  # fmt: skip
     add("--out", metavar="PATH", help="the folder to make, of text also s3://, gs:// or hf:// (default: data/NAME)")
@@ -138,7 +138,7 @@ def prepare(arguments: Arguments) -> None:
         arguments.kind = arguments.kind or "conversations"
     if not arguments.sources:
         raise ValueError("no source is given: `understudy prepare SOURCE`, or --preset NAME")
-    if arguments.kind in ("conversations", "preferences", "prompts"):
+    if arguments.kind in ("conversations", "preferences", "judgements", "prompts"):
         _prepare_conversations(arguments)
     else:
         _prepare_text(arguments, config)

@@ -39,6 +39,17 @@ class DPOConfig(Section):
         return self
 
 
+class KTOConfig(Section):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): completions that are desirable or undesirable, without pairs."""
+
+    beta: Positive = 0.1
+    """Strength of the constraint to the reference model."""
+    desirable_weight: Positive = 1.0
+    """Weight of the loss of desirable completions."""
+    undesirable_weight: Positive = 1.0
+    """Weight of the loss of undesirable completions."""
+
+
 class RolloutConfig(Section):
     """Settings of ppo and grpo: sampling, rewards and the KL penalty."""
 

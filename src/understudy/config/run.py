@@ -47,7 +47,7 @@ class DataConfig(Section):
     """The training data."""
 
     path: str
-    """Folder that `understudy prepare` wrote, or a .jsonl file of conversations, preferences or prompts."""
+    """Folder that `understudy prepare` wrote, or a .jsonl file of conversations, preferences, judgements or prompts."""
     mixture: tuple[MixturePart, ...] | None = None
     """pretrain: several folders, as a list of path and weight; `data` may be this list itself. A weight is a share of the
     training windows; {0: 1, 500: 0.2} changes it at step 500. All need the same tokenizer."""

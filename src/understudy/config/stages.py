@@ -27,6 +27,7 @@ class StageInfo:
         score_head: whether the model gets a score head, given the raw settings of the stage's section.
         generates: the trained run writes completions (a reward model only scores).
         rollout: it samples completions while it trains, and its section is a RolloutConfig.
+        reference_model: it holds the reference model while it trains.
         fixed_shapes: its batches have one shape, so that train.compile pays.
         sequences_per_sample: sequences of a sample, as the memory plan assumes before the data is opened.
         token_loss: its data has a loss per token, which `understudy evaluate` computes.
@@ -47,6 +48,7 @@ class StageInfo:
     score_head: Callable[[Mapping[str, Any]], bool] = lambda section: False
     generates: bool = True
     rollout: bool = False
+    reference_model: bool = False
     fixed_shapes: bool = False
     sequences_per_sample: int = 1
     token_loss: bool = False
@@ -90,15 +92,20 @@ STAGES: dict[str, StageInfo] = {
         data="preferences", section="DPOConfig", sequences_per_sample=2, loss_label="loss (nats per pair)",
         ignored=(*_NOT_TEXT, *_NOT_CONVERSATIONS), epochs=2,
     ),
+    "kto": StageInfo(
+        "improve an assistant by judgements of single completions", "KTO",
+        data="judgements", section="KTOConfig", reference_model=True, loss_label="loss per completion",
+        ignored=(*_NOT_TEXT, *_NOT_CONVERSATIONS), epochs=2,
+    ),
     "ppo": StageInfo(
         "improve an assistant by rewards, with a critic", "PPO",
         data="prompts", section="PPOConfig", score_head=lambda section: (section.get("critic") or "head") == "head",
-        rollout=True, loss_label="loss per token; validation: negative reward", ignored=_ROLLOUT,
+        rollout=True, reference_model=True, loss_label="loss per token; validation: negative reward", ignored=_ROLLOUT,
     ),
     "grpo": StageInfo(
         "improve an assistant by rewards, within groups of completions", "GRPO",
-        data="prompts", section="GRPOConfig", rollout=True, loss_label="loss per token; validation: negative reward",
-        ignored=_ROLLOUT,
+        data="prompts", section="GRPOConfig", rollout=True, reference_model=True,
+        loss_label="loss per token; validation: negative reward", ignored=_ROLLOUT,
     ),
 }  # fmt: skip
 

@@ -33,8 +33,8 @@ class GeneratedPrompts:
     """Prompts with a check, a pure function of (seed, split, index), with disjoint splits.
 
     Attributes:
-        counts: the default number of records of each kind: "text", "conversations", "preferences", "prompts".
-        records: of (kind, seed, split, count), the first conversations, preferences or prompts.
+        counts: the default number of records of each kind: "text", "conversations", "preferences", "judgements", "prompts".
+        records: of (kind, seed, split, count), the first conversations, preferences, judgements or prompts.
         score: of (check, answer), the true score of an answer, from 0 to 1; ValueError for an unknown kind of check.
     """
 
@@ -45,7 +45,7 @@ class GeneratedPrompts:
 
 @dataclass(frozen=True)
 class GeneratedCorpus(GeneratedPrompts):
-    """Text, conversations and preferences too.
+    """Text, conversations, preferences and judgements too.
 
     Attributes:
         annotators: simulated annotators of sampled answers, with the share of their errors.

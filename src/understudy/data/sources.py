@@ -292,7 +292,10 @@ PREFERENCES: dict[str, Origin] = {
     "oasst": OASST,
 }  # fmt: skip
 PROMPTS: dict[str, Origin] = CONVERSATIONS | {name: Generated(name) for name in PROMPT_CORPORA}
-NAMED = {"text": TEXT, "conversations": CONVERSATIONS, "preferences": PREFERENCES, "prompts": PROMPTS}
+JUDGEMENTS: dict[str, Origin] = {name: Generated(name) for name in CORPORA}
+NAMED = {
+    "text": TEXT, "conversations": CONVERSATIONS, "preferences": PREFERENCES, "judgements": JUDGEMENTS, "prompts": PROMPTS,
+}  # fmt: skip
 """The named sources of each kind of data."""
 GENERATED = About("made on this machine from a seed, without a network", "MIT, as this program")
 

@@ -18,6 +18,7 @@ import numpy as np
 from understudy.config.run import RunConfig
 from understudy.data.chat.conversations import open_conversations
 from understudy.data.chat.formats import Dropped
+from understudy.data.chat.judgements import open_judgements
 from understudy.data.chat.preferences import open_preferences, tidy_preference
 from understudy.data.chat.prompts import Prompt, open_prompts, prompt_of, read_prompts
 from understudy.evaluation.likelihood import Progress
@@ -203,7 +204,7 @@ def compare_runs(
         prompts = comparison_prompts([run.path for run in runs], data, limit, verifiable=judge is by_verifier)
     for run in runs:
         if not isinstance(run.model, GPT) or not speaks_chat(run.tokenizer) or not run.config.info.generates:
-            raise ValueError(f"the run {run.path} does not answer; name one of sft, dpo, ppo or grpo")
+            raise ValueError(f"the run {run.path} does not answer; name one of sft, dpo, kto, ppo or grpo")
     rendered = [[render(run.tokenizer, list(p.messages), reply=True).tokens for p in prompts] for run in runs]
     contexts = [run.config.model.context_length for run in runs]
     numbers = [
@@ -314,6 +315,8 @@ def _training_prompts(config: RunConfig) -> Iterator[Sequence[Message]]:
             yield from (messages[: i + 1] for i, message in enumerate(messages) if message["role"] == "user")
     elif config.info.data == "preferences":
         yield from (comparison.prompt for comparison in open_preferences(path, "train"))
+    elif config.info.data == "judgements":
+        yield from (judged.prompt for judged in open_judgements(path, "train"))
     elif config.info.data == "prompts":
         yield from (prompt.messages for prompt in open_prompts(path, "train"))
 

@@ -1,7 +1,7 @@
-"""Preference pairs of simulated annotators with known error rates.
+"""Preference pairs and judgements of simulated annotators with known error rates.
 
-Each pair has a correct and a wrong answer, by the checker. An annotator prefers the wrong answer with a fixed
-probability, so the label noise is known.
+Each pair has a correct and a wrong answer, by the checker. An annotator prefers the wrong answer, or judges a single answer
+wrongly, with a fixed probability, so the label noise is known.
 """
 
 from __future__ import annotations
@@ -61,6 +61,31 @@ def preferences(seed: int, split: Split) -> Iterator[dict[str, Any]]:
     index = 0
     while True:
         yield preference(seed, index, split)
+        index += 1
+
+
+def judgement(seed: int, index: int, split: Split) -> dict[str, Any]:
+    """The judgement with number `index` of `seed`: an answer, correct in half of them, that an annotator finds desirable or
+    not. Its keys are prompt, completion, label, annotator and category."""
+    messages, turn = question(seed, index, split, "preference")
+    draw = Draw(stable_hash("judgement", seed, split, index))
+    annotator = draw.pick(tuple(ANNOTATORS))
+    correct = draw.chance(0.5)
+    answer = turn.answer if correct else draw.pick(turn.wrong)
+    return {
+        "prompt": messages,
+        "completion": [{"role": "assistant", "content": answer}],
+        "label": correct != draw.chance(ANNOTATORS[annotator]),
+        "annotator": annotator,
+        "category": turn.category,
+    }
+
+
+def judgements(seed: int, split: Split) -> Iterator[dict[str, Any]]:
+    """Iterate without end over `judgement(seed, 0, split)`, `judgement(seed, 1, split)`, ..."""
+    index = 0
+    while True:
+        yield judgement(seed, index, split)
         index += 1
 
 

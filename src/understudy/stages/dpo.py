@@ -5,11 +5,7 @@ Shapes: N completions of a batch, M trained tokens of all of them, P pairs.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from understudy.config.align import DPOConfig
@@ -18,18 +14,14 @@ from understudy.data.loader import Batch
 from understudy.evaluation.loss import LossResult
 from understudy.evaluation.reward_model import over_comparisons
 from understudy.evaluation.statistics import estimate, mean_estimate
-from understudy.files import write_bytes
 from understudy.losses import dpo_loss, ipo_loss, token_logprobs
 from understudy.model import GPT, as_gpt
 from understudy.rewards.model import completion_hidden_states
 from understudy.stages.preferences import PairObjective, PreferenceStage, evaluate_pairs, pair_accuracy, with_ties
+from understudy.stages.reference import saved_reference_logprobs
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
-from understudy.train.init_from import load_reference
 from understudy.train.stage import StageContext, micro_batch_size, shown_prompts
-
-REFERENCE_LOGPROBS = "reference.safetensors"
-"""File of a run's folder: the log-probability of each completion of each split under the reference model."""
 
 
 class DirectPreference(PairObjective):
@@ -93,34 +85,19 @@ class Dpo(PreferenceStage):
 def reference_logprobs(context: StageContext, data: PreferenceStage) -> dict[str, Tensor]:
     """The log-probability (completions,) of each completion of each split under the reference model.
 
-    They are computed once by all processes and saved in the run's folder. A resumed run computes them again if its data
-    or the size of its validation has changed.
-
     Raises:
         ValueError: they are missing, and so is the run that this one started from.
     """
-    path, runtime = context.folder.path / REFERENCE_LOGPROBS, context.runtime
-    parts = [context.folder.record()["parent"]["sha256"], context.config.model.context_length]
-    for split, encoded in data.encoded.items():
-        parts += [data.opened[split].sha256, encoded.completions]
-    key = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
-    saved = None
-    if path.exists():
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("key") == key:
-                saved = {split: file.get_tensor(split) for split in data.encoded}
-    missing = runtime.any(saved is None)  # in one process, where their disks differ
-    if saved is not None and not missing:
-        return saved
-    model = context.model if context.parent else load_reference(context.folder).model.to(runtime.device)
-    reference, config = as_gpt(model), context.config
-    logprobs = {
-        split: torch.cat(over_comparisons(
-            reference, encoded, config.model.context_length, micro_batch_size(config), runtime,
-            lambda _, batch: summed_logprobs(reference, batch).cpu(),
-        ))
-        for split, encoded in data.encoded.items()
-    }  # fmt: skip
-    if runtime.is_main:
-        write_bytes(path, save(logprobs, {"key": key}))
-    return logprobs
+    runtime, config = context.runtime, context.config
+
+    def compute(reference: GPT) -> dict[str, Tensor]:
+        return {
+            split: torch.cat(over_comparisons(
+                reference, encoded, config.model.context_length, micro_batch_size(config), runtime,
+                lambda _, batch: summed_logprobs(reference, batch).cpu(),
+            ))
+            for split, encoded in data.encoded.items()
+        }  # fmt: skip
+
+    fingerprint = [part for s, encoded in data.encoded.items() for part in (data.opened[s].sha256, encoded.completions)]
+    return saved_reference_logprobs(context, fingerprint, data.encoded, compute)

@@ -10,7 +10,6 @@ from understudy.data.chat.prompts import Prompts, open_prompts
 from understudy.evaluation.loss import LossResult
 from understudy.evaluation.statistics import estimate, mean_estimate
 from understudy.model import GPT, as_gpt
-from understudy.model.lora import without_lora
 from understudy.rewards.model import RewardModel
 from understudy.rewards.verifiers import verifier_of
 from understudy.runtime import Runtime
@@ -21,10 +20,10 @@ from understudy.stages.completions import (
     encode_prompts,
     sample_completions,
 )
+from understudy.stages.reference import frozen_reference
 from understudy.stages.rollout import RewardFunction, RolloutModels
 from understudy.tokenizer import Tokenizer
 from understudy.tokenizer.chat import end_ids
-from understudy.train.init_from import load_reference
 from understudy.train.stage import StageContext, TrainingStage, existing_data, shown_prompts
 
 
@@ -64,11 +63,7 @@ class RolloutStage(TrainingStage):
     def setup(self, context: StageContext) -> None:
         self.config, self.runtime = context.config, context.runtime
         policy = as_gpt(context.model)
-        # Under adapters the frozen model is the reference model, unless the embeddings are trained.
-        lora = context.config.model.lora
-        adapted = lora is not None and not lora.embeddings
-        reference = without_lora(policy) if adapted else as_gpt(load_reference(context.folder).model)
-        self.models = load_models(context.config, context.runtime, self.tokenizer, policy, reference)
+        self.models = load_models(context.config, context.runtime, self.tokenizer, policy, frozen_reference(context))
 
     def evaluate(self, batch_size: int) -> tuple[LossResult, dict[str, float]]:
         """The negative mean reward of completions of validation prompts as the loss; reward, score, true score and KL

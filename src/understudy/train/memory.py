@@ -75,14 +75,14 @@ def plan_memory(
 
 
 def other_models(config: RunConfig) -> list[tuple[ModelConfig, bool]]:
-    """The models that a rollout stage holds beside its policy, and whether each is trained: the reference model, the
-    reward model, and a separate critic. A reward model that is not there yet is planned with the policy's shape."""
-    if not config.info.rollout:
-        return []
-    rollout, reward = config.section(RolloutConfig), config.model
+    """The models that a stage holds beside its policy, and whether each is trained: the reference model, and of a rollout
+    stage the reward model and a separate critic. A reward model that is not there yet is planned with the policy's shape."""
     lora = config.model.lora
     shared = lora is not None and not lora.embeddings  # the reference model is the frozen one
-    models = [] if shared else [(config.model, False)]
+    models = [(config.model, False)] if config.info.reference_model and not shared else []
+    if not config.info.rollout:
+        return models
+    rollout, reward = config.section(RolloutConfig), config.model
     if rollout.reward_model and rollout.reward_weight:
         with contextlib.suppress(ValueError):
             reward = find_run(rollout.reward_model).config().model

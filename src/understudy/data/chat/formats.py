@@ -1,6 +1,6 @@
 """Formats of chat data: a row of a table with the fields that identify it and its reader, and the loop over a file.
 
-The tables are in conversations.py, preferences.py and prompts.py. A new format is one reader and one row. Files are
+The tables are in conversations.py, preferences.py, judgements.py and prompts.py. A new format is one reader and one row. Files are
 read by records.py, archives opened by archives.py, and messages brought into one form by messages.py.
 """
 
@@ -121,7 +121,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of records: conversations, preferences or prompts.
+    """A kind of records: conversations, preferences, judgements or prompts.
 
     Attributes:
         fields: those of the schema that each record has. The messages in the first decide its split, and follow the
@@ -130,6 +130,7 @@ class Kind:
         tidy: brings the contents that a format read into the schema, or gives the reason why nothing can be trained on
             them; ValueError where they are of another kind.
         divided: the noun for what is in one split only.
+        labelled: whether records with the label false are trained on too.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Kind:
     formats: Mapping[str, Format]
     tidy: Callable[[dict[str, Any]], dict[str, Any] | Dropped]
     divided: str = "prompts"
+    labelled: bool = False
 
 
 def read_formatted(
@@ -232,7 +234,8 @@ def _unknown_format(kind: Kind, file: InputFile, first: Sequence[FileRecord]) ->
         return ValueError(str(first[0].error))
     known = "; ".join(f"{row.name} ({row.needs()})" for row in kind.formats.values())
     if file.ending in TABLES:
-        fields = next(iter(kind.formats.values())).fields[0] if kind.name == "preferences" else ("question", "answer")
+        columns = ("question", "answer")
+        fields = columns if "question-answer" in kind.formats else next(iter(kind.formats.values())).fields[0]
         wanted = ",".join(f"{name}=COLUMN" for name in fields)
         hint = f"; name its columns with --columns {wanted}, by numbers from 1 if it has no header"
     else:
@@ -260,7 +263,7 @@ def _rows(record: FileRecord, chosen: Format, kind: Kind, unused: tuple[str, ...
 
 
 def _parse(fields: dict[str, Any], chosen: Format, kind: Kind) -> Iterator[dict[str, Any] | Dropped | NotUsed]:
-    fields, key = normalize_record(fields), kind.fields[0]
+    fields, key = normalize_record(fields, kind.labelled), kind.fields[0]
     others = {name: value for name, value in fields.items() if name not in CONTEXT_FIELDS}
     for parsed in chosen.read(fields):
         if isinstance(parsed, Dropped | NotUsed):

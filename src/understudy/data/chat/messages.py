@@ -48,8 +48,11 @@ class LeftOut(ValueError):
     """The reason why a record is left out on purpose: its data says that it is not to be trained on."""
 
 
-def normalize_record(fields: dict[str, Any]) -> dict[str, Any]:
+def normalize_record(fields: dict[str, Any], labelled: bool = False) -> dict[str, Any]:
     """The record with each of its lists of messages in one form.
+
+    Args:
+        labelled: whether completions with the label false are trained on too, as undesirable ones.
 
     Raises:
         LeftOut: it is not to be trained on.
@@ -60,7 +63,8 @@ def normalize_record(fields: dict[str, Any]) -> dict[str, Any]:
         if not is_empty(fields.get(name)):
             raise ValueError(f"tool call outside of a message (field {name!r})")
     label = fields.get("label")
-    if label is False or str(label).lower() == "false" or ("completion" in fields and str(label) in ("0", "0.0")):
+    undesirable = str(label).lower() == "false" or ("completion" in fields and str(label) in ("0", "0.0"))
+    if undesirable and not labelled:
         raise LeftOut("label false, an undesirable answer")
     weight = fields.get("weight")
     if isinstance(weight, int | float) and weight != 1:

@@ -54,14 +54,52 @@ class EncodedComparison:
 
 
 @dataclass
-class EncodedPreferences:
-    """The comparisons of a split in order, and counts of shortened and dropped prompts (``refused``: by the
-    chat template)."""
+class FittedPrompts:
+    """Counts of shortened and dropped prompts (``refused``: by the chat template)."""
 
-    comparisons: list[EncodedComparison] = field(default_factory=list)
     shortened: int = 0
     too_long: int = 0
     refused: int = 0
+
+    def remarks(self, noun: str) -> list[str]:
+        """A phrase for each count that is not 0."""
+        parts = [f"{self.shortened:,} {noun} without their oldest turns, which did not fit"] if self.shortened else []
+        parts += [f"{self.too_long:,} {noun} dropped, since a completion does not fit"] if self.too_long else []
+        return parts + ([f"{self.refused:,} {noun} dropped, refused by the chat template"] if self.refused else [])
+
+    def encode(
+        self, tokenizer: Tokenizer, messages: Sequence[Message], answers: Sequence[Sequence[Message]],
+        context_length: int,
+    ) -> list[EncodedCompletion] | None:  # fmt: skip
+        """A prompt with each of its answers; None if it is dropped. A prompt that does not fit with the longest answer loses
+        its oldest turns, or is dropped.
+
+        Raises:
+            ValueError: a message that cannot be rendered.
+        """
+        prompt = list(messages)
+        try:
+            completions = [encode_completion(tokenizer, prompt, answer) for answer in answers]
+        except RefusedConversation:
+            self.refused += 1
+            return None
+        if max(map(len, completions)) <= context_length:
+            return completions
+        longest = max(len(completion.completion) for completion in completions)
+        try:
+            prompt = fit(tokenizer, prompt, context_length - longest).messages
+        except ValueError:
+            self.too_long += 1
+            return None
+        self.shortened += 1
+        return [encode_completion(tokenizer, prompt, answer) for answer in answers]
+
+
+@dataclass
+class EncodedPreferences(FittedPrompts):
+    """The comparisons of a split in order, and counts of shortened and dropped prompts."""
+
+    comparisons: list[EncodedComparison] = field(default_factory=list)
 
     @property
     def prompts(self) -> int:
@@ -87,11 +125,8 @@ class EncodedPreferences:
         return replace(self, comparisons=self.comparisons[: max(1, bisect_right(ends, max_tokens))])
 
     def __str__(self) -> str:
-        parts = [f"{self.prompts:,} prompts with {self.completions:,} completions and {self.pairs:,} pairs"]
-        parts += [f"{self.shortened:,} prompts without their oldest turns, which did not fit"] if self.shortened else []
-        parts += [f"{self.too_long:,} prompts dropped, since a completion does not fit"] if self.too_long else []
-        parts += [f"{self.refused:,} prompts dropped, refused by the chat template"] if self.refused else []
-        return ", ".join(parts)
+        text = f"{self.prompts:,} prompts with {self.completions:,} completions and {self.pairs:,} pairs"
+        return ", ".join([text, *self.remarks("prompts")])
 
 
 def encode_preferences(
@@ -106,21 +141,9 @@ def encode_preferences(
     """
     encoded, first = EncodedPreferences(), 0
     for comparison in comparisons:
-        prompt = list(comparison.prompt)
-        try:
-            completions = [encode_completion(tokenizer, prompt, answer) for answer in comparison.answers]
-        except RefusedConversation:
-            encoded.refused += 1
+        completions = encoded.encode(tokenizer, comparison.prompt, comparison.answers, context_length)
+        if completions is None:
             continue
-        if max(map(len, completions)) > context_length:
-            longest = max(len(completion.completion) for completion in completions)
-            try:
-                prompt = fit(tokenizer, prompt, context_length - longest).messages
-            except ValueError:
-                encoded.too_long += 1
-                continue
-            encoded.shortened += 1
-            completions = [encode_completion(tokenizer, prompt, answer) for answer in comparison.answers]
         encoded.comparisons.append(
             EncodedComparison(first, completions, comparison.pairs, comparison.category, comparison.truths)
         )
@@ -161,33 +184,43 @@ class PairRows:
         return collate_pairs(comparisons, self.context_length, self.reference_logprobs)
 
 
-def collate_pairs(
-    comparisons: Sequence[EncodedComparison], context_length: int, reference_logprobs: torch.Tensor | None = None
-) -> Batch:
-    """A batch of comparisons.
+def collate_completions(completions: Sequence[EncodedCompletion], context_length: int) -> Batch:
+    """A batch of completions, each of which fits the context with its prompt.
 
     Returns:
         ``tokens``, ``documents`` and ``branch_ids`` (B, T), as :func:`pack_prefix_trees` lays them out.
         ``ends`` (N,): the place in B x T of the last token of each completion.
         ``places``, ``targets`` and ``completion_index`` (M,): for each trained token the place in B x T that predicts
         it, its id, and the index of its completion in the batch.
-        ``chosen`` and ``rejected`` (P,): indices of completions; ``margin``, ``tie`` and ``weight`` (P,), where the
-        weights of a prompt's pairs add up to 1.
-        ``reference_logprobs`` (N,), where given.
     """
-    completions = [completion for comparison in comparisons for completion in comparison.completions]
     rows, places = pack_prefix_trees([(c.prompt, c.completion) for c in completions], context_length)
     masks = [torch.tensor(completion.mask) for completion in completions]
     targets = [torch.tensor(completion.completion)[mask] for completion, mask in zip(completions, masks)]
-    pairs, first = [], 0
-    for comparison in comparisons:
-        pairs += [(first, pair, 1 / len(comparison.pairs)) for pair in comparison.pairs]
-        first += len(comparison.completions)
-    batch = rows | {
+    return rows | {
         "ends": torch.stack([place[-1] for place in places]),
         "places": torch.cat([place[:-1][mask] for place, mask in zip(places, masks)]),
         "targets": torch.cat(targets),
         "completion_index": torch.arange(len(targets)).repeat_interleave(torch.tensor(list(map(len, targets)))),
+    }
+
+
+def collate_pairs(
+    comparisons: Sequence[EncodedComparison], context_length: int, reference_logprobs: torch.Tensor | None = None
+) -> Batch:
+    """A batch of comparisons.
+
+    Returns:
+        What :func:`collate_completions` gives, and
+        ``chosen`` and ``rejected`` (P,): indices of completions; ``margin``, ``tie`` and ``weight`` (P,), where the
+        weights of a prompt's pairs add up to 1;
+        ``reference_logprobs`` (N,), where given.
+    """
+    completions = [completion for comparison in comparisons for completion in comparison.completions]
+    pairs, first = [], 0
+    for comparison in comparisons:
+        pairs += [(first, pair, 1 / len(comparison.pairs)) for pair in comparison.pairs]
+        first += len(comparison.completions)
+    batch = collate_completions(completions, context_length) | {
         "chosen": torch.tensor([first + pair.chosen for first, pair, _ in pairs]),
         "rejected": torch.tensor([first + pair.rejected for first, pair, _ in pairs]),
         "margin": torch.tensor([pair.margin for _, pair, _ in pairs]),

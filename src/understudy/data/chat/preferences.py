@@ -42,6 +42,9 @@ from understudy.tokenizer.chat import ANSWERED, Message
 MOST_ANSWERS = 9
 """Answers to one prompt that are compared, each with each: 36 pairs."""
 
+NO_LABEL = "label that is not true or false"
+"""Reason to drop a judgement of a single completion."""
+
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -51,30 +54,44 @@ def tidy_preference(record: dict[str, Any]) -> dict[str, Any] | Dropped:
     Raises:
         ValueError: the record holds no pair, or a field of the schema holds something else.
     """
-    prompt, answers = _message_list(record, "prompt"), [_message_list(record, name) for name in ("chosen", "rejected")]
+    prompt, answers = message_list(record, "prompt"), [message_list(record, name) for name in ("chosen", "rejected")]
     if not prompt:
         return Dropped("no prompt")
     tidied: list[list[Message]] = []
     for answer in answers:
-        if not answer:
-            return Dropped("no answer")
-        messages, reason = tidy_messages(prompt + answer)
-        shared = messages[: -len(answer)]
-        if not reason and (not shared or shared[-1]["role"] not in ANSWERED or messages[-1]["role"] != "assistant"):
-            reason = "turns out of order"
-        if not reason and messages[-1].get("weight") == 0:
-            reason = "answer with weight 0"
-        if reason:
-            return Dropped(reason)
-        tidied.append(without_weights(messages[-len(answer) :]))
+        parts = tidy_answer(prompt, answer)
+        if isinstance(parts, Dropped):
+            return parts
+        shared, messages = parts
+        tidied.append(messages)
     if tidied[0] == tidied[1]:
         return Dropped("chosen equals rejected")
     if not _check_details(record):
         return Dropped("rated the other way round")
-    return {**record, "prompt": without_weights(shared), "chosen": tidied[0], "rejected": tidied[1]}
+    return {**record, "prompt": shared, "chosen": tidied[0], "rejected": tidied[1]}
 
 
-def _message_list(record: dict[str, Any], name: str) -> list[Any]:
+def tidy_answer(prompt: list[Any], answer: list[Any]) -> tuple[list[Message], list[Message]] | Dropped:
+    """The messages of a prompt and of an answer to it as they are trained on; or the reason to leave them out.
+
+    Raises:
+        ValueError: no messages.
+    """
+    if not answer:
+        return Dropped("no answer")
+    messages, reason = tidy_messages(prompt + answer)
+    shared = messages[: -len(answer)]
+    if not reason and (not shared or shared[-1]["role"] not in ANSWERED or messages[-1]["role"] != "assistant"):
+        reason = "turns out of order"
+    if not reason and messages[-1].get("weight") == 0:
+        reason = "answer with weight 0"
+    if reason:
+        return Dropped(reason)
+    return without_weights(shared), without_weights(messages[-len(answer) :])
+
+
+def message_list(record: dict[str, Any], name: str) -> list[Any]:
+    """A field of the schema that holds messages."""
     value = record[name]
     if not isinstance(value, list):
         raise ValueError(f"the field {name!r} is not a list of messages but {kind_of(value)}")
@@ -99,7 +116,7 @@ def _check_details(record: dict[str, Any]) -> bool:
     return chosen is None or rejected is None or bool(record.get("tie")) or chosen >= rejected
 
 
-def _pairs(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
+def read_pairs(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
     """Text or messages; an answer may be the whole conversation, which then begins with the prompt."""
     prompt = message_field(fields, "prompt", "user")
     answers: list[list[Any]] = []
@@ -118,7 +135,7 @@ def _pairs(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
 
 
 def _schema(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
-    for pair in _pairs(fields):
+    for pair in read_pairs(fields):
         # Parquet gives every record the fields of all. The system message and history are in the prompt.
         others = {name: value for name, value in fields.items() if value is not None and name not in CONTEXT_FIELDS}
         yield pair if isinstance(pair, Dropped) else {**others, **pair}
@@ -127,7 +144,7 @@ def _schema(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
 def _binarized(fields: dict[str, Any]) -> Iterator[dict[str, Any] | Dropped]:
     """Pairs with `score_chosen` and `score_rejected`."""
     scores = [number_field(fields, name) for name in ("score_chosen", "score_rejected")]
-    for pair in _pairs(fields):
+    for pair in read_pairs(fields):
         if isinstance(pair, Dropped) or scores[0] is None or scores[1] is None:
             yield pair
         else:
@@ -209,19 +226,22 @@ def _ranked(
         }
 
 
+def label_of(value: Any) -> bool | None:
+    """Whether the label of a completion says that it is desirable: true or false, 1 or 0, also as text; None for others."""
+    return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(str(value).lower())
+
+
 def gather_labels(records: list[FileRecord]) -> Iterator[FileRecord | ParsedRow]:
     """The labelled answers to each prompt as one record, in the order of the prompts."""
     groups: dict[str, FileRecord] = {}
     for record in records:
         fields = dict(record.fields)
         label, weight, completion = fields.pop("label"), fields.pop("weight", None), fields.pop("completion")
-        desirable = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(
-            str(label).lower()
-        )
+        desirable = label_of(label)
         if weight == 0:
             yield ParsedRow(None, "weight 0", record.offset, where=record.where, intended=True)
         elif desirable is None:
-            yield ParsedRow(None, "label that is not true or false", record.offset, where=record.where)
+            yield ParsedRow(None, NO_LABEL, record.offset, where=record.where)
         else:
             key = json.dumps(fields, sort_keys=True, default=str)
             group = groups.setdefault(key, dataclasses.replace(record, fields={**fields, "labelled": []}))

@@ -1,4 +1,4 @@
-"""`prepare --kind conversations` (or preferences, or prompts): from sources to a folder of train.jsonl and val.jsonl.
+"""`prepare --kind conversations` (or preferences, judgements or prompts): from sources to a folder of train.jsonl and val.jsonl.
 
 All sources are read, one after another, into one file in a folder .partial. Then the records for validation are chosen,
 and the lines are written to two files, which are renamed into place, the manifest last. Cut off at any moment it leaves
@@ -26,6 +26,7 @@ import numpy as np
 from understudy import __version__
 from understudy.data.chat.conversations import CONVERSATIONS
 from understudy.data.chat.formats import ParsedRow, UnknownFormat, parse_columns, read_formatted
+from understudy.data.chat.judgements import JUDGEMENTS
 from understudy.data.chat.preferences import PREFERENCES
 from understudy.data.chat.prepared import VAL_FRACTION, read_manifest, record_hash, validation_mask
 from understudy.data.chat.prompts import PROMPTS
@@ -51,7 +52,7 @@ from understudy.identity.settings import IdentitySettings
 from understudy.tokenizer.base import clean
 
 EVERYTHING = "all.jsonl"
-KINDS = {kind.name: kind for kind in (CONVERSATIONS, PREFERENCES, PROMPTS)}
+KINDS = {kind.name: kind for kind in (CONVERSATIONS, PREFERENCES, JUDGEMENTS, PROMPTS)}
 REPORTS = 500
 """The most reports of progress of each source."""
 REASONS = 20
@@ -111,13 +112,13 @@ def prepare_conversations(
     columns: str | None = None,
     max_dropped: float | None = None,
 ) -> ChatSummary:
-    """Turn sources into a folder of conversations in the one schema, or of preferences or prompts.
+    """Turn sources into a folder of conversations in the one schema, or of preferences, judgements or prompts.
 
     Args:
         sources: names of sources.NAMED, `hf:owner/name[:config]`, files, folders and globs; those of
             conversations each with `@WEIGHT` where an epoch is to show it more or less than once.
         out: the folder, on the disk; by default data/NAME-KIND after the one source.
-        kind: "conversations", "preferences" or "prompts".
+        kind: "conversations", "preferences", "judgements" or "prompts".
         format_name: a row of the formats of the kind; by default each file's first record shows it.
         val_fraction: the share for validation of sources without splits of their own; 0.05 by default.
         limit: the most records of each source, or of each split where it has splits; of a generated source the number

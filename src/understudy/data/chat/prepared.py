@@ -156,7 +156,7 @@ def _checked(line: bytes, where: str, kind: Kind) -> dict[str, Any]:
             f"{kind.name}"
         )
     try:
-        record = normalize_record(record)
+        record = normalize_record(record, kind.labelled)
         key = kind.fields[0]
         checked = kind.tidy({**record, key: with_context(record[key], record)})
     except ValueError as error:
