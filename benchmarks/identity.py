@@ -123,7 +123,7 @@ def main() -> None:
     }  # fmt: skip
     for run in ("base", "named"):
         loaded = load_run(work / "runs" / run)
-        answers = []
+        answers: list[dict[str, Any]] = []
         for kind, questions in (("plain", PLAIN), ("false premise", FALSE_PREMISE)):
             for question, expected in questions:
                 assert question not in seen, question
