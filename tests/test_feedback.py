@@ -13,9 +13,21 @@ import torch
 from align_runs import LETTERS
 from understudy.cli import main
 from understudy.data.chat.conversations import open_conversations
+from understudy.data.chat.judgements import open_judgements
 from understudy.data.chat.preferences import open_preferences
 from understudy.evaluation.statistics import win_rate
-from understudy.feedback.exchange import EXPORTS, UNPAIRED, conversations, import_file, preferences
+from understudy.feedback.exchange import (
+    AGAIN,
+    EXPORTS,
+    NEUTRAL,
+    UNPAIRED,
+    conversations,
+    everything,
+    import_file,
+    preferences,
+    single_judgements,
+)
+from understudy.feedback.improve import _method
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.statistics import DISTANCES, krippendorff_alpha, statistics
 from understudy.feedback.store import FeedbackStore
@@ -103,18 +115,91 @@ def test_ratings_and_thumbs_of_answers_to_one_prompt_become_preferences_by_their
     assert len(preferences(store).lines) == 2
 
 
+def test_thumbs_and_ratings_become_judgements_of_single_answers(store: FeedbackStore) -> None:
+    for id, text in (("a", "Sam did."), ("b", "Lily did."), ("c", "Ben did."), ("e", " ")):
+        answer(store, id, text)
+    judge(store, "thumb", "a", value=1)
+    judge(store, "rating", "a", "bob", value=2)
+    judge(store, "thumb", "b", value=1)
+    judge(store, "rating", "b", value=1)  # ann thought better of it
+    judge(store, "rating", "b", "bob", value=4)
+    judge(store, "rating", "c", value=3)
+    judge(store, "thumb", "c", "eve", value=-1)
+    judge(store, "thumb", "c", "bob", value=-1)
+    judge(store, "thumb", "c", "bob", value=0)  # taken back
+    judge(store, "thumb", "e", value=1)
+    judge(store, "correction", "a", correction="It was Sam.")
+    exported = single_judgements(store)
+    labels = {(line["completion"][0]["content"], line["annotator"]): line["label"] for line in exported.lines}
+    assert labels == {
+        ("Sam did.", "ann"): True, ("Sam did.", "bob"): False, ("Lily did.", "ann"): False, ("Lily did.", "bob"): True,
+        ("Ben did.", "eve"): False,
+    }  # fmt: skip
+    assert all(line["prompt"] == ASKED for line in exported.lines) and len(exported.lines) == 5
+    assert exported.left_out == {AGAIN: 1, NEUTRAL: 1, "empty answer": 1}
+    assert exported.summary("judgements") == [
+        "thumbs: 2 lines from 4", "ratings: 3 lines from 4",
+        "corrections: 0 lines from 1; --kind sft and --kind preferences use them",
+    ]  # fmt: skip
+
+
+def test_each_export_says_how_many_lines_came_from_how_many_judgements(store: FeedbackStore) -> None:
+    for id, text in (("a", "Sam did."), ("b", "Lily did.")):
+        answer(store, id, text)
+    judge(store, "correction", "a", correction="It was Sam.")
+    judge(store, "correction", "b", correction="It was Sam.")
+    judge(store, "comparison", "a", value=1, other_answer_id="b")
+    judge(store, "thumb", "a", value=1)
+    assert {kind: EXPORTS[kind](store).summary(kind) for kind in EXPORTS} == {
+        "sft": [
+            "thumbs: 0 lines from 1; --kind judgements and --kind preferences use them", "corrections: 1 lines from 2",
+            "comparisons: 0 lines from 1; --kind preferences uses them",
+        ],
+        "preferences": ["thumbs: 0 lines from 1", "corrections: 2 lines from 2", "comparisons: 1 lines from 1"],
+        "judgements": [
+            "thumbs: 1 lines from 1", "corrections: 0 lines from 2; --kind sft and --kind preferences use them",
+            "comparisons: 0 lines from 1; --kind preferences uses them",
+        ],
+        "prompts": ["judged answers: 1 lines from 2"],
+        "store": [],
+    }  # fmt: skip
+
+
+def test_only_the_corrected_turn_is_trained_on(store: FeedbackStore, sft_run: Run, tmp_path: Path) -> None:
+    prompts = [
+        [{"role": role, "content": text} for role, text in (("user", letter), ("assistant", "cc"), ("user", "d"))]
+        for letter in LETTERS
+    ]
+    for number, prompt in enumerate(prompts):
+        store.add_answer(AnswerRecord("talk", prompt, "e", "chat", 1, "", {}, "stop", 2, f"{number}"))
+        judge(store, "correction", f"{number}", correction="ff")
+    exported = conversations(store)
+    assert [message.get("weight") for message in exported.lines[0]["messages"]] == [None, 0, None, None]
+    file = tmp_path / "sft.jsonl"
+    file.write_text(exported.text())
+    rendered = render(sft_run.tokenizer, next(iter(open_conversations(file, "train")))["messages"])
+    trained = [token for token, counts in zip(rendered.tokens, rendered.mask) if counts]
+    assert sft_run.tokenizer.decode(trained) == "ff<|im_end|>"
+    with FeedbackStore(f"sqlite:///{tmp_path}/other.db") as other:
+        import_file(other, file, "sft")
+        assert conversations(other).lines == exported.lines and '"weight":' not in json.dumps(everything(other).lines)
+
+
 def test_the_stages_read_the_export(store: FeedbackStore, tmp_path: Path) -> None:
     for n in range(4):
         for id, text in ((f"a{n}", "Sam did."), (f"b{n}", "Lily did.")):
             answer(store, id, text, question=f"Who found purse {n}?")
         judge(store, "comparison", f"a{n}", value=1, other_answer_id=f"b{n}")
         judge(store, "correction", f"b{n}", correction="It was Sam.")
-    for kind in ("sft", "preferences"):
+        judge(store, "thumb", f"b{n}", value=-1)
+    for kind in ("sft", "preferences", "judgements"):
         (tmp_path / f"{kind}.jsonl").write_text(EXPORTS[kind](store).text())
     talks = [open_conversations(tmp_path / "sft.jsonl", split) for split in ("train", "val")]
     assert sum(map(len, talks)) == 4 and min(map(len, talks)) == 1
     compared = [open_preferences(tmp_path / "preferences.jsonl", split) for split in ("train", "val")]
     assert sum(part.pairs for part in compared) == 8 and sum(map(len, compared)) == 4
+    judged = [open_judgements(tmp_path / "judgements.jsonl", split) for split in ("train", "val")]
+    assert sum(map(len, judged)) == 4 and not any(line.desirable for part in judged for line in part)
 
 
 # ---- import ---------------------------------------------------------------------------------------------------------
@@ -310,6 +395,52 @@ def test_enough_corrections_finetune_first_and_prompts_without_answers_use_a_rew
     assert favourite(load_run(newer.path)) == "b"
 
 
+@pytest.fixture
+def thumbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store in which people give a thumb up to the letter b in answer to each of eight, and a thumb down to any other. No
+    two answers to the same prompt are judged by the same person, and there is nothing else."""
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path}/thumbs.db"
+    with FeedbackStore(url) as store:
+        for question in LETTERS:
+            for number, text in enumerate((*LETTERS, *"bbbbbb")):
+                id = f"{question}{number}"
+                answer(store, id, text, question=question + LETTERS[number % 8])
+                judge(store, "thumb", id, f"visitor {number}", value=1 if text == "b" else -1)
+    return url
+
+
+def test_improve_learns_from_thumbs_alone(
+    sft_run: Run, thumbs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = tmp_path / "prompts.jsonl"
+    asked.write_text("".join(
+        json.dumps({"prompt": [{"role": "user", "content": letter + other}], "answer": "b"}) + "\n"
+        for letter in LETTERS for other in "ab"
+    ))  # fmt: skip
+    command = ["improve", str(sft_run.path), "--db", thumbs, "--run", "new"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "preferences are too few for a reward model that compares the runs" in error and "--judge RUN" in error
+    assert "understudy kto feedback-kto --init-from RUN --data FILE" in error and not (tmp_path / "data").exists()
+    assert main([*command, "--data", str(asked), "--json", *FAST]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["method"], record["judged_by"], record["feedback"]["single_judgements"]) == ("kto", "checker", 112)
+    assert record["comparison"]["win_rate"] > 0.9
+    new = RunFolder(tmp_path / "runs" / "new")
+    assert new.config().stage == "kto" and new.record()["data"]["path"] == "data/new-feedback/judgements.jsonl"
+    assert favourite(load_run(new.path)) == "b" != favourite(sft_run)
+
+
+def test_the_method_follows_from_what_there_is() -> None:
+    assert [_method(50, 0, 0), _method(49, 50, 99), _method(0, 49, 50), _method(0, 0, 49)] == [
+        "sft",
+        "dpo",
+        "kto",
+        "dpo",
+    ]
+
+
 def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_anything_is_written(
     sft_run: Run, letters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,6 +453,7 @@ def test_too_little_feedback_and_settings_that_do_not_fit_are_refused_before_any
             ["--db", few],
             "gives 0 preferences (left out: 1 thumbs on the only judged answer to a prompt (a thumb is used only if",
         ),
+        (["--db", few, "--method", "kto"], "gives 1 thumbs and ratings for kto; 50 are needed"),
         (["--db", letters, "--method", "ppo"], "give another one with --judge RUN"),
         (["--db", letters, "--dpo.gamma", "1"], "dpo.gamma is not a setting"),
         (["--db", letters, "--method", "sft"], "the feedback has 0 corrections; 50 are needed"),

@@ -149,7 +149,7 @@ def test_talk_stop_judge_and_look_inside(page: Any, store: FeedbackStore) -> Non
 
     page.get_by_label("A good answer").click()
     saved(page, "thumb")
-    assert "only if another answer to the same question gets the other thumb" in page.locator(".saved").inner_text()
+    assert "your thumb. It can train a model." in page.locator(".saved").inner_text()
     page.get_by_label("4 of 5").click()
     saved(page, "rating")
     page.locator(".why").click()

@@ -14,7 +14,7 @@ from understudy.console import final_table, interval_text, print_json, show_tabl
 if TYPE_CHECKING:
     from understudy.feedback.store import FeedbackStore
 
-EXPORTED = ("sft", "preferences", "prompts", "store")
+EXPORTED = ("sft", "preferences", "judgements", "prompts", "store")
 IMPORTED = ("sft", "preferences", "store")
 
 
@@ -26,7 +26,8 @@ def feedback_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--kind", required=True, choices=EXPORTED,
         help="sft: corrections as conversations; preferences: pairs of answers (a thumb or rating is used only if two "
-        "answers to the same prompt differ in it); prompts; store: every record, for another store",
+        "answers to the same prompt differ in it); judgements: each thumb and rating of an answer, for kto; prompts; store: "
+        "every record, for another store",
     )  # fmt: skip
     export.add_argument("--out", required=True, type=Path, metavar="FILE", help="a new .jsonl file")
     take = verbs.add_parser("import", help="add judgements from files, without duplicates")
@@ -77,6 +78,7 @@ def feedback_stats(arguments: Arguments) -> None:
         {name: f"{stats[name]:,}" for name in ("conversations", "answers", "judgements", "replaced", "withdrawn")}
         | {f"{kind}s": f"{n:,}" for kind, n in stats["kinds"].items()}
         | {"preferences in an export": f"{stats['preferences']:,}"}
+        | {"judgements in an export": f"{stats['single_judgements']:,}"}
         | {"Krippendorff's alpha": ", ".join(f"{kind} {alpha}" for kind, alpha in alphas.items())}
     )
     _say_left_out(stats["left_out"])
@@ -90,6 +92,8 @@ def feedback_export(arguments: Arguments) -> None:
     check_new_lines_file(out, "--out")
     with _store(arguments.db, create=False) as store:
         exported = EXPORTS[arguments.kind](store)
+    for phrase in exported.summary(arguments.kind):
+        print(phrase, file=sys.stderr)
     _say_left_out(exported.left_out)
     if not exported.lines:
         raise ValueError(
@@ -136,8 +140,8 @@ def improve_arguments(parser: argparse.ArgumentParser) -> None:
     _database_argument(parser)
     add(
         "--method", choices=improving_stages(),
-        help="learn from corrections alone (sft), from preferences directly (dpo), or through a reward model "
-        "(default: sft with 50 corrections or more, else dpo)",
+        help="learn from corrections alone (sft), from preferences directly (dpo), from thumbs and ratings (kto), or through a "
+        "reward model (default: sft with 50 corrections or more, else dpo with 50 preferences, else kto)",
     )  # fmt: skip
     add("--run", metavar="NAME", help="folder of the new run under runs/ (default: RUN-improved)")
     add("--resume", action="store_true", help="continue an interrupted improvement")
@@ -168,6 +172,7 @@ def improve(arguments: Arguments) -> None:
         "run": str(request.part().path),
         "corrections": f"{feedback['corrections']:,}",
         "preferences": f"{feedback['pairs']:,} on {feedback['prompts_compared']:,} prompts",
+        "thumbs and ratings": f"{feedback['single_judgements']:,}",
         "judged by": record["judged_by"],
         "win rate": f"{interval_text(entry['win_rate'], entry['low'], entry['high'], '.1%')} of {entry['n']:,}",
         "next": f"understudy serve {request.name}",

@@ -1,7 +1,7 @@
 """Improve a run by stored feedback: export, train, and compare the new run with the old one.
 
-With enough corrections the run is finetuned on them; otherwise, or with ``method``, it learns from preferences, directly or
-through a reward model. An improvement NAME writes data/NAME-feedback and the runs NAME-sft, NAME-reward and NAME; finished
+With enough corrections the run is finetuned on them; otherwise it learns from preferences, or with too few of them from thumbs
+and ratings of single answers. ``method`` names another way, such as a reward model. An improvement NAME writes data/NAME-feedback and the runs NAME-sft, NAME-reward and NAME; finished
 parts are kept, so that an interrupted improvement can be resumed. Not here: training (train/runner.py), the conversion of
 judgements (exchange.py).
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 from understudy.config.load import apply_overrides, read_preset
 from understudy.config.stages import STAGES, stages_for
+from understudy.data.chat.judgements import open_judgements
 from understudy.data.chat.preferences import open_preferences
 from understudy.data.chat.prompts import Prompt
 from understudy.evaluation.compare import (
@@ -40,16 +41,22 @@ from understudy.stages.table import train_unless_done
 
 [CORRECTION_STAGE], [PREFERENCE_STAGE] = stages_for("conversations"), stages_for("preferences")
 """The stages that learn from corrections and directly from preferences."""
+[JUDGEMENT_STAGE] = stages_for("judgements")
+"""The stage that learns from thumbs and ratings of single answers."""
 [REWARD_STAGE] = stages_for("preferences", generates=False)
 """The stage that trains a reward model."""
-EXPORTS_OF_DATA = {"conversations": "sft", "preferences": "preferences", "prompts": "prompts"}
+EXPORTS_OF_DATA = {
+    "conversations": "sft", "preferences": "preferences", "judgements": "judgements", "prompts": "prompts",
+}  # fmt: skip
 """The export (exchange.py) that is the data of a kind."""
 MIN_PREFERENCES = 50
 """Fewer pairs would teach the taste of single annotators."""
 MIN_CORRECTIONS = 50
 """With fewer corrections the default method learns from preferences, of which corrections are a part."""
+MIN_JUDGEMENTS = 50
+"""Thumbs and ratings that the stage for single judgements needs."""
 BATCH = 16
-"""Conversations, or prompts with their pairs, per step in the presets of these stages."""
+"""Conversations, judgements, or prompts with their pairs, per step in the presets of these stages."""
 RECORD = "improvement.json"
 
 
@@ -96,7 +103,7 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
             f"the reward model that {request.method} optimises cannot compare its result; give another one with "
             "--judge RUN, or prompts with answers with --data PATH"
         )
-    feedback = _feedback(request, resume)
+    feedback = _feedback(request, resume, verifiable or request.judge is not None)
     method: str = feedback["method"]
     request, start, new = replace(request, method=method), old, request.part()
     if method != CORRECTION_STAGE and feedback["corrections"] >= MIN_CORRECTIONS:
@@ -127,9 +134,9 @@ def improve(request: ImproveRequest, resume: bool = False) -> dict[str, Any]:
 # ---- feedback -------------------------------------------------------------------------------------------------------
 
 
-def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
+def _feedback(request: ImproveRequest, resume: bool, comparable: bool) -> dict[str, Any]:
     """Export the feedback: the file of each kind, and the number of its lines. With ``resume`` those of the start, without
-    later judgements."""
+    later judgements. ``comparable``: the runs can be compared without a reward model of the preferences."""
     record = request.folder / "feedback.json"
     settings = {"run": request.run, "method": request.method, "seed": request.seed, **request.settings}
     if resume:
@@ -147,26 +154,15 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
         temperatures = Counter(record.settings.get("temperature", 0.0) for record in store.answers(judged=True))
         exports = {kind: EXPORTS[kind](store) for kind in EXPORTS_OF_DATA.values()}
     pairs, corrections = exports["preferences"].lines, len(exports["sft"].lines)
-    method = request.method or (CORRECTION_STAGE if corrections >= MIN_CORRECTIONS else PREFERENCE_STAGE)
-    if len(pairs) < MIN_PREFERENCES:
-        counts = ", ".join(f"{n:,} {reason}" for reason, n in exports["preferences"].left_out.items())
-        left_out = f" (left out: {counts})" if counts else ""
-        finetune = f", or export the {corrections:,} corrections with --kind sft and finetune on them"
-        raise ValueError(
-            f"the feedback gives {len(pairs):,} preferences{left_out}; {MIN_PREFERENCES} are needed; collect more with "
-            f"`understudy serve`{finetune if corrections else ''}"
-        )
-    if method == CORRECTION_STAGE and corrections < MIN_CORRECTIONS:
-        raise ValueError(
-            f"the feedback has {corrections:,} corrections; {MIN_CORRECTIONS} are needed; collect more, or learn from "
-            f"preferences with --method {PREFERENCE_STAGE}"
-        )
+    labels = len(exports["judgements"].lines)
+    method = request.method or _method(corrections, len(pairs), labels)
+    _check_enough(method, corrections, len(pairs), labels, exports["preferences"].left_out, comparable)
     # An unknown setting is refused before anything is written.
     _preset(replace(request, method=method), method, {})
     request.folder.mkdir(parents=True)
     feedback: dict[str, Any] = {
         "database": store.url, "temperature": temperatures.most_common(1)[0][0], "method": method,
-        "corrections": corrections, "pairs": len(pairs),
+        "corrections": corrections, "pairs": len(pairs), "single_judgements": labels,
         "prompts_compared": len({json.dumps(pair["prompt"]) for pair in pairs}),
         "left_out": {kind: dict(exported.left_out) for kind, exported in exports.items()},
     }  # fmt: skip
@@ -178,6 +174,51 @@ def _feedback(request: ImproveRequest, resume: bool) -> dict[str, Any]:
     return feedback
 
 
+def _method(corrections: int, pairs: int, labels: int) -> str:
+    """The stage that learns from most of what there is: corrections say most, then pairs, then single judgements."""
+    if corrections >= MIN_CORRECTIONS:
+        return CORRECTION_STAGE
+    if pairs < MIN_PREFERENCES and labels >= MIN_JUDGEMENTS:
+        return JUDGEMENT_STAGE
+    return PREFERENCE_STAGE
+
+
+def _check_enough(
+    method: str, corrections: int, pairs: int, labels: int, left_out: Counter[str], comparable: bool
+) -> None:
+    """Refuse a method for which there is too little feedback.
+
+    Raises:
+        ValueError: there is.
+    """
+    if method == JUDGEMENT_STAGE:
+        if labels < MIN_JUDGEMENTS:
+            raise ValueError(
+                f"the feedback gives {labels:,} thumbs and ratings for {method}; {MIN_JUDGEMENTS} are needed; collect more with "
+                "`understudy serve`"
+            )
+        if pairs < MIN_PREFERENCES and not comparable:
+            raise ValueError(
+                f"the {pairs:,} preferences are too few for a reward model that compares the runs; name another one with --judge "
+                f"RUN, or prompts with answers with --data PATH, or train without a comparison: `understudy feedback export "
+                f"--kind judgements --out FILE`, then `understudy {method} feedback-{method} --init-from RUN --data FILE`"
+            )
+        return
+    if pairs < MIN_PREFERENCES:
+        counts = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
+        reasons = f" (left out: {counts})" if counts else ""
+        finetune = f", or export the {corrections:,} corrections with --kind sft and finetune on them"
+        raise ValueError(
+            f"the feedback gives {pairs:,} preferences{reasons}, and {labels:,} thumbs and ratings for {JUDGEMENT_STAGE}; "
+            f"{MIN_PREFERENCES} of either are needed; collect more with `understudy serve`{finetune if corrections else ''}"
+        )
+    if method == CORRECTION_STAGE and corrections < MIN_CORRECTIONS:
+        raise ValueError(
+            f"the feedback has {corrections:,} corrections; {MIN_CORRECTIONS} are needed; collect more, or learn from "
+            f"preferences with --method {PREFERENCE_STAGE}"
+        )
+
+
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +228,8 @@ def _train(request: ImproveRequest, stage: str, folder: RunFolder, start: RunFol
     data = feedback[EXPORTS_OF_DATA[info.data]]
     settings = {"data.path": data, "train.seed": str(request.seed), "train.device": request.device}
     if info.epochs is not None:
-        examples = feedback["corrections" if info.data == "conversations" else "prompts_compared"]
+        counts = {"conversations": "corrections", "judgements": "single_judgements"}
+        examples = feedback[counts.get(info.data, "prompts_compared")]
         steps = max(10, -(-examples * info.epochs // BATCH))
         settings |= {name: str(steps) for name in ("train.steps", "eval.every_steps", "checkpoint.every_steps")}
     else:
@@ -207,6 +249,11 @@ def _preset(request: ImproveRequest, stage: str, settings: dict[str, str]) -> di
 
 
 def _held_out(request: ImproveRequest) -> list[Prompt]:
-    """The prompts of the preferences' validation split, which is not trained on."""
+    """The prompts of the validation split of the preferences or judgements, which is not trained on."""
+    prompts: dict[str, Prompt] = {}
+    if request.method == JUDGEMENT_STAGE:
+        for judged in open_judgements(request.folder / "judgements.jsonl", "val"):
+            prompts.setdefault(json.dumps(judged.prompt), Prompt(judged.prompt, None, None, ""))
+        return list(islice(prompts.values(), request.limit))
     pairs = open_preferences(request.folder / "preferences.jsonl", "val")
     return [Prompt(each.prompt, None, None, each.category) for each in islice(pairs, request.limit)]

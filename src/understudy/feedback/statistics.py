@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from understudy.evaluation.statistics import Estimate, mean_estimate, wilson_interval, win_rate
-from understudy.feedback.exchange import preferences
+from understudy.feedback.exchange import preferences, single_judgements
 from understudy.feedback.records import AnswerRecord, Judgement
 from understudy.feedback.store import FeedbackStore
 
@@ -26,13 +26,14 @@ DISTANCES: dict[str, Callable[[int, int], float]] = {
 
 
 def statistics(store: FeedbackStore) -> dict[str, Any]:
-    """`store.stats()` with the preferences that an export gives, and results by run, pair of runs and annotator; estimates have
+    """`store.stats()` with the preferences and the judgements of single answers that exports give, and results by run, pair of runs and annotator; estimates have
     95% intervals."""
     answers = {record.id: record for record in store.answers(judged=True)}
     judgements = store.judgements()
     exported = preferences(store)
     return store.stats() | {
         "preferences": len(exported.lines),
+        "single_judgements": len(single_judgements(store).lines),
         "left_out": dict(exported.left_out),
         "runs": _runs(answers, judgements),
         "win_rates": _win_rates(answers, judgements),

@@ -35,8 +35,8 @@ from understudy.tokenizer.chat import speaks_chat
 PAGE = Path(__file__).parent / "static"
 GREETING = "Write a message, and {name} will answer."
 TRAINING = (
-    "You can judge each answer. A correction, and a choice in Compare, can train the next model. A thumb or stars can only if "
-    "another answer to the same question is judged differently: press Again, and judge that answer too."
+    "You can judge each answer, and each judgement can train the next model. A correction teaches most: it says what the answer "
+    "should have been."
 )
 NO_CHAT = "None of these models was finetuned to answer.\nFinetune one with `understudy sft`, or use /v1/completions to continue a text."
 DUEL_GREETING = "Ask a question, and get two answers without the names of their models.\nChoose the better one; your choice can train the next model."

@@ -44,8 +44,8 @@ REMARKS = {
 }
 """Remark under an answer, by finish reason."""
 SAVED = {
-    "thumb": "your thumb. It trains a model only if another answer to the same question gets the other thumb.",
-    "rating": "your rating. It trains a model only if another answer to the same question gets other stars.",
+    "thumb": "your thumb. It can train a model.",
+    "rating": "your rating. It can train a model, except 3 stars alone.",
     "correction": "your correction. It can train a model.",
     "comparison": "your choice. It can train a model.",
 }
