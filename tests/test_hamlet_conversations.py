@@ -448,9 +448,9 @@ def test_a_conversation_depends_on_seed_index_and_split_alone(held):
 def test_unknown_splits_and_kinds_are_refused():
     with pytest.raises(ValueError, match=r"'test'.*'train' and 'val'"):
         conversation(0, 0, "test")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'poems'.*conversations, preferences, prompts"):
+    with pytest.raises(ValueError, match=r"'poems'.*conversations, preferences, judgements, prompts"):
         next(write_lines("poems", 0, "train", 1))
-    assert set(DEFAULT_COUNTS) == {"conversations", "preferences", "prompts"}
+    assert set(DEFAULT_COUNTS) == {"conversations", "preferences", "judgements", "prompts"}
 
 
 # ---- documentation ---------------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def test_kto_finds_the_answer_that_most_find_desirable(seed: int, tmp_path: Path
     ]  # fmt: skip
     data = tmp_path / "judged.jsonl"
     data.write_text("".join(json.dumps(line) + "\n" for line in rows))
-    trained = run("kto", tmp_path / "run", start, data, seed=seed, train__batch_size=32, train__steps=20, kto__beta=0.5,
+    trained = run("kto", tmp_path / "run", start, data, seed=seed, train__batch_size=32, train__steps=24, kto__beta=0.5,
                   kto__desirable_weight=2.0, **QUIET)  # fmt: skip
     [question] = {judgement.prompt[0]["content"] for judgement in open_judgements(data, "train")}
     right = RIGHT_ANSWERS[question]
