@@ -281,7 +281,8 @@ def test_the_chat_template_tells_how_calls_are_written(name: str, tmp_path: Path
 def test_calls_are_read_from_text_however_it_comes(name: str, tmp_path: Path) -> None:
     form = tool_call_format(tokenizer_of(name, tmp_path))
     one, two, texts = WRITTEN[name]
-    written = [(one, "", [FIRST])] + [(text, text, []) for text in texts]
+    tricky = '{"s": "a\\"}] \\\\", "l": [{"x": {}}]}'
+    written = [(one, "", [FIRST]), (one.replace(FIRST, tricky), "", [tricky])] + [(text, text, []) for text in texts]
     if two is not None:
         written += [(two, "", [FIRST, SECOND])]
     if name in ("ours", "qwen"):
