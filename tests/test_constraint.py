@@ -88,10 +88,15 @@ def test_a_constraint_does_not_change_the_requests_beside_it(run: Run) -> None:
     plain = SequenceRequest([5, 6], 20, SamplingSettings(seed=7), logprobs=2)
     with BatchEngine(run.model, run.tokenizer, max_rows=3) as engine:
         alone = complete(engine, plain)
-        constraint = json_constraint(run.tokenizer, SMALL)
-        for seed in range(4):
-            engine.submit(SequenceRequest([1], 30, SamplingSettings(seed=seed), constraint=constraint), lambda _: None)
+        constraint = json_constraint(run.tokenizer, SMALL)  # without end tokens
+        pieces: list[list[CompletionChunk]] = [[] for _ in range(4)]
+        for seed, ones in enumerate(pieces):
+            request = SequenceRequest([1], 30, SamplingSettings(seed=seed), constraint=constraint)
+            engine.submit(request, ones.append)
         assert complete(engine, plain) == alone
+    for ones in pieces:
+        assert ones[-1].finish_reason == "stop", "it ends where nothing can follow"
+        assert 0 <= json.loads("".join(piece.text for piece in ones))["n"] < 100
 
 
 def test_a_constraint_that_fails_ends_its_own_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
