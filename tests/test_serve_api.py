@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from understudy.inference.generate import generate_text
 from understudy.inference.sampling import SamplingSettings
 from understudy.run import Run
 from understudy.serve.openai.plan import plan_chat
-from understudy.serve.openai.schemas import ChatRequest
+from understudy.serve.openai.schemas import ChatRequest, CompletionRequest
 from understudy.serve.served import Limits, Served
 from understudy.tokenizer.chat import end_ids, render
 
@@ -241,8 +242,9 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),
     ({"frequency_penalty": 0.5}, "invalid_value", "frequency_penalty is 0.5; this server accepts only 0"),
     ({"logit_bias": {"5": 1}}, "invalid_value", "logit_bias is"),
-    ({"tools": [{"type": "function"}]}, "invalid_value", "tools is"),
-    ({"response_format": {"type": "json_object"}}, "invalid_value", "response_format"),
+    ({"functions": [{"name": "f"}]}, "invalid_value", "functions is"),
+    ({"web_search_options": {}}, "invalid_value", "web_search_options is {}; this server accepts only null"),
+    ({"extra_body": {"moderation": {"model": "x"}}}, "invalid_value", "moderation is"),
     ({"extra_body": {"temprature": 1}}, "unknown_parameter", "temprature is unknown"),
     ({"stream_options": {"include_usage": True}}, "invalid_value", "stream=true"),
 ]  # fmt: skip
@@ -271,6 +273,7 @@ def system(text: str) -> dict[str, Any]:
 
 
 CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+CALLED = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": {}}}]
 ORDERS: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
     ([user("Sam?"), user("Who?")], [user("Sam?\n\nWho?")]),
     ([user("Sam?"), user(" "), user("Who?")], [user("Sam?\n\nWho?")]),
@@ -289,9 +292,20 @@ ORDERS: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
     ),
     (
         [user("Sam?"), assistant(None, tool_calls=CALL), user("Who?")],
-        [user("Sam?"), assistant(""), user("Who?")],
+        [user("Sam?"), assistant("", tool_calls=CALLED), user("Who?")],
     ),
-    ([user("Sam?"), {"role": "assistant", "tool_calls": CALL}, user("Who?")], [user("Sam?"), assistant(""), user("Who?")]),
+    (
+        [user("Sam?"), assistant("Wait."), {"role": "assistant", "tool_calls": CALL}, user("Who?")],
+        [user("Sam?"), assistant("Wait.", tool_calls=CALLED), user("Who?")],
+    ),
+    ([user("Sam?"), assistant(None, tool_calls=None), user("Who?")], [user("Sam?"), assistant(""), user("Who?")]),
+    (
+        [user("Sam?"), assistant(None, tool_calls=CALL), {"role": "tool", "content": "Ed", "tool_call_id": "c"}],
+        [
+            user("Sam?"), assistant("", tool_calls=CALLED),
+            {"role": "tool", "content": "Ed", "tool_call_id": "c", "name": "f"},
+        ],
+    ),
     (
         [{"role": "user", "content": [{"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}}]}],
         [user("Who?")],
@@ -318,6 +332,8 @@ def test_any_order_of_roles_is_answered(
         {"stop": ""}, {"stop": [""]}, {"stop": []}, {"temperature": None}, {"n": None}, {"logit_bias": {}},
         {"presence_penalty": 0}, {"stream_options": None}, {"stream_options": {"include_usage": False}},
         {"reasoning_effort": None}, {"verbosity": "medium"}, {"prediction": None}, {"user": None}, {"nobody_knows": None},
+        {"response_format": {"type": "text"}}, {"response_format": None}, {"tool_choice": "none"}, {"tools": None},
+        {"parallel_tool_calls": False}, {"metadata": {"a": "b"}}, {"prompt_cache_options": {"mode": "implicit"}},
     ],
 )  # fmt: skip
 def test_parameters_without_effect_are_accepted(url: str, options: dict[str, Any]) -> None:
@@ -327,6 +343,14 @@ def test_parameters_without_effect_are_accepted(url: str, options: dict[str, Any
         assert (
             post(url, "/v1/completions", {"model": "tiny", "prompt": "Sam", "n": 2, "best_of": 2} | options)[0] == 200
         )
+
+
+def test_every_parameter_of_the_official_client_is_known(api: OpenAI) -> None:
+    """So that a value which changes nothing is accepted, and any other is refused with what is accepted."""
+    for call, kind in ((api.chat.completions.create, ChatRequest), (api.completions.create, CompletionRequest)):
+        of_the_client = {"extra_headers", "extra_query", "extra_body", "timeout"}
+        parameters = {*inspect.signature(call).parameters} - of_the_client
+        assert len(parameters) > 15 and not parameters - {*kind.model_fields, *kind.without_effect}
 
 
 def test_ids_beyond_the_tokenizers_vocabulary(tmp_path: Path) -> None:

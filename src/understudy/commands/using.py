@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import sys
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,9 @@ from understudy.commands import (
 from understudy.console import print_json, printable
 
 if TYPE_CHECKING:
+    from understudy.inference.constraint import OutputConstraint
     from understudy.inference.sampling import SamplingSettings
+    from understudy.tokenizer import Tokenizer
 
 
 def sampling_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
@@ -52,6 +55,10 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num", type=int, default=1, metavar="N", help="number of continuations (default: 1)")
     add("--tokens", type=int, default=300, metavar="N", help="maximum new tokens (default: 300)")
     add("--stop", action="append", default=[], metavar="TEXT", help="stop before this text; may be repeated")
+    add(
+        "--json-schema", type=Path, metavar="FILE",
+        help="a JSON schema; each continuation is a JSON value that it accepts",
+    )  # fmt: skip
     sampling_arguments(parser, temperature=0.8)
 
 
@@ -63,20 +70,46 @@ def sample(arguments: Arguments) -> None:
     settings = sampling_settings(arguments)
     run = run_that_generates(arguments)
     model = model_for_generation(run.model)
+    constraint = None if arguments.json_schema is None else _constraint(arguments.json_schema, run.tokenizer)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if arguments.num == 1 and not arguments.json:
-        pieces = stream_text(model, run.tokenizer, prompt, arguments.tokens, settings, arguments.stop)
+        pieces = stream_text(
+            model, run.tokenizer, prompt, arguments.tokens, settings, arguments.stop, constraint=constraint
+        )
         for piece in chain([prompt + next(pieces, "")], pieces):  # an unreadable prompt is refused before it is printed
             sys.stdout.write(_terminal_text(piece))
             sys.stdout.flush()
         sys.stdout.write("\n")
         return
-    texts = generate_text(model, run.tokenizer, [prompt] * arguments.num, arguments.tokens, settings, arguments.stop)
+    texts = generate_text(
+        model,
+        run.tokenizer,
+        [prompt] * arguments.num,
+        arguments.tokens,
+        settings,
+        arguments.stop,
+        constraint=constraint,
+    )
     samples = [{"text": t.text, "tokens": len(t.tokens), "finish_reason": t.finish_reason} for t in texts]
     show_result(
         arguments, {"run": str(run.path), "step": run.step, "prompt": prompt, "samples": samples},
         lambda: print(_terminal_text("\n---\n".join(prompt + t.text for t in texts))),
     )  # fmt: skip
+
+
+def _constraint(path: Path, tokenizer: Tokenizer) -> OutputConstraint:
+    """The constraint of a file with a JSON schema."""
+    from understudy.inference.constraint import json_constraint
+    from understudy.tokenizer.chat import end_ids
+
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a JSON schema ({error})") from None
+    try:
+        return json_constraint(tokenizer, schema, end_ids(tokenizer))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _terminal_text(text: str) -> str:

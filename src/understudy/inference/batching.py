@@ -65,6 +65,7 @@ class RequestHandle:
         self.slot: Slot | None = None
         self.in_prompt = True  # until the whole prompt is computed and the first token is sampled
         self.seen: Tensor | None = None  # (V,), with a repetition penalty
+        self.constraint = None if request.constraint is None else request.constraint.start()
         self.prompt_logprobs: list[TokenLogprob] = []
         self.reused_tokens = 0
         self.cancelled = False
@@ -324,11 +325,15 @@ class BatchEngine:
     def _sample(self, sequences: Sequence[RequestHandle], logits: Tensor) -> None:
         """Draw a token for each sequence from ``logits`` (B, V), in groups of equal settings."""
         groups: dict[SamplingSettings, list[int]] = {}
+        masked = self._masked(sequences, logits)
         for number, sequence in enumerate(sequences):
+            if sequence.slot is None:  # its constraint failed
+                continue
             groups.setdefault(dataclasses.replace(sequence.request.settings, seed=None), []).append(number)
         for settings, numbers in groups.items():
             members = [sequences[number] for number in numbers]
-            group_logits = logits if len(groups) == 1 else logits[numbers]
+            whole = len(numbers) == len(sequences)
+            group_logits = masked if whole else masked[numbers]
             draws: list[tuple[int, float]] = []
             with self._isolated(members):
                 seen = None
@@ -339,7 +344,19 @@ class BatchEngine:
                 draws = list(zip(tokens.tolist(), logprobs))
             for place, (sequence, (token, logprob)) in enumerate(zip(members, draws)):
                 with self._isolated([sequence]):
-                    self._append(sequence, token, logprob, group_logits[place : place + 1])
+                    number = numbers[place]
+                    self._append(sequence, token, logprob, logits[number : number + 1])
+
+    def _masked(self, sequences: Sequence[RequestHandle], logits: Tensor) -> Tensor:
+        """``logits`` (B, V) without the tokens that a sequence's constraint excludes."""
+        masked = logits
+        for number, sequence in enumerate(sequences):
+            if sequence.constraint is not None:
+                with self._isolated([sequence]):
+                    row = sequence.constraint.mask(logits[number : number + 1])
+                    masked = logits.clone() if masked is logits else masked
+                    masked[number : number + 1] = row
+        return masked
 
     def _seen(self, sequence: RequestHandle, logits: Tensor) -> Tensor:
         """(V,), true for the tokens of the prompt and the completion."""
@@ -358,7 +375,11 @@ class BatchEngine:
         top = sequence.request.logprobs
         logprobs = () if top is None else tuple(token_logprobs(logits, [token], top, self.tokenizer.vocab_size))
         chunk = CompletionChunk(sequence.text.push(token, logprob), (token,), logprobs)
-        if sequence.text.stopped:
+        complete = sequence.text.stopped
+        if sequence.constraint is not None and not complete:
+            sequence.constraint.advance(token)
+            complete = sequence.constraint.complete
+        if complete:
             self._end(sequence, "stop", chunk)
         elif len(sequence.text.tokens) == sequence.request.max_new_tokens:
             self._end(sequence, "length", chunk)

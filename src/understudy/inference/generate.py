@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from understudy.inference import sampling
+from understudy.inference.constraint import ConstraintState, OutputConstraint
 from understudy.inference.requests import Completion, CompletionText
 from understudy.inference.sampling import SamplingSettings
 from understudy.model import GPT, Bigram, KVCache
@@ -150,6 +151,7 @@ def generate_text(
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
     numbers: Sequence[int] | None = None,
+    constraint: OutputConstraint | None = None,
 ) -> list[Completion]:
     """Continue each prompt, in one batch that finished sequences leave.
 
@@ -163,14 +165,18 @@ def generate_text(
         end_ids: tokens that end an answer beside the tokenizer's end of text, such as the end of a message; none for a
             text that is continued.
         numbers: of the prompts; draws depend on the seed and this number. By default 0, 1, …
+        constraint: a grammar for each continuation.
 
     Raises:
+        ConstraintFailed: no token of the vocabulary continues the grammar.
         ValueError: an empty prompt that cannot be replaced, an empty stop string, text the tokenizer cannot encode, tokens
             outside the vocabulary.
     """
     texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}, bool(end_ids)) for _ in prompts]
     with precision(next(model.parameters()).device, autocast):  # around all steps, as in generate
-        for _ in continue_texts(model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers):
+        for _ in continue_texts(
+            model, tokenizer, prompts, texts, max_new_tokens, settings, autocast, numbers, constraint
+        ):
             pass  # the texts collect the pieces
     return [text.completion() for text in texts]
 
@@ -184,6 +190,7 @@ def stream_text(
     stop: str | Sequence[str] = (),
     autocast: torch.dtype | None = None,
     end_ids: Collection[int] = (),
+    constraint: OutputConstraint | None = None,
 ) -> Iterator[str]:
     """Continue one prompt, yielding its text in pieces; arguments and errors as for :func:`generate_text`.
 
@@ -192,7 +199,7 @@ def stream_text(
     or is closed.
     """
     texts = [CompletionText(tokenizer, stop, {tokenizer.eot_id, *end_ids}, bool(end_ids))]
-    return continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast)
+    return continue_texts(model, tokenizer, [prompt], texts, max_new_tokens, settings, autocast, constraint=constraint)
 
 
 def continue_texts(
@@ -204,18 +211,23 @@ def continue_texts(
     settings: SamplingSettings | None,
     autocast: torch.dtype | None = None,
     numbers: Sequence[int] | None = None,
+    constraint: OutputConstraint | None = None,
 ) -> Iterator[str]:
     """Check the prompts at once; then lazily add sampled tokens to the texts, yielding the text they release."""
     tokens = [encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     check_request(model, tokens, max_new_tokens, tokenizer)
     finished: set[int] = set()
+    states = [] if constraint is None else [constraint.start() for _ in prompts]
     steps = continue_rows(
-        model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast, numbers, tokenizer.vocab_size
-    )
+        model, tokens, max_new_tokens, settings or SamplingSettings(), finished, autocast, numbers,
+        tokenizer.vocab_size, states,
+    )  # fmt: skip
 
     def pieces() -> Iterator[str]:
         for row, token, logprob in steps:
             if piece := texts[row].push(token, logprob):
+                yield piece
+            if states and not texts[row].stopped and states[row].complete and (piece := texts[row].end()):
                 yield piece
             if texts[row].stopped:
                 finished.add(row)
@@ -235,6 +247,7 @@ def continue_rows(
     autocast: torch.dtype | None = None,
     numbers: Sequence[int] | None = None,
     vocab_size: int | None = None,
+    constraints: Sequence[ConstraintState] = (),
 ) -> Iterator[tuple[int, int, float]]:
     """The loop: sample a token for each sequence, yield them, drop finished sequences, compute the next logits.
 
@@ -244,6 +257,7 @@ def continue_rows(
         finished: indices of sequences, which the caller may add to; they leave before the next step.
         numbers: as for :func:`generate_text`.
         vocab_size: the tokenizer's; ids from it on are never sampled. None samples from the model's whole vocabulary.
+        constraints: one for each sequence, or none.
 
     Yields:
         (index, token, its log-probability under the sampling distribution), step by step, in any order of sequences.
@@ -259,9 +273,13 @@ def continue_rows(
         logits, cache = _prefill(model, prompts, max_new_tokens, autocast)  # (R, V)
         seen = sampling.seen_tokens(prompts, logits) if settings.repetition_penalty != 1 else None  # (R, V)
         for step in range(max_new_tokens):
+            if constraints:
+                logits = torch.cat([constraints[row].mask(logits[n : n + 1]) for n, row in enumerate(rows)])
             tokens, chosen = sampling.draw(logits, settings, generators, seen, vocab_size)  # (R,)
             if not all(math.isfinite(logprob) for logprob in chosen):
                 raise ValueError("the logits are not finite: training diverged; use an earlier checkpoint")
+            for row, token in zip(rows, tokens.tolist() if constraints else ()):
+                constraints[row].advance(token)
             yield from zip(rows, tokens.tolist(), chosen)
 
             stay = _without(finished, rows)

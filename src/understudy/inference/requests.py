@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from understudy.inference.sampling import SamplingSettings
 from understudy.tokenizer import StreamDecoder, Tokenizer
+
+if TYPE_CHECKING:
+    from understudy.inference.constraint import OutputConstraint
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 
@@ -63,6 +66,11 @@ class CompletionText:
         """The pending text, once no token follows."""
         return "" if self.stopped else self._release(self.decoder.finish(), last=True)
 
+    def end(self) -> str:
+        """End the text here, because a constraint lets nothing follow; return the pending text."""
+        text, self.stopped = self.finish(), True
+        return text
+
     def completion(self) -> Completion:
         return Completion(self.released, self.tokens, self.logprobs, "stop" if self.stopped else "length")
 
@@ -97,6 +105,7 @@ class SequenceRequest:
         prompt_logprobs: the same for the prompt's tokens from the second on. No cached prefix is used then.
         timeout: seconds after submission at which the completion is cut.
         answer: the completion answers a conversation, and does not continue a text.
+        constraint: a grammar for the completion, which ends when no token but an end token can follow.
     """
 
     tokens: Sequence[int]
@@ -108,6 +117,7 @@ class SequenceRequest:
     prompt_logprobs: int | None = None
     timeout: float | None = None
     answer: bool = False
+    constraint: OutputConstraint | None = None
 
 
 @dataclass(frozen=True)

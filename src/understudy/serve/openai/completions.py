@@ -22,6 +22,7 @@ from understudy.inference.requests import CompletionChunk, TokenLogprob
 from understudy.serve.openai.plan import RequestPlan, plan_chat, plan_completion
 from understudy.serve.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from understudy.serve.openai.stream import DONE, EventStream, ResponseStream, event
+from understudy.serve.openai.tools import ToolCall, ToolCallReader
 from understudy.serve.served import Served
 from understudy.tokenizer import StreamDecoder, Tokenizer
 from understudy.tokenizer.base import clean
@@ -126,10 +127,25 @@ class ChatCompletion(OpenCompletion):
         return super().envelope(kind) | ours
 
     def choice(self, choice: int, total: CompletionChunk) -> dict[str, Any]:
-        message = {"role": "assistant", "content": total.text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": total.text, "refusal": None}
+        reader = self._read(total)
+        if reader and reader.calls:
+            message["content"] = reader.content or None
+            message["tool_calls"] = [tool_call(call, call.arguments) for call in reader.calls]
         return {
-            "index": choice, "message": message, "logprobs": self._logprobs(total), "finish_reason": total.finish_reason
+            "index": choice, "message": message, "logprobs": self._logprobs(total),
+            "finish_reason": finish_reason(total, reader),
         }  # fmt: skip
+
+    def _reader(self) -> ToolCallReader | None:
+        return None if self.plan.calls is None else ToolCallReader(self.plan.calls)
+
+    def _read(self, total: CompletionChunk) -> ToolCallReader | None:
+        """The reader of a whole answer; None if the answer cannot call tools."""
+        reader = self._reader()
+        for _ in reader.push(total.text, last=True) if reader else ():
+            pass  # the reader collects it
+        return reader
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         def chunk(
@@ -137,16 +153,22 @@ class ChatCompletion(OpenCompletion):
         ) -> dict[str, Any]:
             return {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
+        readers = [self._reader() for _ in self.stream.totals]
         for choice in range(len(self.stream.totals)):
             yield chunk(choice, {"role": "assistant", "content": "", "refusal": None})
         async for joined in self.stream.deltas():
             for choice, delta in joined.items():
-                if delta.text or (self.request.logprobs and delta.logprobs):
-                    yield chunk(choice, {"content": delta.text}, self._logprobs(delta))
+                pieces: list[dict[str, Any]] = [{"content": delta.text}] if delta.text else []
+                if reader := readers[choice]:
+                    pieces = streamed_pieces(reader, delta)
+                if not pieces and self.request.logprobs and delta.logprobs:
+                    pieces = [{"content": ""}]
+                for number, piece in enumerate(pieces):
+                    yield chunk(choice, piece, None if number else self._logprobs(delta))
                 if delta.finish_reason:
                     await self.record(choice)
                 if delta.complete:
-                    yield chunk(choice, {}, finish_reason=delta.finish_reason)
+                    yield chunk(choice, {}, finish_reason=finish_reason(delta, reader))
 
     def _logprobs(self, delta: CompletionChunk) -> dict[str, Any] | None:
         if not self.request.logprobs:
@@ -168,10 +190,12 @@ class ChatCompletion(OpenCompletion):
 
     async def record(self, choice: int) -> bool:
         """Write an answer, complete or cut, to the feedback store, if there is one. An answer that was cut before its first
-        token is not written.
+        token is not written, nor one that calls a tool: the store holds texts.
         """
         run, total, request = self.run, self.stream.totals[choice], self.plan.requests[choice]
         if self.served.store is None or not (total.tokens or total.complete):
+            return False
+        if (reader := self._read(total)) and reader.calls:
             return False
         await self.served.save(AnswerRecord(
             self.conversation_id, list(self.plan.messages), total.text, run.name, run.step, run.weights_sha256,
@@ -246,6 +270,29 @@ class CompletionLogprobs:
                 lists[name].append(value)
             self.characters += len(self.decoder.push([token]))
         return lists
+
+
+def tool_call(call: ToolCall, arguments: str) -> dict[str, Any]:
+    """A call of a tool as JSON."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def streamed_pieces(reader: ToolCallReader, delta: CompletionChunk) -> list[dict[str, Any]]:
+    """The deltas of a stream's chunks for new output: content, the begin of a call, or more of its arguments."""
+    pieces: list[dict[str, Any]] = []
+    for number, text in reader.push(delta.text, last=delta.finish_reason is not None):
+        if number is None:
+            pieces.append({"content": text})
+        elif not text:
+            pieces.append({"tool_calls": [{"index": number, **tool_call(reader.calls[number], "")}]})
+        else:
+            pieces.append({"tool_calls": [{"index": number, "function": {"arguments": text}}]})
+    return pieces
+
+
+def finish_reason(chunk: CompletionChunk, reader: ToolCallReader | None) -> str | None:
+    """OpenAI's finish reason: an answer that ends with a call of a tool has one of its own."""
+    return "tool_calls" if reader and reader.calls and chunk.finish_reason == "stop" else chunk.finish_reason
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:

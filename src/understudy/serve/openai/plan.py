@@ -9,14 +9,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from understudy.chat.session import reserved_tokens
 from understudy.inference.batching import SequenceRequest
+from understudy.inference.constraint import OutputConstraint
 from understudy.inference.generate import check_request, encode_prompt
 from understudy.serve.errors import ApiError, subject
 from understudy.serve.openai.schemas import ChatMessage, ChatRequest, CompletionRequest, GenerationRequest
+from understudy.serve.openai.tool_schemas import ToolSchema
+from understudy.serve.openai.tools import response_constraint, tool_constraint
 from understudy.serve.served import Limits, ServedRun
 from understudy.tokenizer.chat import ConversationTooLong, Message, end_ids, fit, speaks_chat
+from understudy.tokenizer.tool_calls import ToolCallFormat
 
 COMPLETION_TOKENS = 16
 """Default of ``max_tokens`` in OpenAI's completions."""
@@ -25,22 +30,25 @@ COMPLETION_TOKENS = 16
 @dataclass(frozen=True)
 class RequestPlan:
     """Requests to the engine, one for each choice, in order; the messages of a conversation that the model is given, and the
-    number of older ones that do not fit the context."""
+    number of older ones that do not fit the context; the form of calls of tools, if the answer may call some."""
 
     requests: list[SequenceRequest]
     prompts: list[list[int]]
     messages: tuple[Message, ...] = ()
     left_out: int = 0
+    calls: ToolCallFormat | None = None
 
 
-def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
+def conversation(messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()) -> list[Message]:
     """Messages in the order that the chat format has: one system message, then user and assistant in turns.
 
     System messages are joined and come first; neighbours of one role are joined. A client sends two user messages in a row
-    after an answer that was stopped, and some repeat instructions as a system message in the middle.
+    after an answer that was stopped, and some repeat instructions as a system message in the middle. Tools are listed by the
+    system message, and their results get the name of the function.
     """
     system: list[str] = []
     turns: list[Message] = []
+    names: dict[str, str] = {}
     for message in messages:
         if message.role in ("system", "developer"):
             system.append(message.content)
@@ -48,7 +56,14 @@ def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
             turns[-1]["content"] = _joined([turns[-1]["content"], message.content])
         else:
             turns.append({"role": message.role, "content": message.content})
-    return [*([{"role": "system", "content": _joined(system)}] if system else []), *turns]
+        if message.tool_calls and message.role == "assistant":
+            turns[-1].setdefault("tool_calls", []).extend(call.model_dump() for call in message.tool_calls)
+            names |= {call.id: call.function.name for call in message.tool_calls}
+        if message.role == "tool" and message.tool_call_id is not None:
+            name = {"name": names[message.tool_call_id]} if message.tool_call_id in names else {}
+            turns[-1] |= {"tool_call_id": message.tool_call_id, **name}
+    listed: dict[str, Any] = {"tools": [tool.listed() for tool in tools]} if tools else {}
+    return [*([{"role": "system", "content": _joined(system), **listed}] if system or tools else []), *turns]
 
 
 def _joined(texts: Sequence[str]) -> str:
@@ -66,12 +81,20 @@ def plan_chat(run: ServedRun, request: ChatRequest, limits: Limits) -> RequestPl
         raise ApiError(400, "max_tokens is 0; an answer has 1 or more", "max_tokens", "invalid_value")
     most = min(n for n in (request.most_tokens, limits.max_tokens, run.context_length) if n is not None)
     free = run.context_length - reserved_tokens(run.context_length, most)
+    calls, constraint = None, None
+    if request.calls_tools:
+        with refusing("tools"):
+            calls, constraint = tool_constraint(run.tokenizer, request)
+    else:
+        with refusing("response_format"):
+            constraint = response_constraint(run.tokenizer, request)
+    listed = request.tools if request.calls_tools else ()
     with refusing("messages"):
-        fitted = fit(run.tokenizer, conversation(request.messages), min(free, limits.prompt_tokens or free))
+        fitted = fit(run.tokenizer, conversation(request.messages, listed), min(free, limits.prompt_tokens or free))
     most = min(most, run.context_length - len(fitted.tokens))
     top = request.top_logprobs if request.logprobs else None
-    requests = _requests(run, request, [fitted.tokens], most, limits, top)
-    return RequestPlan(requests, [fitted.tokens], tuple(fitted.messages), fitted.left_out)
+    requests = _requests(run, request, [fitted.tokens], most, limits, top, constraint=constraint)
+    return RequestPlan(requests, [fitted.tokens], tuple(fitted.messages), fitted.left_out, calls)
 
 
 def plan_completion(run: ServedRun, request: CompletionRequest, limits: Limits) -> RequestPlan:
@@ -111,7 +134,7 @@ def refusing(param: str | None = None) -> Iterator[None]:
 
 def _requests(
     run: ServedRun, request: GenerationRequest, prompts: list[list[int]], most: int, limits: Limits,
-    logprobs: int | None, prompt_logprobs: int | None = None,
+    logprobs: int | None, prompt_logprobs: int | None = None, constraint: OutputConstraint | None = None,
 ) -> list[SequenceRequest]:  # fmt: skip
     with refusing("n"):
         if (choices := len(prompts) * request.n) > limits.choices:
@@ -122,6 +145,7 @@ def _requests(
         SequenceRequest(
             prompt, most, choice_settings, request.stop, end_ids(run.tokenizer), logprobs, timeout=limits.seconds,
             prompt_logprobs=None if choice else prompt_logprobs, answer=isinstance(request, ChatRequest),
+            constraint=constraint,
         )
         for prompt in prompts
         for choice, choice_settings in enumerate(settings)

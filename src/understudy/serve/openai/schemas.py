@@ -7,11 +7,12 @@ the values that change nothing, and so are labels and the usual spellings of "of
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from understudy.inference.sampling import SamplingSettings
+from understudy.serve.openai.tool_schemas import MOST_TOOLS, EarlierCall, NamedTool, ResponseFormat, Shape, ToolSchema
 
 MOST_LOGPROBS = 20
 MOST_STOPS, MOST_STOP_CHARACTERS = 16, 200
@@ -24,9 +25,11 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],), "response_format": ({"type": "text"},), "tools": ([],), "tool_choice": ("none", "auto"),
     "functions": ([],), "function_call": ("none", "auto"), "reasoning_effort": ("none",), "verbosity": ("medium",),
     "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},), "suffix": ("",),
-    "audio": (), "prediction": (), "web_search_options": (),
+    "audio": (), "prediction": (), "web_search_options": (), "moderation": (),
 }  # fmt: skip
 """Parameters of OpenAI's that have no effect at these values, nor at null; any other value is refused."""
+FOR_CHAT = ("response_format", "tools", "tool_choice", "parallel_tool_calls")
+"""Those that have an effect in chat requests."""
 TEXT_ONLY = "this model reads text only; leave it out"
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -34,12 +37,6 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 def is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
     """Whether ``value`` equals one of ``values``; false is not 0."""
     return any(isinstance(value, bool) == isinstance(other, bool) and value == other for other in values)
-
-
-class Shape(BaseModel):
-    """A JSON object with the declared fields and no others."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class StreamOptions(Shape):
@@ -50,6 +47,7 @@ class StreamOptions(Shape):
 class GenerationRequest(Shape):
     """Parameters of both kinds of completions."""
 
+    without_effect: ClassVar[dict[str, tuple[Any, ...]]] = WITHOUT_EFFECT
     model: str = Field(max_length=500)
     n: int = Field(default=1, ge=1, lt=2**63)
     max_tokens: Count | None = None
@@ -59,7 +57,7 @@ class GenerationRequest(Shape):
     min_p: float | None = None
     repetition_penalty: float = 1.0
     seed: Count | None = None
-    stop: list[str] = []
+    stop: list[str] = Field(default=[])
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     # Labels without effect on the completion.
@@ -68,6 +66,7 @@ class GenerationRequest(Shape):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +76,7 @@ class GenerationRequest(Shape):
             return body
         given = {}
         for name, value in body.items():
-            allowed = WITHOUT_EFFECT.get(name)
+            allowed = cls.without_effect.get(name)
             if value is None or is_one_of(value, allowed or OFF.get(name, ())):
                 continue
             if allowed is not None:
@@ -119,6 +118,8 @@ class ChatMessage(BaseModel):
 
     role: str
     content: str
+    tool_calls: list[EarlierCall] | None = None
+    tool_call_id: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -144,7 +145,15 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequest(GenerationRequest):
+    without_effect: ClassVar[dict[str, tuple[Any, ...]]] = {
+        name: values for name, values in WITHOUT_EFFECT.items() if name not in FOR_CHAT
+    }
+
     messages: list[ChatMessage]
+    response_format: ResponseFormat | None = None
+    tools: list[ToolSchema] = Field(default=[], max_length=MOST_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
+    parallel_tool_calls: bool = True
     max_completion_tokens: Count | None = None
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=MOST_LOGPROBS)
@@ -157,7 +166,26 @@ class ChatRequest(GenerationRequest):
             raise ValueError("top_logprobs is only accepted with logprobs=true")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        wanted, choice = self.response_format, self.tool_choice
+        if wanted is not None and (wanted.type == "json_schema") != (wanted.json_schema is not None):
+            raise ValueError("response_format has a json_schema exactly where its type is json_schema")
+        names = [tool.function.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError("tools has two functions of the same name")
+        if isinstance(choice, NamedTool) and choice.function.name not in names:
+            raise ValueError(f"tool_choice names {choice.function.name}, which is none of the tools")
+        if choice == "required" and not names:
+            raise ValueError("tool_choice is required; give tools")
+        if self.calls_tools and wanted is not None and wanted.type != "text":
+            raise ValueError(
+                "response_format is not accepted beside tools; leave out one of them, or give tool_choice none"
+            )
         return self
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"
 
     @property
     def most_tokens(self) -> int | None:
