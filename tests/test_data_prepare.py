@@ -69,7 +69,7 @@ def test_documents_in_and_out(corpus: Path, tmp_path: Path, tokenizer: dict[str,
     [source] = manifest.sources
     assert source["validation"] == "hash" and source["skipped"] == {".png": 1} and source["documents"] == 320
     assert source["parts"][0]["sha256"] == hashlib.sha256((corpus / "a.jsonl").read_bytes()).hexdigest()
-    assert "dropped empty documents: 2" in str(summary) and "1 .png" in str(summary)
+    assert "dropped empty documents: 2" in str(summary) and "files left out, .png: 1" in str(summary)
 
 
 def test_long_documents_among_others_end_once(tmp_path: Path) -> None:
