@@ -34,7 +34,7 @@ MOST_DEPTH = 64
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """The white space of `json.dumps`, and no other: an untrained model would write white space without end."""
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000, "step_lexer_fuel": 200_000, "step_max_items": 50_000, "max_lexer_states": 20_000,
     "max_grammar_size": 200_000, "max_items_in_row": 2_000, "precompute_large_lexemes": False, "verbose_errors": False,
 }  # fmt: skip
