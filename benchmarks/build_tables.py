@@ -317,6 +317,7 @@ PAGES = {
     "grpo_instructions": ("grpo_instructions", grpo_instructions),
     "linux_doc": ("linux_doc", linux_doc),
     "minutes": ("minutes", minutes),
+    "dedup_planted": ("dedup_planted", dedup_planted),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),
     "busy": ("busy", busy),
