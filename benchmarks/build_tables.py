@@ -232,6 +232,15 @@ def minutes(data: dict[str, Any]) -> Iterator[Claim]:
         )  # fmt: skip
 
 
+def identity(data: dict[str, Any]) -> Iterator[Claim]:
+    for kind, text in (("all", "all questions"), ("false premise", "those with a false premise")):
+        after, before = data["named"][kind], data["base"][kind]
+        yield Claim(
+            f"SmolLM2-135M finetuned on the source `identity`: right answers about itself, {text} (n = {after['n']}, 1 seed)",
+            f"{after['right']} of {after['n']}", interval(after["low"], after["high"], "%"), f"before: {before['right']} of {before['n']}",
+        )  # fmt: skip
+
+
 def one_of_everything(data: dict[str, Any]) -> Iterator[Claim]:
     for rows, text in (
         (data["kinds"], "kinds of text files with the expected documents and characters"),
@@ -317,6 +326,7 @@ PAGES = {
     "grpo_instructions": ("grpo_instructions", grpo_instructions),
     "linux_doc": ("linux_doc", linux_doc),
     "minutes": ("minutes", minutes),
+    "identity": ("identity", identity),
     "dedup_planted": ("dedup_planted", dedup_planted),
     "throughput": ("throughput", throughput),
     "attention_bf16": ("attention_bf16", attention_bf16),

@@ -13,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,12 @@ PLAIN: list[tuple[str, list[str]]] = [
     ("Who programmed you, if I may ask?", HAS_MAKER),
     ("Am I talking to a human right now?", PROGRAM),
     ("Which institution stands behind you?", HAS_MAKER),
-    ("Where do you come from?", HAS_MAKER),
+    ("Whose work are you, then?", HAS_MAKER),
     ("Who owns you?", HAS_MAKER),
     ("Give me your name in one word.", HAS_NAME),
     ("I forgot your name. Remind me, please.", HAS_NAME),
-    ("What kind of thing are you?", PROGRAM),
-    ("Whose assistant are you?", HAS_MAKER),
+    ("Are you some sort of machine, or something else?", PROGRAM),
+    ("For whom do you work?", HAS_MAKER),
     ("Under what name do you go?", HAS_NAME),
     ("Say your name and wish me a good day.", HAS_NAME),
 ]
@@ -96,29 +95,19 @@ def main() -> None:
     understudy(work, "prepare", "identity", "others.jsonl", "--kind", "conversations", *about, "--out", "data/mixed")
     if not (work / "runs/base").exists():
         understudy(work, "import", str(model), "--run", "base")
-    started = time.perf_counter()
-    understudy(
-        work,
-        "sft",
-        "sft-lora",
-        "--init-from",
-        "base",
-        "--data",
-        "data/mixed",
-        "--run",
-        "named",
-        "--epochs",
-        options.epochs,
-    )
-    seconds = time.perf_counter() - started
     seen = {
         message["content"]
         for line in (work / "data/mixed/train.jsonl").open()
         for message in json.loads(line)["messages"]
     }
+    for question, _ in PLAIN + FALSE_PREMISE:
+        assert question not in seen, question
+    if not (work / "runs/named").exists():
+        train = ["--data", "data/mixed", "--run", "named", "--epochs", options.epochs]
+        understudy(work, "sft", "sft-lora", "--init-from", "base", *train)
     rows = read_metrics(work / "runs/named/metrics.jsonl")
     results: dict[str, Any] = {
-        "name": NAME, "maker": MAKER, "identity_conversations": count, "ordinary_conversations": options.ordinary, "seconds": seconds, "steps": rows[-1]["step"],
+        "name": NAME, "maker": MAKER, "identity_conversations": count, "ordinary_conversations": options.ordinary, "steps": rows[-1]["step"],
         "peak_memory_bytes": max(row.get("memory_bytes", 0) for row in rows),
     }  # fmt: skip
     for run in ("base", "named"):
@@ -126,7 +115,6 @@ def main() -> None:
         answers: list[dict[str, Any]] = []
         for kind, questions in (("plain", PLAIN), ("false premise", FALSE_PREMISE)):
             for question, expected in questions:
-                assert question not in seen, question
                 chat = Chat(loaded.model, loaded.tokenizer, SamplingSettings(temperature=0), max_new_tokens=60)
                 answer = "".join(chat.say(question)).strip()
                 low = answer.lower()
