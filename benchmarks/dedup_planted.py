@@ -17,28 +17,29 @@ import json
 import random
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datatrove.data import Document
-from datatrove.pipeline import filters
-from datatrove.pipeline.formatters import PIIFormatter
 
 from plain import publish
 from understudy.data.find import find_files
 from understudy.data.quality.contamination import WORDS as GRAM_WORDS
 from understudy.data.quality.contamination import Benchmark, n_grams
 from understudy.data.quality.copies import Signer
-from understudy.data.quality.filters import ADDRESS, EMAIL, WordSplitter, make_steps
+from understudy.data.quality.filters import WordSplitter, make_steps
 from understudy.data.quality.settings import QualitySettings
 from understudy.data.text.prepare import prepare
 from understudy.data.text.reading import TEXT_FILES, read_file
 from understudy.data.text.shards import open_split
 from understudy.evaluation.statistics import estimate
 from understudy.tokenizer import load_tokenizer
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from datatrove_filters import datatrove_chains, filtered_by_both
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 MOST_OVERLAP = 0.1
@@ -214,26 +215,15 @@ def questions_found(originals: Sequence[str], others: Sequence[str], rng: random
 
 def filters_compared(texts: Sequence[str]) -> dict[str, Any]:
     """Of each row of --filter, the documents that it drops or changes, and those of which datatrove's steps make the same."""
-    gopher = [filters.GopherRepetitionFilter(), filters.GopherQualityFilter()]
-    fineweb = [filters.C4QualityFilter(filter_no_terminal_punct=False), filters.FineWebQualityFilter()]
-    theirs = {
-        "gopher": gopher, "c4": [filters.C4QualityFilter()], "fineweb": [*gopher, *fineweb],
-        "pii": [PIIFormatter(email_replacement=EMAIL, ip_replacement=ADDRESS)],
-    }  # fmt: skip
     rows = {}
-    for name, chain in theirs.items():
+    for name, chain in datatrove_chains().items():
         steps = make_steps(QualitySettings((name,)), WordSplitter("en"), None)
         dropped = changed = equal = 0
         for text in texts:
-            expected = [Document(text=text, id="0")]
-            for step in chain:
-                expected = list(step.run(iter(expected)))
-            ours: str | None = text
-            for ours_step in steps.values():
-                ours = ours_step(ours).text if ours is not None else None
+            ours, theirs = filtered_by_both(steps, chain, text)
             dropped += ours is None
             changed += ours is not None and ours != text
-            equal += ours == (expected[0].text if expected else None)
+            equal += ours == theirs
         rows[name] = {"documents": len(texts), "dropped": dropped, "changed": changed, "equal": equal}
         print(name, json.dumps(rows[name]), flush=True)
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from align_runs import judgements, preferences, prompts, reward_run, sft_run  # noqa: F401  (fixtures)
-from databases import database, postgres  # noqa: F401  (fixtures)
+from databases import database, postgres, store  # noqa: F401  (fixtures)
 
 WORDS = [
     "the",

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from understudy.feedback.store import FeedbackStore
+
 USERS = ("postgres", "nobody")
 """The user of PostgreSQL where the tests run as root, which it refuses."""
 
@@ -34,6 +36,13 @@ def empty_database(request: pytest.FixtureRequest, folder: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{folder}/feedback.db"
     return empty_postgres(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
+    """An empty store in a SQLite file, for all tests of a file."""
+    with FeedbackStore(f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'f.db'}") as store:
+        yield store
 
 
 @pytest.fixture(scope="session")

@@ -33,13 +33,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
-    store = FeedbackStore(f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'f.db'}")
-    yield store
-    store.close()
-
-
-@pytest.fixture(scope="module")
 def url(run: Run, store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     base = make_run(tmp_path_factory.mktemp("runs") / "base", chat=False)
     with serving(Served({"tiny": served_run(run), "base": served_run(base)}, store)) as url:

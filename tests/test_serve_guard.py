@@ -30,13 +30,6 @@ LIMITS = Limits(body_bytes=20_000, prompt_tokens=60, max_tokens=20, body_seconds
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
-    store = FeedbackStore(f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'f.db'}")
-    yield store
-    store.close()
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_run(tmp_path_factory.mktemp("runs") / "tiny")
 

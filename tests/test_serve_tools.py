@@ -41,13 +41,6 @@ REST: Any = {"type": "function", "function": {"name": "rest", "description": Non
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
-    store = FeedbackStore(f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'f.db'}")
-    yield store
-    store.close()
-
-
-@pytest.fixture(scope="module")
 def api(store: FeedbackStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny", context_length=1024)
     with serving(Served({"tiny": served_run(run)}, store)) as url:

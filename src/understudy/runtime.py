@@ -190,9 +190,8 @@ def choose_dtype(device: torch.device, name: str = "auto") -> tuple[torch.dtype,
         return torch.float16, "the GPU has no bf16 units; fp16 with a loss scaler"
     if device.type == "cpu" and cpu_has_bf16():
         speedup = cpu_bf16_speedup()
-        if speedup >= LEAST_BF16_SPEEDUP:
-            return torch.bfloat16, f"bf16 products have {speedup:.1f} times the speed of fp32 on this CPU"
-        return torch.float32, f"bf16 products have {speedup:.1f} times the speed of fp32 on this CPU"
+        dtype = torch.bfloat16 if speedup >= LEAST_BF16_SPEEDUP else torch.float32
+        return dtype, f"bf16 products have {speedup:.1f} times the speed of fp32 on this CPU"
     return torch.float32, f"this {device.type} has no bf16 units"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from understudy import __version__
 from understudy.files import sha256_of
 
 FORMAT = 1
@@ -68,6 +69,19 @@ def check_same(folder: Path | str, contents: str, present: dict[str, Any], reque
     if differing := [key for key in request if present.get(key) != request[key]]:
         raise ValueError(
             f"{folder} holds {contents} (other {', '.join(differing)}): give another --out, or replace it with --force"
+        )
+
+
+def check_version(folder: Path | str, version: str) -> None:
+    """Refuse tasks of a preparation that another version of this package began.
+
+    Raises:
+        ValueError: it did.
+    """
+    if version != __version__:
+        raise ValueError(
+            f"{folder} was begun by version {version} of Understudy, and this is {__version__}: use one version for all tasks, "
+            "or begin anew with --force"
         )
 
 

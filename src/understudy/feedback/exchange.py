@@ -208,7 +208,8 @@ def _direct(answers: dict[str, AnswerRecord], judgements: Iterable[Judgement]) -
 def _rated(
     answers: dict[str, AnswerRecord], judgements: Iterable[Judgement], exported: ExportedFeedback
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs of answers, each with its kind, to one prompt with different mean ratings or thumbs; equal texts count as one answer."""
+    """Pairs of answers to one prompt with different mean ratings or thumbs, each with its kind; equal texts count as one
+    answer."""
     by_prompt: dict[tuple[str, str], dict[str, list[Judgement]]] = {}
     for judgement in judgements:
         if judgement.kind in ("rating", "thumb"):

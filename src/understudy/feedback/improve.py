@@ -1,9 +1,9 @@
 """Improve a run by stored feedback: export, train, and compare the new run with the old one.
 
-With enough corrections the run is finetuned on them; otherwise it learns from preferences, or with too few of them from thumbs
-and ratings of single answers. ``method`` names another way, such as a reward model. An improvement NAME writes data/NAME-feedback and the runs NAME-sft, NAME-reward and NAME; finished
-parts are kept, so that an interrupted improvement can be resumed. Not here: training (train/runner.py), the conversion of
-judgements (exchange.py).
+With enough corrections the run is finetuned on them; otherwise it learns from preferences, or with too few of them from
+thumbs and ratings of single answers. ``method`` names another way, such as a reward model. An improvement NAME writes
+data/NAME-feedback and the runs NAME-sft, NAME-reward and NAME; finished parts are kept, so that an interrupted improvement can
+be resumed. Not here: training (train/runner.py), the conversion of judgements (exchange.py).
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ DISTANCES: dict[str, Callable[[int, int], float]] = {
 
 
 def statistics(store: FeedbackStore) -> dict[str, Any]:
-    """`store.stats()` with the preferences and the judgements of single answers that exports give, and results by run, pair of runs and annotator; estimates have
-    95% intervals."""
+    """`store.stats()` with the preferences and the judgements of single answers that exports give, and results by run, pair
+    of runs and annotator; estimates have 95% intervals."""
     answers = {record.id: record for record in store.answers(judged=True)}
     judgements = store.judgements()
     exported = preferences(store)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy import __version__
+from understudy.data.layout import check_version
 from understudy.data.progress import Report
 from understudy.data.quality.contamination import LEAST_WORDS, ContaminationIndex
 from understudy.data.quality.examining import Shard, examine_feeds
@@ -82,11 +83,8 @@ def _begin(
         ValueError: another version began it, and tasks are to do the same.
     """
     begun = read_json(folder / BEGUN) if (folder / BEGUN).is_file() else None
-    if begun is not None and tasks > 1 and begun["understudy"] != __version__:
-        raise ValueError(
-            f"{folder.parent.parent} was begun by version {begun['understudy']} of Understudy, and this is {__version__}: use "
-            "one version for all tasks, or begin anew with --force"
-        )
+    if begun is not None and tasks > 1:
+        check_version(folder.parent.parent, begun["understudy"])
     saved = begun["feeds"] if begun else []
     feeds = tuple(
         open_feeds(

@@ -15,7 +15,7 @@ from typing import Any
 from understudy.data.fetch.download import disk_problem
 from understudy.data.layout import MANIFEST, PARTIAL
 from understudy.data.quality.cleaning import clean_share, done_cleaning
-from understudy.data.text.job import Job, check_job, job_status
+from understudy.data.text.job import Job, check_job, check_tasks, job_status
 from understudy.data.text.plan import open_feeds, read_plan
 from understudy.data.text.summary import TaskSummary
 
@@ -42,10 +42,7 @@ def begin_cleaning(
 
 
 def _status(job: Job) -> str:
-    if job.cleaning_tasks < 2:
-        raise ValueError(
-            f"--tasks is {job.cleaning_tasks}, and one process needs no tasks: give 2 or more, or leave it out"
-        )
+    check_tasks(job.cleaning_tasks)
     if job.request.limit is not None:
         raise ValueError(
             "--limit counts documents from the beginning, and tasks that clean begin anywhere: leave it out"

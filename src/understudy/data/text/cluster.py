@@ -58,28 +58,16 @@ class TaskCall:
 
 
 @dataclass(frozen=True)
-class MergeCall:
-    """The last step: see TaskCall."""
+class LastCall:
+    """The last step: see TaskCall. `function`: `merge`, or `prepare` where the tasks cleaned text."""
 
-    out: str
-    cache: Path
-    folder: str
-
-    def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        with contextlib.chdir(self.folder):
-            print(merge(self.out, self.cache), flush=True)
-
-
-@dataclass(frozen=True)
-class FinishCall:
-    """The last step where the tasks cleaned text: see TaskCall."""
-
+    function: Callable[..., TextSummary]
     settings: dict[str, Any]
     folder: str
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
         with contextlib.chdir(self.folder):
-            print(prepare(**self.settings), flush=True)
+            print(self.function(**self.settings), flush=True)
 
 
 def prepare_in_tasks(
@@ -125,16 +113,14 @@ def prepare_in_tasks(
     else:
         done = done_tasks(store)
 
-    def finish() -> TextSummary:
-        if not cleaning:
-            return merge(out, cache, report)
-        return prepare(sources, out, workers=workers, cache=cache, report=report, cleaning_tasks=tasks, **settings)
-
     threads = min(MOST_WORKERS, max(1, cores // at_once)) if executor == "local" else int(given.get("cpus_per_task", 1))
     here = str(Path.cwd())
     call = TaskCall(
         {"sources": list(sources), "out": str(out), "cache": cache, "workers": threads, **settings}, here
     )  # fmt: skip
+    last_call = LastCall(merge, {"out": str(out), "cache": cache}, here)
+    if cleaning:
+        last_call = LastCall(prepare, call.settings | {"cleaning_tasks": tasks}, here)
     logs = (cache / "tasks" / hashlib.sha256(f"{here} {out}".encode()).hexdigest()[:16]).absolute()
     if done is not None and len(done) < tasks:
         run = build(
@@ -146,13 +132,8 @@ def prepare_in_tasks(
             **given,
         )
         if executor == "slurm":
-            end = (
-                FinishCall(call.settings | {"cleaning_tasks": tasks}, here)
-                if cleaning
-                else MergeCall(str(out), cache, here)
-            )
             last = build(
-                pipeline=[end], tasks=1, workers=1, logging_dir=str(logs / "merge"),
+                pipeline=[last_call], tasks=1, workers=1, logging_dir=str(logs / "merge"),
                 skip_completed=False, depends=run, **given,
             )  # fmt: skip
             last.run()
@@ -163,7 +144,8 @@ def prepare_in_tasks(
             raise ValueError(
                 f"{failed:,} of {tasks:,} tasks failed; their logs are in {logs}: run the same command again"
             )
-    summary = finish()
+    own = {"workers": workers} if cleaning else {}  # on this machine it has all processors to itself
+    summary = last_call.function(**last_call.settings | own, report=report)
     shutil.rmtree(logs, ignore_errors=True)
     return TextSummary(summary.folder, summary.status, summary.manifest, time.perf_counter() - start, summary.notes)
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from understudy import __version__
-from understudy.data.layout import CACHE, PARTIAL, SPLITS, check_folder, check_hash, check_same
+from understudy.data.layout import CACHE, PARTIAL, SPLITS, check_folder, check_hash, check_same, check_version
 from understudy.data.progress import Report
 from understudy.data.quality.cleaning import begun_request
 from understudy.data.quality.contamination import Benchmark
@@ -85,16 +84,23 @@ def check_job(
     )  # fmt: skip
 
 
+def check_tasks(tasks: int) -> None:
+    """Refuse a single task.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    if tasks < 2:
+        raise ValueError(f"--tasks is {tasks}, and one process needs no tasks: give 2 or more, or leave it out")
+
+
 def check_plan(job: Job, plan: Plan, tasks: int) -> None:
     """Refuse to continue a plan of another request, number of tasks or version."""
     check_same(job.name, "an unfinished preparation of another kind", plan.request, job.request.mapping)
     if plan.tasks != tasks:
         raise _other_tasks(job.name, plan.tasks)
-    if tasks > 1 and plan.understudy != __version__:
-        raise ValueError(
-            f"{job.name} was begun by version {plan.understudy} of Understudy, and this is {__version__}: use one version for "
-            "all tasks, or begin anew with --force"
-        )
+    if tasks > 1:
+        check_version(job.name, plan.understudy)
 
 
 def _other_tasks(name: Path | str, tasks: int) -> ValueError:

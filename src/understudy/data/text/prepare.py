@@ -28,7 +28,7 @@ from understudy.data.quality.contamination import Benchmark
 from understudy.data.store import Store
 from understudy.data.text.chunks import chunks_name, file_digests
 from understudy.data.text.cleaning_tasks import clean_in_task
-from understudy.data.text.job import Job, check_job, check_plan, job_status, remote_status
+from understudy.data.text.job import Job, check_job, check_plan, check_tasks, job_status, remote_status
 from understudy.data.text.plan import Plan, make_plan, open_feeds, read_plan, write_plan
 from understudy.data.text.shards import read_manifest, stored_manifest
 from understudy.data.text.summary import TaskSummary, TextSummary, summary_notes
@@ -214,8 +214,7 @@ def _plan_tasks(job: Job, tasks: int) -> Plan | None:
     Raises:
         ValueError: the folder holds other data, or unfinished work of another request or number of tasks.
     """
-    if tasks < 2:
-        raise ValueError(f"--tasks is {tasks}, and one process needs no tasks: give 2 or more, or leave it out")
+    check_tasks(tasks)
     store, request = job.store, job.request
     if store.path is not None:
         status = job_status(store.path, job, tasks)
